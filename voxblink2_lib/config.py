@@ -1,0 +1,162 @@
+"""What a user may choose, one frozen record a stage, checked where it is made."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, get_args
+
+from voxblink2_lib.errors import SelectionError, StoreError
+from voxblink2_lib.records import AUDIO_FORMATS, AudioFormat, is_speaker_id, is_video_id
+
+ConfigName = Literal["audio"]
+CONFIG_NAMES: tuple[str, ...] = get_args(ConfigName)
+
+Ids = str | os.PathLike[str] | Iterable[str] | None
+
+
+def read_ids(
+    ids: Ids, *, argument: str, kinds: Literal["speakers", "videos", "both"]
+) -> frozenset[str]:
+    """Read speaker and video ids from a list, from one text, or from a file.
+
+    Args:
+        ids: ids; or the path of a text file with ids separated by white space, in which ``#``
+            begins a comment. ``None`` gives an empty set.
+        argument: the name to use in messages.
+        kinds: which ids are allowed.
+
+    Returns:
+        The ids.
+
+    Raises:
+        SelectionError: a text is neither an allowed id nor a file.
+    """
+    values = [os.fspath(ids)] if isinstance(ids, (str, os.PathLike)) else list(ids or ())
+    found: set[str] = set()
+    for value in values:
+        allowed = _is_id(value, kinds)
+        found |= {value} if allowed else _ids_of_file(value, argument=argument, kinds=kinds)
+    return frozenset(found)
+
+
+def _is_id(text: str, kinds: str) -> bool:
+    return (kinds != "videos" and is_speaker_id(text)) or (
+        kinds != "speakers" and is_video_id(text)
+    )
+
+
+def _ids_of_file(name: str, *, argument: str, kinds: str) -> set[str]:
+    what = {"speakers": "a speaker id", "videos": "a video id", "both": "a speaker or video id"}
+    try:
+        text = Path(name).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SelectionError(
+            f"{argument}: {name!r} is neither {what[kinds]} nor a readable text file of ids "
+            f"({error}). Speaker ids look like id000002, video ids have 11 characters."
+        ) from error
+    found: set[str] = set()
+    for number, line in enumerate(text.splitlines(), start=1):
+        for token in line.partition("#")[0].split():
+            if not _is_id(token, kinds):
+                raise SelectionError(
+                    f"{argument}: line {number} of {name} has {token!r}, which is not {what[kinds]}."
+                )
+            found.add(token)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which part of the release is wanted. The default is all of it.
+
+    Attributes:
+        speakers: only these speakers.
+        videos: only these videos.
+        exclude: speakers and videos to leave out; applied before the limits.
+        max_speakers: the first so many speakers, in order of their ids.
+        max_videos_per_speaker: the first so many videos of each, in order of their ids.
+    """
+
+    speakers: frozenset[str] = frozenset()
+    videos: frozenset[str] = frozenset()
+    exclude: frozenset[str] = frozenset()
+    max_speakers: int | None = None
+    max_videos_per_speaker: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("max_speakers", "max_videos_per_speaker"):
+            limit = getattr(self, name)
+            if limit is not None and (not isinstance(limit, int) or limit < 1):
+                raise SelectionError(f"{name} must be a whole number of 1 or more, got {limit!r}.")
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        speakers: Ids = None,
+        videos: Ids = None,
+        exclude: Ids = None,
+        max_speakers: int | None = None,
+        max_videos_per_speaker: int | None = None,
+    ) -> Selection:
+        """Make a selection from what users write: lists, single ids or files of ids.
+
+        Example:
+            >>> Selection.of(speakers=["id000002"], max_videos_per_speaker=3).max_speakers
+        """
+        return cls(
+            speakers=read_ids(speakers, argument="speakers", kinds="speakers"),
+            videos=read_ids(videos, argument="videos", kinds="videos"),
+            exclude=read_ids(exclude, argument="exclude", kinds="both"),
+            max_speakers=max_speakers,
+            max_videos_per_speaker=max_videos_per_speaker,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class MaterializeConfig:
+    """All that one run needs to know.
+
+    Attributes:
+        config: which configuration of the dataset.
+        data_dir: the release; ``None`` means ``VOXBLINK2_RELEASE``, ``"demo"`` the built-in one.
+        source: where media come from; ``None`` means YouTube, and for the demo its own media.
+        store: folder of the index, ledger and shards; ``None`` means one for this release
+            under ``VOXBLINK2_HOME`` or the user's cache folder.
+        selection: which part of the release.
+        audio_format: how clips are encoded.
+        workers: processes; ``None`` means one for each core, at most 8.
+    """
+
+    config: ConfigName = "audio"
+    data_dir: str | None = None
+    source: str | None = None
+    store: str | None = None
+    selection: Selection = field(default_factory=Selection)
+    audio_format: AudioFormat = "flac"
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.config not in CONFIG_NAMES:
+            raise SelectionError(
+                f"There is no configuration {self.config!r}. Available: {', '.join(CONFIG_NAMES)}."
+            )
+        if self.audio_format not in AUDIO_FORMATS:
+            raise SelectionError(
+                f"audio_format {self.audio_format!r} is not supported. "
+                f"Supported formats are {', '.join(AUDIO_FORMATS)}."
+            )
+        if self.workers is not None and (not isinstance(self.workers, int) or self.workers < 1):
+            raise SelectionError(
+                f"workers must be a whole number of 1 or more, got {self.workers!r}."
+            )
+        if self.store is not None and "://" in self.store:
+            raise StoreError(f"The store must be a local folder, got {self.store!r}.")
+
+    @property
+    def worker_count(self) -> int:
+        """Number of worker processes."""
+        return self.workers or min(8, os.cpu_count() or 1)

@@ -1,0 +1,271 @@
+"""Cut every utterance of a video out of its audio, decoded once, exact to the sample."""
+
+from __future__ import annotations
+
+import functools
+import io
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from voxblink2_lib.errors import DependencyError, MediaError
+from voxblink2_lib.records import (
+    SAMPLE_RATE_HZ,
+    SAMPLES_PER_FRAME,
+    AudioFormat,
+    Clip,
+    MissingUtterance,
+    Utterance,
+)
+from voxblink2_lib.timeline import Timeline, read_timeline
+
+# Audio tracks often end some milliseconds before their pictures. An utterance may lack up to
+# one frame (40 ms) of audio, which becomes silence; one that lacks more is not cut.
+MAX_FILLED_SAMPLES = SAMPLES_PER_FRAME
+# Decoding goes on past the last utterance, so that the resampler has what it looks ahead to.
+_DECODE_MARGIN_SECONDS = 0.5
+_MAX_JITTER_SECONDS = 0.005
+_SOUNDFILE_FORMATS = {"flac": ("FLAC", "PCM_16"), "wav": ("WAV", "PCM_16"), "opus": ("OGG", "OPUS")}
+
+Samples = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedAudio:
+    """Audio of a video from time zero on.
+
+    Attributes:
+        samples: 16 kHz mono, shape (n,); sample 0 is at time zero.
+        covered: half-open ranges of samples that the media really had; silence elsewhere.
+    """
+
+    samples: Samples
+    covered: tuple[tuple[int, int], ...]
+
+    def missing_samples(self, start: int, stop: int) -> int:
+        """Return how many samples of a half-open range the media did not have."""
+        had = sum(max(0, min(stop, end) - max(start, begin)) for begin, end in self.covered)
+        return stop - start - had
+
+
+class Cut(NamedTuple):
+    """All that came of one video."""
+
+    clips: tuple[Clip, ...]
+    missing: tuple[MissingUtterance, ...]
+
+
+def crop_audio(path: Path, utterances: Iterable[Utterance], *, audio_format: AudioFormat) -> Cut:
+    """Cut utterances out of a media file.
+
+    Args:
+        path: the media file.
+        utterances: what to cut; ranges may overlap.
+        audio_format: how to encode the clips.
+
+    Returns:
+        Clips in the order asked for, and the utterances that the media does not cover.
+
+    Raises:
+        MediaError: the file cannot be decoded.
+        DependencyError: FFmpeg's libraries are missing.
+    """
+    wanted = tuple(utterances)
+    audio = decode_audio(path, end_seconds=max(one.seconds[1] for one in wanted))
+    clips: list[Clip] = []
+    missing: list[MissingUtterance] = []
+    for utterance in wanted:
+        start, stop = utterance.samples
+        lacking = audio.missing_samples(start, stop)
+        if lacking > MAX_FILLED_SAMPLES:
+            missing.append(
+                MissingUtterance(utterance.utterance_id, _why(utterance, lacking, audio))
+            )
+        else:
+            data = encode(_slice(audio.samples, start, stop), audio_format=audio_format)
+            clips.append(Clip(utterance, data))
+    return Cut(tuple(clips), tuple(missing))
+
+
+def _why(utterance: Utterance, lacking: int, audio: DecodedAudio) -> str:
+    start, end = utterance.seconds
+    had = ", ".join(
+        f"{begin / SAMPLE_RATE_HZ:.2f}-{stop / SAMPLE_RATE_HZ:.2f} s"
+        for begin, stop in audio.covered
+    )
+    return (
+        f"lies at {start:.2f}-{end:.2f} s, of which {lacking / SAMPLE_RATE_HZ:.2f} s "
+        f"are not in the media (its audio covers {had or 'nothing'})"
+    )
+
+
+def _slice(samples: Samples, start: int, stop: int) -> Samples:
+    clip = samples[start:stop]
+    return np.pad(clip, (0, stop - start - len(clip)))
+
+
+def encode(samples: Samples, *, audio_format: AudioFormat) -> bytes:
+    """Encode 16 kHz mono samples in [-1, 1) as 16-bit audio; the same samples, the same bytes.
+
+    Args:
+        samples: shape (n,). Values outside the range are clipped.
+        audio_format: ``"flac"`` or ``"wav"`` keep the 16 bits exactly, ``"opus"`` does not.
+    """
+    import soundfile
+
+    scaled = np.clip(np.rint(samples * 32768.0), -32768, 32767).astype(np.int16)
+    container, subtype = _SOUNDFILE_FORMATS[audio_format]
+    buffer = io.BytesIO()
+    soundfile.write(buffer, scaled, SAMPLE_RATE_HZ, format=container, subtype=subtype)
+    data = buffer.getvalue()
+    return with_ogg_serial(data, serial=0) if audio_format == "opus" else data
+
+
+_REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+
+
+def _ogg_crc(page: bytes) -> int:
+    # Ogg's checksum (RFC 3533) is zlib's polynomial without the bit reversals and inversions.
+    plain = zlib.crc32(page.translate(_REVERSED_BITS), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return int(f"{plain:032b}"[::-1], 2)
+
+
+def with_ogg_serial(data: bytes, *, serial: int) -> bytes:
+    """Return an Ogg stream with another serial number, which libsndfile draws from the clock."""
+    pages: list[bytes] = []
+    offset = 0
+    while offset < len(data):
+        lacing = data[offset + 27 : offset + 27 + data[offset + 26]]
+        end = offset + 27 + len(lacing) + sum(lacing)
+        page = bytearray(data[offset:end])
+        page[14:18] = serial.to_bytes(4, "little")
+        page[22:26] = bytes(4)
+        page[22:26] = _ogg_crc(bytes(page)).to_bytes(4, "little")
+        pages.append(bytes(page))
+        offset = end
+    return b"".join(pages)
+
+
+def decode_audio(path: Path, *, end_seconds: float) -> DecodedAudio:
+    """Decode a file's first audio stream once, to 16 kHz mono, placed on the video's time.
+
+    Args:
+        path: the media file.
+        end_seconds: how far audio is needed, from the start of the video.
+
+    Raises:
+        MediaError: nothing can be decoded.
+        DependencyError: FFmpeg's libraries are missing.
+    """
+    # The clock's zero is not known yet; 10 s more cover the clocks that start above zero.
+    timeline = read_timeline(path, until_seconds=end_seconds + 10)
+    if timeline.contiguous:
+        try:
+            return _place(timeline, [_decode_whole(path, timeline, end_seconds)])
+        except RuntimeError:
+            # torchcodec gives up at the first damaged packet; below, the rest is kept.
+            pass
+    return _place(timeline, _decode_pieces(path, timeline, end_seconds))
+
+
+def _place(timeline: Timeline, pieces: Iterable[tuple[float, Samples]]) -> DecodedAudio:
+    """Lay pieces of audio, each with the container's time of its first sample, on one axis."""
+    found = [(start, samples) for start, samples in pieces if len(samples)]
+    if not found:
+        raise MediaError("the media file has no decodable audio")
+    origin = timeline.origin_seconds(found[0][0])
+    starts = [round((start - origin) * SAMPLE_RATE_HZ) for start, _ in found]
+    if len(found) == 1 and starts[0] <= 0:
+        samples = found[0][1][-starts[0] :]
+        return DecodedAudio(samples, ((0, len(samples)),))
+    axis = np.zeros(
+        max(0, *(start + len(piece) for start, (_, piece) in zip(starts, found, strict=True))),
+        np.float32,
+    )
+    covered: list[tuple[int, int]] = []
+    for start, (_, piece) in zip(starts, found, strict=True):
+        piece, start = piece[max(0, -start) :], max(0, start)
+        axis[start : start + len(piece)] = piece
+        covered.append((max(start, covered[-1][1] if covered else 0), start + len(piece)))
+    return DecodedAudio(axis, tuple(one for one in covered if one[1] > one[0]))
+
+
+@functools.cache
+def _audio_decoder() -> Any:
+    try:
+        from torchcodec.decoders import AudioDecoder
+    except (ImportError, RuntimeError, OSError) as error:
+        raise DependencyError(
+            "Audio cannot be decoded: torchcodec or the FFmpeg libraries that it needs are "
+            "missing. On Debian or Ubuntu run 'apt install ffmpeg'; elsewhere install FFmpeg "
+            "4 to 8 with its shared libraries. What was said: " + _first_line(error)
+        ) from error
+    return AudioDecoder
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _decode_whole(path: Path, timeline: Timeline, end_seconds: float) -> tuple[float, Samples]:
+    decoder = _audio_decoder()(path, sample_rate=SAMPLE_RATE_HZ, num_channels=1)
+    # Only the end is cut by torchcodec; cutting the start by time would round it.
+    late = max(0.0, timeline.audio_start_seconds, timeline.picture_start_seconds or 0.0)
+    stop = late + end_seconds + _DECODE_MARGIN_SECONDS
+    audio = decoder.get_samples_played_in_range(0, stop)
+    return audio.pts_seconds, audio.data[0].numpy()
+
+
+def _decode_pieces(
+    path: Path, timeline: Timeline, end_seconds: float
+) -> Iterator[tuple[float, Samples]]:
+    """Decode packet by packet; a new piece begins wherever time stamps jump."""
+    import av
+
+    with av.open(path) as container:
+        stream = container.streams.audio[0]
+        piece: list[Samples] = []
+        resampler = None
+        piece_start = expected = rate = None
+        for frame in _frames(container, stream):
+            start = float(frame.pts * frame.time_base)
+            jumped = expected is None or abs(start - expected) > _MAX_JITTER_SECONDS
+            if jumped or frame.sample_rate != rate:
+                if resampler is not None:
+                    yield piece_start, _joined(piece, resampler.resample(None))
+                resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE_HZ)
+                piece, piece_start, rate = [], start, frame.sample_rate
+            expected = start + frame.samples / frame.sample_rate
+            frame.pts = None
+            piece.append(_joined([], resampler.resample(frame)))
+            if start > end_seconds + _DECODE_MARGIN_SECONDS + 10:
+                break
+        if resampler is not None:
+            yield piece_start, _joined(piece, resampler.resample(None))
+
+
+def _frames(container: Any, stream: Any) -> Iterator[Any]:
+    """Yield frames that decode; a damaged packet is left out, a damaged container ends it."""
+    import av
+
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets)
+        except (StopIteration, av.error.FFmpegError):
+            return
+        try:
+            frames = packet.decode()
+        except av.error.FFmpegError:
+            continue
+        yield from (frame for frame in frames if frame.pts is not None)
+
+
+def _joined(piece: list[Samples], frames: Iterable[Any]) -> Samples:
+    arrays = [*piece, *(frame.to_ndarray()[0] for frame in frames)]
+    return np.concatenate(arrays) if arrays else np.zeros(0, np.float32)

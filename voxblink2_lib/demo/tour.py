@@ -1,0 +1,158 @@
+"""The demonstration: the real main job on the built-in release, with something to hear and see."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from voxblink2_lib.crop import decode_audio
+from voxblink2_lib.demo import FAULTS, MEDIA
+from voxblink2_lib.demo.pictures import WaveformRow, draw_waveforms
+from voxblink2_lib.demo.site import MediaSite
+from voxblink2_lib.report import MissingVideo, StoreStatus, missing_videos, read_status
+from voxblink2_lib.store import Store
+
+_CLIPS_WRITTEN = 4
+_VIDEOS_DRAWN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Tour:
+    """What the demonstration made.
+
+    Attributes:
+        dataset: ``repr`` of the dataset that ``load_dataset`` returned.
+        first_row: its first row, without the audio.
+        status: what the store holds.
+        missing: videos that did not come.
+        requests: number of requests that the site answered.
+        clips: files to listen to.
+        picture: waveforms with the utterances' bounds.
+    """
+
+    dataset: str
+    first_row: dict[str, Any]
+    status: StoreStatus
+    missing: list[MissingVideo]
+    requests: int
+    clips: list[Path]
+    picture: Path
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {
+            "store": self.status.store,
+            "videos": self.status.videos,
+            "utterances": self.status.utterances,
+            "hours": self.status.hours,
+            "first_row": self.first_row,
+            "missing": {one.video_id: one.reason for one in self.missing},
+            "requests": self.requests,
+            "clips": [str(path) for path in self.clips],
+            "picture": str(self.picture),
+        }
+
+    def lines(self) -> list[str]:
+        """Return lines for people."""
+        done = self.status.videos.get("done", 0)
+        seconds = self.status.hours * 3600
+        return [
+            "",
+            self.dataset,
+            "",
+            "First row: "
+            + ", ".join(f"{name}={value!r}" for name, value in self.first_row.items()),
+            "",
+            f"Came:         {done} videos, {self.status.utterances} utterances, {seconds:.0f} s",
+            *(
+                f"Did not come: {one.speaker_id} {one.video_id}: {one.reason}"
+                for one in self.missing
+            ),
+            "",
+            f"Store         {self.status.store} ({self.status.shards} sealed shards)",
+            "Listen to     " + str(self.clips[0].parent) + "/*.flac",
+            f"Look at       {self.picture}",
+            "Load it again, without any download:",
+            "  import voxblink2",
+            "  from datasets import load_dataset",
+            f'  ds = load_dataset("voxblink2", "audio", data_dir="demo", store="{self.status.store}")',
+        ]
+
+
+def run_tour(out: Path, *, workers: int | None) -> Tour:
+    """Serve the built-in media on a loopback address and run the main job on them.
+
+    Args:
+        out: folder for store, clips and picture. A store of an earlier demonstration in it is
+            removed, so that there is something to see.
+        workers: number of worker processes; one a core by default.
+    """
+    # Imported here: the builder imports this package's ground.
+    from datasets import load_dataset
+
+    import voxblink2  # noqa: F401  # registers the builder
+
+    store = Store(out / "store")
+    if store.ledger.exists():
+        shutil.rmtree(store.root)
+    with MediaSite(MEDIA, faults=FAULTS) as site:
+        dataset = load_dataset(
+            "voxblink2",
+            "audio",
+            data_dir="demo",
+            source=site.url_template,
+            store=str(store.root),
+            cache_dir=str(out / "cache"),
+            split="train",
+            num_proc=workers,
+        )
+        requests = len(site.requests)
+    row = dataset[0]
+    audio = row.pop("audio").get_all_samples()
+    row = {"audio": f"{audio.data.shape[1]} samples at {audio.sample_rate} Hz", **row}
+    return Tour(
+        dataset=str(dataset),
+        first_row=row,
+        status=read_status(store, "audio"),
+        missing=missing_videos(store, "audio"),
+        requests=requests,
+        clips=_write_clips(dataset, out / "clips"),
+        picture=_draw(dataset, out / "waveforms.png"),
+    )
+
+
+def _write_clips(dataset: Any, folder: Path) -> list[Path]:
+    """Write the encoded bytes of one clip of several speakers, as they lie in the shards."""
+    folder.mkdir(parents=True, exist_ok=True)
+    table = dataset.data.to_pylist() if len(dataset) < 1000 else []
+    seen: dict[str, dict[str, Any]] = {}
+    for row in table:
+        seen.setdefault(row["speaker_id"], row)
+    clips: list[Path] = []
+    for row in list(seen.values())[:_CLIPS_WRITTEN]:
+        clips.append(folder / row["audio"]["path"].replace("/", "_"))
+        clips[-1].write_bytes(row["audio"]["bytes"])
+    return clips
+
+
+def _draw(dataset: Any, target: Path) -> Path:
+    """Draw videos of different containers, two utterances that overlap among them if there are."""
+    found: dict[tuple[str, str], list[tuple[str, float, float]]] = {}
+    columns = ("speaker_id", "video_id", "utterance_id", "start_seconds", "end_seconds")
+    for speaker, video, name, start, end in zip(*(dataset[one] for one in columns), strict=True):
+        found.setdefault((speaker, video), []).append((name, start, end))
+    by_suffix: dict[str, list[tuple[bool, Path, list[tuple[str, float, float]]]]] = {}
+    for (speaker, video), cuts in found.items():
+        path = next(one for one in (MEDIA / speaker).iterdir() if one.stem == video)
+        apart = all(one[2] <= two[1] for one, two in zip(cuts, cuts[1:], strict=False))
+        by_suffix.setdefault(path.suffix, []).append((apart, path, cuts))
+    chosen = [min(candidates) for candidates in by_suffix.values()]
+    chosen += [min(rest) for rest in ([c for c in by_suffix[".mp4"] if c not in chosen],) if rest]
+    rows = []
+    for _, path, cuts in chosen[:_VIDEOS_DRAWN]:
+        audio = decode_audio(path, end_seconds=60)
+        rows.append(WaveformRow(f"{path.parent.name}  {path.name}", audio.samples, cuts))
+    draw_waveforms(target, rows)
+    return target

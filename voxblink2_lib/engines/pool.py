@@ -1,0 +1,134 @@
+"""A pool of worker processes that survives the death of any of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from voxblink2_lib.errors import VoxBlink2Error
+
+_MAIN = "from voxblink2_lib.engines.worker import main; main()"
+Call = tuple[Callable[[Any], Any], Any]
+
+
+class WorkerDiedError(VoxBlink2Error):
+    """The process that ran a call died. Others go on."""
+
+
+@dataclass(slots=True)
+class _Worker:
+    process: subprocess.Popen[bytes]
+    connection: Connection
+    call: Call | None = None
+
+
+class WorkerPool:
+    """Runs calls on worker processes, each one call at a time.
+
+    Args:
+        size: number of processes; they start when there is work for them.
+
+    Example:
+        >>> import math
+        >>> with WorkerPool(1) as pool:
+        ...     [result for _, result in pool.run(iter([(math.sqrt, 9.0)]).__next__)]
+        [3.0]
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._workers: list[_Worker] = []
+
+    def __enter__(self) -> WorkerPool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    def kill(self) -> None:
+        """End all workers at once, with whatever they are doing."""
+        for worker in self._workers:
+            worker.process.kill()
+        for worker in self._workers:
+            worker.process.wait()
+            worker.connection.close()
+        self._workers = []
+
+    def run(self, next_call: Callable[[], Call]) -> Iterator[tuple[Call, Any]]:
+        """Run calls until there are no more, yielding each with its result as it comes.
+
+        Args:
+            next_call: returns a function that can be imported and its argument, or raises
+                ``StopIteration`` when there is nothing to do *now*; it is asked again after
+                every result.
+
+        Yields:
+            The call and its result; a :class:`WorkerDiedError` where the process died.
+
+        Raises:
+            Exception: what a call raised.
+        """
+        while True:
+            self._hand_out(next_call)
+            busy = {worker.connection: worker for worker in self._workers if worker.call}
+            if not busy:
+                return
+            for connection in wait(list(busy)):
+                worker = busy[connection]  # type: ignore[index]  # only connections went in
+                call, worker.call = worker.call, None
+                assert call is not None  # noqa: S101  # for mypy: busy workers have calls
+                yield call, self._result(worker)
+
+    def _hand_out(self, next_call: Callable[[], Call]) -> None:
+        idle = [worker for worker in self._workers if worker.call is None]
+        while idle or len(self._workers) < self._size:
+            try:
+                call = next_call()
+            except StopIteration:
+                return
+            worker = idle.pop() if idle else self._start()
+            worker.call = call
+            worker.connection.send(call)
+
+    def _start(self) -> _Worker:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = subprocess.Popen(
+                [sys.executable, "-c", _MAIN, str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                # Ctrl-C in a terminal goes to all processes of the group; the parent decides.
+                start_new_session=True,
+                env={
+                    **os.environ,
+                    "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path),
+                },
+            )
+        worker = _Worker(process, Connection(ours.detach()))
+        self._workers.append(worker)
+        return worker
+
+    def _result(self, worker: _Worker) -> Any:
+        try:
+            value, error, trace = worker.connection.recv()
+        except (EOFError, ConnectionResetError):
+            self._workers.remove(worker)
+            worker.connection.close()
+            return WorkerDiedError(_how_it_died(worker.process.wait()))
+        if error is not None:
+            error.add_note(f"In a worker process:\n{trace}")
+            raise error
+        return value
+
+
+def _how_it_died(code: int) -> str:
+    if code < 0:
+        return f"the worker process died of {signal.Signals(-code).name} on this video"
+    return f"the worker process ended with code {code} on this video"

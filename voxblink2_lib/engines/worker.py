@@ -1,0 +1,57 @@
+"""A worker process: takes calls from a socket, sends back what they return or raise.
+
+Workers are started as a fresh Python that calls :func:`main`, and not with ``multiprocessing``,
+whose workers would run the user's script again when it has no ``if __name__ == "__main__"``.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import threading
+import traceback
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
+
+
+class Result(NamedTuple):
+    """What came of a call: a value, or an error with the text of its traceback."""
+
+    value: Any
+    error: BaseException | None = None
+    trace: str = ""
+
+
+def serve(connection: Connection) -> None:
+    """Answer calls until the other side closes the connection."""
+    threading.Thread(target=_exit_with_parent, args=(connection.fileno(),), daemon=True).start()
+    while True:
+        try:
+            function, argument = connection.recv()
+        except EOFError:
+            return
+        try:
+            result = Result(function(argument))
+        except Exception as error:  # sent to the parent, which raises it
+            result = Result(None, error, traceback.format_exc())
+        try:
+            connection.send(result)
+        except BrokenPipeError:
+            return
+
+
+def _exit_with_parent(descriptor: int) -> None:
+    """End this process as soon as the parent is gone, in the middle of whatever it does.
+
+    Nothing is lost that a kill would not lose as well: part files appear whole or not at all.
+    """
+    poll = select.poll()
+    poll.register(descriptor, 0)  # only hang-ups, which cannot be left out
+    poll.poll()
+    os._exit(1)
+
+
+def main() -> None:
+    """Serve the socket whose descriptor is the last word of the command line."""
+    serve(Connection(int(sys.argv[-1])))

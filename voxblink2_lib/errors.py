@@ -1,0 +1,85 @@
+"""Every error the library raises on purpose.
+
+VoxBlink2Error
+├── ReleaseError (ValueError)       the release is missing, unreadable or hostile
+├── SelectionError (ValueError)     the selection names things that are not there
+├── SourceError (ValueError)        the source of media is not one we can read from
+├── StoreError
+│   ├── StoreMismatchError (ValueError)  the store holds another corpus
+│   ├── StoreBusyError              another process works on the store
+│   ├── StoreFullError              no space is left; free some and run again
+│   └── StoreDamagedError           a file of the store is not what was written
+├── MediaError                      one media file cannot be cut; becomes an outcome
+├── FetchError                      one video did not come; becomes an outcome
+│   └── UnreachableError            no answer came at all: the network is down
+├── DependencyError (ImportError)   something this machine must have is missing
+└── StoppedError                    work is left; run the same command again
+"""
+
+from __future__ import annotations
+
+
+class VoxBlink2Error(Exception):
+    """Root of all errors of this library. ``exit_code`` is what the command line returns."""
+
+    exit_code = 2
+
+
+class ReleaseError(VoxBlink2Error, ValueError):
+    """The release cannot be read."""
+
+
+class SelectionError(VoxBlink2Error, ValueError):
+    """The selection is not possible on this release."""
+
+
+class SourceError(VoxBlink2Error, ValueError):
+    """The source of media is not usable at all."""
+
+
+class StoreError(VoxBlink2Error):
+    """The store cannot be used."""
+
+
+class StoreMismatchError(StoreError, ValueError):
+    """What was asked for would mix two corpora in one store."""
+
+
+class StoreBusyError(StoreError):
+    """Another process holds the store's lock."""
+
+    exit_code = 3
+
+
+class StoreFullError(StoreError):
+    """The disk is full. What was finished is kept."""
+
+    exit_code = 3
+
+
+class StoreDamagedError(StoreError):
+    """A sealed file is not what its checksum says."""
+
+    exit_code = 1
+
+
+class MediaError(VoxBlink2Error):
+    """A media file cannot be cut."""
+
+
+class FetchError(VoxBlink2Error):
+    """A video did not come. The text holds the source's own words."""
+
+
+class UnreachableError(FetchError):
+    """No answer at all came from the source: the network or the server is down."""
+
+
+class DependencyError(VoxBlink2Error, ImportError):
+    """A program or library that the machine must have is missing."""
+
+
+class StoppedError(VoxBlink2Error):
+    """The run ended with work left. Everything finished is kept."""
+
+    exit_code = 3

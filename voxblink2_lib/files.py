@@ -1,0 +1,136 @@
+"""Files that are either whole or not there, and their checksums."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import io
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from voxblink2_lib.errors import StoreFullError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_COPY_BYTES = 1 << 20
+
+
+@contextlib.contextmanager
+def full_disk_named(path: Path) -> Iterator[None]:
+    """Turn "no space left on device" into a :class:`StoreFullError` that says where."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise StoreFullError(
+            f"No space is left for {path}. Everything finished is kept: "
+            "free some space and run the same command again."
+        ) from error
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for writing that appears under its name only when it is whole.
+
+    A temporary file beside it is written, flushed to disk and renamed; then the folder is
+    flushed. If the body raises, nothing is left behind.
+
+    Args:
+        path: the final name. Its folder is made when missing.
+
+    Yields:
+        A binary file.
+
+    Raises:
+        StoreFullError: the disk is full.
+    """
+    with full_disk_named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            # mkstemp makes files that only the owner can read; a store is shared.
+            os.chmod(name, 0o666 & ~_umask())
+            os.replace(name, path)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name)
+            raise
+        sync_folder(path.parent)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder, so that a rename in it outlives a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file as hexadecimal digits, reading a mebibyte at a time."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(_COPY_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+class HashingWriter(io.RawIOBase):
+    """A binary file that hashes what is written through it. Closing it leaves the file open.
+
+    Example:
+        >>> writer = HashingWriter(io.BytesIO())
+        >>> writer.write(b"abc")
+        3
+        >>> writer.sha256[:8]
+        'ba7816bf'
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._digest = hashlib.sha256()
+        self.size_bytes = 0
+
+    def writable(self) -> bool:
+        """Say yes."""
+        return True
+
+    def write(self, data: Any) -> int:
+        """Write and hash."""
+        self._digest.update(data)
+        written = self._file.write(data)
+        self.size_bytes += written
+        return written
+
+    @property
+    def sha256(self) -> str:
+        """Digest of everything written so far."""
+        return self._digest.hexdigest()
+
+
+def link_file(source: Path, target: Path) -> None:
+    """Give a file a second name: a hard link, else (another file system) a symbolic link.
+
+    Neither makes a second copy of the data.
+    """
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP}:
+            raise
+        os.symlink(source.resolve(), target)

@@ -1,0 +1,143 @@
+"""From an index and a selection to jobs: which videos make up which shard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from voxblink2_lib.config import Selection
+from voxblink2_lib.errors import SelectionError
+from voxblink2_lib.index import Index
+from voxblink2_lib.records import VideoKey
+
+# A full corpus gives about 2,000 shards of 0.5 GB; a small one is split in about 32, so that
+# several workers have something to do and a DataLoader has shards to share out.
+MAX_VIDEOS_PER_JOB = 1024
+_SHARDS_WANTED = 32
+
+
+def select(index: Index, selection: Selection) -> pa.Table:
+    """Apply a selection: first the named speakers and videos, then exclusions, then limits.
+
+    Args:
+        index: the index.
+        selection: what to keep.
+
+    Returns:
+        The videos, sorted: columns ``speaker_id`` and ``video_id``.
+
+    Raises:
+        SelectionError: a named speaker or video is not in the release, or nothing is left.
+    """
+    table = index.videos()
+    for column, wanted in (("speaker_id", selection.speakers), ("video_id", selection.videos)):
+        if wanted:
+            _require(table, column, wanted)
+            table = table.filter(pc.is_in(table[column], pa.array(sorted(wanted))))
+    if selection.exclude:
+        excluded = pa.array(sorted(selection.exclude))
+        for column in ("speaker_id", "video_id"):
+            table = table.filter(pc.invert(pc.is_in(table[column], excluded)))
+    table = _limit(table, selection)
+    if not len(table):
+        raise SelectionError(
+            f"The selection leaves nothing of the release's {index.info.videos} videos. "
+            "Widen it: speakers, videos and exclude decide what is left."
+        )
+    return table
+
+
+def _require(table: pa.Table, column: str, wanted: frozenset[str]) -> None:
+    known = set(pc.unique(table[column]).to_pylist())
+    unknown = sorted(wanted - known)
+    if unknown:
+        some = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
+        kind = column.removesuffix("_id")
+        raise SelectionError(
+            f"{len(unknown)} of the {len(wanted)} {kind}s asked for are not in the release "
+            f"(or not among the other things asked for): {some}. The release has "
+            f"{len(known)} {kind}s; check the ids."
+        )
+
+
+def _limit(table: pa.Table, selection: Selection) -> pa.Table:
+    if selection.max_speakers is not None:
+        speakers = pc.unique(table["speaker_id"]).slice(0, selection.max_speakers)
+        table = table.filter(pc.is_in(table["speaker_id"], speakers))
+    if selection.max_videos_per_speaker is not None:
+        keep: list[bool] = []
+        previous, count = None, 0
+        for speaker in table["speaker_id"].to_pylist():
+            count = count + 1 if speaker == previous else 1
+            previous = speaker
+            keep.append(count <= selection.max_videos_per_speaker)
+        table = table.filter(pa.array(keep, pa.bool_()))
+    return table
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a selection asks of a store. Each table has ``speaker_id`` and ``video_id``, sorted.
+
+    Attributes:
+        new: videos to be given to new jobs.
+        unwanted: videos that are planned or failed, and no longer selected.
+        outside: videos that are in the store for good, and not selected.
+    """
+
+    new: pa.Table
+    unwanted: pa.Table
+    outside: pa.Table
+
+
+def compare(selected: pa.Table, known: pa.Table, *, retry: bool) -> Changes:
+    """Compare a selection with what a ledger knows.
+
+    Args:
+        selected: what :func:`select` returned.
+        known: columns ``speaker_id``, ``video_id``, ``status`` and ``open`` (the video's job is
+            not sealed yet).
+        retry: give videos that failed in a sealed job to a new one.
+    """
+    done = pc.equal(known["status"], "done")
+    others = _without(known, selected)
+    finished = pc.equal(others["status"], "done")
+    settled = known.filter(pc.or_(done, known["open"])) if retry else known
+    return Changes(
+        new=_without(selected, settled),
+        unwanted=others.filter(pc.invert(finished)),
+        outside=others.filter(finished),
+    )
+
+
+def _without(table: pa.Table, others: pa.Table) -> pa.Table:
+    keys = ["speaker_id", "video_id"]
+    rest = table.join(others.select(keys), keys=keys, join_type="left anti")
+    return rest.sort_by([(key, "ascending") for key in keys])
+
+
+def make_jobs(videos: pa.Table) -> Iterator[Iterator[VideoKey]]:
+    """Split videos into jobs of equal size, each the content of one shard.
+
+    The split depends on the videos alone, never on the number of workers.
+
+    Args:
+        videos: columns ``speaker_id`` and ``video_id``.
+
+    >>> table = pa.table({"speaker_id": ["id000001"] * 70, "video_id": ["abcdefghijk"] * 70})
+    >>> [len(list(job)) for job in make_jobs(table)][:3]
+    [3, 3, 3]
+    """
+    size = max(1, min(MAX_VIDEOS_PER_JOB, -(-len(videos) // _SHARDS_WANTED)))
+    for start in range(0, len(videos), size):
+        yield keys_of(videos.slice(start, size))
+
+
+def keys_of(videos: pa.Table) -> Iterator[VideoKey]:
+    """Yield the keys of a table of videos."""
+    for batch in videos.select(["speaker_id", "video_id"]).to_batches():
+        columns = (column.to_pylist() for column in batch.columns)
+        yield from map(VideoKey._make, zip(*columns, strict=True))

@@ -1,0 +1,51 @@
+"""Progress that a person can read: a bar in a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from datasets.utils import tqdm
+
+
+@contextmanager
+def counting(what: str, *, unit: str) -> Iterator[Any]:
+    """Show how many things went by, when their number is not known before."""
+    with _bar(desc=what, unit=unit, total=None) as bar:
+        yield bar.update
+
+
+class VideoProgress:
+    """Shows how many videos are done, failed and unusable.
+
+    Args:
+        total: number of videos of this run.
+    """
+
+    def __init__(self, total: int) -> None:
+        self._counts: Counter[str] = Counter()
+        self._bar = _bar(desc="Cutting", unit="video", total=total)
+
+    def __enter__(self) -> VideoProgress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def update(self, status: str) -> None:
+        """Count one video."""
+        self._counts[status] += 1
+        parts = [f"{count} {status}" for status, count in sorted(self._counts.items())]
+        self._bar.set_postfix_str(", ".join(parts), refresh=False)
+        self._bar.update()
+
+
+def _bar(**options: Any) -> Any:
+    # A log file gets a line every half minute instead of ten a second.
+    interval = 0.1 if sys.stderr.isatty() else 30.0
+    return tqdm(
+        mininterval=interval, maxinterval=max(10.0, interval), dynamic_ncols=True, **options
+    )

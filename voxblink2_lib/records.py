@@ -1,0 +1,180 @@
+"""What the stages hand to each other: frozen records, checked where they are made.
+
+Time is counted in frames, 25 a second from the start of the video, whatever the video's own
+rate. An utterance from frame 3 to frame 5 covers a half-open stretch of three frames:
+
+    frame      0     1     2     3     4     5     6
+    seconds    0   0.04  0.08  0.12  0.16  0.20  0.24
+                                 [first      last]
+                                 |=================)
+    sample     0   640  1280   1920        ...    3840      at 16 kHz, 640 samples a frame
+
+:func:`frame_start_sample` is the only place where frames become samples or seconds.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, get_args
+
+FRAMES_PER_SECOND = 25
+SAMPLE_RATE_HZ = 16_000
+SAMPLES_PER_FRAME = SAMPLE_RATE_HZ // FRAMES_PER_SECOND
+
+SPEAKER_ID = re.compile(r"id[0-9]{5,6}", re.ASCII)
+VIDEO_ID = re.compile(r"[A-Za-z0-9_-]{11}", re.ASCII)
+UTTERANCE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
+
+AudioFormat = Literal["flac", "wav", "opus"]
+AUDIO_FORMATS: tuple[str, ...] = get_args(AudioFormat)
+
+Status = Literal["done", "failed", "unusable"]
+STATUSES: tuple[str, ...] = get_args(Status)
+
+
+def frame_start_sample(frame: int) -> int:
+    """Return the 16 kHz sample at which a frame (25 a second) begins. Exact: 640 a frame.
+
+    >>> frame_start_sample(3)
+    1920
+    """
+    return frame * SAMPLES_PER_FRAME
+
+
+def is_speaker_id(text: str) -> bool:
+    """Say whether a text is a speaker id: ``id`` and 6 digits, or 5 in VoxBlink1.
+
+    >>> is_speaker_id("id000002"), is_speaker_id("../x")
+    (True, False)
+    """
+    return SPEAKER_ID.fullmatch(text) is not None
+
+
+def is_video_id(text: str) -> bool:
+    """Say whether a text is a video id: 11 characters of ``A-Za-z0-9_-``.
+
+    >>> is_video_id("-JUT3czS6OI"), is_video_id("YJUT3czS/OI")
+    (True, False)
+    """
+    return VIDEO_ID.fullmatch(text) is not None
+
+
+class VideoKey(NamedTuple):
+    """Names one video of one speaker."""
+
+    speaker_id: str
+    video_id: str
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Utterance:
+    """One cut of one video.
+
+    Attributes:
+        speaker_id: ``id`` and digits.
+        video_id: 11 characters.
+        utterance_id: the name of its annotation file, without the ending.
+        first_frame: first frame, 25 a second.
+        last_frame: last frame, included.
+
+    Raises:
+        ValueError: an id is not an id, or the frames run backwards.
+    """
+
+    speaker_id: str
+    video_id: str
+    utterance_id: str
+    first_frame: int
+    last_frame: int
+
+    def __post_init__(self) -> None:
+        check_ids(self.speaker_id, self.video_id, self.utterance_id)
+        if not 0 <= self.first_frame <= self.last_frame:
+            raise ValueError(
+                f"frames of utterance {self.name} run from {self.first_frame} to "
+                f"{self.last_frame}; the first must be 0 or more and not after the last"
+            )
+
+    @property
+    def name(self) -> str:
+        """``speaker/video/utterance``, the name that Kaldi-style lists use."""
+        return f"{self.speaker_id}/{self.video_id}/{self.utterance_id}"
+
+    @property
+    def samples(self) -> tuple[int, int]:
+        """Half-open range of samples at 16 kHz."""
+        return frame_start_sample(self.first_frame), frame_start_sample(self.last_frame + 1)
+
+    @property
+    def seconds(self) -> tuple[float, float]:
+        """Half-open range of seconds."""
+        start, stop = self.samples
+        return start / SAMPLE_RATE_HZ, stop / SAMPLE_RATE_HZ
+
+
+def check_ids(speaker_id: str, video_id: str, utterance_id: str) -> None:
+    """Refuse ids that could reach outside a folder or an address.
+
+    Raises:
+        ValueError: names the id, and what is allowed.
+    """
+    if not is_speaker_id(speaker_id):
+        raise ValueError(f"{speaker_id!r} is not a speaker id ('id' and 5 or 6 digits)")
+    if not is_video_id(video_id):
+        raise ValueError(f"{video_id!r} is not a video id (11 characters of A-Z a-z 0-9 _ -)")
+    if UTTERANCE_ID.fullmatch(utterance_id) is None:
+        raise ValueError(f"{utterance_id!r} is not an utterance id (letters, digits, _ and -)")
+
+
+class MissingUtterance(NamedTuple):
+    """An utterance that could not be cut although its video came."""
+
+    utterance_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What happened to one video.
+
+    Attributes:
+        key: the video.
+        status: ``done`` (clips are in the part file), ``failed`` (it did not come) or
+            ``unusable`` (it came, but no utterance could be cut).
+        reason: the source's or decoder's own words; empty when all went well.
+        clips: number of utterances cut.
+        samples: their length, samples at 16 kHz.
+        missing: utterances that could not be cut.
+        bytes_fetched: bytes that came over the network, or the size of the file read.
+        seconds_taken: wall time.
+        unreachable: no answer came from the source at all.
+    """
+
+    key: VideoKey
+    status: Status
+    reason: str = ""
+    clips: int = 0
+    samples: int = 0
+    missing: tuple[MissingUtterance, ...] = ()
+    bytes_fetched: int = 0
+    seconds_taken: float = field(default=0.0, compare=False)
+    unreachable: bool = False
+
+
+class Clip(NamedTuple):
+    """One cut utterance, encoded."""
+
+    utterance: Utterance
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SealedShard:
+    """A shard that will not change any more. One without rows has no file and no name."""
+
+    job: int
+    name: str
+    sha256: str
+    rows: int
+    size_bytes: int

@@ -1,0 +1,246 @@
+"""What a store holds, what is missing and why; and whether it is what it says."""
+
+from __future__ import annotations
+
+import io
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from voxblink2_lib.errors import StoreDamagedError, StoreError
+from voxblink2_lib.index import Index
+from voxblink2_lib.ledger import Ledger
+from voxblink2_lib.records import SAMPLE_RATE_HZ, SealedShard, Utterance
+from voxblink2_lib.shards import check_shard, read_batches
+from voxblink2_lib.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class SpeakerCoverage:
+    """Number of speakers of which all, some and no selected videos came."""
+
+    complete: int
+    partial: int
+    empty: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStatus:
+    """What a store holds of one configuration.
+
+    Attributes:
+        store: the folder.
+        config: the configuration.
+        videos: number of videos by status.
+        utterances: number of clips.
+        missing_utterances: utterances that could not be cut from videos that came.
+        hours: length of the clips.
+        speakers: coverage.
+        shards: number of sealed shards.
+        shard_bytes: their size.
+        bytes_fetched: what came from the source.
+    """
+
+    store: str
+    config: str
+    videos: dict[str, int]
+    utterances: int
+    missing_utterances: int
+    hours: float
+    speakers: SpeakerCoverage
+    shards: int
+    shard_bytes: int
+    bytes_fetched: int
+
+
+@dataclass(frozen=True, slots=True)
+class MissingVideo:
+    """A video that did not come, or came in part."""
+
+    speaker_id: str
+    video_id: str
+    status: str
+    reason: str
+    attempts: int
+
+
+def open_ledger(store: Store, config: str) -> Ledger:
+    """Open a store's ledger for reading.
+
+    Raises:
+        StoreError: there is none.
+    """
+    if not store.ledger.exists():
+        raise StoreError(
+            f"There is no store at {store.root}: it has no ledger. Name the store of an earlier "
+            "'voxblink2 materialize', or make one with that command."
+        )
+    return Ledger(store.ledger, config, readonly=True)
+
+
+def read_status(store: Store, config: str) -> StoreStatus:
+    """Summarise a store."""
+    with open_ledger(store, config) as ledger:
+        clips, samples, bytes_fetched = ledger.totals()
+        complete = partial = empty = 0
+        for _, planned, done in ledger.speakers():
+            complete += done == planned
+            partial += 0 < done < planned
+            empty += done == 0
+        shards = ledger.shards()
+        return StoreStatus(
+            store=str(store.root),
+            config=config,
+            videos=ledger.counts(),
+            utterances=clips,
+            missing_utterances=ledger.missing_utterances(),
+            hours=round(samples / SAMPLE_RATE_HZ / 3600, 4),
+            speakers=SpeakerCoverage(complete, partial, empty),
+            shards=len(shards),
+            shard_bytes=sum(shard.size_bytes for shard in shards),
+            bytes_fetched=bytes_fetched,
+        )
+
+
+def missing_videos(store: Store, config: str) -> list[MissingVideo]:
+    """Return every video that did not come, with the reason."""
+    with open_ledger(store, config) as ledger:
+        return [
+            MissingVideo(*key, status, reason, n) for key, status, reason, n in ledger.problems()
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What :func:`verify_store` looked at, and the problems it found."""
+
+    shards: int
+    rows: int
+    clips_decoded: int
+    problems: tuple[str, ...]
+
+
+def verify_store(
+    store: Store, config: str, *, sample: int, seed: int = 0
+) -> Iterator[Verification]:
+    """Hash every shard again, compare rows with index and ledger, decode some clips.
+
+    Args:
+        store: the store.
+        config: the configuration.
+        sample: how many clips of each shard to decode.
+        seed: decides which.
+
+    Yields:
+        What was found so far, after each shard; the last one is the result.
+    """
+    index = Index(store.index) if (store.index / "index.json").exists() else None
+    if index is None:
+        raise StoreError(f"The store {store.root} has no index; run 'voxblink2 index' to make it.")
+    chooser = random.Random(seed)
+    checker = _Checker(store, config, index)
+    with open_ledger(store, config) as ledger:
+        shards = ledger.shards()
+        for shard in shards:
+            checker.check(ledger, shard, sample, chooser)
+            yield checker.result()
+        checker.check_strangers({shard.name for shard in shards})
+    yield checker.result()
+
+
+class _Checker:
+    def __init__(self, store: Store, config: str, index: Index) -> None:
+        self._folder = store.shards(config)
+        self._index = index
+        self._shards = self._rows = self._decoded = 0
+        self._problems: list[str] = []
+
+    def result(self) -> Verification:
+        return Verification(self._shards, self._rows, self._decoded, tuple(self._problems))
+
+    def check(
+        self, ledger: Ledger, shard: SealedShard, sample: int, chooser: random.Random
+    ) -> None:
+        self._shards += 1
+        try:
+            check_shard(self._folder, shard)
+        except StoreDamagedError as error:
+            self._problems.append(str(error))
+            return
+        path = self._folder / shard.name
+        found = self._check_rows(path, sample, chooser)
+        videos = ledger.job_videos(shard.job)
+        done = {key for key, status in videos if status == "done"}
+        wanted: dict[str, Utterance] = {}
+        for _, utterances in self._index.utterances(frozenset(done)):
+            wanted.update((one.name, one) for one in utterances)
+        missing = ledger.missing_names(shard.job)
+        self._compare(path, found, wanted, missing)
+        if len(found) != shard.rows:
+            self._problems.append(f"{path} has {len(found)} rows, the ledger says {shard.rows}.")
+
+    def _check_rows(
+        self, path: Path, sample: int, chooser: random.Random
+    ) -> dict[str, tuple[float, float]]:
+        found: dict[str, tuple[float, float]] = {}
+        clips: list[tuple[str, bytes, float]] = []
+        for batch in read_batches(path):
+            rows = batch.select(
+                ["audio", "speaker_id", "video_id", "utterance_id", "start_seconds", "end_seconds"]
+            )
+            for row in rows.to_pylist():
+                name = f"{row['speaker_id']}/{row['video_id']}/{row['utterance_id']}"
+                start, end = row["start_seconds"], row["end_seconds"]
+                if name in found:
+                    self._problems.append(f"{path}: {name} is there twice.")
+                found[name] = (start, end)
+                # Reservoir sampling: each clip has the same chance, a few are in memory.
+                place = len(clips) if len(clips) < sample else chooser.randrange(len(found))
+                if place < sample:
+                    clips[place : place + 1] = [(name, row["audio"]["bytes"], end - start)]
+        self._rows += len(found)
+        for name, data, seconds in clips:
+            self._check_clip(path, name, data, seconds)
+        return found
+
+    def _check_clip(self, path: Path, name: str, data: bytes, seconds: float) -> None:
+        import soundfile
+
+        self._decoded += 1
+        try:
+            samples, rate = soundfile.read(io.BytesIO(data))
+        except soundfile.SoundFileError as error:
+            self._problems.append(f"{path}: the clip of {name} does not decode: {error}")
+            return
+        if rate != SAMPLE_RATE_HZ or len(samples) != round(seconds * rate):
+            self._problems.append(
+                f"{path}: the clip of {name} has {len(samples)} samples at {rate} Hz, "
+                f"expected are {round(seconds * SAMPLE_RATE_HZ)} at {SAMPLE_RATE_HZ} Hz."
+            )
+
+    def _compare(
+        self,
+        path: Path,
+        found: dict[str, tuple[float, float]],
+        wanted: dict[str, Utterance],
+        missing: set[str],
+    ) -> None:
+        for name in sorted(found.keys() - wanted.keys()):
+            self._problems.append(f"{path}: {name} is not in the index or not done in the ledger.")
+        for name in sorted(wanted.keys() - found.keys() - missing):
+            self._problems.append(f"{path}: {name} should be there and is not.")
+        for name in sorted(found.keys() & wanted.keys()):
+            if found[name] != wanted[name].seconds:
+                self._problems.append(
+                    f"{path}: {name} says {found[name]} seconds, the index {wanted[name].seconds}."
+                )
+
+    def check_strangers(self, known: set[str]) -> None:
+        """Report shards that no ledger row speaks of."""
+        for path in sorted(self._folder.glob("*.arrow")):
+            if path.name not in known:
+                self._problems.append(
+                    f"{path} is in the folder and not in the ledger. If a run was stopped just "
+                    "now, 'voxblink2 materialize' settles it; otherwise it is not ours."
+                )

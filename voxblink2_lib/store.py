@@ -1,0 +1,138 @@
+"""Where things lie in a store, who may write to it, and what it was made from.
+
+STORE/
+  index/                    see index.py
+  ledger.sqlite             see ledger.py
+  parts/<config>/<job>/     clips of finished videos whose shard is not sealed yet
+  shards/<config>/          sealed shards, each with its sha256 beside it
+  tmp/                      media being fetched; emptied by the next run
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from voxblink2_lib.errors import StoreBusyError, StoreError
+from voxblink2_lib.files import full_disk_named
+from voxblink2_lib.records import VideoKey
+from voxblink2_lib.resources import Release
+
+HOME_VARIABLE = "VOXBLINK2_HOME"
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A folder and the places in it."""
+
+    root: Path
+
+    @property
+    def index(self) -> Path:
+        """Folder of the index."""
+        return self.root / "index"
+
+    @property
+    def ledger(self) -> Path:
+        """The SQLite file."""
+        return self.root / "ledger.sqlite"
+
+    @property
+    def tmp(self) -> Path:
+        """Folder for media on their way."""
+        return self.root / "tmp"
+
+    def shards(self, config: str) -> Path:
+        """Folder of sealed shards."""
+        return self.root / "shards" / config
+
+    def job_parts(self, config: str, job: int) -> Path:
+        """Folder of the parts of one job."""
+        return self.root / "parts" / config / f"{job:05}"
+
+    def part(self, config: str, job: int, key: VideoKey) -> Path:
+        """Part file of one video."""
+        return self.job_parts(config, job) / f"{key.speaker_id}_{key.video_id}.arrow"
+
+    @contextlib.contextmanager
+    def locked(self, *, wait: bool) -> Iterator[None]:
+        """Hold the store's lock.
+
+        Args:
+            wait: wait for another holder, with a message; otherwise raise.
+
+        Raises:
+            StoreBusyError: another process holds it.
+            StoreError: the folder cannot be made or written to.
+        """
+        try:
+            with full_disk_named(self.root):
+                self.root.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.root / ".lock")
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                self._report_busy(wait=wait)
+                lock.acquire()
+        except OSError as error:
+            raise StoreError(f"The store {self.root} cannot be written to: {error}.") from error
+        try:
+            self._holder.write_text(f"process {os.getpid()} on {socket.gethostname()}")
+            yield
+        finally:
+            lock.release()
+
+    @property
+    def _holder(self) -> Path:
+        return self.root / ".lock-holder"
+
+    def _report_busy(self, *, wait: bool) -> None:
+        try:
+            holder = self._holder.read_text()
+        except OSError:
+            holder = "another process"
+        if not wait:
+            raise StoreBusyError(
+                f"{holder} is working on the store {self.root}. Nothing was changed. "
+                "Run this again when it is done, or name another store."
+            )
+        _log.warning("%s is working on the store %s; waiting for it to finish.", holder, self.root)
+
+    def empty_tmp(self) -> None:
+        """Remove what killed runs left in ``tmp``."""
+        shutil.rmtree(self.tmp, ignore_errors=True)
+        with full_disk_named(self.tmp):
+            self.tmp.mkdir(parents=True, exist_ok=True)
+
+
+def open_store(path: str | None, release: Release) -> Store:
+    """Return the store that a user named, or the default one of a release.
+
+    Args:
+        path: a local folder, or ``None``.
+        release: decides the name of the default store, so that two releases never share one.
+    """
+    if path is not None:
+        root = Path(path).expanduser()
+        if root.exists() and not root.is_dir():
+            raise StoreError(f"The store {root} is a file; it must be a folder.")
+        return Store(root.absolute())
+    home = os.environ.get(HOME_VARIABLE)
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    base = Path(home).expanduser() if home else Path(cache) / "voxblink2"
+    if release.is_demo:
+        return Store((base / "demo").absolute())
+    where = release.path.resolve()
+    name = where.parent.name if where.name.startswith(("meta", "vb2_meta")) else where.name
+    tag = hashlib.sha256(os.fsencode(where)).hexdigest()[:8]
+    return Store((base / f"{name or 'release'}-{tag}").absolute())

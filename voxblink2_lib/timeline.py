@@ -1,0 +1,114 @@
+"""Where time zero lies in a media file, and how far its audio reaches.
+
+Annotations count from the start of the video. In a file with pictures that is the first
+picture; containers often start their clock elsewhere (MPEG-TS at 1.4 s, Matroska a few
+milliseconds late, since the muxer makes room for the audio encoder's delay). In a file without
+pictures it is the container's zero, less the encoder's delay where the decoder drops it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from voxblink2_lib.errors import MediaError
+
+# Encoder delays are below this (AAC 48 ms at 44.1 kHz with SBR, MP3 50 ms); a first sample
+# later than this in a file without pictures is audio that really begins late.
+_MAX_ENCODER_DELAY_SECONDS = 0.1
+# Container clocks tick in milliseconds at worst; a lost packet is 20 ms or more.
+_MAX_JITTER_SECONDS = 0.005
+# Formats whose clock begins at an arbitrary value.
+_FREE_CLOCKS = {"mpegts", "mpeg"}
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """What a container says about its audio.
+
+    Attributes:
+        audio_start_seconds: time stamp at which the audio stream begins, delay included.
+        picture_start_seconds: time stamp of the first picture, or ``None`` without pictures.
+        free_clock: the container's clock begins at an arbitrary value.
+        end_seconds: end of the last audio packet read, on the container's clock.
+        contiguous: each packet begins where the one before it ends.
+    """
+
+    audio_start_seconds: float
+    picture_start_seconds: float | None
+    free_clock: bool
+    end_seconds: float
+    contiguous: bool
+
+    def origin_seconds(self, first_sample_seconds: float) -> float:
+        """Return the container's time at which the video starts.
+
+        Args:
+            first_sample_seconds: time stamp of the first decoded sample.
+        """
+        if self.picture_start_seconds is not None:
+            # Matroska's muxer shifts all streams by the audio encoder's delay, its demuxer
+            # shifts audio alone back: a negative start of the audio tells by how much.
+            return self.picture_start_seconds + min(0.0, self.audio_start_seconds)
+        if self.free_clock or abs(first_sample_seconds) <= _MAX_ENCODER_DELAY_SECONDS:
+            return first_sample_seconds
+        return 0.0
+
+
+def read_timeline(path: Path, *, until_seconds: float = float("inf")) -> Timeline:
+    """Read the time stamps of a file's first audio stream, decoding nothing.
+
+    Args:
+        path: a media file, which may be cut short.
+        until_seconds: read packets up to this time on the container's clock.
+
+    Raises:
+        MediaError: the file is no media file, or has no audio.
+    """
+    import av
+
+    if not path.stat().st_size:
+        raise MediaError("the media file is empty")
+    try:
+        with av.open(path) as container:
+            return _read(container, until_seconds)
+    except av.error.FFmpegError as error:
+        raise MediaError(f"the media file cannot be read: {error.strerror}") from error
+
+
+def _read(container: av.container.InputContainer, until_seconds: float) -> Timeline:  # type: ignore[name-defined]  # noqa: F821  # av is imported late
+    import av
+
+    if not container.streams.audio:
+        raise MediaError("the media file has no audio stream")
+    audio = container.streams.audio[0]
+    tick = float(audio.time_base or 0)
+    expected: float | None = None
+    contiguous = True
+    end = 0.0
+    try:
+        for packet in container.demux(audio):
+            if packet.pts is None:
+                continue
+            start = packet.pts * tick
+            if expected is not None and abs(start - expected) > _MAX_JITTER_SECONDS:
+                contiguous = False
+            expected = start + (packet.duration or 0) * tick
+            end = max(end, expected)
+            if end > until_seconds:
+                break
+    except av.error.FFmpegError:
+        # Cut short or damaged from here on; what came before counts.
+        contiguous = False
+    pictures = [
+        float(stream.start_time * stream.time_base)
+        for stream in container.streams.video
+        if stream.start_time is not None and "ATTACHED_PIC" not in str(stream.disposition).upper()
+    ]
+    return Timeline(
+        audio_start_seconds=(audio.start_time or 0) * tick,
+        picture_start_seconds=pictures[0] if pictures else None,
+        free_clock=bool(_FREE_CLOCKS & set(container.format.name.split(","))),
+        end_seconds=end,
+        contiguous=contiguous,
+    )
