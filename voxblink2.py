@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import datasets
 import pyarrow as pa
@@ -52,7 +52,7 @@ _CITATION = """\
 
 
 @dataclass
-class VoxBlink2Config(datasets.BuilderConfig):
+class VoxBlink2Config(datasets.BuilderConfig):  # type: ignore[misc]  # no type hints there
     """Options of ``load_dataset("voxblink2", ...)``.
 
     Attributes:
@@ -80,7 +80,7 @@ class VoxBlink2Config(datasets.BuilderConfig):
     def request(self, *, workers: int | None = None) -> MaterializeConfig:
         """Return these options as the library takes them."""
         return MaterializeConfig(
-            config=self.name,  # type: ignore[arg-type]  # checked by MaterializeConfig
+            config=self.name,
             data_dir=None if self.data_dir is None else os.fspath(self.data_dir),
             source=None if self.source is None else os.fspath(self.source),
             store=None if self.store is None else os.fspath(self.store),
@@ -125,12 +125,12 @@ def sealed_shards(store: Store, config: str) -> list[SealedShard]:
         return ledger.shards()
 
 
-class VoxBlink2(datasets.ArrowBasedBuilder):
+class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hints there
     """Builder of the ``voxblink2`` dataset."""
 
     VERSION = datasets.Version(__version__)
     BUILDER_CONFIG_CLASS = VoxBlink2Config
-    BUILDER_CONFIGS = [
+    BUILDER_CONFIGS: ClassVar = [
         VoxBlink2Config(
             name="audio", version=VERSION, description="Every utterance as 16 kHz mono audio."
         )
@@ -138,6 +138,7 @@ class VoxBlink2(datasets.ArrowBasedBuilder):
     DEFAULT_CONFIG_NAME = "audio"
 
     config: VoxBlink2Config
+    config_id: str
 
     def _info(self) -> datasets.DatasetInfo:
         return datasets.DatasetInfo(
@@ -245,7 +246,7 @@ def _register() -> None:
         return factory
 
     for module in (datasets.load, datasets.inspect):
-        module.dataset_module_factory = taught(module.dataset_module_factory)  # type: ignore[attr-defined]
+        module.dataset_module_factory = taught(module.dataset_module_factory)
 
 
 # As a script of datasets 3.6 the module has another name, and datasets knows where it is.

@@ -235,7 +235,9 @@ def record(video: Video, folder: Path) -> Track:
     return Track(samples.astype(np.float32), voice, spans)
 
 
-def ellipse(picture: Floats, x: float, y: float, a: float, b: float, colour: RGB) -> None:
+def ellipse(  # noqa: PLR0917  # the order of geometry: x, y, half axes
+    picture: Floats, x: float, y: float, a: float, b: float, colour: RGB
+) -> None:
     """Paint an ellipse with soft edges; centre (x, y), half axes a and b."""
     top, left = max(0, int(y - b) - 1), max(0, int(x - a) - 1)
     region = picture[top : max(0, int(y + b) + 3), left : max(0, int(x + a) + 3)]

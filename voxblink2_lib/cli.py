@@ -17,10 +17,10 @@ from voxblink2_lib import __version__
 from voxblink2_lib.config import CONFIG_NAMES, MaterializeConfig, Selection
 from voxblink2_lib.engines.local import find_store, index_release, materialize
 from voxblink2_lib.errors import VoxBlink2Error
+from voxblink2_lib.progress import counting
 from voxblink2_lib.records import AUDIO_FORMATS
 from voxblink2_lib.report import (
     StoreStatus,
-    Verification,
     missing_videos,
     read_status,
     verify_store,
@@ -101,13 +101,15 @@ def _materialize(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    store = (
-        Store(Path(options.store).expanduser().absolute())
-        if options.store
-        else find_store(_request(options))[1]
-    )
-    _show_status(options, store)
+    _show_status(options, _named_store(options))
     return DONE
+
+
+def _named_store(options: argparse.Namespace) -> Store:
+    """Return the store that was named; its release is not needed to look at it."""
+    if options.store:
+        return Store(Path(options.store).expanduser().absolute())
+    return find_store(_request(options))[1]
 
 
 def _show_status(options: argparse.Namespace, store: Store) -> None:
@@ -141,17 +143,9 @@ def _status_lines(status: StoreStatus) -> list[str]:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from voxblink2_lib.progress import counting
-
-    store = (
-        Store(Path(options.store).expanduser().absolute())
-        if options.store
-        else find_store(_request(options))[1]
-    )
-    result = Verification(0, 0, 0, ())
+    store = _named_store(options)
     with counting("Verifying", unit="shard") as progress:
-        for result in verify_store(store, options.config, sample=options.sample):
-            progress()
+        result = verify_store(store, options.config, sample=options.sample, progress=progress)
     lines = [
         f"{result.shards:,} shards, {result.rows:,} rows, {result.clips_decoded:,} clips decoded: "
         + (f"{len(result.problems)} problems" if result.problems else "all right"),
@@ -265,10 +259,12 @@ def _materialize_arguments(commands: Any) -> None:
     parser.add_argument(
         "--audio-format", choices=AUDIO_FORMATS, default="flac", help="default: %(default)s"
     )
-    ids = {"nargs": "+", "metavar": "ID|FILE"}
-    parser.add_argument("--speakers", **ids, help="only these speakers: ids, or files of ids")
-    parser.add_argument("--videos", **ids, help="only these videos: ids, or files of ids")
-    parser.add_argument("--exclude", **ids, help="speakers and videos to leave out")
+    for name, does in (
+        ("speakers", "only these speakers: ids, or files of ids"),
+        ("videos", "only these videos: ids, or files of ids"),
+        ("exclude", "speakers and videos to leave out: ids, or files of ids"),
+    ):
+        parser.add_argument(f"--{name}", nargs="+", metavar="ID|FILE", help=does)
     parser.add_argument("--max-speakers", type=int, metavar="N", help="the first N speakers")
     parser.add_argument(
         "--max-videos-per-speaker", type=int, metavar="N", help="the first N videos of each"

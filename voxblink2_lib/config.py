@@ -62,7 +62,8 @@ def _ids_of_file(name: str, *, argument: str, kinds: str) -> set[str]:
         for token in line.partition("#")[0].split():
             if not _is_id(token, kinds):
                 raise SelectionError(
-                    f"{argument}: line {number} of {name} has {token!r}, which is not {what[kinds]}."
+                    f"{argument}: line {number} of {name} has {token!r}, "
+                    f"which is not {what[kinds]}."
                 )
             found.add(token)
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import io
 import zlib
 from collections.abc import Iterable, Iterator
@@ -29,6 +30,8 @@ from voxblink2_lib.timeline import Timeline, read_timeline
 MAX_FILLED_SAMPLES = SAMPLES_PER_FRAME
 # Decoding goes on past the last utterance, so that the resampler has what it looks ahead to.
 _DECODE_MARGIN_SECONDS = 0.5
+# Where the clock's zero lies is known only after decoding; it seldom starts this late.
+_CLOCK_MARGIN_SECONDS = 10.0
 _MAX_JITTER_SECONDS = 0.005
 _SOUNDFILE_FORMATS = {"flac": ("FLAC", "PCM_16"), "wav": ("WAV", "PCM_16"), "opus": ("OGG", "OPUS")}
 
@@ -162,15 +165,14 @@ def decode_audio(path: Path, *, end_seconds: float) -> DecodedAudio:
         MediaError: nothing can be decoded.
         DependencyError: FFmpeg's libraries are missing.
     """
-    # The clock's zero is not known yet; 10 s more cover the clocks that start above zero.
-    timeline = read_timeline(path, until_seconds=end_seconds + 10)
+    timeline = read_timeline(path, until_seconds=end_seconds + _CLOCK_MARGIN_SECONDS)
     if timeline.contiguous:
         try:
             return _place(timeline, [_decode_whole(path, timeline, end_seconds)])
         except RuntimeError:
             # torchcodec gives up at the first damaged packet; below, the rest is kept.
             pass
-    return _place(timeline, _decode_pieces(path, timeline, end_seconds))
+    return _place(timeline, _decode_pieces(path, end_seconds))
 
 
 def _place(timeline: Timeline, pieces: Iterable[tuple[float, Samples]]) -> DecodedAudio:
@@ -179,33 +181,32 @@ def _place(timeline: Timeline, pieces: Iterable[tuple[float, Samples]]) -> Decod
     if not found:
         raise MediaError("the media file has no decodable audio")
     origin = timeline.origin_seconds(found[0][0])
-    starts = [round((start - origin) * SAMPLE_RATE_HZ) for start, _ in found]
-    if len(found) == 1 and starts[0] <= 0:
-        samples = found[0][1][-starts[0] :]
-        return DecodedAudio(samples, ((0, len(samples)),))
-    axis = np.zeros(
-        max(0, *(start + len(piece) for start, (_, piece) in zip(starts, found, strict=True))),
-        np.float32,
-    )
+    placed: list[tuple[int, Samples]] = []
+    for start_seconds, samples in found:
+        start = round((start_seconds - origin) * SAMPLE_RATE_HZ)
+        placed.append((max(0, start), samples[max(0, -start) :]))
+    if len(placed) == 1 and placed[0][0] == 0:
+        return DecodedAudio(placed[0][1], ((0, len(placed[0][1])),))
+    axis = np.zeros(max(start + len(samples) for start, samples in placed), np.float32)
     covered: list[tuple[int, int]] = []
-    for start, (_, piece) in zip(starts, found, strict=True):
-        piece, start = piece[max(0, -start) :], max(0, start)
-        axis[start : start + len(piece)] = piece
-        covered.append((max(start, covered[-1][1] if covered else 0), start + len(piece)))
+    for start, samples in placed:
+        stop = start + len(samples)
+        axis[start:stop] = samples
+        covered.append((max(start, covered[-1][1] if covered else 0), stop))
     return DecodedAudio(axis, tuple(one for one in covered if one[1] > one[0]))
 
 
 @functools.cache
 def _audio_decoder() -> Any:
     try:
-        from torchcodec.decoders import AudioDecoder
+        decoders = importlib.import_module("torchcodec.decoders")
     except (ImportError, RuntimeError, OSError) as error:
         raise DependencyError(
             "Audio cannot be decoded: torchcodec or the FFmpeg libraries that it needs are "
             "missing. On Debian or Ubuntu run 'apt install ffmpeg'; elsewhere install FFmpeg "
             "4 to 8 with its shared libraries. What was said: " + _first_line(error)
         ) from error
-    return AudioDecoder
+    return decoders.AudioDecoder
 
 
 def _first_line(error: BaseException) -> str:
@@ -221,32 +222,48 @@ def _decode_whole(path: Path, timeline: Timeline, end_seconds: float) -> tuple[f
     return audio.pts_seconds, audio.data[0].numpy()
 
 
-def _decode_pieces(
-    path: Path, timeline: Timeline, end_seconds: float
-) -> Iterator[tuple[float, Samples]]:
+def _decode_pieces(path: Path, end_seconds: float) -> Iterator[tuple[float, Samples]]:
     """Decode packet by packet; a new piece begins wherever time stamps jump."""
     import av
 
     with av.open(path) as container:
-        stream = container.streams.audio[0]
-        piece: list[Samples] = []
-        resampler = None
-        piece_start = expected = rate = None
-        for frame in _frames(container, stream):
-            start = float(frame.pts * frame.time_base)
-            jumped = expected is None or abs(start - expected) > _MAX_JITTER_SECONDS
-            if jumped or frame.sample_rate != rate:
-                if resampler is not None:
-                    yield piece_start, _joined(piece, resampler.resample(None))
-                resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE_HZ)
-                piece, piece_start, rate = [], start, frame.sample_rate
-            expected = start + frame.samples / frame.sample_rate
-            frame.pts = None
-            piece.append(_joined([], resampler.resample(frame)))
-            if start > end_seconds + _DECODE_MARGIN_SECONDS + 10:
+        piece: _Piece | None = None
+        for frame in _frames(container, container.streams.audio[0]):
+            if piece is None or not piece.goes_on_with(frame):
+                if piece is not None:
+                    yield piece.finish()
+                piece = _Piece(frame)
+            piece.add(frame)
+            if piece.end_seconds > end_seconds + _CLOCK_MARGIN_SECONDS:
                 break
-        if resampler is not None:
-            yield piece_start, _joined(piece, resampler.resample(None))
+        if piece is not None:
+            yield piece.finish()
+
+
+class _Piece:
+    """A stretch of audio without a jump in its time stamps, on its way to 16 kHz mono."""
+
+    def __init__(self, frame: Any) -> None:
+        import av
+
+        self._start_seconds = self.end_seconds = float(frame.pts * frame.time_base)
+        self._rate_hz = frame.sample_rate
+        self._resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE_HZ)
+        self._arrays: list[Samples] = []
+
+    def goes_on_with(self, frame: Any) -> bool:
+        jump = float(frame.pts * frame.time_base) - self.end_seconds
+        return abs(jump) <= _MAX_JITTER_SECONDS and frame.sample_rate == self._rate_hz
+
+    def add(self, frame: Any) -> None:
+        self.end_seconds = float(frame.pts * frame.time_base) + frame.samples / frame.sample_rate
+        frame.pts = None
+        self._arrays += [one.to_ndarray()[0] for one in self._resampler.resample(frame)]
+
+    def finish(self) -> tuple[float, Samples]:
+        self._arrays += [one.to_ndarray()[0] for one in self._resampler.resample(None)]
+        joined = np.concatenate(self._arrays) if self._arrays else np.zeros(0, np.float32)
+        return self._start_seconds, joined
 
 
 def _frames(container: Any, stream: Any) -> Iterator[Any]:
@@ -264,8 +281,3 @@ def _frames(container: Any, stream: Any) -> Iterator[Any]:
         except av.error.FFmpegError:
             continue
         yield from (frame for frame in frames if frame.pts is not None)
-
-
-def _joined(piece: list[Samples], frames: Iterable[Any]) -> Samples:
-    arrays = [*piece, *(frame.to_ndarray()[0] for frame in frames)]
-    return np.concatenate(arrays) if arrays else np.zeros(0, np.float32)

@@ -208,7 +208,9 @@ class _Writer:
             "utterances": _Table(folder / "utterances.parquet", _UTTERANCES, _UTTERANCES_PER_GROUP),
             "boxes": _Table(folder / "boxes.parquet", _BOXES, _BOXES_PER_GROUP),
         }
-        self._rejects_file = open(folder / "rejects.csv", "w", newline="", encoding="utf-8")
+        self._rejects_file = open(  # noqa: SIM115  # closed in __exit__
+            folder / "rejects.csv", "w", newline="", encoding="utf-8"
+        )
         self._rejects = csv.writer(self._rejects_file)
         self._rejects.writerow(["path", "reason"])
         self.rejected = 0

@@ -17,7 +17,6 @@ from typing import Any
 import pyarrow as pa
 
 from voxblink2_lib.errors import StoreError, StoreFullError
-from voxblink2_lib.files import full_disk_named
 from voxblink2_lib.records import Outcome, SealedShard, VideoKey
 
 _FORMAT = "1"
@@ -46,6 +45,16 @@ create table if not exists missing (
     primary key (config, speaker_id, video_id, utterance_id)) without rowid;
 """
 
+
+def _named(error: sqlite3.Error, path: Path) -> StoreError:
+    if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+        return StoreFullError(
+            f"No space is left for the ledger {path}. Everything finished is kept: free some "
+            "space and run the same command again."
+        )
+    return StoreError(f"The ledger {path} cannot be used: {error}.")
+
+
 _KNOWN = pa.schema(
     [
         ("speaker_id", pa.string()),
@@ -70,24 +79,28 @@ class Ledger:
 
     def __init__(self, path: Path, config: str, *, readonly: bool = False) -> None:
         self._config = config
-        mode = "ro" if readonly else "rwc"
+        self._path = path
+        address = f"{path.resolve().as_uri()}?mode={'ro' if readonly else 'rwc'}"
         try:
-            with full_disk_named(path):
-                self._database = sqlite3.connect(
-                    f"{path.resolve().as_uri()}?mode={mode}",
-                    uri=True,
-                    timeout=60,
-                    isolation_level=None,
-                )
-                if not readonly:
-                    self._database.execute("pragma journal_mode = wal")
-                    # The part files are the truth; losing the last rows in a power cut costs
-                    # nothing, since the next run finds the parts.
-                    self._database.execute("pragma synchronous = normal")
-                    self._database.executescript(_SCHEMA)
-            found = self.fact("format")
+            self._database = sqlite3.connect(address, uri=True, timeout=60, isolation_level=None)
         except sqlite3.Error as error:
-            raise StoreError(f"The ledger {path} cannot be used: {error}.") from error
+            raise StoreError(f"The ledger {path} cannot be opened: {error}.") from error
+        try:
+            self._prepare(path, readonly=readonly)
+        except BaseException as error:
+            self.close()
+            if isinstance(error, sqlite3.Error):
+                raise _named(error, path) from error
+            raise
+
+    def _prepare(self, path: Path, *, readonly: bool) -> None:
+        if not readonly:
+            self._database.execute("pragma journal_mode = wal")
+            # The part files are the truth; losing the last rows in a power cut costs nothing,
+            # since the next run finds the parts.
+            self._database.execute("pragma synchronous = normal")
+            self._database.executescript(_SCHEMA)
+        found = self.fact("format")
         if found is None and not readonly:
             self.set_fact("format", _FORMAT)
         elif found != _FORMAT:
@@ -115,11 +128,8 @@ class Ledger:
         except BaseException as error:
             if self._database.in_transaction:
                 self._database.execute("rollback")
-            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
-                raise StoreFullError(
-                    "No space is left for the ledger. Everything finished is kept: free some "
-                    "space and run the same command again."
-                ) from error
+            if isinstance(error, sqlite3.Error):
+                raise _named(error, self._path) from error
             raise
 
     def _query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:

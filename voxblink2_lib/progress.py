@@ -13,8 +13,8 @@ from datasets.utils import tqdm
 
 @contextmanager
 def counting(what: str, *, unit: str) -> Iterator[Any]:
-    """Show how many things went by, when their number is not known before."""
-    with _bar(desc=what, unit=unit, total=None) as bar:
+    """Show how many things went by, if it takes a while; their number is not known before."""
+    with _bar(desc=what, unit=unit, total=None, delay=1.0) as bar:
         yield bar.update
 
 

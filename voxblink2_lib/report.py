@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import random
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,8 +122,13 @@ class Verification:
 
 
 def verify_store(
-    store: Store, config: str, *, sample: int, seed: int = 0
-) -> Iterator[Verification]:
+    store: Store,
+    config: str,
+    *,
+    sample: int,
+    seed: int = 0,
+    progress: Callable[[], object] = lambda: None,
+) -> Verification:
     """Hash every shard again, compare rows with index and ledger, decode some clips.
 
     Args:
@@ -131,27 +136,29 @@ def verify_store(
         config: the configuration.
         sample: how many clips of each shard to decode.
         seed: decides which.
+        progress: called after each shard.
 
-    Yields:
-        What was found so far, after each shard; the last one is the result.
+    Raises:
+        StoreError: there is no store, or it has no index.
     """
-    index = Index(store.index) if (store.index / "index.json").exists() else None
-    if index is None:
-        raise StoreError(f"The store {store.root} has no index; run 'voxblink2 index' to make it.")
-    chooser = random.Random(seed)
-    checker = _Checker(store, config, index)
     with open_ledger(store, config) as ledger:
+        if not (store.index / "index.json").exists():
+            raise StoreError(
+                f"The store {store.root} has no index; run 'voxblink2 index' to make it."
+            )
+        chooser = random.Random(seed)  # noqa: S311  # a sample, not a secret
+        checker = _Checker(store.shards(config), Index(store.index))
         shards = ledger.shards()
         for shard in shards:
             checker.check(ledger, shard, sample, chooser)
-            yield checker.result()
+            progress()
         checker.check_strangers({shard.name for shard in shards})
-    yield checker.result()
+    return checker.result()
 
 
 class _Checker:
-    def __init__(self, store: Store, config: str, index: Index) -> None:
-        self._folder = store.shards(config)
+    def __init__(self, folder: Path, index: Index) -> None:
+        self._folder = folder
         self._index = index
         self._shards = self._rows = self._decoded = 0
         self._problems: list[str] = []

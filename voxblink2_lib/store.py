@@ -28,6 +28,7 @@ from voxblink2_lib.records import VideoKey
 from voxblink2_lib.resources import Release
 
 HOME_VARIABLE = "VOXBLINK2_HOME"
+_SHORT_WAIT_SECONDS = 2.0
 _log = logging.getLogger(__name__)
 
 
@@ -80,7 +81,8 @@ class Store:
                 self.root.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.root / ".lock")
             try:
-                lock.acquire(timeout=0)
+                # Another load that has nothing to bring holds the lock for a moment only.
+                lock.acquire(timeout=_SHORT_WAIT_SECONDS if wait else 0)
             except Timeout:
                 self._report_busy(wait=wait)
                 lock.acquire()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,7 +78,8 @@ class Tour:
             "Load it again, without any download:",
             "  import voxblink2",
             "  from datasets import load_dataset",
-            f'  ds = load_dataset("voxblink2", "audio", data_dir="demo", store="{self.status.store}")',
+            '  ds = load_dataset("voxblink2", "audio", data_dir="demo",',
+            f'                    store="{self.status.store}")',
         ]
 
 
@@ -146,7 +148,7 @@ def _draw(dataset: Any, target: Path) -> Path:
     by_suffix: dict[str, list[tuple[bool, Path, list[tuple[str, float, float]]]]] = {}
     for (speaker, video), cuts in found.items():
         path = next(one for one in (MEDIA / speaker).iterdir() if one.stem == video)
-        apart = all(one[2] <= two[1] for one, two in zip(cuts, cuts[1:], strict=False))
+        apart = all(one[2] <= two[1] for one, two in itertools.pairwise(cuts))
         by_suffix.setdefault(path.suffix, []).append((apart, path, cuts))
     chosen = [min(candidates) for candidates in by_suffix.values()]
     chosen += [min(rest) for rest in ([c for c in by_suffix[".mp4"] if c not in chosen],) if rest]

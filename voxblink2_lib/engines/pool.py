@@ -83,7 +83,7 @@ class WorkerPool:
             for connection in wait(list(busy)):
                 worker = busy[connection]  # type: ignore[index]  # only connections went in
                 call, worker.call = worker.call, None
-                assert call is not None  # noqa: S101  # for mypy: busy workers have calls
+                assert call is not None  # for mypy: busy workers have calls
                 yield call, self._result(worker)
 
     def _hand_out(self, next_call: Callable[[], Call]) -> None:
@@ -100,7 +100,7 @@ class WorkerPool:
     def _start(self) -> _Worker:
         ours, theirs = socket.socketpair()
         with theirs:
-            process = subprocess.Popen(
+            process = subprocess.Popen(  # noqa: S603  # this Python and our own words
                 [sys.executable, "-c", _MAIN, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -123,7 +123,8 @@ class WorkerPool:
             worker.connection.close()
             return WorkerDiedError(_how_it_died(worker.process.wait()))
         if error is not None:
-            error.add_note(f"In a worker process:\n{trace}")
+            if not isinstance(error, VoxBlink2Error):
+                error.add_note(f"In a worker process:\n{trace}")
             raise error
         return value
 
