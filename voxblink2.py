@@ -208,12 +208,14 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
             return
         shards = [Path(shard) for shard in split_generator.gen_kwargs["shards"]]
         info = split_generator.split_info
-        for number, shard in enumerate(shards):
-            name = f"{self.dataset_name}-{info.name}-{number:05}-of-{len(shards):05}.arrow"
-            link_file(shard, Path(self._output_dir) / name)
         info.shard_lengths = [self._rows[str(shard)] for shard in shards]
         info.num_examples = sum(info.shard_lengths)
         info.num_bytes = sum(shard.stat().st_size for shard in shards)
+        names = datasets.naming.filenames_for_dataset_split(
+            self._output_dir, self.dataset_name, info.name, "arrow", info.shard_lengths
+        )
+        for shard, name in zip(shards, names, strict=True):
+            link_file(shard, Path(name))
 
 
 def _key(shard: int, batch: int) -> Any:

@@ -31,7 +31,7 @@ Floats = npt.NDArray[np.float64]
 
 def truth(seconds: Floats) -> Floats:
     """Return what sounds at a time: a chirp, and a tone that swings fast over 1200 Hz."""
-    chirp = np.sin(2 * np.pi * (200 * seconds + 90 * seconds**2))
+    chirp = np.sin(2 * np.pi * (700 * seconds + 90 * seconds**2))
     tone = np.sin(2 * np.pi * (1300 * seconds + 55 * np.sin(2 * np.pi * 1.7 * seconds)))
     return np.asarray(0.3 * chirp + 0.2 * tone, np.float64)
 
@@ -167,15 +167,21 @@ def ffmpeg(*arguments: str) -> None:
 
 
 def drop_sound(source: Path, target: Path, *, from_seconds: float, to_seconds: float) -> None:
-    """Copy a medium without the sound packets of a stretch; the others keep their times."""
+    """Copy a medium without the sound of a stretch, counted from the first sound packet.
+
+    The packets that are left keep their times.
+    """
+    first: float | None = None
     with av.open(str(source)) as old, av.open(str(target), "w") as new:
         copies = {stream.index: new.add_stream_from_template(stream) for stream in old.streams}
         for packet in old.demux():
             if packet.dts is None:
                 continue
             at = float((packet.pts or 0) * Fraction(packet.time_base or 0))
-            if packet.stream.type == "audio" and from_seconds <= at < to_seconds:
-                continue
+            if packet.stream.type == "audio":
+                first = at if first is None else first
+                if from_seconds <= at - first < to_seconds:
+                    continue
             packet.stream = copies[packet.stream.index]
             new.mux(packet)
 

@@ -1,0 +1,330 @@
+"""Measure what cutting audio costs, against FFmpeg and against decoding alone.
+
+Everything is measured in one run, in turns (A B A B ...), and told as a ratio: the median of
+the rounds, with the least and the most. A benchmark is evidence, not a gate: it ends with 0
+whether or not the wanted ratios hold.
+
+Example:
+    python benchmarks/crop_audio.py
+    python benchmarks/crop_audio.py --quick --json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import soundfile
+from machine import describe, peak_memory_bytes
+from torchcodec.decoders import AudioDecoder  # type: ignore[attr-defined]
+
+from voxblink2_lib.crop import decode_audio, encode
+from voxblink2_lib.engines.pool import WorkerPool
+from voxblink2_lib.pipeline import VideoTask, run_video
+from voxblink2_lib.records import SAMPLE_RATE_HZ, Clip, Outcome, Utterance, VideoKey
+from voxblink2_lib.schema import arrow_schema
+from voxblink2_lib.shards import audio_rows, write_part
+from voxblink2_lib.sources import SourceSpec
+from voxblink2_lib.timeline import read_timeline
+
+PROCESSES = 2
+SECONDS = 60
+# Five cuts of 6 s (150 frames), the last of which ends 0.4 s before the video does.
+FIRST_FRAMES = (0, 335, 670, 1005, 1340)
+FRAMES = 150
+SPEAKER = "id000001"
+# So many files differ; the others are second names of these.
+DISTINCT = 3
+
+
+class Size(NamedTuple):
+    """How much is measured."""
+
+    rounds: int
+    wav_videos: int
+    mp4_videos: int
+    memory_videos: tuple[int, int]
+
+
+FULL = Size(rounds=5, wav_videos=40, mp4_videos=10, memory_videos=(10, 200))
+QUICK = Size(rounds=2, wav_videos=4, mp4_videos=2, memory_videos=(10, 20))
+
+
+class Figure(NamedTuple):
+    """One line of the result: a median of rounds, and what is wanted of it, if anything."""
+
+    name: str
+    unit: str
+    median: float
+    least: float
+    most: float
+    wanted: str
+    holds: bool | None
+
+
+def figure(
+    name: str, values: list[float], *, unit: str = "x", at_least: float = 0, at_most: float = 0
+) -> Figure:
+    median = statistics.median(values)
+    wanted, holds = "", None
+    if at_least:
+        wanted, holds = f"at least {at_least:g}", median >= at_least
+    elif at_most:
+        wanted, holds = f"at most {at_most:g}", median <= at_most
+    return Figure(name, unit, median, min(values), max(values), wanted, holds)
+
+
+# --- Inputs
+
+
+def speech_like(*, rate_hz: int, seed: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return harmonics of a gliding voice and some noise, in syllables; shape (n,)."""
+    rng = np.random.default_rng(seed)
+    at = np.arange(SECONDS * rate_hz) / rate_hz
+    pitch_hz = 120 + 20 * seed + 30 * np.sin(2 * np.pi * 0.3 * at)
+    phase = 2 * np.pi * np.cumsum(pitch_hz) / rate_hz
+    voice = sum(np.sin(k * phase) / k for k in range(1, 10))
+    syllables = np.clip(np.sin(2 * np.pi * 3.5 * at + seed), 0, 1)
+    return np.asarray(0.15 * syllables * voice + 0.01 * rng.standard_normal(len(at)))
+
+
+def make_wav(path: Path, *, seed: int, rate_hz: int = SAMPLE_RATE_HZ) -> None:
+    soundfile.write(path, speech_like(rate_hz=rate_hz, seed=seed), rate_hz, subtype="PCM_16")
+
+
+def make_mp4(path: Path, *, seed: int) -> None:
+    sound = path.with_suffix(".sound.wav")
+    make_wav(sound, seed=seed, rate_hz=44_100)
+    pictures = f"testsrc2=size=640x360:rate=25:duration={SECONDS}"
+    ffmpeg("-f", "lavfi", "-i", pictures, "-i", sound, "-c:v", "libx264", "-preset", "ultrafast",
+           "-pix_fmt", "yuv420p", "-c:a", "aac", "-b:a", "128k", "-ac", "2", path)  # fmt: skip
+    sound.unlink()
+
+
+def ffmpeg(*words: str | Path) -> None:
+    subprocess.run(["ffmpeg", "-v", "error", "-y", "-nostdin", *words], check=True)
+
+
+class Videos:
+    """A folder source of videos, and the tasks that cut them.
+
+    Args:
+        folder: where the media go; it is made.
+        ending: ``"wav"`` or ``"mp4"``.
+        count: how many videos.
+    """
+
+    def __init__(self, folder: Path, *, ending: str, count: int) -> None:
+        self._folder = folder
+        self._schema = arrow_schema("audio")
+        self._written = 0
+        make = make_wav if ending == "wav" else make_mp4
+        (folder / SPEAKER).mkdir(parents=True)
+        self.paths = [folder / SPEAKER / f"video{i:06}.{ending}" for i in range(count)]
+        for seed, path in enumerate(self.paths[:DISTINCT]):
+            make(path, seed=seed)
+        for i, path in enumerate(self.paths[DISTINCT:]):
+            os.link(self.paths[i % DISTINCT], path)
+
+    def tasks(self) -> list[VideoTask]:
+        """Return a task for every video, with part files that are not there yet."""
+        self._written += 1
+        parts = self._folder / f"parts{self._written}"
+        return [
+            VideoTask(
+                key=VideoKey(SPEAKER, path.stem),
+                utterances=tuple(
+                    Utterance(SPEAKER, path.stem, f"{n:05}", first, first + FRAMES - 1)
+                    for n, first in enumerate(FIRST_FRAMES)
+                ),
+                source=SourceSpec("folder", str(self._folder)),
+                part=parts / f"{path.stem}.arrow",
+                tmp=self._folder,
+                schema=self._schema,
+                audio_format="flac",
+            )
+            for path in self.paths
+        ]
+
+
+# --- Measuring
+
+
+def seconds_of(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def whole(outcome: Outcome) -> Outcome:
+    """Return an outcome, or end the benchmark: times of work not done say nothing."""
+    if outcome.clips != len(FIRST_FRAMES):
+        raise RuntimeError(f"a video was not cut whole: {outcome}")
+    return outcome
+
+
+def run_tasks(pool: WorkerPool, tasks: Iterable[VideoTask]) -> None:
+    for _, outcome in pool.run(((run_video, task) for task in tasks).__next__):
+        whole(outcome)
+
+
+def run_cold(tasks: list[VideoTask]) -> None:
+    with WorkerPool(PROCESSES) as pool:
+        run_tasks(pool, tasks)
+
+
+def run_ffmpeg(videos: Videos, tasks: list[VideoTask]) -> None:
+    """Cut with one FFmpeg process an utterance, as many at a time as we have workers."""
+
+    def cut(path: Path, utterance: Utterance, target: Path) -> None:
+        start, stop = (f"{one:.2f}" for one in utterance.seconds)
+        ffmpeg("-i", path, "-ss", start, "-to", stop, "-c", "copy", target)
+
+    with ThreadPoolExecutor(PROCESSES) as threads:
+        waiting = [
+            threads.submit(cut, path, one, task.part.with_suffix(f".{one.utterance_id}.wav"))
+            for path, task in zip(videos.paths, tasks, strict=True)
+            for one in task.utterances
+        ]
+        for one in waiting:
+            one.result()
+
+
+def measure_wav(videos: Videos, size: Size) -> Iterator[Figure]:
+    """Compare utterances a second with FFmpeg's; both cut the same ones."""
+    warm: list[float] = []
+    cold: list[float] = []
+    with WorkerPool(PROCESSES) as pool:
+        run_tasks(pool, videos.tasks()[:PROCESSES])
+        for _ in range(size.rounds):
+            tasks = videos.tasks()
+            ours = seconds_of(partial(run_tasks, pool, tasks))
+            theirs = seconds_of(partial(run_ffmpeg, videos, tasks))
+            warm.append(theirs / ours)
+            cold.append(theirs / seconds_of(partial(run_cold, videos.tasks())))
+            shutil.rmtree(tasks[0].part.parent)
+    yield figure("wav: our cuts a second / ffmpeg's", warm, at_least=10)
+    yield figure(f"wav: the same, {size.wav_videos} videos and start of workers", cold)
+
+
+def decode_alone(path: Path) -> None:
+    AudioDecoder(path, sample_rate=SAMPLE_RATE_HZ, num_channels=1).get_all_samples()
+
+
+def run_here(task: VideoTask) -> None:
+    whole(run_video(task))
+
+
+def stages(path: Path, task: VideoTask) -> dict[str, Callable[[], object]]:
+    """Return a video's work in stages, by the functions that run_video calls."""
+    until = task.utterances[-1].seconds[1]
+    samples = decode_audio(path, end_seconds=until).samples
+    kind = task.audio_format
+
+    def cut() -> list[Clip]:
+        parts = [samples[slice(*one.samples)] for one in task.utterances]
+        coded = [encode(part, audio_format=kind) for part in parts]
+        return list(map(Clip, task.utterances, coded))
+
+    def write(clips: list[Clip]) -> None:
+        rows = audio_rows(clips, schema=task.schema, audio_format=kind, source="folder")
+        write_part(task.part, rows, Outcome(task.key, "done", clips=len(clips)))
+
+    return {
+        "decoding": partial(decode_alone, path),
+        "time stamps": partial(read_timeline, path, until_seconds=until + 10),
+        "cut and encode": cut,
+        "part file": partial(write, cut()),
+    }
+
+
+def measure_mp4(videos: Videos, size: Size) -> Iterator[Figure]:
+    """Compare all of a video's work with decoding its audio, in this process."""
+    ratios: list[float] = []
+    shares: dict[str, list[float]] = defaultdict(list)
+    for turn in range(size.rounds + 1):
+        ours = 0.0
+        taken: dict[str, float] = defaultdict(float)
+        tasks = videos.tasks()[: size.mp4_videos]
+        for path, task in zip(videos.paths, tasks, strict=False):
+            ours += seconds_of(partial(run_here, task))
+            for name, stage in stages(path, task).items():
+                taken[name] += seconds_of(stage)
+        if turn:  # the first one warms up
+            ratios.append(ours / taken["decoding"])
+            for name, seconds in taken.items():
+                shares[name].append(100 * seconds / sum(taken.values()))
+    yield figure("mp4: a video's work / decoding its audio", ratios, at_most=1.7)
+    for name, values in shares.items():
+        yield figure(f"mp4: {name}, share of all stages", values, unit="%")
+
+
+def measure_memory(videos: Videos, size: Size) -> Iterator[Figure]:
+    """Read a worker's peak memory early and late."""
+    peaks: list[float] = []
+    done = 0
+    with WorkerPool(1) as pool:
+        for count in size.memory_videos:
+            run_tasks(pool, videos.tasks()[done:count])
+            done = count
+            asked = iter([(peak_memory_bytes, None)])
+            peaks += [peak / 1e6 for _, peak in pool.run(asked.__next__)]
+    early, late = peaks
+    first, last = size.memory_videos
+    yield figure(f"memory: a worker's peak after {first} videos", [early], unit="MB")
+    yield figure(f"memory: after {last} videos", [late], unit="MB", at_most=600)
+    yield figure(f"memory: after {last} / after {first}", [late / early], at_most=1.05)
+
+
+# --- The command
+
+
+def measure(folder: Path, size: Size) -> Iterator[Figure]:
+    yield from measure_wav(Videos(folder / "wav", ending="wav", count=size.wav_videos), size)
+    films = Videos(folder / "mp4", ending="mp4", count=size.memory_videos[-1])
+    yield from measure_mp4(films, size)
+    yield from measure_memory(films, size)
+
+
+def line(one: Figure) -> str:
+    spread = f"{one.least:.2f}-{one.most:.2f}" if one.least < one.most else ""
+    holds = {None: "", True: "yes", False: "NO"}[one.holds]
+    return f"{one.name:52} {one.median:8.2f} {one.unit:2} {spread:>14}  {one.wanted:14} {holds}"
+
+
+def main() -> None:
+    said, _, example = (__doc__ or "").partition("Example:")
+    parser = argparse.ArgumentParser(
+        description=said,
+        epilog=f"example:{example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--quick", action="store_true", help="few videos, to see that it runs")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as named:
+        machine = describe(Path(named))
+        figures = list(measure(Path(named), QUICK if args.quick else FULL))
+    if args.json:
+        print(json.dumps({"machine": machine, "figures": [one._asdict() for one in figures]}))
+        return
+    print(", ".join(f"{name} {value}" for name, value in machine.items()))
+    print(f"{'figure':52} {'median':>8} {'':2} {'least-most':>14}  {'wanted':14} holds")
+    print(*map(line, figures), sep="\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,213 @@
+"""A loopback site that serves one folder of media, and misbehaves in the way asked for.
+
+The first part of a path names the manners, the rest the file: `/drop-once/clip.m4a`.
+"""
+
+from __future__ import annotations
+
+import gzip
+import socketserver
+import threading
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from voxblink2_lib.demo.site import parse_range
+
+CONTENT_TYPES = {
+    ".m3u8": "application/vnd.apple.mpegurl",
+    ".m4a": "audio/mp4",
+    ".mp4": "video/mp4",
+    ".ts": "video/mp2t",
+    ".webm": "video/webm",
+}
+HTML = b"<!DOCTYPE html><html><head><title>Log in</title></head><body>Log in</body></html>"
+MANNERS = {
+    "good": "answers as it should, ranges and all",
+    "no-ranges": "ignores Range: 200 and the whole body",
+    "drop-once": "closes in the middle of the first ranged body, then behaves",
+    "drop-probe": "closes in the middle of the first body without range, then behaves",
+    "drop-always": "closes before the first byte of each ranged body",
+    "drip": "closes after 50,000 bytes of each ranged body",
+    "html": "sends a page with 200",
+    "html-later": "says it has media, then sends a page for each range",
+    "503": "answers 503",
+    "503-later": "says it has media, then answers 503 to each range",
+    "503-once": "answers 503 to the first range, then behaves",
+    "empty": "sends an empty body with 200",
+    "empty-later": "says it has media, then sends an empty body for each range",
+    "gzip": "ignores Range and packs the whole body, asked for or not",
+    "redirect": "sends the client on to `good`",
+    "redirect-loop": "sends the client back to where it came from",
+    "length-too-long": "promises 1,000 bytes more than it sends, then closes",
+    "length-too-short": "promises half of the range, and keeps to it",
+    "no-length": "says no Content-Length, and closes at the end",
+}
+
+
+class BadSite:
+    """Serve a folder inside a `with` block.
+
+    Args:
+        folder: holds the files.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._server = _Server(folder)
+
+    def __enter__(self) -> BadSite:
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def template(self, manners: str, suffix: str) -> str:
+        """Return the address template of files in the folder, served with these manners."""
+        if manners not in MANNERS:
+            raise ValueError(f"{manners!r} is not one of {', '.join(MANNERS)}")
+        return f"http://127.0.0.1:{self._server.server_port}/{manners}/{{video_id}}{suffix}"
+
+    def ranged(self, manners: str) -> int:
+        """Return how many requests with a range came."""
+        return self._server.seen[manners, True]
+
+    def count(self, manners: str) -> int:
+        """Return how many requests came, with a range or without."""
+        return self._server.seen[manners, True] + self._server.seen[manners, False]
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 32
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.seen: Counter[tuple[str, bool]] = Counter()
+        self.lock = threading.Lock()
+        super().__init__(("127.0.0.1", 0), _Handler)
+
+    def server_bind(self) -> None:
+        # HTTPServer would look up the host's name, which can take seconds without a network.
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = "127.0.0.1", self.socket.getsockname()[1]
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Keep quiet: clients of a bad site leave early."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+    # One request a connection: an answer that is cut off must not spoil the next one.
+    protocol_version = "HTTP/1.0"
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Keep quiet."""
+
+    def do_HEAD(self) -> None:
+        self._answer()
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def _answer(self) -> None:
+        manners, _, name = self.path.lstrip("/").partition("/")
+        path = self.server.folder / name
+        if ".." in name or not path.is_file():
+            self._send(404, b"404 Not Found\n", {"Content-Type": "text/plain"})
+            return
+        asked = self.headers.get("Range")
+        with self.server.lock:
+            self.server.seen[manners, asked is not None] += 1
+            number = self.server.seen[manners, asked is not None]
+        body = path.read_bytes()
+        part = parse_range(asked, len(body)) if asked else None
+        kind = {"Content-Type": CONTENT_TYPES.get(path.suffix, "application/octet-stream")}
+        if not self._misbehave(manners, name, number, body, part, kind):
+            self._serve(body, part, kind)
+
+    def _misbehave(
+        self,
+        manners: str,
+        name: str,
+        number: int,
+        body: bytes,
+        part: tuple[int, int] | None,
+        kind: dict[str, str],
+    ) -> bool:
+        """Answer badly and return True, or return False for a good answer."""
+        first, ranged, page = number == 1, part is not None, {"Content-Type": "text/html"}
+        start, stop = part or (0, len(body))
+        match manners, first, ranged:
+            case ("no-ranges", _, _):
+                self._send(200, body, kind)
+            case ("drop-once", True, True) | ("drop-probe", True, False):
+                self._serve(body, part, kind, send=(stop - start) // 2)
+            case ("drop-always", _, True):
+                self._serve(body, part, kind, send=0)
+            case ("drip", _, True):
+                self._serve(body, part, kind, send=50_000)
+            case ("html", _, _) | ("html-later", _, True):
+                self._send(200, HTML, page)
+            case ("503", _, _) | ("503-later", _, True) | ("503-once", True, True):
+                self._send(503, b"503 Service Unavailable\n", {"Content-Type": "text/plain"})
+            case ("empty", _, _) | ("empty-later", _, True):
+                self._send(200, b"", kind)
+            case ("gzip", _, _):
+                self._send(200, gzip.compress(body, 1), {**kind, "Content-Encoding": "gzip"})
+            case ("redirect", _, _):
+                self._send(302, b"", {"Location": f"/good/{name}"})
+            case ("redirect-loop", _, _):
+                self._send(302, b"", {"Location": self.path})
+            case ("length-too-long", _, True):
+                self._serve(body, part, kind, length=stop - start + 1000)
+            case ("length-too-short", _, True):
+                half = max(1, (stop - start) // 2)
+                self._serve(body, part, kind, send=half, length=half)
+            case ("no-length", _, _):
+                self._serve(body, part, kind, length=-1)
+            case _:
+                return False
+        return True
+
+    def _serve(
+        self,
+        body: bytes,
+        part: tuple[int, int] | None,
+        kind: dict[str, str],
+        *,
+        send: int | None = None,
+        length: int | None = None,
+    ) -> None:
+        """Send a range, or the whole; `send` bytes of it, promising `length`."""
+        start, stop = part or (0, len(body))
+        if part and start >= stop:
+            self._send(416, b"", {"Content-Range": f"bytes */{len(body)}"})
+            return
+        headers = dict(kind)
+        if part:
+            headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(body)}"
+        content = body[start:stop]
+        length = len(content) if length is None else length
+        self._send(206 if part else 200, content[:send], headers, length=length)
+
+    def _send(
+        self, status: int, body: bytes, headers: dict[str, str], *, length: int | None = None
+    ) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        length = len(body) if length is None else length
+        if length >= 0:
+            self.send_header("Content-Length", str(length))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)

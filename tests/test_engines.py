@@ -1,0 +1,256 @@
+"""What goes wrong around a run, and what the run makes of it."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import runs
+
+from voxblink2_lib.config import MaterializeConfig, Selection
+from voxblink2_lib.demo import FAULTS, MEDIA
+from voxblink2_lib.demo.site import MediaSite
+from voxblink2_lib.engines.local import index_release, materialize
+from voxblink2_lib.engines.pool import WorkerDiedError, WorkerPool
+from voxblink2_lib.errors import (
+    SelectionError,
+    SourceError,
+    StoppedError,
+    StoreBusyError,
+    StoreMismatchError,
+)
+from voxblink2_lib.ledger import Ledger
+from voxblink2_lib.report import missing_videos, read_status
+from voxblink2_lib.store import Store
+
+
+def request(tmp_path: Path, **options: object) -> MaterializeConfig:
+    defaults: dict[str, object] = {"data_dir": "demo", "store": str(tmp_path / "store")}
+    return MaterializeConfig(**{**defaults, "workers": 1, **options})  # type: ignore[arg-type]
+
+
+def go(config: MaterializeConfig, *, retry: bool = True) -> Store:
+    return materialize(config, retry=retry, wait=False)
+
+
+def test_videos_that_come_back_go_into_new_shards(tmp_path: Path, site: MediaSite) -> None:
+    selection = Selection.of(speakers=["id990001"])
+    first = "demoHarbour"
+    with MediaSite(MEDIA, faults={first: 503}) as broken:
+        store = go(request(tmp_path, selection=selection, source=broken.url_template))
+        (missing,) = missing_videos(store, "audio")
+        assert (missing.video_id, missing.status) == (first, "failed")
+        assert "HTTP Error 503" in missing.reason
+    before = runs.shards(store.root)
+    go(request(tmp_path, selection=selection, source=site.url_template), retry=False)
+    assert runs.shards(store.root) == before
+    go(request(tmp_path, selection=selection, source=site.url_template))
+    after = runs.shards(store.root)
+    assert {name: after[name] for name in before} == before
+    assert set(after) - set(before) == {"audio-00002.arrow", "audio-00002.arrow.sha256"}
+    assert not missing_videos(store, "audio")
+    assert read_status(store, "audio").speakers.complete == 1
+
+
+def test_selection_may_grow_and_not_shrink(tmp_path: Path) -> None:
+    one = Selection.of(max_speakers=1)
+    two = Selection.of(max_speakers=2)
+    store = go(request(tmp_path, selection=one))
+    before = runs.shards(store.root)
+    go(request(tmp_path, selection=two))
+    after = runs.shards(store.root)
+    assert {name: after[name] for name in before} == before
+    assert read_status(store, "audio").videos == {"done": 4}
+    with pytest.raises(StoreMismatchError, match=r"already holds 2 videos .* id990002/demoChess_1"):
+        go(request(tmp_path, selection=one))
+    assert runs.shards(store.root) == after
+
+
+def test_planned_and_failed_videos_may_be_left_out_again(tmp_path: Path) -> None:
+    with MediaSite(MEDIA, faults={"demo_Garden": 404}) as broken:
+        selection = Selection.of(speakers=["id990001"])
+        store = go(request(tmp_path, selection=selection, source=broken.url_template))
+    smaller = Selection.of(speakers=["id990001"], exclude=["demo_Garden"])
+    go(request(tmp_path, selection=smaller))
+    assert read_status(store, "audio").videos == {"done": 1}
+
+
+def test_other_format_and_other_release_are_refused(tmp_path: Path) -> None:
+    selection = Selection.of(max_speakers=1, max_videos_per_speaker=1)
+    store = go(request(tmp_path, selection=selection))
+    before = runs.shards(store.root)
+    with pytest.raises(StoreMismatchError, match="holds clips as flac, asked for is wav"):
+        go(request(tmp_path, selection=selection, audio_format="wav"))
+    folder = tmp_path / "release" / "meta" / "id990001" / "demoHarbour"
+    folder.mkdir(parents=True)
+    (folder / "00001.txt").write_text("FRAME X Y W H\n0 1 1 9 9\n1 1 1 9 9\n")
+    with pytest.raises(StoreMismatchError, match="not the one that the store was made from"):
+        go(request(tmp_path, data_dir=str(tmp_path / "release")))
+    assert runs.shards(store.root) == before
+    go(request(tmp_path, selection=selection))
+
+
+def test_no_answer_at_all_stops_and_counts_no_video_as_tried(
+    tmp_path: Path, site: MediaSite
+) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        nobody = f"http://127.0.0.1:{closed.getsockname()[1]}/{{video_id}}"
+        with pytest.raises(StoppedError, match=r"source does not answer: .*[Cc]onnection refused"):
+            go(request(tmp_path, source=nobody))
+    status = read_status(Store(tmp_path / "store"), "audio")
+    assert status.videos == {"planned": 18}
+    store = go(request(tmp_path, source=site.url_template))
+    assert read_status(store, "audio").videos == {"done": 16, "failed": 2}
+
+
+def test_media_that_cannot_be_cut_are_outcomes(tmp_path: Path) -> None:
+    media = tmp_path / "media"
+    shutil.copytree(MEDIA / "id990001", media / "id990001")
+    (media / "id990001" / "demoHarbour.mp4").write_bytes(b"")
+    whole = (media / "id990001" / "demo_Garden.webm").read_bytes()
+    (media / "id990001" / "demo_Garden.webm").write_bytes(whole[: len(whole) // 2])
+    selection = Selection.of(speakers=["id990001"])
+    store = go(request(tmp_path, selection=selection, source=str(media)))
+    status = read_status(store, "audio")
+    assert status.videos == {"done": 1, "unusable": 1}
+    (missing,) = missing_videos(store, "audio")
+    assert missing.reason == "the media file is empty"
+    assert status.utterances + status.missing_utterances == 3
+    assert status.missing_utterances > 0
+
+
+def test_two_runs_on_one_store(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    with store.locked(wait=False):
+        result = runs.run("materialize", "--data-dir", "demo", "--store", store.root, code=3)
+        assert "is working on the store" in result.stderr
+        with pytest.raises(StoreBusyError, match=r"process \d+ on .* is working on the store"):
+            index_release(request(tmp_path))
+
+
+def test_wrong_input_leaves_no_store_behind(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="no folder that is there"):
+        go(request(tmp_path, source=str(tmp_path / "nowhere")))
+    with pytest.raises(SelectionError, match=r"1 of the 1 speakers asked for .* id123456"):
+        go(request(tmp_path, selection=Selection.of(speakers=["id123456"])))
+    assert not (tmp_path / "store" / "shards").exists()
+
+
+def die(how: int) -> None:
+    """Die of a signal, as a decoder does on hostile media."""
+    import os
+
+    os.kill(os.getpid(), how)
+
+
+def double(number: int) -> int:
+    if number < 0:
+        raise ValueError(f"{number} is negative")
+    return 2 * number
+
+
+def test_pool_survives_a_worker_that_dies() -> None:
+    calls = iter([(double, 1), (die, int(signal.SIGSEGV)), (double, 2), (double, 3)])
+    with WorkerPool(2) as pool:
+        results = [result for _, result in pool.run(calls.__next__)]
+    died = [one for one in results if isinstance(one, WorkerDiedError)]
+    assert [str(one) for one in died] == ["the worker process died of SIGSEGV on this video"]
+    assert sorted(one for one in results if isinstance(one, int)) == [2, 4, 6]
+
+
+def test_pool_raises_what_a_call_raises_with_the_workers_traceback() -> None:
+    calls = iter([(double, -1)])
+    with WorkerPool(1) as pool, pytest.raises(ValueError, match="-1 is negative") as caught:
+        list(pool.run(calls.__next__))
+    assert "in double" in caught.value.__notes__[0]
+
+
+def die_on_task(task: object) -> None:
+    die(signal.SIGKILL)
+
+
+def test_a_video_that_kills_its_worker_is_an_outcome(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("voxblink2_lib.engines.local.run_video", die_on_task)
+    selection = Selection.of(speakers=["id990001"])
+    store = go(request(tmp_path, selection=selection))
+    assert read_status(store, "audio").videos == {"unusable": 2}
+    reasons = {one.reason for one in missing_videos(store, "audio")}
+    assert reasons == {"the worker process died of SIGKILL on this video"}
+
+
+NAMESPACE = ["unshare", "--mount", "--map-root-user"]
+
+
+def _can_mount() -> bool:
+    words = [*NAMESPACE, "sh", "-c", "mount -t tmpfs tmpfs /mnt"]
+    return subprocess.run(words, capture_output=True, check=False).returncode == 0
+
+
+needs_mounts = pytest.mark.skipif(
+    not _can_mount(), reason="mounting in a namespace of its own is not allowed here"
+)
+
+
+@needs_mounts
+@pytest.mark.parametrize("size", ["20k", "100k", "1m", "2m"])
+def test_full_disk_keeps_what_is_finished(size: str, tmp_path: Path, undisturbed: Path) -> None:
+    """A small file system fills up in the middle; what is sealed by then is whole."""
+    small = tmp_path / "small"
+    small.mkdir()
+    script = (
+        'mount -t tmpfs -o size="$0" tmpfs "$1"; shift; '
+        '"$@" 2>&1; code=$?; cp -r "$SMALL/store" "$SMALL.kept"; exit $code'
+    )
+    words = [
+        *(*NAMESPACE, "sh", "-c", script, size, str(small)),
+        *(sys.executable, "-m", "voxblink2_lib.cli"),
+        *("materialize", "--data-dir", "demo", "--store", str(small / "store"), "--workers", "1"),
+    ]
+    result = subprocess.run(
+        words,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=runs.environment({"SMALL": str(small)}),
+    )
+    assert result.returncode == 3, result.stdout
+    assert "No space is left for" in result.stdout
+    assert "free some space and run the same command again" in result.stdout
+    kept = Path(f"{small}.kept")
+    leftovers = [path.name for path in kept.rglob("*.tmp")]
+    assert not leftovers, "half-written files are left"
+    if not (kept / "shards").exists():
+        return
+    shutil.rmtree(kept / "tmp")
+    runs.run("materialize", "--data-dir", "demo", "--store", kept)
+    with Ledger(kept / "ledger.sqlite", "audio") as ledger:
+        assert sum(shard.rows for shard in ledger.shards()) == 48
+    assert runs.run("verify", "--store", kept).returncode == 0
+
+
+@needs_mounts
+def test_without_ffmpeg_the_message_says_what_to_install(tmp_path: Path) -> None:
+    script = (
+        "for one in $(ldconfig -p | grep -o '/[^ ]*/lib\\(av\\|sw\\)[^ ]*'); "
+        'do mount --bind /dev/null "$one"; done; exec "$@"'
+    )
+    words = [
+        *(*NAMESPACE, "sh", "-c", script, "sh", sys.executable, "-m", "voxblink2_lib.cli"),
+        *("materialize", "--data-dir", "demo", "--store", str(tmp_path / "store")),
+    ]
+    result = subprocess.run(
+        words, capture_output=True, text=True, check=False, env=runs.environment()
+    )
+    assert result.returncode == 2, result.stderr
+    assert "FFmpeg libraries that it needs are missing" in result.stderr
+    assert "apt install ffmpeg" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert read_status(Store(tmp_path / "store"), "audio").videos == {"planned": 18}

@@ -1,0 +1,224 @@
+"""Files are whole or not there."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from voxblink2_lib.errors import StoreFullError
+from voxblink2_lib.files import (
+    HashingWriter,
+    atomic_write,
+    full_disk_named,
+    link_file,
+    sha256_of,
+)
+
+PROPERTY = settings(deadline=None, derandomize=True, max_examples=50)
+
+
+class StrangeError(Exception):
+    pass
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "folder" / "file.bin"
+    with atomic_write(path) as file:
+        file.write(b"half")
+        file.flush()
+        assert not path.exists()
+        file.write(b" whole")
+    assert path.read_bytes() == b"half whole"
+    assert names(path.parent) == ["file.bin"]
+
+
+@pytest.mark.parametrize("error", [StrangeError, KeyboardInterrupt, SystemExit])
+def test_nothing_is_left_when_the_body_raises(
+    tmp_path: Path, error: type[BaseException]
+) -> None:
+    def write() -> None:
+        with atomic_write(tmp_path / "file.bin") as file:
+            file.write(b"half")
+            raise error("stopped here")
+
+    with pytest.raises(error, match="stopped here"):
+        write()
+    assert names(tmp_path) == []
+
+
+def test_an_old_file_is_replaced_whole_or_kept(tmp_path: Path) -> None:
+    path = tmp_path / "file.bin"
+    path.write_bytes(b"a longer old content")
+
+    def write_half() -> None:
+        with atomic_write(path) as file:
+            file.write(b"ne")
+            raise StrangeError("stopped here")
+
+    with pytest.raises(StrangeError, match="stopped here"):
+        write_half()
+    assert path.read_bytes() == b"a longer old content"
+    with atomic_write(path) as file:
+        file.write(b"new")
+        assert path.read_bytes() == b"a longer old content"
+    assert path.read_bytes() == b"new"
+    assert names(tmp_path) == ["file.bin"]
+
+
+def test_a_reader_of_the_old_file_keeps_it(tmp_path: Path) -> None:
+    path = tmp_path / "file.bin"
+    path.write_bytes(b"old")
+    with open(path, "rb") as reader:
+        with atomic_write(path) as file:
+            file.write(b"new")
+        assert reader.read() == b"old"
+
+
+def test_a_folder_in_the_way_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(IsADirectoryError, match="taken"), atomic_write(tmp_path / "taken") as file:
+        file.write(b"x")
+    assert names(tmp_path) == ["taken"]
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_the_umask_is_obeyed_and_kept(tmp_path: Path, mask: int, mode: int) -> None:
+    before = os.umask(mask)
+    try:
+        with atomic_write(tmp_path / "file.bin") as file:
+            file.write(b"x")
+        assert os.umask(mask) == mask
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file.bin").stat().st_mode) == mode
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_named_and_nothing_is_left(tmp_path: Path, code: int) -> None:
+    path = tmp_path / "file.bin"
+    with pytest.raises(StoreFullError, match=r"No space is left for .*file\.bin.* run the same"):
+        with atomic_write(path) as file:  # noqa: SIM117  # the write is what fails
+            file.write(b"x")
+            raise OSError(code, os.strerror(code))
+    assert names(tmp_path) == []
+
+
+def test_a_really_full_device_is_named() -> None:
+    with (
+        pytest.raises(StoreFullError, match="No space is left for /dev/full"),
+        full_disk_named(Path("/dev/full")),
+        open("/dev/full", "wb") as file,
+    ):
+        file.write(b"x")
+
+
+def test_other_os_errors_pass_unchanged(tmp_path: Path) -> None:
+    with pytest.raises(PermissionError, match="nope"), full_disk_named(tmp_path):
+        raise PermissionError(errno.EPERM, "nope")
+
+
+def test_a_process_that_is_killed_leaves_no_file_under_the_name(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys, pathlib\n"
+        "from voxblink2_lib.files import atomic_write\n"
+        "with atomic_write(pathlib.Path(sys.argv[1])) as file:\n"
+        "    file.write(b'half'); file.flush()\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    path = tmp_path / "file.bin"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        check=False,
+    )
+    assert done.returncode < 0
+    assert not path.exists()
+
+
+@PROPERTY
+@given(blocks=st.lists(st.binary(max_size=64)))
+def test_hashing_writer_passes_on_and_hashes(blocks: list[bytes]) -> None:
+    under = io.BytesIO()
+    writer = HashingWriter(under)
+    for block in blocks:
+        assert writer.write(block) == len(block)
+    whole = b"".join(blocks)
+    assert under.getvalue() == whole
+    assert writer.sha256 == hashlib.sha256(whole).hexdigest()
+    assert writer.size_bytes == len(whole)
+
+
+def test_hashing_writer_leaves_the_file_open() -> None:
+    under = io.BytesIO()
+    with HashingWriter(under) as writer:
+        writer.write(memoryview(b"abc"))
+    assert writer.closed
+    under.write(b"d")
+    assert under.getvalue() == b"abcd"
+
+
+def test_hashing_writer_takes_what_arrow_writes() -> None:
+    under = io.BytesIO()
+    writer = HashingWriter(under)
+    table = pa.table({"a": [b"x" * 1000] * 100})
+    with pa.ipc.new_stream(writer, table.schema) as stream:
+        stream.write_table(table)
+    assert writer.sha256 == hashlib.sha256(under.getvalue()).hexdigest()
+    assert pa.ipc.open_stream(under.getvalue()).read_all() == table
+
+
+@pytest.mark.parametrize("size", [0, 1, (1 << 20) - 1, 1 << 20, (1 << 20) + 1])
+def test_sha256_of_a_file(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "file.bin"
+    path.write_bytes(b"z" * size)
+    assert sha256_of(path) == hashlib.sha256(b"z" * size).hexdigest()
+
+
+def test_link_file_makes_a_hard_link(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_bytes(b"x")
+    link_file(source, target)
+    assert target.samefile(source)
+    assert not target.is_symlink()
+    assert source.stat().st_nlink == 2
+
+
+def test_link_file_falls_back_to_a_symbolic_link(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EXDEV, "cross-device")
+
+    source, target = tmp_path / "source", tmp_path / "deeper" / "target"
+    source.write_bytes(b"x")
+    target.parent.mkdir()
+    monkeypatch.setattr("os.link", refuse)
+    link_file(source, target)
+    assert target.is_symlink()
+    assert target.read_bytes() == b"x"
+
+
+def test_link_file_does_not_hide_other_errors(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_bytes(b"x")
+    target.write_bytes(b"old")
+    with pytest.raises(FileExistsError, match="target"):
+        link_file(source, target)
+    assert target.read_bytes() == b"old"
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        link_file(tmp_path / "nowhere", tmp_path / "other")

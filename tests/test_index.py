@@ -1,0 +1,377 @@
+"""From a release to an index, and when an index may be used again."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from releases import (
+    SPEAKER,
+    VIDEO,
+    Member,
+    make_rows,
+    member_name,
+    small_release,
+    voxblink2,
+    write_archive,
+    write_release,
+)
+
+from voxblink2_lib import index as index_module
+from voxblink2_lib.errors import ReleaseError, StoreError, StoreMismatchError
+from voxblink2_lib.index import Index, build_index, open_index
+from voxblink2_lib.records import Utterance, VideoKey
+from voxblink2_lib.resources import Release, open_release
+
+PROPERTY = settings(deadline=None, derandomize=True, max_examples=25)
+KEY = VideoKey(SPEAKER, VIDEO)
+
+
+def build(folder: Path, members: dict[str, bytes] | Iterable[Member]) -> Index:
+    return build_index(Release(write_archive(folder / "a.tar", members)), folder / "index")
+
+
+def rejects(folder: Path) -> list[list[str]]:
+    with open(folder / "rejects.csv", newline="", encoding="utf-8") as file:
+        return list(csv.reader(file))
+
+
+def all_keys(index: Index) -> set[VideoKey]:
+    return {VideoKey(*row.values()) for row in index.videos().to_pylist()}
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def small_groups(monkeypatch: pytest.MonkeyPatch, utterances: int, boxes: int) -> None:
+    monkeypatch.setattr(index_module, "_UTTERANCES_PER_GROUP", utterances)
+    monkeypatch.setattr(index_module, "_BOXES_PER_GROUP", boxes)
+
+
+# -- what is in it ----------------------------------------------------------------------------
+
+
+def test_counts(tmp_path: Path) -> None:
+    info = build(tmp_path, small_release(speakers=3, videos=2, utterances=4)).info
+    assert (info.speakers, info.videos, info.utterances, info.rejected) == (3, 6, 24, 0)
+
+
+def test_hours_count_frames_at_25_a_second(tmp_path: Path) -> None:
+    index = build(tmp_path, {member_name(): voxblink2([(10, 1, 1, 1, 1), (10 + 89999, 1, 1, 1, 1)])})
+    assert index.info.hours == 1.0
+
+
+def test_videos_are_sorted(tmp_path: Path) -> None:
+    files = dict(reversed(small_release(speakers=3).items()))
+    videos = build(tmp_path, files).videos()
+    assert videos.column_names == ["speaker_id", "video_id"]
+    rows = [tuple(row.values()) for row in videos.to_pylist()]
+    assert rows == sorted({tuple(name.split("/")[1:3]) for name in files})
+
+
+def test_utterances_and_headers_are_kept(tmp_path: Path) -> None:
+    index = build(tmp_path, {member_name(): voxblink2(make_rows(3, 9), start="0.12")})
+    assert list(index.utterances({KEY})) == [(KEY, (Utterance(*KEY, "00001", 3, 9),))]
+    (row,) = pq.read_table(index.folder / "utterances.parquet").to_pylist()
+    assert (row["header_start_seconds"], row["header_duration_seconds"]) == (0.12, 1.0)
+
+
+def test_videos_that_are_not_there_are_left_out(tmp_path: Path) -> None:
+    index = build(tmp_path, small_release())
+    wanted = {VideoKey("id000001", "video001001"), VideoKey("id000002", "video001000"), KEY}
+    assert [key for key, _ in index.utterances(wanted)] == [VideoKey("id000001", "video001001")]
+    assert list(index.utterances(set())) == []
+
+
+def check_rows(index: Index, files: dict[str, bytes]) -> None:
+    """Check that row i of the boxes belongs to row i of the utterances, for every i."""
+    utterances = pq.read_table(index.folder / "utterances.parquet").to_pylist()
+    boxes = pq.read_table(index.folder / "boxes.parquet").to_pylist()
+    assert len(utterances) == len(boxes) == len(files)
+    for one, box in zip(utterances, boxes, strict=True):
+        data = files[member_name(one["speaker_id"], one["video_id"], one["utterance_id"])]
+        rows = [tuple(map(int, line.split())) for line in data.decode().splitlines()[7:]]
+        assert list(zip(*box.values(), strict=True)) == rows
+        assert (one["first_frame"], one["last_frame"]) == (rows[0][0], rows[-1][0])
+
+
+@pytest.mark.parametrize(("utterances", "boxes"), [(1, 1), (3, 2), (4, 4), (5, 7), (100, 100)])
+def test_row_groups_do_not_show(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, utterances: int, boxes: int
+) -> None:
+    files = small_release(speakers=2, videos=3, utterances=4)
+    small_groups(monkeypatch, utterances, boxes)
+    index = build(tmp_path, files)
+    groups = pq.ParquetFile(index.folder / "utterances.parquet").num_row_groups
+    assert groups == -(-24 // utterances)
+    assert pq.ParquetFile(index.folder / "boxes.parquet").num_row_groups == -(-24 // boxes)
+    check_rows(index, files)
+    got = list(index.utterances(all_keys(index)))
+    assert [key for key, _ in got] == sorted(all_keys(index))
+    for key, found in got:
+        assert [one.utterance_id for one in found] == [f"{number:05}" for number in range(4)]
+        assert {VideoKey(one.speaker_id, one.video_id) for one in found} == {key}
+
+
+@PROPERTY
+@given(order=st.permutations(range(12)), utterances=st.integers(1, 13))
+def test_any_order_of_files_gives_sorted_utterances(
+    tmp_path_factory: pytest.TempPathFactory, order: list[int], utterances: int
+) -> None:
+    files = list(small_release(speakers=2, videos=2, utterances=3).items())
+    mixed = dict(files[number] for number in order)
+    with pytest.MonkeyPatch.context() as patch:
+        small_groups(patch, utterances, 2)
+        index = build(tmp_path_factory.mktemp("order"), mixed)
+        got = dict(index.utterances(all_keys(index)))
+    check_rows(index, mixed)
+    assert sorted(got) == list(got) == sorted(all_keys(index))
+    for key, found in got.items():
+        names = [one.utterance_id for one in found]
+        assert names == [f"{number:05}" for number in range(3)]
+        assert [one.first_frame for one in found] == [0, 10, 20], key
+
+
+# -- what is left out -------------------------------------------------------------------------
+
+
+def test_a_bad_file_is_a_row_of_rejects(tmp_path: Path) -> None:
+    files = small_release()
+    bad = {
+        member_name("id000009", VIDEO, "00001"): b"",
+        member_name("id000009", VIDEO, "00002"): b"0 1 2 3\n",
+        'meta/a "b",c.txt': b"x",
+        "meta/é\n.txt": b"x",
+    }
+    index = build(tmp_path, {**bad, **files})
+    assert index.info.rejected == len(bad)
+    assert (index.info.speakers, index.info.utterances) == (2, len(files))
+    assert rejects(index.folder) == [
+        ["path", "reason"],
+        [member_name("id000009", VIDEO, "00001"), "the file is empty"],
+        [
+            member_name("id000009", VIDEO, "00002"),
+            "line 1: expected five numbers, got 4 words",
+        ],
+        ['meta/a "b",c.txt', "not named <speaker>/<video>/<utterance>.txt"],
+        ["meta/é\n.txt", "not named <speaker>/<video>/<utterance>.txt"],
+    ]
+
+
+def test_all_bad_quotes_the_first_reason(tmp_path: Path) -> None:
+    files = {member_name(): b"0 1 2 3\n", member_name(utterance="00002"): b""}
+    with pytest.raises(
+        ReleaseError,
+        match=r"has no usable annotation \(2 files were rejected; the first, "
+        r"meta/id000001/abcdefghijk/00001\.txt: line 1: expected five numbers, got 4 words\)",
+    ):
+        build(tmp_path, files)
+    assert not (tmp_path / "index").exists()
+
+
+def test_a_reason_stays_short_whatever_the_file_says(tmp_path: Path) -> None:
+    with pytest.raises(ReleaseError, match="the header says speaker 'xxx") as caught:
+        build(tmp_path, {member_name(): b"Identity: " + b"x" * 300_000 + b"\n0 1 2 3 4\n"})
+    assert len(str(caught.value)) < 2000
+
+
+@pytest.mark.parametrize("second", [voxblink2(), voxblink2(make_rows(50, 60)), b""])
+def test_the_first_of_two_adjacent_files_is_kept(tmp_path: Path, second: bytes) -> None:
+    first = voxblink2(make_rows(5, 9))
+    index = build(tmp_path, [(member_name(), first), (member_name(), second)])
+    assert list(index.utterances({KEY})) == [(KEY, (Utterance(*KEY, "00001", 5, 9),))]
+    assert (index.info.utterances, index.info.rejected) == (1, 1)
+    once = build(tmp_path / "once", {member_name(): first})
+    assert index.info.fingerprint == once.info.fingerprint
+
+
+def far_apart(folder: Path) -> Index:
+    first, second = voxblink2(make_rows(5, 9)), voxblink2(make_rows(50, 60))
+    other = small_release(speakers=1, first_speaker=7)
+    return build(
+        folder,
+        [
+            (member_name(), first),
+            *other.items(),
+            (member_name(), second),
+            (member_name(utterance="00002"), second),
+        ],
+    )
+
+
+def test_the_first_of_two_files_far_apart_is_kept(tmp_path: Path) -> None:
+    index = far_apart(tmp_path)
+    assert list(index.utterances({KEY})) == [
+        (KEY, (Utterance(*KEY, "00001", 5, 9), Utterance(*KEY, "00002", 50, 60)))
+    ]
+    assert index.info.videos == 3
+
+
+def test_utterances_are_counted_once(tmp_path: Path) -> None:
+    index = far_apart(tmp_path)
+    found = [one for _, some in index.utterances(all_keys(index)) for one in some]
+    assert index.info.utterances == len(found) == 6
+
+
+# -- using it again ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "store" / "index"
+
+
+def count_reads(release: Release, folder: Path) -> int:
+    calls: list[None] = []
+    open_index(release, folder, progress=lambda: calls.append(None))
+    return len(calls)
+
+
+def test_an_index_is_made_once(tmp_path: Path, folder: Path) -> None:
+    release = open_release(write_release(tmp_path, small_release()))
+    assert count_reads(release, folder) == 8
+    before = snapshot(folder)
+    assert count_reads(release, folder) == 0
+    assert snapshot(folder) == before
+    assert [path.name for path in folder.parent.iterdir()] == ["index"]
+
+
+def test_the_same_release_fetched_again_is_read_again(tmp_path: Path, folder: Path) -> None:
+    files = small_release()
+    open_index(Release(write_archive(tmp_path / "a.tar.gz", files)), folder)
+    mixed = dict(reversed(files.items()))
+    index = open_index(Release(write_archive(tmp_path / "b.tar", mixed)), folder)
+    assert index.info.signature == Release(tmp_path / "b.tar").signature()
+    assert count_reads(Release(tmp_path / "b.tar"), folder) == 0
+
+
+def test_growth_is_accepted(tmp_path: Path, folder: Path) -> None:
+    write_release(tmp_path, small_release())
+    open_index(open_release(tmp_path), folder)
+    write_release(tmp_path, small_release(speakers=3, videos=3))
+    index = open_index(open_release(tmp_path), folder)
+    assert (index.info.speakers, index.info.videos) == (3, 9)
+    assert Index(folder).info == index.info
+    assert [path.name for path in folder.parent.iterdir()] == ["index"]
+
+
+def changed(files: dict[str, bytes], name: str, data: bytes | None) -> dict[str, bytes]:
+    rest = {path: old for path, old in files.items() if path != name}
+    return rest if data is None else {**rest, name: data}
+
+
+FIRST = "meta/id000001/video001001/00000.txt"
+CHANGES: dict[str, tuple[str, bytes | None]] = {
+    "an utterance is gone": (FIRST, None),
+    "an utterance is new": (FIRST.replace("00000.txt", "00009.txt"), b"0 1 2 3 4\n"),
+    "a box moved": (
+        FIRST,
+        voxblink2(
+            [(row[0], 101, *row[2:]) for row in make_rows(0, 6)],
+            speaker="id000001",
+            video="video001001",
+        ),
+    ),
+    "a file is bad now": (FIRST, b""),
+}
+
+
+@pytest.mark.parametrize(("name", "data"), CHANGES.values(), ids=CHANGES.keys())
+def test_a_changed_video_is_refused(
+    tmp_path: Path, folder: Path, name: str, data: bytes | None
+) -> None:
+    files = small_release()
+    open_index(Release(write_archive(tmp_path / "a.tar", files)), folder)
+    before = snapshot(folder)
+    release = Release(write_archive(tmp_path / "b.tar", changed(files, name, data)))
+    for _ in range(2):
+        with pytest.raises(
+            StoreMismatchError,
+            match=r"1 of its 4 videos are gone or annotated otherwise, the first is "
+            r"id000001/video001001\..*another store",
+        ):
+            open_index(release, folder)
+    assert snapshot(folder) == before
+    assert [path.name for path in folder.parent.iterdir()] == ["index"]
+    assert count_reads(Release(tmp_path / "a.tar"), folder) == 0
+
+
+def test_a_video_that_is_gone_is_refused(tmp_path: Path, folder: Path) -> None:
+    open_index(Release(write_archive(tmp_path / "a.tar", small_release())), folder)
+    before = snapshot(folder)
+    fewer = Release(write_archive(tmp_path / "b.tar", small_release(speakers=1)))
+    with pytest.raises(StoreMismatchError, match="2 of its 4 videos .*first is id000002/video0020"):
+        open_index(fewer, folder)
+    assert snapshot(folder) == before
+
+
+def test_a_damaged_release_leaves_the_old_index(tmp_path: Path, folder: Path) -> None:
+    open_index(Release(write_archive(tmp_path / "a.tar", small_release())), folder)
+    before = snapshot(folder)
+    (tmp_path / "b.tar").write_bytes((tmp_path / "a.tar").read_bytes()[:3000])
+    with pytest.raises(ReleaseError, match="damaged"):
+        open_index(Release(tmp_path / "b.tar"), folder)
+    assert snapshot(folder) == before
+    assert [path.name for path in folder.parent.iterdir()] == ["index"]
+
+
+def test_an_interrupted_reading_leaves_nothing(tmp_path: Path, folder: Path) -> None:
+    release = Release(write_archive(tmp_path / "a.tar", small_release()))
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt("now")
+
+    with pytest.raises(KeyboardInterrupt, match="now"):
+        open_index(release, folder, progress=interrupt)
+    assert list(folder.parent.iterdir()) == []
+
+
+def test_what_a_killed_reading_left_is_replaced(tmp_path: Path, folder: Path) -> None:
+    left = folder.with_name("index.new")
+    left.mkdir(parents=True)
+    (left / "utterances.parquet").write_bytes(b"half")
+    release = Release(write_archive(tmp_path / "a.tar", small_release()))
+    assert open_index(release, folder).info.videos == 4
+    assert [path.name for path in folder.parent.iterdir()] == ["index"]
+
+
+def test_a_kill_while_the_old_index_goes_away_can_be_continued(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_index(Release(write_archive(tmp_path / "a.tar", small_release())), folder)
+    grown = Release(write_archive(tmp_path / "b.tar", small_release(speakers=3)))
+    remove = index_module.shutil.rmtree
+
+    def remove_half(path: Path, **options: Any) -> None:
+        if not (path / "videos.parquet").exists() or path.name.endswith(".new"):
+            return remove(path, **options)
+        (path / "videos.parquet").unlink()
+        raise KeyboardInterrupt("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(index_module.shutil, "rmtree", remove_half)
+        with pytest.raises(KeyboardInterrupt, match="killed"):
+            open_index(grown, folder)
+    assert open_index(grown, folder).info.speakers == 3
+    assert [path.name for path in folder.parent.iterdir()] == ["index"]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"format": 1}', "FORMAT"], ids=["empty", "cut", "list", "few", "format"]
+)
+def test_an_index_that_is_not_ours_is_named(tmp_path: Path, folder: Path, text: str) -> None:
+    release = Release(write_archive(tmp_path / "a.tar", small_release()))
+    info = json.loads((open_index(release, folder).folder / "index.json").read_text())
+    (folder / "index.json").write_text(
+        json.dumps({**info, "format": 2}) if text == "FORMAT" else text
+    )
+    with pytest.raises(StoreError, match=r"The index .*index cannot be used.*[Dd]elete"):
+        open_index(release, folder)

@@ -1,0 +1,94 @@
+"""Stopped at any moment and run again: the same shards, and nothing finished is fetched twice."""
+
+from __future__ import annotations
+
+import random
+import signal
+from pathlib import Path
+
+import pytest
+import runs
+
+from voxblink2_lib.config import MaterializeConfig
+from voxblink2_lib.demo.site import MediaSite
+from voxblink2_lib.engines import local
+from voxblink2_lib.engines.local import materialize
+from voxblink2_lib.ledger import Ledger
+
+MATERIALIZE = ("materialize", "--data-dir", "demo", "--workers", 2)
+
+
+def gets(site: MediaSite) -> int:
+    return len(site.requests)
+
+
+# The moment of a stop is a number of requests, not a time: it hits the middle of a run on any
+# machine. Two requests bring one video and two videos are in flight at each stop, so ten runs of
+# 2 to 9 requests stay well below 18 videos, and a run of 5 has finished one.
+TEN_MOMENTS = random.Random(20260).choices(range(2, 10), k=10)
+
+
+@pytest.mark.parametrize(
+    ("how", "moments"),
+    [(signal.SIGKILL, TEN_MOMENTS), (signal.SIGINT, [7, 5]), (signal.SIGTERM, [5, 7])],
+)
+def test_stopped_runs_end_in_the_shards_of_an_undisturbed_one(
+    how: signal.Signals, moments: list[int], site: MediaSite, undisturbed: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    words = (*MATERIALIZE, "--store", store, "--source", site.url_template)
+    counts_when_finished: dict[str, int] = {}
+    for moment in moments:
+        goal = gets(site) + moment
+        process = runs.start(*words)
+        assert runs.wait_for(lambda goal=goal: gets(site) >= goal, process)  # type: ignore[misc]
+        _, err = runs.stop(process, how)
+        assert process.returncode == (3 if how != signal.SIGKILL else -9), err
+        if how != signal.SIGKILL:
+            assert "Everything finished is kept; run the same command to go on." in err
+        for video in runs.finished_videos(store):
+            counts_when_finished.setdefault(video, site.count(video))
+    runs.run(*words)
+    assert runs.shards(store) == runs.shards(undisturbed)
+    assert counts_when_finished, "no run finished a video before it was stopped"
+    for video, count in counts_when_finished.items():
+        assert site.count(video) == count, f"{video} was fetched again after it was finished"
+
+
+@pytest.mark.parametrize("moment", ["record", "seal"])
+def test_killed_between_a_file_and_its_ledger_row(
+    moment: str, undisturbed: Path, tmp_path: Path, site: MediaSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The files are ahead of the ledger by one step; the next run finds them."""
+    request = MaterializeConfig(
+        data_dir="demo", store=str(tmp_path / "store"), source=site.url_template, workers=1
+    )
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(local.Ledger, moment, killed)
+        materialize(request, retry=False, wait=False)
+    with Ledger(tmp_path / "store" / "ledger.sqlite", "audio") as ledger:
+        assert ledger.shards() == []
+    assert site.count("demoHarbour") == 2
+    materialize(request, retry=False, wait=False)
+    assert site.count("demoHarbour") == 2
+    assert runs.shards(tmp_path / "store") == runs.shards(undisturbed)
+
+
+def test_number_of_workers_and_runs_does_not_change_the_shards(
+    undisturbed: Path, tmp_path: Path, site: MediaSite
+) -> None:
+    store = tmp_path / "store"
+    request = MaterializeConfig(
+        data_dir="demo", store=str(store), source=site.url_template, workers=3
+    )
+    materialize(request, retry=False, wait=False)
+    before = len(site.requests)
+    assert runs.shards(store) == runs.shards(undisturbed)
+    materialize(request, retry=False, wait=False)
+    assert len(site.requests) == before, "a second run without retry asked the site again"
+    assert not list(store.glob("parts/audio/*")), "parts are left after sealing"
+    assert not list((store / "tmp").iterdir()), "media are left after the run"

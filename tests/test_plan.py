@@ -1,0 +1,254 @@
+"""Selections, jobs, and what a selection asks of a store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from releases import small_release, video_id, write_archive
+
+from voxblink2_lib.config import Selection
+from voxblink2_lib.errors import SelectionError
+from voxblink2_lib.index import Index, build_index
+from voxblink2_lib.plan import MAX_VIDEOS_PER_JOB, compare, keys_of, make_jobs, select
+from voxblink2_lib.records import VideoKey
+from voxblink2_lib.resources import Release
+
+PROPERTY = settings(deadline=None, derandomize=True, max_examples=50)
+SPEAKERS = [f"id{number:06}" for number in (1, 2, 3)]
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> Index:
+    """Three speakers with three videos each: id000001/video001000 to id000003/video003002."""
+    folder = tmp_path_factory.mktemp("plan")
+    files = small_release(speakers=3, videos=3, utterances=1)
+    return build_index(Release(write_archive(folder / "a.tar", files)), folder / "index")
+
+
+def key(speaker: int, number: int) -> VideoKey:
+    return VideoKey(f"id{speaker:06}", video_id(1000 * speaker + number))
+
+
+def chosen(index: Index, selection: Selection) -> list[VideoKey]:
+    return list(keys_of(select(index, selection)))
+
+
+def table(keys: Iterable[VideoKey]) -> pa.Table:
+    rows = list(keys)
+    return pa.table(
+        {
+            name: pa.array([row[place] for row in rows], pa.string())
+            for place, name in enumerate(VideoKey._fields)
+        }
+    )
+
+
+EVERYTHING = [key(speaker, number) for speaker in (1, 2, 3) for number in range(3)]
+
+
+def test_everything(index: Index) -> None:
+    assert chosen(index, Selection()) == EVERYTHING
+    assert select(index, Selection()).column_names == ["speaker_id", "video_id"]
+
+
+def test_speakers(index: Index) -> None:
+    assert chosen(index, Selection.of(speakers=["id000003", "id000001"])) == [
+        one for one in EVERYTHING if one.speaker_id != "id000002"
+    ]
+
+
+def test_videos(index: Index) -> None:
+    assert chosen(index, Selection.of(videos=["video003002", "video001001"])) == [
+        key(1, 1),
+        key(3, 2),
+    ]
+
+
+def test_speakers_and_videos(index: Index) -> None:
+    selection = Selection.of(speakers=["id000003"], videos=["video003002"])
+    assert chosen(index, selection) == [key(3, 2)]
+
+
+def test_limits(index: Index) -> None:
+    assert chosen(index, Selection(max_speakers=2)) == EVERYTHING[:6]
+    assert chosen(index, Selection(max_videos_per_speaker=1)) == EVERYTHING[::3]
+    assert chosen(index, Selection(max_speakers=2, max_videos_per_speaker=2)) == [
+        key(1, 0),
+        key(1, 1),
+        key(2, 0),
+        key(2, 1),
+    ]
+    assert chosen(index, Selection(max_speakers=99, max_videos_per_speaker=99)) == EVERYTHING
+
+
+def test_exclusions_come_before_limits(index: Index, tmp_path: Path) -> None:
+    path = tmp_path / "leave out.txt"
+    path.write_text("# test speakers\nid000001  # all of this one\nvideo002000\nid999999\n")
+    assert chosen(index, Selection.of(exclude=path)) == EVERYTHING[4:]
+    assert chosen(index, Selection.of(exclude=path, max_speakers=1)) == EVERYTHING[4:6]
+    assert chosen(index, Selection.of(exclude=path, max_videos_per_speaker=1)) == [
+        key(2, 1),
+        key(3, 0),
+    ]
+
+
+def test_exclusions_in_a_list(index: Index) -> None:
+    assert chosen(index, Selection.of(exclude=["id000003", "video001000", "id000002"])) == [
+        key(1, 1),
+        key(1, 2),
+    ]
+
+
+def test_unknown_ids_are_refused_by_name(index: Index) -> None:
+    with pytest.raises(
+        SelectionError,
+        match=r"^2 of the 3 speakers asked for are not in the release.*: id000008, id000009\. "
+        "The release has 3 speakers",
+    ):
+        select(index, Selection.of(speakers=["id000009", "id000001", "id000008"]))
+    with pytest.raises(SelectionError, match=r"^1 of the 1 videos .*: video00900a\. The release"):
+        select(index, Selection.of(videos="video00900a"))
+
+
+def test_a_video_of_another_speaker_is_refused(index: Index) -> None:
+    with pytest.raises(SelectionError, match="among the other things asked for.*: video002000"):
+        select(index, Selection.of(speakers="id000001", videos="video002000"))
+
+
+def test_many_unknown_ids_are_cut_short(index: Index) -> None:
+    wanted = [f"id{number:06}" for number in range(100, 200)]
+    with pytest.raises(SelectionError, match=r"^100 of the 100 .*id000103, id000104, \.\.\.\. The"):
+        select(index, Selection.of(speakers=wanted))
+
+
+def test_an_empty_selection_is_refused(index: Index) -> None:
+    with pytest.raises(SelectionError, match="leaves nothing of the release's 9 videos"):
+        select(index, Selection.of(exclude=SPEAKERS))
+
+
+# -- jobs -------------------------------------------------------------------------------------
+
+
+def keys(count: int) -> list[VideoKey]:
+    return [VideoKey(f"id{number // 100:06}", video_id(number)) for number in range(count)]
+
+
+@PROPERTY
+@given(count=st.one_of(st.integers(0, 200), st.integers(0, 40_000)))
+def test_jobs_are_a_partition_in_order(count: int) -> None:
+    videos = keys(count)
+    jobs = [list(job) for job in make_jobs(table(videos))]
+    assert [one for job in jobs for one in job] == videos
+    assert all(1 <= len(job) <= MAX_VIDEOS_PER_JOB == 1024 for job in jobs)
+    assert len({len(job) for job in jobs[:-1]}) <= 1
+    if count >= 2:
+        assert len(jobs) > 1
+    if count >= 1024:
+        assert len(jobs) >= 32
+
+
+def test_jobs_do_not_depend_on_how_the_table_is_cut() -> None:
+    videos = table(keys(100))
+    pieces = pa.concat_tables([videos.slice(0, 33), videos.slice(33, 1), videos.slice(34)])
+    assert [list(job) for job in make_jobs(pieces)] == [list(job) for job in make_jobs(videos)]
+
+
+def test_jobs_may_be_read_late() -> None:
+    jobs = list(make_jobs(table(keys(70))))
+    assert [one for job in reversed(jobs) for one in job] != keys(70)
+    assert [one for job in make_jobs(table(keys(70))) for one in job] == keys(70)
+
+
+# -- what a selection asks of a store ---------------------------------------------------------
+
+
+A, B, C, D = (VideoKey("id000001", f"{letter * 11}") for letter in "abcd")
+
+
+def known(*rows: tuple[VideoKey, str, bool]) -> pa.Table:
+    return pa.table(
+        {
+            "speaker_id": pa.array([row[0].speaker_id for row in rows], pa.string()),
+            "video_id": pa.array([row[0].video_id for row in rows], pa.string()),
+            "status": pa.array([row[1] for row in rows], pa.string()),
+            "open": pa.array([row[2] for row in rows], pa.bool_()),
+        }
+    )
+
+
+def answer(
+    selected: Iterable[VideoKey], ledger: pa.Table, *, retry: bool = False
+) -> tuple[list[VideoKey], list[VideoKey], list[VideoKey]]:
+    changes = compare(table(selected), ledger, retry=retry)
+    return list(keys_of(changes.new)), list(keys_of(changes.unwanted)), list(keys_of(changes.outside))
+
+
+@pytest.mark.parametrize("retry", [False, True])
+def test_an_empty_store_needs_everything(retry: bool) -> None:
+    assert answer([B, A, C], known(), retry=retry) == ([A, B, C], [], [])
+
+
+@pytest.mark.parametrize("retry", [False, True])
+def test_growth(retry: bool) -> None:
+    ledger = known((B, "done", False), (A, "done", True))
+    assert answer([A, B, C, D], ledger, retry=retry) == ([C, D], [], [])
+
+
+def test_failed_videos_of_sealed_jobs_are_new_only_on_retry() -> None:
+    ledger = known((A, "failed", False), (B, "unusable", False), (C, "done", False))
+    assert answer([A, B, C], ledger) == ([], [], [])
+    assert answer([A, B, C], ledger, retry=True) == ([A, B], [], [])
+
+
+@pytest.mark.parametrize("retry", [False, True])
+@pytest.mark.parametrize("status", ["planned", "failed", "unusable", "done"])
+def test_videos_of_open_jobs_stay_where_they_are(status: str, retry: bool) -> None:
+    assert answer([A], known((A, status, True)), retry=retry) == ([], [], [])
+
+
+@pytest.mark.parametrize("status", ["planned", "failed", "unusable"])
+@pytest.mark.parametrize("is_open", [False, True])
+def test_unwanted(status: str, is_open: bool) -> None:
+    assert answer([B], known((A, status, is_open), (B, "done", False))) == ([], [A], [])
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+def test_outside(is_open: bool) -> None:
+    assert answer([B], known((A, "done", is_open))) == ([B], [], [A])
+
+
+def test_the_speaker_counts_as_well() -> None:
+    twin = VideoKey("id000002", A.video_id)
+    assert answer([twin], known((A, "planned", True))) == ([twin], [A], [])
+
+
+STATUS = st.sampled_from(["planned", "done", "failed", "unusable"])
+
+
+@PROPERTY
+@given(
+    selected=st.sets(st.sampled_from([A, B, C, D])),
+    ledger=st.dictionaries(st.sampled_from([A, B, C, D]), st.tuples(STATUS, st.booleans())),
+    retry=st.booleans(),
+)
+def test_every_video_has_one_place(
+    selected: set[VideoKey], ledger: dict[VideoKey, tuple[str, bool]], retry: bool
+) -> None:
+    new, unwanted, outside = answer(
+        selected, known(*((one, *state) for one, state in ledger.items())), retry=retry
+    )
+    assert set(unwanted) | set(outside) == set(ledger) - selected
+    assert all(ledger[one][0] == "done" for one in outside)
+    assert not any(ledger[one][0] == "done" for one in unwanted)
+    assert set(new) <= selected
+    assert set(new) >= selected - set(ledger)
+    for one in set(new) & set(ledger):
+        status, is_open = ledger[one]
+        assert retry
+        assert status != "done"
+        assert not is_open
