@@ -12,7 +12,7 @@ from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from voxblink2_lib.demo.site import parse_range
 
@@ -85,6 +85,17 @@ class BadSite:
         return self._server.seen[manners, True] + self._server.seen[manners, False]
 
 
+class _Asked(NamedTuple):
+    """A request: `first` of its kind, for the half-open `part` of `body` or all of it."""
+
+    manners: str
+    name: str
+    first: bool
+    body: bytes
+    part: tuple[int, int] | None
+    kind: dict[str, str]
+
+
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 32
@@ -131,46 +142,46 @@ class _Handler(BaseHTTPRequestHandler):
         body = path.read_bytes()
         part = parse_range(asked, len(body)) if asked else None
         kind = {"Content-Type": CONTENT_TYPES.get(path.suffix, "application/octet-stream")}
-        if not self._misbehave(manners, name, number, body, part, kind):
+        one = _Asked(manners, name, number == 1, body, part, kind)
+        if not (self._refuse(one) or self._garble(one)):
             self._serve(body, part, kind)
 
-    def _misbehave(
-        self,
-        manners: str,
-        name: str,
-        number: int,
-        body: bytes,
-        part: tuple[int, int] | None,
-        kind: dict[str, str],
-    ) -> bool:
-        """Answer badly and return True, or return False for a good answer."""
-        first, ranged, page = number == 1, part is not None, {"Content-Type": "text/html"}
+    def _refuse(self, one: _Asked) -> bool:
+        """Send something else than media and return True, or return False."""
+        match one.manners, one.first, one.part is not None:
+            case ("html", _, _) | ("html-later", _, True):
+                self._send(200, HTML, {"Content-Type": "text/html"})
+            case ("503", _, _) | ("503-later", _, True) | ("503-once", True, True):
+                self._send(503, b"503 Service Unavailable\n", {"Content-Type": "text/plain"})
+            case ("empty", _, _) | ("empty-later", _, True):
+                self._send(200, b"", one.kind)
+            case ("redirect", _, _):
+                self._send(302, b"", {"Location": f"/good/{one.name}"})
+            case ("redirect-loop", _, _):
+                self._send(302, b"", {"Location": self.path})
+            case _:
+                return False
+        return True
+
+    def _garble(self, one: _Asked) -> bool:
+        """Send media, but not as asked, and return True, or return False."""
+        body, part, kind = one.body, one.part, one.kind
         start, stop = part or (0, len(body))
-        match manners, first, ranged:
+        half = max(1, (stop - start) // 2)
+        match one.manners, one.first, part is not None:
             case ("no-ranges", _, _):
                 self._send(200, body, kind)
             case ("drop-once", True, True) | ("drop-probe", True, False):
-                self._serve(body, part, kind, send=(stop - start) // 2)
+                self._serve(body, part, kind, send=half)
             case ("drop-always", _, True):
                 self._serve(body, part, kind, send=0)
             case ("drip", _, True):
                 self._serve(body, part, kind, send=50_000)
-            case ("html", _, _) | ("html-later", _, True):
-                self._send(200, HTML, page)
-            case ("503", _, _) | ("503-later", _, True) | ("503-once", True, True):
-                self._send(503, b"503 Service Unavailable\n", {"Content-Type": "text/plain"})
-            case ("empty", _, _) | ("empty-later", _, True):
-                self._send(200, b"", kind)
             case ("gzip", _, _):
                 self._send(200, gzip.compress(body, 1), {**kind, "Content-Encoding": "gzip"})
-            case ("redirect", _, _):
-                self._send(302, b"", {"Location": f"/good/{name}"})
-            case ("redirect-loop", _, _):
-                self._send(302, b"", {"Location": self.path})
             case ("length-too-long", _, True):
                 self._serve(body, part, kind, length=stop - start + 1000)
             case ("length-too-short", _, True):
-                half = max(1, (stop - start) // 2)
                 self._serve(body, part, kind, send=half, length=half)
             case ("no-length", _, _):
                 self._serve(body, part, kind, length=-1)

@@ -117,14 +117,23 @@ BROKEN = {
     "UTF-16": (voxblink2().decode().encode("utf-16"), "^the file is binary, not text$"),
     "header only": (voxblink2([]), "^the file has no frames$"),
     "cut in a row": (voxblink2([(0, 1, 2, 3, 4)]) + b"1\t512\t14", "line 9: expected five .* 3 w"),
-    "six columns": (voxblink2([(0, 1, 2, 3, 4, 5)]), "^line 8: expected five numbers, got 6 words$"),
-    "a page instead": (b"<html>\n<body> Not found\n", "^line 1: expected five numbers, got 1 words$"),
+    "six columns": (
+        voxblink2([(0, 1, 2, 3, 4, 5)]),
+        "^line 8: expected five numbers, got 6 words$",
+    ),
+    "a page instead": (
+        b"<html>\n<body> Not found\n",
+        "^line 1: expected five numbers, got 1 words$",
+    ),
     "five words": (
         voxblink2([(0, 1, 2, 3, 4)]) + b"one two three four five\n",
         "^line 9: expected five numbers, got words$",
     ),
     "one word": (voxblink2() + b"25 1 2 x 4\n", "^line 33: expected five numbers, got words$"),
-    "titles twice": (voxblink2() + b"FRAME X Y W H\n", "^line 33: expected five numbers, got words$"),
+    "titles twice": (
+        voxblink2() + b"FRAME X Y W H\n",
+        "^line 33: expected five numbers, got words$",
+    ),
     "colon in the first row": (
         b"FRAME X Y W H\n0 1 2 3:4 5\n1 1 2 3 4\n",
         "^line 2: expected five numbers, got words$",
@@ -132,11 +141,20 @@ BROKEN = {
     "backwards": (voxblink2([(5, 1, 1, 1, 1), (4, 1, 1, 1, 1)]), "^frames do not rise from line"),
     "repeated": (voxblink2([(5, 1, 1, 1, 1), (5, 1, 1, 1, 1)]), "^frames do not rise from line"),
     "negative": (voxblink2([(-1, 1, 1, 1, 1)]), "^frames do not rise from line"),
-    "speaker": (voxblink2(speaker="id000009"), "header says speaker 'id000009'.* path says 'id00000"),
-    "video": (voxblink2(video="ABCDEFGHIJK"), "header says video 'ABCDEFGHIJK'.* path says 'abcdef"),
+    "speaker": (
+        voxblink2(speaker="id000009"),
+        "header says speaker 'id000009'.* path says 'id00000",
+    ),
+    "video": (
+        voxblink2(video="ABCDEFGHIJK"),
+        "header says video 'ABCDEFGHIJK'.* path says 'abcdef",
+    ),
     "huge frame": (voxblink2([(2**31, 1, 1, 1, 1)]), "^frame 2147483648 is out of range$"),
     "huge frame later": (voxblink2([(0, 1, 1, 1, 1), (10**300, 1, 1, 1, 1)]), "^frame 10.* is out"),
-    "beyond float": (voxblink2([(0, 10**400, 1, 1, 1)]), "^frames and boxes must be whole numbers$"),
+    "beyond float": (
+        voxblink2([(0, 10**400, 1, 1, 1)]),
+        "^frames and boxes must be whole numbers$",
+    ),
     "huge box": (voxblink2([(0, 32768, 1, 1, 1)]), "^a box is out of range: pixels must fit 16"),
     "huge negative box": (voxblink2([(0, 1, 1, 1, -32769)]), "^a box is out of range: pixels must"),
     "NaN": (b"0 nan 1 1 1\n", "^frames and boxes must be whole numbers$"),
@@ -198,9 +216,7 @@ INT16 = st.integers(-(2**15), 2**15 - 1)
 @st.composite
 def annotated_rows(draw: st.DrawFn) -> list[Row]:
     frames = draw(st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=20, unique=True))
-    return [
-        (frame, draw(INT16), draw(INT16), draw(INT16), draw(INT16)) for frame in sorted(frames)
-    ]
+    return [(frame, draw(INT16), draw(INT16), draw(INT16), draw(INT16)) for frame in sorted(frames)]
 
 
 @PROPERTY

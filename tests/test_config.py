@@ -58,7 +58,9 @@ def test_a_path_is_a_file_even_if_its_name_could_be_an_id(
 
 @pytest.mark.parametrize("text", ["id000001\n", "../x", "", "no such file", "a\0b", "x" * 5000])
 def test_neither_an_id_nor_a_file(text: str) -> None:
-    with pytest.raises(SelectionError, match="^speakers: .* is neither a speaker id nor a readable"):
+    with pytest.raises(
+        SelectionError, match="^speakers: .* is neither a speaker id nor a readable"
+    ):
         read_ids([text], argument="speakers", kinds="speakers")
 
 
@@ -77,7 +79,9 @@ def test_a_file_that_is_not_text(tmp_path: Path) -> None:
 def test_the_line_that_is_wrong_is_named(tmp_path: Path) -> None:
     path = tmp_path / "ids.txt"
     path.write_text(f"{SPEAKER}\n\nid1\n")
-    with pytest.raises(SelectionError, match=r"line 3 of .*ids\.txt has 'id1', which is not a spea"):
+    with pytest.raises(
+        SelectionError, match=r"line 3 of .*ids\.txt has 'id1', which is not a spea"
+    ):
         read_ids(path, argument="speakers", kinds="speakers")
 
 

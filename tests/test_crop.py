@@ -39,6 +39,7 @@ from truth import (
     heard_in,
     utterance,
 )
+
 from voxblink2_lib.crop import (
     MAX_FILLED_SAMPLES,
     Cut,
@@ -72,7 +73,9 @@ EXACT = (
     M4A,
     Recipe("moov-last.mp4", 44_100, 1, "25", (*AAC, *H264)),
     Recipe("fragments.m4a", 44_100, 1, "", (*AAC, "-movflags", "+frag_keyframe+delay_moov")),
-    Recipe("fragments.mp4", 48_000, 1, "30", (*AAC, *H264, "-movflags", "frag_keyframe+delay_moov")),
+    Recipe(
+        "fragments.mp4", 48_000, 1, "30", (*AAC, *H264, "-movflags", "frag_keyframe+delay_moov")
+    ),
     WEBM,
     Recipe("vp9.webm", 48_000, 2, "30000/1001", (*OPUS, *VP9)),
     Recipe("picture.mkv", 44_100, 1, "25", (*AAC, *H264)),
@@ -299,9 +302,7 @@ def test_time_starts_with_the_first_picture(studio: Studio, name: str, at_most: 
     )
     cut = crop_audio(studio.make(recipe), UTTERANCES[:3], audio_format="flac")
     assert len(cut.clips) == 3
-    assert_exact(
-        cut, sound_late_samples=round(-0.48 * SAMPLE_RATE_HZ), at_most_samples=at_most
-    )
+    assert_exact(cut, sound_late_samples=round(-0.48 * SAMPLE_RATE_HZ), at_most_samples=at_most)
 
 
 #                 5 s     6 s
@@ -316,7 +317,12 @@ BEFORE, ACROSS, BESIDE, AFTER = (
 HOLES = (
     # The recipe, and how many samples the clock of its container is uncertain by.
     (MP4, 1.0),
-    (Recipe("hole-fragments.mp4", 48_000, 1, "", (*AAC, "-movflags", "frag_keyframe+delay_moov")), 1.0),
+    (
+        Recipe(
+            "hole-fragments.mp4", 48_000, 1, "", (*AAC, "-movflags", "frag_keyframe+delay_moov")
+        ),
+        1.0,
+    ),
     (Recipe("hole.ts", 44_100, 1, "25", (*AAC, *H264)), 1.0),
     # Matroska counts whole milliseconds: each time after a hole is rounded by up to half of one.
     (Recipe("hole.mkv", 44_100, 1, "25", (*AAC, *H264)), 9.0),

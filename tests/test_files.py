@@ -48,9 +48,7 @@ def test_the_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [StrangeError, KeyboardInterrupt, SystemExit])
-def test_nothing_is_left_when_the_body_raises(
-    tmp_path: Path, error: type[BaseException]
-) -> None:
+def test_nothing_is_left_when_the_body_raises(tmp_path: Path, error: type[BaseException]) -> None:
     def write() -> None:
         with atomic_write(tmp_path / "file.bin") as file:
             file.write(b"half")
@@ -112,7 +110,7 @@ def test_the_umask_is_obeyed_and_kept(tmp_path: Path, mask: int, mode: int) -> N
 def test_a_full_disk_is_named_and_nothing_is_left(tmp_path: Path, code: int) -> None:
     path = tmp_path / "file.bin"
     with pytest.raises(StoreFullError, match=r"No space is left for .*file\.bin.* run the same"):
-        with atomic_write(path) as file:  # noqa: SIM117  # the write is what fails
+        with atomic_write(path) as file:  # the write is what fails
             file.write(b"x")
             raise OSError(code, os.strerror(code))
     assert names(tmp_path) == []

@@ -272,7 +272,9 @@ def test_another_database_is_not_read(path: Path) -> None:
 def test_another_format(path: Path, readonly: bool) -> None:
     with Ledger(path, "audio") as ledger:
         ledger.set_fact("format", "2")
-    with pytest.raises(StoreError, match="has format 2, this version reads format 1.*another store"):
+    with pytest.raises(
+        StoreError, match="has format 2, this version reads format 1.*another store"
+    ):
         Ledger(path, "audio", readonly=readonly)
 
 

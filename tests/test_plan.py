@@ -185,7 +185,11 @@ def answer(
     selected: Iterable[VideoKey], ledger: pa.Table, *, retry: bool = False
 ) -> tuple[list[VideoKey], list[VideoKey], list[VideoKey]]:
     changes = compare(table(selected), ledger, retry=retry)
-    return list(keys_of(changes.new)), list(keys_of(changes.unwanted)), list(keys_of(changes.outside))
+    return (
+        list(keys_of(changes.new)),
+        list(keys_of(changes.unwanted)),
+        list(keys_of(changes.outside)),
+    )
 
 
 @pytest.mark.parametrize("retry", [False, True])

@@ -159,7 +159,9 @@ def test_other_texts_are_no_video_ids(text: str) -> None:
         check_ids(SPEAKER, text, "00001")
 
 
-@pytest.mark.parametrize("text", ["", "..", "a/b", "00001\n", "a.b", "a b", "é", "\u0661", "x" * 65])
+@pytest.mark.parametrize(
+    "text", ["", "..", "a/b", "00001\n", "a.b", "a b", "é", "\u0661", "x" * 65]
+)
 def test_other_texts_are_no_utterance_ids(text: str) -> None:
     with pytest.raises(ValueError, match="is not an utterance id"):
         check_ids(SPEAKER, VIDEO, text)

@@ -96,13 +96,17 @@ def test_demo(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_missing_path(tmp_path: Path) -> None:
-    with pytest.raises(ReleaseError, match=r"The release .*nowhere does not exist\. Check data_dir"):
+    with pytest.raises(
+        ReleaseError, match=r"The release .*nowhere does not exist\. Check data_dir"
+    ):
         open_release(tmp_path / "nowhere")
 
 
 def test_a_folder_that_is_no_release(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
-    with pytest.raises(ReleaseError, match=r"is not a VoxBlink2 release: .* folder meta nor a file"):
+    with pytest.raises(
+        ReleaseError, match=r"is not a VoxBlink2 release: .* folder meta nor a file"
+    ):
         open_release(tmp_path)
 
 
@@ -137,9 +141,7 @@ def test_every_form_has_the_same_files(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 @pytest.mark.parametrize("name", ["m.tar", "m.tar.gz"])
-def test_form_and_compression_do_not_change_the_index(
-    tmp_path: Path, name: str, form: int
-) -> None:
+def test_form_and_compression_do_not_change_the_index(tmp_path: Path, name: str, form: int) -> None:
     files = small_release()
     folder = build_index(open_release(write_release(tmp_path / "folder", files)), tmp_path / "a")
     packed = build_index(Release(write_archive(tmp_path / name, files, form=form)), tmp_path / "b")
@@ -397,7 +399,7 @@ def test_strange_pax_headers_are_refused(tmp_path: Path, headers: dict[str, str]
         info.pax_headers = headers
         info.size = 600
         archive.addfile(info, io.BytesIO(b"no number\n" * 60))
-    refuse(path, "is damaged or not a tar archive: after 0 files it reads .+")
+    refuse(path, r"is damaged or not a tar archive: after \d files it reads .+")
 
 
 def test_memory_does_not_grow_with_the_number_of_members(tmp_path: Path) -> None:

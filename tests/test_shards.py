@@ -355,5 +355,7 @@ def test_a_checksum_file_that_says_nothing_is_found(
 
 def test_a_wrong_checksum_file_is_found(folder: Path, sealed: SealedShard) -> None:
     checksum_file(folder / sealed.name).write_text(f"{'0' * 64}  {sealed.name}\n")
-    with pytest.raises(StoreDamagedError, match=f"The checksum beside .* is {'0' * 64}, sealed was"):
+    with pytest.raises(
+        StoreDamagedError, match=f"The checksum beside .* is {'0' * 64}, sealed was"
+    ):
         check_shard(folder, sealed)

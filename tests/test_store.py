@@ -106,7 +106,9 @@ def test_a_store_below_a_file_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     store = open_store(str(tmp_path / "file" / "store"), RELEASE)
     with (
-        pytest.raises(StoreError, match=r"The store .*file/store cannot be written to: .*Not a dir"),
+        pytest.raises(
+            StoreError, match=r"The store .*file/store cannot be written to: .*Not a dir"
+        ),
         store.locked(wait=False),
     ):
         pass

@@ -18,6 +18,7 @@ from truth import (
     Studio,
     drop_sound,
 )
+
 from voxblink2_lib.errors import MediaError
 from voxblink2_lib.timeline import Timeline, read_timeline
 
@@ -110,9 +111,7 @@ def test_origin_of_real_media(
     ],
     ids=lambda recipe: recipe.name,
 )
-def test_media_without_holes_are_contiguous_up_to_their_end(
-    studio: Studio, recipe: Recipe
-) -> None:
+def test_media_without_holes_are_contiguous_up_to_their_end(studio: Studio, recipe: Recipe) -> None:
     found = read_timeline(studio.make(recipe))
     assert found.contiguous
     assert found.end_seconds - max(0.0, found.audio_start_seconds) == pytest.approx(12, abs=0.05)

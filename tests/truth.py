@@ -10,6 +10,7 @@ FFmpeg encodes; each medium is made once a session and kept under pytest's tempo
 
 from __future__ import annotations
 
+import hashlib
 import io
 import subprocess
 from collections.abc import Iterable, Sequence
@@ -21,6 +22,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 import soundfile
+
 from voxblink2_lib.records import SAMPLE_RATE_HZ, Clip, Utterance
 
 DURATION_SECONDS = 12
@@ -131,8 +133,11 @@ class Studio:
 
     def make(self, recipe: Recipe) -> Path:
         """Return the path of a medium, made now if it is not there."""
-        path = self._folder / recipe.name
+        # Two recipes may give their media the same name.
+        mark = hashlib.sha256(repr(recipe).encode()).hexdigest()[:12]
+        path = self._folder / mark / recipe.name
         if not path.exists():
+            path.parent.mkdir(exist_ok=True)
             sound = self._sound(recipe)
             late = ["-itsoffset", str(recipe.sound_late_seconds)]
             command = [*late, "-i", str(sound)]

@@ -30,8 +30,6 @@ from voxblink2_lib.timeline import Timeline, read_timeline
 MAX_FILLED_SAMPLES = SAMPLES_PER_FRAME
 # Decoding goes on past the last utterance, so that the resampler has what it looks ahead to.
 _DECODE_MARGIN_SECONDS = 0.5
-# Where the clock's zero lies is known only after decoding; it seldom starts this late.
-_CLOCK_MARGIN_SECONDS = 10.0
 _MAX_JITTER_SECONDS = 0.005
 _SOUNDFILE_FORMATS = {"flac": ("FLAC", "PCM_16"), "wav": ("WAV", "PCM_16"), "opus": ("OGG", "OPUS")}
 
@@ -165,14 +163,14 @@ def decode_audio(path: Path, *, end_seconds: float) -> DecodedAudio:
         MediaError: nothing can be decoded.
         DependencyError: FFmpeg's libraries are missing.
     """
-    timeline = read_timeline(path, until_seconds=end_seconds + _CLOCK_MARGIN_SECONDS)
+    timeline = read_timeline(path, until_seconds=end_seconds + _DECODE_MARGIN_SECONDS)
     if timeline.contiguous:
         try:
             return _place(timeline, [_decode_whole(path, timeline, end_seconds)])
         except RuntimeError:
             # torchcodec gives up at the first damaged packet; below, the rest is kept.
             pass
-    return _place(timeline, _decode_pieces(path, end_seconds))
+    return _place(timeline, _decode_pieces(path, timeline.late_seconds + end_seconds))
 
 
 def _place(timeline: Timeline, pieces: Iterable[tuple[float, Samples]]) -> DecodedAudio:
@@ -216,8 +214,7 @@ def _first_line(error: BaseException) -> str:
 def _decode_whole(path: Path, timeline: Timeline, end_seconds: float) -> tuple[float, Samples]:
     decoder = _audio_decoder()(path, sample_rate=SAMPLE_RATE_HZ, num_channels=1)
     # Only the end is cut by torchcodec; cutting the start by time would round it.
-    late = max(0.0, timeline.audio_start_seconds, timeline.picture_start_seconds or 0.0)
-    stop = late + end_seconds + _DECODE_MARGIN_SECONDS
+    stop = timeline.late_seconds + end_seconds + _DECODE_MARGIN_SECONDS
     audio = decoder.get_samples_played_in_range(0, stop)
     return audio.pts_seconds, audio.data[0].numpy()
 
@@ -234,7 +231,7 @@ def _decode_pieces(path: Path, end_seconds: float) -> Iterator[tuple[float, Samp
                     yield piece.finish()
                 piece = _Piece(frame)
             piece.add(frame)
-            if piece.end_seconds > end_seconds + _CLOCK_MARGIN_SECONDS:
+            if piece.end_seconds > end_seconds + _DECODE_MARGIN_SECONDS:
                 break
         if piece is not None:
             yield piece.finish()

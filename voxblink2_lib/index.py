@@ -153,7 +153,7 @@ def open_index(
         StoreMismatchError: the release no longer says what the index says.
     """
     old = Index(folder) if (folder / "index.json").exists() else None
-    if old is not None and old.info.signature == release.signature():
+    if old is not None and old.info.signature == release.signature(progress=progress):
         return old
     fresh = folder.with_name(f"{folder.name}.new")
     new = build_index(release, fresh, progress=progress)
@@ -184,7 +184,7 @@ def build_index(
         ReleaseError: the release is damaged, or no file of it could be read. Nothing is left.
         StoreFullError: the disk is full. Nothing is left.
     """
-    signature = release.signature()
+    signature = release.signature(progress=progress)
     shutil.rmtree(folder, ignore_errors=True)
     with full_disk_named(folder):
         try:

@@ -11,7 +11,7 @@ import hashlib
 import os
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from lzma import LZMAError
 from pathlib import Path, PurePosixPath
@@ -47,16 +47,20 @@ class Release:
     path: Path
     is_demo: bool = False
 
-    def signature(self) -> str:
+    def signature(self, *, progress: Callable[[], object] = lambda: None) -> str:
         """Return a text that changes when the release's files change.
 
         An archive is told by size and time, a folder by path, size and time of every file.
+
+        Args:
+            progress: called once a file that is looked at.
         """
         if self.path.is_file():
             state = self.path.stat()
             return f"archive {state.st_size} {state.st_mtime_ns}"
         digest = hashlib.sha256()
         for name, entry in _walk(self.path):
+            progress()
             state = entry.stat()
             digest.update(f"{name} {state.st_size} {state.st_mtime_ns}\n".encode())
         return f"folder {digest.hexdigest()}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from voxblink2_lib.errors import MediaError
 
@@ -27,8 +28,8 @@ class Timeline:
     """What a container says about its audio.
 
     Attributes:
-        audio_start_seconds: time stamp at which the audio stream begins, delay included.
-        picture_start_seconds: time stamp of the first picture, or ``None`` without pictures.
+        audio_start_seconds: time stamp of the first audio packet, encoder delay included.
+        picture_start_seconds: when pictures begin, or ``None`` without pictures.
         free_clock: the container's clock begins at an arbitrary value.
         end_seconds: end of the last audio packet read, on the container's clock.
         contiguous: each packet begins where the one before it ends.
@@ -40,6 +41,11 @@ class Timeline:
     end_seconds: float
     contiguous: bool
 
+    @property
+    def late_seconds(self) -> float:
+        """How late on the container's clock the video may start."""
+        return max(0.0, self.audio_start_seconds, self.picture_start_seconds or 0.0)
+
     def origin_seconds(self, first_sample_seconds: float) -> float:
         """Return the container's time at which the video starts.
 
@@ -47,9 +53,7 @@ class Timeline:
             first_sample_seconds: time stamp of the first decoded sample.
         """
         if self.picture_start_seconds is not None:
-            # Matroska's muxer shifts all streams by the audio encoder's delay, its demuxer
-            # shifts audio alone back: a negative start of the audio tells by how much.
-            return self.picture_start_seconds + min(0.0, self.audio_start_seconds)
+            return self.picture_start_seconds
         if self.free_clock or abs(first_sample_seconds) <= _MAX_ENCODER_DELAY_SECONDS:
             return first_sample_seconds
         return 0.0
@@ -60,7 +64,7 @@ def read_timeline(path: Path, *, until_seconds: float = float("inf")) -> Timelin
 
     Args:
         path: a media file, which may be cut short.
-        until_seconds: read packets up to this time on the container's clock.
+        until_seconds: read packets up to so many seconds after the start of the video.
 
     Raises:
         MediaError: the file is no media file, or has no audio.
@@ -76,39 +80,60 @@ def read_timeline(path: Path, *, until_seconds: float = float("inf")) -> Timelin
         raise MediaError(f"the media file cannot be read: {error.strerror}") from error
 
 
-def _read(container: av.container.InputContainer, until_seconds: float) -> Timeline:  # type: ignore[name-defined]  # noqa: F821  # av is imported late
-    import av
-
+def _read(container: Any, until_seconds: float) -> Timeline:
     if not container.streams.audio:
         raise MediaError("the media file has no audio stream")
     audio = container.streams.audio[0]
-    tick = float(audio.time_base or 0)
-    expected: float | None = None
-    contiguous = True
-    end = 0.0
-    try:
-        for packet in container.demux(audio):
-            if packet.pts is None:
-                continue
-            start = packet.pts * tick
-            if expected is not None and abs(start - expected) > _MAX_JITTER_SECONDS:
-                contiguous = False
-            expected = start + (packet.duration or 0) * tick
-            end = max(end, expected)
-            if end > until_seconds:
-                break
-    except av.error.FFmpegError:
-        # Cut short or damaged from here on; what came before counts.
-        contiguous = False
     pictures = [
         float(stream.start_time * stream.time_base)
         for stream in container.streams.video
         if stream.start_time is not None and "ATTACHED_PIC" not in str(stream.disposition).upper()
     ]
+    formats = set(container.format.name.split(","))
+    late_seconds = max(0.0, float((audio.start_time or 0) * (audio.time_base or 0)), *pictures[:1])
+    packets = _Packets(container, audio, until_seconds + late_seconds)
+    if pictures and "matroska" in formats:
+        # Matroska's muxer shifts all streams by the audio encoder's delay, its demuxer shifts
+        # the audio alone back: a negative first time stamp tells by how much.
+        pictures[0] += min(0.0, packets.first_seconds)
     return Timeline(
-        audio_start_seconds=(audio.start_time or 0) * tick,
+        audio_start_seconds=packets.first_seconds,
         picture_start_seconds=pictures[0] if pictures else None,
-        free_clock=bool(_FREE_CLOCKS & set(container.format.name.split(","))),
-        end_seconds=end,
-        contiguous=contiguous,
+        free_clock=bool(_FREE_CLOCKS & formats),
+        end_seconds=packets.end_seconds,
+        contiguous=packets.contiguous,
     )
+
+
+class _Packets:
+    """The time stamps of a stream's packets, up to some time.
+
+    Attributes:
+        first_seconds: time stamp of the first packet.
+        end_seconds: end of the last one.
+        contiguous: each begins where the one before it ends.
+    """
+
+    def __init__(self, container: Any, audio: Any, until_seconds: float) -> None:
+        import av
+
+        self.first_seconds = self.end_seconds = 0.0
+        self.contiguous = True
+        tick = float(audio.time_base or 0)
+        expected: float | None = None
+        try:
+            for packet in container.demux(audio):
+                if packet.pts is None:
+                    continue
+                start = packet.pts * tick
+                if expected is None:
+                    self.first_seconds = start
+                elif abs(start - expected) > _MAX_JITTER_SECONDS:
+                    self.contiguous = False
+                expected = start + (packet.duration or 0) * tick
+                self.end_seconds = max(self.end_seconds, expected)
+                if self.end_seconds > until_seconds:
+                    break
+        except av.error.FFmpegError:
+            # Cut short or damaged from here on; what came before counts.
+            self.contiguous = False

@@ -1,0 +1,171 @@
+"""The command line: help, JSON, exit codes, words."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+from pathlib import Path
+
+import pytest
+import runs
+
+from voxblink2_lib.cli import main
+
+COMMANDS = ["demo", "index", "materialize", "status", "verify"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_an_example_and_the_exit_codes(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    assert f"example:\n  voxblink2 {command}" in said
+    assert "exit codes: 0 done" in said
+    assert "--json" in said
+
+
+def test_examples_of_the_help_parse(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in COMMANDS:
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        example = capsys.readouterr().out.split("example:\n")[1].split("\n\n")[0]
+        words = example.replace("\\\n", " ").split()
+        assert words[:2] == ["voxblink2", command]
+        # Every option of the example exists: argparse would end with 2 otherwise.
+        with pytest.raises(SystemExit) as ended:
+            main([*words[1:], "--help"])
+        assert ended.value.code == 0
+        capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "required"),
+        (["fly"], "invalid choice: 'fly'"),
+        (["materialize", "--config", "video"], "invalid choice: 'video'"),
+        (["materialize", "--max-speakers", "many"], "invalid int value: 'many'"),
+    ],
+)
+def test_wrong_words_end_with_2(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["materialize"], "No release was named"),
+        (["materialize", "--data-dir", "/nowhere"], "The release /nowhere does not exist"),
+        (["materialize", "--data-dir", "demo", "--source", "ftp://x/{video_id}"], "http://"),
+        (["materialize", "--data-dir", "demo", "--source", "http://x/video"], "hold {video_id}"),
+        (["materialize", "--data-dir", "demo", "--speakers", "../x"], "neither a speaker id nor"),
+        (["materialize", "--data-dir", "demo", "--workers", "0"], "workers must be"),
+        (["materialize", "--data-dir", "demo", "--store", "s3://x/y"], "must be a local folder"),
+        (["status", "--store", "/nowhere"], "There is no store at /nowhere"),
+        (["verify", "--store", "/nowhere"], "There is no store at /nowhere"),
+    ],
+)
+def test_bad_input_ends_with_2_and_one_plain_line(words: list[str], said: str) -> None:
+    result = runs.run(*words, code=2)
+    assert said in result.stderr
+    assert result.stderr.startswith("voxblink2: ")
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+
+
+def test_index_materialize_status_verify(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    index = runs.run_json("index", "--data-dir", "demo", "--store", store)
+    assert (index["speakers"], index["videos"], index["utterances"]) == (8, 18, 54)
+    assert index["rejected"] == 0
+    words = ("materialize", "--config", "audio", "--data-dir", "demo", "--store", store)
+    made = runs.run_json(*words, "--max-speakers", 3)
+    assert made["videos"] == {"done": 6, "failed": 1}
+    assert made["utterances"] == 18
+    assert made["speakers"] == {"complete": 2, "partial": 1, "empty": 0}
+    status = runs.run_json("status", "--store", store, "--missing")
+    assert {key: status[key] for key in made} == made
+    assert [one["video_id"] for one in status["missing"]] == ["demoGone404"]
+    assert status["missing"][0]["reason"].startswith("no file id990003/demoGone404.<ext> in")
+    verified = runs.run_json("verify", "--store", store, "--sample", 3)
+    assert verified["problems"] == []
+    assert (verified["shards"], verified["rows"], verified["clips_decoded"]) == (6, 18, 18)
+    people = runs.run("status", "--store", store).stdout
+    assert "6 done, 1 failed" in people
+    assert "no file id990003/demoGone404" in people
+
+
+@pytest.fixture
+def copy(undisturbed: Path, tmp_path: Path) -> Path:
+    shutil.copytree(undisturbed, tmp_path / "store")
+    return tmp_path / "store"
+
+
+def problems(store: Path) -> list[str]:
+    return list(runs.run_json("verify", "--store", store, code=1)["problems"])
+
+
+def test_verify_finds_a_flipped_bit(copy: Path) -> None:
+    shard = copy / "shards" / "audio" / "audio-00003.arrow"
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(bytes(data))
+    (problem,) = problems(copy)
+    assert "audio-00003.arrow is damaged: its SHA-256 is" in problem
+
+
+def test_verify_finds_lost_and_strange_shards(copy: Path) -> None:
+    folder = copy / "shards" / "audio"
+    (folder / "audio-00003.arrow").rename(folder / "audio-00099.arrow")
+    gone, strange = problems(copy)
+    assert "audio-00003.arrow is gone" in gone
+    assert "audio-00099.arrow is in the folder and not in the ledger" in strange
+
+
+def test_verify_compares_with_ledger_and_index(copy: Path) -> None:
+    database = sqlite3.connect(copy / "ledger.sqlite")
+    database.execute("update videos set status = 'failed' where video_id = 'demoHarbour'")
+    database.execute("update jobs set rows = 4 where job = 1")
+    database.commit()
+    database.close()
+    found = problems(copy)
+    assert sum("is not in the index or not done in the ledger" in one for one in found) == 3
+    assert sum("has 3 rows, the ledger says 4" in one for one in found) == 1
+
+
+def test_demo_runs_the_whole_way(tmp_path: Path) -> None:
+    out = tmp_path / "demo"
+    made = runs.run_json("demo", "--out", out, "--workers", 2)
+    assert made["videos"] == {"done": 16, "failed": 2}
+    assert made["utterances"] == 48
+    assert made["first_row"]["utterance_id"] == "00001"
+    reasons = made["missing"]
+    assert "HTTP Error 404: Not Found" in reasons["demoGone404"]
+    assert "HTTP Error 403: Forbidden" in reasons["demoShut403"]
+    assert all(Path(clip).stat().st_size > 10_000 for clip in made["clips"])
+    assert Path(made["picture"]).read_bytes().startswith(b"\x89PNG")
+    # Again, into the same folder, for people: a fresh store, not an error.
+    said = runs.run("demo", "--out", out, "--workers", 2).stdout
+    assert "Did not come: id990003 demoGone404" in said
+    assert "num_rows: 48" in said
+
+
+def test_json_is_one_object_and_messages_go_elsewhere(tmp_path: Path) -> None:
+    meta = tmp_path / "meta" / "id990001" / "demoHarbour"
+    meta.mkdir(parents=True)
+    (meta / "00001.txt").write_text("FRAME X Y W H\n10 1 1 9 9\n60 1 1 9 9\n")
+    (meta / "00002.txt").write_text("FRAME X Y W H\n10 a b c d\n")
+    result = runs.run("index", "--data-dir", tmp_path, "--store", tmp_path / "store", "--json")
+    assert json.loads(result.stdout)["rejected"] == 1
+    assert "1 annotation files could not be read and are left out" in result.stderr
+    rejects = (tmp_path / "store" / "index" / "rejects.csv").read_text()
+    assert "00002.txt,\"line 2: expected five numbers, got words\"" in rejects

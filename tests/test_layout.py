@@ -1,0 +1,118 @@
+"""Imports point down, never up, and the cheap parts stay cheap."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "voxblink2_lib"
+
+# Ground imports ground only; a stage imports ground; then each what stands before it.
+GROUND = {
+    *("__init__", "errors", "records", "schema", "config", "files", "progress", "timeline"),
+    *("annotation", "demo", "demo.pictures", "demo.site"),
+}
+STAGES = {
+    *("resources", "index", "plan", "ledger", "store", "crop", "shards"),
+    *("sources", "sources.media", "sources.youtube"),
+}
+ALLOWED: dict[str, set[str]] = {
+    **{name: GROUND for name in GROUND},
+    **{name: GROUND for name in STAGES},
+    # Stages that read what the one before them in the flow wrote.
+    "index": GROUND | {"resources"},
+    "plan": GROUND | {"index"},
+    "store": GROUND | {"resources"},
+    "sources": GROUND | {"sources.media", "sources.youtube"},
+    "sources.media": GROUND | {"sources"},
+    "sources.youtube": GROUND | {"sources"},
+    "pipeline": GROUND | STAGES,
+    "engines": GROUND,
+    "engines.worker": GROUND,
+    "engines.pool": GROUND,
+    "engines.local": GROUND | STAGES | {"pipeline", "engines.pool"},
+    "report": GROUND | STAGES,
+    "cli": GROUND | STAGES | {"engines.local", "report", "demo.tour"},
+    "demo.tour": GROUND | STAGES | {"report", "voxblink2"},
+    "voxblink2": GROUND | STAGES | {"engines.local", "report"},
+}
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    yield "voxblink2", ROOT / "voxblink2.py"
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        yield name.removesuffix(".__init__"), path
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            module = node.module or ""
+            if module in {"voxblink2_lib", "voxblink2_lib.demo"}:
+                candidates = [f"{module}.{alias.name}" for alias in node.names]
+                known = {f"voxblink2_lib.{name}" for name, _ in modules()}
+                yield from (one if one in known else module for one in candidates)
+            else:
+                yield module
+
+
+@pytest.mark.parametrize(("name", "path"), list(modules()), ids=lambda one: str(one).split("/")[-1])
+def test_imports_point_down(name: str, path: Path) -> None:
+    assert name in ALLOWED, f"{name} has no place yet: say in this test what it may import"
+    for imported in imports(path):
+        if imported.split(".")[0] in {"voxblink2", "voxblink2_lib"}:
+            target = imported.removeprefix("voxblink2_lib.")
+            target = "__init__" if target == "voxblink2_lib" else target
+            assert target in ALLOWED[name], f"{name} must not import {target}"
+
+
+def test_allowed_imports_form_no_cycle_between_rooms() -> None:
+    graph = {name: set[str]() for name, _ in modules()}
+    for name, path in modules():
+        for imported in imports(path):
+            target = imported.removeprefix("voxblink2_lib.")
+            # A package's own modules are one room with it.
+            if target in graph and target.split(".")[0] != name.split(".")[0]:
+                graph[name].add(target)
+
+    def visit(name: str, above: tuple[str, ...]) -> None:
+        assert name not in above, f"cycle: {' -> '.join((*above, name))}"
+        for target in graph[name]:
+            visit(target, (*above, name))
+
+    for name in graph:
+        visit(name, ())
+
+
+@pytest.mark.parametrize("name", [name for name, _ in modules() if name != "voxblink2"])
+def test_library_does_not_print_or_configure_logging(name: str) -> None:
+    if name == "cli":
+        return
+    path = dict(modules())[name]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            assert called not in {"print", "logging.basicConfig"}, f"{name} calls {called}"
+
+
+def test_files_stay_short() -> None:
+    for name, path in modules():
+        lines = len(path.read_text(encoding="utf-8").splitlines())
+        assert lines <= 400, f"{name} has {lines} lines"
+
+
+def test_every_module_can_be_imported_alone() -> None:
+    names = [name for name, _ in modules() if name not in {"voxblink2", "__init__"}]
+    code = "import importlib, sys\nfor name in sys.argv[1:]: importlib.import_module(name)"
+    words = [f"voxblink2_lib.{name}" for name in names]
+    subprocess.run([sys.executable, "-W", "error", "-c", code, *words], check=True)
