@@ -33,7 +33,8 @@ def read_rows(text: str) -> Annotation:
 
 
 def contents(annotation: Annotation) -> list[list[int]]:
-    return np.column_stack([annotation.frames, annotation.boxes]).tolist()
+    rows: list[list[int]] = np.column_stack([annotation.frames, annotation.boxes]).tolist()
+    return rows
 
 
 def test_voxblink2() -> None:

@@ -59,13 +59,13 @@ def test_a_path_is_a_file_even_if_its_name_could_be_an_id(
 @pytest.mark.parametrize("text", ["id000001\n", "../x", "", "no such file", "a\0b", "x" * 5000])
 def test_neither_an_id_nor_a_file(text: str) -> None:
     with pytest.raises(
-        SelectionError, match="^speakers: .* is neither a speaker id nor a readable"
+        SelectionError, match=r"^speakers: .* is neither a speaker id nor a readable"
     ):
         read_ids([text], argument="speakers", kinds="speakers")
 
 
 def test_a_folder_is_no_file_of_ids(tmp_path: Path) -> None:
-    with pytest.raises(SelectionError, match="exclude: .* neither a speaker or video id nor"):
+    with pytest.raises(SelectionError, match=r"exclude: .* neither a speaker or video id nor"):
         read_ids(tmp_path, argument="exclude", kinds="both")
 
 
@@ -113,9 +113,9 @@ def test_a_selection_of_everything_users_write(tmp_path: Path) -> None:
 def test_a_list_of_wanted_ids_that_is_empty_does_not_mean_everything(tmp_path: Path) -> None:
     path = tmp_path / "ids.txt"
     path.write_text("# nobody\n")
-    with pytest.raises(SelectionError, match="^speakers: .*no speaker id"):
+    with pytest.raises(SelectionError, match=r"^speakers: .*no speaker id"):
         Selection.of(speakers=path)
-    with pytest.raises(SelectionError, match="^videos: .*no video id"):
+    with pytest.raises(SelectionError, match=r"^videos: .*no video id"):
         Selection.of(videos=[])
     assert Selection.of(exclude=path) == Selection()
 

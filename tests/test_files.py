@@ -109,10 +109,14 @@ def test_the_umask_is_obeyed_and_kept(tmp_path: Path, mask: int, mode: int) -> N
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_is_named_and_nothing_is_left(tmp_path: Path, code: int) -> None:
     path = tmp_path / "file.bin"
-    with pytest.raises(StoreFullError, match=r"No space is left for .*file\.bin.* run the same"):
-        with atomic_write(path) as file:  # the write is what fails
+
+    def write() -> None:
+        with atomic_write(path) as file:
             file.write(b"x")
             raise OSError(code, os.strerror(code))
+
+    with pytest.raises(StoreFullError, match=r"No space is left for .*file\.bin.* run the same"):
+        write()
     assert names(tmp_path) == []
 
 

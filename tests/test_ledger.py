@@ -45,7 +45,8 @@ def test_a_fresh_ledger_is_empty(ledger: Ledger) -> None:
     assert ledger.counts() == {}
     assert ledger.totals() == (0, 0, 0)
     assert (ledger.open_jobs(), ledger.shards(), ledger.unfinished()) == ([], [], 0)
-    assert list(ledger.speakers()) == list(ledger.problems()) == []
+    assert list(ledger.speakers()) == []
+    assert list(ledger.problems()) == []
 
 
 def test_jobs_are_numbered_on(ledger: Ledger) -> None:
@@ -151,7 +152,7 @@ def test_missing_utterances_are_replaced(ledger: Ledger) -> None:
 def test_an_outcome_is_written_whole_or_not_at_all(ledger: Ledger) -> None:
     ledger.add_jobs([[A]])
     twice = (MissingUtterance("00001", "short"),) * 2
-    with pytest.raises(StoreError, match="The ledger .* cannot be used: UNIQUE constraint failed"):
+    with pytest.raises(StoreError, match=r"The ledger .* cannot be used: UNIQUE constraint failed"):
         ledger.record(Outcome(A, "done", clips=1, missing=twice))
     assert ledger.counts() == {"planned": 1}
     assert ledger.missing_utterances() == 0
@@ -256,7 +257,7 @@ def test_a_file_that_is_not_sqlite(path: Path, readonly: bool) -> None:
 @pytest.mark.parametrize("readonly", [False, True])
 def test_a_folder_in_place_of_the_ledger(path: Path, readonly: bool) -> None:
     path.mkdir()
-    with pytest.raises(StoreError, match="The ledger .* cannot be opened: "):
+    with pytest.raises(StoreError, match=r"The ledger .* cannot be opened: "):
         Ledger(path, "audio", readonly=readonly)
 
 
@@ -273,7 +274,7 @@ def test_another_format(path: Path, readonly: bool) -> None:
     with Ledger(path, "audio") as ledger:
         ledger.set_fact("format", "2")
     with pytest.raises(
-        StoreError, match="has format 2, this version reads format 1.*another store"
+        StoreError, match=r"has format 2, this version reads format 1.*another store"
     ):
         Ledger(path, "audio", readonly=readonly)
 

@@ -116,7 +116,7 @@ def test_unknown_ids_are_refused_by_name(index: Index) -> None:
 
 
 def test_a_video_of_another_speaker_is_refused(index: Index) -> None:
-    with pytest.raises(SelectionError, match="among the other things asked for.*: video002000"):
+    with pytest.raises(SelectionError, match=r"among the other things asked for.*: video002000"):
         select(index, Selection.of(speakers="id000001", videos="video002000"))
 
 

@@ -146,8 +146,8 @@ def test_form_and_compression_do_not_change_the_index(tmp_path: Path, name: str,
     folder = build_index(open_release(write_release(tmp_path / "folder", files)), tmp_path / "a")
     packed = build_index(Release(write_archive(tmp_path / name, files, form=form)), tmp_path / "b")
     assert folder.info.fingerprint == packed.info.fingerprint
-    for name in ("utterances.parquet", "boxes.parquet", "videos.parquet"):
-        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    for table in ("utterances.parquet", "boxes.parquet", "videos.parquet"):
+        assert (tmp_path / "a" / table).read_bytes() == (tmp_path / "b" / table).read_bytes()
 
 
 @PROPERTY
@@ -313,16 +313,12 @@ def test_other_bytes_are_no_archive(tmp_path: Path, data: bytes) -> None:
 def test_an_archive_cut_anywhere_is_refused(tmp_path: Path, suffix: str) -> None:
     path = write_archive(tmp_path / f"a.{suffix}", small_release(utterances=4))
     whole = path.read_bytes()
-    wanted = len(read_all(Release(path)))
     # Beyond the end mark a plain archive is only filled up: nothing is lost with that.
     end = len(whole.rstrip(b"\0")) + 512 if suffix == "tar" else len(whole)
     for stop in sorted({*range(0, end, max(1, end // 60)), *range(0, end, 512), end - 1}):
         path.write_bytes(whole[:stop])
-        count = 0
         with pytest.raises(ReleaseError, match=r"is damaged or not a tar archive: after \d+ files"):
-            for _ in Release(path).annotations():
-                count += 1
-        assert count <= wanted
+            read_all(Release(path))
     refuse(path, "is damaged or not a tar archive: after .* Nothing was taken from it; fetch it")
 
 

@@ -195,7 +195,7 @@ def test_waiting_says_for_whom(store: Store, caplog: pytest.LogCaptureFixture) -
         told = threading.Event()
 
         class Watch(logging.Handler):
-            def emit(self, record: logging.LogRecord) -> None:
+            def emit(self, record: logging.LogRecord) -> None:  # noqa: ARG002
                 told.set()
 
         def let_go() -> None:

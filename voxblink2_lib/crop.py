@@ -163,6 +163,9 @@ def decode_audio(path: Path, *, end_seconds: float) -> DecodedAudio:
         MediaError: nothing can be decoded.
         DependencyError: FFmpeg's libraries are missing.
     """
+    plain = _read_plain(path, end_seconds)
+    if plain is not None:
+        return plain
     timeline = read_timeline(path, until_seconds=end_seconds + _DECODE_MARGIN_SECONDS)
     if timeline.contiguous:
         try:
@@ -171,6 +174,28 @@ def decode_audio(path: Path, *, end_seconds: float) -> DecodedAudio:
             # torchcodec gives up at the first damaged packet; below, the rest is kept.
             pass
     return _place(timeline, _decode_pieces(path, timeline.late_seconds + end_seconds))
+
+
+def _read_plain(path: Path, end_seconds: float) -> DecodedAudio | None:
+    """Read WAV that already is 16 kHz mono with 16 bits; it has no clock and nothing to decode.
+
+    The result is the same as by the long way, in a tenth of the time and without PyTorch.
+    """
+    import soundfile
+
+    with open(path, "rb") as file:
+        if file.read(4) != b"RIFF":
+            return None
+    try:
+        with soundfile.SoundFile(path) as wav:
+            kind = (wav.format, wav.subtype, wav.samplerate, wav.channels)
+            if kind != ("WAV", "PCM_16", SAMPLE_RATE_HZ, 1) or not wav.frames:
+                return None
+            stop = round((end_seconds + _DECODE_MARGIN_SECONDS) * SAMPLE_RATE_HZ)
+            samples = wav.read(stop, dtype="float32")
+    except soundfile.SoundFileError:
+        return None  # FFmpeg reads more, and says what is wrong.
+    return DecodedAudio(samples, ((0, len(samples)),))
 
 
 def _place(timeline: Timeline, pieces: Iterable[tuple[float, Samples]]) -> DecodedAudio:

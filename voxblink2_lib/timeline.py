@@ -81,6 +81,8 @@ def read_timeline(path: Path, *, until_seconds: float = float("inf")) -> Timelin
 
 
 def _read(container: Any, until_seconds: float) -> Timeline:
+    from av.stream import Discard
+
     if not container.streams.audio:
         raise MediaError("the media file has no audio stream")
     audio = container.streams.audio[0]
@@ -91,6 +93,9 @@ def _read(container: Any, until_seconds: float) -> Timeline:
     ]
     formats = set(container.format.name.split(","))
     late_seconds = max(0.0, float((audio.start_time or 0) * (audio.time_base or 0)), *pictures[:1])
+    for stream in container.streams:
+        if stream is not audio:
+            stream.discard = Discard.all  # spares reading the pictures from disk
     packets = _Packets(container, audio, until_seconds + late_seconds)
     if pictures and "matroska" in formats:
         # Matroska's muxer shifts all streams by the audio encoder's delay, its demuxer shifts
