@@ -17,6 +17,7 @@ from datasets.distributed import split_dataset_by_node
 from torch.utils.data import DataLoader
 
 import voxblink2
+from voxblink2_lib import __version__
 from voxblink2_lib.demo import FAULTS, MEDIA
 from voxblink2_lib.demo.site import MediaSite
 from voxblink2_lib.errors import ReleaseError, SelectionError, StoreError, StoreMismatchError
@@ -106,10 +107,7 @@ def test_streaming_gives_the_rows_of_loading(options: dict[str, Any]) -> None:
     rows = load_dataset("voxblink2", "audio", split="train", **options)
     stream = load_dataset("voxblink2", "audio", split="train", streaming=True, **options)
     assert list(stream.cast_column("audio", plain)) == list(rows.cast_column("audio", plain))
-    parts = [
-        split_dataset_by_node(stream, rank=rank, world_size=2)
-        for rank in range(2)
-    ]
+    parts = [split_dataset_by_node(stream, rank=rank, world_size=2) for rank in range(2)]
     assert sum(len(list(part.select_columns(["video_id"]))) for part in parts) == ROWS
 
 
@@ -170,7 +168,9 @@ def test_a_store_alone_can_be_loaded(options: dict[str, Any]) -> None:
 
 
 def test_errors_say_what_to_do(options: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(ReleaseError, match=r"No release was named.*vb2_meta.tar.gz.*data_dir=") as e:
+    with pytest.raises(
+        ReleaseError, match=r"No release was named.*vb2_meta.tar.gz.*data_dir="
+    ) as e:
         load_dataset("voxblink2", "audio")
     assert 'data_dir="demo" names the small built-in release' in str(e.value)
     with pytest.raises(ReleaseError, match="does not exist"):
@@ -248,4 +248,4 @@ def test_other_names_still_go_where_they_went(tmp_path: Path) -> None:
         "csv", data_files=str(tmp_path / "rows.csv"), cache_dir=str(tmp_path / "c"), split="train"
     )
     assert rows["a"] == [1, 2]
-    assert voxblink2.VoxBlink2.VERSION == voxblink2.__version__
+    assert __version__ == voxblink2.VoxBlink2.VERSION

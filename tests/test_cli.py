@@ -168,4 +168,4 @@ def test_json_is_one_object_and_messages_go_elsewhere(tmp_path: Path) -> None:
     assert json.loads(result.stdout)["rejected"] == 1
     assert "1 annotation files could not be read and are left out" in result.stderr
     rejects = (tmp_path / "store" / "index" / "rejects.csv").read_text()
-    assert "00002.txt,\"line 2: expected five numbers, got words\"" in rejects
+    assert '00002.txt,"line 2: expected five numbers, got words"' in rejects

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections import Counter
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def test_some_utterances_overlap() -> None:
     overlapping = [
         video
         for video, cuts in found.items()
-        if any(a.last_frame >= b.first_frame for a, b in zip(cuts, cuts[1:], strict=False))
+        if any(a.last_frame >= b.first_frame for a, b in itertools.pairwise(cuts))
     ]
     assert len(overlapping) >= 4
 

@@ -13,7 +13,7 @@ import pytest
 import runs
 
 from voxblink2_lib.config import MaterializeConfig, Selection
-from voxblink2_lib.demo import FAULTS, MEDIA
+from voxblink2_lib.demo import MEDIA
 from voxblink2_lib.demo.site import MediaSite
 from voxblink2_lib.engines.local import index_release, materialize
 from voxblink2_lib.engines.pool import WorkerDiedError, WorkerPool

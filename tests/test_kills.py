@@ -11,7 +11,6 @@ import runs
 
 from voxblink2_lib.config import MaterializeConfig
 from voxblink2_lib.demo.site import MediaSite
-from voxblink2_lib.engines import local
 from voxblink2_lib.engines.local import materialize
 from voxblink2_lib.ledger import Ledger
 
@@ -67,9 +66,10 @@ def test_killed_between_a_file_and_its_ledger_row(
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(local.Ledger, moment, killed)
-        materialize(request, retry=False, wait=False)
+    with monkeypatch.context() as patched:
+        patched.setattr(Ledger, moment, killed)
+        with pytest.raises(KeyboardInterrupt):
+            materialize(request, retry=False, wait=False)
     with Ledger(tmp_path / "store" / "ledger.sqlite", "audio") as ledger:
         assert ledger.shards() == []
     assert site.count("demoHarbour") == 2

@@ -23,8 +23,7 @@ STAGES = {
     *("sources", "sources.media", "sources.youtube"),
 }
 ALLOWED: dict[str, set[str]] = {
-    **{name: GROUND for name in GROUND},
-    **{name: GROUND for name in STAGES},
+    **dict.fromkeys(GROUND | STAGES, GROUND),
     # Stages that read what the one before them in the flow wrote.
     "index": GROUND | {"resources"},
     "plan": GROUND | {"index"},

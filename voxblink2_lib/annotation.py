@@ -59,7 +59,9 @@ def read_annotation(path: str, data: bytes) -> Annotation:
     header, rows = _split(_text(data))
     for key, name, expected in (("identity", "speaker", ids[0]), ("reference", "video", ids[1])):
         if header.get(key, expected) != expected:
-            raise ValueError(f"the header says {name} {header[key]!r}, the path says {expected!r}")
+            raise ValueError(
+                f"the header says {name} {header[key][:64]!r}, the path says {expected!r}"
+            )
     numbers = _numbers(rows)
     frames = numbers[:, 0]
     if frames[0] < 0 or np.any(np.diff(frames) <= 0):
@@ -93,7 +95,7 @@ def _text(data: bytes) -> str:
     if b"\0" in data:
         raise ValueError("the file is binary, not text")
     try:
-        return data.decode("utf-8")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"the file is not UTF-8 text (byte {error.start})") from error
 
@@ -102,14 +104,18 @@ def _split(text: str) -> tuple[dict[str, str], list[tuple[int, list[str]]]]:
     """Split into header values and (line number, words) of every line after the titles."""
     header: dict[str, str] = {}
     rows: list[tuple[int, list[str]]] = []
+    in_header = True
     for number, line in enumerate(text.splitlines(), start=1):
         words = line.split()
         if not words:
             continue
         name, colon, value = line.partition(":")
-        if colon and not rows:
+        if in_header and colon:
             header[name.strip().lower()] = value.strip()
-        elif rows or words[0].upper() != "FRAME":
+        elif in_header and words[0].upper() == "FRAME":
+            in_header = False
+        else:
+            in_header = False
             rows.append((number, words))
     if not rows:
         raise ValueError("the file has no frames")

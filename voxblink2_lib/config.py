@@ -14,6 +14,8 @@ from voxblink2_lib.records import AUDIO_FORMATS, AudioFormat, is_speaker_id, is_
 ConfigName = Literal["audio"]
 CONFIG_NAMES: tuple[str, ...] = get_args(ConfigName)
 
+_WHAT = {"speakers": "a speaker id", "videos": "a video id", "both": "a speaker or video id"}
+
 Ids = str | os.PathLike[str] | Iterable[str] | None
 
 
@@ -34,11 +36,19 @@ def read_ids(
     Raises:
         SelectionError: a text is neither an allowed id nor a file.
     """
-    values = [os.fspath(ids)] if isinstance(ids, (str, os.PathLike)) else list(ids or ())
+    if ids is None:
+        return frozenset()
     found: set[str] = set()
-    for value in values:
-        allowed = _is_id(value, kinds)
-        found |= {value} if allowed else _ids_of_file(value, argument=argument, kinds=kinds)
+    for value in [ids] if isinstance(ids, (str, os.PathLike)) else ids:
+        if isinstance(value, str) and _is_id(value, kinds):
+            found.add(value)
+        else:
+            found |= _ids_of_file(os.fspath(value), argument=argument, kinds=kinds)
+    if not found and kinds != "both":
+        raise SelectionError(
+            f"{argument}: there is {_WHAT[kinds].replace('a ', 'no ', 1)} in {ids!r}. "
+            f"Leave {argument} out to take all."
+        )
     return frozenset(found)
 
 
@@ -49,12 +59,11 @@ def _is_id(text: str, kinds: str) -> bool:
 
 
 def _ids_of_file(name: str, *, argument: str, kinds: str) -> set[str]:
-    what = {"speakers": "a speaker id", "videos": "a video id", "both": "a speaker or video id"}
     try:
-        text = Path(name).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = Path(name).read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a NUL in the name
         raise SelectionError(
-            f"{argument}: {name!r} is neither {what[kinds]} nor a readable text file of ids "
+            f"{argument}: {name!r} is neither {_WHAT[kinds]} nor a readable text file of ids "
             f"({error}). Speaker ids look like id000002, video ids have 11 characters."
         ) from error
     found: set[str] = set()
@@ -63,7 +72,7 @@ def _ids_of_file(name: str, *, argument: str, kinds: str) -> set[str]:
             if not _is_id(token, kinds):
                 raise SelectionError(
                     f"{argument}: line {number} of {name} has {token!r}, "
-                    f"which is not {what[kinds]}."
+                    f"which is not {_WHAT[kinds]}."
                 )
             found.add(token)
     return found
@@ -90,7 +99,7 @@ class Selection:
     def __post_init__(self) -> None:
         for name in ("max_speakers", "max_videos_per_speaker"):
             limit = getattr(self, name)
-            if limit is not None and (not isinstance(limit, int) or limit < 1):
+            if limit is not None and (type(limit) is not int or limit < 1):
                 raise SelectionError(f"{name} must be a whole number of 1 or more, got {limit!r}.")
 
     @classmethod
@@ -150,7 +159,7 @@ class MaterializeConfig:
                 f"audio_format {self.audio_format!r} is not supported. "
                 f"Supported formats are {', '.join(AUDIO_FORMATS)}."
             )
-        if self.workers is not None and (not isinstance(self.workers, int) or self.workers < 1):
+        if self.workers is not None and (type(self.workers) is not int or self.workers < 1):
             raise SelectionError(
                 f"workers must be a whole number of 1 or more, got {self.workers!r}."
             )

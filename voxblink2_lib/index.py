@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import itertools
 import json
 import shutil
 from collections.abc import Callable, Collection, Iterator
@@ -26,7 +27,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from voxblink2_lib.annotation import Annotation, read_annotation
-from voxblink2_lib.errors import ReleaseError, StoreMismatchError
+from voxblink2_lib.errors import ReleaseError, StoreError, StoreMismatchError
 from voxblink2_lib.files import atomic_write, full_disk_named
 from voxblink2_lib.records import Utterance, VideoKey
 from voxblink2_lib.resources import AnnotationFile, Release
@@ -86,7 +87,16 @@ class Index:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.info = IndexInfo(**json.loads((folder / "index.json").read_text(encoding="utf-8")))
+        try:
+            said = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+            self.info = IndexInfo(**said)
+            if self.info.format != _FORMAT:
+                raise ValueError(f"it has format {self.info.format}, not {_FORMAT}")
+        except (OSError, TypeError, ValueError) as error:
+            raise StoreError(
+                f"The index {folder} cannot be used: {error}. Delete that folder to have it made "
+                "again from the release, or use the version of voxblink2 that made it."
+            ) from error
 
     def videos(self) -> pa.Table:
         """Return all videos, sorted: columns ``speaker_id`` and ``video_id``."""
@@ -160,8 +170,13 @@ def open_index(
     try:
         if old is not None:
             check_growth(old, new)
-        shutil.rmtree(folder, ignore_errors=True)
+        # Renamed first, so that a kill never leaves half an index under its name.
+        stale = folder.with_name(f"{folder.name}.old")
+        shutil.rmtree(stale, ignore_errors=True)
+        if folder.exists():
+            folder.rename(stale)
         fresh.rename(folder)
+        shutil.rmtree(stale, ignore_errors=True)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return Index(folder)
@@ -344,7 +359,7 @@ def _finish(writer: _Writer, folder: Path, release: Release, signature: str) -> 
 
 def _first_reject(folder: Path) -> str:
     with open(folder / "rejects.csv", newline="", encoding="utf-8") as file:
-        path, reason = list(csv.reader(file))[1]
+        _, (path, reason) = itertools.islice(csv.reader(file), 2)
     return f"the first, {path}: {reason}"
 
 

@@ -7,6 +7,7 @@ their part file before the row says so.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator
@@ -81,6 +82,12 @@ class Ledger:
         self._config = config
         self._path = path
         address = f"{path.resolve().as_uri()}?mode={'ro' if readonly else 'rwc'}"
+        if readonly and not os.access(path.parent, os.W_OK):
+            # SQLite wants to write beside a file in WAL mode even to read it. Who may not write
+            # there can read it as it is, unless a writer has rows outside of it just now.
+            waiting = Path(f"{path}-wal")
+            if not waiting.exists() or not waiting.stat().st_size:
+                address += "&immutable=1"
         try:
             self._database = sqlite3.connect(address, uri=True, timeout=60, isolation_level=None)
         except sqlite3.Error as error:
@@ -190,6 +197,10 @@ class Ledger:
                 "and status <> 'done'",
                 ((self._config, *key) for key in keys),
             )
+            database.execute(
+                "delete from missing where (config, speaker_id, video_id) not in "
+                "(select config, speaker_id, video_id from videos)"
+            )
 
     def open_jobs(self) -> list[int]:
         """Return the numbers of jobs that are not sealed, in order."""
@@ -223,7 +234,7 @@ class Ledger:
     def record(self, outcome: Outcome) -> None:
         """Write the outcome of a video."""
         with self._transaction() as database:
-            database.execute(
+            updated = database.execute(
                 "update videos set status = ?, reason = ?, attempts = attempts + 1, clips = ?, "
                 "samples = ?, bytes_fetched = bytes_fetched + ?, seconds_taken = ?, updated_at = ? "
                 "where config = ? and speaker_id = ? and video_id = ?",
@@ -239,6 +250,8 @@ class Ledger:
                     *outcome.key,
                 ),
             )
+            if not updated.rowcount:
+                return
             database.execute(
                 "delete from missing where config = ? and speaker_id = ? and video_id = ?",
                 (self._config, *outcome.key),

@@ -6,15 +6,17 @@ A release is a folder (``meta/<speaker>/<video>/<utterance>.txt``, or the archiv
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import hashlib
+import lzma
 import os
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from lzma import LZMAError
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO, cast
 
 from voxblink2_lib import demo
 from voxblink2_lib.errors import ReleaseError
@@ -22,8 +24,8 @@ from voxblink2_lib.errors import ReleaseError
 RELEASE_VARIABLE = "VOXBLINK2_RELEASE"
 META_ARCHIVE = "vb2_meta.tar.gz"
 _MAX_FILE_BYTES = 8 << 20
-# What tarfile and the decompressors raise on damaged input.
-_DAMAGED = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, LZMAError, OSError)
+# What tarfile and the decompressors raise on damaged input; tarfile parses some numbers bare.
+_DAMAGED = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +63,9 @@ class Release:
         digest = hashlib.sha256()
         for name, entry in _walk(self.path):
             progress()
-            state = entry.stat()
-            digest.update(f"{name} {state.st_size} {state.st_mtime_ns}\n".encode())
+            # Of a link, the file; of a dangling one, the link: annotations() will reject it.
+            state = entry.stat(follow_symlinks=os.path.exists(entry.path))
+            digest.update(os.fsencode(f"{name} {state.st_size} {state.st_mtime_ns}\n"))
         return f"folder {digest.hexdigest()}"
 
     def annotations(self) -> Iterator[AnnotationFile]:
@@ -146,10 +149,39 @@ def _too_large(size_bytes: int) -> str:
     return f"too large for an annotation: {size_bytes} bytes, at most {_MAX_FILE_BYTES}"
 
 
+class _Member(tarfile.TarInfo):
+    """A member whose header must be good: `tarfile` takes a bad one for the end of the archive."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> _Member:
+        try:
+            return super().fromtarfile(archive)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # not in typeshed
+            raise  # The mark that ends a whole archive.
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"{error} at byte {archive.offset}") from error
+
+
+def _open_archive(path: Path) -> BinaryIO:
+    """Open an archive decompressed. `tarfile`'s own streams overlook a cut or a wrong checksum."""
+    with open(path, "rb") as file:
+        start = file.read(6)
+    if start.startswith(b"\x1f\x8b"):
+        return cast(BinaryIO, gzip.open(path))
+    if start.startswith(b"BZh"):
+        return cast(BinaryIO, bz2.open(path))
+    if start.startswith(b"\xfd7zXZ\0"):
+        return cast(BinaryIO, lzma.open(path))
+    return open(path, "rb")
+
+
 def _read_archive(path: Path) -> Iterator[AnnotationFile]:
     count = 0
     try:
-        with tarfile.open(path, "r|*") as archive:
+        with (
+            _open_archive(path) as stream,
+            tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as archive,
+        ):
             while (member := archive.next()) is not None:
                 # tarfile keeps every member it has seen: with ten million that is gigabytes.
                 archive.members.clear()  # type: ignore[attr-defined]  # not in typeshed
@@ -164,6 +196,10 @@ def _read_archive(path: Path) -> Iterator[AnnotationFile]:
                 if file is None:
                     raise ReleaseError(f"{path}: member {member.name!r} has no content.")
                 yield AnnotationFile(member.name, file.read())
+            while stream.read(1 << 16):
+                pass  # The checksum of what was read stands at the very end.
+    except ReleaseError:
+        raise
     except _DAMAGED as error:
         raise ReleaseError(
             f"The archive {path} is damaged or not a tar archive: after {count} files it reads "

@@ -61,13 +61,13 @@ def read_part_outcome(path: Path) -> Outcome | None:
     try:
         with pa.memory_map(str(path)) as file:
             said = json.loads(pa.ipc.open_stream(file).schema.metadata[_OUTCOME])
+        said["key"] = VideoKey(*said["key"])
+        said["missing"] = tuple(MissingUtterance(*one) for one in said["missing"])
+        return Outcome(**said)
     except FileNotFoundError:
         return None
-    except (pa.ArrowInvalid, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise StoreDamagedError(f"The part file {path} is damaged ({error}). Delete it.") from error
-    said["key"] = VideoKey(*said["key"])
-    said["missing"] = tuple(MissingUtterance(*one) for one in said["missing"])
-    return Outcome(**said)
 
 
 def checksum_file(shard: Path) -> Path:
@@ -109,7 +109,7 @@ def seal_shard(job: int, parts: Iterable[Path], target: Path, schema: pa.Schema)
 def _batches(parts: Iterable[Path], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     waiting: list[pa.RecordBatch] = []
     for path in parts:
-        for batch in read_batches(path):
+        for batch in filter(len, read_batches(path)):
             waiting.append(batch.replace_schema_metadata(schema.metadata))
             if (
                 sum(one.num_rows for one in waiting) >= _ROWS_PER_BATCH
@@ -127,8 +127,13 @@ def _combined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
 
 def read_batches(path: Path) -> Iterator[pa.RecordBatch]:
     """Yield the record batches of a part or shard, memory-mapped."""
-    with pa.memory_map(str(path)) as file:
-        yield from pa.ipc.open_stream(file)
+    try:
+        with pa.memory_map(str(path)) as file:
+            yield from pa.ipc.open_stream(file)
+    except FileNotFoundError as error:
+        raise StoreDamagedError(f"The file {path} is gone.") from error
+    except (OSError, pa.ArrowInvalid) as error:
+        raise StoreDamagedError(f"The file {path} is damaged ({error}).") from error
 
 
 def check_shard(folder: Path, shard: SealedShard) -> None:
@@ -147,7 +152,7 @@ def check_shard(folder: Path, shard: SealedShard) -> None:
         )
     try:
         beside = checksum_file(path).read_text(encoding="utf-8").split()[0]
-    except (OSError, IndexError) as error:
+    except (OSError, IndexError, UnicodeDecodeError) as error:
         raise StoreDamagedError(f"The checksum file of {path} cannot be read: {error}.") from error
     if beside != shard.sha256:
         raise StoreDamagedError(

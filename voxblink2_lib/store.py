@@ -86,10 +86,15 @@ class Store:
             except Timeout:
                 self._report_busy(wait=wait)
                 lock.acquire()
+            try:
+                with full_disk_named(self.root):
+                    self._holder.write_text(f"process {os.getpid()} on {socket.gethostname()}")
+            except BaseException:
+                lock.release()
+                raise
         except OSError as error:
             raise StoreError(f"The store {self.root} cannot be written to: {error}.") from error
         try:
-            self._holder.write_text(f"process {os.getpid()} on {socket.gethostname()}")
             yield
         finally:
             lock.release()
