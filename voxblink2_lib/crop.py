@@ -77,7 +77,7 @@ def crop_audio(path: Path, utterances: Iterable[Utterance], *, audio_format: Aud
         DependencyError: FFmpeg's libraries are missing.
     """
     wanted = tuple(utterances)
-    audio = decode_audio(path, end_seconds=max(one.seconds[1] for one in wanted))
+    audio = decode_audio(path, end_seconds=max((one.seconds[1] for one in wanted), default=0))
     clips: list[Clip] = []
     missing: list[MissingUtterance] = []
     for utterance in wanted:
@@ -170,7 +170,7 @@ def decode_audio(path: Path, *, end_seconds: float) -> DecodedAudio:
     if timeline.contiguous:
         try:
             return _place(timeline, [_decode_whole(path, timeline, end_seconds)])
-        except RuntimeError:
+        except (RuntimeError, ValueError):
             # torchcodec gives up at the first damaged packet; below, the rest is kept.
             pass
     return _place(timeline, _decode_pieces(path, timeline.late_seconds + end_seconds))
@@ -248,9 +248,11 @@ def _decode_pieces(path: Path, end_seconds: float) -> Iterator[tuple[float, Samp
     """Decode packet by packet; a new piece begins wherever time stamps jump."""
     import av
 
-    with av.open(path) as container:
+    with av.open(path, metadata_errors="replace") as container:
         piece: _Piece | None = None
         for frame in _frames(container, container.streams.audio[0]):
+            if float(frame.pts * frame.time_base) > end_seconds + _DECODE_MARGIN_SECONDS:
+                break  # A damaged time stamp may lie years ahead.
             if piece is None or not piece.goes_on_with(frame):
                 if piece is not None:
                     yield piece.finish()
@@ -269,13 +271,13 @@ class _Piece:
         import av
 
         self._start_seconds = self.end_seconds = float(frame.pts * frame.time_base)
-        self._rate_hz = frame.sample_rate
+        self._kind = _kind(frame)
         self._resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE_HZ)
         self._arrays: list[Samples] = []
 
     def goes_on_with(self, frame: Any) -> bool:
         jump = float(frame.pts * frame.time_base) - self.end_seconds
-        return abs(jump) <= _MAX_JITTER_SECONDS and frame.sample_rate == self._rate_hz
+        return abs(jump) <= _MAX_JITTER_SECONDS and _kind(frame) == self._kind
 
     def add(self, frame: Any) -> None:
         self.end_seconds = float(frame.pts * frame.time_base) + frame.samples / frame.sample_rate
@@ -296,10 +298,14 @@ def _frames(container: Any, stream: Any) -> Iterator[Any]:
     while True:
         try:
             packet = next(packets)
-        except (StopIteration, av.error.FFmpegError):
+        except (StopIteration, av.error.FFmpegError, IndexError):
             return
         try:
             frames = packet.decode()
         except av.error.FFmpegError:
             continue
         yield from (frame for frame in frames if frame.pts is not None)
+
+
+def _kind(frame: Any) -> tuple[int, str, str]:
+    return frame.sample_rate, frame.format.name, frame.layout.name

@@ -74,22 +74,24 @@ def read_timeline(path: Path, *, until_seconds: float = float("inf")) -> Timelin
     if not path.stat().st_size:
         raise MediaError("the media file is empty")
     try:
-        with av.open(path) as container:
+        with av.open(path, metadata_errors="replace") as container:
             return _read(container, until_seconds)
     except av.error.FFmpegError as error:
         raise MediaError(f"the media file cannot be read: {error.strerror}") from error
 
 
 def _read(container: Any, until_seconds: float) -> Timeline:
-    from av.stream import Discard
+    from av.stream import Discard, Disposition
 
     if not container.streams.audio:
         raise MediaError("the media file has no audio stream")
     audio = container.streams.audio[0]
+    if audio.codec_context is None:
+        raise MediaError("the media file's audio has an unknown encoding")
     pictures = [
         float(stream.start_time * stream.time_base)
         for stream in container.streams.video
-        if stream.start_time is not None and "ATTACHED_PIC" not in str(stream.disposition).upper()
+        if stream.start_time is not None and not stream.disposition & Disposition.attached_pic
     ]
     formats = set(container.format.name.split(","))
     late_seconds = max(0.0, float((audio.start_time or 0) * (audio.time_base or 0)), *pictures[:1])
@@ -98,9 +100,7 @@ def _read(container: Any, until_seconds: float) -> Timeline:
             stream.discard = Discard.all  # spares reading the pictures from disk
     packets = _Packets(container, audio, until_seconds + late_seconds)
     if pictures and "matroska" in formats:
-        # Matroska's muxer shifts all streams by the audio encoder's delay, its demuxer shifts
-        # the audio alone back: a negative first time stamp tells by how much.
-        pictures[0] += min(0.0, packets.first_seconds)
+        pictures[0] = _matroska_start(pictures[0], packets, tick=float(audio.time_base))
     return Timeline(
         audio_start_seconds=packets.first_seconds,
         picture_start_seconds=pictures[0] if pictures else None,
@@ -110,6 +110,20 @@ def _read(container: Any, until_seconds: float) -> Timeline:
     )
 
 
+def _matroska_start(picture_seconds: float, packets: _Packets, *, tick: float) -> float:
+    """Undo what Matroska does to the start of the pictures for the audio encoder's sake.
+
+    FFmpeg's muxer shifts all streams by the encoder's delay, and its demuxer shifts the audio
+    alone back: a negative first time stamp tells by how much. Other muxers do not shift.
+    """
+    shifted = picture_seconds + min(0.0, packets.first_seconds)
+    if shifted < -tick:
+        return picture_seconds
+    # AAC's delay is one frame; the clock rounds it to a whole millisecond.
+    exact = packets.first_seconds + packets.frame_seconds
+    return exact if abs(shifted - exact) <= tick / 2 else shifted
+
+
 class _Packets:
     """The time stamps of a stream's packets, up to some time.
 
@@ -117,6 +131,7 @@ class _Packets:
         first_seconds: time stamp of the first packet.
         end_seconds: end of the last one.
         contiguous: each begins where the one before it ends.
+        frame_seconds: length of a packet, or 0 where the encoding does not fix it.
     """
 
     def __init__(self, container: Any, audio: Any, until_seconds: float) -> None:
@@ -125,20 +140,28 @@ class _Packets:
         self.first_seconds = self.end_seconds = 0.0
         self.contiguous = True
         tick = float(audio.time_base or 0)
+        codec = audio.codec_context
+        self.frame_seconds = codec.frame_size / codec.sample_rate if codec.sample_rate else 0.0
+        first = True
         expected: float | None = None
         try:
             for packet in container.demux(audio):
                 if packet.pts is None:
                     continue
                 start = packet.pts * tick
-                if expected is None:
-                    self.first_seconds = start
-                elif abs(start - expected) > _MAX_JITTER_SECONDS:
+                if first:
+                    self.first_seconds, first = start, False
+                if expected is not None and abs(start - expected) > _MAX_JITTER_SECONDS:
                     self.contiguous = False
-                expected = start + (packet.duration or 0) * tick
-                self.end_seconds = max(self.end_seconds, expected)
+                seconds = (packet.duration or 0) * tick
+                if self.frame_seconds and seconds > self.frame_seconds + _MAX_JITTER_SECONDS:
+                    # MP4's table has no holes: the packet before one lasts until its end.
+                    self.contiguous, seconds = False, self.frame_seconds
+                # The first packet of some files does not say how long it is.
+                expected = start + seconds if seconds else None
+                self.end_seconds = max(self.end_seconds, start + seconds)
                 if self.end_seconds > until_seconds:
                     break
-        except av.error.FFmpegError:
+        except (av.error.FFmpegError, IndexError):  # IndexError: a stream that appears late
             # Cut short or damaged from here on; what came before counts.
             self.contiguous = False

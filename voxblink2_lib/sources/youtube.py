@@ -32,7 +32,8 @@ _log = logging.getLogger(__name__)
 _AUDIO_FORMAT = "bestaudio/best[height<=720]/best"
 _FIRST_BYTES = 1 << 20
 _CHUNK_BYTES = 8 << 20
-_BLOCK_BYTES = 1 << 16
+# What a broken connection costs: the last block is lost with it.
+_BLOCK_BYTES = 1 << 14
 # Estimates run a little high: one request too many costs more than some bytes.
 _MARGIN = 1.1
 _MARGIN_BYTES = 64 << 10
@@ -168,7 +169,11 @@ class _Prefix:
                 end = 1 << 62
             total = (response.get_header("Content-Range") or "").rpartition("/")[2]
             self._total = int(total) if total.isdigit() else self._total
-            while self._have < end and (block := response.read(_BLOCK_BYTES)):
+            if self._total is not None and response.status == 206:
+                end = min(end, self._total)
+            while self._have < end and (
+                block := response.read(min(_BLOCK_BYTES, end - self._have))
+            ):
                 self._file.write(block)
                 self._have += len(block)
         self._whole = response.status != 206 or self._have == self._total
@@ -193,7 +198,7 @@ def _fetch_error(error: Exception) -> FetchError:
     while cause is not None and cause not in seen:
         seen.append(cause)
         cause = getattr(cause, "cause", None) or cause.__cause__ or cause.__context__
-    answered = any(isinstance(one, HTTPError) for one in seen)
+    answered = any(isinstance(one, HTTPError | IncompleteRead) for one in seen)
     silent = any(isinstance(one, TransportError) for one in seen) and not answered
     return UnreachableError(words) if silent else FetchError(words)
 
