@@ -39,8 +39,8 @@ def run(
     *words: object, extra: Mapping[str, str] | None = None, code: int = 0
 ) -> subprocess.CompletedProcess[str]:
     """Run ``voxblink2`` to its end and check its exit code."""
-    process = start(*words, extra=extra)
-    out, err = process.communicate(timeout=DEADLINE_SECONDS)
+    with start(*words, extra=extra) as process:
+        out, err = process.communicate(timeout=DEADLINE_SECONDS)
     assert process.returncode == code, f"exit code {process.returncode}\n{out}\n{err}"
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 

@@ -10,11 +10,39 @@ import pytest
 import runs
 
 from voxblink2_lib.config import MaterializeConfig
+from voxblink2_lib.demo import MEDIA
 from voxblink2_lib.demo.site import MediaSite
 from voxblink2_lib.engines.local import materialize
 from voxblink2_lib.ledger import Ledger
 
-MATERIALIZE = ("materialize", "--data-dir", "demo", "--workers", 2)
+VIDEOS = 48
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A release with many short videos and their media, all with the same sound."""
+    folder = tmp_path_factory.mktemp("many")
+    media = next(MEDIA.rglob("demoLibrary.*"))
+    for number in range(VIDEOS):
+        speaker, video = f"id99{number % 4:04}", f"many-video{number:02}"[-11:]
+        meta = folder / "meta" / speaker / video
+        meta.mkdir(parents=True)
+        rows = "".join(f"{frame} 1 1 9 9\n" for frame in range(number, number + 50))
+        (meta / "00001.txt").write_text("FRAME X Y W H\n" + rows)
+        (folder / "media" / speaker).mkdir(parents=True, exist_ok=True)
+        (folder / "media" / speaker / f"{video}{media.suffix}").hardlink_to(media)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The shards of an undisturbed run over it."""
+    store = tmp_path_factory.mktemp("whole") / "store"
+    with MediaSite(corpus / "media") as site:
+        runs.run(
+            "materialize", "--data-dir", corpus, "--store", store, "--source", site.url_template
+        )
+    return runs.shards(store)
 
 
 def gets(site: MediaSite) -> int:
@@ -22,8 +50,8 @@ def gets(site: MediaSite) -> int:
 
 
 # The moment of a stop is a number of requests, not a time: it hits the middle of a run on any
-# machine. Two requests bring one video and two videos are in flight at each stop, so ten runs of
-# 2 to 9 requests stay well below 18 videos, and a run of 5 has finished one.
+# machine. Two requests bring one video and two videos are in flight, so that a run of 5 has
+# finished one; ten runs of 2 to 9 requests do not get through all 96.
 TEN_MOMENTS = random.Random(20260).choices(range(2, 10), k=10)
 
 
@@ -32,10 +60,30 @@ TEN_MOMENTS = random.Random(20260).choices(range(2, 10), k=10)
     [(signal.SIGKILL, TEN_MOMENTS), (signal.SIGINT, [7, 5]), (signal.SIGTERM, [5, 7])],
 )
 def test_stopped_runs_end_in_the_shards_of_an_undisturbed_one(
-    how: signal.Signals, moments: list[int], site: MediaSite, undisturbed: Path, tmp_path: Path
+    how: signal.Signals, moments: list[int], corpus: Path, whole: dict[str, bytes], tmp_path: Path
 ) -> None:
     store = tmp_path / "store"
-    words = (*MATERIALIZE, "--store", store, "--source", site.url_template)
+    with MediaSite(corpus / "media") as site:
+        words = (
+            *("materialize", "--data-dir", corpus, "--store", store),
+            *("--source", site.url_template, "--workers", 2),
+        )
+        counts = stopped_runs(words, how, moments, site, store)
+        runs.run(*words)
+        assert runs.shards(store) == whole
+        assert counts, "no run finished a video before it was stopped"
+        for video, count in counts.items():
+            assert site.count(video) == count, f"{video} was fetched again after it was finished"
+
+
+def stopped_runs(
+    words: tuple[object, ...],
+    how: signal.Signals,
+    moments: list[int],
+    site: MediaSite,
+    store: Path,
+) -> dict[str, int]:
+    """Start and stop runs; return the videos finished, with their requests at that time."""
     counts_when_finished: dict[str, int] = {}
     for moment in moments:
         goal = gets(site) + moment
@@ -47,11 +95,7 @@ def test_stopped_runs_end_in_the_shards_of_an_undisturbed_one(
             assert "Everything finished is kept; run the same command to go on." in err
         for video in runs.finished_videos(store):
             counts_when_finished.setdefault(video, site.count(video))
-    runs.run(*words)
-    assert runs.shards(store) == runs.shards(undisturbed)
-    assert counts_when_finished, "no run finished a video before it was stopped"
-    for video, count in counts_when_finished.items():
-        assert site.count(video) == count, f"{video} was fetched again after it was finished"
+    return counts_when_finished
 
 
 @pytest.mark.parametrize("moment", ["record", "seal"])
