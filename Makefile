@@ -34,6 +34,7 @@ $(COMPAT)/.ready: setup.cfg pyproject.toml tests/compat/constraints.txt tools/se
 
 bench: $(VENV)/.ready
 	$(RUN)/python benchmarks/crop_audio.py
+	$(RUN)/python benchmarks/import_time.py
 
 clean:
 	rm -rf $(VENV) $(COMPAT) voxblink2-demo
