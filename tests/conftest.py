@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import gc
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import runs
+from truth import Studio
 
 from voxblink2_lib.demo import FAULTS, MEDIA
 from voxblink2_lib.demo.site import MediaSite
+from voxblink2_lib.sources import open_source
 
 
 @pytest.fixture(autouse=True)
@@ -17,6 +21,28 @@ def _no_stores_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     for name in ("VOXBLINK2_RELEASE", "VOXBLINK2_STORE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("VOXBLINK2_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _close_connections() -> Iterator[None]:
+    """yt-dlp keeps connections for the life of a worker; in tests a source lives for one test."""
+    yield
+    open_source.cache_clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
+
+@pytest.fixture(scope="session")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
+    return Studio(tmp_path_factory.getbasetemp() / "truth")
 
 
 @pytest.fixture

@@ -95,11 +95,6 @@ EXACT = (
 FINE_CLOCK = ("-movie_timescale", "44100")
 
 
-@pytest.fixture(scope="session")
-def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
-    return Studio(tmp_path_factory.getbasetemp() / "truth")
-
-
 def assert_exact(cut: Cut, *, at_most_samples: float = 1.0, sound_late_samples: int = 0) -> None:
     for clip in cut.clips:
         one = clip.utterance

@@ -12,9 +12,9 @@ import pytest
 
 from voxblink2_lib.annotation import read_annotation
 from voxblink2_lib.demo import FAULTS, MEDIA, RELEASE
-from voxblink2_lib.demo.tour import run_tour
 from voxblink2_lib.records import Utterance
 from voxblink2_lib.resources import open_release
+from voxblink2_lib.tour import run_tour
 
 
 def utterances() -> list[Utterance]:

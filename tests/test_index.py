@@ -25,7 +25,7 @@ from releases import (
     write_release,
 )
 
-from voxblink2_lib import index as index_module
+from voxblink2_lib import index_writer
 from voxblink2_lib.annotation import Annotation, read_annotation
 from voxblink2_lib.errors import ReleaseError, StoreError, StoreMismatchError
 from voxblink2_lib.index import Index, build_index, open_index
@@ -54,8 +54,8 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 
 
 def small_groups(monkeypatch: pytest.MonkeyPatch, utterances: int, boxes: int) -> None:
-    monkeypatch.setattr(index_module, "_UTTERANCES_PER_GROUP", utterances)
-    monkeypatch.setattr(index_module, "_BOXES_PER_GROUP", boxes)
+    monkeypatch.setattr(index_writer, "UTTERANCES_PER_GROUP", utterances)
+    monkeypatch.setattr(index_writer, "BOXES_PER_GROUP", boxes)
 
 
 # -- what is in it ----------------------------------------------------------------------------
@@ -236,7 +236,7 @@ def count_reads(release: Release, folder: Path) -> int:
         return read_annotation(path, data)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(index_module, "read_annotation", read)
+        patch.setattr(index_writer, "read_annotation", read)
         open_index(release, folder)
     return len(paths)
 

@@ -19,13 +19,14 @@ GROUND = {
     *("annotation", "demo", "demo.pictures", "demo.site"),
 }
 STAGES = {
-    *("resources", "index", "plan", "ledger", "store", "crop", "shards"),
+    *("resources", "index", "index_writer", "plan", "ledger", "store", "crop", "shards"),
     *("sources", "sources.media", "sources.youtube"),
 }
 ALLOWED: dict[str, set[str]] = {
     **dict.fromkeys(GROUND | STAGES, GROUND),
     # Stages that read what the one before them in the flow wrote.
-    "index": GROUND | {"resources"},
+    "index": GROUND | {"resources", "index_writer"},
+    "index_writer": GROUND | {"resources"},
     "plan": GROUND | {"index"},
     "store": GROUND | {"resources"},
     "sources": GROUND | {"sources.media", "sources.youtube"},
@@ -37,8 +38,8 @@ ALLOWED: dict[str, set[str]] = {
     "engines.pool": GROUND,
     "engines.local": GROUND | STAGES | {"pipeline", "engines.pool"},
     "report": GROUND | STAGES,
-    "cli": GROUND | STAGES | {"engines.local", "report", "demo.tour"},
-    "demo.tour": GROUND | STAGES | {"report", "voxblink2"},
+    "cli": GROUND | STAGES | {"engines.local", "report", "tour"},
+    "tour": GROUND | STAGES | {"report", "voxblink2"},  # a guided use of everything below
     "voxblink2": GROUND | STAGES | {"engines.local", "report"},
 }
 

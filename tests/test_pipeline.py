@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import shutil
 import socket
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,35 +14,14 @@ from voxblink2_lib.pipeline import SealTask, VideoTask, run_video, seal_job
 from voxblink2_lib.records import Clip, Utterance, VideoKey
 from voxblink2_lib.schema import arrow_schema
 from voxblink2_lib.shards import check_shard, read_batches, read_part_outcome
-from voxblink2_lib.sources import SourceSpec, open_source, parse_source
+from voxblink2_lib.sources import SourceSpec, parse_source
 
 KEY = VideoKey(SPEAKER, VIDEO)
 SCHEMA = arrow_schema("audio")
 
 
-@pytest.fixture(scope="session")
-def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
-    return Studio(tmp_path_factory.getbasetemp() / "truth")
-
-
 # yt-dlp keeps connections for the life of a worker, and sources here live for one test.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _close_connections() -> Iterator[None]:
-    yield
-    open_source.cache_clear()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
-
-
-@pytest.fixture(autouse=True)
-def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "https_proxy", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
 
 
 @pytest.fixture

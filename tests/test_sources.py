@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import re
 import shutil
 import socket
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -57,29 +54,8 @@ LONG_WEBM = Recipe(
 LONG_WAV = Recipe("long.wav", 44_100, 1, duration_seconds=60)
 
 
-@pytest.fixture(scope="session")
-def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
-    return Studio(tmp_path_factory.getbasetemp() / "truth")
-
-
 # yt-dlp keeps connections for the life of a worker, and sources here live for one test.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _close_connections() -> Iterator[None]:
-    yield
-    open_source.cache_clear()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
-
-
-@pytest.fixture(autouse=True)
-def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "https_proxy", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
 
 
 # What a user may name

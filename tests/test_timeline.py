@@ -23,11 +23,6 @@ from voxblink2_lib.errors import MediaError
 from voxblink2_lib.timeline import Timeline, read_timeline
 
 
-@pytest.fixture(scope="session")
-def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
-    return Studio(tmp_path_factory.getbasetemp() / "truth")
-
-
 def timeline(
     audio_start_seconds: float, picture_start_seconds: float | None, *, free_clock: bool = False
 ) -> Timeline:

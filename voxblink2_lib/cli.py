@@ -156,7 +156,7 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from voxblink2_lib.demo.tour import run_tour
+    from voxblink2_lib.tour import run_tour
 
     tour = run_tour(Path(options.out).absolute(), workers=options.workers)
     _show(options, tour.as_json(), tour.lines())
@@ -237,8 +237,7 @@ def _index_arguments(commands: Any) -> None:
     does = "read a release into an index, or check the index that is there"
     example = "voxblink2 index --data-dir release/vb2_meta.tar.gz --store /data/voxblink2"
     parser = _command(commands, "index", _index, does, example)
-    _data_dir_argument(parser)
-    _store_argument(parser)
+    _place_arguments(parser)
 
 
 def _materialize_arguments(commands: Any) -> None:
@@ -249,8 +248,7 @@ def _materialize_arguments(commands: Any) -> None:
     )
     parser = _command(commands, "materialize", _materialize, does, example)
     _config_argument(parser)
-    _data_dir_argument(parser)
-    _store_argument(parser)
+    _place_arguments(parser)
     parser.add_argument(
         "--source",
         help="'youtube' (default), an address with {video_id}, or a folder of media named "
@@ -277,8 +275,7 @@ def _status_arguments(commands: Any) -> None:
     example = "voxblink2 status --store /data/voxblink2 --missing"
     parser = _command(commands, "status", _status, does, example)
     _config_argument(parser)
-    _data_dir_argument(parser)
-    _store_argument(parser)
+    _place_arguments(parser)
     parser.add_argument("--missing", action="store_true", help="list every video that did not come")
 
 
@@ -287,8 +284,7 @@ def _verify_arguments(commands: Any) -> None:
     example = "voxblink2 verify --store /data/voxblink2 --sample 20"
     parser = _command(commands, "verify", _verify, does, example)
     _config_argument(parser)
-    _data_dir_argument(parser)
-    _store_argument(parser)
+    _place_arguments(parser)
     parser.add_argument(
         "--sample",
         type=int,
@@ -304,15 +300,12 @@ def _config_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _data_dir_argument(parser: argparse.ArgumentParser) -> None:
+def _place_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data-dir",
         metavar="RELEASE",
         help="the release: a folder, vb2_meta.tar.gz, or 'demo'; default: $VOXBLINK2_RELEASE",
     )
-
-
-def _store_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--store",
         metavar="DIR",
