@@ -155,7 +155,8 @@ def test_demo_runs_the_whole_way(tmp_path: Path) -> None:
     assert Path(made["picture"]).read_bytes().startswith(b"\x89PNG")
     # Again, into the same folder, for people: a fresh store, not an error.
     said = runs.run("demo", "--out", out, "--workers", 2).stdout
-    assert "Did not come: id990003 demoGone404" in said
+    assert "id990003  demoGone404  failed: [generic] demoGone404: Unable to download" in said
+    assert "id990001  demoHarbour  3 utterances,  8.0 s" in said
     assert "num_rows: 48" in said
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import signal
 from pathlib import Path
 
@@ -120,6 +121,17 @@ def test_killed_between_a_file_and_its_ledger_row(
     materialize(request, retry=False, wait=False)
     assert site.count("demoHarbour") == 2
     assert runs.shards(tmp_path / "store") == runs.shards(undisturbed)
+
+
+def test_what_killed_writers_leave_is_cleared(undisturbed: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(undisturbed, store)
+    (store / "shards" / "audio" / ".audio-00000.arrow.5_el176r.tmp").write_bytes(b"half")
+    (store / "tmp" / "video").write_bytes(b"half")
+    request = MaterializeConfig(data_dir="demo", store=str(store))
+    materialize(request, retry=False, wait=False)
+    assert runs.shards(store) == runs.shards(undisturbed)
+    assert not list((store / "tmp").iterdir())
 
 
 def test_number_of_workers_and_runs_does_not_change_the_shards(

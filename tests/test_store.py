@@ -134,11 +134,11 @@ def test_an_error_of_the_work_is_not_an_error_of_the_store(store: Store) -> None
         raise PermissionError("something else")
 
 
-def test_empty_tmp(store: Store) -> None:
-    store.empty_tmp()
+def test_clear_leftovers(store: Store) -> None:
+    store.clear_leftovers("audio")
     (store.tmp / "left").mkdir()
     (store.tmp / "left" / "video.part").write_bytes(b"half")
-    store.empty_tmp()
+    store.clear_leftovers("audio")
     assert list(store.tmp.iterdir()) == []
 
 

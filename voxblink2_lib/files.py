@@ -15,6 +15,8 @@ from typing import Any, BinaryIO
 from voxblink2_lib.errors import StoreFullError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+# What atomic_write leaves behind when its process is killed.
+HALF_WRITTEN = ".*.tmp"
 _COPY_BYTES = 1 << 20
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from voxblink2_lib.errors import StoreBusyError, StoreError
-from voxblink2_lib.files import full_disk_named
+from voxblink2_lib.files import HALF_WRITTEN, full_disk_named
 from voxblink2_lib.records import VideoKey
 from voxblink2_lib.resources import Release
 
@@ -115,11 +115,13 @@ class Store:
             )
         _log.warning("%s is working on the store %s; waiting for it to finish.", holder, self.root)
 
-    def empty_tmp(self) -> None:
-        """Remove what killed runs left in ``tmp``."""
+    def clear_leftovers(self, config: str) -> None:
+        """Remove what killed runs left half-written. Only for who holds the lock."""
         shutil.rmtree(self.tmp, ignore_errors=True)
         with full_disk_named(self.tmp):
             self.tmp.mkdir(parents=True, exist_ok=True)
+        for path in self.shards(config).glob(HALF_WRITTEN):
+            path.unlink(missing_ok=True)
 
 
 def open_store(path: str | None, release: Release) -> Store:

@@ -15,6 +15,9 @@ from voxblink2_lib.demo.site import MediaSite
 from voxblink2_lib.report import MissingVideo, StoreStatus, missing_videos, read_status
 from voxblink2_lib.store import Store
 
+# Utterances of each video: id, start and end in seconds.
+Cuts = dict[tuple[str, str], list[tuple[str, float, float]]]
+
 _CLIPS_WRITTEN = 4
 _VIDEOS_DRAWN = 4
 
@@ -28,6 +31,7 @@ class Tour:
         first_row: its first row, without the audio.
         status: what the store holds.
         missing: videos that did not come.
+        came: videos that came, each with its number of clips and their seconds.
         requests: number of requests that the site answered.
         clips: files to listen to.
         picture: waveforms with the utterances' bounds.
@@ -37,6 +41,7 @@ class Tour:
     first_row: dict[str, Any]
     status: StoreStatus
     missing: list[MissingVideo]
+    came: dict[tuple[str, str], tuple[int, float]]
     requests: int
     clips: list[Path]
     picture: Path
@@ -66,11 +71,9 @@ class Tour:
             "First row: "
             + ", ".join(f"{name}={value!r}" for name, value in self.first_row.items()),
             "",
-            f"Came:         {done} videos, {self.status.utterances} utterances, {seconds:.0f} s",
-            *(
-                f"Did not come: {one.speaker_id} {one.video_id}: {one.reason}"
-                for one in self.missing
-            ),
+            *self._table(),
+            f"{done} videos came, {len(self.missing)} did not; "
+            f"{self.status.utterances} utterances, {seconds:.0f} s",
             "",
             f"Store         {self.status.store} ({self.status.shards} sealed shards)",
             "Listen to     " + str(self.clips[0].parent) + "/*.flac",
@@ -81,6 +84,16 @@ class Tour:
             '  ds = load_dataset("voxblink2", "audio", data_dir="demo",',
             f'                    store="{self.status.store}")',
         ]
+
+    def _table(self) -> list[str]:
+        """Return one line a video: what came of it, or why nothing did."""
+        lines = {
+            key: f"{clips} utterances, {seconds:4.1f} s"
+            for key, (clips, seconds) in self.came.items()
+        }
+        for one in self.missing:
+            lines[one.speaker_id, one.video_id] = f"{one.status}: {one.reason}"
+        return [f"  {speaker}  {video}  {said}" for (speaker, video), said in sorted(lines.items())]
 
 
 def run_tour(out: Path, *, workers: int | None) -> Tour:
@@ -111,6 +124,7 @@ def run_tour(out: Path, *, workers: int | None) -> Tour:
             num_proc=workers,
         )
         requests = len(site.requests)
+    cuts = _cuts(dataset)
     row = dataset[0]
     audio = row.pop("audio").get_all_samples()
     row = {"audio": f"{audio.data.shape[1]} samples at {audio.sample_rate} Hz", **row}
@@ -119,9 +133,13 @@ def run_tour(out: Path, *, workers: int | None) -> Tour:
         first_row=row,
         status=read_status(store, "audio"),
         missing=missing_videos(store, "audio"),
+        came={
+            key: (len(found), sum(end - start for _, start, end in found))
+            for key, found in cuts.items()
+        },
         requests=requests,
         clips=_write_clips(dataset, out / "clips"),
-        picture=_draw(dataset, out / "waveforms.png"),
+        picture=_draw(cuts, out / "waveforms.png"),
     )
 
 
@@ -139,12 +157,16 @@ def _write_clips(dataset: Any, folder: Path) -> list[Path]:
     return clips
 
 
-def _draw(dataset: Any, target: Path) -> Path:
-    """Draw videos of different containers, two utterances that overlap among them if there are."""
-    found: dict[tuple[str, str], list[tuple[str, float, float]]] = {}
+def _cuts(dataset: Any) -> Cuts:
+    found: Cuts = {}
     columns = ("speaker_id", "video_id", "utterance_id", "start_seconds", "end_seconds")
     for speaker, video, name, start, end in zip(*(dataset[one] for one in columns), strict=True):
         found.setdefault((speaker, video), []).append((name, start, end))
+    return found
+
+
+def _draw(found: Cuts, target: Path) -> Path:
+    """Draw videos of different containers, those with overlapping utterances first."""
     by_suffix: dict[str, list[tuple[bool, Path, list[tuple[str, float, float]]]]] = {}
     for (speaker, video), cuts in found.items():
         path = next(one for one in (MEDIA / speaker).iterdir() if one.stem == video)

@@ -152,7 +152,7 @@ class _Run:
 
     def run(self) -> None:
         """Do all that is left."""
-        self._store.empty_tmp()
+        self._store.clear_leftovers(self._config.config)
         open_jobs = self._ledger.open_jobs()
         if not open_jobs:
             return
