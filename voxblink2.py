@@ -35,7 +35,7 @@ from voxblink2_lib.report import missing_videos, open_ledger
 from voxblink2_lib.resources import RELEASE_VARIABLE
 from voxblink2_lib.schema import FEATURES
 from voxblink2_lib.shards import read_batches
-from voxblink2_lib.store import Store
+from voxblink2_lib.store import Store, named_store
 
 _log = logging.getLogger("voxblink2_lib")
 
@@ -108,12 +108,12 @@ class VoxBlink2Config(datasets.BuilderConfig):  # type: ignore[misc]  # no type 
     def names_only_a_store(self) -> bool:
         """Say whether a store that is there was named and no release: then it is taken as it is."""
         named = self.data_dir or os.environ.get(RELEASE_VARIABLE)
-        return not named and self.store is not None and Store(Path(self.store)).ledger.exists()
+        return not named and self.store is not None and named_store(self.store).ledger.exists()
 
     def find_store(self) -> Store:
         """Return the store."""
-        if self.names_only_a_store():
-            return Store(Path(os.fspath(self.store)).absolute())  # type: ignore[arg-type]  # not None
+        if self.store is not None:
+            return named_store(self.store)
         return find_store(self.request())[1]
 
 

@@ -22,6 +22,7 @@ from voxblink2_lib.errors import (
     SourceError,
     StoppedError,
     StoreBusyError,
+    StoreError,
     StoreMismatchError,
 )
 from voxblink2_lib.ledger import Ledger
@@ -132,6 +133,48 @@ def test_two_runs_on_one_store(tmp_path: Path) -> None:
         assert "is working on the store" in result.stderr
         with pytest.raises(StoreBusyError, match=r"process \d+ on .* is working on the store"):
             index_release(request(tmp_path))
+
+
+def test_a_lost_part_is_made_again(
+    tmp_path: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Ledger, "seal", killed)
+        with pytest.raises(KeyboardInterrupt):
+            go(request(tmp_path))
+    shutil.rmtree(tmp_path / "store" / "parts")
+    store = go(request(tmp_path))
+    assert [path.name for path in store.shards("audio").iterdir()]
+    assert read_status(store, "audio").utterances == 48
+
+
+def test_shards_without_a_ledger_are_not_written_over(tmp_path: Path) -> None:
+    selection = Selection.of(max_speakers=1, max_videos_per_speaker=1)
+    store = go(request(tmp_path, selection=selection))
+    before = runs.shards(store.root)
+    for path in store.root.glob("ledger.sqlite*"):
+        path.unlink()
+    with pytest.raises(StoreError, match="has 1 shards and no ledger"):
+        go(request(tmp_path, selection=selection))
+    assert runs.shards(store.root) == before
+
+
+class UnportableError(Exception):
+    def __init__(self, one: int, two: int) -> None:
+        super().__init__(f"{one} and {two}")
+
+
+def raise_unportable(_: object) -> None:
+    raise UnportableError(1, 2)
+
+
+def test_errors_that_cannot_travel_arrive_as_text() -> None:
+    calls = iter([(raise_unportable, 0)])
+    with WorkerPool(1) as pool, pytest.raises(RuntimeError, match="UnportableError: 1 and 2"):
+        list(pool.run(calls.__next__))
 
 
 def test_wrong_input_leaves_no_store_behind(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from voxblink2_lib.report import (
     read_status,
     verify_store,
 )
-from voxblink2_lib.store import Store
+from voxblink2_lib.store import Store, named_store
 
 DONE, CHECK_FAILED, WRONG_USE, STOPPED = 0, 1, 2, 3
 
@@ -108,7 +108,7 @@ def _status(options: argparse.Namespace) -> int:
 def _named_store(options: argparse.Namespace) -> Store:
     """Return the store that was named; its release is not needed to look at it."""
     if options.store:
-        return Store(Path(options.store).expanduser().absolute())
+        return named_store(options.store)
     return find_store(_request(options))[1]
 
 

@@ -124,6 +124,18 @@ class Store:
             path.unlink(missing_ok=True)
 
 
+def named_store(path: str | os.PathLike[str]) -> Store:
+    """Return the store in a folder, which need not be there yet.
+
+    Raises:
+        StoreError: a file is in its place.
+    """
+    root = Path(path).expanduser().absolute()
+    if root.exists() and not root.is_dir():
+        raise StoreError(f"The store {root} is a file; it must be a folder.")
+    return Store(root)
+
+
 def open_store(path: str | None, release: Release) -> Store:
     """Return the store that a user named, or the default one of a release.
 
@@ -132,10 +144,7 @@ def open_store(path: str | None, release: Release) -> Store:
         release: decides the name of the default store, so that two releases never share one.
     """
     if path is not None:
-        root = Path(path).expanduser()
-        if root.exists() and not root.is_dir():
-            raise StoreError(f"The store {root} is a file; it must be a folder.")
-        return Store(root.absolute())
+        return named_store(path)
     home = os.environ.get(HOME_VARIABLE)
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     base = Path(home).expanduser() if home else Path(cache) / "voxblink2"

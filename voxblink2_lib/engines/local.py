@@ -14,7 +14,7 @@ import pyarrow as pa
 from voxblink2_lib import demo
 from voxblink2_lib.config import MaterializeConfig
 from voxblink2_lib.engines.pool import Call, WorkerDiedError, WorkerPool
-from voxblink2_lib.errors import StoppedError, StoreMismatchError
+from voxblink2_lib.errors import StoppedError, StoreError, StoreMismatchError
 from voxblink2_lib.index import Index, open_index
 from voxblink2_lib.ledger import Ledger
 from voxblink2_lib.pipeline import SealTask, VideoTask, run_video, seal_job
@@ -87,10 +87,20 @@ def materialize(config: MaterializeConfig, *, retry: bool, wait: bool) -> Store:
     source = parse_source(named)
     with store.locked(wait=wait):
         index = _index(release, store)
+        _check_ledger_is_there(store, config.config)
         with Ledger(store.ledger, config.config) as ledger:
             _plan(config, store, index, ledger, retry=retry)
             _Run(config, store, index, source, ledger).run()
     return store
+
+
+def _check_ledger_is_there(store: Store, config: str) -> None:
+    shards = sorted(store.shards(config).glob("*.arrow"))
+    if shards and not store.ledger.exists():
+        raise StoreError(
+            f"The store {store.root} has {len(shards)} shards and no ledger, so nothing tells what "
+            f"is in them. Put {store.ledger.name} back, or name another store."
+        )
 
 
 def _plan(
@@ -181,13 +191,15 @@ class _Run:
         """Yield a call for every video that is not in the store yet, job by job."""
         for number in open_jobs:
             rows = self._ledger.job_videos(number)
-            job = _Job(number, {key for key, status in rows if status != "done"})
-            for key in sorted(job.left):
-                # A run that was killed may have left the part without its row in the ledger.
+            job = _Job(number, set())
+            for key, status in rows:
+                # A run that was killed may have left the part without its row in the ledger; a
+                # part that someone removed has to be made again.
                 outcome = read_part_outcome(self._store.part(self._config.config, number, key))
-                if outcome is not None:
+                if outcome is None:
+                    job.left.add(key)
+                elif status != "done":
                     self._ledger.record(outcome)
-                    job.left.discard(key)
             self._jobs.update(dict.fromkeys(job.left, job))
             for key, utterances in self._index.utterances(frozenset(job.left)):
                 yield run_video, self._task(job, key, utterances)

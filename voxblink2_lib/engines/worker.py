@@ -7,6 +7,7 @@ whose workers would run the user's script again when it has no ``if __name__ == 
 from __future__ import annotations
 
 import os
+import pickle
 import select
 import sys
 import threading
@@ -34,11 +35,20 @@ def serve(connection: Connection) -> None:
         try:
             result = Result(function(argument))
         except Exception as error:  # sent to the parent, which raises it
-            result = Result(None, error, traceback.format_exc())
+            result = Result(None, _portable(error), traceback.format_exc())
         try:
             connection.send(result)
         except BrokenPipeError:
             return
+
+
+def _portable(error: Exception) -> Exception:
+    """Return the error, or one that says the same if it does not survive the way."""
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301  # our own bytes
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
 
 
 def _exit_with_parent(descriptor: int) -> None:
