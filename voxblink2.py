@@ -16,7 +16,7 @@ import functools
 import hashlib
 import logging
 import os
-from collections import Counter
+import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,14 +28,18 @@ import pyarrow as pa
 from voxblink2_lib import __version__
 from voxblink2_lib.config import MaterializeConfig, Selection
 from voxblink2_lib.engines.local import find_store, materialize
-from voxblink2_lib.errors import StoreError
+from voxblink2_lib.errors import SelectionError, StoreError
 from voxblink2_lib.files import link_file
 from voxblink2_lib.records import SealedShard
-from voxblink2_lib.report import missing_videos, open_ledger
+from voxblink2_lib.report import frequent_reasons, missing_videos, open_ledger
 from voxblink2_lib.resources import RELEASE_VARIABLE
 from voxblink2_lib.schema import FEATURES
 from voxblink2_lib.shards import read_batches
 from voxblink2_lib.store import Store, named_store
+
+# Options that need a release to mean anything.
+_IDS = ("speakers", "videos", "exclude")
+_CHOICES = (*_IDS, "max_speakers", "max_videos_per_speaker", "audio_format")
 
 _log = logging.getLogger("voxblink2_lib")
 
@@ -60,7 +64,8 @@ class VoxBlink2Config(datasets.BuilderConfig):  # type: ignore[misc]  # no type 
             ``<speaker>/<video>.<ext>``. Default: YouTube.
         store: folder that keeps index, ledger and shards. Default: one for this release under
             ``VOXBLINK2_HOME`` or the user's cache folder.
-        audio_format: ``"flac"`` (default), ``"wav"`` or ``"opus"``.
+        audio_format: ``"flac"``, ``"wav"`` or ``"opus"``. Default: what the store holds, and
+            FLAC for a new one.
         speakers: ids, or a file of ids; only these speakers.
         videos: ids, or a file of ids; only these videos.
         exclude: ids, or a file of ids, of speakers and videos to leave out.
@@ -70,7 +75,7 @@ class VoxBlink2Config(datasets.BuilderConfig):  # type: ignore[misc]  # no type 
 
     source: str | None = None
     store: str | None = None
-    audio_format: str = "flac"
+    audio_format: str | None = None
     speakers: str | list[str] | None = None
     videos: str | list[str] | None = None
     exclude: str | list[str] | None = None
@@ -79,6 +84,10 @@ class VoxBlink2Config(datasets.BuilderConfig):  # type: ignore[misc]  # no type 
 
     def request(self, *, workers: int | None = None) -> MaterializeConfig:
         """Return these options as the library takes them."""
+        for name in _IDS:
+            ids = getattr(self, name)
+            if ids is not None and not isinstance(ids, (str, os.PathLike)):
+                setattr(self, name, list(ids))  # options are read more than once
         return MaterializeConfig(
             config=self.name,
             data_dir=None if self.data_dir is None else os.fspath(self.data_dir),
@@ -101,14 +110,30 @@ class VoxBlink2Config(datasets.BuilderConfig):  # type: ignore[misc]  # no type 
         """Name the cache folder after what the store holds, so that a grown store is seen."""
         del config_kwargs
         digest = hashlib.sha256(repr(custom_features).encode())
-        for shard in sealed_shards(self.find_store(), self.name):
+        self._shards = sealed_shards(self.find_store(), self.name)
+        for shard in self._shards:
             digest.update(f"{shard.name} {shard.sha256}\n".encode())
         return f"{self.name}-{digest.hexdigest()[:16]}"
 
+    @property
+    def named_shards(self) -> list[SealedShard]:
+        """The shards that :meth:`create_config_id` saw last."""
+        return self._shards
+
     def names_only_a_store(self) -> bool:
         """Say whether a store that is there was named and no release: then it is taken as it is."""
-        named = self.data_dir or os.environ.get(RELEASE_VARIABLE)
-        return not named and self.store is not None and named_store(self.store).ledger.exists()
+        if self.data_dir or os.environ.get(RELEASE_VARIABLE) or not self.store:
+            return False
+        if not named_store(self.store).ledger.exists():
+            return False
+        chosen = [name for name in _CHOICES if getattr(self, name) is not None]
+        if chosen:
+            raise SelectionError(
+                f"The store {self.store} is taken as it is, since no release is named; "
+                f"{', '.join(chosen)} would change nothing. Name the release with data_dir=..., "
+                "or leave that out and filter the dataset."
+            )
+        return True
 
     def find_store(self) -> Store:
         """Return the store."""
@@ -140,6 +165,10 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
     config: VoxBlink2Config
     config_id: str
 
+    def __init__(self, *args: Any, features: datasets.Features | None = None, **kwargs: Any):
+        self._custom_features = features
+        super().__init__(*args, features=features, **kwargs)
+
     def _info(self) -> datasets.DatasetInfo:
         return datasets.DatasetInfo(
             description="VoxBlink2: utterances of 111,284 speakers, cut from videos.",
@@ -165,7 +194,7 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
         before = self.config_id
         request = self.config.request(workers=workers)
         store = materialize(request, retry=False, wait=True)
-        self.config_id = self.config.create_config_id({})
+        self.config_id = self.config.create_config_id({}, self._custom_features)
         if self.config_id == before:
             return
         self._cache_dir = self._output_dir = self._build_cache_dir()
@@ -177,13 +206,14 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
                 "%d videos did not come. 'voxblink2 status --store %s --missing' lists them with "
                 "the reasons; 'voxblink2 materialize' tries them again.",
                 len(absent),
-                store.root,
+                shlex.quote(str(store.root)),
             )
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         del dl_manager
         store = self.config.find_store()
-        shards = sealed_shards(store, self.config.name)
+        # The very shards that the cache folder is named after: the store may have grown since.
+        shards = self.config.named_shards
         if not shards:
             raise StoreError(_nothing_came(store, self.config.name))
         folder = store.shards(self.config.name)
@@ -202,7 +232,11 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
         self, split_generator: datasets.SplitGenerator, file_format: str = "arrow", **kwargs: Any
     ) -> None:
         """Link sealed shards into the cache: they already are what ``datasets`` reads."""
-        if file_format != "arrow" or datasets.filesystems.is_remote_filesystem(self._fs):
+        if (
+            file_format != "arrow"
+            or self._custom_features is not None  # then columns must be written anew
+            or datasets.filesystems.is_remote_filesystem(self._fs)
+        ):
             kwargs.pop("num_proc", None)
             super()._prepare_split(split_generator, file_format=file_format, **kwargs)
             return
@@ -215,6 +249,7 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
             self._output_dir, self.dataset_name, info.name, "arrow", info.shard_lengths
         )
         for shard, name in zip(shards, names, strict=True):
+            Path(name).unlink(missing_ok=True)  # a killed load may have left its links
             link_file(shard, Path(name))
 
 
@@ -225,8 +260,8 @@ def _key(shard: int, batch: int) -> Any:
 
 
 def _nothing_came(store: Store, config: str) -> str:
-    reasons = Counter(video.reason for video in missing_videos(store, config))
-    said = "".join(f"\n  {count} videos: {reason}" for reason, count in reasons.most_common(5))
+    reasons = frequent_reasons(missing_videos(store, config))[:5]
+    said = "".join(f"\n  {count} videos: {reason}" for reason, count in reasons)
     return (
         f"No video came, so there is nothing to load from the store {store.root}. "
         f"The most frequent reasons:{said}\n"

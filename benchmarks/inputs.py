@@ -84,6 +84,7 @@ class Videos:
                     Utterance(SPEAKER, path.stem, f"{n:05}", first, first + FRAMES - 1)
                     for n, first in enumerate(FIRST_FRAMES)
                 ),
+                digest=0,
                 source=SourceSpec("folder", str(self._folder)),
                 part=parts / f"{path.stem}.arrow",
                 tmp=self._folder,

@@ -14,13 +14,21 @@ import pytest
 import runs
 from datasets import load_dataset
 from datasets.distributed import split_dataset_by_node
+from filelock import FileLock
 from torch.utils.data import DataLoader
 
 import voxblink2
 from voxblink2_lib import __version__
 from voxblink2_lib.demo import FAULTS, MEDIA
 from voxblink2_lib.demo.site import MediaSite
-from voxblink2_lib.errors import ReleaseError, SelectionError, StoreError, StoreMismatchError
+from voxblink2_lib.errors import (
+    ReleaseError,
+    SelectionError,
+    StoreError,
+    StoreMismatchError,
+    StoreReadOnlyError,
+)
+from voxblink2_lib.schema import FEATURES
 
 ROWS = 48
 COLUMNS = [
@@ -165,6 +173,53 @@ def test_a_store_that_has_grown_is_seen(tmp_path: Path) -> None:
 def test_a_store_alone_can_be_loaded(options: dict[str, Any]) -> None:
     del options["data_dir"]
     assert len(load_dataset("voxblink2", "audio", split="train", **options)) == ROWS
+
+
+def test_a_store_alone_takes_no_choices(options: dict[str, Any]) -> None:
+    del options["data_dir"]
+    with pytest.raises(SelectionError, match="max_speakers would change nothing"):
+        load_dataset("voxblink2", "audio", max_speakers=1, **options)
+
+
+def test_a_load_killed_while_linking_does_not_harm_the_next(options: dict[str, Any]) -> None:
+    builder = datasets.load_dataset_builder("voxblink2", "audio", **options)
+    incomplete = Path(f"{builder.cache_dir}.incomplete")
+    incomplete.mkdir(parents=True)
+    (incomplete / "voxblink2-train-00000-of-00016.arrow").write_bytes(b"half")
+    assert len(load_dataset("voxblink2", "audio", split="train", **options)) == ROWS
+
+
+def test_custom_features_are_obeyed(options: dict[str, Any]) -> None:
+    features = datasets.Features({**FEATURES["audio"], "start_seconds": datasets.Value("float32")})
+    rows = load_dataset("voxblink2", "audio", split="train", features=features, **options)
+    assert rows.features["start_seconds"] == datasets.Value("float32")
+    assert len(rows) == ROWS
+
+
+def test_ids_may_come_from_a_generator(tmp_path: Path) -> None:
+    rows = load_dataset(
+        "voxblink2",
+        data_dir="demo",
+        store=str(tmp_path / "store"),
+        cache_dir=str(tmp_path / "cache"),
+        speakers=(one for one in ["id990001"]),
+        split="train",
+    )
+    assert set(rows["speaker_id"]) == {"id990001"}
+
+
+def test_a_complete_store_may_be_read_only(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Refused(FileLock):
+        def acquire(self, *_: Any, **__: Any) -> Any:
+            raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("voxblink2_lib.store.FileLock", Refused)
+    assert len(load_dataset("voxblink2", "audio", split="train", **options)) == ROWS
+    options["store"] += "-new"
+    with pytest.raises(StoreReadOnlyError, match="Leave out data_dir to load it as it is"):
+        load_dataset("voxblink2", "audio", split="train", **options)
 
 
 def test_errors_say_what_to_do(options: dict[str, Any], tmp_path: Path) -> None:

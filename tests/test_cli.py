@@ -70,6 +70,12 @@ def test_wrong_words_end_with_2(
         (["materialize", "--data-dir", "demo", "--speakers", "../x"], "neither a speaker id nor"),
         (["materialize", "--data-dir", "demo", "--workers", "0"], "workers must be"),
         (["materialize", "--data-dir", "demo", "--store", "s3://x/y"], "must be a local folder"),
+        (["status", "--store", ""], "store is an empty text"),
+        (["materialize", "--data-dir", "demo", "--source", ""], "source is an empty text"),
+        (
+            ["materialize", "--data-dir", "demo", "--source", "http://x/{speaker_id}/{video_id}"],
+            "has {speaker_id}, which is not known",
+        ),
         (["status", "--store", "/nowhere"], "There is no store at /nowhere"),
         (["verify", "--store", "/nowhere"], "There is no store at /nowhere"),
     ],
@@ -101,7 +107,7 @@ def test_index_materialize_status_verify(tmp_path: Path) -> None:
     assert (verified["shards"], verified["rows"], verified["clips_decoded"]) == (6, 18, 18)
     people = runs.run("status", "--store", store).stdout
     assert "6 done, 1 failed" in people
-    assert "no file id990003/demoGone404" in people
+    assert "1  no file <speaker>/<video>.<ext>" in people
 
 
 @pytest.fixture
@@ -158,6 +164,24 @@ def test_demo_runs_the_whole_way(tmp_path: Path) -> None:
     assert "id990003  demoGone404  failed: [generic] demoGone404: Unable to download" in said
     assert "id990001  demoHarbour  3 utterances,  8.0 s" in said
     assert "num_rows: 48" in said
+
+
+def test_demo_leaves_a_store_of_the_user_alone(undisturbed: Path, tmp_path: Path) -> None:
+    shutil.copytree(undisturbed, tmp_path / "store")
+    result = runs.run("demo", "--out", tmp_path, code=2)
+    assert "is a store that no demo made; it is left alone" in result.stderr
+    assert runs.shards(tmp_path / "store") == runs.shards(undisturbed)
+
+
+def test_errors_are_json_as_well() -> None:
+    said = runs.run_json("materialize", "--data-dir", "/nowhere", code=2)
+    assert said["error"] == "ReleaseError"
+    assert said["message"].startswith("The release /nowhere does not exist")
+
+
+def test_demo_runs_behind_a_proxy(tmp_path: Path) -> None:
+    proxy = {"http_proxy": "http://127.0.0.1:9"}
+    runs.run("demo", "--out", tmp_path, "--workers", 2, extra=proxy)
 
 
 def test_json_is_one_object_and_messages_go_elsewhere(tmp_path: Path) -> None:

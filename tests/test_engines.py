@@ -22,7 +22,7 @@ from voxblink2_lib.errors import (
     SourceError,
     StoppedError,
     StoreBusyError,
-    StoreError,
+    StoreDamagedError,
     StoreMismatchError,
 )
 from voxblink2_lib.ledger import Ledger
@@ -157,9 +157,42 @@ def test_shards_without_a_ledger_are_not_written_over(tmp_path: Path) -> None:
     before = runs.shards(store.root)
     for path in store.root.glob("ledger.sqlite*"):
         path.unlink()
-    with pytest.raises(StoreError, match="has 1 shards and no ledger"):
+    with pytest.raises(StoreDamagedError, match="has 1 shards and a ledger that knows of none"):
         go(request(tmp_path, selection=selection))
     assert runs.shards(store.root) == before
+
+
+def test_a_lost_shard_is_told(tmp_path: Path) -> None:
+    selection = Selection.of(max_speakers=1)
+    store = go(request(tmp_path, selection=selection))
+    (store.shards("audio") / "audio-00001.arrow").unlink()
+    with pytest.raises(StoreDamagedError, match=r"1 of the 2 shards .* are gone, .*audio-00001"):
+        go(request(tmp_path, selection=selection))
+
+
+def test_other_annotations_are_refused_even_without_the_index(tmp_path: Path) -> None:
+    release, media = tmp_path / "release", tmp_path / "media"
+    meta = release / "meta" / "id990001" / "demoHarbour"
+    meta.mkdir(parents=True)
+    (meta / "00001.txt").write_text("FRAME X Y W H\n0 1 1 9 9\n50 1 1 9 9\n")
+    shutil.copytree(MEDIA / "id990001", media / "id990001")
+    config = request(tmp_path, data_dir=str(release), source=str(media))
+    store = go(config)
+    (meta / "00001.txt").write_text("FRAME X Y W H\n10 1 1 9 9\n60 1 1 9 9\n")
+    shutil.rmtree(store.index)
+    with pytest.raises(StoreMismatchError, match="1 videos cut by other annotations"):
+        go(config)
+
+
+def test_pool_replaces_a_worker_that_died_idle() -> None:
+    with WorkerPool(1) as pool:
+        calls = iter([(double, 1)])
+        assert [result for _, result in pool.run(calls.__next__)] == [2]
+        (worker,) = pool._workers
+        worker.process.kill()
+        worker.process.wait()
+        more = iter([(double, 2)])
+        assert [result for _, result in pool.run(more.__next__)] == [4]
 
 
 class UnportableError(Exception):

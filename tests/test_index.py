@@ -29,6 +29,7 @@ from voxblink2_lib import index_writer
 from voxblink2_lib.annotation import Annotation, read_annotation
 from voxblink2_lib.errors import ReleaseError, StoreError, StoreMismatchError
 from voxblink2_lib.index import Index, build_index, open_index
+from voxblink2_lib.plan import keys_of
 from voxblink2_lib.records import Utterance, VideoKey
 from voxblink2_lib.resources import Release, open_release
 
@@ -46,7 +47,7 @@ def rejects(folder: Path) -> list[list[str]]:
 
 
 def all_keys(index: Index) -> set[VideoKey]:
-    return {VideoKey(*row.values()) for row in index.videos().to_pylist()}
+    return set(keys_of(index.videos()))
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
@@ -76,9 +77,8 @@ def test_hours_count_frames_at_25_a_second(tmp_path: Path) -> None:
 def test_videos_are_sorted(tmp_path: Path) -> None:
     files = dict(reversed(small_release(speakers=3).items()))
     videos = build(tmp_path, files).videos()
-    assert videos.column_names == ["speaker_id", "video_id"]
-    rows = [tuple(row.values()) for row in videos.to_pylist()]
-    assert rows == sorted({tuple(name.split("/")[1:3]) for name in files})
+    assert videos.column_names == ["speaker_id", "video_id", "digest"]
+    assert list(keys_of(videos)) == sorted({tuple(name.split("/")[1:3]) for name in files})
 
 
 def test_utterances_and_headers_are_kept(tmp_path: Path) -> None:

@@ -36,7 +36,8 @@ ALLOWED: dict[str, set[str]] = {
     "engines": GROUND,
     "engines.worker": GROUND,
     "engines.pool": GROUND,
-    "engines.local": GROUND | STAGES | {"pipeline", "engines.pool"},
+    "engines.planning": GROUND | STAGES,
+    "engines.local": GROUND | STAGES | {"pipeline", "engines.pool", "engines.planning"},
     "report": GROUND | STAGES,
     "cli": GROUND | STAGES | {"engines.local", "report", "tour"},
     "tour": GROUND | STAGES | {"report", "voxblink2"},  # a guided use of everything below

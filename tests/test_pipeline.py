@@ -37,6 +37,7 @@ def task(folder: Path, source: SourceSpec, *utterances: Utterance) -> VideoTask:
     return VideoTask(
         key=KEY,
         utterances=utterances or (utterance(0, 49, "00000"), utterance(100, 174, "00001")),
+        digest=7,
         source=source,
         part=folder / "parts" / "part.arrow",
         tmp=folder / "tmp",
@@ -57,6 +58,7 @@ def test_a_done_video_is_in_its_part_file(studio: Studio, media: Path, tmp_path:
     outcome = run_video(one)
     assert (outcome.key, outcome.status, outcome.reason) == (KEY, "done", "")
     assert (outcome.clips, outcome.samples, outcome.missing) == (2, 125 * 640, ())
+    assert outcome.digest == 7
     assert outcome.bytes_fetched == studio.make(WAV).stat().st_size
     assert outcome.seconds_taken > 0
     assert not outcome.unreachable

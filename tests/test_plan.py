@@ -38,12 +38,16 @@ def chosen(index: Index, selection: Selection) -> list[VideoKey]:
     return list(keys_of(select(index, selection)))
 
 
+DIGEST = -(2**63)
+
+
 def table(keys: Iterable[VideoKey]) -> pa.Table:
     rows = list(keys)
     return pa.table(
         {
-            name: pa.array([row[place] for row in rows], pa.string())
-            for place, name in enumerate(VideoKey._fields)
+            "speaker_id": pa.array([row.speaker_id for row in rows], pa.string()),
+            "video_id": pa.array([row.video_id for row in rows], pa.string()),
+            "digest": pa.array([DIGEST] * len(rows), pa.int64()),
         }
     )
 
@@ -53,7 +57,7 @@ EVERYTHING = [key(speaker, number) for speaker in (1, 2, 3) for number in range(
 
 def test_everything(index: Index) -> None:
     assert chosen(index, Selection()) == EVERYTHING
-    assert select(index, Selection()).column_names == ["speaker_id", "video_id"]
+    assert select(index, Selection()).column_names == ["speaker_id", "video_id", "digest"]
 
 
 def test_speakers(index: Index) -> None:
@@ -170,13 +174,14 @@ def test_jobs_may_be_read_late() -> None:
 A, B, C, D = (VideoKey("id000001", f"{letter * 11}") for letter in "abcd")
 
 
-def known(*rows: tuple[VideoKey, str, bool]) -> pa.Table:
+def known(*rows: tuple[VideoKey, str, bool], digest: int = DIGEST) -> pa.Table:
     return pa.table(
         {
             "speaker_id": pa.array([row[0].speaker_id for row in rows], pa.string()),
             "video_id": pa.array([row[0].video_id for row in rows], pa.string()),
             "status": pa.array([row[1] for row in rows], pa.string()),
             "open": pa.array([row[2] for row in rows], pa.bool_()),
+            "digest": pa.array([digest] * len(rows), pa.int64()),
         }
     )
 
@@ -190,6 +195,13 @@ def answer(
         list(keys_of(changes.unwanted)),
         list(keys_of(changes.outside)),
     )
+
+
+def test_done_videos_that_are_annotated_otherwise_now_are_changed() -> None:
+    rows = [(A, "done", False), (B, "failed", False), (C, "planned", True)]
+    changes = compare(table([A, B, C]), known(*rows, digest=DIGEST + 1), retry=True)
+    assert list(keys_of(changes.changed)) == [A]
+    assert not len(compare(table([A, B, C]), known(*rows), retry=True).changed)
 
 
 @pytest.mark.parametrize("retry", [False, True])

@@ -26,6 +26,7 @@ from releases import (
 from voxblink2_lib import resources
 from voxblink2_lib.errors import ReleaseError
 from voxblink2_lib.index import build_index
+from voxblink2_lib.plan import keys_of
 from voxblink2_lib.resources import META_ARCHIVE, RELEASE_VARIABLE, Release, open_release
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=25)
@@ -162,8 +163,9 @@ def test_the_order_of_members_does_not_change_the_fingerprint(
     mixed = build_index(Release(write_archive(folder / "b.tar", dict(files))), folder / "b")
     assert mixed.info.fingerprint == straight.info.fingerprint
     assert mixed.info.utterances == straight.info.utterances
-    keys = set(map(tuple, zip(*straight.videos().to_pydict().values(), strict=True)))
-    assert dict(mixed.utterances(keys)) == dict(straight.utterances(keys))  # type: ignore[arg-type]
+    keys = set(keys_of(straight.videos()))
+    assert dict(mixed.utterances(keys)) == dict(straight.utterances(keys))
+    assert mixed.digests(keys) == straight.digests(keys)
     assert mixed.videos() == straight.videos()
 
 

@@ -199,7 +199,7 @@ def test_the_shard_has_the_schema_that_datasets_expects(tmp_path: Path) -> None:
 
 @PROPERTY
 @given(counts=st.lists(st.integers(1, 7), min_size=1, max_size=12), limit=st.integers(1, 10))
-def test_batches_end_at_the_first_part_that_fills_them(
+def test_batches_are_full_but_the_last(
     tmp_path_factory: pytest.TempPathFactory, counts: list[int], limit: int
 ) -> None:
     folder = tmp_path_factory.mktemp("batches")
@@ -210,13 +210,8 @@ def test_batches_end_at_the_first_part_that_fills_them(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shards, "_ROWS_PER_BATCH", limit)
         shard = seal_shard(0, parts, folder / "shard.arrow", SCHEMA)
-    expected, waiting = [], 0
-    for count in counts:
-        waiting += count
-        if waiting >= limit:
-            expected.append(waiting)
-            waiting = 0
-    expected += [waiting] if waiting else []
+    full, rest = divmod(sum(counts), limit)
+    expected = [limit] * full + ([rest] if rest else [])
     batches = list(read_batches(folder / "shard.arrow"))
     assert [batch.num_rows for batch in batches] == expected
     assert shard.rows == sum(counts)

@@ -37,12 +37,12 @@ class Annotation:
     boxes: npt.NDArray[np.int16]
 
     def digest(self) -> int:
-        """Return a 64-bit hash of all that the file says."""
+        """Return a 64-bit hash, with a sign, of all that the file says."""
         hasher = hashlib.blake2b(digest_size=8)
         hasher.update(f"{self.utterance} {self.start_seconds} {self.duration_seconds}".encode())
         hasher.update(self.frames.tobytes())
         hasher.update(self.boxes.tobytes())
-        return int.from_bytes(hasher.digest(), "little")
+        return int.from_bytes(hasher.digest(), "little", signed=True)
 
 
 def read_annotation(path: str, data: bytes) -> Annotation:

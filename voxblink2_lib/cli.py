@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import signal
 import sys
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +21,7 @@ from voxblink2_lib.progress import counting
 from voxblink2_lib.records import AUDIO_FORMATS
 from voxblink2_lib.report import (
     StoreStatus,
+    frequent_reasons,
     missing_videos,
     read_status,
     verify_store,
@@ -51,12 +52,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(options.command(options))
     except VoxBlink2Error as error:
         _say(f"voxblink2: {error}", *getattr(error, "__notes__", []))
+        if options.json:
+            _print(json.dumps({"error": type(error).__name__, "message": str(error)}))
         return error.exit_code
     except KeyboardInterrupt:
         _say("\nvoxblink2: stopped. Everything finished is kept; run the same command to go on.")
         return STOPPED
-    except BrokenPipeError:
-        return DONE
 
 
 def _interrupt(*_: object) -> NoReturn:
@@ -70,10 +71,15 @@ def _say(*lines: str) -> None:
 
 def _show(options: argparse.Namespace, record: dict[str, Any], lines: Sequence[str]) -> None:
     """Print one JSON object, or lines for people."""
-    if options.json:
-        print(json.dumps(record))
-    else:
-        print("\n".join(lines))
+    _print(json.dumps(record) if options.json else "\n".join(lines))
+
+
+def _print(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # Whoever read our output has left, as `head` does. Python would complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 # -- commands ---------------------------------------------------------------------------------
@@ -107,7 +113,7 @@ def _status(options: argparse.Namespace) -> int:
 
 def _named_store(options: argparse.Namespace) -> Store:
     """Return the store that was named; its release is not needed to look at it."""
-    if options.store:
+    if options.store is not None:
         return named_store(options.store)
     return find_store(_request(options))[1]
 
@@ -123,7 +129,7 @@ def _show_status(options: argparse.Namespace, store: Store) -> None:
         lines += [f"{one.speaker_id} {one.video_id} {one.status}: {one.reason}" for one in missing]
     elif missing:
         lines += ["Most frequent reasons:"]
-        reasons = Counter(video.reason for video in missing).most_common(10)
+        reasons = frequent_reasons(missing)[:10]
         lines += [f"  {count:6,}  {reason}" for reason, count in reasons]
     _show(options, record, lines)
 
@@ -172,7 +178,7 @@ def _request(options: argparse.Namespace) -> MaterializeConfig:
         data_dir=get("data_dir"),
         source=get("source"),
         store=get("store"),
-        audio_format=get("audio_format") or "flac",
+        audio_format=get("audio_format"),
         workers=get("workers"),
         selection=Selection.of(
             speakers=get("speakers"),
@@ -255,7 +261,9 @@ def _materialize_arguments(commands: Any) -> None:
         "<speaker>/<video>.<ext>",
     )
     parser.add_argument(
-        "--audio-format", choices=AUDIO_FORMATS, default="flac", help="default: %(default)s"
+        "--audio-format",
+        choices=AUDIO_FORMATS,
+        help="default: what the store holds, and flac in a new one",
     )
     for name, does in (
         ("speakers", "only these speakers: ids, or files of ids"),
@@ -279,6 +287,12 @@ def _status_arguments(commands: Any) -> None:
     parser.add_argument("--missing", action="store_true", help="list every video that did not come")
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a whole number of 0 or more, got {text!r}")
+    return int(text)
+
+
 def _verify_arguments(commands: Any) -> None:
     does = "hash every shard again, compare with index and ledger, decode some clips"
     example = "voxblink2 verify --store /data/voxblink2 --sample 20"
@@ -287,7 +301,7 @@ def _verify_arguments(commands: Any) -> None:
     _place_arguments(parser)
     parser.add_argument(
         "--sample",
-        type=int,
+        type=_count,
         default=8,
         metavar="N",
         help="decode N clips of each shard; default: %(default)s",

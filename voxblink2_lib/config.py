@@ -41,6 +41,11 @@ def read_ids(
     found: set[str] = set()
     for value in [ids] if isinstance(ids, (str, os.PathLike)) else ids:
         if isinstance(value, str) and _is_id(value, kinds):
+            if kinds == "both" and os.path.isfile(value):
+                raise SelectionError(
+                    f"{argument}: {value!r} is a video id and a file here. Write the file as "
+                    f"{os.path.join('.', value)!r}, or run this in another folder."
+                )
             found.add(value)
         else:
             found |= _ids_of_file(os.fspath(value), argument=argument, kinds=kinds)
@@ -137,7 +142,8 @@ class MaterializeConfig:
         store: folder of the index, ledger and shards; ``None`` means one for this release
             under ``VOXBLINK2_HOME`` or the user's cache folder.
         selection: which part of the release.
-        audio_format: how clips are encoded.
+        audio_format: how clips are encoded; ``None`` means as the store holds them, and FLAC
+            in a new one.
         workers: processes; ``None`` means one for each core, at most 8.
     """
 
@@ -146,7 +152,7 @@ class MaterializeConfig:
     source: str | None = None
     store: str | None = None
     selection: Selection = field(default_factory=Selection)
-    audio_format: AudioFormat = "flac"
+    audio_format: AudioFormat | None = None
     workers: int | None = None
 
     def __post_init__(self) -> None:
@@ -154,7 +160,7 @@ class MaterializeConfig:
             raise SelectionError(
                 f"There is no configuration {self.config!r}. Available: {', '.join(CONFIG_NAMES)}."
             )
-        if self.audio_format not in AUDIO_FORMATS:
+        if self.audio_format not in (None, *AUDIO_FORMATS):
             raise SelectionError(
                 f"audio_format {self.audio_format!r} is not supported. "
                 f"Supported formats are {', '.join(AUDIO_FORMATS)}."
@@ -163,6 +169,9 @@ class MaterializeConfig:
             raise SelectionError(
                 f"workers must be a whole number of 1 or more, got {self.workers!r}."
             )
+        for name in ("data_dir", "source", "store"):
+            if getattr(self, name) == "":
+                raise SelectionError(f"{name} is an empty text. Leave it out, or name something.")
         if self.store is not None and "://" in self.store:
             raise StoreError(f"The store must be a local folder, got {self.store!r}.")
 

@@ -6,6 +6,7 @@ VoxBlink2Error
 ├── SourceError (ValueError)        the source of media is not one we can read from
 ├── StoreError
 │   ├── StoreMismatchError (ValueError)  the store holds another corpus
+│   ├── StoreReadOnlyError          the store cannot be written to, and work is left
 │   ├── StoreBusyError              another process works on the store
 │   ├── StoreFullError              no space is left; free some and run again
 │   └── StoreDamagedError           a file of the store is not what was written
@@ -43,6 +44,10 @@ class StoreError(VoxBlink2Error):
 
 class StoreMismatchError(StoreError, ValueError):
     """What was asked for would mix two corpora in one store."""
+
+
+class StoreReadOnlyError(StoreError):
+    """The store lacks something and cannot be written to."""
 
 
 class StoreBusyError(StoreError):

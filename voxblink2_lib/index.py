@@ -10,6 +10,7 @@ index/
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import itertools
@@ -19,12 +20,18 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from voxblink2_lib.errors import ReleaseError, StoreError, StoreMismatchError
+from voxblink2_lib.errors import (
+    ReleaseError,
+    StoreDamagedError,
+    StoreError,
+    StoreMismatchError,
+)
 from voxblink2_lib.files import atomic_write, full_disk_named
 from voxblink2_lib.index_writer import UTTERANCE_COLUMNS, IndexWriter
 from voxblink2_lib.records import Utterance, VideoKey
@@ -68,8 +75,15 @@ class Index:
             ) from error
 
     def videos(self) -> pa.Table:
-        """Return all videos, sorted: columns ``speaker_id`` and ``video_id``."""
-        return self._places().select(["speaker_id", "video_id"])
+        """Return all videos, sorted: columns ``speaker_id``, ``video_id`` and ``digest``."""
+        return self._places().select(["speaker_id", "video_id", "digest"])
+
+    def digests(self, keys: Collection[VideoKey]) -> dict[VideoKey, int]:
+        """Return a 64-bit hash of all annotations of each video."""
+        return {
+            VideoKey(place["speaker_id"], place["video_id"]): place["digest"]
+            for place in self._find(keys)
+        }
 
     def utterances(
         self, keys: Collection[VideoKey]
@@ -79,26 +93,39 @@ class Index:
         Args:
             keys: which videos; those that the index does not have are left out.
         """
-        if not keys:
-            return
-        places = self._places()
-        for column, values in zip(
-            ("speaker_id", "video_id"), zip(*keys, strict=True), strict=False
-        ):
-            places = places.filter(pc.is_in(places[column], pa.array(sorted(set(values)))))
-        for place in places.to_pylist():
+        for place in self._find(keys):
             key = VideoKey(place["speaker_id"], place["video_id"])
-            if key not in keys:
-                continue
             found: dict[str, Utterance] = {}
             for first, count in zip(place["first_rows"], place["row_counts"], strict=True):
                 for utterance in self._read(first, count):
                     found.setdefault(utterance.utterance_id, utterance)
             yield key, tuple(found[name] for name in sorted(found))
 
+    def _find(self, keys: Collection[VideoKey]) -> Iterator[dict[str, Any]]:
+        if not keys:
+            return
+        places = self._places()
+        for column, values in zip(("speaker_id", "video_id"), zip(*keys, strict=True), strict=True):
+            places = places.filter(pc.is_in(places[column], pa.array(sorted(set(values)))))
+        # The speaker of one key with the video of another is none of the keys.
+        for place in places.to_pylist():
+            if (place["speaker_id"], place["video_id"]) in keys:
+                yield place
+
     @lru_cache(maxsize=1)  # noqa: B019  # one index lives as long as its run
     def _places(self) -> pa.Table:
-        return pq.read_table(self.folder / "videos.parquet")
+        with self._named_damage():
+            return pq.read_table(self.folder / "videos.parquet")
+
+    @contextlib.contextmanager
+    def _named_damage(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, pa.ArrowInvalid) as error:
+            raise StoreDamagedError(
+                f"The index {self.folder} is damaged: {error}. Delete that folder and run "
+                "'voxblink2 index' to have it made again from the release."
+            ) from error
 
     @lru_cache(maxsize=16)  # noqa: B019  # as above
     def _group(self, group: int) -> pa.Table:
@@ -106,7 +133,8 @@ class Index:
 
     @lru_cache(maxsize=1)  # noqa: B019  # as above
     def _file(self) -> pq.ParquetFile:
-        return pq.ParquetFile(self.folder / "utterances.parquet")
+        with self._named_damage():
+            return pq.ParquetFile(self.folder / "utterances.parquet")
 
     def _read(self, first: int, count: int) -> Iterator[Utterance]:
         while count:

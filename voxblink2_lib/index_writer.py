@@ -39,9 +39,14 @@ _STRETCHES = pa.schema(
         ("video_id", pa.string()),
         ("first_row", pa.int64()),
         ("rows", pa.int32()),
-        ("digest", pa.uint64()),
+        ("digest", pa.int64()),
     ]
 )
+
+
+def _wrapped(number: int) -> int:
+    """Bring a sum of digests back to 64 bits with a sign, as Arrow's sums do."""
+    return (number + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
 class IndexWriter:
@@ -88,7 +93,7 @@ class IndexWriter:
         if utterance.utterance_id in self._names:
             raise ValueError("the release has this utterance twice; the first is kept")
         self._names.add(utterance.utterance_id)
-        self._digest = (self._digest + annotation.digest()) % (1 << 64)
+        self._digest = _wrapped(self._digest + annotation.digest())
         times = (annotation.start_seconds, annotation.duration_seconds)
         self._tables["utterances"].append(
             (*key, utterance.utterance_id, utterance.first_frame, utterance.last_frame, *times)

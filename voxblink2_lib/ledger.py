@@ -37,6 +37,7 @@ create table if not exists videos (
     attempts integer not null default 0,
     clips integer not null default 0, samples integer not null default 0,
     bytes_fetched integer not null default 0, seconds_taken real not null default 0,
+    digest integer not null default 0,   -- of the annotations that the clips were cut by
     updated_at real,
     primary key (config, speaker_id, video_id)) without rowid;
 create index if not exists videos_by_job on videos (config, job);
@@ -62,6 +63,7 @@ _KNOWN = pa.schema(
         ("video_id", pa.string()),
         ("status", pa.string()),
         ("open", pa.bool_()),
+        ("digest", pa.int64()),
     ]
 )
 
@@ -155,20 +157,21 @@ class Ledger:
     # -- planning -----------------------------------------------------------------------------
 
     def known(self) -> pa.Table:
-        """Return every known video: ``speaker_id``, ``video_id``, ``status`` and ``open``.
+        """Return every known video, with ``status``, ``open`` and ``digest``.
 
-        ``open`` says that the video's job is not sealed yet.
+        ``open`` says that the video's job is not sealed yet, ``digest`` which annotations the
+        clips were cut by.
         """
         rows = self._database.execute(
-            "select speaker_id, video_id, status, shard is null from videos join jobs "
+            "select speaker_id, video_id, status, shard is null, digest from videos join jobs "
             "using (config, job) where config = ?",
             (self._config,),
         )
         batches = []
         while chunk := rows.fetchmany(65_536):
-            speakers, videos, statuses, is_open = zip(*chunk, strict=True)
+            speakers, videos, statuses, is_open, digests = zip(*chunk, strict=True)
             columns = [pa.array(one, pa.string()) for one in (speakers, videos, statuses)]
-            columns.append(pa.array(map(bool, is_open), pa.bool_()))
+            columns += [pa.array(map(bool, is_open), pa.bool_()), pa.array(digests, pa.int64())]
             batches.append(pa.RecordBatch.from_arrays(columns, schema=_KNOWN))
         return pa.Table.from_batches(batches, schema=_KNOWN)
 
@@ -236,7 +239,8 @@ class Ledger:
         with self._transaction() as database:
             updated = database.execute(
                 "update videos set status = ?, reason = ?, attempts = attempts + 1, clips = ?, "
-                "samples = ?, bytes_fetched = bytes_fetched + ?, seconds_taken = ?, updated_at = ? "
+                "samples = ?, bytes_fetched = bytes_fetched + ?, seconds_taken = ?, digest = ?, "
+                "updated_at = ? "
                 "where config = ? and speaker_id = ? and video_id = ?",
                 (
                     outcome.status,
@@ -245,6 +249,7 @@ class Ledger:
                     outcome.samples,
                     outcome.bytes_fetched,
                     outcome.seconds_taken,
+                    outcome.digest,
                     time.time(),
                     self._config,
                     *outcome.key,

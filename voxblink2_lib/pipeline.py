@@ -7,7 +7,8 @@ the rest of the program only through files and their return value.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,8 +16,9 @@ import pyarrow as pa
 from voxblink2_lib.crop import crop_audio
 from voxblink2_lib.errors import FetchError, MediaError, UnreachableError
 from voxblink2_lib.records import (
-    SAMPLE_RATE_HZ,
     AudioFormat,
+    Clip,
+    MissingUtterance,
     Outcome,
     SealedShard,
     Utterance,
@@ -33,6 +35,7 @@ class VideoTask:
     Attributes:
         key: the video.
         utterances: what to cut, in the order of the rows.
+        digest: hash of the video's annotations.
         source: where media come from.
         part: the part file to write.
         tmp: folder for temporary files.
@@ -42,6 +45,7 @@ class VideoTask:
 
     key: VideoKey
     utterances: tuple[Utterance, ...]
+    digest: int
     source: SourceSpec
     part: Path
     tmp: Path
@@ -69,57 +73,48 @@ def run_video(task: VideoTask) -> Outcome:
         DependencyError: FFmpeg is missing.
     """
     started = time.monotonic()
+    outcome = _fetch_and_cut(task)
+    return replace(outcome, digest=task.digest, seconds_taken=time.monotonic() - started)
+
+
+def _fetch_and_cut(task: VideoTask) -> Outcome:
     size_bytes = 0
+    needed_seconds = max(one.seconds[1] for one in task.utterances)
+    source = open_source(task.source)
     try:
-        needed_seconds = max(one.seconds[1] for one in task.utterances)
-        with open_source(task.source).fetch(
-            task.key, needed_seconds=needed_seconds, tmp=task.tmp
-        ) as media:
+        with source.fetch(task.key, needed_seconds=needed_seconds, tmp=task.tmp) as media:
             size_bytes = media.size_bytes
             cut = crop_audio(media.path, task.utterances, audio_format=task.audio_format)
     except FetchError as error:
-        return Outcome(
-            task.key,
-            "failed",
-            str(error),
-            seconds_taken=time.monotonic() - started,
-            unreachable=isinstance(error, UnreachableError),
-        )
+        silent = isinstance(error, UnreachableError)
+        return Outcome(task.key, "failed", str(error), unreachable=silent)
     except MediaError as error:
-        return Outcome(
-            task.key,
-            "unusable",
-            str(error),
-            bytes_fetched=size_bytes,
-            seconds_taken=time.monotonic() - started,
-        )
+        return Outcome(task.key, "unusable", str(error), bytes_fetched=size_bytes)
     outcome = Outcome(
         task.key,
         "done" if cut.clips else "unusable",
-        _missing_words(len(cut.missing), len(task.utterances), cut.missing[0].reason)
-        if cut.missing
-        else "",
+        _missing_words(cut.missing, len(task.utterances)),
         clips=len(cut.clips),
-        samples=round(
-            sum(b - a for a, b in (c.utterance.seconds for c in cut.clips)) * SAMPLE_RATE_HZ
-        ),
+        samples=sum(stop - start for start, stop in (clip.utterance.samples for clip in cut.clips)),
         missing=cut.missing,
         bytes_fetched=size_bytes,
-        seconds_taken=time.monotonic() - started,
+        digest=task.digest,
     )
     if cut.clips:
-        rows = audio_rows(
-            cut.clips,
-            schema=task.schema,
-            audio_format=task.audio_format,
-            source=task.source.kind,
-        )
-        write_part(task.part, rows, outcome)
+        write_part(task.part, _rows(task, cut.clips), outcome)
     return outcome
 
 
-def _missing_words(missing: int, wanted: int, reason: str) -> str:
-    return f"{missing} of {wanted} utterances could not be cut; the first {reason}"
+def _rows(task: VideoTask, clips: Sequence[Clip]) -> pa.RecordBatch:
+    return audio_rows(
+        clips, schema=task.schema, audio_format=task.audio_format, source=task.source.kind
+    )
+
+
+def _missing_words(missing: Sequence[MissingUtterance], wanted: int) -> str:
+    if not missing:
+        return ""
+    return f"{len(missing)} of {wanted} utterances could not be cut; the first {missing[0].reason}"
 
 
 def seal_job(task: SealTask) -> SealedShard:

@@ -27,7 +27,7 @@ def select(index: Index, selection: Selection) -> pa.Table:
         selection: what to keep.
 
     Returns:
-        The videos, sorted: columns ``speaker_id`` and ``video_id``.
+        The videos, sorted: columns ``speaker_id``, ``video_id`` and ``digest``.
 
     Raises:
         SelectionError: a named speaker or video is not in the release, or nothing is left.
@@ -86,11 +86,13 @@ class Changes:
         new: videos to be given to new jobs.
         unwanted: videos that are planned or failed, and no longer selected.
         outside: videos that are in the store for good, and not selected.
+        changed: videos that are in the store for good, cut by other annotations.
     """
 
     new: pa.Table
     unwanted: pa.Table
     outside: pa.Table
+    changed: pa.Table
 
 
 def compare(selected: pa.Table, known: pa.Table, *, retry: bool) -> Changes:
@@ -98,8 +100,8 @@ def compare(selected: pa.Table, known: pa.Table, *, retry: bool) -> Changes:
 
     Args:
         selected: what :func:`select` returned.
-        known: columns ``speaker_id``, ``video_id``, ``status`` and ``open`` (the video's job is
-            not sealed yet).
+        known: columns ``speaker_id``, ``video_id``, ``status``, ``open`` (the video's job is not
+            sealed yet) and ``digest`` (of the annotations it was cut by).
         retry: give videos that failed in a sealed job to a new one.
     """
     done = pc.equal(known["status"], "done")
@@ -110,7 +112,16 @@ def compare(selected: pa.Table, known: pa.Table, *, retry: bool) -> Changes:
         new=_without(selected, settled),
         unwanted=others.filter(pc.invert(finished)),
         outside=others.filter(finished),
+        changed=_changed(known.filter(done), selected),
     )
+
+
+def _changed(done: pa.Table, selected: pa.Table) -> pa.Table:
+    keys = ["speaker_id", "video_id"]
+    now = selected.rename_columns([*keys, "digest_now"])
+    both = done.join(now, keys=keys, join_type="inner")
+    differ = both.filter(pc.not_equal(both["digest"], both["digest_now"]))
+    return differ.sort_by([(key, "ascending") for key in keys])
 
 
 def _without(table: pa.Table, others: pa.Table) -> pa.Table:

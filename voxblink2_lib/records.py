@@ -149,6 +149,7 @@ class Outcome:
         bytes_fetched: bytes that came over the network, or the size of the file read.
         seconds_taken: wall time.
         unreachable: no answer came from the source at all.
+        digest: hash of the annotations that the clips were cut by.
     """
 
     key: VideoKey
@@ -160,6 +161,7 @@ class Outcome:
     bytes_fetched: int = 0
     seconds_taken: float = field(default=0.0, compare=False)
     unreachable: bool = False
+    digest: int = 0
 
 
 class Clip(NamedTuple):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import random
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,6 +110,14 @@ def missing_videos(store: Store, config: str) -> list[MissingVideo]:
         return [
             MissingVideo(*key, status, reason, n) for key, status, reason, n in ledger.problems()
         ]
+
+
+def frequent_reasons(missing: Iterable[MissingVideo]) -> list[tuple[str, int]]:
+    """Count reasons, the most frequent first; ids are left open, so that like meets like."""
+    return Counter(
+        one.reason.replace(one.video_id, "<video>").replace(one.speaker_id, "<speaker>")
+        for one in missing
+    ).most_common()
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,7 +129,13 @@ def _walk(meta: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
                 else:
                     yield name, entry
 
-    yield from below(os.fspath(meta), meta.name, 1)
+    try:
+        yield from below(os.fspath(meta), meta.name, 1)
+    except PermissionError as error:
+        raise ReleaseError(
+            f"The release {meta} cannot be read: {error.filename}: permission denied. "
+            "A part of a release would give a wrong corpus; make all of it readable."
+        ) from error
 
 
 def _read_folder(meta: Path) -> Iterator[AnnotationFile]:

@@ -107,22 +107,20 @@ def seal_shard(job: int, parts: Iterable[Path], target: Path, schema: pa.Schema)
 
 
 def _batches(parts: Iterable[Path], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    waiting: list[pa.RecordBatch] = []
+    waiting = schema.empty_table()
     for path in parts:
-        for batch in filter(len, read_batches(path)):
-            waiting.append(batch.replace_schema_metadata(schema.metadata))
-            if (
-                sum(one.num_rows for one in waiting) >= _ROWS_PER_BATCH
-                or sum(one.nbytes for one in waiting) >= _BYTES_PER_BATCH
-            ):
-                yield _combined(waiting)
-                waiting = []
-    if waiting:
+        for batch in read_batches(path):
+            rows = pa.Table.from_batches([batch]).replace_schema_metadata(schema.metadata)
+            waiting = pa.concat_tables([waiting, rows])
+            while waiting.num_rows >= _ROWS_PER_BATCH or waiting.nbytes >= _BYTES_PER_BATCH:
+                yield _combined(waiting.slice(0, _ROWS_PER_BATCH))
+                waiting = waiting.slice(_ROWS_PER_BATCH)
+    if waiting.num_rows:
         yield _combined(waiting)
 
 
-def _combined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
-    return pa.Table.from_batches(batches).combine_chunks().to_batches()[0]
+def _combined(rows: pa.Table) -> pa.RecordBatch:
+    return rows.combine_chunks().to_batches()[0]
 
 
 def read_batches(path: Path) -> Iterator[pa.RecordBatch]:

@@ -11,18 +11,19 @@ STORE/
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import logging
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from voxblink2_lib.errors import StoreBusyError, StoreError
+from voxblink2_lib.errors import StoreBusyError, StoreError, StoreReadOnlyError
 from voxblink2_lib.files import HALF_WRITTEN, full_disk_named
 from voxblink2_lib.records import VideoKey
 from voxblink2_lib.resources import Release
@@ -93,7 +94,12 @@ class Store:
                 lock.release()
                 raise
         except OSError as error:
-            raise StoreError(f"The store {self.root} cannot be written to: {error}.") from error
+            if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+                raise StoreReadOnlyError(
+                    f"The store {self.root} cannot be written to ({error.strerror}), and it lacks "
+                    "something that was asked for. Leave out data_dir to load it as it is."
+                ) from error
+            raise StoreError(f"The store {self.root} cannot be used: {error}.") from error
         try:
             yield
         finally:
@@ -115,13 +121,22 @@ class Store:
             )
         _log.warning("%s is working on the store %s; waiting for it to finish.", holder, self.root)
 
-    def clear_leftovers(self, config: str) -> None:
-        """Remove what killed runs left half-written. Only for who holds the lock."""
+    def clear_leftovers(self, config: str, *, open_jobs: Collection[int]) -> None:
+        """Remove what killed runs left behind. Only for who holds the lock.
+
+        Args:
+            config: the configuration.
+            open_jobs: jobs that are not sealed, whose parts are kept.
+        """
         shutil.rmtree(self.tmp, ignore_errors=True)
         with full_disk_named(self.tmp):
             self.tmp.mkdir(parents=True, exist_ok=True)
         for path in self.shards(config).glob(HALF_WRITTEN):
             path.unlink(missing_ok=True)
+        kept = {self.job_parts(config, job) for job in open_jobs}
+        for folder in (self.root / "parts" / config).glob("*"):
+            if folder not in kept:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def named_store(path: str | os.PathLike[str]) -> Store:
@@ -130,6 +145,8 @@ def named_store(path: str | os.PathLike[str]) -> Store:
     Raises:
         StoreError: a file is in its place.
     """
+    if not os.fspath(path):
+        raise StoreError("store is an empty text. Leave it out, or name a folder.")
     root = Path(path).expanduser().absolute()
     if root.exists() and not root.is_dir():
         raise StoreError(f"The store {root} is a file; it must be a folder.")

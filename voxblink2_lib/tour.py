@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ from voxblink2_lib.crop import decode_audio
 from voxblink2_lib.demo import FAULTS, MEDIA
 from voxblink2_lib.demo.pictures import WaveformRow, draw_waveforms
 from voxblink2_lib.demo.site import MediaSite
+from voxblink2_lib.errors import StoreError
 from voxblink2_lib.report import MissingVideo, StoreStatus, missing_videos, read_status
 from voxblink2_lib.store import Store
 
@@ -109,10 +113,8 @@ def run_tour(out: Path, *, workers: int | None) -> Tour:
 
     import voxblink2  # noqa: F401  # registers the builder
 
-    store = Store(out / "store")
-    if store.ledger.exists():
-        shutil.rmtree(store.root)
-    with MediaSite(MEDIA, faults=FAULTS) as site:
+    store = _fresh_store(out)
+    with _without_proxy(), MediaSite(MEDIA, faults=FAULTS) as site:
         dataset = load_dataset(
             "voxblink2",
             "audio",
@@ -141,6 +143,42 @@ def run_tour(out: Path, *, workers: int | None) -> Tour:
         clips=_write_clips(dataset, out / "clips"),
         picture=_draw(cuts, out / "waveforms.png"),
     )
+
+
+def _fresh_store(out: Path) -> Store:
+    """Return an empty store; only one that a demonstration made is removed for it."""
+    store = Store(out / "store")
+    mark = store.root / ".demo"
+    if store.ledger.exists():
+        if not mark.exists():
+            raise StoreError(
+                f"{store.root} is a store that no demo made; it is left alone. "
+                "Name another folder with --out."
+            )
+        shutil.rmtree(store.root)
+    try:
+        store.root.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+    except OSError as error:
+        raise StoreError(f"The folder {out} cannot be used: {error}. Name another.") from error
+    return store
+
+
+@contextlib.contextmanager
+def _without_proxy() -> Iterator[None]:
+    """Keep proxies out of the way: none of them reaches our loopback address."""
+    names = ("no_proxy", "NO_PROXY")
+    before = {name: os.environ.get(name) for name in names}
+    for name, value in before.items():
+        os.environ[name] = ",".join(filter(None, ["127.0.0.1", value]))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _write_clips(dataset: Any, folder: Path) -> list[Path]:

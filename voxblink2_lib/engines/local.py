@@ -6,19 +6,19 @@ import logging
 import shutil
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 
 from voxblink2_lib import demo
 from voxblink2_lib.config import MaterializeConfig
+from voxblink2_lib.engines.planning import is_complete, plan_run
 from voxblink2_lib.engines.pool import Call, WorkerDiedError, WorkerPool
-from voxblink2_lib.errors import StoppedError, StoreError, StoreMismatchError
+from voxblink2_lib.errors import StoppedError, StoreReadOnlyError
 from voxblink2_lib.index import Index, open_index
 from voxblink2_lib.ledger import Ledger
 from voxblink2_lib.pipeline import SealTask, VideoTask, run_video, seal_job
-from voxblink2_lib.plan import compare, keys_of, make_jobs, select
 from voxblink2_lib.progress import VideoProgress, counting
 from voxblink2_lib.records import Outcome, Utterance, VideoKey
 from voxblink2_lib.resources import Release, open_release
@@ -79,52 +79,24 @@ def materialize(config: MaterializeConfig, *, retry: bool, wait: bool) -> Store:
         ReleaseError, SelectionError, SourceError: the input is not usable.
         StoreMismatchError: the store holds another corpus.
         StoreBusyError: another process works on the store, and ``wait`` is false.
+        StoreReadOnlyError: work is left in a store that cannot be written to.
         StoreFullError: the disk is full.
         StoppedError: work is left, since the source could not be reached.
     """
     release, store = find_store(config)
     named = config.source or (str(demo.MEDIA) if release.is_demo else None)
     source = parse_source(named)
-    with store.locked(wait=wait):
-        index = _index(release, store)
-        _check_ledger_is_there(store, config.config)
-        with Ledger(store.ledger, config.config) as ledger:
-            _plan(config, store, index, ledger, retry=retry)
-            _Run(config, store, index, source, ledger).run()
+    try:
+        with store.locked(wait=wait):
+            index = _index(release, store)
+            with Ledger(store.ledger, config.config) as ledger:
+                audio_format = plan_run(config, store, index, ledger, retry=retry)
+                settled = replace(config, audio_format=audio_format)
+                _Run(settled, store, index, source, ledger).run()
+    except StoreReadOnlyError:
+        if not is_complete(config, store, release):
+            raise
     return store
-
-
-def _check_ledger_is_there(store: Store, config: str) -> None:
-    shards = sorted(store.shards(config).glob("*.arrow"))
-    if shards and not store.ledger.exists():
-        raise StoreError(
-            f"The store {store.root} has {len(shards)} shards and no ledger, so nothing tells what "
-            f"is in them. Put {store.ledger.name} back, or name another store."
-        )
-
-
-def _plan(
-    config: MaterializeConfig, store: Store, index: Index, ledger: Ledger, *, retry: bool
-) -> None:
-    """Give videos that have none a job; refuse what would leave two corpora in one store."""
-    changes = compare(select(index, config.selection), ledger.known(), retry=retry)
-    if len(changes.outside):
-        first = next(keys_of(changes.outside))
-        raise StoreMismatchError(
-            f"The store {store.root} already holds {len(changes.outside)} videos that this "
-            f"selection leaves out, the first is {first.speaker_id}/{first.video_id}. A selection "
-            "may grow, not shrink: widen it, or name another store."
-        )
-    fact = f"{config.config}.audio_format"
-    held = ledger.fact(fact)
-    if held not in (None, config.audio_format):
-        raise StoreMismatchError(
-            f"The store {store.root} holds clips as {held}, asked for is {config.audio_format}. "
-            f"Use audio_format={held!r}, or another store."
-        )
-    ledger.set_fact(fact, config.audio_format)
-    ledger.drop(keys_of(changes.unwanted))
-    ledger.add_jobs(make_jobs(changes.new))
 
 
 @dataclass(slots=True)
@@ -162,8 +134,8 @@ class _Run:
 
     def run(self) -> None:
         """Do all that is left."""
-        self._store.clear_leftovers(self._config.config)
         open_jobs = self._ledger.open_jobs()
+        self._store.clear_leftovers(self._config.config, open_jobs=open_jobs)
         if not open_jobs:
             return
         videos = self._videos(open_jobs)
@@ -201,19 +173,25 @@ class _Run:
                 elif status != "done":
                     self._ledger.record(outcome)
             self._jobs.update(dict.fromkeys(job.left, job))
+            digests = self._index.digests(job.left)
             for key, utterances in self._index.utterances(frozenset(job.left)):
-                yield run_video, self._task(job, key, utterances)
+                yield run_video, self._task(job, key, utterances, digests[key])
             self._seal_if_complete(job)
 
-    def _task(self, job: _Job, key: VideoKey, utterances: tuple[Utterance, ...]) -> VideoTask:
+    def _task(
+        self, job: _Job, key: VideoKey, utterances: tuple[Utterance, ...], digest: int
+    ) -> VideoTask:
+        audio_format = self._config.audio_format
+        assert audio_format is not None  # for mypy: the plan settled it
         return VideoTask(
             key=key,
             utterances=utterances,
+            digest=digest,
             source=self._source,
             part=self._store.part(self._config.config, job.number, key),
             tmp=self._store.tmp,
             schema=self._schema,
-            audio_format=self._config.audio_format,
+            audio_format=audio_format,
         )
 
     def _take(self, call: Call, result: Any, progress: VideoProgress) -> None:

@@ -94,14 +94,20 @@ class WorkerPool:
             except StopIteration:
                 return
             worker = idle.pop() if idle else self._start()
+            try:
+                worker.connection.send(call)
+            except (BrokenPipeError, ConnectionResetError):
+                # It died while it had nothing to do; that says nothing about this call.
+                self._forget(worker)
+                worker = self._start()
+                worker.connection.send(call)
             worker.call = call
-            worker.connection.send(call)
 
     def _start(self) -> _Worker:
         ours, theirs = socket.socketpair()
         with theirs:
             process = subprocess.Popen(  # noqa: S603  # this Python and our own words
-                [sys.executable, "-c", _MAIN, str(theirs.fileno())],
+                [sys.executable, "-P", "-c", _MAIN, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 # Ctrl-C in a terminal goes to all processes of the group; the parent decides.
@@ -115,13 +121,16 @@ class WorkerPool:
         self._workers.append(worker)
         return worker
 
+    def _forget(self, worker: _Worker) -> int:
+        self._workers.remove(worker)
+        worker.connection.close()
+        return worker.process.wait()
+
     def _result(self, worker: _Worker) -> Any:
         try:
             value, error, trace = worker.connection.recv()
         except (EOFError, ConnectionResetError):
-            self._workers.remove(worker)
-            worker.connection.close()
-            return WorkerDiedError(_how_it_died(worker.process.wait()))
+            return WorkerDiedError(_how_it_died(self._forget(worker)))
         if error is not None:
             if not isinstance(error, VoxBlink2Error):
                 error.add_note(f"In a worker process:\n{trace}")

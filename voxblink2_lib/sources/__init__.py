@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -72,6 +73,12 @@ def parse_source(named: str | None) -> SourceSpec:
                 f"The source {named!r} is not an address that media can be fetched from: it must "
                 f"begin with http:// or https:// and hold {_PLACE} where the video's id goes, "
                 "for example https://media.example.org/{video_id}.m4a"
+            )
+        others = set(re.findall(r"{[a-z_]*}", named)) - {_PLACE}
+        if others:
+            raise SourceError(
+                f"The source {named!r} has {', '.join(sorted(others))}, which is not known: only "
+                f"{_PLACE} is filled in."
             )
         return SourceSpec("url", named)
     folder = Path(named).expanduser()

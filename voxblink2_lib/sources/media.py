@@ -34,9 +34,11 @@ class MediaFolder:
         del needed_seconds, tmp
         stem = self._folder / key.speaker_id / key.video_id
         # No globbing: a video id is looked up as it is written.
-        for extension in EXTENSIONS:
+        for extension in (*EXTENSIONS, *map(str.upper, EXTENSIONS)):
             path = f"{stem}.{extension}"
             if os.path.isfile(path):
+                if not os.access(path, os.R_OK):
+                    raise FetchError(f"{path} cannot be read: permission denied")
                 yield Media(Path(path), os.path.getsize(path))
                 return
         raise FetchError(

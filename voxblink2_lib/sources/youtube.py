@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,6 +41,8 @@ _MARGIN_BYTES = 64 << 10
 # So much audio beyond the last utterance, for the decoder's and the resampler's sake.
 _MARGIN_SECONDS = 1.0
 _READ_TRIES = 3
+# yt-dlp asks for bug reports after errors that it does not know; ours are not its bugs.
+_ADVICE = re.compile(r"; please report this issue on .*", re.DOTALL)
 _NATIVE_PROTOCOLS = {"http", "https"}
 
 
@@ -193,7 +196,7 @@ def _fetch_error(error: Exception) -> FetchError:
     cause: BaseException | None = error
     if isinstance(error, DownloadError) and error.exc_info and error.exc_info[1]:
         cause = error.exc_info[1]
-    words = str(error).removeprefix("ERROR: ").strip() or type(error).__name__
+    words = _ADVICE.sub("", str(error).removeprefix("ERROR: ")).strip() or type(error).__name__
     seen: list[BaseException] = []
     while cause is not None and cause not in seen:
         seen.append(cause)

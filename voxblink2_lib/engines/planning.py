@@ -1,0 +1,100 @@
+"""Decide what a run has to do, and refuse what would leave two corpora in one store."""
+
+from __future__ import annotations
+
+from voxblink2_lib.config import MaterializeConfig
+from voxblink2_lib.errors import StoreDamagedError, StoreMismatchError
+from voxblink2_lib.index import Index
+from voxblink2_lib.ledger import Ledger
+from voxblink2_lib.plan import Changes, compare, keys_of, make_jobs, select
+from voxblink2_lib.records import AudioFormat
+from voxblink2_lib.resources import Release
+from voxblink2_lib.store import Store
+
+
+def plan_run(
+    config: MaterializeConfig, store: Store, index: Index, ledger: Ledger, *, retry: bool
+) -> AudioFormat:
+    """Give every selected video that has none a job; forget those no longer wanted.
+
+    Args:
+        config: what the user asked for.
+        store: the store, locked by us.
+        index: its index.
+        ledger: its ledger.
+        retry: give videos that failed before to new jobs.
+
+    Returns:
+        The format of the store's clips.
+
+    Raises:
+        StoreMismatchError: the store holds what was not asked for.
+        StoreDamagedError: the ledger and the shards do not belong together.
+    """
+    _check_shards(config, store, ledger)
+    changes = compare(select(index, config.selection), ledger.known(), retry=retry)
+    _check_corpus(store, changes)
+    audio_format = _check_format(config, store, ledger)
+    ledger.drop(keys_of(changes.unwanted))
+    ledger.add_jobs(make_jobs(changes.new))
+    return audio_format
+
+
+def is_complete(config: MaterializeConfig, store: Store, release: Release) -> bool:
+    """Say whether a store that cannot be written to already has all that is asked for."""
+    if not (store.ledger.exists() and (store.index / "index.json").exists()):
+        return False
+    index = Index(store.index)
+    if index.info.signature != release.signature():
+        return False
+    with Ledger(store.ledger, config.config, readonly=True) as ledger:
+        changes = compare(select(index, config.selection), ledger.known(), retry=False)
+        _check_corpus(store, changes)
+        return not len(changes.new) and not ledger.open_jobs()
+
+
+def _check_shards(config: MaterializeConfig, store: Store, ledger: Ledger) -> None:
+    folder = store.shards(config.config)
+    known = {shard.name for shard in ledger.shards()}
+    there = {path.name for path in folder.glob("*.arrow")}
+    if there and not known and not ledger.counts():
+        raise StoreDamagedError(
+            f"The store {store.root} has {len(there)} shards and a ledger that knows of none, so "
+            "nothing tells what is in them. Put the ledger back, or name another store."
+        )
+    if lost := sorted(known - there):
+        raise StoreDamagedError(
+            f"{len(lost)} of the {len(known)} shards of the store {store.root} are gone, the first "
+            f"is {folder / lost[0]}. Put them back, or name another store."
+        )
+
+
+def _check_corpus(store: Store, changes: Changes) -> None:
+    if len(changes.outside):
+        first = next(keys_of(changes.outside))
+        raise StoreMismatchError(
+            f"The store {store.root} already holds {len(changes.outside)} videos that this "
+            f"selection leaves out, the first is {first.speaker_id}/{first.video_id}. A selection "
+            "may grow, not shrink: widen it, or name another store."
+        )
+    if len(changes.changed):
+        first = next(keys_of(changes.changed))
+        raise StoreMismatchError(
+            f"The store {store.root} holds {len(changes.changed)} videos cut by other annotations "
+            f"than this release has, the first is {first.speaker_id}/{first.video_id}. Use the "
+            "old release, or another store."
+        )
+
+
+def _check_format(config: MaterializeConfig, store: Store, ledger: Ledger) -> AudioFormat:
+    fact = f"{config.config}.audio_format"
+    held = ledger.fact(fact)
+    wanted: AudioFormat = config.audio_format or held or "flac"  # type: ignore[assignment]  # we wrote it
+    if held is None:
+        ledger.set_fact(fact, wanted)
+    elif held != wanted:
+        raise StoreMismatchError(
+            f"The store {store.root} holds clips as {held}, asked for is {wanted}. "
+            f"Use audio_format={held!r}, or another store."
+        )
+    return wanted
