@@ -173,6 +173,12 @@ def test_demo_leaves_a_store_of_the_user_alone(undisturbed: Path, tmp_path: Path
     assert runs.shards(tmp_path / "store") == runs.shards(undisturbed)
 
 
+def test_a_video_id_that_begins_with_a_dash(tmp_path: Path) -> None:
+    words = ("materialize", "--data-dir", "demo", "--store", tmp_path / "store")
+    made = runs.run_json(*words, "--videos=-demoSailor")
+    assert made["videos"] == {"done": 1}
+
+
 def test_errors_are_json_as_well() -> None:
     said = runs.run_json("materialize", "--data-dir", "/nowhere", code=2)
     assert said["error"] == "ReleaseError"

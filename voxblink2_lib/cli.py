@@ -267,7 +267,7 @@ def _materialize_arguments(commands: Any) -> None:
     )
     for name, does in (
         ("speakers", "only these speakers: ids, or files of ids"),
-        ("videos", "only these videos: ids, or files of ids"),
+        ("videos", "only these videos: ids (one that begins with -: --videos=-ID), or files"),
         ("exclude", "speakers and videos to leave out: ids, or files of ids"),
     ):
         parser.add_argument(f"--{name}", nargs="+", metavar="ID|FILE", help=does)
