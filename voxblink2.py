@@ -31,7 +31,7 @@ from voxblink2_lib.engines.local import find_store, materialize
 from voxblink2_lib.errors import SelectionError, StoreError
 from voxblink2_lib.files import link_file
 from voxblink2_lib.records import SealedShard
-from voxblink2_lib.report import frequent_reasons, missing_videos, open_ledger
+from voxblink2_lib.report import missing_videos, nothing_came, open_ledger
 from voxblink2_lib.resources import RELEASE_VARIABLE
 from voxblink2_lib.schema import FEATURES
 from voxblink2_lib.shards import read_batches
@@ -215,7 +215,7 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
         # The very shards that the cache folder is named after: the store may have grown since.
         shards = self.config.named_shards
         if not shards:
-            raise StoreError(_nothing_came(store, self.config.name))
+            raise StoreError(nothing_came(store, self.config.name))
         folder = store.shards(self.config.name)
         self._rows = {str(folder / shard.name): shard.rows for shard in shards}
         split = datasets.SplitGenerator(
@@ -257,16 +257,6 @@ def _key(shard: int, batch: int) -> Any:
     # datasets 5 wants its own key, datasets 3 any text.
     key = getattr(datasets.builder, "Key", None)
     return key(shard, batch) if key else f"{shard}_{batch}"
-
-
-def _nothing_came(store: Store, config: str) -> str:
-    reasons = frequent_reasons(missing_videos(store, config))[:5]
-    said = "".join(f"\n  {count} videos: {reason}" for reason, count in reasons)
-    return (
-        f"No video came, so there is nothing to load from the store {store.root}. "
-        f"The most frequent reasons:{said}\n"
-        "Check the source, then run 'voxblink2 materialize' with the same options to try again."
-    )
 
 
 def _register() -> None:

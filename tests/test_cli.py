@@ -179,6 +179,18 @@ def test_a_video_id_that_begins_with_a_dash(tmp_path: Path) -> None:
     assert made["videos"] == {"done": 1}
 
 
+def test_a_run_without_any_clip_is_an_error(tmp_path: Path) -> None:
+    media = tmp_path / "media" / "id990001"
+    media.mkdir(parents=True)
+    (media / "demoHarbour.mp4").write_bytes(b"")
+    words = ("materialize", "--data-dir", "demo", "--speakers", "id990001")
+    places = ("--store", tmp_path / "store", "--source", tmp_path / "media")
+    result = runs.run(*words, *places, code=2)
+    assert "No video came, so there is nothing to load" in result.stderr
+    assert "1 videos: the media file is empty" in result.stderr
+    assert "1 failed, 1 unusable" in result.stdout
+
+
 def test_errors_are_json_as_well() -> None:
     said = runs.run_json("materialize", "--data-dir", "/nowhere", code=2)
     assert said["error"] == "ReleaseError"

@@ -195,6 +195,16 @@ def test_pool_replaces_a_worker_that_died_idle() -> None:
         assert [result for _, result in pool.run(more.__next__)] == [4]
 
 
+def leave(_: object) -> None:
+    raise SystemExit(7)
+
+
+def test_workers_that_cannot_run_stop_the_run() -> None:
+    calls = iter([(leave, 0)])
+    with WorkerPool(1) as pool, pytest.raises(StoppedError, match="ended with exit code 7"):
+        list(pool.run(calls.__next__))
+
+
 class UnportableError(Exception):
     def __init__(self, one: int, two: int) -> None:
         super().__init__(f"{one} and {two}")

@@ -23,6 +23,7 @@ from voxblink2_lib.report import (
     StoreStatus,
     frequent_reasons,
     missing_videos,
+    nothing_came,
     read_status,
     verify_store,
 )
@@ -103,7 +104,11 @@ def _materialize(options: argparse.Namespace) -> int:
     request = _request(options)
     store = materialize(request, retry=True, wait=False)
     _show_status(options, store)
-    return DONE
+    if read_status(store, options.config).utterances:
+        return DONE
+    # Videos that fail are outcomes, not errors; a whole run without any clip is.
+    _say(f"voxblink2: {nothing_came(store, options.config)}")
+    return WRONG_USE
 
 
 def _status(options: argparse.Namespace) -> int:

@@ -120,6 +120,17 @@ def frequent_reasons(missing: Iterable[MissingVideo]) -> list[tuple[str, int]]:
     ).most_common()
 
 
+def nothing_came(store: Store, config: str) -> str:
+    """Return the message for a store without a single clip: the reasons, and what to do."""
+    reasons = frequent_reasons(missing_videos(store, config))[:5]
+    said = "".join(f"\n  {count} videos: {reason}" for reason, count in reasons)
+    return (
+        f"No video came, so there is nothing to load from the store {store.root}. "
+        f"The most frequent reasons:{said}\n"
+        "Check the source, then run 'voxblink2 materialize' with the same options to try again."
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Verification:
     """What :func:`verify_store` looked at, and the problems it found."""

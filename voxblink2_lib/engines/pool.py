@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from voxblink2_lib.errors import VoxBlink2Error
+from voxblink2_lib.errors import StoppedError, VoxBlink2Error
 
 _MAIN = "from voxblink2_lib.engines.worker import main; main()"
 Call = tuple[Callable[[Any], Any], Any]
@@ -73,6 +73,7 @@ class WorkerPool:
             The call and its result; a :class:`WorkerDiedError` where the process died.
 
         Raises:
+            StoppedError: a worker process cannot run at all.
             Exception: what a call raised.
         """
         while True:
@@ -130,15 +131,17 @@ class WorkerPool:
         try:
             value, error, trace = worker.connection.recv()
         except (EOFError, ConnectionResetError):
-            return WorkerDiedError(_how_it_died(self._forget(worker)))
+            code = self._forget(worker)
+            if code >= 0:
+                # No crash of a decoder: Python itself ended, which the next call would meet too.
+                raise StoppedError(
+                    f"A worker process ended with exit code {code}; its own words are above. "
+                    "Nothing finished is lost. Mend the installation, then run this again."
+                ) from None
+            name = signal.Signals(-code).name
+            return WorkerDiedError(f"the worker process died of {name} on this video")
         if error is not None:
             if not isinstance(error, VoxBlink2Error):
                 error.add_note(f"In a worker process:\n{trace}")
             raise error
         return value
-
-
-def _how_it_died(code: int) -> str:
-    if code < 0:
-        return f"the worker process died of {signal.Signals(-code).name} on this video"
-    return f"the worker process ended with code {code} on this video"
