@@ -103,8 +103,7 @@ def _index(options: argparse.Namespace) -> int:
 def _materialize(options: argparse.Namespace) -> int:
     request = _request(options)
     store = materialize(request, retry=True, wait=False)
-    _show_status(options, store)
-    if read_status(store, options.config).utterances:
+    if _show_status(options, store).utterances:
         return DONE
     # Videos that fail are outcomes, not errors; a whole run without any clip is.
     _say(f"voxblink2: {nothing_came(store, options.config)}")
@@ -123,7 +122,7 @@ def _named_store(options: argparse.Namespace) -> Store:
     return find_store(_request(options))[1]
 
 
-def _show_status(options: argparse.Namespace, store: Store) -> None:
+def _show_status(options: argparse.Namespace, store: Store) -> StoreStatus:
     status = read_status(store, options.config)
     missing = missing_videos(store, options.config)
     record = asdict(status)
@@ -137,6 +136,7 @@ def _show_status(options: argparse.Namespace, store: Store) -> None:
         reasons = frequent_reasons(missing)[:10]
         lines += [f"  {count:6,}  {reason}" for reason, count in reasons]
     _show(options, record, lines)
+    return status
 
 
 def _status_lines(status: StoreStatus) -> list[str]:

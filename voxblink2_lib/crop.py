@@ -23,14 +23,13 @@ from voxblink2_lib.records import (
     MissingUtterance,
     Utterance,
 )
-from voxblink2_lib.timeline import Timeline, read_timeline
+from voxblink2_lib.timeline import MAX_JITTER_SECONDS, Timeline, read_timeline
 
 # Audio tracks often end some milliseconds before their pictures. An utterance may lack up to
 # one frame (40 ms) of audio, which becomes silence; one that lacks more is not cut.
 MAX_FILLED_SAMPLES = SAMPLES_PER_FRAME
 # Decoding goes on past the last utterance, so that the resampler has what it looks ahead to.
 _DECODE_MARGIN_SECONDS = 0.5
-_MAX_JITTER_SECONDS = 0.005
 _SOUNDFILE_FORMATS = {"flac": ("FLAC", "PCM_16"), "wav": ("WAV", "PCM_16"), "opus": ("OGG", "OPUS")}
 
 Samples = npt.NDArray[np.float32]
@@ -277,7 +276,7 @@ class _Piece:
 
     def goes_on_with(self, frame: Any) -> bool:
         jump = float(frame.pts * frame.time_base) - self.end_seconds
-        return abs(jump) <= _MAX_JITTER_SECONDS and _kind(frame) == self._kind
+        return abs(jump) <= MAX_JITTER_SECONDS and _kind(frame) == self._kind
 
     def add(self, frame: Any) -> None:
         self.end_seconds = float(frame.pts * frame.time_base) + frame.samples / frame.sample_rate

@@ -34,7 +34,7 @@ from voxblink2_lib.errors import (
 )
 from voxblink2_lib.files import atomic_write, full_disk_named
 from voxblink2_lib.index_writer import UTTERANCE_COLUMNS, IndexWriter
-from voxblink2_lib.records import Utterance, VideoKey
+from voxblink2_lib.records import FRAMES_PER_SECOND, Utterance, VideoKey
 from voxblink2_lib.resources import Release
 
 _FORMAT = 1
@@ -78,13 +78,6 @@ class Index:
         """Return all videos, sorted: columns ``speaker_id``, ``video_id`` and ``digest``."""
         return self._places().select(["speaker_id", "video_id", "digest"])
 
-    def digests(self, keys: Collection[VideoKey]) -> dict[VideoKey, int]:
-        """Return a 64-bit hash of all annotations of each video."""
-        return {
-            VideoKey(place["speaker_id"], place["video_id"]): place["digest"]
-            for place in self._find(keys)
-        }
-
     def utterances(
         self, keys: Collection[VideoKey]
     ) -> Iterator[tuple[VideoKey, tuple[Utterance, ...]]]:
@@ -93,13 +86,20 @@ class Index:
         Args:
             keys: which videos; those that the index does not have are left out.
         """
+        for key, utterances, _ in self.annotated(keys):
+            yield key, utterances
+
+    def annotated(
+        self, keys: Collection[VideoKey]
+    ) -> Iterator[tuple[VideoKey, tuple[Utterance, ...], int]]:
+        """Yield what :meth:`utterances` does, with a 64-bit hash of all that is annotated."""
         for place in self._find(keys):
             key = VideoKey(place["speaker_id"], place["video_id"])
             found: dict[str, Utterance] = {}
             for first, count in zip(place["first_rows"], place["row_counts"], strict=True):
                 for utterance in self._read(first, count):
                     found.setdefault(utterance.utterance_id, utterance)
-            yield key, tuple(found[name] for name in sorted(found))
+            yield key, tuple(found[name] for name in sorted(found)), place["digest"]
 
     def _find(self, keys: Collection[VideoKey]) -> Iterator[dict[str, Any]]:
         if not keys:
@@ -233,7 +233,7 @@ def _finish(writer: IndexWriter, folder: Path, release: Release, signature: str)
         speakers=pc.count_distinct(videos["speaker_id"]).as_py(),
         videos=len(videos),
         utterances=writer.rows,
-        hours=round(writer.frames / 25 / 3600, 4),
+        hours=round(writer.frames / FRAMES_PER_SECOND / 3600, 4),
         rejected=writer.rejected,
         fingerprint=_fingerprint(videos),
         signature=signature,

@@ -17,6 +17,7 @@ from voxblink2_lib.records import VideoKey
 # several workers have something to do and a DataLoader has shards to share out.
 MAX_VIDEOS_PER_JOB = 1024
 _SHARDS_WANTED = 32
+_KEYS = ["speaker_id", "video_id"]
 
 
 def select(index: Index, selection: Selection) -> pa.Table:
@@ -39,7 +40,7 @@ def select(index: Index, selection: Selection) -> pa.Table:
             table = table.filter(pc.is_in(table[column], pa.array(sorted(wanted))))
     if selection.exclude:
         excluded = pa.array(sorted(selection.exclude))
-        for column in ("speaker_id", "video_id"):
+        for column in _KEYS:
             table = table.filter(pc.invert(pc.is_in(table[column], excluded)))
     table = _limit(table, selection)
     if not len(table):
@@ -117,17 +118,18 @@ def compare(selected: pa.Table, known: pa.Table, *, retry: bool) -> Changes:
 
 
 def _changed(done: pa.Table, selected: pa.Table) -> pa.Table:
-    keys = ["speaker_id", "video_id"]
-    now = selected.rename_columns([*keys, "digest_now"])
-    both = done.join(now, keys=keys, join_type="inner")
-    differ = both.filter(pc.not_equal(both["digest"], both["digest_now"]))
-    return differ.sort_by([(key, "ascending") for key in keys])
+    now = selected.rename_columns([*_KEYS, "digest_now"])
+    both = done.join(now, keys=_KEYS, join_type="inner")
+    return _sorted(both.filter(pc.not_equal(both["digest"], both["digest_now"])))
 
 
 def _without(table: pa.Table, others: pa.Table) -> pa.Table:
-    keys = ["speaker_id", "video_id"]
-    rest = table.join(others.select(keys), keys=keys, join_type="left anti")
-    return rest.sort_by([(key, "ascending") for key in keys])
+    return _sorted(table.join(others.select(_KEYS), keys=_KEYS, join_type="left anti"))
+
+
+def _sorted(videos: pa.Table) -> pa.Table:
+    # A join keeps no order.
+    return videos.sort_by([(key, "ascending") for key in _KEYS])
 
 
 def make_jobs(videos: pa.Table) -> Iterator[Iterator[VideoKey]]:
@@ -149,6 +151,6 @@ def make_jobs(videos: pa.Table) -> Iterator[Iterator[VideoKey]]:
 
 def keys_of(videos: pa.Table) -> Iterator[VideoKey]:
     """Yield the keys of a table of videos."""
-    for batch in videos.select(["speaker_id", "video_id"]).to_batches():
+    for batch in videos.select(_KEYS).to_batches():
         columns = (column.to_pylist() for column in batch.columns)
         yield from map(VideoKey._make, zip(*columns, strict=True))

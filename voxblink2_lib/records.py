@@ -30,7 +30,6 @@ AudioFormat = Literal["flac", "wav", "opus"]
 AUDIO_FORMATS: tuple[str, ...] = get_args(AudioFormat)
 
 Status = Literal["done", "failed", "unusable"]
-STATUSES: tuple[str, ...] = get_args(Status)
 
 
 def frame_start_sample(frame: int) -> int:

@@ -18,7 +18,7 @@ from voxblink2_lib.errors import MediaError
 # later than this in a file without pictures is audio that really begins late.
 _MAX_ENCODER_DELAY_SECONDS = 0.1
 # Container clocks tick in milliseconds at worst; a lost packet is 20 ms or more.
-_MAX_JITTER_SECONDS = 0.005
+MAX_JITTER_SECONDS = 0.005
 # Formats whose clock begins at an arbitrary value.
 _FREE_CLOCKS = {"mpegts", "mpeg"}
 
@@ -151,10 +151,10 @@ class _Packets:
                 start = packet.pts * tick
                 if first:
                     self.first_seconds, first = start, False
-                if expected is not None and abs(start - expected) > _MAX_JITTER_SECONDS:
+                if expected is not None and abs(start - expected) > MAX_JITTER_SECONDS:
                     self.contiguous = False
                 seconds = (packet.duration or 0) * tick
-                if self.frame_seconds and seconds > self.frame_seconds + _MAX_JITTER_SECONDS:
+                if self.frame_seconds and seconds > self.frame_seconds + MAX_JITTER_SECONDS:
                     # MP4's table has no holes: the packet before one lasts until its end.
                     self.contiguous, seconds = False, self.frame_seconds
                 # The first packet of some files does not say how long it is.

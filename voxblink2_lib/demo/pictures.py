@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from voxblink2_lib.records import SAMPLE_RATE_HZ
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SAMPLE_RATE_HZ = 16_000
 COLUMNS = 1800  # more than the picture has pixels, so no peak is lost
 WAVE_COLOUR, TEXT_COLOUR = "#4a5568", "#1a202c"
 LEVEL_COLOURS = ("#2b6cb0", "#c05621", "#2f855a")

@@ -6,7 +6,7 @@ import logging
 import shutil
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -20,7 +20,7 @@ from voxblink2_lib.index import Index, open_index
 from voxblink2_lib.ledger import Ledger
 from voxblink2_lib.pipeline import SealTask, VideoTask, run_video, seal_job
 from voxblink2_lib.progress import VideoProgress, counting
-from voxblink2_lib.records import Outcome, Utterance, VideoKey
+from voxblink2_lib.records import AudioFormat, Outcome, Utterance, VideoKey
 from voxblink2_lib.resources import Release, open_release
 from voxblink2_lib.schema import arrow_schema
 from voxblink2_lib.shards import read_part_outcome
@@ -91,8 +91,7 @@ def materialize(config: MaterializeConfig, *, retry: bool, wait: bool) -> Store:
             index = _index(release, store)
             with Ledger(store.ledger, config.config) as ledger:
                 audio_format = plan_run(config, store, index, ledger, retry=retry)
-                settled = replace(config, audio_format=audio_format)
-                _Run(settled, store, index, source, ledger).run()
+                _Run(config, store, index, source, ledger, audio_format=audio_format).run()
     except StoreReadOnlyError:
         if not is_complete(config, store, release):
             raise
@@ -118,8 +117,11 @@ class _Run:
         index: Index,
         source: SourceSpec,
         ledger: Ledger,
+        *,
+        audio_format: AudioFormat,
     ) -> None:
         self._config = config
+        self._audio_format = audio_format
         self._store = store
         self._index = index
         self._source = source
@@ -173,16 +175,13 @@ class _Run:
                 elif status != "done":
                     self._ledger.record(outcome)
             self._jobs.update(dict.fromkeys(job.left, job))
-            digests = self._index.digests(job.left)
-            for key, utterances in self._index.utterances(frozenset(job.left)):
-                yield run_video, self._task(job, key, utterances, digests[key])
+            for key, utterances, digest in self._index.annotated(frozenset(job.left)):
+                yield run_video, self._task(job, key, utterances, digest)
             self._seal_if_complete(job)
 
     def _task(
         self, job: _Job, key: VideoKey, utterances: tuple[Utterance, ...], digest: int
     ) -> VideoTask:
-        audio_format = self._config.audio_format
-        assert audio_format is not None  # for mypy: the plan settled it
         return VideoTask(
             key=key,
             utterances=utterances,
@@ -191,7 +190,7 @@ class _Run:
             part=self._store.part(self._config.config, job.number, key),
             tmp=self._store.tmp,
             schema=self._schema,
-            audio_format=audio_format,
+            audio_format=self._audio_format,
         )
 
     def _take(self, call: Call, result: Any, progress: VideoProgress) -> None:

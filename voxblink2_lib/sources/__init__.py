@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,6 @@ from voxblink2_lib.errors import SourceError
 from voxblink2_lib.records import VideoKey
 
 _PLACE = "{video_id}"
-YOUTUBE = "youtube"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +63,7 @@ def parse_source(named: str | None) -> SourceSpec:
     Raises:
         SourceError: it is none of these.
     """
-    if named is None or named == YOUTUBE:
+    if named is None or named == "youtube":
         return SourceSpec("youtube", "https://www.youtube.com/watch?v={video_id}")
     if "://" in named:
         if not named.startswith(("http://", "https://")) or _PLACE not in named:
@@ -100,6 +98,3 @@ def open_source(spec: SourceSpec) -> Source:
     from voxblink2_lib.sources.youtube import YtDlpSource
 
     return YtDlpSource(spec.place)
-
-
-__all__: Sequence[str] = ["YOUTUBE", "Media", "Source", "SourceSpec", "open_source", "parse_source"]
