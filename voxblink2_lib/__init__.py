@@ -5,6 +5,31 @@ Importing it is cheap: neither torch nor yt-dlp is loaded before they are needed
 
 from __future__ import annotations
 
+from pathlib import Path
+
 __version__ = "0.1.0"
 
-__all__ = ["__version__"]
+__all__ = ["__version__", "metrics_path"]
+
+_METRICS = ("eer", "min_dcf", "ossi")
+
+
+def metrics_path(name: str) -> str:
+    """Return where a metric lies, for ``evaluate.load``.
+
+    Args:
+        name: ``"eer"``, ``"min_dcf"`` or ``"ossi"``.
+
+    Raises:
+        ValueError: no metric has this name.
+
+    Example:
+        >>> metrics_path("eer").endswith("metrics/eer")
+        True
+    """
+    if name not in _METRICS:
+        raise ValueError(f"There is no metric {name!r}; allowed are {', '.join(_METRICS)}.")
+    here = Path(__file__).parent
+    # In a checkout the folder stands beside the package; a wheel has it inside.
+    inside = here / "metrics"
+    return str((inside if inside.is_dir() else here.parent / "metrics") / name)

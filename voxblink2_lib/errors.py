@@ -13,6 +13,7 @@ VoxBlink2Error
 ├── MediaError                      one media file cannot be cut; becomes an outcome
 ├── FetchError                      one video did not come; becomes an outcome
 │   └── UnreachableError            no answer came at all: the network is down
+├── ScoringError (ValueError)       scores, labels, embeddings or lists of trials are not usable
 ├── DependencyError (ImportError)   something this machine must have is missing
 └── StoppedError                    work is left; run the same command again
 """
@@ -78,6 +79,10 @@ class FetchError(VoxBlink2Error):
 
 class UnreachableError(FetchError):
     """No answer at all came from the source: the network or the server is down."""
+
+
+class ScoringError(VoxBlink2Error, ValueError):
+    """Something given to a metric is not usable. The text names the argument and the row."""
 
 
 class DependencyError(VoxBlink2Error, ImportError):

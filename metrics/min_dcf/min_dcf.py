@@ -1,0 +1,78 @@
+"""Minimum detection cost of verification scores, as a metric of ``evaluate``."""
+
+from typing import Any
+
+import datasets
+import evaluate
+
+from voxblink2_lib.scoring.metric import ArrayMetric
+from voxblink2_lib.scoring.verification import min_dcf
+
+_DESCRIPTION = """
+The minimum of the detection cost (minDCF) over all thresholds, normalised by the cost of the better
+of accepting and rejecting everything. Equal scores are one step, so the order of trials never
+matters.
+"""
+
+_INPUTS = """
+Args:
+    predictions: scores, the higher the more likely one speaker.
+    references: 1 for a trial of one speaker (target), 0 for a trial of two (non-target).
+    p_target: prior probability of a target trial, 0.01 by default; several for their mean.
+    c_miss: cost of a miss, 1 by default.
+    c_fa: cost of a false acceptance, 1 by default.
+
+The last three may also be given to `evaluate.load`, which then makes them the defaults.
+
+Returns:
+    min_dcf: the cost, from 0 to 1.
+    threshold: the lowest one that has it, infinite when it is best to accept nothing; a trial is
+        accepted when its score is at least the threshold. A list for several p_target.
+
+Raises:
+    ValueError: lengths that differ, values that are not finite, labels that are not 0 or 1, only
+        one of the two classes, or a prior or cost that is not possible.
+
+Example:
+    >>> import evaluate
+    >>> metric = evaluate.load("metrics/min_dcf")
+    >>> metric.compute(predictions=[0.2, 0.7, 0.4, 0.9, 0.6], references=[0, 0, 0, 1, 1])
+    {'min_dcf': 0.5, 'threshold': 0.9}
+"""
+
+_CITATION = """
+@techreport{nist2016sre,
+  title = {{NIST} 2016 Speaker Recognition Evaluation Plan},
+  institution = {National Institute of Standards and Technology},
+  year = {2016}
+}
+"""
+
+
+class MinDCF(ArrayMetric):
+    """minDCF of scores and labels, see ``inputs_description``."""
+
+    def __init__(self, **options: Any) -> None:
+        # `evaluate.combine` gives its options to every metric, so a cost is best given on loading.
+        names = {"p_target", "c_miss", "c_fa"} & options.keys()
+        self._costs = {name: options.pop(name) for name in names}
+        super().__init__(**options)
+
+    def _info(self) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(
+            description=_DESCRIPTION,
+            citation=_CITATION,
+            inputs_description=_INPUTS,
+            # Labels stay what they are: as an integer type, evaluate would make 0.5 a 0.
+            features=datasets.Features(
+                {"predictions": datasets.Value("float64"), "references": datasets.Value("float64")}
+            ),
+        )
+
+    def _compute(self, predictions: Any, references: Any, **costs: Any) -> dict[str, Any]:
+        found = min_dcf(predictions, references, **{**self._costs, **costs})
+        threshold = found.threshold
+        return {
+            "min_dcf": found.min_dcf,
+            "threshold": list(threshold) if isinstance(threshold, tuple) else threshold,
+        }

@@ -1,0 +1,43 @@
+"""Scoring of speaker recognition: verification, open-set identification, normalisation.
+
+NumPy does the work. PyTorch is used for large matrix products when a CUDA device is there, and is
+not loaded before.
+"""
+
+from __future__ import annotations
+
+from voxblink2_lib.scoring.calibration import Calibration, fit_calibration
+from voxblink2_lib.scoring.det import DetCurve, Sweep
+from voxblink2_lib.scoring.embeddings import Embeddings, read_embeddings
+from voxblink2_lib.scoring.evaluation import evaluate_protocol, evaluate_trials, read_protocols
+from voxblink2_lib.scoring.intervals import bootstrap_intervals
+from voxblink2_lib.scoring.normalization import as_norm, s_norm
+from voxblink2_lib.scoring.open_set import OpenSetResult, open_set_identification
+from voxblink2_lib.scoring.trials import TrialList, cosine_scores, read_trials, score_trials
+from voxblink2_lib.scoring.verification import act_dcf, cllr, eer, min_cllr, min_dcf
+
+__all__ = [
+    "eer",
+    "min_dcf",
+    "act_dcf",
+    "cllr",
+    "min_cllr",
+    "Sweep",
+    "DetCurve",
+    "bootstrap_intervals",
+    "open_set_identification",
+    "OpenSetResult",
+    "s_norm",
+    "as_norm",
+    "Calibration",
+    "fit_calibration",
+    "read_trials",
+    "TrialList",
+    "cosine_scores",
+    "score_trials",
+    "read_embeddings",
+    "Embeddings",
+    "evaluate_trials",
+    "evaluate_protocol",
+    "read_protocols",
+]

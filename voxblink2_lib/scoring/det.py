@@ -1,0 +1,286 @@
+"""The one threshold sweep: what is missed and what is falsely accepted at every threshold.
+
+A trial is accepted when its score is at least the threshold. Equal scores cannot be told apart,
+so they cross the threshold together, in one step; the order of trials never matters::
+
+    scores      1.0   2.0   2.0   3.0       T target, N non-target
+                 N     T     N     T
+    threshold  1.0    2.0         3.0   inf
+    FNR          0      0         1/2    1      targets below the threshold / all targets
+    FPR          1     1/2         0     0      non-targets at or above it / all non-targets
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from voxblink2_lib.errors import ScoringError
+from voxblink2_lib.scoring.inputs import Floats, Rows, as_trials
+
+# Thresholds that are looked at in one go; bounds the memory beside the sorted scores.
+_BLOCK = 1 << 16
+# Both ends of both classes, and infinity.
+_FEWEST_POINTS = 5
+
+
+class DetCurve(NamedTuple):
+    """Operating points in order of rising thresholds; ``tpr`` of a ROC curve is ``1 - fnr``.
+
+    Attributes:
+        thresholds: [points], the last one infinite: nothing is accepted.
+        fnr: [points], false negative (miss) rates.
+        fpr: [points], false positive (false acceptance) rates.
+    """
+
+    thresholds: Floats
+    fnr: Floats
+    fpr: Floats
+
+
+class Crossing(NamedTuple):
+    """Where the rates meet on the line between two neighbouring operating points."""
+
+    rate: float
+    threshold: float
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """Scores sorted once, for any number of metrics.
+
+    Make one with :meth:`of` and give it to ``eer``, ``min_dcf`` and the others.
+
+    Attributes:
+        target: [targets], scores of trials of the same speaker, ascending.
+        nontarget: [non-targets], scores of trials of different speakers, ascending.
+
+    Example:
+        >>> sweep = Sweep.of([1.0, 2.0, 2.0, 3.0], [0, 1, 0, 1])
+        >>> sweep.curve()
+        DetCurve(thresholds=array([ 1.,  2.,  3., inf]), fnr=array([0. , 0. , 0.5, 1. ]), \
+fpr=array([1. , 0.5, 0. , 0. ]))
+    """
+
+    target: Floats
+    nontarget: Floats
+
+    @classmethod
+    def of(cls, scores: object, labels: object) -> Sweep:
+        """Check and sort scores.
+
+        Args:
+            scores: [trials], the higher the more likely the same speaker. float32 stays float32.
+            labels: [trials], 1 for a target trial, 0 for a non-target trial.
+
+        Raises:
+            ScoringError: shapes that differ, values that are not finite, labels that are not 0
+                or 1, or only one of the two classes.
+        """
+        values, targets = as_trials(scores, labels)
+        target, nontarget = values[targets], values[~targets]
+        target.sort()
+        nontarget.sort()
+        return cls(target, nontarget)
+
+    def miss(self, thresholds: npt.ArrayLike) -> Rows:
+        """Count targets below each threshold."""
+        at = _rounded_up(thresholds, self.target.dtype)
+        return np.asarray(np.searchsorted(self.target, at, side="left"), np.int64)
+
+    def false_accept(self, thresholds: npt.ArrayLike) -> Rows:
+        """Count non-targets at or above each threshold."""
+        at = _rounded_up(thresholds, self.nontarget.dtype)
+        below = np.asarray(np.searchsorted(self.nontarget, at, side="left"), np.int64)
+        return len(self.nontarget) - below
+
+    def rates(self, thresholds: npt.ArrayLike) -> tuple[Floats, Floats]:
+        """Return FNR and FPR at each threshold."""
+        fnr = self.miss(thresholds) / len(self.target)
+        return fnr, self.false_accept(thresholds) / len(self.nontarget)
+
+    def crossing(self) -> Crossing:
+        """Find where FNR and FPR meet, in O(log n): their difference only rises."""
+        targets, nontargets = len(self.target), len(self.nontarget)
+
+        def met(threshold: float) -> bool:
+            missed, accepted = int(self.miss(threshold)), int(self.false_accept(threshold))
+            return missed * nontargets >= accepted * targets
+
+        both = (self.target, self.nontarget)
+        first = [(scores, _first(scores, met)) for scores in both]
+        after = min([float(one[row]) for one, row in first if row < len(one)], default=np.inf)
+        # The operating point before it is that of the highest score below. There is one: at the
+        # lowest score everything is accepted.
+        below = [(one, int(np.searchsorted(one, one.dtype.type(after)))) for one in both]
+        before = max(float(one[row - 1]) for one, row in below if row)
+        fnr, fpr = self.rates([before, after])
+        rate, share = crossing_between(fnr, fpr)
+        if np.isinf(after):
+            return Crossing(rate, before)
+        return Crossing(rate, (1 - share) * before + share * after)
+
+    def least_cost(self, miss_cost: float, accept_cost: float) -> tuple[float, float]:
+        """Find the least ``miss_cost * FNR + accept_cost * FPR`` over all thresholds.
+
+        Between two targets a higher threshold rejects more non-targets and no target, so the best
+        threshold is the score of a target, or infinite. Blocks of targets whose bound says that
+        they cannot hold the best one are not looked at.
+
+        Returns:
+            The cost and the lowest threshold that has it.
+        """
+        starts = np.arange(0, len(self.target), _BLOCK)
+        lasts = np.minimum(starts + _BLOCK, len(self.target)) - 1
+        fnr, _ = self.rates(self.target[starts])
+        _, fpr = self.rates(self.target[lasts])
+        bounds = miss_cost * fnr + accept_cost * fpr
+        best = (float(miss_cost), np.inf)  # nothing accepted
+        for block in np.argsort(bounds, kind="stable"):
+            if bounds[block] > best[0]:
+                break
+            thresholds = self.target[starts[block] : lasts[block] + 1]
+            fnr, fpr = self.rates(thresholds)
+            costs = miss_cost * fnr + accept_cost * fpr
+            row = int(np.argmin(costs))
+            best = min(best, (float(costs[row]), float(thresholds[row])))
+        return best
+
+    def curve(self, max_points: int | None = None) -> DetCurve:
+        """Return operating points.
+
+        Args:
+            max_points: at most so many, 5 or more, spread as a plot with normal deviates (DET)
+                shows them; every point returned is one of the exact curve. All by default: one
+                for each distinct score, and infinity.
+
+        Raises:
+            ScoringError: ``max_points`` is below 5.
+        """
+        both = (self.target, self.nontarget)
+        if max_points is not None:
+            if max_points < _FEWEST_POINTS:
+                raise ScoringError(
+                    f"max_points must be at least {_FEWEST_POINTS}, got {max_points}."
+                )
+            each = (max_points - 1) // 2
+            both = (_spread(self.target, each), _spread(self.nontarget, each))
+        thresholds = np.unique(np.concatenate(both))
+        thresholds = np.append(thresholds, thresholds.dtype.type(np.inf))
+        return DetCurve(thresholds, *self.rates(thresholds))
+
+    @cached_property
+    def hull(self) -> tuple[Rows, Rows]:
+        """Vertices of the convex hull of the ROC, as counts.
+
+        The hull is what thresholds together with chance between two of them can reach. Its edges
+        are the bins of the pool-adjacent-violators algorithm (Fawcett and Niculescu-Mizil, "PAV
+        and the ROC convex hull", Machine Learning 68, 2007).
+
+        Returns:
+            misses [vertices], rising from 0 to the number of targets, and false acceptances
+            [vertices], falling from the number of non-targets to 0.
+        """
+        targets, nontargets = len(self.target), len(self.nontarget)
+        misses, accepts = [np.zeros(1, np.int64)], [np.full(1, nontargets, np.int64)]
+        # Vertices lie at scores of targets, as the least costs do.
+        for start in range(0, targets, _BLOCK):
+            thresholds = self.target[start : start + _BLOCK]
+            miss, accept = self.miss(thresholds), self.false_accept(thresholds)
+            # Of points that accept the same non-targets only the one that misses least can be one.
+            first = np.diff(accept, prepend=-1) != 0
+            kept = lower_hull(miss[first], accept[first])
+            misses.append(miss[first][kept])
+            accepts.append(accept[first][kept])
+        misses.append(np.array([targets], np.int64))
+        accepts.append(np.zeros(1, np.int64))
+        miss, accept = np.concatenate(misses), np.concatenate(accepts)
+        kept = lower_hull(miss, accept)
+        return miss[kept], accept[kept]
+
+
+def crossing_between(fnr: Floats, fpr: Floats) -> tuple[float, float]:
+    """Return the rate at which the line between two operating points has FNR = FPR.
+
+    Args:
+        fnr: [2], the first below its ``fpr``, the second not.
+        fpr: [2].
+
+    Returns:
+        The rate, and how far along the line it lies (0 to 1).
+    """
+    gap = fpr - fnr
+    share = float(gap[0] / (gap[0] - gap[1]))
+    return float((1 - share) * fnr[0] + share * fnr[1]), share
+
+
+def lower_hull(x: Rows, y: Rows) -> Rows:
+    """Return the rows of the points on the lower convex hull, first and last included.
+
+    Of different points, one that lies on or above the line between its neighbours is no vertex,
+    whether or not the neighbours are; all such points go at once, again and again. That is fast
+    while many go. What is left then goes through the usual stack.
+
+    Args:
+        x: [points], integers, not falling.
+        y: [points], integers, not rising.
+    """
+    kept: Rows = np.flatnonzero((np.diff(x, prepend=-1) != 0) | (np.diff(y, prepend=-1) != 0))
+    while len(kept) > 2:
+        dx, dy = np.diff(x[kept]), np.diff(y[kept])
+        convex = dx[:-1] * dy[1:] > dy[:-1] * dx[1:]
+        if convex.all():
+            return kept
+        before = len(kept)
+        kept = kept[np.concatenate([[True], convex, [True]])]
+        if len(kept) > 0.98 * before:
+            rows = np.array(_stack_hull(x[kept].tolist(), y[kept].tolist()), np.int64)
+            return kept.take(rows)
+    return kept
+
+
+def _stack_hull(x: list[int], y: list[int]) -> list[int]:
+    stack: list[int] = []
+    for row in range(len(x)):
+        while len(stack) > 1:
+            first, second = stack[-2], stack[-1]
+            ahead = (x[second] - x[first]) * (y[row] - y[second])
+            if ahead > (y[second] - y[first]) * (x[row] - x[second]):
+                break
+            stack.pop()
+        stack.append(row)
+    return stack
+
+
+def _first(scores: Floats, holds: Callable[[float], bool]) -> int:
+    """Return the first row of sorted scores for which something holds that stays true after."""
+    low, high = 0, len(scores)
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds(scores[middle]) else (middle + 1, high)
+    return low
+
+
+def _spread(scores: Floats, points: int) -> Floats:
+    """Pick scores of a sorted array so that both tails are seen: evenly in log-odds."""
+    edge = np.log(2.0 * len(scores))
+    shares = 1 / (1 + np.exp(-np.linspace(-edge, edge, points)))
+    return scores[np.unique(np.rint(shares * (len(scores) - 1)).astype(np.int64))]
+
+
+def _rounded_up(thresholds: npt.ArrayLike, dtype: np.dtype[Any]) -> Floats:
+    """Return thresholds in the scores' own type, so that searching does not convert the scores.
+
+    A score is at least a threshold exactly when it is at least the next number of its type.
+    """
+    given = np.asarray(thresholds)
+    if given.dtype == dtype:
+        return given
+    with np.errstate(over="ignore"):  # beyond the type's last number comes infinity, as it should
+        near = given.astype(dtype)
+        return np.where(near < given, np.nextafter(near, dtype.type(np.inf)), near)

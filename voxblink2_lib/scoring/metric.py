@@ -1,0 +1,49 @@
+"""What the ``evaluate`` metrics share: arrays that go straight to the computation."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from typing import Any
+
+import evaluate
+
+from voxblink2_lib.errors import ScoringError
+
+
+class ArrayMetric(evaluate.Metric, ABC):  # type: ignore[misc]  # evaluate has no type hints
+    """A metric whose ``compute`` takes arrays as they are.
+
+    ``evaluate`` turns every value into Arrow and back, element by element: a million scores take
+    seconds. That is of use only where results are gathered, so it happens only there: after
+    ``add`` or ``add_batch``, and with several processes.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        # evaluate takes any option without a word; a misspelt one must not be ignored.
+        known = inspect.signature(evaluate.Metric.__init__).parameters
+        if unknown := sorted(options.keys() - known.keys()):
+            raise ScoringError(f"{type(self).__name__} does not know {', '.join(unknown)}.")
+        super().__init__(**options)
+
+    # Abstract, or evaluate would take this class for the metric of a script that imports it.
+    @abstractmethod
+    def _info(self) -> evaluate.MetricInfo: ...
+
+    def compute(
+        self, *, predictions: Any = None, references: Any = None, **options: Any
+    ) -> dict[str, Any] | None:
+        """Compute the metric from what is given, or from what was added before.
+
+        Returns:
+            The results; none in a process other than the first.
+        """
+        given = predictions is not None
+        if given != (references is not None):
+            raise ScoringError("predictions and references go together; one of them is missing.")
+        results: dict[str, Any] | None
+        if given and self.writer is None and self.num_process == 1:
+            results = self._compute(predictions=predictions, references=references, **options)
+        else:
+            results = super().compute(predictions=predictions, references=references, **options)
+        return results

@@ -1,0 +1,299 @@
+"""Open-set identification: who of the gallery speaks, or nobody.
+
+Every probe is compared with all enrolled speakers; the highest score and whose it is decide. A
+probe is *known* when its label is in the gallery. At a threshold t::
+
+    DIR(t)  known probes whose nearest speaker is the right one, with a score > t / known probes
+    FAR(t)  unknown probes with a highest score > t / unknown probes
+
+The false positive identification rate (FPIR) is FAR, the false negative identification rate (FNIR)
+is 1 - DIR; rank-1 is DIR without a threshold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from voxblink2_lib.errors import ScoringError
+from voxblink2_lib.scoring.inputs import (
+    Floats,
+    Rows,
+    as_array,
+    as_embeddings,
+    as_speaker_labels,
+    check_choice,
+    norms_of,
+)
+from voxblink2_lib.scoring.products import MEMORY_BYTES, cosines, nearest, unit
+
+Enrolment = Literal["mean", "normalized-mean", "max"]
+Method = Literal["exact", "voxblink2"]
+
+# The published script's: thresholds of its grid, and what it leaves out of the area.
+_GRID, _LEAST_OF_AREA = 1000, 1e-5
+# Speakers whose embeddings are summed at a time; bounds the memory of the float64 sums.
+_SPEAKERS = 4096
+
+
+@dataclass(frozen=True)
+class OpenSetResult:
+    """Rates of open-set identification, as fractions.
+
+    Attributes:
+        dir: detection and identification rate at each FAR asked for.
+        thresholds: threshold of each; a probe is accepted when its score is above it.
+        auc: area under DIR over FAR, both from 0 to 1.
+        rank1: share of known probes whose nearest speaker is the right one.
+        speakers: speakers of the gallery.
+        known: probes of these.
+        unknown: other probes.
+        method: ``"exact"`` or ``"voxblink2"``.
+        enrolment: how a speaker's embeddings became a model.
+        curve: FAR and DIR [points] of each threshold [points], thresholds falling.
+    """
+
+    dir: dict[float, float]
+    thresholds: dict[float, float]
+    auc: float
+    rank1: float
+    speakers: int
+    known: int
+    unknown: int
+    method: str
+    enrolment: str
+    curve: tuple[Floats, Floats, Floats] = field(repr=False, compare=False)
+
+    def as_dict(self) -> dict[str, float]:
+        """Return ``dir@far=...`` for each FAR asked for, ``auc`` and ``rank1``."""
+        rates = {f"dir@far={far_text(far)}": rate for far, rate in self.dir.items()}
+        return {**rates, "auc": self.auc, "rank1": self.rank1}
+
+    @property
+    def fnir(self) -> dict[float, float]:
+        """False negative identification rate at each FPIR (FAR) asked for."""
+        return {far: 1 - rate for far, rate in self.dir.items()}
+
+
+def open_set_identification(
+    gallery: object,
+    gallery_labels: object,
+    probes: object,
+    probe_labels: object,
+    *,
+    far: Sequence[float] = (0.1, 0.01, 0.001),
+    enrolment: Enrolment = "mean",
+    method: Method = "exact",
+    memory_bytes: int = MEMORY_BYTES,
+    device: str | None = None,
+) -> OpenSetResult:
+    """Identify each probe among the gallery's speakers, and return DIR at given FARs.
+
+    Args:
+        gallery: [enrolled utterances, dimensions], embeddings.
+        gallery_labels: [enrolled utterances], their speakers: integers or texts.
+        probes: [probes, dimensions], embeddings.
+        probe_labels: [probes], their speakers. A label that is not in the gallery is unknown.
+        far: false acceptance rates to report DIR at, each from 0 to 1.
+        enrolment: a speaker's model. ``"mean"``: mean of its embeddings, as published.
+            ``"normalized-mean"``: mean of its embeddings scaled to length 1. ``"max"``: all of
+            them; the nearest counts.
+        method: ``"exact"``: the largest DIR whose FAR is not above the one asked for, over all
+            thresholds, equal scores as one step; the area is that under the whole curve.
+            ``"voxblink2"``: as the published script, for comparison with published numbers: 1,000
+            thresholds evenly spaced between the lowest and the highest score of an unknown probe,
+            at the FAR nearest to the one asked for (which may be above it), and the area over
+            points whose DIR and FAR are both at least 1e-5.
+        memory_bytes: bound of what is held beside arguments, models and scores.
+        device: a PyTorch device such as ``"cuda"``; by default CUDA for large products where it is
+            there, else NumPy.
+
+    Raises:
+        ScoringError: empty, not finite, zero or mis-shaped embeddings, labels of another length or
+            kind, no known or no unknown probe, a FAR outside 0 to 1.
+
+    Example:
+        >>> gallery, probes = [[1, 0], [0, 1]], [[2, 1], [1, 3], [-1, 1], [-1, -1]]
+        >>> result = open_set_identification(gallery, [0, 1], probes, [0, 0, 7, 8], far=[0.5])
+        >>> result.dir, result.rank1, result.auc
+        ({0.5: 0.5}, 0.5, 0.5)
+    """
+    rates = checked_far(far)
+    check_choice("enrolment", enrolment, get_args(Enrolment))
+    check_choice("method", method, get_args(Method))
+    enrolled = as_embeddings(gallery, "gallery")
+    labels = as_speaker_labels(gallery_labels, "gallery_labels", rows=len(enrolled), of="gallery")
+    asked = as_embeddings(probes, "probes", dimensions=enrolled.shape[1])
+    asked_labels = as_speaker_labels(probe_labels, "probe_labels", rows=len(asked), of="probes")
+    if {labels.dtype.kind, asked_labels.dtype.kind} == {"i", "u"}:
+        # Texts: as numbers NumPy would compare signed with unsigned ones in float64.
+        labels, asked_labels = labels.astype(str), asked_labels.astype(str)
+    speakers, rows = np.unique(labels, return_inverse=True)
+    truth = _speaker_rows(speakers, asked_labels)
+    if enrolment == "max":
+        models, owner = unit(enrolled, "gallery"), rows
+    else:
+        models, owner = _mean_models(enrolled, rows, enrolment), np.arange(len(speakers))
+    norms = norms_of(asked, "probes")
+    best = nearest(asked, models, memory_bytes=memory_bytes, device=device)
+    lengths = np.ones(len(models), np.float32)
+    scores = cosines(asked, models, np.arange(len(asked)), best, (norms, lengths))
+    return _rates(
+        scores,
+        truth,
+        owner[best],
+        far=rates,
+        method=method,
+        enrolment=enrolment,
+        speakers=len(speakers),
+    )
+
+
+def far_text(far: float) -> str:
+    """Write a rate shortly, but never two different ones alike."""
+    return f"{far:g}" if float(f"{far:g}") == far else repr(float(far))
+
+
+def checked_far(far: object) -> tuple[float, ...]:
+    """Return false acceptance rates, one or several.
+
+    Raises:
+        ScoringError: there is none, or one does not lie between 0 and 1.
+    """
+    rates = np.atleast_1d(as_array(far, "far"))
+    if not rates.size:
+        raise ScoringError("far is empty; name at least one false acceptance rate.")
+    if rates.ndim != 1 or rates.dtype.kind not in "iuf":
+        raise ScoringError(f"far must be false acceptance rates from 0 to 1, got {far!r}.")
+    if (wrong := rates[~((rates >= 0) & (rates <= 1))]).size:
+        raise ScoringError(f"far must lie between 0 and 1, got {wrong[0]}.")
+    return tuple(map(float, rates))
+
+
+def _speaker_rows(speakers: npt.NDArray[Any], labels: npt.NDArray[Any]) -> Rows:
+    """Return the row of each label among the sorted speakers, -1 where it is not."""
+    if (speakers.dtype.kind == "U") != (labels.dtype.kind == "U"):
+        raise ScoringError(
+            f"gallery_labels are {speakers.dtype} and probe_labels {labels.dtype}; both must be "
+            "integers or both texts, or every probe would be unknown."
+        )
+    at = np.minimum(np.searchsorted(speakers, labels), len(speakers) - 1)
+    truth = np.where(speakers[at] == labels, at, -1)
+    if (truth < 0).all():
+        raise ScoringError("probe_labels: none of them is in the gallery; DIR needs known probes.")
+    if (truth >= 0).all():
+        raise ScoringError(
+            "probe_labels: all of them are in the gallery; FAR needs unknown probes."
+        )
+    return truth
+
+
+def _mean_models(gallery: Floats, rows: Rows, enrolment: str) -> Floats:
+    """Return one vector of length 1 for each speaker, the mean of its rows."""
+    if enrolment == "normalized-mean":
+        gallery = unit(gallery, "gallery")
+    else:
+        norms_of(gallery, "gallery")  # a zero row would not show in a mean
+    order = np.argsort(rows, kind="stable")
+    starts = np.flatnonzero(np.diff(rows[order], prepend=-1))
+    counts = np.diff(np.append(starts, len(order)))
+    models = np.empty((len(starts), gallery.shape[1]), np.float32)
+    for first in range(0, len(starts), _SPEAKERS):
+        some = slice(first, first + _SPEAKERS)
+        # In float64, so that the order of the rows does not show: the first utterance of each
+        # speaker, then the second of those that have one, and so on.
+        sums = np.zeros((len(starts[some]), gallery.shape[1]))
+        for turn in range(counts[some].max()):
+            has = counts[some] > turn
+            sums[has] += gallery[order[starts[some][has] + turn]]
+        lengths = np.linalg.norm(sums, axis=1)
+        if (zero := np.flatnonzero(lengths == 0)).size:
+            row = int(order[starts[first + zero[0]]])
+            raise ScoringError(
+                f"gallery: the mean of the speaker of row {row} is zero; its embeddings cancel."
+            )
+        models[some] = sums / lengths[:, None]
+    return models
+
+
+def _rates(
+    scores: Floats,
+    truth: Rows,
+    found: Rows,
+    *,
+    far: tuple[float, ...],
+    method: Method,
+    enrolment: str,
+    speakers: int,
+) -> OpenSetResult:
+    known = truth >= 0
+    right = np.sort(scores[known & (truth == found)])
+    unknown = np.sort(scores[~known])
+    count = int(np.count_nonzero(known))
+    rates = _exact if method == "exact" else _published
+    at, area, curve = rates(right, unknown, count, far)
+    return OpenSetResult(
+        dir={one: rate for one, (rate, _) in zip(far, at, strict=True)},
+        thresholds={one: threshold for one, (_, threshold) in zip(far, at, strict=True)},
+        auc=area,
+        rank1=len(right) / count,
+        speakers=speakers,
+        known=count,
+        unknown=len(unknown),
+        method=method,
+        enrolment=enrolment,
+        curve=curve,
+    )
+
+
+_Found = tuple[list[tuple[float, float]], float, tuple[Floats, Floats, Floats]]
+
+
+def _exact(right: Floats, unknown: Floats, known: int, far: tuple[float, ...]) -> _Found:
+    """Return DIR and threshold at each FAR, the area, and the curve, over all thresholds.
+
+    Args:
+        right: scores of the known probes that are identified, ascending.
+        unknown: scores of the unknown probes, ascending.
+        known: number of known probes.
+        far: rates asked for.
+    """
+    at = []
+    for one in far:
+        # The most unknown probes that may pass: k / n <= far in the caller's own arithmetic.
+        passing = int(np.searchsorted(np.arange(len(unknown) + 1) / len(unknown), one, "right")) - 1
+        threshold = float(unknown[-1 - passing]) if passing < len(unknown) else -np.inf
+        at.append((float(_above(right, threshold)) / known, threshold))
+    # The area is the chance that a known probe is identified with a higher score than an unknown
+    # one has; ties count by half, as trapezoids over them do.
+    above, reached = _above(right, unknown), len(right) - np.searchsorted(right, unknown)
+    area = float((above + reached).mean()) / (2 * known)
+    # FAR changes at the scores of unknown probes only; at each DIR is the largest with that FAR.
+    thresholds = np.append(np.unique(unknown)[::-1], unknown.dtype.type(-np.inf))
+    rates_far = _above(unknown, thresholds) / len(unknown)
+    rates_dir = _above(right, thresholds) / known
+    return at, area, (rates_far, rates_dir, thresholds)
+
+
+def _published(right: Floats, unknown: Floats, known: int, far: tuple[float, ...]) -> _Found:
+    thresholds = np.linspace(unknown[0], unknown[-1], _GRID)[::-1]
+    rates_far = _above(unknown, thresholds) / len(unknown)
+    rates_dir = _above(right, thresholds) / known
+    at = []
+    for one in far:
+        away = np.abs(rates_far - one)
+        nearest_far = np.flatnonzero(away == away.min())
+        row = nearest_far[int(np.argmax(rates_dir[nearest_far]))]
+        at.append((float(rates_dir[row]), float(thresholds[row])))
+    inside = (rates_far >= _LEAST_OF_AREA) & (rates_dir >= _LEAST_OF_AREA)
+    area = float(np.trapezoid(rates_dir[inside], rates_far[inside]))
+    return at, area, (rates_far, rates_dir, thresholds)
+
+
+def _above(scores: Floats, thresholds: Any) -> Any:
+    """Count sorted scores above each threshold."""
+    return len(scores) - np.searchsorted(scores, thresholds, side="right")

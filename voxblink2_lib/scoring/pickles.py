@@ -1,0 +1,101 @@
+"""Read pickled dictionaries of arrays without running anything that they name.
+
+A pickle fills inert records here; arrays are made out of them afterwards.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from voxblink2_lib.errors import ScoringError
+
+Part = tuple[list[str], npt.NDArray[Any]]  # n names and their vectors, shape (n, dimensions)
+
+_PICKLED = re.compile(
+    r"numpy\._?core\.(multiarray\._reconstruct|multiarray\.scalar|numeric\._frombuffer)"
+    r"|numpy\.(dtype|ndarray)|_codecs\.encode|collections\.OrderedDict"
+)
+_PICKLED_TYPE = re.compile(r"[<>|=][biufcU][0-9]+")  # no objects, no structures
+
+
+class _Record:
+    """Stands for an object of NumPy in a pickle: keeps what is said of it, and does nothing.
+
+    ``__setstate__`` keeps a pickle from setting attributes, of a record and of its class.
+    """
+
+    kind: str
+
+    def __init__(self, *args: Any) -> None:
+        self.args = args
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if not _PICKLED.fullmatch(f"{module}.{name}"):
+            raise ValueError(
+                f"it asks for {module}.{name}, which arrays do not need. Nothing of it was run. "
+                "Save the vectors (of torch: tensor.cpu().numpy()) as .npy or Parquet"
+            )
+        # The class of arrays is only ever named, as an argument; text cannot be called.
+        known: dict[str, object] = {"OrderedDict": dict, "ndarray": "ndarray"}
+        return known.get(name) or type("Record", (_Record,), {"kind": name})
+
+
+def read_pickle(path: Path) -> Iterator[Part]:
+    """Yield the name and the vector of each entry of a pickled dictionary.
+
+    Raises:
+        ScoringError: it is broken, names anything that arrays do not need, or holds other values.
+    """
+    try:
+        with path.open("rb") as file:  # arrays of Python 2 are text, a character a byte
+            content = _Unpickler(file, encoding="latin1").load()
+        if not isinstance(content, dict):
+            raise TypeError(f"it holds one {type(content).__name__}")
+    except Exception as error:  # broken pickles raise errors of any kind
+        raise ScoringError(f"{path}: not a pickled dictionary of arrays: {error!r}") from error
+    for key, value in content.items():
+        name = key
+        try:
+            name = _array(key).item() if isinstance(key, _Record) else key
+            array = _array(value)
+            if not isinstance(name, str) or array.ndim == 0:
+                raise ValueError(f"a name of type {type(name).__name__} and {array.ndim} axes")
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ScoringError(
+                f"{path}: {name!r}: expected a name and an array of real numbers, got {error}"
+            ) from error
+        yield [name], np.atleast_2d(array)
+
+
+def _array(record: object) -> npt.NDArray[Any]:
+    """Make what a record stands for: an array, or a scalar of no axes."""
+    match record:
+        case (
+            _Record(kind="_reconstruct", state=(_, shape, dtype, _, raw))
+            | _Record(kind="_frombuffer", args=(raw, dtype, shape, *_))
+        ):
+            pass  # the order of axes makes no difference to vectors
+        case _Record(kind="scalar", args=(dtype, raw)):
+            shape = ()
+        case _:
+            raise ValueError(f"a value of type {type(record).__name__}")
+    match raw:
+        case _Record(kind="encode", args=(str(text), "latin1")) | str(text):
+            raw = text.encode("latin1")
+    match dtype:
+        case _Record(kind="dtype", args=(str(code), *_), state=(_, str(endian), *_)):
+            if _PICKLED_TYPE.fullmatch(endian + code):
+                return np.frombuffer(raw, endian + code).reshape(shape)
+    raise ValueError(f"an array of type {getattr(dtype, 'args', None)}")

@@ -1,0 +1,247 @@
+"""Metrics of speaker verification: EER, minDCF, actual DCF, Cllr.
+
+Every function takes scores and labels, or a :class:`~voxblink2_lib.scoring.det.Sweep` that was
+sorted once. A trial is accepted when its score is at least the threshold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from voxblink2_lib.errors import ScoringError
+from voxblink2_lib.scoring.det import Sweep, crossing_between
+from voxblink2_lib.scoring.inputs import check_choice
+
+
+class EqualErrorRate(NamedTuple):
+    """The rate, as a fraction, and the threshold at which it is met."""
+
+    eer: float
+    threshold: float
+
+
+class MinDcf(NamedTuple):
+    """The least normalised cost, and the threshold that has it (one for each operating point)."""
+
+    min_dcf: float
+    threshold: float | tuple[float, ...]
+
+
+class ActDcf(NamedTuple):
+    """The normalised cost at the threshold of Bayes' rule, and that threshold."""
+
+    act_dcf: float
+    threshold: float
+
+
+def eer(
+    scores: object,
+    labels: object = None,
+    *,
+    method: Literal["interpolated", "hull"] = "interpolated",
+) -> EqualErrorRate:
+    """Return the equal error rate: the rate at which FNR = FPR.
+
+    Args:
+        scores: [trials], or a ``Sweep``.
+        labels: [trials], 1 for a target trial and 0 for a non-target trial; none with a ``Sweep``.
+        method: ``"interpolated"``, the usual one: on the straight line between the two operating
+            points where the rates cross. ``"hull"``: on the convex hull of the ROC, which does not
+            depend on single trials (Brümmer and de Villiers, "The BOSARIS Toolkit", 2011); it is
+            never above the other.
+
+    Returns:
+        The rate from 0 to 1, and the threshold, interpolated as the rate is. With ``"hull"`` it is
+        NaN: between two vertices the hull is reached by chance, not by a threshold.
+
+    Raises:
+        ScoringError: see :meth:`Sweep.of`.
+
+    Example:
+        >>> eer([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1])
+        EqualErrorRate(eer=0.5, threshold=0.4)
+        >>> eer([5, 5, 5, 5], [0, 0, 1, 1])  # cannot tell anything apart
+        EqualErrorRate(eer=0.5, threshold=5.0)
+    """
+    check_choice("method", method, ("interpolated", "hull"))
+    sweep = _sweep(scores, labels)
+    if method == "interpolated":
+        return EqualErrorRate(*sweep.crossing())
+    misses, accepts = sweep.hull
+    fnr, fpr = misses / len(sweep.target), accepts / len(sweep.nontarget)
+    # Integers: whether the rates have met must not depend on rounding.
+    met = misses * len(sweep.nontarget) >= accepts * len(sweep.target)
+    after = int(np.argmax(met))
+    rate, _ = crossing_between(fnr[after - 1 : after + 1], fpr[after - 1 : after + 1])
+    return EqualErrorRate(rate, float("nan"))
+
+
+def min_dcf(
+    scores: object,
+    labels: object = None,
+    *,
+    p_target: float | Sequence[float] = 0.01,
+    c_miss: float = 1.0,
+    c_fa: float = 1.0,
+) -> MinDcf:
+    """Return the least detection cost over all thresholds, normalised.
+
+    ``min over t of c_miss * FNR(t) * p + c_fa * FPR(t) * (1 - p)``, over
+    ``min(c_miss * p, c_fa * (1 - p))``, the cost of the better of accepting and rejecting all
+    (NIST 2016 Speaker Recognition Evaluation Plan). With several ``p_target`` the mean, as NIST's
+    primary cost.
+
+    Args:
+        scores: [trials], or a ``Sweep``.
+        labels: [trials], 1 for a target trial and 0 for a non-target trial; none with a ``Sweep``.
+        p_target: prior probability of a target trial, between 0 and 1; several for their mean.
+        c_miss: cost of a miss.
+        c_fa: cost of a false acceptance.
+
+    Returns:
+        The cost from 0 to 1, and the lowest threshold that has it; infinity when nothing is best
+        accepted. A tuple of thresholds when ``p_target`` is a sequence.
+
+    Raises:
+        ScoringError: see :meth:`Sweep.of`; or a prior or cost that is not possible.
+
+    Example:
+        >>> min_dcf([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1], p_target=0.5)
+        MinDcf(min_dcf=0.5, threshold=0.35)
+        >>> min_dcf([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1], p_target=(0.01, 0.001))
+        MinDcf(min_dcf=0.5, threshold=(0.8, 0.8))
+    """
+    priors = np.atleast_1d(p_target).tolist()
+    if not priors:
+        raise ScoringError("p_target is empty; name at least one prior.")
+    costs = [cost_weights(prior, c_miss, c_fa) for prior in priors]
+    sweep = _sweep(scores, labels)
+    found = [(sweep.least_cost(*cost), min(cost)) for cost in costs]
+    value = sum(best / default for (best, _), default in found) / len(found)
+    thresholds = tuple(threshold for (_, threshold), _ in found)
+    return MinDcf(value, thresholds if np.ndim(p_target) else thresholds[0])
+
+
+def act_dcf(
+    scores: object,
+    labels: object = None,
+    *,
+    p_target: float = 0.01,
+    c_miss: float = 1.0,
+    c_fa: float = 1.0,
+) -> ActDcf:
+    """Return the normalised detection cost of scores that claim to be log-likelihood ratios.
+
+    The threshold is that of Bayes' rule, ``ln(c_fa (1 - p) / (c_miss p))``. The difference to
+    ``min_dcf`` is what calibration loses.
+
+    Args:
+        scores: [trials], natural log-likelihood ratios, or a ``Sweep`` of them.
+        labels: [trials], 1 for a target trial and 0 for a non-target trial; none with a ``Sweep``.
+        p_target: prior probability of a target trial, between 0 and 1.
+        c_miss: cost of a miss.
+        c_fa: cost of a false acceptance.
+
+    Returns:
+        The cost (0 is perfect, 1 no better than not listening, and there is no upper limit), and
+        the threshold.
+
+    Raises:
+        ScoringError: see :meth:`Sweep.of`; or a prior or cost that is not possible.
+
+    Example:
+        >>> act_dcf([-2.0, 1.0, -1.0, 3.0], [0, 0, 1, 1], p_target=0.5)
+        ActDcf(act_dcf=1.0, threshold=0.0)
+    """
+    miss_cost, accept_cost = cost_weights(p_target, c_miss, c_fa)
+    sweep = _sweep(scores, labels)
+    threshold = float(np.log(accept_cost) - np.log(miss_cost))
+    fnr, fpr = sweep.rates(threshold)
+    cost = miss_cost * float(fnr) + accept_cost * float(fpr)
+    return ActDcf(cost / min(miss_cost, accept_cost), threshold)
+
+
+def cllr(scores: object, labels: object = None) -> float:
+    """Return the cost of log-likelihood ratios over all operating points, in bits.
+
+    ``1/2 (mean over targets of log2(1 + e^-s) + mean over non-targets of log2(1 + e^s))``
+    (Brümmer and du Preez, "Application-independent evaluation of speaker detection", Computer
+    Speech and Language 20, 2006).
+
+    Args:
+        scores: [trials], natural log-likelihood ratios, or a ``Sweep`` of them.
+        labels: [trials], 1 for a target trial and 0 for a non-target trial; none with a ``Sweep``.
+
+    Returns:
+        0 is perfect, 1 is what a system that says nothing has, and there is no upper limit.
+
+    Raises:
+        ScoringError: see :meth:`Sweep.of`.
+
+    Example:
+        >>> cllr([0.0, 0.0], [0, 1])
+        1.0
+    """
+    sweep = _sweep(scores, labels)
+    # Divided before they are summed, so that huge ratios do not overflow.
+    shares = 1 / (2 * np.log(2) * np.array([len(sweep.target), len(sweep.nontarget)]))
+    missed = np.logaddexp(0, -sweep.target, dtype=np.float64) * shares[0]
+    accepted = np.logaddexp(0, sweep.nontarget, dtype=np.float64) * shares[1]
+    return float(missed.sum() + accepted.sum())
+
+
+def min_cllr(scores: object, labels: object = None) -> float:
+    """Return the least ``cllr`` that any rising map of the scores could have, in bits.
+
+    The best map is found by the pool-adjacent-violators algorithm, as the slopes of the convex
+    hull of the ROC (Brümmer and du Preez, 2006).
+
+    Args:
+        scores: [trials], or a ``Sweep``. Only their order counts.
+        labels: [trials], 1 for a target trial and 0 for a non-target trial; none with a ``Sweep``.
+
+    Returns:
+        From 0, perfect, to 1.
+
+    Raises:
+        ScoringError: see :meth:`Sweep.of`.
+
+    Example:
+        >>> min_cllr([1.0, 2.0, 3.0], [0, 0, 1])
+        0.0
+    """
+    sweep = _sweep(scores, labels)
+    misses, accepts = sweep.hull
+    # Shares of the targets and of the non-targets in each bin; the bin's ratio is target / other.
+    target = np.diff(misses) / len(sweep.target)
+    other = -np.diff(accepts) / len(sweep.nontarget)
+    mixed = (target > 0) & (other > 0)  # a pure bin has an infinite ratio and costs nothing
+    target, other = target[mixed], other[mixed]
+    return float(target @ np.log2(1 + other / target) + other @ np.log2(1 + target / other)) / 2
+
+
+def _sweep(scores: object, labels: object) -> Sweep:
+    if isinstance(scores, Sweep):
+        if labels is not None:
+            raise ScoringError("labels are part of the Sweep already; give none with it.")
+        return scores
+    if labels is None:
+        raise ScoringError("labels are missing: 1 for each target trial, 0 for each other.")
+    return Sweep.of(scores, labels)
+
+
+def cost_weights(p_target: float, c_miss: float, c_fa: float) -> tuple[float, float]:
+    """Return what a miss rate and a false acceptance rate of 1 cost."""
+    values = {"p_target": p_target, "c_miss": c_miss, "c_fa": c_fa}
+    for name, value in values.items():
+        if np.ndim(value) or np.asarray(value).dtype.kind not in "iuf":
+            raise ScoringError(f"{name} must be a number, got {value!r}.")
+    if not 0 < p_target < 1:
+        raise ScoringError(f"p_target must lie between 0 and 1, got {p_target}.")
+    for name in ("c_miss", "c_fa"):
+        if not (np.isfinite(values[name]) and values[name] > 0):
+            raise ScoringError(f"{name} must be a positive number, got {values[name]}.")
+    return c_miss * p_target, c_fa * (1 - p_target)
