@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ import runs
 
 from voxblink2_lib.cli import main
 
-COMMANDS = ["demo", "index", "materialize", "status", "verify"]
+COMMANDS = ["demo", "index", "materialize", "status", "verify", "score sv", "score ossi"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -20,7 +22,7 @@ def test_help_has_an_example_and_the_exit_codes(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
-        main([command, "--help"])
+        main([*command.split(), "--help"])
     assert ended.value.code == 0
     said = capsys.readouterr().out
     assert f"example:\n  voxblink2 {command}" in said
@@ -31,15 +33,30 @@ def test_help_has_an_example_and_the_exit_codes(
 def test_examples_of_the_help_parse(capsys: pytest.CaptureFixture[str]) -> None:
     for command in COMMANDS:
         with pytest.raises(SystemExit):
-            main([command, "--help"])
+            main([*command.split(), "--help"])
         example = capsys.readouterr().out.split("example:\n")[1].split("\n\n")[0]
         words = example.replace("\\\n", " ").split()
-        assert words[:2] == ["voxblink2", command]
+        assert words[: 1 + len(command.split())] == ["voxblink2", *command.split()]
         # Every option of the example exists: argparse would end with 2 otherwise.
         with pytest.raises(SystemExit) as ended:
             main([*words[1:], "--help"])
         assert ended.value.code == 0
         capsys.readouterr()
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_imports_nothing_heavy(command: str) -> None:
+    code = (
+        "import atexit, sys\n"
+        "heavy = {'datasets', 'torch', 'yt_dlp'}\n"
+        "atexit.register(lambda: print('heavy:', sorted(heavy & set(sys.modules))))\n"
+        "from voxblink2_lib.cli import main\n"
+        "main([*sys.argv[1:], '--help'])"
+    )
+    words = [sys.executable, "-c", code, *command.split()]
+    said = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+    assert said.startswith("usage: voxblink2")
+    assert said.endswith("heavy: []\n")
 
 
 @pytest.mark.parametrize(

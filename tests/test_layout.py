@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import configparser
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,7 +23,17 @@ STAGES = {
     *("resources", "index", "index_writer", "plan", "ledger", "store", "crop", "shards"),
     *("sources", "sources.media", "sources.youtube"),
 }
+# Beside the flow: scoring imports errors and what stands before it in scoring.
+SCORING = [
+    *("inputs", "det", "verification", "intervals", "products", "normalization", "calibration"),
+    *("open_set", "pickles", "embeddings", "trials", "evaluation", "plots", "metric"),
+]
 ALLOWED: dict[str, set[str]] = {
+    "scoring": {f"scoring.{name}" for name in SCORING} - {"scoring.plots", "scoring.metric"},
+    **{
+        f"scoring.{name}": {"errors", *(f"scoring.{one}" for one in SCORING[:place])}
+        for place, name in enumerate(SCORING)
+    },
     **dict.fromkeys(GROUND | STAGES, GROUND),
     # Stages that read what the one before them in the flow wrote.
     "index": GROUND | {"resources", "index_writer"},
@@ -39,7 +50,11 @@ ALLOWED: dict[str, set[str]] = {
     "engines.planning": GROUND | STAGES,
     "engines.local": GROUND | STAGES | {"pipeline", "engines.pool", "engines.planning"},
     "report": GROUND | STAGES,
-    "cli": GROUND | STAGES | {"engines.local", "report", "tour"},
+    "cli": GROUND | {"cli.terminal", "cli.corpus", "cli.score"},
+    "cli.__main__": {"cli"},
+    "cli.terminal": set(),
+    "cli.corpus": GROUND | STAGES | {"cli.terminal", "engines.local", "report", "tour"},
+    "cli.score": {"errors", "cli.terminal", *(f"scoring.{name}" for name in SCORING)},
     "tour": GROUND | STAGES | {"report", "voxblink2"},  # a guided use of everything below
     "voxblink2": GROUND | STAGES | {"engines.local", "report"},
 }
@@ -77,6 +92,30 @@ def test_imports_point_down(name: str, path: Path) -> None:
             assert target in ALLOWED[name], f"{name} must not import {target}"
 
 
+@pytest.mark.parametrize("path", sorted(ROOT.glob("metrics/*/*.py")), ids=lambda path: path.stem)
+def test_metrics_are_thin_over_scoring(path: Path) -> None:
+    ours = {one for one in imports(path) if one.startswith("voxblink2")}
+    assert ours
+    for imported in ours:
+        allowed = {"voxblink2_lib.errors"} | {f"voxblink2_lib.scoring.{name}" for name in SCORING}
+        assert imported in allowed
+
+
+def test_every_package_is_installed() -> None:
+    folders = {path.parent.relative_to(ROOT) for path in PACKAGE.rglob("*.py")}
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    listed = config["options"]["packages"].split()
+    expected = {".".join(folder.parts) for folder in folders} | {"voxblink2_lib.metrics"}
+    assert sorted(listed) == sorted(expected)
+
+
+def test_scoring_loads_no_torch() -> None:
+    code = "import sys, voxblink2_lib.scoring; print(*({'torch', 'datasets'} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == ""
+
+
 def test_allowed_imports_form_no_cycle_between_rooms() -> None:
     graph = {name: set[str]() for name, _ in modules()}
     for name, path in modules():
@@ -97,7 +136,7 @@ def test_allowed_imports_form_no_cycle_between_rooms() -> None:
 
 @pytest.mark.parametrize("name", [name for name, _ in modules() if name != "voxblink2"])
 def test_library_does_not_print_or_configure_logging(name: str) -> None:
-    if name == "cli":
+    if name == "cli.terminal":
         return
     path = dict(modules())[name]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

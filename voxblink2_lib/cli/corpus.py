@@ -1,92 +1,26 @@
-"""The command line, ``voxblink2``: the only place that prints."""
+"""The commands that make a store and look at it: demo, index, materialize, status, verify."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import logging
-import os
-import signal
-import sys
-from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from voxblink2_lib import __version__
+from voxblink2_lib.cli.terminal import CHECK_FAILED, DONE, WRONG_USE, add_command, say, show
 from voxblink2_lib.config import CONFIG_NAMES, MaterializeConfig, Selection
-from voxblink2_lib.engines.local import find_store, index_release, materialize
-from voxblink2_lib.errors import VoxBlink2Error
-from voxblink2_lib.progress import counting
 from voxblink2_lib.records import AUDIO_FORMATS
-from voxblink2_lib.report import (
-    StoreStatus,
-    frequent_reasons,
-    missing_videos,
-    nothing_came,
-    read_status,
-    verify_store,
-)
-from voxblink2_lib.store import Store, named_store
 
-DONE, CHECK_FAILED, WRONG_USE, STOPPED = 0, 1, 2, 3
-
-_EXIT_CODES = """\
-exit codes: 0 done; 1 a check failed; 2 wrong use or bad input; 3 stopped with work left, run the
-same command again."""
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line.
-
-    Args:
-        arguments: words after the program's name; the process's own by default.
-
-    Returns:
-        The exit code.
-    """
-    logging.basicConfig(format="%(message)s", stream=sys.stderr)
-    # A stopped service and Ctrl-C are the same to us: end now, keep what is finished.
-    signal.signal(signal.SIGTERM, _interrupt)
-    options = _parser().parse_args(arguments)
-    try:
-        return int(options.command(options))
-    except VoxBlink2Error as error:
-        _say(f"voxblink2: {error}", *getattr(error, "__notes__", []))
-        if options.json:
-            _print(json.dumps({"error": type(error).__name__, "message": str(error)}))
-        return error.exit_code
-    except KeyboardInterrupt:
-        _say("\nvoxblink2: stopped. Everything finished is kept; run the same command to go on.")
-        return STOPPED
-
-
-def _interrupt(*_: object) -> NoReturn:
-    raise KeyboardInterrupt
-
-
-def _say(*lines: str) -> None:
-    for line in lines:
-        print(line, file=sys.stderr)
-
-
-def _show(options: argparse.Namespace, record: dict[str, Any], lines: Sequence[str]) -> None:
-    """Print one JSON object, or lines for people."""
-    _print(json.dumps(record) if options.json else "\n".join(lines))
-
-
-def _print(text: str) -> None:
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        # Whoever read our output has left, as `head` does. Python would complain again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
+if TYPE_CHECKING:
+    from voxblink2_lib.report import StoreStatus
+    from voxblink2_lib.store import Store
 
 # -- commands ---------------------------------------------------------------------------------
 
 
 def _index(options: argparse.Namespace) -> int:
+    from voxblink2_lib.engines.local import index_release
+
     index = index_release(_request(options))
     info = index.info
     lines = [
@@ -96,17 +30,20 @@ def _index(options: argparse.Namespace) -> int:
         f"Rejected {info.rejected:,} files"
         + (f", see {index.folder / 'rejects.csv'}" if info.rejected else ""),
     ]
-    _show(options, {"index": str(index.folder), **asdict(info)}, lines)
+    show(options, {"index": str(index.folder), **asdict(info)}, lines)
     return DONE
 
 
 def _materialize(options: argparse.Namespace) -> int:
+    from voxblink2_lib.engines.local import materialize
+    from voxblink2_lib.report import nothing_came
+
     request = _request(options)
     store = materialize(request, retry=True, wait=False)
     if _show_status(options, store).utterances:
         return DONE
     # Videos that fail are outcomes, not errors; a whole run without any clip is.
-    _say(f"voxblink2: {nothing_came(store, options.config)}")
+    say(f"voxblink2: {nothing_came(store, options.config)}")
     return WRONG_USE
 
 
@@ -117,12 +54,17 @@ def _status(options: argparse.Namespace) -> int:
 
 def _named_store(options: argparse.Namespace) -> Store:
     """Return the store that was named; its release is not needed to look at it."""
+    from voxblink2_lib.engines.local import find_store
+    from voxblink2_lib.store import named_store
+
     if options.store is not None:
         return named_store(options.store)
     return find_store(_request(options))[1]
 
 
 def _show_status(options: argparse.Namespace, store: Store) -> StoreStatus:
+    from voxblink2_lib.report import frequent_reasons, missing_videos, read_status
+
     status = read_status(store, options.config)
     missing = missing_videos(store, options.config)
     record = asdict(status)
@@ -135,7 +77,7 @@ def _show_status(options: argparse.Namespace, store: Store) -> StoreStatus:
         lines += ["Most frequent reasons:"]
         reasons = frequent_reasons(missing)[:10]
         lines += [f"  {count:6,}  {reason}" for reason, count in reasons]
-    _show(options, record, lines)
+    show(options, record, lines)
     return status
 
 
@@ -154,6 +96,9 @@ def _status_lines(status: StoreStatus) -> list[str]:
 
 
 def _verify(options: argparse.Namespace) -> int:
+    from voxblink2_lib.progress import counting
+    from voxblink2_lib.report import verify_store
+
     store = _named_store(options)
     with counting("Verifying", unit="shard") as progress:
         result = verify_store(store, options.config, sample=options.sample, progress=progress)
@@ -162,7 +107,7 @@ def _verify(options: argparse.Namespace) -> int:
         + (f"{len(result.problems)} problems" if result.problems else "all right"),
         *result.problems,
     ]
-    _show(options, {"store": str(store.root), **asdict(result)}, lines)
+    show(options, {"store": str(store.root), **asdict(result)}, lines)
     return CHECK_FAILED if result.problems else DONE
 
 
@@ -170,7 +115,7 @@ def _demo(options: argparse.Namespace) -> int:
     from voxblink2_lib.tour import run_tour
 
     tour = run_tour(Path(options.out).absolute(), workers=options.workers)
-    _show(options, tour.as_json(), tour.lines())
+    show(options, tour.as_json(), tour.lines())
     return DONE
 
 
@@ -198,43 +143,22 @@ def _request(options: argparse.Namespace) -> MaterializeConfig:
 # -- arguments --------------------------------------------------------------------------------
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="voxblink2",
-        description="Turn the VoxBlink2 release and its media into Arrow shards.",
-        epilog=f"example: voxblink2 demo\n\n{_EXIT_CODES}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+def add_corpus_commands(commands: Any) -> None:
+    """Add the commands that make a store and look at it.
+
+    Args:
+        commands: what ``add_subparsers`` returned.
+    """
     _demo_arguments(commands)
     _index_arguments(commands)
     _materialize_arguments(commands)
     _status_arguments(commands)
     _verify_arguments(commands)
-    return parser
-
-
-def _command(
-    commands: Any, name: str, run: Callable[[argparse.Namespace], int], does: str, example: str
-) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name,
-        help=does,
-        description=f"{does[0].upper()}{does[1:]}.",
-        epilog=f"example:\n  {example}\n\n{_EXIT_CODES}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.set_defaults(command=run, config="audio")
-    parser.add_argument(
-        "--json", action="store_true", help="print one JSON object; messages go to standard error"
-    )
-    return parser
 
 
 def _demo_arguments(commands: Any) -> None:
     does = "run the whole way on a small built-in release, from real downloads to a dataset"
-    parser = _command(commands, "demo", _demo, does, "voxblink2 demo --out voxblink2-demo")
+    parser = add_command(commands, "demo", _demo, does, "voxblink2 demo --out voxblink2-demo")
     parser.add_argument(
         "--out",
         default="voxblink2-demo",
@@ -247,7 +171,8 @@ def _demo_arguments(commands: Any) -> None:
 def _index_arguments(commands: Any) -> None:
     does = "read a release into an index, or check the index that is there"
     example = "voxblink2 index --data-dir release/vb2_meta.tar.gz --store /data/voxblink2"
-    parser = _command(commands, "index", _index, does, example)
+    parser = add_command(commands, "index", _index, does, example)
+    parser.set_defaults(config="audio")
     _place_arguments(parser)
 
 
@@ -257,7 +182,7 @@ def _materialize_arguments(commands: Any) -> None:
         "voxblink2 materialize --config audio --data-dir release --source youtube \\\n"
         "      --store /data/voxblink2 --max-speakers 100"
     )
-    parser = _command(commands, "materialize", _materialize, does, example)
+    parser = add_command(commands, "materialize", _materialize, does, example)
     _config_argument(parser)
     _place_arguments(parser)
     parser.add_argument(
@@ -286,7 +211,7 @@ def _materialize_arguments(commands: Any) -> None:
 def _status_arguments(commands: Any) -> None:
     does = "show what a store holds, and what did not come and why"
     example = "voxblink2 status --store /data/voxblink2 --missing"
-    parser = _command(commands, "status", _status, does, example)
+    parser = add_command(commands, "status", _status, does, example)
     _config_argument(parser)
     _place_arguments(parser)
     parser.add_argument("--missing", action="store_true", help="list every video that did not come")
@@ -301,7 +226,7 @@ def _count(text: str) -> int:
 def _verify_arguments(commands: Any) -> None:
     does = "hash every shard again, compare with index and ledger, decode some clips"
     example = "voxblink2 verify --store /data/voxblink2 --sample 20"
-    parser = _command(commands, "verify", _verify, does, example)
+    parser = add_command(commands, "verify", _verify, does, example)
     _config_argument(parser)
     _place_arguments(parser)
     parser.add_argument(
@@ -337,7 +262,3 @@ def _workers_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers", type=int, metavar="N", help="processes; default: one a core, at most 8"
     )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,51 @@
+"""The command line, ``voxblink2``: commands, exit codes, and the only place that prints."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from voxblink2_lib import __version__
+from voxblink2_lib.cli.corpus import add_corpus_commands
+from voxblink2_lib.cli.score import add_score_commands
+from voxblink2_lib.cli.terminal import EXIT_CODES, STOPPED, own_terminal, say, show
+from voxblink2_lib.errors import VoxBlink2Error
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: words after the program's name; the process's own by default.
+
+    Returns:
+        The exit code.
+    """
+    own_terminal()
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.command(options))
+    except VoxBlink2Error as error:
+        say(f"voxblink2: {error}", *getattr(error, "__notes__", []))
+        if options.json:
+            show(options, {"error": type(error).__name__, "message": str(error)}, [])
+        return error.exit_code
+    except KeyboardInterrupt:
+        kept = "Everything finished is kept; run the same command to go on."
+        nothing = "Nothing was written; run the same command to begin again."
+        say(f"\nvoxblink2: stopped. {kept if getattr(options, 'keeps_work', True) else nothing}")
+        return STOPPED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="voxblink2",
+        description="Turn the VoxBlink2 release and its media into Arrow shards; score embeddings.",
+        epilog=f"example: voxblink2 demo\n\n{EXIT_CODES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    add_corpus_commands(commands)
+    add_score_commands(commands)
+    return parser
