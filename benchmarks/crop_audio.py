@@ -11,12 +11,7 @@ Example:
 
 from __future__ import annotations
 
-import argparse
-import json
 import shutil
-import statistics
-import tempfile
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,8 +19,9 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from figures import Figure, figure, seconds_of, tell
 from inputs import FIRST_FRAMES, Videos, ffmpeg
-from machine import describe, peak_memory_bytes
+from machine import peak_memory_bytes
 from torchcodec.decoders import AudioDecoder  # type: ignore[attr-defined]
 
 from voxblink2_lib.crop import decode_audio, encode
@@ -49,36 +45,6 @@ class Size(NamedTuple):
 
 FULL = Size(rounds=5, wav_videos=40, mp4_videos=10, memory_videos=(10, 200))
 QUICK = Size(rounds=3, wav_videos=4, mp4_videos=2, memory_videos=(10, 20))
-
-
-class Figure(NamedTuple):
-    """One line of the result: a median of rounds, and what is wanted of it, if anything."""
-
-    name: str
-    unit: str
-    median: float
-    least: float
-    most: float
-    wanted: str
-    holds: bool | None
-
-
-def figure(
-    name: str, values: list[float], *, unit: str = "x", at_least: float = 0, at_most: float = 0
-) -> Figure:
-    median = statistics.median(values)
-    wanted, holds = "", None
-    if at_least:
-        wanted, holds = f"at least {at_least:g}", median >= at_least
-    elif at_most:
-        wanted, holds = f"at most {at_most:g}", median <= at_most
-    return Figure(name, unit, median, min(values), max(values), wanted, holds)
-
-
-def seconds_of(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
 
 
 def whole(outcome: Outcome) -> Outcome:
@@ -208,31 +174,8 @@ def measure(folder: Path, size: Size) -> Iterator[Figure]:
     yield from measure_memory(films, size)
 
 
-def line(one: Figure) -> str:
-    spread = f"{one.least:.2f}-{one.most:.2f}" if one.least < one.most else ""
-    holds = {None: "", True: "yes", False: "NO"}[one.holds]
-    return f"{one.name:52} {one.median:8.2f} {one.unit:2} {spread:>14}  {one.wanted:14} {holds}"
-
-
 def main() -> None:
-    said, _, example = (__doc__ or "").partition("Example:")
-    parser = argparse.ArgumentParser(
-        description=said,
-        epilog=f"example:{example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--quick", action="store_true", help="few videos, to see that it runs")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as named:
-        machine = describe(Path(named))
-        figures = list(measure(Path(named), QUICK if args.quick else FULL))
-    if args.json:
-        print(json.dumps({"machine": machine, "figures": [one._asdict() for one in figures]}))
-        return
-    print(", ".join(f"{name} {value}" for name, value in machine.items()))
-    print(f"{'figure':52} {'median':>8} {'':2} {'least-most':>14}  {'wanted':14} holds")
-    print(*map(line, figures), sep="\n")
+    tell(__doc__, lambda folder, quick: measure(folder, QUICK if quick else FULL))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
-_PACKAGES = ("torch", "torchcodec", "av", "soundfile", "pyarrow", "numpy")
+_PACKAGES = ("torch", "torchcodec", "av", "soundfile", "pyarrow", "numpy", "scikit-learn")
 
 
 def describe(work: Path) -> dict[str, str]:
