@@ -259,7 +259,10 @@ def test_lists_and_tensors_serve() -> None:
         ({"embeddings": np.ones(16)}, r"embeddings must have the shape \(rows, dimensions\)"),
         ({"cohort": np.diag([1.0] * 15 + [math.inf])}, r"cohort must be finite, got inf in row 15"),
         ({"cohort": np.diag([1.0] * 15 + [0.0])}, r"cohort: row 15 has the length 0"),
-        ({"cohort": np.ones((9, 16))}, r"cohort: .* members are all equally far from row \d+"),
+        (
+            {"cohort": np.ones((9, 16))},
+            r"cohort: the .* nearest to row \d+ of embeddings are all equally far",
+        ),
         ({"memory_bytes": 5}, r"memory_bytes must be at least 1,048,576, got 5"),
         ({"device": "nonsense"}, r"device is 'nonsense', and PyTorch cannot use it"),
     ],
@@ -290,7 +293,9 @@ def test_a_zero_embedding_is_named_by_its_own_row() -> None:
 def test_the_row_that_nothing_can_be_scaled_for_is_named_by_its_own_row() -> None:
     # Row 6 is as far from all of the cohort, the others are not.
     embeddings = np.eye(8)[[0, 1, 2, 0, 1, 2, 7]]
-    with pytest.raises(ScoringError, match=r"its 5 members are all equally far from row 6 of emb"):
+    with pytest.raises(
+        ScoringError, match=r"the 5 members nearest to row 6 of embeddings are all equally far"
+    ):
         s_norm(
             [0.1, 0.2],
             enrolment_rows=[2, 4],
@@ -303,7 +308,10 @@ def test_the_row_that_nothing_can_be_scaled_for_is_named_by_its_own_row() -> Non
 def test_a_cohort_of_copies_is_refused_although_products_round() -> None:
     generator = np.random.default_rng(15)
     one = generator.normal(size=512)
-    with pytest.raises(ScoringError, match=r"cohort: its 700 members are all equally far"):
+    with pytest.raises(
+        ScoringError,
+        match=r"cohort: the 700 members nearest to row 0 of embeddings are all equally far",
+    ):
         s_norm(
             [0.1],
             enrolment_rows=[0],

@@ -234,6 +234,16 @@ def test_labels_held_as_objects_are_named_as_well(values: Any, message: str) -> 
     refused(message, lambda: as_labels(values, "labels", rows=4, of="scores"))
 
 
+def test_whole_numbers_held_as_objects_are_labels_or_are_named() -> None:
+    values = np.array([0, 1, 1, 0], object)
+    try:
+        found = as_labels(values, "labels", rows=4, of="scores")
+    except ScoringError as error:
+        assert "labels" in str(error)  # noqa: PT017 - either will do
+    else:
+        assert found.tolist() == [False, True, True, False]
+
+
 @PROPERTY
 @given(labels=st.lists(st.integers(0, 1), min_size=1, max_size=40), row=st.integers(0, 39))
 def test_the_first_label_that_is_neither_is_named(labels: list[int], row: int) -> None:

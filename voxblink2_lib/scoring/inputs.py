@@ -30,7 +30,7 @@ def as_array(values: object, name: str) -> npt.NDArray[Any]:
     if hasattr(tensor, "detach"):
         tensor = tensor.detach().cpu()
         # NumPy has no bfloat16.
-        values = tensor.float() if tensor.is_floating_point() else tensor
+        values = tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor
     try:
         return np.asarray(values)
     except ValueError as error:
@@ -77,9 +77,14 @@ def as_labels(values: object, name: str, *, rows: int, of: str) -> Flags:
     if labels.dtype == np.bool_:
         return labels
     if labels.dtype.kind not in "iuf":
-        raise ScoringError(
-            f"{name} must be 0 (non-target) or 1 (target), got {labels[0].item()!r} in row 0."
-        )
+        found: list[Any] = labels.tolist()
+        numbers = [isinstance(one, int | float) for one in found]
+        if not all(numbers):
+            row = numbers.index(False)
+            raise ScoringError(
+                f"{name} must be 0 (non-target) or 1 (target), got {found[row]!r} in row {row}."
+            )
+        labels = labels.astype(np.float64)  # numbers, held as objects
     flags: Flags = np.equal(labels, 1)
     for start, block in _blocks(labels):
         wrong = np.flatnonzero(~flags[start : start + len(block)] & (block != 0))
@@ -137,7 +142,8 @@ def as_embeddings(values: object, name: str, *, dimensions: int | None = None) -
             f"{name} has {vectors.shape[1]} dimensions where {dimensions} are needed; "
             "embeddings of one model have the same number everywhere."
         )
-    vectors = vectors.astype(np.float32, copy=False)
+    with np.errstate(over="ignore"):  # what float32 cannot hold is refused as infinite
+        vectors = vectors.astype(np.float32, copy=False)
     check_finite(vectors, name)
     return vectors
 
@@ -171,7 +177,8 @@ def norms_of(vectors: Floats, name: str, rows: Rows | None = None) -> Floats:
     norms = np.empty(len(vectors), np.float32)
     for start, block in _blocks(vectors):
         squares = np.einsum("ij,ij->i", block, block, dtype=np.float64)
-        norms[start : start + len(block)] = np.sqrt(squares)
+        with np.errstate(over="ignore"):  # refused below
+            norms[start : start + len(block)] = np.sqrt(squares)
     wrong = np.flatnonzero(~((norms >= _SHORTEST) & (norms <= _LONGEST)))
     if wrong.size:
         row = wrong[0] if rows is None else rows[wrong[0]]

@@ -112,6 +112,8 @@ def _normalised(  # noqa: PLR0917 - the two functions above name every argument
     vectors = as_embeddings(embeddings, "embeddings")
     others = as_embeddings(cohort, "cohort", dimensions=vectors.shape[1])
     count = len(others) if top_n is None else top_n
+    if len(others) < 2:
+        raise ScoringError("cohort has one row; a deviation needs at least two.")
     if not 2 <= count <= len(others):
         raise ScoringError(
             f"top_n must lie between 2 and the size of the cohort, {len(others):,}; got {count:,}."
@@ -132,8 +134,10 @@ def _normalised(  # noqa: PLR0917 - the two functions above name every argument
     # Cosines of float32 vectors differ by rounding even where they are equal.
     if (flat := np.flatnonzero(deviation < 1e-7)).size:
         raise ScoringError(
-            f"cohort: its {count:,} members are all equally far from row {used[flat[0]]} of "
-            "embeddings; use a cohort of different speakers."
+            f"cohort: the {count:,} members nearest to row {used[flat[0]]} of embeddings are all "
+            "equally far from it; use a cohort of different speakers, or more of it."
         )
-    parts = np.split(at, 2)
-    return sum((values - mean[part]) / deviation[part] for part in parts) / 2  # type: ignore[return-value]
+    enrolment, test = np.split(at, 2)
+    scaled: Floats = (values - mean[enrolment]) / deviation[enrolment]
+    scaled += (values - mean[test]) / deviation[test]
+    return scaled / 2

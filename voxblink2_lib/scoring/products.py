@@ -170,8 +170,8 @@ class _Torch:
         self._torch = torch
         try:
             self._device = torch.device(device)
-            torch.zeros(1, device=self._device)
-        except (RuntimeError, AssertionError) as error:
+            torch.zeros(1, device=self._device).cpu()
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
             raise ScoringError(
                 f"device is {device!r}, and PyTorch cannot use it: {str(error).splitlines()[0]}"
             ) from error

@@ -244,4 +244,7 @@ def cost_weights(p_target: float, c_miss: float, c_fa: float) -> tuple[float, fl
     for name in ("c_miss", "c_fa"):
         if not (np.isfinite(values[name]) and values[name] > 0):
             raise ScoringError(f"{name} must be a positive number, got {values[name]}.")
-    return c_miss * p_target, c_fa * (1 - p_target)
+    costs = c_miss * p_target, c_fa * (1 - p_target)
+    if not min(costs) > 0:
+        raise ScoringError(f"p_target {p_target} and the costs are too small to be multiplied.")
+    return costs
