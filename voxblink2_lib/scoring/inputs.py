@@ -176,6 +176,7 @@ def norms_of(vectors: Floats, name: str, rows: Rows | None = None) -> Floats:
     """
     norms = np.empty(len(vectors), np.float32)
     for start, block in _blocks(vectors):
+        # In float64: rounded at the end, the same row has the same length in any memory layout.
         squares = np.einsum("ij,ij->i", block, block, dtype=np.float64)
         with np.errstate(over="ignore"):  # refused below
             norms[start : start + len(block)] = np.sqrt(squares)

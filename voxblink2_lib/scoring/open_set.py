@@ -206,10 +206,14 @@ def _mean_models(gallery: Floats, rows: Rows, enrolment: str) -> Floats:
         some = slice(first, first + _SPEAKERS)
         # In float64, so that the order of the rows does not show: the first utterance of each
         # speaker, then the second of those that have one, and so on.
-        sums = np.zeros((len(starts[some]), gallery.shape[1]))
-        for turn in range(counts[some].max()):
-            has = counts[some] > turn
-            sums[has] += gallery[order[starts[some][has] + turn]]
+        sums = gallery[order[starts[some]]].astype(np.float64)
+        for turn in range(1, counts[some].max()):
+            has = np.flatnonzero(counts[some] > turn)
+            nth = gallery[order[starts[some][has] + turn]]
+            if len(has) == len(sums):
+                sums += nth
+            else:
+                sums[has] += nth
         lengths = np.linalg.norm(sums, axis=1)
         if (zero := np.flatnonzero(lengths == 0)).size:
             row = int(order[starts[first + zero[0]]])
