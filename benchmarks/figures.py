@@ -68,10 +68,11 @@ def tell(said: str | None, measure: Callable[[Path, bool], Iterable[Figure]]) ->
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as named:
         machine = describe(Path(named))
-        figures = list(measure(Path(named), args.quick))
-    if args.json:
-        print(json.dumps({"machine": machine, "figures": [one._asdict() for one in figures]}))
-        return
-    print(", ".join(f"{name} {value}" for name, value in machine.items()))
-    print(f"{'figure':60} {'median':>8} {'':2} {'least-most':>14}  {'wanted':14} holds")
-    print(*map(line, figures), sep="\n")
+        if args.json:
+            figures = [one._asdict() for one in measure(Path(named), args.quick)]
+            print(json.dumps({"machine": machine, "figures": figures}))
+            return
+        print(", ".join(f"{name} {value}" for name, value in machine.items()))
+        print(f"{'figure':60} {'median':>8} {'':2} {'least-most':>14}  {'wanted':14} holds")
+        for one in measure(Path(named), args.quick):
+            print(line(one), flush=True)

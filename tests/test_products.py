@@ -172,6 +172,21 @@ def test_memory_maps_that_cannot_be_written_serve(device: str | None, tmp_path: 
     np.testing.assert_array_equal(nearest(mapped[0], mapped[1], device=device), expected)
 
 
+def test_an_error_in_one_block_ends_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "_BLOCK_ROWS", 1)
+    begun: list[int] = []
+
+    def fail(_: object, scores: Array) -> tuple[Array, Array]:
+        begun.append(len(scores))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(products._NumPy, "best", fail)
+    with pytest.raises(KeyboardInterrupt):
+        nearest(vectors(1, 5000, 4), unit(vectors(2, 3, 4), "models"))
+    assert len(begun) < 5000
+    assert sum(one["num_threads"] for one in products._blas()[0].info()) > 0
+
+
 # -- the nearest of a cohort ----------------------------------------------------------------------
 
 
@@ -195,6 +210,12 @@ def test_top_statistics_are_those_of_the_sorted_cosines(
 
 # Beside the bound: iterators, small arrays, Python itself.
 SMALL = 100_000
+
+
+@pytest.fixture(autouse=True)
+def _libraries_known() -> None:
+    """Looking for the matrix library happens once a process and is not what is measured."""
+    products._blas()
 
 
 @pytest.mark.parametrize("memory_bytes", [MEBIBYTE, 4 * MEBIBYTE])

@@ -8,11 +8,16 @@ only select, who is nearest or which cohort is nearest; scores that meet a thres
 
 from __future__ import annotations
 
+import functools
 import importlib.util
-from collections.abc import Iterator
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from voxblink2_lib.errors import DependencyError, ScoringError
 from voxblink2_lib.scoring.inputs import Floats, Rows, norms_of
@@ -20,7 +25,7 @@ from voxblink2_lib.scoring.inputs import Floats, Rows, norms_of
 # What a function may hold beside its arguments and results, by default.
 MEMORY_BYTES = 256 << 20
 # A block of this shape keeps a matrix product busy and stays near the cache.
-_BLOCK_ROWS, _BLOCK_COLUMNS = 2048, 8192
+_BLOCK_ROWS, _BLOCK_COLUMNS = 1024, 8192
 # Multiplications that are worth the seconds it takes to load PyTorch and to start CUDA.
 _LARGE_PRODUCT = 1e12
 # Pairs gathered at once.
@@ -85,13 +90,16 @@ def nearest(
     """
     best = np.empty(len(probes), np.int64)
     engine = _engine(device, probes, models)
-    for rows, blocks in _blocks(engine, probes, models, memory_bytes):
+
+    def find(rows: slice, blocks: _Blocks) -> None:
         highest = np.full(rows.stop - rows.start, -np.inf, np.float32)
         for first, scores in blocks:
             columns, values = engine.best(scores)
             better = values > highest
             best[rows][better] = columns[better] + first
             highest[better] = values[better]
+
+    _for_blocks(find, engine, probes, models, memory_bytes)
     return best
 
 
@@ -118,7 +126,8 @@ def top_statistics(
     mean, deviation = np.empty((2, len(embeddings)))
     engine = _engine(device, embeddings, cohort)
     count = len(cohort) if top_n is None else top_n
-    for rows, blocks in _blocks(engine, embeddings, cohort, memory_bytes, kept=count):
+
+    def summarise(rows: slice, blocks: _Blocks) -> None:
         kept = np.empty((rows.stop - rows.start, 0), np.float32)
         for _, scores in blocks:
             found = engine.top(scores, min(count, scores.shape[1]))
@@ -127,11 +136,21 @@ def top_statistics(
         kept = np.sort(kept, axis=1)
         mean[rows] = kept.mean(axis=1, dtype=np.float64)
         deviation[rows] = kept.std(axis=1, dtype=np.float64)
+
+    _for_blocks(summarise, engine, embeddings, cohort, memory_bytes, kept=count)
     return mean, deviation
+
+
+# The first column of each block of models, and the products with it.
+_Blocks = Iterator[tuple[int, Any]]
 
 
 class _Engine(Protocol):
     """What multiplies. Blocks of scores stay where they are made; results are NumPy arrays."""
+
+    workers: int
+
+    def run(self, work: Callable[[slice], None], parts: list[slice]) -> None: ...
 
     def load(self, block: Floats) -> Any: ...
 
@@ -143,17 +162,45 @@ class _Engine(Protocol):
 
 
 class _NumPy:
+    """As many threads as the matrix library would take, each with blocks of its own.
+
+    That is faster than one block after the other with all threads on each: nothing waits, and
+    choosing among the scores is shared, too.
+    """
+
     def __init__(self) -> None:
-        self._out = np.empty(0, np.float32)
+        self.workers = _blas()[1]
+        self._mine = threading.local()
+
+    def run(self, work: Callable[[slice], None], parts: list[slice]) -> None:
+        if len(parts) == 1:
+            work(parts[0])
+            return
+        waiting = iter(parts)  # shared: each thread takes the next one
+
+        def take() -> None:
+            for part in waiting:
+                work(part)
+
+        with (
+            _blas()[0].limit(limits=1, user_api="blas"),
+            ThreadPoolExecutor(self.workers) as threads,
+        ):
+            try:
+                for taken in [threads.submit(take) for _ in range(self.workers)]:
+                    taken.result()
+            except BaseException:  # Ctrl-C must not wait for blocks that have not begun
+                deque(waiting, maxlen=0)
+                raise
 
     def load(self, block: Floats) -> Floats:
         return block
 
     def product(self, a: Floats, b: Floats) -> Floats:
-        size = len(a) * len(b)
-        if self._out.size < size:
-            self._out = np.empty(size, np.float32)
-        return np.matmul(a, b.T, out=self._out[:size].reshape(len(a), len(b)))
+        size, room = len(a) * len(b), getattr(self._mine, "room", None)
+        if room is None or room.size < size:
+            room = self._mine.room = np.empty(size, np.float32)
+        return np.matmul(a, b.T, out=room[:size].reshape(len(a), len(b)))
 
     def best(self, scores: Floats) -> tuple[Rows, Floats]:
         columns = scores.argmax(axis=1)
@@ -163,7 +210,17 @@ class _NumPy:
         return _largest(scores, count)
 
 
+@functools.cache
+def _blas() -> tuple[ThreadpoolController, int]:
+    """Return what limits NumPy's matrix library, and how many threads that takes by itself."""
+    controller = ThreadpoolController()
+    threads = [one["num_threads"] for one in controller.info() if one["user_api"] == "blas"]
+    return controller, max(threads, default=1)
+
+
 class _Torch:
+    workers = 1
+
     def __init__(self, device: str) -> None:
         import torch
 
@@ -175,6 +232,10 @@ class _Torch:
             raise ScoringError(
                 f"device is {device!r}, and PyTorch cannot use it: {str(error).splitlines()[0]}"
             ) from error
+
+    def run(self, work: Callable[[slice], None], parts: list[slice]) -> None:
+        for part in parts:
+            work(part)
 
     def load(self, block: Floats) -> Any:
         # A copy: PyTorch warns of arrays that cannot be written to, as memory maps are.
@@ -204,22 +265,31 @@ def _engine(device: str | None, a: Floats, b: Floats) -> _Engine:
     return _Torch(device)
 
 
-def _blocks(
-    engine: _Engine, a: Floats, b: Floats, memory_bytes: int, *, kept: int = 0
-) -> Iterator[tuple[slice, Iterator[tuple[int, Any]]]]:
-    """Yield rows of ``a`` and, for these, the first column and the products of each block."""
+def _for_blocks(
+    work: Callable[[slice, _Blocks], None],
+    engine: _Engine,
+    a: Floats,
+    b: Floats,
+    memory_bytes: int,
+    *,
+    kept: int = 0,
+) -> None:
+    """Call ``work`` with rows of ``a`` and their products with all of ``b``, block by block."""
     if memory_bytes < 1 << 20:
         raise ScoringError(f"memory_bytes must be at least {1 << 20:,}, got {memory_bytes:,}.")
     columns = min(len(b), _BLOCK_COLUMNS)
-    # A row costs itself, its cosines, and those that are kept eight times over: while they are
+    # A row costs itself, its products, and those that are kept eight times over: while they are
     # chosen, sorted, and summed in float64.
     row_bytes = 4 * (a.shape[1] + columns + 8 * min(kept, len(b)))
-    size = max(1, min(_BLOCK_ROWS, memory_bytes // row_bytes))
+    size = max(1, min(_BLOCK_ROWS, memory_bytes // (row_bytes * engine.workers)))
     held = [(start, engine.load(b[start : start + columns])) for start in range(0, len(b), columns)]
-    for start in range(0, len(a), size):
-        rows = slice(start, min(start + size, len(a)))
+
+    def one(rows: slice) -> None:
         block = engine.load(a[rows])
-        yield rows, ((first, engine.product(block, one)) for first, one in held)
+        work(rows, ((first, engine.product(block, part)) for first, part in held))
+
+    starts = range(0, len(a), size)
+    engine.run(one, [slice(start, min(start + size, len(a))) for start in starts])
 
 
 def _largest(scores: Floats, count: int) -> Floats:
