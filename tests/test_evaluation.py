@@ -28,7 +28,7 @@ from voxblink2_lib.scoring import (
     read_protocols,
     read_trials,
 )
-from voxblink2_lib.scoring.evaluation import Protocol
+from voxblink2_lib.scoring.evaluation import OpenSetProtocol
 
 Array = npt.NDArray[Any]
 
@@ -291,8 +291,8 @@ def label(row: int) -> str:
     return str(min(row // 4, KNOWN))
 
 
-def protocol(enrolled: Sequence[int] = ENROLLED, probes: Sequence[int] = PROBES) -> Protocol:
-    return Protocol(
+def protocol(enrolled: Sequence[int] = ENROLLED, probes: Sequence[int] = PROBES) -> OpenSetProtocol:
+    return OpenSetProtocol(
         name="Small_5/perspk2",
         gallery=[DASHED[row] for row in enrolled],
         gallery_labels=[label(row) for row in enrolled],

@@ -313,3 +313,9 @@ def test_draws_that_never_hold_both_classes_end(monkeypatch: pytest.MonkeyPatch)
         ScoringError, match=r"1 draws in a row held only .* trials; 2 speakers are too few"
     ):
         bootstrap_intervals([2.0, 1.0], [1, 0], speakers=sides)
+
+
+def test_progress_counts_the_resamples() -> None:
+    counted: list[int] = []
+    bootstrap_intervals([1.0, 2.0, 3.0], [0, 1, 1], resamples=9, progress=counted.append)
+    assert sum(counted) == 9

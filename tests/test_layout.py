@@ -54,7 +54,7 @@ ALLOWED: dict[str, set[str]] = {
     "cli.__main__": {"cli"},
     "cli.terminal": set(),
     "cli.corpus": GROUND | STAGES | {"cli.terminal", "engines.local", "report", "tour"},
-    "cli.score": {"errors", "cli.terminal", *(f"scoring.{name}" for name in SCORING)},
+    "cli.score": {"errors", "progress", "cli.terminal", *(f"scoring.{name}" for name in SCORING)},
     "tour": GROUND | STAGES | {"report", "voxblink2"},  # a guided use of everything below
     "voxblink2": GROUND | STAGES | {"engines.local", "report"},
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+import threading
 import tracemalloc
 from collections.abc import Callable
 from typing import Any
@@ -170,6 +171,26 @@ def test_memory_maps_that_cannot_be_written_serve(device: str | None, tmp_path: 
         np.save(tmp_path / name, array)
     mapped = [np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in ("probes", "models")]
     np.testing.assert_array_equal(nearest(mapped[0], mapped[1], device=device), expected)
+
+
+def test_progress_counts_every_row_once_and_one_call_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(products, "_BLOCK_ROWS", 7)
+    counted: list[int] = []
+    busy = threading.Lock()
+
+    def progress(rows: int) -> None:
+        assert busy.acquire(blocking=False)
+        counted.append(rows)
+        busy.release()
+
+    ours = vectors(1, 1000, 4)
+    nearest(ours, unit(vectors(2, 3, 4), "models"), progress=progress)
+    assert sum(counted) == 1000
+    counted.clear()
+    top_statistics(unit(ours, "ours"), unit(vectors(2, 30, 4), "cohort"), progress=progress)
+    assert (sum(counted), max(counted)) == (1000, 7)
 
 
 def test_an_error_in_one_block_ends_the_others(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from datasets.utils import tqdm
+import tqdm
 
 
 @contextmanager
-def counting(what: str, *, unit: str) -> Iterator[Any]:
-    """Show how many things went by, if it takes a while; their number is not known before."""
-    with _bar(desc=what, unit=unit, total=None, delay=1.0) as bar:
+def counting(what: str, *, unit: str, total: int | None = None) -> Iterator[Any]:
+    """Show how many things went by, if it takes a while; of how many, where that is known."""
+    with _bar(desc=what, unit=unit, total=total, delay=1.0) as bar:
         yield bar.update
 
 
@@ -46,6 +46,8 @@ class VideoProgress:
 def _bar(**options: Any) -> Any:
     # A log file gets a line every half minute instead of ten a second.
     interval = 0.1 if sys.stderr.isatty() else 30.0
-    return tqdm(
+    # Whoever has switched off the bars of datasets has loaded it; else it takes long to load.
+    shown = sys.modules["datasets.utils"].tqdm if "datasets.utils" in sys.modules else tqdm.tqdm
+    return shown(
         mininterval=interval, maxinterval=max(10.0, interval), dynamic_ncols=True, **options
     )

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 def _sv(options: argparse.Namespace) -> int:
+    from voxblink2_lib.progress import counting
     from voxblink2_lib.scoring.evaluation import evaluate_trials
     from voxblink2_lib.scoring.plots import check_plot_path, plot_det
     from voxblink2_lib.scoring.trials import read_trials
@@ -48,6 +49,7 @@ def _sv(options: argparse.Namespace) -> int:
         cohort=cohort,
         top_n=top_n,
         interval=options.interval,
+        watch=counting,
     )
     if options.plot:
         points = {prior: found.threshold for prior, found in report.min_dcf.items()}
@@ -130,6 +132,7 @@ def _sv_record(report: VerificationReport, normalized: str | None) -> dict[str, 
 
 
 def _ossi(options: argparse.Namespace) -> int:
+    from voxblink2_lib.progress import counting
     from voxblink2_lib.scoring.evaluation import evaluate_protocol, read_protocols
     from voxblink2_lib.scoring.open_set import checked_far
     from voxblink2_lib.scoring.plots import check_plot_path, plot_dir
@@ -154,6 +157,7 @@ def _ossi(options: argparse.Namespace) -> int:
                 enrolment=options.enrolment,
                 method=options.method,
                 device=options.device,
+                watch=counting,
             )
         )
     if options.plot:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 
 from voxblink2_lib.errors import ScoringError
 from voxblink2_lib.scoring.det import Sweep
 from voxblink2_lib.scoring.embeddings import Embeddings
-from voxblink2_lib.scoring.inputs import Flags, Rows, check_choice
+from voxblink2_lib.scoring.inputs import Flags, Progress, Rows, check_choice
 from voxblink2_lib.scoring.intervals import Intervals, bootstrap_intervals
 from voxblink2_lib.scoring.normalization import as_norm
 from voxblink2_lib.scoring.open_set import (
@@ -35,6 +36,20 @@ from voxblink2_lib.scoring.verification import (
     min_cllr,
     min_dcf,
 )
+
+
+class Watch(Protocol):
+    """Shows progress: a context that gives what is called with how much was done more."""
+
+    def __call__(
+        self, what: str, *, unit: str, total: int
+    ) -> AbstractContextManager[Progress | None]:
+        """Begin to show that ``total`` units are being worked on."""
+
+
+def unwatched(what: str, *, unit: str, total: int) -> AbstractContextManager[None]:  # noqa: ARG001 - as Watch
+    """Show nothing."""
+    return nullcontext()
 
 
 @dataclass(frozen=True)
@@ -75,6 +90,7 @@ def evaluate_trials(
     cohort: Embeddings | None = None,
     top_n: int = 300,
     interval: Literal["trials", "speakers"] | None = None,
+    watch: Watch = unwatched,
 ) -> VerificationReport:
     """Score trials by cosine and return the metrics of verification.
 
@@ -86,6 +102,7 @@ def evaluate_trials(
         cohort: embeddings of other speakers, for adaptive s-norm.
         top_n: how many of the cohort count.
         interval: draw this for 95% confidence intervals; ``"speakers"`` needs names that tell them.
+        watch: shows progress of what takes long.
 
     Raises:
         ScoringError: see :func:`~voxblink2_lib.scoring.trials.score_trials` and the metrics.
@@ -94,14 +111,17 @@ def evaluate_trials(
     found = score_trials(trials, embeddings, missing=missing)
     scores = found.scores
     if cohort is not None:
-        scores = as_norm(
-            scores,
-            enrolment_rows=found.enrolment,
-            test_rows=found.test,
-            embeddings=embeddings.vectors,
-            cohort=cohort.vectors,
-            top_n=top_n,
-        )
+        used = len(np.unique(np.concatenate([found.enrolment, found.test])))
+        with watch("Normalising", unit="utterance", total=used) as progress:
+            scores = as_norm(
+                scores,
+                enrolment_rows=found.enrolment,
+                test_rows=found.test,
+                embeddings=embeddings.vectors,
+                cohort=cohort.vectors,
+                top_n=top_n,
+                progress=progress,
+            )
     sweep = Sweep.of(scores, found.labels)
     intervals = None
     if interval is not None:
@@ -110,9 +130,16 @@ def evaluate_trials(
             spoken = np.array(speakers_of(trials.names))
             sides = (trials.enrolment[found.rows], trials.test[found.rows])
             speakers = (spoken[sides[0]], spoken[sides[1]])
-        intervals = bootstrap_intervals(
-            scores, found.labels, speakers=speakers, p_target=p_target[0]
-        )
+        resamples = 1000
+        with watch("Resampling", unit="resample", total=resamples) as progress:
+            intervals = bootstrap_intervals(
+                scores,
+                found.labels,
+                speakers=speakers,
+                p_target=p_target[0],
+                resamples=resamples,
+                progress=progress,
+            )
     return VerificationReport(
         trials=len(trials.labels),
         scored=len(scores),
@@ -128,7 +155,7 @@ def evaluate_trials(
 
 
 @dataclass(frozen=True)
-class Protocol:
+class OpenSetProtocol:
     """An open-set protocol: labelled lists of enrolled utterances and of probes.
 
     Attributes:
@@ -173,7 +200,7 @@ class OpenSetReport:
     result: OpenSetResult
 
 
-def read_protocols(folder: str | Path) -> list[Protocol]:
+def read_protocols(folder: str | Path) -> list[OpenSetProtocol]:
     """Read the open-set protocols at or below a folder, the smallest gallery first.
 
     A protocol is a folder with the files ``gallery`` and ``probe``, each line an utterance and its
@@ -192,7 +219,7 @@ def read_protocols(folder: str | Path) -> list[Protocol]:
     for one in sorted({file.parent for file in files if file.is_file()}):
         name = one.relative_to(top).as_posix() if one != top else top.resolve().name
         lists = (*read_labelled(one / "gallery"), *read_labelled(one / "probe"))
-        found.append(Protocol(name, *lists))
+        found.append(OpenSetProtocol(name, *lists))
     if not found:
         raise ScoringError(
             f"{folder} holds no open-set protocol: a folder with the files 'gallery' and 'probe'. "
@@ -202,7 +229,7 @@ def read_protocols(folder: str | Path) -> list[Protocol]:
 
 
 def evaluate_protocol(
-    protocol: Protocol,
+    protocol: OpenSetProtocol,
     embeddings: Embeddings,
     *,
     missing: Missing = "error",
@@ -210,6 +237,7 @@ def evaluate_protocol(
     enrolment: Enrolment = "mean",
     method: Method = "exact",
     device: str | None = None,
+    watch: Watch = unwatched,
 ) -> OpenSetReport:
     """Return the rates of open-set identification of a protocol.
 
@@ -222,6 +250,7 @@ def evaluate_protocol(
         enrolment: see :func:`~voxblink2_lib.scoring.open_set.open_set_identification`.
         method: see there.
         device: see there.
+        watch: shows progress of what takes long.
 
     Raises:
         ScoringError: an utterance has no embedding; or see there.
@@ -247,16 +276,18 @@ def evaluate_protocol(
             f"{absent[0]!r}, embeddings are named like {embeddings.names[0]!r}."
         )
     try:
-        result = open_set_identification(
-            embeddings.vectors[gallery[enrolled]],
-            labels[enrolled],
-            embeddings.vectors[probes[scored]],
-            truth[scored],
-            far=far,
-            enrolment=enrolment,
-            method=method,
-            device=device,
-        )
+        with watch(protocol.name, unit="probe", total=int(scored.sum())) as progress:
+            result = open_set_identification(
+                embeddings.vectors[gallery[enrolled]],
+                labels[enrolled],
+                embeddings.vectors[probes[scored]],
+                truth[scored],
+                far=far,
+                enrolment=enrolment,
+                method=method,
+                device=device,
+                progress=progress,
+            )
     except ScoringError as error:
         raise ScoringError(
             f"{protocol.name}, {int(scored.sum()):,} of {len(probes):,} probes: {error}"

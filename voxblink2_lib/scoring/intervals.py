@@ -13,7 +13,7 @@ import numpy as np
 
 from voxblink2_lib.errors import ScoringError
 from voxblink2_lib.scoring.det import Sweep, crossing_between
-from voxblink2_lib.scoring.inputs import Flags, Floats, Rows, as_speaker_labels, as_trials
+from voxblink2_lib.scoring.inputs import Flags, Floats, Progress, Rows, as_speaker_labels, as_trials
 from voxblink2_lib.scoring.verification import cost_weights
 
 # A resample without any target or non-target trial is drawn again, so often at most.
@@ -65,6 +65,7 @@ def bootstrap_intervals(
     resamples: int = 1000,
     confidence: float = 0.95,
     seed: int = 0,
+    progress: Progress | None = None,
 ) -> Intervals:
     """Return percentile bootstrap intervals of EER and minDCF.
 
@@ -85,6 +86,7 @@ def bootstrap_intervals(
         resamples: how many to draw.
         confidence: share of resamples between the two ends.
         seed: of the generator; the same seed gives the same intervals.
+        progress: called with how many resamples were done more.
 
     Raises:
         ScoringError: bad scores, labels or speakers, see the message; or resamples over speakers
@@ -117,6 +119,8 @@ def bootstrap_intervals(
     found = np.empty((resamples, 2))
     for resample in range(resamples):
         found[resample] = _metrics(next(draws), flags, steps, miss_cost, accept_cost)
+        if progress is not None:
+            progress(1)
     tail = (1 - confidence) / 2
     low, high = np.quantile(found, [tail, 1 - tail], axis=0)
     sweep = Sweep.of(values, targets)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from voxblink2_lib.errors import ScoringError
-from voxblink2_lib.scoring.inputs import Floats, as_embeddings, as_scores, checked_rows
+from voxblink2_lib.scoring.inputs import Floats, Progress, as_embeddings, as_scores, checked_rows
 from voxblink2_lib.scoring.products import MEMORY_BYTES, top_statistics, unit
 
 
@@ -25,6 +25,7 @@ def s_norm(
     cohort: object,
     memory_bytes: int = MEMORY_BYTES,
     device: str | None = None,
+    progress: Progress | None = None,
 ) -> Floats:
     """Return scores normalised with the whole cohort, on both sides.
 
@@ -39,6 +40,7 @@ def s_norm(
         memory_bytes: bound of what is held beside arguments and results.
         device: a PyTorch device such as ``"cuda"``; by default CUDA for large products where it is
             there, else NumPy.
+        progress: called with how many utterances were done more.
 
     Returns:
         float64 [trials].
@@ -48,7 +50,7 @@ def s_norm(
             equally far from the whole cohort, so that nothing can be scaled.
     """
     return _normalised(
-        scores, enrolment_rows, test_rows, embeddings, cohort, None, memory_bytes, device
+        scores, enrolment_rows, test_rows, embeddings, cohort, None, memory_bytes, device, progress
     )
 
 
@@ -62,6 +64,7 @@ def as_norm(
     top_n: int = 300,
     memory_bytes: int = MEMORY_BYTES,
     device: str | None = None,
+    progress: Progress | None = None,
 ) -> Floats:
     """Return scores normalised with the nearest part of the cohort, on both sides.
 
@@ -78,6 +81,7 @@ def as_norm(
         memory_bytes: bound of what is held beside arguments and results.
         device: a PyTorch device such as ``"cuda"``; by default CUDA for large products where it is
             there, else NumPy.
+        progress: called with how many utterances were done more.
 
     Returns:
         float64 [trials].
@@ -94,7 +98,7 @@ def as_norm(
         array([ 0.94, -2.93])
     """
     return _normalised(
-        scores, enrolment_rows, test_rows, embeddings, cohort, top_n, memory_bytes, device
+        scores, enrolment_rows, test_rows, embeddings, cohort, top_n, memory_bytes, device, progress
     )
 
 
@@ -107,6 +111,7 @@ def _normalised(  # noqa: PLR0917 - the two functions above name every argument
     top_n: int | None,
     memory_bytes: int,
     device: str | None,
+    progress: Progress | None,
 ) -> Floats:
     values = as_scores(scores, "scores")
     vectors = as_embeddings(embeddings, "embeddings")
@@ -130,6 +135,7 @@ def _normalised(  # noqa: PLR0917 - the two functions above name every argument
         top_n=top_n,
         memory_bytes=memory_bytes,
         device=device,
+        progress=progress,
     )
     # Cosines of float32 vectors differ by rounding even where they are equal.
     if (flat := np.flatnonzero(deviation < 1e-7)).size:

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from voxblink2_lib.errors import ScoringError
 from voxblink2_lib.scoring.inputs import (
     Floats,
+    Progress,
     Rows,
     as_array,
     as_embeddings,
@@ -90,6 +91,7 @@ def open_set_identification(
     method: Method = "exact",
     memory_bytes: int = MEMORY_BYTES,
     device: str | None = None,
+    progress: Progress | None = None,
 ) -> OpenSetResult:
     """Identify each probe among the gallery's speakers, and return DIR at given FARs.
 
@@ -111,6 +113,7 @@ def open_set_identification(
         memory_bytes: bound of what is held beside arguments, models and scores.
         device: a PyTorch device such as ``"cuda"``; by default CUDA for large products where it is
             there, else NumPy.
+        progress: called with how many probes were done more.
 
     Raises:
         ScoringError: empty, not finite, zero or mis-shaped embeddings, labels of another length or
@@ -139,7 +142,7 @@ def open_set_identification(
     else:
         models, owner = _mean_models(enrolled, rows, enrolment), np.arange(len(speakers))
     norms = norms_of(asked, "probes")
-    best = nearest(asked, models, memory_bytes=memory_bytes, device=device)
+    best = nearest(asked, models, memory_bytes=memory_bytes, device=device, progress=progress)
     lengths = np.ones(len(models), np.float32)
     scores = cosines(asked, models, np.arange(len(asked)), best, (norms, lengths))
     return _rates(

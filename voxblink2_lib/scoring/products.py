@@ -20,7 +20,7 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from voxblink2_lib.errors import DependencyError, ScoringError
-from voxblink2_lib.scoring.inputs import Floats, Rows, norms_of
+from voxblink2_lib.scoring.inputs import Floats, Progress, Rows, norms_of
 
 # What a function may hold beside its arguments and results, by default.
 MEMORY_BYTES = 256 << 20
@@ -74,7 +74,12 @@ def cosines(
 
 
 def nearest(
-    probes: Floats, models: Floats, *, memory_bytes: int = MEMORY_BYTES, device: str | None = None
+    probes: Floats,
+    models: Floats,
+    *,
+    memory_bytes: int = MEMORY_BYTES,
+    device: str | None = None,
+    progress: Progress | None = None,
 ) -> Rows:
     """Return for each probe the row of the model with the largest cosine, [probes].
 
@@ -84,6 +89,7 @@ def nearest(
         memory_bytes: bound of what is held beside the arguments, at least a mebibyte.
         device: a PyTorch device such as ``"cuda"``. By default CUDA for large products where it is
             there, else NumPy.
+        progress: called with how many probes were done more.
 
     Raises:
         ScoringError: a bound or a device that is not possible.
@@ -99,7 +105,7 @@ def nearest(
             best[rows][better] = columns[better] + first
             highest[better] = values[better]
 
-    _for_blocks(find, engine, probes, models, memory_bytes)
+    _for_blocks(find, engine, probes, models, memory_bytes, progress)
     return best
 
 
@@ -110,6 +116,7 @@ def top_statistics(
     top_n: int | None = None,
     memory_bytes: int = MEMORY_BYTES,
     device: str | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Floats, Floats]:
     """Return mean and standard deviation of each embedding's cosines with its nearest cohort.
 
@@ -119,6 +126,7 @@ def top_statistics(
         top_n: how many of the largest cosines count; all by default.
         memory_bytes: bound of what is held beside the arguments, at least a mebibyte.
         device: as in :func:`nearest`.
+        progress: called with how many embeddings were done more.
 
     Returns:
         Two float64 arrays [rows]; the deviation is that of the population (divided by n).
@@ -137,7 +145,7 @@ def top_statistics(
         mean[rows] = kept.mean(axis=1, dtype=np.float64)
         deviation[rows] = kept.std(axis=1, dtype=np.float64)
 
-    _for_blocks(summarise, engine, embeddings, cohort, memory_bytes, kept=count)
+    _for_blocks(summarise, engine, embeddings, cohort, memory_bytes, progress, kept=count)
     return mean, deviation
 
 
@@ -265,12 +273,13 @@ def _engine(device: str | None, a: Floats, b: Floats) -> _Engine:
     return _Torch(device)
 
 
-def _for_blocks(
+def _for_blocks(  # noqa: PLR0917 - one call for each function above
     work: Callable[[slice, _Blocks], None],
     engine: _Engine,
     a: Floats,
     b: Floats,
     memory_bytes: int,
+    progress: Progress | None,
     *,
     kept: int = 0,
 ) -> None:
@@ -284,9 +293,14 @@ def _for_blocks(
     size = max(1, min(_BLOCK_ROWS, memory_bytes // (row_bytes * engine.workers)))
     held = [(start, engine.load(b[start : start + columns])) for start in range(0, len(b), columns)]
 
+    lock = threading.Lock()
+
     def one(rows: slice) -> None:
         block = engine.load(a[rows])
         work(rows, ((first, engine.product(block, part)) for first, part in held))
+        if progress is not None:
+            with lock:
+                progress(rows.stop - rows.start)
 
     starts = range(0, len(a), size)
     engine.run(one, [slice(start, min(start + size, len(a))) for start in starts])
