@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import signal
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,10 @@ from truth import Studio
 from voxblink2_lib.demo import FAULTS, MEDIA
 from voxblink2_lib.demo.site import MediaSite
 from voxblink2_lib.sources import open_source
+
+# A shell starts what runs in its background with Ctrl-C ignored, and children inherit that. Some
+# tests stop children with it, so the tests must not.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
