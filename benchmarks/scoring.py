@@ -12,7 +12,6 @@ Example:
 from __future__ import annotations
 
 import multiprocessing
-import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any, NamedTuple
 import evaluate
 import numpy as np
 from figures import Figure, figure, seconds_of, tell
+from machine import peak_memory_bytes
 from sklearn.metrics import roc_curve
 
 from voxblink2_lib import metrics_path
@@ -86,7 +86,7 @@ def peak_of_verification(trials: int, kind: type) -> float:
     given: int = scores.nbytes + labels.nbytes
     held = forget_peak()
     verify(scores, labels)
-    return float(peak_bytes() - held + given) / given
+    return float(peak_memory_bytes(None) - held + given) / given
 
 
 def embeddings(rows: int, seed: int) -> Floats:
@@ -123,7 +123,7 @@ def large_open_set(size: Size) -> tuple[float, float]:
     truth = generator.integers(2 * size.large_speakers, size=size.large_probes)
     asked = slice(size.large_probes - size.large_part, None)
     work = partial(open_set_identification, gallery, labels, probes[asked], truth[asked])
-    return seconds_of(work), peak_bytes() - before
+    return seconds_of(work), peak_memory_bytes(None) - before
 
 
 def measure_trials(size: Size, folder: Path) -> Iterator[Figure]:
@@ -163,7 +163,7 @@ def peak_of_trials(size: Size) -> float:
     rows = np.random.default_rng(5).integers(size.utterances, size=(2, size.trials))
     held = forget_peak()
     scores = cosine_scores(vectors, *rows)
-    return peak_bytes() - held - scores.nbytes
+    return peak_memory_bytes(None) - held - scores.nbytes
 
 
 def split_lines(file: Path) -> int:
@@ -247,13 +247,7 @@ def in_process(work: Callable[..., Any], *arguments: object) -> Any:
 def forget_peak() -> int:
     """Begin to watch the peak anew; return what is held now."""
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    return peak_bytes()
-
-
-def peak_bytes() -> int:
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    found = re.search(r"VmHWM:\s*(\d+) kB", status)
-    return int(found[1]) << 10 if found else 0
+    return peak_memory_bytes(None)
 
 
 def measure(folder: Path, quick: bool) -> Iterator[Figure]:

@@ -66,6 +66,15 @@ def test_help_imports_nothing_heavy(command: str) -> None:
         (["fly"], "invalid choice: 'fly'"),
         (["materialize", "--config", "video"], "invalid choice: 'video'"),
         (["materialize", "--max-speakers", "many"], "invalid int value: 'many'"),
+        (["score"], "required: COMMAND"),
+        (["score", "asr"], "invalid choice: 'asr'"),
+        (["score", "sv", "--trials", "x"], "required: --embeddings"),
+        (["score", "ossi", "--embeddings", "x"], "required: --protocol"),
+        (["score", "sv", "--interval", "videos"], "invalid choice: 'videos'"),
+        (["score", "sv", "--missing", "drop"], "invalid choice: 'drop'"),
+        (["score", "sv", "--p-target", "often"], "invalid float value: 'often'"),
+        (["score", "ossi", "--method", "best"], "invalid choice: 'best'"),
+        (["score", "ossi", "--enrolment", "sum"], "invalid choice: 'sum'"),
     ],
 )
 def test_wrong_words_end_with_2(

@@ -581,30 +581,6 @@ def test_ossi_refuses_bad_input_in_one_plain_line(
     assert message.format(tmp=tmp_path) in found
 
 
-@pytest.mark.parametrize(
-    ("words", "said_of_it"),
-    [
-        (["score"], "required: COMMAND"),
-        (["score", "asr"], "invalid choice: 'asr'"),
-        (["score", "sv", "--trials", "x"], "required: --embeddings"),
-        (["score", "ossi", "--embeddings", "x"], "required: --protocol"),
-        (["score", "sv", "--interval", "videos"], "invalid choice: 'videos'"),
-        (["score", "sv", "--missing", "drop"], "invalid choice: 'drop'"),
-        (["score", "sv", "--p-target", "often"], "invalid float value: 'often'"),
-        (["score", "ossi", "--method", "best"], "invalid choice: 'best'"),
-        (["score", "ossi", "--enrolment", "sum"], "invalid choice: 'sum'"),
-    ],
-    ids=" ".join,
-)
-def test_wrong_words_end_with_2(
-    words: list[str], said_of_it: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(words)
-    assert ended.value.code == 2
-    assert said_of_it in capsys.readouterr().err
-
-
 @pytest.mark.parametrize("command", [sv, ossi])
 def test_a_plot_that_cannot_be_drawn_is_found_before_anything_is_scored(
     command: Callable[..., list[str]], files: Path, tmp_path: Path,

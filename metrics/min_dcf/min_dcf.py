@@ -2,10 +2,9 @@
 
 from typing import Any
 
-import datasets
 import evaluate
 
-from voxblink2_lib.scoring.metric import ArrayMetric
+from voxblink2_lib.scoring.metric import SCORES_AND_LABELS, ArrayMetric
 from voxblink2_lib.scoring.verification import min_dcf
 
 _DESCRIPTION = """
@@ -63,10 +62,7 @@ class MinDCF(ArrayMetric):
             description=_DESCRIPTION,
             citation=_CITATION,
             inputs_description=_INPUTS,
-            # Labels stay what they are: as an integer type, evaluate would make 0.5 a 0.
-            features=datasets.Features(
-                {"predictions": datasets.Value("float64"), "references": datasets.Value("float64")}
-            ),
+            features=SCORES_AND_LABELS,
         )
 
     def _compute(self, predictions: Any, references: Any, **costs: Any) -> dict[str, Any]:

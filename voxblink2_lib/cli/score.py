@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 def _sv(options: argparse.Namespace) -> int:
     from voxblink2_lib.progress import counting
     from voxblink2_lib.scoring.evaluation import evaluate_trials
+    from voxblink2_lib.scoring.inputs import check_prior
     from voxblink2_lib.scoring.plots import check_plot_path, plot_det
     from voxblink2_lib.scoring.trials import read_trials
-    from voxblink2_lib.scoring.verification import cost_weights
 
     # Whatever can be wrong without reading anything.
     for prior in options.p_target:
-        cost_weights(prior, 1, 1)
+        check_prior(prior)
     if options.top_n < 2:
         raise ScoringError(f"--top-n must be at least 2, got {options.top_n}.")
     if options.cohort_names and not options.cohort:

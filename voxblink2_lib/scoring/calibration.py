@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from voxblink2_lib.errors import ScoringError
-from voxblink2_lib.scoring.inputs import Floats, as_scores, as_trials
+from voxblink2_lib.scoring.inputs import Floats, as_scores, as_trials, check_length, check_prior
 
 _FORMAT = "voxblink2 calibration 1"
 # Newton's method is done when the gradient is this small; it needs about ten steps. Curvature below
@@ -126,8 +126,7 @@ def fit_calibration(
         >>> round(calibration.slope), round(calibration.offset)
         (3, -3)
     """
-    if not 0 < p_target < 1:
-        raise ScoringError(f"p_target must lie between 0 and 1, got {p_target}.")
+    check_prior(p_target)
     if not (np.isfinite(ridge) and ridge >= 0):
         raise ScoringError(f"ridge must be 0 or more, got {ridge}.")
     values, targets = as_trials(scores, labels)
@@ -189,10 +188,6 @@ def _measures(quality: Mapping[str, object] | None, *, rows: int) -> dict[str, F
     found: dict[str, Floats] = {}
     for name, values in (quality or {}).items():
         column = as_scores(values, f"quality[{name!r}]").astype(np.float64)
-        if len(column) != rows:
-            raise ScoringError(
-                f"scores has {rows:,} values and quality[{name!r}] {len(column):,}; both must "
-                "agree."
-            )
+        check_length(column, f"quality[{name!r}]", expected=rows, of="scores")
         found[str(name)] = column
     return found

@@ -219,6 +219,21 @@ def crossing_between(fnr: Floats, fpr: Floats) -> tuple[float, float]:
     return float((1 - share) * fnr[0] + share * fnr[1]), share
 
 
+def crossing_of(misses: Rows, accepts: Rows) -> float:
+    """Return the rate at which the lines between operating points meet FNR = FPR.
+
+    Args:
+        misses: [points], missed targets, rising from 0 to all of them.
+        accepts: [points], accepted non-targets, falling from all of them to 0.
+    """
+    targets, nontargets = int(misses[-1]), int(accepts[0])
+    # Whole numbers: where the rates meet must not depend on rounding.
+    after = int(np.searchsorted(misses * nontargets - accepts * targets, 0))
+    around = slice(after - 1, after + 1)
+    rate, _ = crossing_between(misses[around] / targets, accepts[around] / nontargets)
+    return rate
+
+
 def lower_hull(x: Rows, y: Rows) -> Rows:
     """Return the rows of the points on the lower convex hull, first and last included.
 

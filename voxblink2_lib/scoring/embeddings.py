@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from voxblink2_lib.errors import DependencyError, ScoringError
+from voxblink2_lib.scoring.inputs import row_not_finite
 from voxblink2_lib.scoring.pickles import Part, read_pickle
 
 NAME_COLUMNS = ("name", "utterance", "utterance_id", "utt", "key", "id")
@@ -67,16 +68,11 @@ class Embeddings:
             twice = next(name for row, name in enumerate(names) if rows[name] != row)
             said = f"{twice!r} is there twice, in rows {names.index(twice)} and {rows[twice]}"
             raise ScoringError(f"{self.source}: {said}. Keep one embedding for each utterance.")
-        # A memory map is looked at in blocks, so that it is never copied whole.
-        step = max(1, (1 << 22) // vectors.shape[1])
-        for start in range(0, len(names), step):
-            finite = np.isfinite(vectors[start : start + step]).all(axis=1)
-            if not finite.all():
-                row = start + int(np.argmin(finite))
-                raise ScoringError(
-                    f"{self.source}: row {row} ({names[row]!r}) has a number that is not finite "
-                    "(NaN or too large for float32). Make it again, or leave it out."
-                )
+        if (row := row_not_finite(vectors)) is not None:
+            raise ScoringError(
+                f"{self.source}: row {row} ({names[row]!r}) has a number that is not finite "
+                "(NaN or too large for float32). Make it again, or leave it out."
+            )
 
     @cached_property
     def _rows(self) -> dict[str, int]:

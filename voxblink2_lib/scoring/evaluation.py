@@ -111,8 +111,8 @@ def evaluate_trials(
     found = score_trials(trials, embeddings, missing=missing)
     scores = found.scores
     if cohort is not None:
-        used = len(np.unique(np.concatenate([found.enrolment, found.test])))
-        with watch("Normalising", unit="utterance", total=used) as progress:
+        there = len(trials.names) - len(found.missing)  # fewer are used where trials were skipped
+        with watch("Normalising", unit="utterance", total=there) as progress:
             scores = as_norm(
                 scores,
                 enrolment_rows=found.enrolment,

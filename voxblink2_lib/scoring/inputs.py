@@ -46,9 +46,7 @@ def as_scores(values: object, name: str) -> Floats:
     Raises:
         ScoringError: not one-dimensional, empty, not numbers, or not finite.
     """
-    scores = as_array(values, name)
-    if scores.ndim != 1:
-        raise ScoringError(f"{name} must have one dimension, got shape {scores.shape}.")
+    scores = _as_column(values, name)
     if scores.size == 0:
         raise ScoringError(f"{name} is empty; at least one value is needed.")
     if scores.dtype.kind not in "biuf":
@@ -72,11 +70,8 @@ def as_labels(values: object, name: str, *, rows: int, of: str) -> Flags:
     Raises:
         ScoringError: another length, or a value that is neither 0 nor 1; names the row.
     """
-    labels = as_array(values, name)
-    if labels.ndim != 1:
-        raise ScoringError(f"{name} must have one dimension, got shape {labels.shape}.")
-    if len(labels) != rows:
-        raise ScoringError(f"{of} has {rows:,} values and {name} {len(labels):,}; both must agree.")
+    labels = _as_column(values, name)
+    check_length(labels, name, expected=rows, of=of)
     if labels.dtype == np.bool_:
         return labels
     if labels.dtype.kind not in "iuf":
@@ -157,12 +152,19 @@ def check_finite(values: npt.NDArray[Any], name: str) -> None:
     Raises:
         ScoringError: names the first row that is not finite.
     """
+    if (row := row_not_finite(values)) is not None:
+        found = np.ravel(values[row])
+        value = found[~np.isfinite(found)][0]
+        raise ScoringError(f"{name} must be finite, got {value} in row {row}.")
+
+
+def row_not_finite(values: npt.NDArray[Any]) -> int | None:
+    """Return the first row that holds NaN or infinity; looks at some rows at a time."""
     for start, block in _blocks(values):
         finite = np.isfinite(block)
         if not finite.all():
-            wrong = int(np.flatnonzero(~finite.reshape(len(block), -1).all(axis=1))[0])
-            value = block[wrong][~finite[wrong]][0] if block.ndim > 1 else block[wrong]
-            raise ScoringError(f"{name} must be finite, got {value} in row {start + wrong}.")
+            return start + int(np.argmin(finite.reshape(len(block), -1).all(axis=1)))
+    return None
 
 
 def norms_of(vectors: Floats, name: str, rows: Rows | None = None) -> Floats:
@@ -201,7 +203,7 @@ def as_speaker_labels(
     Raises:
         ScoringError: another length, or labels that are neither integers nor texts.
     """
-    labels = as_array(values, name)
+    labels = _as_column(values, name)
     if labels.dtype.kind == "O":  # pandas and Arrow hand out texts as objects
         wrong = [row for row, label in enumerate(labels.flat) if not isinstance(label, str)]
         if wrong:
@@ -210,13 +212,47 @@ def as_speaker_labels(
                 f"{labels.flat[wrong[0]]!r} in row {wrong[0]}."
             )
         labels = labels.astype(str)
-    if labels.ndim != 1:
-        raise ScoringError(f"{name} must have one dimension, got shape {labels.shape}.")
     if labels.dtype.kind not in "iuU":
         raise ScoringError(f"{name} must be integers or texts, got {labels.dtype}.")
-    if rows is not None and len(labels) != rows:
-        raise ScoringError(f"{of} has {rows:,} rows and {name} {len(labels):,}; both must agree.")
+    if rows is not None:
+        check_length(labels, name, expected=rows, of=of, unit="rows")
     return labels
+
+
+def check_length(
+    values: npt.NDArray[Any], name: str, *, expected: int, of: str, unit: str = "values"
+) -> None:
+    """Refuse an array whose length is not that of another argument.
+
+    Raises:
+        ScoringError: names both arguments and both lengths.
+    """
+    if len(values) != expected:
+        raise ScoringError(
+            f"{of} has {expected:,} {unit} and {name} {len(values):,}; both must agree."
+        )
+
+
+def check_number(name: str, value: object) -> None:
+    """Refuse what is not one number.
+
+    Raises:
+        ScoringError: names the argument and the value.
+    """
+    given = np.asarray(value)
+    if given.ndim or given.dtype.kind not in "iuf":
+        raise ScoringError(f"{name} must be a number, got {value!r}.")
+
+
+def check_prior(p_target: float) -> None:
+    """Refuse a prior probability of a target trial that is not between 0 and 1.
+
+    Raises:
+        ScoringError: says what it is.
+    """
+    check_number("p_target", p_target)
+    if not 0 < p_target < 1:
+        raise ScoringError(f"p_target must lie between 0 and 1, got {p_target}.")
 
 
 def check_choice(name: str, value: object, allowed: Sequence[object]) -> None:
@@ -252,16 +288,21 @@ def checked_rows(
             f"{name} must be rows of embeddings, integers in one dimension; got {found.dtype} "
             f"of shape {found.shape}."
         )
-    if trials is not None and len(found) != trials:
-        raise ScoringError(
-            f"{of} has {trials:,} values and {name} {len(found):,}; both must agree."
-        )
+    if trials is not None:
+        check_length(found, name, expected=trials, of=of)
     if (wrong := np.flatnonzero((found < 0) | (found >= utterances))).size:
         raise ScoringError(
             f"{name} must lie between 0 and {utterances - 1:,}, the rows of embeddings; got "
             f"{found[wrong[0]]} in row {wrong[0]}."
         )
     return found.astype(np.int64, copy=False)
+
+
+def _as_column(values: object, name: str) -> npt.NDArray[Any]:
+    column = as_array(values, name)
+    if column.ndim != 1:
+        raise ScoringError(f"{name} must have one dimension, got shape {column.shape}.")
+    return column
 
 
 def _blocks(values: npt.NDArray[Any]) -> Iterator[tuple[int, npt.NDArray[Any]]]:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from voxblink2_lib.errors import ScoringError
-from voxblink2_lib.scoring.det import Sweep, crossing_between
-from voxblink2_lib.scoring.inputs import Flags, Floats, Progress, Rows, as_speaker_labels, as_trials
+from voxblink2_lib.scoring.det import crossing_of
+from voxblink2_lib.scoring.inputs import Flags, Progress, Rows, as_speaker_labels, as_trials
 from voxblink2_lib.scoring.verification import cost_weights
 
 # A resample without any target or non-target trial is drawn again, so often at most.
@@ -104,11 +104,11 @@ def bootstrap_intervals(
         raise ScoringError(f"resamples must be at least 1, got {resamples}.")
     if not 0 < confidence < 1:
         raise ScoringError(f"confidence must lie between 0 and 1, got {confidence}.")
-    values, targets = as_trials(scores, labels)
+    checked, targets = as_trials(scores, labels)
     miss_cost, accept_cost = cost_weights(p_target, c_miss, c_fa)
-    order = np.argsort(values, kind="stable")
+    order = np.argsort(checked, kind="stable")
     # The last trial of each run of equal scores: only there does a step end.
-    ordered = values[order]
+    ordered = checked[order]
     steps = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))
     flags = targets[order]
     generator = np.random.default_rng(seed)
@@ -123,11 +123,11 @@ def bootstrap_intervals(
             progress(1)
     tail = (1 - confidence) / 2
     low, high = np.quantile(found, [tail, 1 - tail], axis=0)
-    sweep = Sweep.of(values, targets)
-    cost, _ = sweep.least_cost(miss_cost, accept_cost)
+    ones = np.ones(len(flags), np.int64)
+    values = _metrics(ones, flags, steps, miss_cost, accept_cost)  # the trials as they are
     return Intervals(
-        eer=Interval(sweep.crossing().rate, float(low[0]), float(high[0])),
-        min_dcf=Interval(cost / min(miss_cost, accept_cost), float(low[1]), float(high[1])),
+        eer=Interval(values[0], float(low[0]), float(high[0])),
+        min_dcf=Interval(values[1], float(low[1]), float(high[1])),
         confidence=confidence,
         resamples=resamples,
         over="trials" if speakers is None else "speakers",
@@ -189,15 +189,9 @@ def _metrics(
     accept_cost: float,
 ) -> tuple[float, float]:
     """Return EER and normalised minDCF of weighted trials in ascending order of scores."""
-    target = np.cumsum(np.where(flags, weights, 0))
-    rejected = np.cumsum(weights)[steps] - target[steps]
-    missed = target[steps]
-    targets, nontargets = int(missed[-1]), int(rejected[-1])
-    # Whole numbers: where the rates meet must not depend on rounding.
-    after = int(np.searchsorted(missed * nontargets + rejected * targets, targets * nontargets))
-    fnr: Floats = missed / targets
-    fpr: Floats = (nontargets - rejected) / nontargets
-    before = (fnr[after - 1], fpr[after - 1]) if after else (0.0, 1.0)
-    rate, _ = crossing_between(np.array([before[0], fnr[after]]), np.array([before[1], fpr[after]]))
-    least = min(float((miss_cost * fnr + accept_cost * fpr).min()), accept_cost)
-    return rate, least / min(miss_cost, accept_cost)
+    # Before the first step everything is accepted.
+    missed = np.append(0, np.cumsum(np.where(flags, weights, 0))[steps])
+    rejected = np.append(0, np.cumsum(np.where(flags, 0, weights))[steps])
+    accepted = rejected[-1] - rejected
+    costs = miss_cost * (missed / missed[-1]) + accept_cost * (accepted / rejected[-1])
+    return crossing_of(missed, accepted), float(costs.min()) / min(miss_cost, accept_cost)

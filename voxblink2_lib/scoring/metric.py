@@ -6,9 +6,15 @@ import inspect
 from abc import ABC, abstractmethod
 from typing import Any
 
+import datasets
 import evaluate
 
 from voxblink2_lib.errors import ScoringError
+
+# Labels stay what they are: as an integer type, evaluate would make 0.5 a 0.
+SCORES_AND_LABELS = datasets.Features(
+    {"predictions": datasets.Value("float64"), "references": datasets.Value("float64")}
+)
 
 
 class ArrayMetric(evaluate.Metric, ABC):  # type: ignore[misc]  # evaluate has no type hints

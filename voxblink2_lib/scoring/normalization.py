@@ -49,8 +49,16 @@ def s_norm(
         ScoringError: shapes that do not fit, values that are not finite, or an utterance that is
             equally far from the whole cohort, so that nothing can be scaled.
     """
-    return _normalised(
-        scores, enrolment_rows, test_rows, embeddings, cohort, None, memory_bytes, device, progress
+    return as_norm(
+        scores,
+        enrolment_rows=enrolment_rows,
+        test_rows=test_rows,
+        embeddings=embeddings,
+        cohort=cohort,
+        top_n=None,
+        memory_bytes=memory_bytes,
+        device=device,
+        progress=progress,
     )
 
 
@@ -61,7 +69,7 @@ def as_norm(
     test_rows: object,
     embeddings: object,
     cohort: object,
-    top_n: int = 300,
+    top_n: int | None = 300,
     memory_bytes: int = MEMORY_BYTES,
     device: str | None = None,
     progress: Progress | None = None,
@@ -77,7 +85,7 @@ def as_norm(
         test_rows: [trials], rows of ``embeddings``.
         embeddings: [utterances, dimensions].
         cohort: [cohort, dimensions], embeddings of other speakers, best one for each.
-        top_n: how many of the cohort count, from 2 to all of it.
+        top_n: how many of the cohort count, from 2 to all of it; none for all, which is s-norm.
         memory_bytes: bound of what is held beside arguments and results.
         device: a PyTorch device such as ``"cuda"``; by default CUDA for large products where it is
             there, else NumPy.
@@ -97,22 +105,6 @@ def as_norm(
         >>> as_norm([0.7, 0.1], **rows, embeddings=embeddings, cohort=cohort, top_n=10).round(2)
         array([ 0.94, -2.93])
     """
-    return _normalised(
-        scores, enrolment_rows, test_rows, embeddings, cohort, top_n, memory_bytes, device, progress
-    )
-
-
-def _normalised(  # noqa: PLR0917 - the two functions above name every argument
-    scores: object,
-    enrolment_rows: object,
-    test_rows: object,
-    embeddings: object,
-    cohort: object,
-    top_n: int | None,
-    memory_bytes: int,
-    device: str | None,
-    progress: Progress | None,
-) -> Floats:
     values = as_scores(scores, "scores")
     vectors = as_embeddings(embeddings, "embeddings")
     others = as_embeddings(cohort, "cohort", dimensions=vectors.shape[1])

@@ -12,8 +12,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from voxblink2_lib.errors import ScoringError
-from voxblink2_lib.scoring.det import Sweep, crossing_between
-from voxblink2_lib.scoring.inputs import check_choice
+from voxblink2_lib.scoring.det import Sweep, crossing_of
+from voxblink2_lib.scoring.inputs import check_choice, check_number, check_prior
 
 
 class EqualErrorRate(NamedTuple):
@@ -70,13 +70,7 @@ def eer(
     sweep = _sweep(scores, labels)
     if method == "interpolated":
         return EqualErrorRate(*sweep.crossing())
-    misses, accepts = sweep.hull
-    fnr, fpr = misses / len(sweep.target), accepts / len(sweep.nontarget)
-    # Integers: whether the rates have met must not depend on rounding.
-    met = misses * len(sweep.nontarget) >= accepts * len(sweep.target)
-    after = int(np.argmax(met))
-    rate, _ = crossing_between(fnr[after - 1 : after + 1], fpr[after - 1 : after + 1])
-    return EqualErrorRate(rate, float("nan"))
+    return EqualErrorRate(crossing_of(*sweep.hull), float("nan"))
 
 
 def min_dcf(
@@ -235,15 +229,11 @@ def _sweep(scores: object, labels: object) -> Sweep:
 
 def cost_weights(p_target: float, c_miss: float, c_fa: float) -> tuple[float, float]:
     """Return what a miss rate and a false acceptance rate of 1 cost."""
-    values = {"p_target": p_target, "c_miss": c_miss, "c_fa": c_fa}
-    for name, value in values.items():
-        if np.ndim(value) or np.asarray(value).dtype.kind not in "iuf":
-            raise ScoringError(f"{name} must be a number, got {value!r}.")
-    if not 0 < p_target < 1:
-        raise ScoringError(f"p_target must lie between 0 and 1, got {p_target}.")
-    for name in ("c_miss", "c_fa"):
-        if not (np.isfinite(values[name]) and values[name] > 0):
-            raise ScoringError(f"{name} must be a positive number, got {values[name]}.")
+    check_prior(p_target)
+    for name, cost in (("c_miss", c_miss), ("c_fa", c_fa)):
+        check_number(name, cost)
+        if not (np.isfinite(cost) and cost > 0):
+            raise ScoringError(f"{name} must be a positive number, got {cost}.")
     costs = c_miss * p_target, c_fa * (1 - p_target)
     if not min(costs) > 0:
         raise ScoringError(f"p_target {p_target} and the costs are too small to be multiplied.")
