@@ -4,6 +4,7 @@
     from datasets import load_dataset
 
     ds = load_dataset("voxblink2", "audio", data_dir=RELEASE, source=SOURCE, store=STORE)
+    ds = load_dataset("voxblink2", "audio-visual", ...)  # with the speakers' faces
 
 The first load brings the media, cuts them and seals Arrow shards in the store; every load links
 those shards into the ``datasets`` cache. With datasets 3.6 this file runs as a script:
@@ -26,7 +27,7 @@ import datasets
 import pyarrow as pa
 
 from voxblink2_lib import __version__
-from voxblink2_lib.config import MaterializeConfig, Selection
+from voxblink2_lib.config import ClipOptions, MaterializeConfig, Selection
 from voxblink2_lib.engines.local import find_store, materialize
 from voxblink2_lib.errors import SelectionError, StoreError
 from voxblink2_lib.files import link_file
@@ -39,7 +40,8 @@ from voxblink2_lib.store import Store, named_store
 
 # Options that need a release to mean anything.
 _IDS = ("speakers", "videos", "exclude")
-_CHOICES = (*_IDS, "max_speakers", "max_videos_per_speaker", "audio_format")
+_CLIPS = ClipOptions.names("audio-visual")
+_CHOICES = (*_IDS, "max_speakers", "max_videos_per_speaker", *_CLIPS)
 
 _log = logging.getLogger("voxblink2_lib")
 
@@ -66,6 +68,11 @@ class VoxBlink2Config(datasets.BuilderConfig):  # type: ignore[misc]  # no type 
             ``VOXBLINK2_HOME`` or the user's cache folder.
         audio_format: ``"flac"``, ``"wav"`` or ``"opus"``. Default: what the store holds, and
             FLAC for a new one.
+        video_size: width and height of the faces in pixels; default 112. This and the next
+            three are for ``audio-visual``; a store keeps what it began with.
+        video_margin: what to add around a box, as a part of its size on each side; default 0.
+        video_shape: ``"square"`` (default) or ``"stretched"``.
+        video_crf: x264's quality, 0 to 51; default 20.
         speakers: ids, or a file of ids; only these speakers.
         videos: ids, or a file of ids; only these videos.
         exclude: ids, or a file of ids, of speakers and videos to leave out.
@@ -76,6 +83,10 @@ class VoxBlink2Config(datasets.BuilderConfig):  # type: ignore[misc]  # no type 
     source: str | None = None
     store: str | None = None
     audio_format: str | None = None
+    video_size: int | None = None
+    video_margin: float | None = None
+    video_shape: str | None = None
+    video_crf: int | None = None
     speakers: str | list[str] | None = None
     videos: str | list[str] | None = None
     exclude: str | list[str] | None = None
@@ -93,7 +104,7 @@ class VoxBlink2Config(datasets.BuilderConfig):  # type: ignore[misc]  # no type 
             data_dir=None if self.data_dir is None else os.fspath(self.data_dir),
             source=None if self.source is None else os.fspath(self.source),
             store=None if self.store is None else os.fspath(self.store),
-            audio_format=self.audio_format,  # type: ignore[arg-type]  # as above
+            **{name: getattr(self, name) for name in _CLIPS},
             selection=Selection.of(
                 speakers=self.speakers,
                 videos=self.videos,
@@ -158,7 +169,12 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
     BUILDER_CONFIGS: ClassVar = [
         VoxBlink2Config(
             name="audio", version=VERSION, description="Every utterance as 16 kHz mono audio."
-        )
+        ),
+        VoxBlink2Config(
+            name="audio-visual",
+            version=VERSION,
+            description="The same, and the speaker's face as video at 25 pictures a second.",
+        ),
     ]
     DEFAULT_CONFIG_NAME = "audio"
 

@@ -28,7 +28,7 @@ from voxblink2_lib.crop import decode_audio, encode
 from voxblink2_lib.engines.pool import WorkerPool
 from voxblink2_lib.pipeline import VideoTask, run_video
 from voxblink2_lib.records import SAMPLE_RATE_HZ, Clip, Outcome, Utterance
-from voxblink2_lib.shards import audio_rows, write_part
+from voxblink2_lib.shards import make_rows, write_part
 from voxblink2_lib.timeline import read_timeline
 
 PROCESSES = 2
@@ -110,7 +110,7 @@ def stages(path: Path, task: VideoTask) -> dict[str, Callable[[], object]]:
     """Return a video's work in stages, by the functions that run_video calls."""
     until = task.utterances[-1].seconds[1]
     samples = decode_audio(path, end_seconds=until).samples
-    kind = task.audio_format
+    kind = task.options.audio_format
 
     def cut() -> list[Clip]:
         parts = [samples[slice(*one.samples)] for one in task.utterances]
@@ -118,7 +118,7 @@ def stages(path: Path, task: VideoTask) -> dict[str, Callable[[], object]]:
         return list(map(Clip, task.utterances, coded))
 
     def write(clips: list[Clip]) -> None:
-        rows = audio_rows(clips, schema=task.schema, audio_format=kind, source="folder")
+        rows = make_rows(clips, schema=task.schema, audio_format=kind, source="folder")
         write_part(task.part, rows, Outcome(task.key, "done", clips=len(clips)))
 
     return {

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
+from voxblink2_lib.config import ClipOptions
 from voxblink2_lib.pipeline import VideoTask
 from voxblink2_lib.records import SAMPLE_RATE_HZ, Utterance, VideoKey
 from voxblink2_lib.schema import arrow_schema
@@ -89,7 +90,7 @@ class Videos:
                 part=parts / f"{path.stem}.arrow",
                 tmp=self._folder,
                 schema=self._schema,
-                audio_format="flac",
+                options=ClipOptions(),
             )
             for path in self.paths
         ]

@@ -66,7 +66,7 @@ def test_slices_splits_and_default_config(options: dict[str, Any]) -> None:
     assert len(load_dataset("voxblink2", split="train[:10%]", **options)) == 5
     assert len(load_dataset("voxblink2", split="train[10:12]+train[:1]", **options)) == 3
     assert set(load_dataset("voxblink2", "audio", **options)) == {"train"}
-    assert datasets.get_dataset_config_names("voxblink2") == ["audio"]
+    assert datasets.get_dataset_config_names("voxblink2") == ["audio", "audio-visual"]
 
 
 def test_shards_are_linked_not_copied(options: dict[str, Any], undisturbed: Path) -> None:

@@ -85,7 +85,9 @@ def test_other_format_and_other_release_are_refused(tmp_path: Path) -> None:
     selection = Selection.of(max_speakers=1, max_videos_per_speaker=1)
     store = go(request(tmp_path, selection=selection))
     before = runs.shards(store.root)
-    with pytest.raises(StoreMismatchError, match="holds clips as flac, asked for is wav"):
+    with pytest.raises(
+        StoreMismatchError, match="holds clips with audio_format='flac', asked for is 'wav'"
+    ):
         go(request(tmp_path, selection=selection, audio_format="wav"))
     folder = tmp_path / "release" / "meta" / "id990001" / "demoHarbour"
     folder.mkdir(parents=True)

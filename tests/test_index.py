@@ -382,7 +382,7 @@ def test_an_index_that_is_not_ours_is_named(tmp_path: Path, folder: Path, text: 
     release = Release(write_archive(tmp_path / "a.tar", small_release()))
     info = json.loads((open_index(release, folder).folder / "index.json").read_text())
     (folder / "index.json").write_text(
-        json.dumps({**info, "format": 2}) if text == "FORMAT" else text
+        json.dumps({**info, "format": info["format"] + 1}) if text == "FORMAT" else text
     )
     with pytest.raises(StoreError, match=r"The index .*index cannot be used.*[Dd]elete"):
         open_index(release, folder)

@@ -17,11 +17,11 @@ PACKAGE = ROOT / "voxblink2_lib"
 # Ground imports ground only; a stage imports ground; then each what stands before it.
 GROUND = {
     *("__init__", "errors", "records", "schema", "config", "files", "progress", "timeline"),
-    *("annotation", "demo", "demo.pictures", "demo.site"),
+    *("annotation", "tracks", "picture_times", "face_video", "demo", "demo.pictures", "demo.site"),
 }
 STAGES = {
     *("resources", "index", "index_writer", "plan", "ledger", "store", "crop", "shards"),
-    *("sources", "sources.media", "sources.youtube"),
+    *("pictures", "faces", "sources", "sources.media", "sources.youtube"),
 }
 # Beside the flow: scoring imports errors and what stands before it in scoring.
 SCORING = [
@@ -38,6 +38,7 @@ ALLOWED: dict[str, set[str]] = {
     # Stages that read what the one before them in the flow wrote.
     "index": GROUND | {"resources", "index_writer"},
     "index_writer": GROUND | {"resources"},
+    "faces": GROUND | {"pictures"},
     "plan": GROUND | {"index"},
     "store": GROUND | {"resources"},
     "sources": GROUND | {"sources.media", "sources.youtube"},

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from truth import M4A, SPEAKER, VIDEO, WAV, Recipe, Studio, delay_samples, heard_in, utterance
 
+from voxblink2_lib.config import ClipOptions
 from voxblink2_lib.demo.site import MediaSite
 from voxblink2_lib.pipeline import SealTask, VideoTask, run_video, seal_job
 from voxblink2_lib.records import Clip, Utterance, VideoKey
@@ -42,7 +43,7 @@ def task(folder: Path, source: SourceSpec, *utterances: Utterance) -> VideoTask:
         part=folder / "parts" / "part.arrow",
         tmp=folder / "tmp",
         schema=SCHEMA,
-        audio_format="flac",
+        options=ClipOptions(),
     )
 
 

@@ -24,7 +24,7 @@ from voxblink2_lib.records import (
 )
 from voxblink2_lib.schema import arrow_schema
 from voxblink2_lib.shards import (
-    audio_rows,
+    make_rows,
     check_shard,
     checksum_file,
     read_batches,
@@ -43,7 +43,7 @@ def make_clip(number: int, data: bytes = b"sound") -> Clip:
 
 
 def make_batch(clips: Sequence[Clip]) -> pa.RecordBatch:
-    return audio_rows(clips, schema=SCHEMA, audio_format="flac", source="files")
+    return make_rows(clips, schema=SCHEMA, audio_format="flac", source="files")
 
 
 def make_part(path: Path, numbers: Sequence[int], data: bytes = b"sound") -> Path:

@@ -7,6 +7,7 @@ headers: lines ``name : value`` first, then the column titles, then five numbers
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from itertools import chain
 
@@ -26,6 +27,7 @@ class Annotation:
         utterance: its ids, first and last frame.
         start_seconds: start that the header gives, or ``None``.
         duration_seconds: duration that the header gives, or ``None``.
+        picture_size: width and height of the picture that the header gives, or ``None``.
         frames: frame numbers, shape (n,), strictly rising.
         boxes: x, y, width, height in pixels, shape (n, 4).
     """
@@ -33,6 +35,7 @@ class Annotation:
     utterance: Utterance
     start_seconds: float | None
     duration_seconds: float | None
+    picture_size: tuple[int, int] | None
     frames: npt.NDArray[np.int32]
     boxes: npt.NDArray[np.int16]
 
@@ -40,6 +43,8 @@ class Annotation:
         """Return a 64-bit hash, with a sign, of all that the file says."""
         hasher = hashlib.blake2b(digest_size=8)
         hasher.update(f"{self.utterance} {self.start_seconds} {self.duration_seconds}".encode())
+        if self.picture_size is not None:
+            hasher.update(f"{self.picture_size}".encode())
         hasher.update(self.frames.tobytes())
         hasher.update(self.boxes.tobytes())
         return int.from_bytes(hasher.digest(), "little", signed=True)
@@ -75,6 +80,7 @@ def read_annotation(path: str, data: bytes) -> Annotation:
         utterance=Utterance(*ids, first_frame=int(frames[0]), last_frame=int(frames[-1])),
         start_seconds=start,
         duration_seconds=duration,
+        picture_size=_picture_size(header),
         frames=frames.astype(np.int32),
         boxes=numbers[:, 1:].astype(np.int16),
     )
@@ -149,3 +155,14 @@ def _times(text: str) -> tuple[float | None, float | None]:
     if len(words) != 2 or not all(map(_is_number, words)):
         return None, None
     return float(words[0]), float(words[1])
+
+
+def _picture_size(header: dict[str, str]) -> tuple[int, int] | None:
+    """Return width and height where a header line gives them, as in ``Resolution: 1280x720``."""
+    for name in ("resolution", "picture size", "video size", "frame size", "size"):
+        words = re.split(r"\s*[x\u00d7*,]\s*|\s+", header.get(name, "").lower())
+        if len(words) == 2 and all(
+            word.isdecimal() and 0 < int(word) <= _INT16.max for word in words
+        ):
+            return int(words[0]), int(words[1])
+    return None

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from voxblink2_lib.errors import SelectionError, StoreError
-from voxblink2_lib.records import AUDIO_FORMATS, AudioFormat, is_speaker_id, is_video_id
+from voxblink2_lib.records import (
+    AUDIO_FORMATS,
+    WINDOW_SHAPES,
+    AudioFormat,
+    WindowShape,
+    is_speaker_id,
+    is_video_id,
+)
 
-ConfigName = Literal["audio"]
+ConfigName = Literal["audio", "audio-visual"]
 CONFIG_NAMES: tuple[str, ...] = get_args(ConfigName)
+
+_VIDEO_SIZES = range(32, 1025, 2)
+_MAX_MARGIN = 2.0
+_CRFS = range(52)
 
 _WHAT = {"speakers": "a speaker id", "videos": "a video id", "both": "a speaker or video id"}
 
@@ -132,6 +143,63 @@ class Selection:
 
 
 @dataclass(frozen=True, slots=True)
+class ClipOptions:
+    """How clips are cut and encoded. A store keeps what it began with.
+
+    Attributes:
+        audio_format: ``"flac"``, ``"wav"`` or ``"opus"``.
+        video_size: width and height of the faces in pixels, even, from 32 to 1024.
+        video_margin: what to add around a box, as a part of its width and height on each side,
+            0 to 2.
+        video_shape: ``"square"`` widens the shorter side of a box, ``"stretched"`` cuts the box
+            and distorts it.
+        video_crf: x264's quality, 0 (lossless) to 51 (worst).
+
+    Raises:
+        SelectionError: one of them is not allowed.
+    """
+
+    audio_format: AudioFormat = "flac"
+    video_size: int = 112
+    video_margin: float = 0.0
+    video_shape: WindowShape = "square"
+    video_crf: int = 20
+
+    def __post_init__(self) -> None:
+        if self.audio_format not in AUDIO_FORMATS:
+            raise SelectionError(
+                f"audio_format {self.audio_format!r} is not supported. "
+                f"Supported formats are {', '.join(AUDIO_FORMATS)}."
+            )
+        if type(self.video_size) is not int or self.video_size not in _VIDEO_SIZES:
+            raise SelectionError(
+                f"video_size must be an even number of pixels from {_VIDEO_SIZES[0]} to "
+                f"{_VIDEO_SIZES[-1]}, got {self.video_size!r}."
+            )
+        if type(self.video_margin) not in {int, float} or not 0 <= self.video_margin <= _MAX_MARGIN:
+            raise SelectionError(
+                f"video_margin must be a number from 0 to {_MAX_MARGIN:g}, a part of the box's "
+                f"size, got {self.video_margin!r}."
+            )
+        if self.video_shape not in WINDOW_SHAPES:
+            raise SelectionError(
+                f"video_shape {self.video_shape!r} is not supported. "
+                f"Supported shapes are {', '.join(WINDOW_SHAPES)}."
+            )
+        if type(self.video_crf) is not int or self.video_crf not in _CRFS:
+            raise SelectionError(
+                f"video_crf must be a whole number from {_CRFS[0]} (lossless) to {_CRFS[-1]}, "
+                f"got {self.video_crf!r}."
+            )
+
+    @classmethod
+    def names(cls, config: ConfigName) -> tuple[str, ...]:
+        """Return the names of the options that a configuration has."""
+        every = tuple(one.name for one in fields(cls))
+        return every if config == "audio-visual" else every[:1]
+
+
+@dataclass(frozen=True, slots=True)
 class MaterializeConfig:
     """All that one run needs to know.
 
@@ -142,8 +210,9 @@ class MaterializeConfig:
         store: folder of the index, ledger and shards; ``None`` means one for this release
             under ``VOXBLINK2_HOME`` or the user's cache folder.
         selection: which part of the release.
-        audio_format: how clips are encoded; ``None`` means as the store holds them, and FLAC
-            in a new one.
+        audio_format, video_size, video_margin, video_shape, video_crf: see
+            :class:`ClipOptions`; ``None`` means as the store holds them, and the default in a
+            new one.
         workers: processes; ``None`` means one for each core, at most 8.
     """
 
@@ -153,6 +222,10 @@ class MaterializeConfig:
     store: str | None = None
     selection: Selection = field(default_factory=Selection)
     audio_format: AudioFormat | None = None
+    video_size: int | None = None
+    video_margin: float | None = None
+    video_shape: WindowShape | None = None
+    video_crf: int | None = None
     workers: int | None = None
 
     def __post_init__(self) -> None:
@@ -160,11 +233,7 @@ class MaterializeConfig:
             raise SelectionError(
                 f"There is no configuration {self.config!r}. Available: {', '.join(CONFIG_NAMES)}."
             )
-        if self.audio_format not in (None, *AUDIO_FORMATS):
-            raise SelectionError(
-                f"audio_format {self.audio_format!r} is not supported. "
-                f"Supported formats are {', '.join(AUDIO_FORMATS)}."
-            )
+        self._check_clips()
         if self.workers is not None and (type(self.workers) is not int or self.workers < 1):
             raise SelectionError(
                 f"workers must be a whole number of 1 or more, got {self.workers!r}."
@@ -174,6 +243,26 @@ class MaterializeConfig:
                 raise SelectionError(f"{name} is an empty text. Leave it out, or name something.")
         if self.store is not None and "://" in self.store:
             raise StoreError(f"The store must be a local folder, got {self.store!r}.")
+
+    def _check_clips(self) -> None:
+        ClipOptions(**self.clip_options)
+        strange = self.clip_options.keys() - set(ClipOptions.names(self.config))
+        if strange:
+            raise SelectionError(
+                f"{', '.join(sorted(strange))} would change nothing in the configuration "
+                f"{self.config!r}. Leave it out, or choose 'audio-visual'."
+            )
+
+    @property
+    def clip_options(self) -> dict[str, Any]:
+        """The options of :class:`ClipOptions` that are given."""
+        given = {one.name: getattr(self, one.name) for one in fields(ClipOptions)}
+        return {name: value for name, value in given.items() if value is not None}
+
+    @property
+    def with_faces(self) -> bool:
+        """Whether faces are cut as well as sound."""
+        return self.config == "audio-visual"
 
     @property
     def worker_count(self) -> int:

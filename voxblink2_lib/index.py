@@ -20,8 +20,10 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -33,11 +35,13 @@ from voxblink2_lib.errors import (
     StoreMismatchError,
 )
 from voxblink2_lib.files import atomic_write, full_disk_named
-from voxblink2_lib.index_writer import UTTERANCE_COLUMNS, IndexWriter
+from voxblink2_lib.index_writer import BOX_COLUMNS, UTTERANCE_COLUMNS, IndexWriter
 from voxblink2_lib.records import FRAMES_PER_SECOND, Utterance, VideoKey
 from voxblink2_lib.resources import Release
+from voxblink2_lib.tracks import FaceTrack
 
-_FORMAT = 1
+_FORMAT = 2
+_ROW_COLUMNS = (*UTTERANCE_COLUMNS.names[:5], "header_width", "header_height")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,22 @@ class IndexInfo:
     fingerprint: str
     signature: str
     format: int = _FORMAT
+
+
+class AnnotatedVideo(NamedTuple):
+    """What the release says about one video.
+
+    Attributes:
+        key: the video.
+        utterances: sorted by their ids.
+        digest: 64-bit hash of all that is annotated.
+        tracks: the face of each utterance; ``None`` if not asked for.
+    """
+
+    key: VideoKey
+    utterances: tuple[Utterance, ...]
+    digest: int
+    tracks: tuple[FaceTrack, ...] | None
 
 
 class Index:
@@ -86,20 +106,30 @@ class Index:
         Args:
             keys: which videos; those that the index does not have are left out.
         """
-        for key, utterances, _ in self.annotated(keys):
-            yield key, utterances
+        for video in self.annotated(keys):
+            yield video.key, video.utterances
 
     def annotated(
-        self, keys: Collection[VideoKey]
-    ) -> Iterator[tuple[VideoKey, tuple[Utterance, ...], int]]:
-        """Yield what :meth:`utterances` does, with a 64-bit hash of all that is annotated."""
+        self, keys: Collection[VideoKey], *, with_tracks: bool = False
+    ) -> Iterator[AnnotatedVideo]:
+        """Yield what :meth:`utterances` does, with all else that is annotated.
+
+        Args:
+            keys: as there.
+            with_tracks: read the face boxes as well.
+        """
         for place in self._find(keys):
-            key = VideoKey(place["speaker_id"], place["video_id"])
-            found: dict[str, Utterance] = {}
+            found: dict[str, tuple[Utterance, FaceTrack | None]] = {}
             for first, count in zip(place["first_rows"], place["row_counts"], strict=True):
-                for utterance in self._read(first, count):
-                    found.setdefault(utterance.utterance_id, utterance)
-            yield key, tuple(found[name] for name in sorted(found)), place["digest"]
+                for row in self._read(first, count, with_tracks=with_tracks):
+                    found.setdefault(row[0].utterance_id, row)
+            in_order = [found[name] for name in sorted(found)]
+            yield AnnotatedVideo(
+                key=VideoKey(place["speaker_id"], place["video_id"]),
+                utterances=tuple(utterance for utterance, _ in in_order),
+                digest=place["digest"],
+                tracks=tuple(track for _, track in in_order if track) if with_tracks else None,
+            )
 
     def _find(self, keys: Collection[VideoKey]) -> Iterator[dict[str, Any]]:
         if not keys:
@@ -127,22 +157,62 @@ class Index:
                 "'voxblink2 index' to have it made again from the release."
             ) from error
 
-    @lru_cache(maxsize=16)  # noqa: B019  # as above
-    def _group(self, group: int) -> pa.Table:
-        return self._file().read_row_group(group, columns=UTTERANCE_COLUMNS.names[:5])
+    def _read(
+        self, first: int, count: int, *, with_tracks: bool
+    ) -> Iterator[tuple[Utterance, FaceTrack | None]]:
+        utterances = (
+            row
+            for part in self._rows("utterances", _ROW_COLUMNS).slices(first, count)
+            for row in part.to_pylist()
+        )
+        if not with_tracks:
+            yield from ((Utterance(*list(row.values())[:5]), None) for row in utterances)
+            return
+        boxes = self._rows("boxes", tuple(BOX_COLUMNS.names)).slices(first, count)
+        for row, track in zip(utterances, _tracks(boxes), strict=True):
+            *about, width, height = row.values()
+            utterance = Utterance(*about)
+            size = None if width is None else (width, height)
+            yield utterance, FaceTrack(utterance, *track, picture_size=size)
 
-    @lru_cache(maxsize=1)  # noqa: B019  # as above
-    def _file(self) -> pq.ParquetFile:
+    @lru_cache(maxsize=2)  # noqa: B019  # as above
+    def _rows(self, name: str, columns: tuple[str, ...]) -> _Rows:
         with self._named_damage():
-            return pq.ParquetFile(self.folder / "utterances.parquet")
+            return _Rows(self.folder / f"{name}.parquet", columns)
 
-    def _read(self, first: int, count: int) -> Iterator[Utterance]:
+
+class _Rows:
+    """Reads ranges of rows of a Parquet file whose row groups are of one size."""
+
+    def __init__(self, path: Path, columns: tuple[str, ...]) -> None:
+        self._file = pq.ParquetFile(path)
+        self._columns = columns
+        self._size = max(1, self._file.metadata.row_group(0).num_rows)
+        # Releases are nearly sorted, so few groups serve many videos in a row.
+        self._group = lru_cache(maxsize=16)(self._read_group)
+
+    def _read_group(self, group: int) -> pa.Table:
+        return self._file.read_row_group(group, columns=list(self._columns))
+
+    def slices(self, first: int, count: int) -> Iterator[pa.Table]:
+        """Yield tables that together hold a range of rows."""
         while count:
-            group, offset = divmod(first, self._file().metadata.row_group(0).num_rows)
+            group, offset = divmod(first, self._size)
             part = self._group(group).slice(offset, count)
-            for row in part.to_pylist():
-                yield Utterance(**row)
+            yield part
             first, count = first + len(part), count - len(part)
+
+
+def _tracks(tables: Iterator[pa.Table]) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
+    """Yield frames, shape (n,), and boxes, shape (n, 4), of every row."""
+    for table in tables:
+        for batch in table.to_batches():
+            columns = [
+                np.split(column.flatten().to_numpy(), np.cumsum(column.value_lengths())[:-1])
+                for column in batch.columns
+            ]
+            for frames, *box in zip(*columns, strict=True):
+                yield frames, np.stack(box, axis=1)
 
 
 def open_index(

@@ -13,6 +13,9 @@ import pyarrow.parquet as pq
 from voxblink2_lib.annotation import Annotation, read_annotation
 from voxblink2_lib.resources import AnnotationFile
 
+# Neighbouring boxes differ little: as differences in few bits they take about 3 bytes instead of
+# 8, and are quicker to write and to read. benchmarks/index_boxes.py compares what there is.
+_BOX_ENCODING = "DELTA_BINARY_PACKED"
 UTTERANCES_PER_GROUP = 65_536
 BOXES_PER_GROUP = 8_192
 
@@ -25,6 +28,8 @@ UTTERANCE_COLUMNS = pa.schema(
         ("last_frame", pa.int32()),
         ("header_start_seconds", pa.float64()),
         ("header_duration_seconds", pa.float64()),
+        ("header_width", pa.int16()),
+        ("header_height", pa.int16()),
     ]
 )
 BOX_COLUMNS = pa.schema(
@@ -57,7 +62,13 @@ class IndexWriter:
             "utterances": _Table(
                 folder / "utterances.parquet", UTTERANCE_COLUMNS, UTTERANCES_PER_GROUP
             ),
-            "boxes": _Table(folder / "boxes.parquet", BOX_COLUMNS, BOXES_PER_GROUP),
+            "boxes": _Table(
+                folder / "boxes.parquet",
+                BOX_COLUMNS,
+                BOXES_PER_GROUP,
+                use_dictionary=False,
+                column_encoding={f"{one}.list.element": _BOX_ENCODING for one in BOX_COLUMNS.names},
+            ),
         }
         self._rejects_file = open(  # noqa: SIM115  # closed in __exit__
             folder / "rejects.csv", "w", newline="", encoding="utf-8"
@@ -95,8 +106,16 @@ class IndexWriter:
         self._names.add(utterance.utterance_id)
         self._digest = _wrapped(self._digest + annotation.digest())
         times = (annotation.start_seconds, annotation.duration_seconds)
+        size = annotation.picture_size or (None, None)
         self._tables["utterances"].append(
-            (*key, utterance.utterance_id, utterance.first_frame, utterance.last_frame, *times)
+            (
+                *key,
+                utterance.utterance_id,
+                utterance.first_frame,
+                utterance.last_frame,
+                *times,
+                *size,
+            )
         )
         self._tables["boxes"].append((annotation.frames, *annotation.boxes.T))
         self.rows += 1
@@ -137,11 +156,11 @@ class IndexWriter:
 class _Table:
     """A Parquet file written a row group at a time."""
 
-    def __init__(self, path: Path, schema: pa.Schema, rows_per_group: int) -> None:
+    def __init__(self, path: Path, schema: pa.Schema, rows_per_group: int, **options: Any) -> None:
         self._schema = schema
         self._rows_per_group = rows_per_group
         self._rows: list[tuple[Any, ...]] = []
-        self._writer = pq.ParquetWriter(path, schema, compression="zstd")
+        self._writer = pq.ParquetWriter(path, schema, compression="zstd", **options)
 
     def append(self, row: tuple[Any, ...]) -> None:
         self._rows.append(row)

@@ -13,19 +13,22 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from voxblink2_lib.config import ClipOptions
 from voxblink2_lib.crop import crop_audio
 from voxblink2_lib.errors import FetchError, MediaError, UnreachableError
+from voxblink2_lib.faces import crop_faces
 from voxblink2_lib.records import (
-    AudioFormat,
     Clip,
+    FaceClip,
     MissingUtterance,
     Outcome,
     SealedShard,
     Utterance,
     VideoKey,
 )
-from voxblink2_lib.shards import audio_rows, seal_shard, write_part
-from voxblink2_lib.sources import SourceSpec, open_source
+from voxblink2_lib.shards import make_rows, seal_shard, write_part
+from voxblink2_lib.sources import Media, SourceSpec, open_source
+from voxblink2_lib.tracks import FaceTrack
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +38,13 @@ class VideoTask:
     Attributes:
         key: the video.
         utterances: what to cut, in the order of the rows.
+        tracks: the face of each utterance, in the same order; ``None`` for sound alone.
         digest: hash of the video's annotations.
         source: where media come from.
         part: the part file to write.
         tmp: folder for temporary files.
         schema: schema of the rows.
-        audio_format: how clips are encoded.
+        options: how clips are cut and encoded.
     """
 
     key: VideoKey
@@ -50,7 +54,8 @@ class VideoTask:
     part: Path
     tmp: Path
     schema: pa.Schema
-    audio_format: AudioFormat
+    options: ClipOptions
+    tracks: tuple[FaceTrack, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +85,11 @@ def run_video(task: VideoTask) -> Outcome:
 def _fetch_and_cut(task: VideoTask) -> Outcome:
     size_bytes = 0
     needed_seconds = max(one.seconds[1] for one in task.utterances)
-    source = open_source(task.source)
+    source = open_source(task.source, pictures=task.tracks is not None)
     try:
         with source.fetch(task.key, needed_seconds=needed_seconds, tmp=task.tmp) as media:
             size_bytes = media.size_bytes
-            cut = crop_audio(media.path, task.utterances, audio_format=task.audio_format)
+            clips, faces, missing = _cut(task, media)
     except FetchError as error:
         silent = isinstance(error, UnreachableError)
         return Outcome(task.key, "failed", str(error), unreachable=silent)
@@ -92,23 +97,42 @@ def _fetch_and_cut(task: VideoTask) -> Outcome:
         return Outcome(task.key, "unusable", str(error), bytes_fetched=size_bytes)
     outcome = Outcome(
         task.key,
-        "done" if cut.clips else "unusable",
-        _missing_words(cut.missing, len(task.utterances)),
-        clips=len(cut.clips),
-        samples=sum(stop - start for start, stop in (clip.utterance.samples for clip in cut.clips)),
-        missing=cut.missing,
+        "done" if clips else "unusable",
+        _missing_words(missing, len(task.utterances)),
+        clips=len(clips),
+        samples=sum(stop - start for start, stop in (clip.utterance.samples for clip in clips)),
+        missing=missing,
         bytes_fetched=size_bytes,
         digest=task.digest,
     )
-    if cut.clips:
-        write_part(task.part, _rows(task, cut.clips), outcome)
+    if clips:
+        rows = make_rows(
+            clips,
+            faces,
+            schema=task.schema,
+            audio_format=task.options.audio_format,
+            source=task.source.kind,
+        )
+        write_part(task.part, rows, outcome)
     return outcome
 
 
-def _rows(task: VideoTask, clips: Sequence[Clip]) -> pa.RecordBatch:
-    return audio_rows(
-        clips, schema=task.schema, audio_format=task.audio_format, source=task.source.kind
-    )
+def _cut(
+    task: VideoTask, media: Media
+) -> tuple[tuple[Clip, ...], tuple[FaceClip, ...], tuple[MissingUtterance, ...]]:
+    """Cut sound and, where asked for, faces; an utterance that lacks one of them is missing."""
+    audio_format = task.options.audio_format
+    if task.tracks is None:
+        sound = crop_audio(media.sound, task.utterances, audio_format=audio_format)
+        return sound.clips, (), sound.missing
+    # Sound first: it costs little, and what has none need not be looked at.
+    sound = crop_audio(media.sound, task.utterances, audio_format=audio_format)
+    heard = {clip.utterance for clip in sound.clips}
+    tracks = [track for track in task.tracks if track.utterance in heard]
+    faces = crop_faces(media.path, tracks, options=task.options)
+    seen = {clip.utterance for clip in faces.clips}
+    both = tuple(clip for clip in sound.clips if clip.utterance in seen)
+    return both, faces.clips, tuple(sorted((*sound.missing, *faces.missing)))
 
 
 def _missing_words(missing: Sequence[MissingUtterance], wanted: int) -> str:

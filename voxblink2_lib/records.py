@@ -16,7 +16,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 FRAMES_PER_SECOND = 25
 SAMPLE_RATE_HZ = 16_000
@@ -28,6 +32,10 @@ UTTERANCE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 
 AudioFormat = Literal["flac", "wav", "opus"]
 AUDIO_FORMATS: tuple[str, ...] = get_args(AudioFormat)
+
+# What of a picture is cut for a face: its box widened to a square, or the box, distorted to one.
+WindowShape = Literal["square", "stretched"]
+WINDOW_SHAPES: tuple[str, ...] = get_args(WindowShape)
 
 Status = Literal["done", "failed", "unusable"]
 
@@ -164,10 +172,26 @@ class Outcome:
 
 
 class Clip(NamedTuple):
-    """One cut utterance, encoded."""
+    """The sound of one cut utterance, encoded."""
 
     utterance: Utterance
     data: bytes
+
+
+class FaceClip(NamedTuple):
+    """The face of one cut utterance.
+
+    Attributes:
+        utterance: the utterance.
+        data: the encoded pictures.
+        boxes: x, y, width, height of each frame, in the release's pixels, shape (n, 4).
+        boxes_fit: no box of the video has its centre outside the picture.
+    """
+
+    utterance: Utterance
+    data: bytes
+    boxes: npt.NDArray[np.int16]
+    boxes_fit: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import pyarrow as pa
-from datasets import Audio, Features, Value
+from datasets import Audio, Features, Sequence, Value, Video
 
 from voxblink2_lib.records import SAMPLE_RATE_HZ
 
+_WHO_AND_WHEN = {
+    "speaker_id": Value("string"),
+    "video_id": Value("string"),
+    "utterance_id": Value("string"),
+    "start_seconds": Value("float64"),
+    "end_seconds": Value("float64"),
+    "source": Value("string"),
+}
+
 FEATURES: dict[str, Features] = {
-    "audio": Features(
+    "audio": Features({"audio": Audio(sampling_rate=SAMPLE_RATE_HZ), **_WHO_AND_WHEN}),
+    "audio-visual": Features(
         {
             "audio": Audio(sampling_rate=SAMPLE_RATE_HZ),
-            "speaker_id": Value("string"),
-            "video_id": Value("string"),
-            "utterance_id": Value("string"),
-            "start_seconds": Value("float64"),
-            "end_seconds": Value("float64"),
-            "source": Value("string"),
+            "video": Video(),
+            **_WHO_AND_WHEN,
+            "boxes": Sequence(Sequence(Value("int16"), length=4)),
+            "boxes_fit": Value("bool"),
         }
-    )
+    ),
 }
 
 

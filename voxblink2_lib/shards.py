@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -15,6 +16,7 @@ from voxblink2_lib.files import HashingWriter, atomic_write, sha256_of
 from voxblink2_lib.records import (
     AudioFormat,
     Clip,
+    FaceClip,
     MissingUtterance,
     Outcome,
     SealedShard,
@@ -28,12 +30,25 @@ _ROWS_PER_BATCH = 256
 _BYTES_PER_BATCH = 32 << 20
 
 
-def audio_rows(
-    clips: Sequence[Clip], *, schema: pa.Schema, audio_format: AudioFormat, source: str
+def make_rows(
+    clips: Sequence[Clip],
+    faces: Sequence[FaceClip] = (),
+    *,
+    schema: pa.Schema,
+    audio_format: AudioFormat,
+    source: str,
 ) -> pa.RecordBatch:
-    """Return clips as rows of the ``audio`` configuration."""
+    """Return clips as rows.
+
+    Args:
+        clips: the sound of each row.
+        faces: the face of each row, in the same order; none in a configuration of sound alone.
+        schema: the columns.
+        audio_format: how the sound is encoded.
+        source: what the column of that name says.
+    """
     cuts = [clip.utterance for clip in clips]
-    columns = {
+    columns: dict[str, Any] = {
         "audio": [
             {"bytes": clip.data, "path": f"{clip.utterance.name}.{audio_format}"} for clip in clips
         ],
@@ -43,6 +58,9 @@ def audio_rows(
         "start_seconds": [cut.seconds[0] for cut in cuts],
         "end_seconds": [cut.seconds[1] for cut in cuts],
         "source": [source] * len(cuts),
+        "video": [{"bytes": face.data, "path": f"{face.utterance.name}.mp4"} for face in faces],
+        "boxes": [face.boxes.tolist() for face in faces],
+        "boxes_fit": [face.boxes_fit for face in faces],
     }
     arrays = [pa.array(columns[field.name], field.type) for field in schema]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)

@@ -8,6 +8,8 @@ pictures it is the container's zero, less the encoder's delay where the decoder 
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,19 +71,41 @@ def read_timeline(path: Path, *, until_seconds: float = float("inf")) -> Timelin
     Raises:
         MediaError: the file is no media file, or has no audio.
     """
+    with open_media(path) as container:
+        return _read(container, until_seconds)
+
+
+@contextlib.contextmanager
+def open_media(path: Path) -> Iterator[Any]:
+    """Open a media file.
+
+    Raises:
+        MediaError: the file is no media file.
+    """
     import av
 
     if not path.stat().st_size:
         raise MediaError("the media file is empty")
     try:
         with av.open(path, metadata_errors="replace") as container:
-            return _read(container, until_seconds)
+            yield container
     except av.error.FFmpegError as error:
         raise MediaError(f"the media file cannot be read: {error.strerror}") from error
 
 
+def picture_streams(container: Any) -> list[Any]:
+    """Return the streams of moving pictures; the cover of an album is none."""
+    from av.stream import Disposition
+
+    return [
+        stream
+        for stream in container.streams.video
+        if not stream.disposition & Disposition.attached_pic
+    ]
+
+
 def _read(container: Any, until_seconds: float) -> Timeline:
-    from av.stream import Discard, Disposition
+    from av.stream import Discard
 
     if not container.streams.audio:
         raise MediaError("the media file has no audio stream")
@@ -90,8 +114,8 @@ def _read(container: Any, until_seconds: float) -> Timeline:
         raise MediaError("the media file's audio has an unknown encoding")
     pictures = [
         float(stream.start_time * stream.time_base)
-        for stream in container.streams.video
-        if stream.start_time is not None and not stream.disposition & Disposition.attached_pic
+        for stream in picture_streams(container)
+        if stream.start_time is not None
     ]
     formats = set(container.format.name.split(","))
     late_seconds = max(0.0, float((audio.start_time or 0) * (audio.time_base or 0)), *pictures[:1])

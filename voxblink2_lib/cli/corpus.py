@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from voxblink2_lib.cli.terminal import CHECK_FAILED, DONE, WRONG_USE, add_command, say, show
-from voxblink2_lib.config import CONFIG_NAMES, MaterializeConfig, Selection
-from voxblink2_lib.records import AUDIO_FORMATS
+from voxblink2_lib.config import CONFIG_NAMES, ClipOptions, MaterializeConfig, Selection
+from voxblink2_lib.records import AUDIO_FORMATS, WINDOW_SHAPES
 
 if TYPE_CHECKING:
     from voxblink2_lib.report import StoreStatus
@@ -128,7 +128,7 @@ def _request(options: argparse.Namespace) -> MaterializeConfig:
         data_dir=get("data_dir"),
         source=get("source"),
         store=get("store"),
-        audio_format=get("audio_format"),
+        **{name: get(name) for name in ClipOptions.names("audio-visual")},
         workers=get("workers"),
         selection=Selection.of(
             speakers=get("speakers"),
@@ -195,6 +195,7 @@ def _materialize_arguments(commands: Any) -> None:
         choices=AUDIO_FORMATS,
         help="default: what the store holds, and flac in a new one",
     )
+    _video_arguments(parser)
     for name, does in (
         ("speakers", "only these speakers: ids, or files of ids"),
         ("videos", "only these videos: ids (one that begins with -: --videos=-ID), or files"),
@@ -206,6 +207,36 @@ def _materialize_arguments(commands: Any) -> None:
         "--max-videos-per-speaker", type=int, metavar="N", help="the first N videos of each"
     )
     _workers_argument(parser)
+
+
+def _video_arguments(parser: argparse.ArgumentParser) -> None:
+    video = parser.add_argument_group(
+        "faces", "with --config audio-visual; default: what the store holds, in a new one as told"
+    )
+    new = ClipOptions()
+    video.add_argument(
+        "--video-size",
+        type=int,
+        metavar="PIXELS",
+        help=f"width and height of the clips; {new.video_size}",
+    )
+    video.add_argument(
+        "--video-margin",
+        type=float,
+        metavar="PART",
+        help=f"added to a box on each side, as a part of its size; {new.video_margin:g}",
+    )
+    video.add_argument(
+        "--video-shape",
+        choices=WINDOW_SHAPES,
+        help=f"widen the box to a square, or distort it to one; {new.video_shape}",
+    )
+    video.add_argument(
+        "--video-crf",
+        type=int,
+        metavar="N",
+        help=f"x264's quality, 0 (lossless) to 51; {new.video_crf}",
+    )
 
 
 def _status_arguments(commands: Any) -> None:

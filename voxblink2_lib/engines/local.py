@@ -12,15 +12,15 @@ from typing import Any
 import pyarrow as pa
 
 from voxblink2_lib import demo
-from voxblink2_lib.config import MaterializeConfig
+from voxblink2_lib.config import ClipOptions, MaterializeConfig
 from voxblink2_lib.engines.planning import is_complete, plan_run
 from voxblink2_lib.engines.pool import Call, WorkerDiedError, WorkerPool
 from voxblink2_lib.errors import StoppedError, StoreReadOnlyError
-from voxblink2_lib.index import Index, open_index
+from voxblink2_lib.index import AnnotatedVideo, Index, open_index
 from voxblink2_lib.ledger import Ledger
 from voxblink2_lib.pipeline import SealTask, VideoTask, run_video, seal_job
 from voxblink2_lib.progress import VideoProgress, counting
-from voxblink2_lib.records import AudioFormat, Outcome, Utterance, VideoKey
+from voxblink2_lib.records import Outcome, VideoKey
 from voxblink2_lib.resources import Release, open_release
 from voxblink2_lib.schema import arrow_schema
 from voxblink2_lib.shards import read_part_outcome
@@ -90,8 +90,8 @@ def materialize(config: MaterializeConfig, *, retry: bool, wait: bool) -> Store:
         with store.locked(wait=wait):
             index = _index(release, store)
             with Ledger(store.ledger, config.config) as ledger:
-                audio_format = plan_run(config, store, index, ledger, retry=retry)
-                _Run(config, store, index, source, ledger, audio_format=audio_format).run()
+                options = plan_run(config, store, index, ledger, retry=retry)
+                _Run(config, store, index, source, ledger, options=options).run()
     except StoreReadOnlyError:
         if not is_complete(config, store, release):
             raise
@@ -118,10 +118,10 @@ class _Run:
         source: SourceSpec,
         ledger: Ledger,
         *,
-        audio_format: AudioFormat,
+        options: ClipOptions,
     ) -> None:
         self._config = config
-        self._audio_format = audio_format
+        self._options = options
         self._store = store
         self._index = index
         self._source = source
@@ -175,22 +175,23 @@ class _Run:
                 elif status != "done":
                     self._ledger.record(outcome)
             self._jobs.update(dict.fromkeys(job.left, job))
-            for key, utterances, digest in self._index.annotated(frozenset(job.left)):
-                yield run_video, self._task(job, key, utterances, digest)
+            for video in self._index.annotated(
+                frozenset(job.left), with_tracks=self._config.with_faces
+            ):
+                yield run_video, self._task(job, video)
             self._seal_if_complete(job)
 
-    def _task(
-        self, job: _Job, key: VideoKey, utterances: tuple[Utterance, ...], digest: int
-    ) -> VideoTask:
+    def _task(self, job: _Job, video: AnnotatedVideo) -> VideoTask:
         return VideoTask(
-            key=key,
-            utterances=utterances,
-            digest=digest,
+            key=video.key,
+            utterances=video.utterances,
+            tracks=video.tracks,
+            digest=video.digest,
             source=self._source,
-            part=self._store.part(self._config.config, job.number, key),
+            part=self._store.part(self._config.config, job.number, video.key),
             tmp=self._store.tmp,
             schema=self._schema,
-            audio_format=self._audio_format,
+            options=self._options,
         )
 
     def _take(self, call: Call, result: Any, progress: VideoProgress) -> None:

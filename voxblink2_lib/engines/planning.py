@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from voxblink2_lib.config import MaterializeConfig
+from typing import Any
+
+from voxblink2_lib.config import ClipOptions, MaterializeConfig
 from voxblink2_lib.errors import StoreDamagedError, StoreMismatchError
 from voxblink2_lib.index import Index
 from voxblink2_lib.ledger import Ledger
 from voxblink2_lib.plan import Changes, compare, keys_of, make_jobs, select
-from voxblink2_lib.records import AudioFormat
 from voxblink2_lib.resources import Release
 from voxblink2_lib.store import Store
 
 
 def plan_run(
     config: MaterializeConfig, store: Store, index: Index, ledger: Ledger, *, retry: bool
-) -> AudioFormat:
+) -> ClipOptions:
     """Give every selected video that has none a job; forget those no longer wanted.
 
     Args:
@@ -25,7 +26,7 @@ def plan_run(
         retry: give videos that failed before to new jobs.
 
     Returns:
-        The format of the store's clips.
+        How the store's clips are made.
 
     Raises:
         StoreMismatchError: the store holds what was not asked for.
@@ -34,10 +35,10 @@ def plan_run(
     _check_shards(config, store, ledger)
     changes = compare(select(index, config.selection), ledger.known(), retry=retry)
     _check_corpus(store, changes)
-    audio_format = _check_format(config, store, ledger)
+    options = _clip_options(config, store, ledger)
     ledger.drop(keys_of(changes.unwanted))
     ledger.add_jobs(make_jobs(changes.new))
-    return audio_format
+    return options
 
 
 def is_complete(config: MaterializeConfig, store: Store, release: Release) -> bool:
@@ -86,15 +87,20 @@ def _check_corpus(store: Store, changes: Changes) -> None:
         )
 
 
-def _check_format(config: MaterializeConfig, store: Store, ledger: Ledger) -> AudioFormat:
-    fact = f"{config.config}.audio_format"
-    held = ledger.fact(fact)
-    wanted: AudioFormat = config.audio_format or held or "flac"  # type: ignore[assignment]  # we wrote it
-    if held is None:
-        ledger.set_fact(fact, wanted)
-    elif held != wanted:
-        raise StoreMismatchError(
-            f"The store {store.root} holds clips as {held}, asked for is {wanted}. "
-            f"Use audio_format={held!r}, or another store."
-        )
-    return wanted
+def _clip_options(config: MaterializeConfig, store: Store, ledger: Ledger) -> ClipOptions:
+    """Return how the store's clips are made, written down when it begins."""
+    settled: dict[str, Any] = {}
+    for name in ClipOptions.names(config.config):
+        fact = f"{config.config}.{name}"
+        default = getattr(ClipOptions(), name)
+        said = ledger.fact(fact)
+        held = None if said is None else type(default)(said)
+        settled[name] = config.clip_options.get(name, default if held is None else held)
+        if held is None:
+            ledger.set_fact(fact, str(settled[name]))
+        elif held != settled[name]:
+            raise StoreMismatchError(
+                f"The store {store.root} holds clips with {name}={held!r}, asked for is "
+                f"{settled[name]!r}. Use {name}={held!r}, or another store."
+            )
+    return ClipOptions(**settled)

@@ -29,10 +29,22 @@ class SourceSpec:
 
 
 class Media(NamedTuple):
-    """A media file that is here now."""
+    """Media that are here now.
+
+    Attributes:
+        path: the file; with the pictures, where they were asked for.
+        size_bytes: of all files.
+        sound_path: the file with the sound, where that is another one.
+    """
 
     path: Path
     size_bytes: int
+    sound_path: Path | None = None
+
+    @property
+    def sound(self) -> Path:
+        """The file with the sound."""
+        return self.sound_path or self.path
 
 
 class Source(Protocol):
@@ -89,12 +101,17 @@ def parse_source(named: str | None) -> SourceSpec:
 
 
 @functools.lru_cache(maxsize=1)
-def open_source(spec: SourceSpec) -> Source:
-    """Return the source that a spec names; the same one for the life of a worker."""
+def open_source(spec: SourceSpec, *, pictures: bool = False) -> Source:
+    """Return the source that a spec names; the same one for the life of a worker.
+
+    Args:
+        spec: what the user named.
+        pictures: bring pictures and sound, and not sound alone.
+    """
     if spec.kind == "folder":
         from voxblink2_lib.sources.media import MediaFolder
 
-        return MediaFolder(Path(spec.place))
+        return MediaFolder(Path(spec.place), pictures=pictures)
     from voxblink2_lib.sources.youtube import YtDlpSource
 
-    return YtDlpSource(spec.place)
+    return YtDlpSource(spec.place, pictures=pictures)

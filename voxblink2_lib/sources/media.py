@@ -11,7 +11,9 @@ from voxblink2_lib.errors import FetchError
 from voxblink2_lib.records import VideoKey
 from voxblink2_lib.sources import Media
 
-# In order of preference, when a video is there more than once: sound alone decodes fastest.
+# In order of preference, when a video is there more than once: sound alone decodes fastest, and
+# of pictures H.264, which is what MP4 files mostly hold.
+WITH_PICTURES = ("mp4", "mkv", "mov", "m4v", "webm", "ts", "avi", "flv", "3gp", "mpg")
 EXTENSIONS = (
     *("wav", "flac", "m4a", "opus", "ogg", "oga", "mp3", "aac", "mka"),
     *("webm", "mp4", "mkv", "mov", "m4v", "ts", "avi", "flv", "3gp", "mpg"),
@@ -23,10 +25,12 @@ class MediaFolder:
 
     Args:
         folder: holds one folder a speaker.
+        pictures: look for files with pictures only.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, pictures: bool = False) -> None:
         self._folder = folder
+        self._extensions = WITH_PICTURES if pictures else EXTENSIONS
 
     @contextlib.contextmanager
     def fetch(self, key: VideoKey, *, needed_seconds: float, tmp: Path) -> Iterator[Media]:
@@ -34,7 +38,7 @@ class MediaFolder:
         del needed_seconds, tmp
         stem = self._folder / key.speaker_id / key.video_id
         # No globbing: a video id is looked up as it is written.
-        for extension in (*EXTENSIONS, *map(str.upper, EXTENSIONS)):
+        for extension in (*self._extensions, *map(str.upper, self._extensions)):
             path = f"{stem}.{extension}"
             if os.path.isfile(path):
                 if not os.access(path, os.R_OK):
@@ -43,5 +47,5 @@ class MediaFolder:
                 return
         raise FetchError(
             f"no file {key.speaker_id}/{key.video_id}.<ext> in {self._folder} "
-            f"(endings looked for: {', '.join(EXTENSIONS)})"
+            f"(endings looked for: {', '.join(self._extensions)})"
         )

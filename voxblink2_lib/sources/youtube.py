@@ -14,7 +14,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from yt_dlp import YoutubeDL
 from yt_dlp.networking import Request
@@ -23,6 +23,7 @@ from yt_dlp.utils import DownloadError, YoutubeDLError
 
 from voxblink2_lib.errors import FetchError, MediaError, UnreachableError
 from voxblink2_lib.files import full_disk_named
+from voxblink2_lib.picture_times import read_picture_times
 from voxblink2_lib.records import VideoKey
 from voxblink2_lib.sources import Media
 from voxblink2_lib.timeline import read_timeline
@@ -31,6 +32,11 @@ _log = logging.getLogger(__name__)
 
 # Audio alone is all that is needed; a small picture beside it does no harm.
 _AUDIO_FORMAT = "bestaudio/best[height<=720]/best"
+# The annotators had at most 720 lines. Of these, H.264 decodes at the least cost.
+_VIDEO_FORMAT = "/".join(
+    f"bestvideo[height<=720]{codec}+bestaudio/best[height<=720]{codec}"
+    for codec in ("[vcodec^=avc1]", "")
+)
 _FIRST_BYTES = 1 << 20
 _CHUNK_BYTES = 8 << 20
 # What a broken connection costs: the last block is lost with it.
@@ -51,13 +57,15 @@ class YtDlpSource:
 
     Args:
         template: address with ``{video_id}``.
+        pictures: bring pictures and sound, and not sound alone.
     """
 
-    def __init__(self, template: str) -> None:
+    def __init__(self, template: str, *, pictures: bool = False) -> None:
         self._template = template
+        self._pictures = pictures
         self._ydl = YoutubeDL(
             {
-                "format": _AUDIO_FORMAT,
+                "format": f"{_VIDEO_FORMAT}/best" if pictures else _AUDIO_FORMAT,
                 "logger": _Logger(),
                 "noprogress": True,
                 "noplaylist": True,
@@ -73,27 +81,47 @@ class YtDlpSource:
     def fetch(self, key: VideoKey, *, needed_seconds: float, tmp: Path) -> Iterator[Media]:
         """See :class:`voxblink2_lib.sources.Source`."""
         with full_disk_named(tmp), tempfile.TemporaryDirectory(dir=tmp) as folder:
-            target = Path(folder) / "media"
             try:
-                size_bytes = self._download(key, target, needed_seconds + _MARGIN_SECONDS)
+                media = self._download(key, Path(folder), needed_seconds + _MARGIN_SECONDS)
             except (YoutubeDLError, RequestError) as error:
                 raise _fetch_error(error) from error
-            yield Media(target, size_bytes)
+            yield media
 
-    def _download(self, key: VideoKey, target: Path, needed_seconds: float) -> int:
+    def _download(self, key: VideoKey, folder: Path, needed_seconds: float) -> Media:
         address = self._template.replace("{video_id}", key.video_id)
         info = self._ydl.extract_info(address, download=False)
         if info is None or info.get("_type", "video") != "video":
             raise FetchError(
                 f"{address} is not one video but {(info or {}).get('_type', 'nothing')}"
             )
+        video, sound = folder / "media", folder / "sound"
+        if "requested_formats" not in info:
+            needs = _Needs(needed_seconds, sound=True, pictures=self._pictures)
+            return Media(video, self._fetch(info, video, needs))
+        # Pictures and sound come as two files, as YouTube keeps them.
+        pair = [{**info, **one} for one in info["requested_formats"]]
+        size_bytes = self._fetch(
+            pair[0], video, _Needs(needed_seconds, sound=False, pictures=True)
+        ) + self._fetch(pair[1], sound, _Needs(needed_seconds, sound=True, pictures=False))
+        return Media(video, size_bytes, sound)
+
+    def _fetch(self, info: dict[str, Any], target: Path, needs: _Needs) -> int:
+        """Bring what is needed of one file; return its size in bytes."""
         if info.get("protocol") in _NATIVE_PROTOCOLS and not info.get("fragments"):
             with open(target, "wb") as file:
-                return _Prefix(self._ydl, info, file).read(target, needed_seconds)
+                return _Prefix(self._ydl, info, file).read(target, needs)
         ok, _ = self._ydl.dl(str(target), info)
         if not ok or not target.exists():
-            raise FetchError(f"yt-dlp could not download {address}")
+            raise FetchError(f"yt-dlp could not download {info['webpage_url']}")
         return target.stat().st_size
+
+
+class _Needs(NamedTuple):
+    """How far a file must reach, and what it must hold."""
+
+    seconds: float
+    sound: bool
+    pictures: bool
 
 
 class _Prefix:
@@ -107,14 +135,15 @@ class _Prefix:
         self._total: int | None = info.get("filesize")
         self._whole = False
 
-    def read(self, target: Path, needed_seconds: float) -> int:
-        """Read until the file covers enough audio, or is whole. Return its size in bytes."""
+    def read(self, target: Path, needs: _Needs) -> int:
+        """Read until the file covers enough, or is whole. Return its size in bytes."""
+        needed_seconds = needs.seconds
         wanted = self._first_guess(needed_seconds)
         while True:
             self._grow(wanted)
             if self._whole:
                 return self._have
-            covered = _covered_seconds(target)
+            covered = _covered_seconds(target, needs)
             if covered >= needed_seconds:
                 return self._have
             if covered > 0:
@@ -182,13 +211,19 @@ class _Prefix:
         self._whole = response.status != 206 or self._have == self._total
 
 
-def _covered_seconds(path: Path) -> float:
+def _covered_seconds(path: Path, needs: _Needs) -> float:
+    """Return how far into the video the file reaches, with all that is needed of it."""
+    covered = []
     try:
-        timeline = read_timeline(path)
+        if needs.pictures:
+            covered.append(read_picture_times(path).end_seconds)
+        if needs.sound:
+            timeline = read_timeline(path)
+            start = timeline.picture_start_seconds or timeline.audio_start_seconds
+            covered.append(max(0.0, timeline.end_seconds - max(0.0, start)))
     except MediaError:
         return 0.0
-    start = timeline.picture_start_seconds or timeline.audio_start_seconds
-    return max(0.0, timeline.end_seconds - max(0.0, start))
+    return min(covered)
 
 
 def _fetch_error(error: Exception) -> FetchError:
