@@ -8,10 +8,13 @@ from collections import Counter
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
+from PIL import Image
 
 from voxblink2_lib.annotation import read_annotation
 from voxblink2_lib.demo import FAULTS, MEDIA, RELEASE
+from voxblink2_lib.demo.contact_sheet import draw_faces
 from voxblink2_lib.records import Utterance
 from voxblink2_lib.resources import open_release
 from voxblink2_lib.tour import run_tour
@@ -72,8 +75,28 @@ def test_some_utterances_overlap() -> None:
 
 
 def test_the_tour_shows_what_it_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    tour = run_tour(tmp_path, workers=2)
+    tour = run_tour(tmp_path, config="audio", workers=2)
     assert tour.requests == 34, "two requests a video that came, one for each that did not"
     assert len({hashlib.sha256(path.read_bytes()).digest() for path in tour.clips}) == 4
     assert "num_rows: 48" in "\n".join(tour.lines())
     assert capsys.readouterr().out == ""
+
+
+def test_the_tour_of_faces_shows_them_with_their_boxes(tmp_path: Path) -> None:
+    tour = run_tour(tmp_path, config="audio-visual", workers=2)
+    said = "\n".join(tour.lines())
+    assert "num_rows: 36" in said
+    assert said.count("the media file has no pictures") == 4
+    assert '"audio-visual", data_dir="demo"' in said
+    assert tour.first_row["video"] == "75 frames of 112 x 112"
+    assert tour.first_row["boxes"] == "75 x 4"
+    assert sorted(path.suffix for path in tour.clips) == [".flac"] * 4 + [".mp4"] * 4
+    sheet = np.asarray(Image.open(tour.picture).convert("RGB"), np.int16)
+    # Each of the 24 source pictures has a box with four edges in its own red.
+    red = np.all(np.abs(sheet - (0xE5, 0x3E, 0x3E)) < 40, axis=2)
+    assert red.sum() > 24 * 2 * (80 + 60)
+
+
+def test_a_contact_sheet_needs_a_row(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="at least one utterance, got none"):
+        draw_faces(tmp_path / "sheet.png", [])

@@ -17,7 +17,16 @@ PACKAGE = ROOT / "voxblink2_lib"
 # Ground imports ground only; a stage imports ground; then each what stands before it.
 GROUND = {
     *("__init__", "errors", "records", "schema", "config", "files", "progress", "timeline"),
-    *("annotation", "tracks", "picture_times", "face_video", "demo", "demo.pictures", "demo.site"),
+    *(
+        "annotation",
+        "tracks",
+        "picture_times",
+        "face_video",
+        "demo",
+        "demo.pictures",
+        "demo.contact_sheet",
+        "demo.site",
+    ),
 }
 STAGES = {
     *("resources", "index", "index_writer", "plan", "ledger", "store", "crop", "shards"),

@@ -51,6 +51,7 @@ class IndexInfo:
     speakers: int
     videos: int
     utterances: int
+    boxes: int
     hours: float
     rejected: int
     fingerprint: str
@@ -93,6 +94,11 @@ class Index:
                 f"The index {folder} cannot be used: {error}. Delete that folder to have it made "
                 "again from the release, or use the version of voxblink2 that made it."
             ) from error
+
+    @property
+    def bytes_a_box(self) -> float:
+        """Size of ``boxes.parquet`` over the number of boxes in it."""
+        return (self.folder / "boxes.parquet").stat().st_size / self.info.boxes
 
     def videos(self) -> pa.Table:
         """Return all videos, sorted: columns ``speaker_id``, ``video_id`` and ``digest``."""
@@ -303,6 +309,7 @@ def _finish(writer: IndexWriter, folder: Path, release: Release, signature: str)
         speakers=pc.count_distinct(videos["speaker_id"]).as_py(),
         videos=len(videos),
         utterances=writer.rows,
+        boxes=writer.boxes,
         hours=round(writer.frames / FRAMES_PER_SECOND / 3600, 4),
         rejected=writer.rejected,
         fingerprint=_fingerprint(videos),

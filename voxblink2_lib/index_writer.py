@@ -78,6 +78,7 @@ class IndexWriter:
         self.rejected = 0
         self.rows = 0
         self.frames = 0
+        self.boxes = 0
         self._stretches: list[pa.RecordBatch] = []
         self._pending: list[tuple[str, str, int, int, int]] = []
         self._key: tuple[str, str] | None = None
@@ -119,6 +120,7 @@ class IndexWriter:
         )
         self._tables["boxes"].append((annotation.frames, *annotation.boxes.T))
         self.rows += 1
+        self.boxes += len(annotation.frames)
         self.frames += utterance.last_frame + 1 - utterance.first_frame
 
     def stretches(self) -> pa.Table:

@@ -8,11 +8,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from voxblink2_lib.errors import StoreDamagedError, StoreError
 from voxblink2_lib.index import Index
 from voxblink2_lib.ledger import Ledger
-from voxblink2_lib.records import SAMPLE_RATE_HZ, SealedShard, Utterance
+from voxblink2_lib.records import FRAMES_PER_SECOND, SAMPLE_RATE_HZ, SealedShard, Utterance
 from voxblink2_lib.shards import check_shard, read_batches
 from voxblink2_lib.store import Store
 
@@ -211,39 +212,54 @@ class _Checker:
         self, path: Path, sample: int, chooser: random.Random
     ) -> dict[str, tuple[float, float]]:
         found: dict[str, tuple[float, float]] = {}
-        clips: list[tuple[str, bytes, float]] = []
+        sampled: list[tuple[str, dict[str, Any]]] = []
         for batch in read_batches(path):
-            rows = batch.select(
-                ["audio", "speaker_id", "video_id", "utterance_id", "start_seconds", "end_seconds"]
-            )
-            for row in rows.to_pylist():
+            for row in batch.to_pylist():
                 name = f"{row['speaker_id']}/{row['video_id']}/{row['utterance_id']}"
-                start, end = row["start_seconds"], row["end_seconds"]
                 if name in found:
                     self._problems.append(f"{path}: {name} is there twice.")
-                found[name] = (start, end)
+                found[name] = (row["start_seconds"], row["end_seconds"])
                 # Reservoir sampling: each clip has the same chance, a few are in memory.
-                place = len(clips) if len(clips) < sample else chooser.randrange(len(found))
+                place = len(sampled) if len(sampled) < sample else chooser.randrange(len(found))
                 if place < sample:
-                    clips[place : place + 1] = [(name, row["audio"]["bytes"], end - start)]
+                    sampled[place : place + 1] = [(name, row)]
         self._rows += len(found)
-        for name, data, seconds in clips:
-            self._check_clip(path, name, data, seconds)
+        for name, row in sampled:
+            self._decoded += 1
+            self._check_sound(path, name, row)
+            if "video" in row:
+                self._check_face(path, name, row)
         return found
 
-    def _check_clip(self, path: Path, name: str, data: bytes, seconds: float) -> None:
+    def _check_sound(self, path: Path, name: str, row: dict[str, Any]) -> None:
         import soundfile
 
-        self._decoded += 1
         try:
-            samples, rate = soundfile.read(io.BytesIO(data))
+            samples, rate = soundfile.read(io.BytesIO(row["audio"]["bytes"]))
         except soundfile.SoundFileError as error:
             self._problems.append(f"{path}: the clip of {name} does not decode: {error}")
             return
-        if rate != SAMPLE_RATE_HZ or len(samples) != round(seconds * rate):
+        expected = round((row["end_seconds"] - row["start_seconds"]) * SAMPLE_RATE_HZ)
+        if rate != SAMPLE_RATE_HZ or len(samples) != expected:
             self._problems.append(
                 f"{path}: the clip of {name} has {len(samples)} samples at {rate} Hz, "
-                f"expected are {round(seconds * SAMPLE_RATE_HZ)} at {SAMPLE_RATE_HZ} Hz."
+                f"expected are {expected} at {SAMPLE_RATE_HZ} Hz."
+            )
+
+    def _check_face(self, path: Path, name: str, row: dict[str, Any]) -> None:
+        import av
+
+        try:
+            with av.open(io.BytesIO(row["video"]["bytes"])) as container:
+                pictures = sum(1 for _ in container.decode(video=0))
+        except (av.error.FFmpegError, IndexError) as error:  # IndexError: no video stream
+            self._problems.append(f"{path}: the face of {name} does not decode: {error}")
+            return
+        expected = round((row["end_seconds"] - row["start_seconds"]) * FRAMES_PER_SECOND)
+        if not pictures == len(row["boxes"]) == expected:
+            self._problems.append(
+                f"{path}: the face of {name} has {pictures} pictures and {len(row['boxes'])} "
+                f"boxes, expected are {expected} of each."
             )
 
     def _compare(

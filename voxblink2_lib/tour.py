@@ -11,11 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from voxblink2_lib.crop import decode_audio
 from voxblink2_lib.demo import FAULTS, MEDIA
+from voxblink2_lib.demo.contact_sheet import Face, draw_faces
 from voxblink2_lib.demo.pictures import WaveformRow, draw_waveforms
 from voxblink2_lib.demo.site import MediaSite
 from voxblink2_lib.errors import StoreError
+from voxblink2_lib.picture_times import read_picture_times
+from voxblink2_lib.pictures import PictureDecoder
+from voxblink2_lib.records import FRAMES_PER_SECOND
 from voxblink2_lib.report import MissingVideo, StoreStatus, missing_videos, read_status
 from voxblink2_lib.store import Store
 
@@ -24,6 +30,7 @@ Cuts = dict[tuple[str, str], list[tuple[str, float, float]]]
 
 _CLIPS_WRITTEN = 4
 _VIDEOS_DRAWN = 4
+_SPEAKERS_DRAWN, _FACES_DRAWN = 6, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +45,7 @@ class Tour:
         came: videos that came, each with its number of clips and their seconds.
         requests: number of requests that the site answered.
         clips: files to listen to.
-        picture: waveforms with the utterances' bounds.
+        picture: waveforms with the utterances' bounds, or faces with their boxes.
     """
 
     dataset: str
@@ -80,12 +87,12 @@ class Tour:
             f"{self.status.utterances} utterances, {seconds:.0f} s",
             "",
             f"Store         {self.status.store} ({self.status.shards} sealed shards)",
-            "Listen to     " + str(self.clips[0].parent) + "/*.flac",
+            f"Play          {self.clips[0].parent}/*",
             f"Look at       {self.picture}",
             "Load it again, without any download:",
             "  import voxblink2",
             "  from datasets import load_dataset",
-            '  ds = load_dataset("voxblink2", "audio", data_dir="demo",',
+            f'  ds = load_dataset("voxblink2", "{self.status.config}", data_dir="demo",',
             f'                    store="{self.status.store}")',
         ]
 
@@ -100,12 +107,13 @@ class Tour:
         return [f"  {speaker}  {video}  {said}" for (speaker, video), said in sorted(lines.items())]
 
 
-def run_tour(out: Path, *, workers: int | None) -> Tour:
+def run_tour(out: Path, *, config: str, workers: int | None) -> Tour:
     """Serve the built-in media on a loopback address and run the main job on them.
 
     Args:
         out: folder for store, clips and picture. A store of an earlier demonstration in it is
             removed, so that there is something to see.
+        config: name of the configuration.
         workers: number of worker processes; one a core by default.
     """
     # Imported here: the builder imports this package's ground.
@@ -117,7 +125,7 @@ def run_tour(out: Path, *, workers: int | None) -> Tour:
     with _without_proxy(), MediaSite(MEDIA, faults=FAULTS) as site:
         dataset = load_dataset(
             "voxblink2",
-            "audio",
+            config,
             data_dir="demo",
             source=site.url_template,
             store=str(store.root),
@@ -127,22 +135,35 @@ def run_tour(out: Path, *, workers: int | None) -> Tour:
         )
         requests = len(site.requests)
     cuts = _cuts(dataset)
-    row = dataset[0]
-    audio = row.pop("audio").get_all_samples()
-    row = {"audio": f"{audio.data.shape[1]} samples at {audio.sample_rate} Hz", **row}
+    with_faces = "video" in dataset.features
     return Tour(
         dataset=str(dataset),
-        first_row=row,
-        status=read_status(store, "audio"),
-        missing=missing_videos(store, "audio"),
+        first_row=_described(dataset[0]),
+        status=read_status(store, config),
+        missing=missing_videos(store, config),
         came={
             key: (len(found), sum(end - start for _, start, end in found))
             for key, found in cuts.items()
         },
         requests=requests,
         clips=_write_clips(dataset, out / "clips"),
-        picture=_draw(cuts, out / "waveforms.png"),
+        picture=(
+            _draw_faces(dataset, out / "faces.png")
+            if with_faces
+            else _draw(cuts, out / "waveforms.png")
+        ),
     )
+
+
+def _described(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row in which what is long is told by its shape."""
+    audio = row["audio"].get_all_samples()
+    row["audio"] = f"{audio.data.shape[1]} samples at {audio.sample_rate} Hz"
+    if "video" in row:
+        about = row["video"].metadata
+        row["video"] = f"{about.num_frames} frames of {about.width} x {about.height}"
+        row["boxes"] = f"{len(row['boxes'])} x 4"
+    return row
 
 
 def _fresh_store(out: Path) -> Store:
@@ -184,15 +205,23 @@ def _without_proxy() -> Iterator[None]:
 def _write_clips(dataset: Any, folder: Path) -> list[Path]:
     """Write the encoded bytes of one clip of several speakers, as they lie in the shards."""
     folder.mkdir(parents=True, exist_ok=True)
-    table = dataset.data.to_pylist() if len(dataset) < 1000 else []
-    seen: dict[str, dict[str, Any]] = {}
-    for row in table:
-        seen.setdefault(row["speaker_id"], row)
+    kinds = [kind for kind in ("audio", "video") if kind in dataset.features]
+    raw = dataset.select_columns(kinds).with_format("arrow")
     clips: list[Path] = []
-    for row in list(seen.values())[:_CLIPS_WRITTEN]:
-        clips.append(folder / row["audio"]["path"].replace("/", "_"))
-        clips[-1].write_bytes(row["audio"]["bytes"])
+    for place in _one_a_speaker(dataset)[:_CLIPS_WRITTEN]:
+        (row,) = raw[place : place + 1].to_pylist()
+        for kind in kinds:
+            clips.append(folder / row[kind]["path"].replace("/", "_"))
+            clips[-1].write_bytes(row[kind]["bytes"])
     return clips
+
+
+def _one_a_speaker(dataset: Any) -> list[int]:
+    """Return the place of each speaker's first row."""
+    first: dict[str, int] = {}
+    for place, speaker in enumerate(dataset["speaker_id"]):
+        first.setdefault(speaker, place)
+    return list(first.values())
 
 
 def _cuts(dataset: Any) -> Cuts:
@@ -207,7 +236,7 @@ def _draw(found: Cuts, target: Path) -> Path:
     """Draw videos of different containers, those with overlapping utterances first."""
     by_suffix: dict[str, list[tuple[bool, Path, list[tuple[str, float, float]]]]] = {}
     for (speaker, video), cuts in found.items():
-        path = next(one for one in (MEDIA / speaker).iterdir() if one.stem == video)
+        path = _medium(speaker, video)
         apart = all(one[2] <= two[1] for one, two in itertools.pairwise(cuts))
         by_suffix.setdefault(path.suffix, []).append((apart, path, cuts))
     chosen = [min(candidates) for candidates in by_suffix.values()]
@@ -218,3 +247,38 @@ def _draw(found: Cuts, target: Path) -> Path:
         rows.append(WaveformRow(f"{path.parent.name}  {path.name}", audio.samples, cuts))
     draw_waveforms(target, rows)
     return target
+
+
+def _draw_faces(dataset: Any, target: Path) -> Path:
+    """Draw moments of one utterance of several speakers, evenly spaced."""
+    rows = []
+    for place in _one_a_speaker(dataset)[:_SPEAKERS_DRAWN]:
+        row = dataset[place]
+        path = _medium(row["speaker_id"], row["video_id"])
+        last = len(row["boxes"]) - 1
+        frames = [last * step // (_FACES_DRAWN - 1) for step in range(_FACES_DRAWN)]
+        start = round(row["start_seconds"] * FRAMES_PER_SECOND)
+        seconds = [(start + frame) / FRAMES_PER_SECOND for frame in frames]
+        cuts = row["video"].get_frames_at(frames).data.permute(0, 2, 3, 1).numpy()
+        faces = [
+            Face(at, picture, tuple(row["boxes"][frame]), cut)
+            for at, picture, frame, cut in zip(
+                seconds, _pictures(path, seconds), frames, cuts, strict=True
+            )
+        ]
+        rows.append((f"{row['speaker_id']}  {path.name}  {row['utterance_id']}", faces))
+    draw_faces(target, rows)
+    return target
+
+
+def _medium(speaker: str, video: str) -> Path:
+    return next(one for one in (MEDIA / speaker).iterdir() if one.stem == video)
+
+
+def _pictures(path: Path, seconds: list[float]) -> list[Any]:
+    """Return the source's pictures nearest to some times, RGB, shape (height, width, 3)."""
+    times = read_picture_times(path, until_seconds=seconds[-1])
+    numbers = times.nearest(np.array(seconds)).tolist()
+    decoder = PictureDecoder(path, times, numbers, thrifty=True)
+    found = {number: picture.to_ndarray(format="rgb24") for number, picture in decoder}
+    return [found[number] for number in numbers]

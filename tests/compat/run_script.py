@@ -37,6 +37,13 @@ assert streamed.num_shards > 1
 streamed = streamed.cast_column("audio", datasets.Audio(decode=False))
 assert [one["utterance_id"] for one in streamed] == rows["utterance_id"]
 print(path, "gives", len(rows), "rows with datasets", datasets.__version__)
+if len(sys.argv) > 4:
+    faces = load_dataset(path, "audio-visual", **options)
+    faces = faces.select_columns(["video", "boxes"])
+    face = faces.cast_column("video", datasets.Video(decode=False))[:1]
+    assert len(faces) == 36 and face["video"][0]["bytes"][4:8] == b"ftyp"
+    assert len(face["boxes"][0][0]) == 4
+    print(path, "gives", len(faces), "faces")
 """.replace("{rows}", str(ROWS))
 
 

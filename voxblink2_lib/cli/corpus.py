@@ -27,6 +27,7 @@ def _index(options: argparse.Namespace) -> int:
         f"Index    {index.folder}",
         f"Speakers {info.speakers:,}   videos {info.videos:,}   utterances {info.utterances:,}   "
         f"hours {info.hours:,.2f}",
+        f"Boxes    {info.boxes:,}, {index.bytes_a_box:.1f} bytes each",
         f"Rejected {info.rejected:,} files"
         + (f", see {index.folder / 'rejects.csv'}" if info.rejected else ""),
     ]
@@ -114,7 +115,7 @@ def _verify(options: argparse.Namespace) -> int:
 def _demo(options: argparse.Namespace) -> int:
     from voxblink2_lib.tour import run_tour
 
-    tour = run_tour(Path(options.out).absolute(), workers=options.workers)
+    tour = run_tour(Path(options.out).absolute(), config=options.config, workers=options.workers)
     show(options, tour.as_json(), tour.lines())
     return DONE
 
@@ -165,6 +166,7 @@ def _demo_arguments(commands: Any) -> None:
         metavar="DIR",
         help="folder for store, clips and picture; default: %(default)s",
     )
+    _config_argument(parser)
     _workers_argument(parser)
 
 
