@@ -34,6 +34,7 @@ from voxblink2_lib.tracks import FaceTrack, Windows, fit_in, is_outside, windows
 MAX_DISTANCE_SECONDS = 0.5
 # As with audio, the pictures may end one frame before the utterance does.
 MAX_LATE_SECONDS = 1 / FRAMES_PER_SECOND
+_EPSILON_SECONDS = 1e-6
 
 
 class FaceCut(NamedTuple):
@@ -41,10 +42,6 @@ class FaceCut(NamedTuple):
 
     clips: tuple[FaceClip, ...]
     missing: tuple[MissingUtterance, ...]
-
-
-class _CannotCutError(Exception):
-    """An utterance cannot be cut; the text says why."""
 
 
 def crop_faces(path: Path, tracks: Iterable[FaceTrack], *, options: ClipOptions) -> FaceCut:
@@ -122,14 +119,19 @@ class _Job:
                     self._add(clip, frame, picture)
         whole = True
         for clip in self._clips:
-            if clip.problem:
-                continue
-            lost = next((one for one in clip.pictures.tolist() if not decoder.is_good(one)), None)
-            if lost is not None:
-                seconds = self._times.seconds[lost]
-                clip.problem = f"needs the picture at {seconds:.2f} s, which is damaged"
-                whole = False
+            if not clip.problem:
+                clip.problem = self._loss(clip, decoder)
+                whole = whole and not clip.problem
         return whole
+
+    def _loss(self, clip: _Clip, decoder: PictureDecoder) -> str:
+        """Say what of a clip did not come, if anything."""
+        lost = next((one for one in clip.pictures.tolist() if not decoder.is_good(one)), None)
+        if lost is not None:
+            return f"needs the picture at {self._times.seconds[lost]:.2f} s, which is damaged"
+        if clip.video is None or clip.video.frames != len(clip.boxes):
+            return "has pictures that the decoder gives in another order than that of their times"
+        return ""
 
     def _add(self, clip: _Clip, frame: int, picture: Any) -> None:
         if shown_size(picture) != clip.size:  # at the first one; streams may change it later on
@@ -137,9 +139,7 @@ class _Job:
         if clip.video is None:
             options = self._options
             clip.video = FaceVideo(picture, size=options.video_size, crf=options.video_crf)
-        if frame != clip.video.frames:
-            clip.problem = clip.problem or "needs a picture that did not come"
-        if not clip.problem:
+        if not clip.problem and frame == clip.video.frames:  # none before it is lost
             window = tuple(clip.windows[frame].tolist())
             clip.video.add(cut_window(picture, window, size=self._options.video_size))
 
@@ -179,7 +179,7 @@ def _planned(track: FaceTrack, times: PictureTimes) -> _Clip:
     try:
         boxes = track.boxes_of_all_frames()
         return _Clip(track, boxes, _pictures_of(track.utterance, times))
-    except (ValueError, _CannotCutError) as error:
+    except ValueError as error:
         nothing = np.empty((0, 4), np.int16)
         return _Clip(track, nothing, np.empty(0, np.intp), problem=str(error))
 
@@ -188,15 +188,15 @@ def _pictures_of(utterance: Utterance, times: PictureTimes) -> npt.NDArray[np.in
     """Return the number of the picture nearest to each frame of an utterance."""
     frames = range(utterance.first_frame, utterance.last_frame + 1)
     seconds = np.array([frame_start_sample(frame) for frame in frames]) / SAMPLE_RATE_HZ
-    if seconds[-1] >= times.end_seconds + MAX_LATE_SECONDS:
-        raise _CannotCutError(
+    if utterance.seconds[1] - times.end_seconds > MAX_LATE_SECONDS + _EPSILON_SECONDS:
+        raise ValueError(
             f"ends at {utterance.seconds[1]:.2f} s, the pictures end at {times.end_seconds:.2f} s"
         )
     nearest = times.nearest(seconds)
     distances = np.abs(times.seconds[nearest] - seconds)
     farthest = int(np.argmax(distances))
     if distances[farthest] > MAX_DISTANCE_SECONDS:
-        raise _CannotCutError(
+        raise ValueError(
             f"needs a picture at {seconds[farthest]:.2f} s, the nearest one is "
             f"{distances[farthest]:.2f} s away"
         )

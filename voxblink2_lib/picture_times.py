@@ -103,7 +103,7 @@ def _read(stream: Any, packets: Iterator[Any], until_seconds: float) -> PictureT
     keys: list[bool] = []
     shown: list[bool] = []
     first: int | None = None
-    seconds = 0.0
+    duration_seconds = 0.0
     for packet in packets:
         stamps.append(packet.pts)
         keys.append(packet.is_keyframe)
@@ -112,7 +112,7 @@ def _read(stream: Any, packets: Iterator[Any], until_seconds: float) -> PictureT
             first = packet.pts
         if first is not None and (packet.pts - first) * tick > until_seconds + _REORDER_SECONDS:
             break
-        seconds = float((packet.duration or 0) * tick)
+        duration_seconds = float((packet.duration or 0) * tick)
     every = np.array(stamps, np.int64)
     pictures = np.unique(every[np.array(shown, np.bool_)])
     if not len(pictures):
@@ -121,7 +121,7 @@ def _read(stream: Any, packets: Iterator[Any], until_seconds: float) -> PictureT
     return PictureTimes(
         stamps=pictures,
         seconds=times,
-        end_seconds=float(times[-1]) + seconds,
+        end_seconds=float(times[-1]) + duration_seconds,
         packet_stamps=every,
         packet_is_key=np.array(keys, np.bool_),
     )

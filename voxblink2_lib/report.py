@@ -250,7 +250,7 @@ class _Checker:
         import av
 
         try:
-            with av.open(io.BytesIO(row["video"]["bytes"])) as container:
+            with av.open(io.BytesIO(row["video"]["bytes"]), "r") as container:
                 pictures = sum(1 for _ in container.decode(video=0))
         except (av.error.FFmpegError, IndexError) as error:  # IndexError: no video stream
             self._problems.append(f"{path}: the face of {name} does not decode: {error}")
