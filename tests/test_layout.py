@@ -30,7 +30,7 @@ GROUND = {
 }
 STAGES = {
     *("resources", "index", "index_writer", "plan", "ledger", "store", "crop", "shards"),
-    *("pictures", "faces", "sources", "sources.media", "sources.youtube"),
+    *("pictures", "face_video", "faces", "sources", "sources.media", "sources.youtube"),
 }
 # Beside the flow: scoring imports errors and what stands before it in scoring.
 SCORING = [
@@ -47,7 +47,7 @@ ALLOWED: dict[str, set[str]] = {
     # Stages that read what the one before them in the flow wrote.
     "index": GROUND | {"resources", "index_writer"},
     "index_writer": GROUND | {"resources"},
-    "faces": GROUND | {"pictures"},
+    "faces": GROUND | {"pictures", "face_video"},
     "plan": GROUND | {"index"},
     "store": GROUND | {"resources"},
     "sources": GROUND | {"sources.media", "sources.youtube"},
