@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -109,6 +111,71 @@ def test_odd_times_in_the_header_are_no_times(text: str) -> None:
     assert (got.start_seconds, got.duration_seconds) == (None, None)
 
 
+def sized(line: str) -> bytes:
+    """Return an annotation with one more header line."""
+    return line.encode() + b"\n" + voxblink2()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Resolution: 1280x720",
+        "resolution:1280X720",
+        "RESOLUTION  : \t1280 x 720 ",
+        "Resolution: 1280 720",
+        "Resolution: 1280\t720",
+        "Resolution: 1280 * 720",
+        "Resolution: 1280, 720",
+        "Resolution: 1280\u00d7720",
+        "Size: 1280x720",
+        "Picture Size: 1280x720",
+        "Video size: 1280x720",
+        "Frame size: 1280x720",
+    ],
+)
+def test_a_header_may_say_the_size_of_the_picture(line: str) -> None:
+    got = read(sized(line))
+    assert got.picture_size == (1280, 720)
+    assert contents(got) == [list(row) for row in make_rows()]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Conf: 1",
+        "Resolution:",
+        "Resolution: HD",
+        "Resolution: 720p",
+        "Resolution: 1280",
+        "Resolution: 1280x",
+        "Resolution: x720",
+        "Resolution: 1280x720x3",
+        "Resolution: 1280x720 pixels",
+        "Resolution: 1280.0x720.0",
+        "Resolution: -1280x720",
+        "Resolution: +1280x720",
+        "Resolution: 0x720",
+        "Resolution: 1280x0",
+        "Resolution: 1280x32768",
+        "Resolution: 1e3x720",
+        "Resolution: 1_280x720",
+        "Resolution: \u00b9\u00b2x720",
+        "Box size: 1280x720",
+        pytest.param(f"Resolution: {'9' * 5000}x720", id="more digits than Python reads"),
+    ],
+)
+def test_anything_else_is_no_size(line: str) -> None:
+    got = read(sized(line))
+    assert got.picture_size is None
+    assert got.digest() == read(voxblink2()).digest()
+
+
+def test_the_first_line_that_gives_a_size_counts() -> None:
+    assert read(sized("Size: 9x9\nResolution: 640x360")).picture_size == (640, 360)
+    assert read(sized("Size: 640x360\nResolution: HD")).picture_size == (640, 360)
+    assert read(sized("Size: 32767x1")).picture_size == (32767, 1)
+
+
 BROKEN = {
     "empty": (b"", "^the file is empty$"),
     "white space only": (b" \r\n\t\n", "^the file is empty$"),
@@ -209,6 +276,30 @@ def test_the_digest_covers_all_that_is_said() -> None:
     ]
     assert len({one.digest() for one in said}) == len(said)
     assert read(voxblink2()).digest() == said[0].digest()
+
+
+def test_a_digest_stays_what_it_was_before_headers_gave_sizes() -> None:
+    """Stores know what they were cut by from digests: without a size they must not change."""
+    said = (
+        "Utterance(speaker_id='id000001', video_id='abcdefghijk', utterance_id='00001', "
+        "first_frame=3, last_frame=4) 0.12 0.08"
+    )
+    frames = np.array([3, 4], "<i4").tobytes()
+    boxes = np.array([[512, 143, 201, 220], [513, 143, 201, 220]], "<i2").tobytes()
+    digests = {}
+    for size in ("", "(1280, 720)"):
+        digest = hashlib.blake2b(said.encode() + size.encode() + frames + boxes, digest_size=8)
+        digests[size] = int.from_bytes(digest.digest(), "little", signed=True)
+    rows = [(3, 512, 143, 201, 220), (4, 513, 143, 201, 220)]
+    plain = voxblink2(rows, start="0.120", duration="0.080")
+    assert read(plain).digest() == digests[""] == -8878812814761592964
+    assert read(b"Resolution: 1280x720\n" + plain).digest() == digests["(1280, 720)"]
+    assert read(b"Size: 1280 720\n" + plain).digest() == digests["(1280, 720)"]
+
+
+def test_the_digest_covers_the_size() -> None:
+    lines = ("Conf: 1", "Resolution: 1280x720", "Resolution: 720x1280", "Resolution: 1280x721")
+    assert len({read(sized(line)).digest() for line in lines}) == len(lines)
 
 
 INT16 = st.integers(-(2**15), 2**15 - 1)

@@ -13,7 +13,9 @@ import pytest
 import runs
 
 from voxblink2_lib.cli import main
+from voxblink2_lib.config import ClipOptions
 
+FACES = ["materialize", "--config", "audio-visual", "--data-dir", "demo"]
 COMMANDS = ["demo", "index", "materialize", "status", "verify", "score sv", "score ossi"]
 
 
@@ -28,6 +30,23 @@ def test_help_has_an_example_and_the_exit_codes(
     assert f"example:\n  voxblink2 {command}" in said
     assert "exit codes: 0 done" in said
     assert "--json" in said
+
+
+def test_help_shows_the_options_of_faces(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["materialize", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "--config {audio,audio-visual}" in said
+    assert "with --config audio-visual; default: what the store holds" in said
+    for option, words in {
+        "--video-size PIXELS": "width and height of the clips; 112",
+        "--video-margin PART": "as a part of its size; 0 ",
+        "--video-shape {square,stretched}": "or distort it to one; square",
+        "--video-crf N": f"x264's quality, 0 (lossless) to 51; {ClipOptions().video_crf}",
+    }.items():
+        _, found, rest = said.partition(f" {option} ")
+        assert found, option
+        assert words in rest.partition(" --")[0] + " "
 
 
 def test_examples_of_the_help_parse(capsys: pytest.CaptureFixture[str]) -> None:
@@ -66,6 +85,11 @@ def test_help_imports_nothing_heavy(command: str) -> None:
         (["fly"], "invalid choice: 'fly'"),
         (["materialize", "--config", "video"], "invalid choice: 'video'"),
         (["materialize", "--max-speakers", "many"], "invalid int value: 'many'"),
+        (["materialize", "--video-size", "112.5"], "invalid int value: '112.5'"),
+        (["materialize", "--video-margin", "wide"], "invalid float value: 'wide'"),
+        (["materialize", "--video-shape", "round"], "invalid choice: 'round'"),
+        (["materialize", "--video-crf", "best"], "invalid int value: 'best'"),
+        (["status", "--config", "faces"], "invalid choice: 'faces'"),
         (["score"], "required: COMMAND"),
         (["score", "asr"], "invalid choice: 'asr'"),
         (["score", "sv", "--trials", "x"], "required: --embeddings"),
@@ -101,6 +125,22 @@ def test_wrong_words_end_with_2(
         (
             ["materialize", "--data-dir", "demo", "--source", "http://x/{speaker_id}/{video_id}"],
             "has {speaker_id}, which is not known",
+        ),
+        (
+            [*FACES, "--video-size", "63"],
+            "video_size must be an even number of pixels from 32 to 1024, got 63",
+        ),
+        (
+            [*FACES, "--video-margin", "nan"],
+            "video_margin must be a number from 0 to 2",
+        ),
+        (
+            [*FACES, "--video-crf", "-1"],
+            "video_crf must be a whole number from 0 (lossless) to 51, got -1",
+        ),
+        (
+            ["materialize", "--data-dir", "demo", "--video-shape", "square"],
+            "video_shape would change nothing in the configuration 'audio'",
         ),
         (["status", "--store", "/nowhere"], "There is no store at /nowhere"),
         (["verify", "--store", "/nowhere"], "There is no store at /nowhere"),

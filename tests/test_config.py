@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from voxblink2_lib.config import MaterializeConfig, Selection, read_ids
+from voxblink2_lib.config import ClipOptions, MaterializeConfig, Selection, read_ids
 from voxblink2_lib.errors import SelectionError, StoreError
 
 SPEAKER, OTHER, VIDEO = "id000001", "id00012", "-bcdefghijk"
@@ -152,3 +155,102 @@ def test_worker_count(monkeypatch: pytest.MonkeyPatch) -> None:
     assert MaterializeConfig().worker_count == 8
     monkeypatch.setattr("os.cpu_count", lambda: None)
     assert MaterializeConfig().worker_count == 1
+
+
+# How clips are made
+
+VIDEO_OPTIONS = ("video_size", "video_margin", "video_shape", "video_crf")
+SIZES = r"video_size must be an even number of pixels from 32 to 1024, got {}\."
+MARGINS = r"video_margin must be a number from 0 to 2, a part of the box's size, got {}\."
+SHAPES = r"video_shape {} is not supported\. Supported shapes are square, stretched\."
+CRFS = r"video_crf must be a whole number from 0 \(lossless\) to 51, got {}\."
+WRONG: dict[str, tuple[str, tuple[Any, ...]]] = {
+    "video_size": (
+        SIZES,
+        (31, 30, 0, -112, 111, 113, 1025, 1026, 112.0, "112", True, False, float("nan"), (112,)),
+    ),
+    "video_margin": (
+        MARGINS,
+        (-0.1, -1, 2.001, 3, float("nan"), float("inf"), -float("inf"), "0.1", True, False, [0.1]),
+    ),
+    "video_shape": (SHAPES, ("", "Square", "round", "square ", 1, True, ("square",))),
+    "video_crf": (
+        CRFS,
+        (-1, 52, 1000, 20.0, 20.5, float("nan"), "20", True, False, np.float64(20), [20]),
+    ),
+}
+RIGHT: dict[str, tuple[Any, ...]] = {
+    "video_size": (32, 34, 112, 1022, 1024),
+    "video_margin": (0, 0.0, 1e-9, 0.3, 1, 2, 2.0),
+    "video_shape": ("square", "stretched"),
+    "video_crf": (0, 1, 20, 51),
+}
+
+
+@pytest.mark.parametrize("name", VIDEO_OPTIONS)
+def test_wrong_options_of_clips_name_what_is_allowed(name: str) -> None:
+    template, values = WRONG[name]
+    for value in values:
+        words = f"^{template.format(re.escape(repr(value)))}$"
+        with pytest.raises(SelectionError, match=words):
+            ClipOptions(**{name: value})
+        with pytest.raises(SelectionError, match=words):
+            MaterializeConfig(config="audio-visual", **{name: value})
+        # What is wrong in itself is said before what would change nothing.
+        with pytest.raises(SelectionError, match=words):
+            MaterializeConfig(config="audio", **{name: value})
+
+
+@pytest.mark.parametrize("name", VIDEO_OPTIONS)
+def test_right_options_of_clips_are_kept(name: str) -> None:
+    for value in RIGHT[name]:
+        assert getattr(ClipOptions(**{name: value}), name) == value
+        chosen: Any = {name: value}
+        config = MaterializeConfig(config="audio-visual", **chosen)
+        assert config.clip_options == {name: value}
+        assert config.with_faces
+
+
+@pytest.mark.parametrize("name", VIDEO_OPTIONS)
+def test_options_of_faces_are_refused_with_sound_alone(name: str) -> None:
+    for value in RIGHT[name]:
+        chosen: Any = {name: value}
+        with pytest.raises(
+            SelectionError,
+            match=rf"^{name} would change nothing in the configuration 'audio'\. "
+            r"Leave it out, or choose 'audio-visual'\.$",
+        ):
+            MaterializeConfig(**chosen)
+
+
+def test_all_options_that_would_change_nothing_are_named() -> None:
+    with pytest.raises(SelectionError, match=r"^video_crf, video_size would change nothing in "):
+        MaterializeConfig(audio_format="wav", video_size=64, video_crf=9)
+
+
+def test_options_that_are_left_out_are_not_chosen() -> None:
+    assert MaterializeConfig().clip_options == {}
+    assert MaterializeConfig(config="audio-visual").clip_options == {}
+    assert MaterializeConfig(audio_format="opus").clip_options == {"audio_format": "opus"}
+    assert not MaterializeConfig().with_faces
+
+
+def test_defaults_of_the_design() -> None:
+    new = ClipOptions()
+    assert (new.audio_format, new.video_size) == ("flac", 112)
+    assert (new.video_margin, new.video_shape) == (0.0, "square")
+
+
+def test_names_of_the_options_of_a_configuration() -> None:
+    assert ClipOptions.names("audio") == ("audio_format",)
+    assert ClipOptions.names("audio-visual") == ("audio_format", *VIDEO_OPTIONS)
+    assert {one.name for one in dataclasses.fields(ClipOptions)} == {
+        "audio_format",
+        *VIDEO_OPTIONS,
+    }
+
+
+def test_every_configuration_is_named() -> None:
+    wrong: Any = "video"
+    with pytest.raises(SelectionError, match=r"'video'\. Available: audio, audio-visual\.$"):
+        MaterializeConfig(config=wrong)

@@ -9,6 +9,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -17,6 +20,7 @@ from releases import (
     SPEAKER,
     VIDEO,
     Member,
+    Row,
     make_rows,
     member_name,
     small_release,
@@ -32,6 +36,7 @@ from voxblink2_lib.index import Index, build_index, open_index
 from voxblink2_lib.plan import keys_of
 from voxblink2_lib.records import Utterance, VideoKey
 from voxblink2_lib.resources import Release, open_release
+from voxblink2_lib.tracks import FaceTrack
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=25)
 KEY = VideoKey(SPEAKER, VIDEO)
@@ -142,6 +147,171 @@ def test_any_order_of_files_gives_sorted_utterances(
         names = [one.utterance_id for one in found]
         assert names == [f"{number:05}" for number in range(3)]
         assert [one.first_frame for one in found] == [0, 10, 20], key
+
+
+# -- faces ------------------------------------------------------------------------------------
+
+
+def tracks_of(index: Index, keys: set[VideoKey]) -> dict[VideoKey, tuple[FaceTrack, ...]]:
+    found: dict[VideoKey, tuple[FaceTrack, ...]] = {}
+    for video in index.annotated(keys, with_tracks=True):
+        assert video.tracks is not None
+        assert tuple(track.utterance for track in video.tracks) == video.utterances
+        found[video.key] = video.tracks
+    return found
+
+
+def check_track(track: FaceTrack, rows: list[Row], size: tuple[int, int] | None) -> None:
+    """Check that a track says what an annotation file said."""
+    assert track.frames.dtype == np.int32
+    assert track.boxes.dtype == np.int16
+    assert track.boxes.shape == (len(rows), 4)
+    assert [tuple(row) for row in np.column_stack([track.frames, track.boxes]).tolist()] == rows
+    assert (track.utterance.first_frame, track.utterance.last_frame) == (rows[0][0], rows[-1][0])
+    assert track.picture_size == size
+
+
+def test_tracks_only_where_asked_for(tmp_path: Path) -> None:
+    index = build(tmp_path, small_release())
+    plain = list(index.annotated(all_keys(index)))
+    faces = list(index.annotated(all_keys(index), with_tracks=True))
+    assert {video.tracks for video in plain} == {None}
+    assert [video._replace(tracks=None) for video in faces] == plain
+    digests = {(row["speaker_id"], row["video_id"]): row["digest"] for row in videos_of(index)}
+    assert {video.key: video.digest for video in faces} == digests
+    assert list(index.annotated(set(), with_tracks=True)) == []
+
+
+def videos_of(index: Index) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = index.videos().to_pylist()
+    return rows
+
+
+@pytest.mark.parametrize(("utterances", "boxes"), [(1, 1), (3, 2), (2, 5), (5, 7), (100, 100)])
+def test_tracks_are_those_of_the_release_over_row_groups(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, utterances: int, boxes: int
+) -> None:
+    small_groups(monkeypatch, utterances, boxes)
+    files: dict[str, bytes] = {}
+    said: dict[str, tuple[list[Row], tuple[int, int] | None]] = {}
+    for number, (name, _) in enumerate(small_release(speakers=2, videos=3, utterances=4).items()):
+        _, speaker, video, _ = name.split("/")
+        # Each has its own length, boxes and size, so that no two can be mixed up.
+        rows = [(7 * n, number, -n, 30 + number, 1 + n) for n in range(1 + number % 5)]
+        size = (1280 + number, 720) if number % 3 else None
+        header = f"Resolution: {size[0]}x{size[1]}\n".encode() if size else b""
+        files[name] = header + voxblink2(rows, speaker=speaker, video=video)
+        said[name.removeprefix("meta/").removesuffix(".txt")] = (rows, size)
+    index = build(tmp_path, files)
+    assert pq.ParquetFile(index.folder / "boxes.parquet").num_row_groups == -(-24 // boxes)
+    found = tracks_of(index, all_keys(index))
+    assert list(found) == sorted(all_keys(index))
+    tracks = [track for video in found.values() for track in video]
+    assert [track.utterance.name for track in tracks] == sorted(said)
+    for track in tracks:
+        check_track(track, *said[track.utterance.name])
+    # Any video alone, in any order, says the same.
+    for key in sorted(all_keys(index), reverse=True):
+        for track in tracks_of(index, {key})[key]:
+            check_track(track, *said[track.utterance.name])
+
+
+def test_tracks_of_a_video_in_two_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small_groups(monkeypatch, 2, 2)
+    index = far_apart(tmp_path)
+    first, second = tracks_of(index, {KEY})[KEY]
+    assert (first.utterance.utterance_id, second.utterance.utterance_id) == ("00001", "00002")
+    check_track(first, make_rows(5, 9), None)
+    check_track(second, make_rows(50, 60), None)
+
+
+NUMBER = st.integers(-(2**15), 2**15 - 1)
+SIZE = st.none() | st.tuples(st.integers(1, 2**15 - 1), st.integers(1, 2**15 - 1))
+
+
+@st.composite
+def annotated(draw: st.DrawFn) -> tuple[list[Row], tuple[int, int] | None]:
+    frames = draw(st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=9, unique=True))
+    rows = [(frame, *(draw(NUMBER) for _ in range(4))) for frame in sorted(frames)]
+    return rows, draw(SIZE)  # type: ignore[return-value]  # five numbers
+
+
+@PROPERTY
+@given(
+    said=st.lists(annotated(), min_size=1, max_size=7),
+    order=st.randoms(use_true_random=False),
+    groups=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+)
+def test_what_is_annotated_reads_back(
+    tmp_path_factory: pytest.TempPathFactory,
+    said: list[tuple[list[Row], tuple[int, int] | None]],
+    order: Any,
+    groups: tuple[int, int],
+) -> None:
+    videos = (VIDEO, "-bcdefghijk", "Abcdefghijk")
+    named = {
+        member_name(SPEAKER, videos[number % 3], f"{number:05}"): one
+        for number, one in enumerate(said)
+    }
+    names = list(named)
+    order.shuffle(names)  # so that videos stand in several places
+    files = {}
+    for name in names:
+        rows, size = named[name]
+        header = f"Size: {size[0]} {size[1]}\n".encode() if size else b""
+        files[name] = header + voxblink2(rows, video=name.split("/")[2])
+    with pytest.MonkeyPatch.context() as patch:
+        small_groups(patch, *groups)
+        index = build(tmp_path_factory.mktemp("tracks"), files)
+        found = tracks_of(index, all_keys(index))
+    tracks = [track for video in found.values() for track in video]
+    assert [f"meta/{track.utterance.name}.txt" for track in tracks] == sorted(files)
+    for track in tracks:
+        check_track(track, *named[f"meta/{track.utterance.name}.txt"])
+
+
+def walking_face(frames: int, *, seed: int) -> list[Row]:
+    """Return a track as detectors give it: a face that sways and nears, and jitters by a pixel."""
+    chance = np.random.default_rng(seed)
+    seconds = np.arange(frames) / 25
+    sway, near = chance.uniform(20, 60), chance.uniform(0.1, 0.4)
+
+    def column(middle: float, reach: float) -> npt.NDArray[np.int64]:
+        path = middle + reach * np.sin(near * 2 * np.pi * seconds + chance.uniform(0, 6))
+        return np.rint(path + chance.normal(0, 1.0, frames)).astype(np.int64)
+
+    boxes = [column(500, sway), column(200, sway / 3), column(180, 20), column(220, 20)]
+    first = int(chance.integers(0, 2000))
+    return list(zip(range(first, first + frames), *(one.tolist() for one in boxes), strict=True))
+
+
+def test_boxes_take_less_than_four_bytes_and_any_reader_reads_them(tmp_path: Path) -> None:
+    chance = np.random.default_rng(0)
+    named = {
+        member_name(utterance=f"{number:05}"): walking_face(int(length), seed=number)
+        for number, length in enumerate(chance.integers(50, 300, 200))
+    }
+    index = build(tmp_path, {name: voxblink2(rows) for name, rows in named.items()})
+    path = index.folder / "boxes.parquet"
+    boxes = sum(map(len, named.values()))
+    assert path.stat().st_size / boxes < 4
+    metadata = pq.ParquetFile(path).metadata
+    group = metadata.row_group(0)
+    assert group.num_columns == 5
+    for number in range(group.num_columns):
+        column = group.column(number)
+        assert column.compression == "ZSTD"
+        # RLE and PLAIN are of the lists' lengths, as Parquet's levels are written.
+        assert "DELTA_BINARY_PACKED" in column.encodings
+        assert not any("DICTIONARY" in encoding for encoding in column.encodings)
+        assert not column.has_dictionary_page
+    table = pq.read_table(path)
+    assert {one.name: one.type.value_type for one in table.schema} == {
+        "frame": pa.int32(),
+        **dict.fromkeys(["x", "y", "width", "height"], pa.int16()),
+    }
+    for row, rows in zip(table.to_pylist(), named.values(), strict=True):
+        assert list(zip(*row.values(), strict=True)) == rows
 
 
 # -- what is left out -------------------------------------------------------------------------

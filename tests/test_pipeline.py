@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import shutil
 import socket
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
-from truth import M4A, SPEAKER, VIDEO, WAV, Recipe, Studio, delay_samples, heard_in, utterance
+from greys import BOX, faces, film, greys_in, spoiled, without_packets, wrong_pictures
+from truth import (
+    M4A,
+    SPEAKER,
+    VIDEO,
+    WAV,
+    Recipe,
+    Studio,
+    delay_samples,
+    ffmpeg,
+    heard_in,
+    utterance,
+)
 
 from voxblink2_lib.config import ClipOptions
 from voxblink2_lib.demo.site import MediaSite
@@ -15,10 +32,13 @@ from voxblink2_lib.pipeline import SealTask, VideoTask, run_video, seal_job
 from voxblink2_lib.records import Clip, Utterance, VideoKey
 from voxblink2_lib.schema import arrow_schema
 from voxblink2_lib.shards import check_shard, read_batches, read_part_outcome
-from voxblink2_lib.sources import SourceSpec, parse_source
+from voxblink2_lib.sources import Media, SourceSpec, parse_source
+from voxblink2_lib.tracks import FaceTrack
 
 KEY = VideoKey(SPEAKER, VIDEO)
 SCHEMA = arrow_schema("audio")
+FACES_SCHEMA = arrow_schema("audio-visual")
+FILM = film()
 
 
 # yt-dlp keeps connections for the life of a worker, and sources here live for one test.
@@ -187,3 +207,232 @@ def test_same_media_same_part_and_shard(studio: Studio, media: Path, tmp_path: P
         shards.append(sealed)
     assert shards[0] == shards[1]
     assert (shards[0].rows, shards[0].size_bytes) == (2, target.stat().st_size)
+
+
+# Sound and faces
+
+
+def face_task(
+    folder: Path,
+    source: SourceSpec,
+    *utterances: Utterance,
+    tracks: tuple[FaceTrack, ...] | None = None,
+) -> VideoTask:
+    plain = task(folder, source, *utterances)
+    return dataclasses.replace(
+        plain,
+        tracks=faces(plain.utterances) if tracks is None else tracks,
+        schema=FACES_SCHEMA,
+        options=ClipOptions(video_size=32),
+    )
+
+
+def rows_of(one: VideoTask) -> list[dict[str, Any]]:
+    return [row for batch in read_batches(one.part) for row in batch.to_pylist()]
+
+
+def assert_rows_are_right(one: VideoTask, *utterance_ids: str) -> list[dict[str, Any]]:
+    """Check what is heard and seen in every row, and that both are of one length."""
+    rows = rows_of(one)
+    assert [row["utterance_id"] for row in rows] == list(utterance_ids)
+    cuts = {cut.utterance_id: cut for cut in one.utterances}
+    for row in rows:
+        cut = cuts[row["utterance_id"]]
+        frames = cut.last_frame + 1 - cut.first_frame
+        heard = heard_in(Clip(cut, row["audio"]["bytes"]))
+        assert len(heard) == 640 * frames
+        assert abs(delay_samples(heard, start_sample=cut.samples[0])) < 1
+        assert len(greys_in(row["video"]["bytes"])) == len(row["boxes"]) == frames
+        assert wrong_pictures(row["video"]["bytes"], utterance=cut) == []
+        assert (row["start_seconds"], row["end_seconds"]) == cut.seconds
+    return rows
+
+
+def test_rows_with_faces(studio: Studio, media: Path, tmp_path: Path) -> None:
+    shutil.copy(studio.make(FILM), media / SPEAKER / f"{VIDEO}.mp4")
+    one = face_task(tmp_path, parse_source(str(media)))
+    outcome = run_video(one)
+    assert (outcome.status, outcome.reason, outcome.missing) == ("done", "", ())
+    assert (outcome.clips, outcome.samples, outcome.digest) == (2, 125 * 640, 7)
+    assert outcome.bytes_fetched == studio.make(FILM).stat().st_size
+    assert read_part_outcome(one.part) == outcome
+    rows = assert_rows_are_right(one, "00000", "00001")
+    assert set(rows[0]) == {
+        *("audio", "video", "speaker_id", "video_id", "utterance_id", "start_seconds"),
+        *("end_seconds", "source", "boxes", "boxes_fit"),
+    }
+    assert rows[0]["audio"]["path"] == f"{SPEAKER}/{VIDEO}/00000.flac"
+    assert rows[0]["video"]["path"] == f"{SPEAKER}/{VIDEO}/00000.mp4"
+    assert rows[0]["boxes"] == [list(BOX)] * 50
+    assert [row["boxes_fit"] for row in rows] == [True, True]
+    assert list(one.tmp.iterdir()) == []
+
+
+def test_rows_keep_the_order_that_is_asked_for(studio: Studio, media: Path, tmp_path: Path) -> None:
+    """Utterances overlap, and the order of their ids is not that of their times."""
+    shutil.copy(studio.make(FILM), media / SPEAKER / f"{VIDEO}.mp4")
+    times = [(200, 229), (10, 49), (205, 209), (0, 29), (10, 49)]
+    cuts = [utterance(*frames, f"{number:05}") for number, frames in enumerate(times)]
+    one = face_task(tmp_path, parse_source(str(media)), *cuts)
+    assert run_video(one).status == "done"
+    assert_rows_are_right(one, *(cut.utterance_id for cut in cuts))
+
+
+def test_an_utterance_without_sound_or_pictures_is_missing_and_the_others_stay(
+    studio: Studio, media: Path, tmp_path: Path
+) -> None:
+    mute, path = tmp_path / "mute.mp4", media / SPEAKER / f"{VIDEO}.mp4"
+    without_packets(studio.make(FILM), mute, kind="audio", from_seconds=4, to_seconds=6)
+    without_packets(mute, path, kind="video", from_seconds=7, to_seconds=9)
+    times = [(0, 49), (170, 229), (90, 119), (240, 269), (60, 69), (500, 510), (275, 284)]
+    cuts = [utterance(*frames, f"{number:05}") for number, frames in enumerate(times)]
+    tracks = list(faces(cuts))
+    tracks[6] = dataclasses.replace(tracks[6], boxes=np.zeros_like(tracks[6].boxes))
+    one = face_task(tmp_path, parse_source(str(media)), *cuts, tracks=tuple(tracks))
+    outcome = run_video(one)
+    assert (outcome.status, outcome.clips, outcome.samples) == ("done", 3, (50 + 30 + 10) * 640)
+    assert_rows_are_right(one, "00000", "00003", "00004")
+    reasons = dict(outcome.missing)
+    assert list(reasons) == ["00001", "00002", "00005", "00006"]
+    assert reasons["00001"].startswith("needs a picture at 7.96 s, the nearest one is 1.")
+    assert reasons["00002"].startswith("lies at 3.60-4.80 s, of which 0.")
+    assert reasons["00005"].startswith("lies at 20.00-20.44 s, of which 0.44 s are not in the")
+    assert reasons["00006"] == "has a box without area at frame 275 (0 x 0 pixels)"
+    assert outcome.reason == (f"4 of 7 utterances could not be cut; the first {reasons['00001']}")
+    assert read_part_outcome(one.part) == outcome
+
+
+def test_spoiled_pictures_cost_no_sound(studio: Studio, media: Path, tmp_path: Path) -> None:
+    spoiled(studio.make(FILM), media / SPEAKER / f"{VIDEO}.mp4")
+    source = parse_source(str(media))
+    plain = task(tmp_path, source)
+    assert (run_video(plain).status, len(rows_of(plain))) == ("done", 2)
+    shutil.rmtree(plain.part.parent)
+    one = face_task(tmp_path, source)
+    outcome = run_video(one)
+    assert (outcome.status, outcome.clips, len(outcome.missing)) == ("unusable", 0, 2)
+    assert outcome.reason.startswith("2 of 2 utterances could not be cut; the first needs the pic")
+    assert {one.reason.rpartition(", ")[2] for one in outcome.missing} == {"which is damaged"}
+    assert outcome.bytes_fetched > 0
+    assert_nothing_written(one)
+
+
+def test_spoiled_pictures_cost_only_the_utterances_that_need_them(
+    studio: Studio, media: Path, tmp_path: Path
+) -> None:
+    spoiled(studio.make(FILM), media / SPEAKER / f"{VIDEO}.mp4", from_seconds=5.2, to_seconds=5.6)
+    times = [(0, 49), (115, 134), (100, 124), (150, 174), (120, 140)]
+    cuts = [utterance(*frames, f"{number:05}") for number, frames in enumerate(times)]
+    one = face_task(tmp_path, parse_source(str(media)), *cuts)
+    outcome = run_video(one)
+    assert outcome.status == "done"
+    assert [lacking.utterance_id for lacking in outcome.missing] == ["00001", "00004"]
+    assert outcome.missing[0].reason == "needs the picture at 5.20 s, which is damaged"
+    assert_rows_are_right(one, "00000", "00002", "00003")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("-vn", "-c", "copy"), "the media file has no pictures"),
+        (("-an", "-c", "copy"), "the media file has no audio stream"),
+    ],
+    ids=["no pictures", "no sound"],
+)
+def test_a_file_that_lacks_one_of_both_is_unusable(
+    studio: Studio, media: Path, options: tuple[str, ...], words: str, tmp_path: Path
+) -> None:
+    path = media / SPEAKER / f"{VIDEO}.mp4"
+    ffmpeg("-i", str(studio.make(FILM)), *options, str(path))
+    one = face_task(tmp_path, parse_source(str(media)))
+    outcome = run_video(one)
+    assert (outcome.status, outcome.reason, outcome.missing) == ("unusable", words, ())
+    assert outcome.bytes_fetched == path.stat().st_size
+    assert_nothing_written(one)
+
+
+def test_sound_alone_in_the_folder_is_no_film(studio: Studio, media: Path, tmp_path: Path) -> None:
+    shutil.copy(studio.make(WAV), media / SPEAKER / f"{VIDEO}.wav")
+    one = face_task(tmp_path, parse_source(str(media)))
+    outcome = run_video(one)
+    assert (outcome.status, outcome.unreachable) == ("failed", False)
+    assert "(endings looked for: mp4, mkv, " in outcome.reason
+    assert_nothing_written(one)
+    # A film beside it serves the faces; sound alone is still taken from the smaller file.
+    shutil.copy(studio.make(FILM), media / SPEAKER / f"{VIDEO}.mp4")
+    assert run_video(one).bytes_fetched == studio.make(FILM).stat().st_size
+    assert run_video(task(tmp_path, one.source)).bytes_fetched == studio.make(WAV).stat().st_size
+
+
+def test_what_lies_after_the_end_is_told_as_with_sound_alone(
+    studio: Studio, media: Path, tmp_path: Path
+) -> None:
+    shutil.copy(studio.make(FILM), media / SPEAKER / f"{VIDEO}.mp4")
+    cuts = (utterance(500, 549, "00000"), utterance(600, 649, "00001"))
+    one = face_task(tmp_path, parse_source(str(media)), *cuts)
+    outcome = run_video(one)
+    assert outcome == run_video(task(tmp_path, one.source, *cuts))
+    assert (outcome.status, len(outcome.missing)) == ("unusable", 2)
+    assert outcome.reason.startswith("2 of 2 utterances could not be cut; the first lies at 20.00")
+    assert_nothing_written(one)
+
+
+def test_a_fetched_film_leaves_no_temporary_file(
+    studio: Studio, media: Path, tmp_path: Path
+) -> None:
+    shutil.copy(studio.make(FILM), media / SPEAKER / f"{VIDEO}.mp4")
+    with MediaSite(media) as site:
+        one = face_task(tmp_path, parse_source(site.url_template))
+        assert run_video(one).status == "done"
+        rows = assert_rows_are_right(one, "00000", "00001")
+        assert {row["source"] for row in rows} == {"url"}
+        assert list(one.tmp.iterdir()) == []
+        shutil.rmtree(one.part.parent)
+        # The same worker may serve both configurations.
+        assert run_video(task(tmp_path, one.source)).status == "done"
+
+
+class TwoFiles:
+    """A source whose pictures and sound are two files."""
+
+    def __init__(self, film: Path, folder: Path) -> None:
+        self.pictures, self.sound = folder / "pictures.mp4", folder / "sound.m4a"
+        ffmpeg("-i", str(film), "-an", "-c", "copy", str(self.pictures))
+        ffmpeg("-i", str(film), "-vn", "-c", "copy", str(self.sound))
+
+    @contextlib.contextmanager
+    def fetch(self, key: VideoKey, *, needed_seconds: float, tmp: Path) -> Iterator[Media]:
+        assert (key, needed_seconds, tmp.is_dir()) == (KEY, 7.0, True)
+        yield Media(self.pictures, 12345, self.sound)
+
+
+def test_sound_may_come_in_a_file_of_its_own(
+    studio: Studio, media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+
+    def opened(spec: SourceSpec, *, pictures: bool) -> TwoFiles:
+        asked.append(pictures)
+        return TwoFiles(studio.make(FILM), tmp_path)
+
+    monkeypatch.setattr("voxblink2_lib.pipeline.open_source", opened)
+    one = face_task(tmp_path, parse_source(str(media)))
+    assert run_video(one).bytes_fetched == 12345
+    assert_rows_are_right(one, "00000", "00001")
+    assert run_video(task(tmp_path, one.source)).status == "done"
+    assert asked == [True, False]
+
+
+def test_same_film_same_part_and_shard(studio: Studio, media: Path, tmp_path: Path) -> None:
+    shutil.copy(studio.make(FILM), media / SPEAKER / f"{VIDEO}.mp4")
+    shards = []
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        one = face_task(tmp_path / name, parse_source(str(media)))
+        assert run_video(one).status == "done"
+        target = tmp_path / name / "shards" / "shard.arrow"
+        sealed = seal_job(SealTask(job=0, parts=(one.part,), target=target, schema=FACES_SCHEMA))
+        check_shard(target.parent, sealed)
+        shards.append(sealed)
+    assert shards[0] == shards[1]
+    assert shards[0].rows == 2

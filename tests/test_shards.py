@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -16,6 +17,7 @@ from voxblink2_lib import shards
 from voxblink2_lib.errors import StoreDamagedError
 from voxblink2_lib.records import (
     Clip,
+    FaceClip,
     MissingUtterance,
     Outcome,
     SealedShard,
@@ -24,9 +26,9 @@ from voxblink2_lib.records import (
 )
 from voxblink2_lib.schema import arrow_schema
 from voxblink2_lib.shards import (
-    make_rows,
     check_shard,
     checksum_file,
+    make_rows,
     read_batches,
     read_part_outcome,
     seal_shard,
@@ -36,6 +38,7 @@ from voxblink2_lib.shards import (
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=40)
 KEY = VideoKey("id000001", "-bcdefghijk")
 SCHEMA = arrow_schema("audio")
+FACES_SCHEMA = arrow_schema("audio-visual")
 
 
 def make_clip(number: int, data: bytes = b"sound") -> Clip:
@@ -80,6 +83,48 @@ def test_rows_of_the_audio_configuration() -> None:
     }
 
 
+def make_face(number: int, *, frames: int = 25, boxes_fit: bool = True) -> FaceClip:
+    boxes = np.arange(4 * frames, dtype=np.int16).reshape(frames, 4) - 7 * number
+    return FaceClip(make_clip(number).utterance, b"mp4 %d" % number, boxes, boxes_fit)
+
+
+def make_face_batch(faces: Sequence[FaceClip]) -> pa.RecordBatch:
+    clips = [Clip(face.utterance, b"sound") for face in faces]
+    return make_rows(clips, faces, schema=FACES_SCHEMA, audio_format="opus", source="url")
+
+
+def test_rows_of_the_audio_visual_configuration() -> None:
+    faces = [make_face(0, frames=2), make_face(2, frames=3, boxes_fit=False)]
+    batch = make_face_batch(faces)
+    assert batch.schema.equals(FACES_SCHEMA, check_metadata=True)
+    assert batch.to_pylist()[1] == {
+        "audio": {"bytes": b"sound", "path": "id000001/-bcdefghijk/00002.opus"},
+        "video": {"bytes": b"mp4 2", "path": "id000001/-bcdefghijk/00002.mp4"},
+        "speaker_id": "id000001",
+        "video_id": "-bcdefghijk",
+        "utterance_id": "00002",
+        "start_seconds": 2.0,
+        "end_seconds": 3.0,
+        "source": "url",
+        "boxes": [[-14, -13, -12, -11], [-10, -9, -8, -7], [-6, -5, -4, -3]],
+        "boxes_fit": False,
+    }
+    assert [row["boxes_fit"] for row in batch.to_pylist()] == [True, False]
+
+
+def test_sound_alone_has_no_columns_of_faces() -> None:
+    clips, faces = [make_clip(0)], [make_face(0)]
+    batch = make_rows(clips, faces, schema=SCHEMA, audio_format="flac", source="files")
+    assert batch.equals(make_batch(clips))
+
+
+def test_clips_without_their_faces_are_no_rows() -> None:
+    clips = [make_clip(0), make_clip(1)]
+    for faces in ([], [make_face(0)]):
+        with pytest.raises(ValueError, match="same length"):
+            make_rows(clips, faces, schema=FACES_SCHEMA, audio_format="flac", source="files")
+
+
 # -- parts ------------------------------------------------------------------------------------
 
 
@@ -115,6 +160,31 @@ def test_parts_read_back(
     assert all(isinstance(one, MissingUtterance) for one in got.missing)
     assert rows_of(path) == rows.to_pylist()
     assert names(path.parent) == ["part.arrow"]
+
+
+@PROPERTY
+@given(lengths=st.lists(st.integers(1, 30), max_size=5), fit=st.booleans())
+def test_parts_and_shards_of_faces_read_back(
+    tmp_path_factory: pytest.TempPathFactory, lengths: list[int], fit: bool
+) -> None:
+    folder = tmp_path_factory.mktemp("faces")
+    faces = [
+        make_face(number, frames=length, boxes_fit=fit) for number, length in enumerate(lengths)
+    ]
+    rows, outcome = make_face_batch(faces), Outcome(KEY, "done", clips=len(faces))
+    parts = [folder / "one.arrow", folder / "two.arrow"]
+    for part in parts:
+        write_part(part, rows, outcome)
+        assert read_part_outcome(part) == outcome
+        assert rows_of(part) == rows.to_pylist()
+    shard = seal_shard(0, parts, folder / "shard.arrow", FACES_SCHEMA)
+    assert shard.rows == 2 * len(faces)
+    if faces:
+        check_shard(folder, shard)
+        assert rows_of(folder / shard.name) == 2 * rows.to_pylist()
+        with pa.memory_map(str(folder / shard.name)) as file:
+            schema = pa.ipc.open_stream(file).schema
+        assert schema.equals(FACES_SCHEMA, check_metadata=True)
 
 
 def test_no_part_is_no_outcome(tmp_path: Path) -> None:

@@ -6,9 +6,12 @@ import re
 import shutil
 import socket
 from pathlib import Path
+from typing import Any, Literal
 
+import av
 import pytest
 from badsite import MANNERS, BadSite
+from greys import faces, film, rearranged, wrong_pictures
 from truth import (
     AAC,
     FASTSTART,
@@ -23,12 +26,14 @@ from truth import (
     utterance,
 )
 
+from voxblink2_lib.config import ClipOptions
 from voxblink2_lib.crop import crop_audio
 from voxblink2_lib.demo.site import MediaSite
 from voxblink2_lib.errors import FetchError, MediaError, SourceError, UnreachableError
+from voxblink2_lib.faces import crop_faces
 from voxblink2_lib.records import VideoKey
-from voxblink2_lib.sources import Source, SourceSpec, open_source, parse_source
-from voxblink2_lib.sources.media import EXTENSIONS, MediaFolder
+from voxblink2_lib.sources import Media, Source, SourceSpec, open_source, parse_source
+from voxblink2_lib.sources.media import EXTENSIONS, WITH_PICTURES, MediaFolder
 from voxblink2_lib.sources.youtube import YtDlpSource
 
 KEY = VideoKey(SPEAKER, VIDEO)
@@ -52,6 +57,8 @@ LONG_WEBM = Recipe(
     duration_seconds=50,
 )
 LONG_WAV = Recipe("long.wav", 44_100, 1, duration_seconds=60)
+LONG_FILM = film("long-film.mp4", noise=60, seconds=40)
+FILM = film()
 
 
 # yt-dlp keeps connections for the life of a worker, and sources here live for one test.
@@ -118,6 +125,18 @@ def test_a_worker_opens_its_source_once(tmp_path: Path) -> None:
     assert open_source(address) is source
 
 
+@pytest.mark.parametrize("kind", [MediaFolder, YtDlpSource])
+def test_a_source_of_pictures_is_another_one(
+    tmp_path: Path, kind: type[MediaFolder] | type[YtDlpSource]
+) -> None:
+    named = str(tmp_path) if kind is MediaFolder else "http://x/{video_id}"
+    spec = parse_source(named)
+    source = open_source(spec, pictures=True)
+    assert isinstance(source, kind)
+    assert open_source(spec, pictures=True) is source
+    assert open_source(spec) is not source
+
+
 # A folder
 
 
@@ -159,6 +178,40 @@ def test_folder_takes_no_video_of_another_speaker(tmp_path: Path) -> None:
         fetch_bytes(MediaFolder(tmp_path), tmp_path)
 
 
+def test_folder_with_pictures_passes_over_sound_alone(tmp_path: Path) -> None:
+    (tmp_path / SPEAKER).mkdir()
+    source = MediaFolder(tmp_path, pictures=True)
+    for extension in EXTENSIONS:
+        (tmp_path / SPEAKER / f"{VIDEO}.{extension}").write_bytes(extension.encode())
+    for extension in WITH_PICTURES:
+        assert fetch_bytes(source, tmp_path) == extension.encode()
+        (tmp_path / SPEAKER / f"{VIDEO}.{extension}").unlink()
+    assert list((tmp_path / SPEAKER).iterdir()), "nothing but sound is left"
+    with pytest.raises(FetchError, match=f"no file {SPEAKER}/{VIDEO}.<ext> in "):
+        fetch_bytes(source, tmp_path)
+    assert fetch_bytes(MediaFolder(tmp_path), tmp_path) == b"wav"
+
+
+def test_folder_with_pictures_finds_names_in_capitals(tmp_path: Path) -> None:
+    (tmp_path / SPEAKER).mkdir()
+    (tmp_path / SPEAKER / f"{VIDEO}.MKV").write_bytes(b"pictures")
+    assert fetch_bytes(MediaFolder(tmp_path, pictures=True), tmp_path) == b"pictures"
+
+
+@pytest.mark.parametrize("extension", [".wav", ".m4a", ".opus", ".mp4.part", ""])
+def test_folder_with_pictures_says_which_endings_it_looked_for(
+    tmp_path: Path, extension: str
+) -> None:
+    (tmp_path / SPEAKER).mkdir()
+    (tmp_path / SPEAKER / f"{VIDEO}{extension}").write_bytes(b"")
+    words = re.escape(
+        f"no file {SPEAKER}/{VIDEO}.<ext> in {tmp_path} "
+        "(endings looked for: mp4, mkv, mov, m4v, webm, ts, avi, flv, 3gp, mpg)"
+    )
+    with pytest.raises(FetchError, match=f"^{words}$"):
+        fetch_bytes(MediaFolder(tmp_path, pictures=True), tmp_path)
+
+
 # An honest site, through yt-dlp
 
 
@@ -169,8 +222,8 @@ def placed(folder: Path, media: Path) -> Path:
     return folder
 
 
-def assert_cut_exactly(media: Path) -> None:
-    cut = crop_audio(media, UTTERANCES, audio_format="flac")
+def assert_cut_exactly(media: Path, *, pictures: Path | None = None) -> None:
+    cut = crop_audio(media, UTTERANCES, audio_format="flac", pictures=pictures)
     assert cut.missing == ()
     assert {name: delay for name, delay in delays_of(cut.clips).items() if abs(delay) > 1} == {}
 
@@ -244,6 +297,279 @@ def test_no_answer_at_all_is_told_from_a_refusal(tmp_path: Path) -> None:
     with pytest.raises(UnreachableError, match=r"[Cc]onnection refused"):
         fetch_bytes(source, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+# Pictures and sound, through yt-dlp
+
+
+def assert_film_cut_exactly(media: Media) -> None:
+    """Cut sound and faces of a film, and check that both are where they should be."""
+    assert_cut_exactly(media.sound, pictures=media.path)
+    cut = crop_faces(media.path, faces(UTTERANCES), options=ClipOptions(video_size=32))
+    assert cut.missing == ()
+    assert [clip.utterance for clip in cut.clips] == list(UTTERANCES)
+    for clip in cut.clips:
+        assert wrong_pictures(clip.data, utterance=clip.utterance) == []
+
+
+def kinds_in(path: Path) -> list[str]:
+    with av.open(path) as container:
+        return [stream.type for stream in container.streams]
+
+
+def fetched_bytes(site: MediaSite, video_id: str) -> int:
+    """Return how many bytes were asked for in ranges, which is all but yt-dlp's first look."""
+    ranges = [one.byte_range for one in site.requests if one.video_id == video_id]
+    return sum(one[1] - one[0] for one in ranges if one)
+
+
+@pytest.mark.parametrize("first", ["both", "audio", "video"])
+def test_only_the_needed_beginning_of_a_film_is_fetched(
+    studio: Studio, first: Literal["both", "audio", "video"], tmp_path: Path
+) -> None:
+    """The prefix reaches far enough in pictures as well as in sound, however they are stored."""
+    media, tmp = studio.make(LONG_FILM), tmp_path / "tmp"
+    tmp.mkdir()
+    if first != "both":
+        media = rearranged(media, tmp_path / "rearranged.mp4", first=first)
+    whole = media.stat().st_size
+    assert whole > 4 << 20
+    with (
+        MediaSite(placed(tmp_path / "media", media)) as site,
+        YtDlpSource(site.url_template, pictures=True).fetch(
+            KEY, needed_seconds=NEEDED_SECONDS, tmp=tmp
+        ) as fetched,
+    ):
+        assert fetched.sound == fetched.path
+        assert fetched.size_bytes == fetched.path.stat().st_size == fetched_bytes(site, VIDEO)
+        assert fetched.path.read_bytes() == media.read_bytes()[: fetched.size_bytes]
+        assert_film_cut_exactly(fetched)
+        if first != "video":  # then the sound begins near the end
+            assert fetched.size_bytes < 0.6 * whole
+    assert list(tmp.iterdir()) == []
+
+
+def test_sound_alone_is_still_fetched_as_before(studio: Studio, tmp_path: Path) -> None:
+    """The sound of a film lies all in front: that is enough for the audio configuration."""
+    media = rearranged(studio.make(LONG_FILM), tmp_path / "rearranged.mp4", first="audio")
+    with (
+        MediaSite(placed(tmp_path / "media", media)) as site,
+        YtDlpSource(site.url_template).fetch(
+            KEY, needed_seconds=NEEDED_SECONDS, tmp=tmp_path
+        ) as fetched,
+    ):
+        assert fetched.size_bytes == 1 << 20
+        assert_cut_exactly(fetched.path)
+
+
+MANIFEST = """<?xml version="1.0"?>
+<MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" mediaPresentationDuration="PT40S">
+<Period>
+<AdaptationSet mimeType="video/mp4">
+<Representation id="1" codecs="avc1.64002a" bandwidth="4000000" width="1920" height="1080">
+<BaseURL>{site}goneAvc1080</BaseURL></Representation>
+<Representation id="2" codecs="avc1.64001f" bandwidth="{bandwidth}" width="1280" height="720">
+<BaseURL>{site}pictures720</BaseURL></Representation>
+<Representation id="3" codecs="avc1.42c00a" bandwidth="100000" width="640" height="360">
+<BaseURL>{site}goneAvc0360</BaseURL></Representation>
+</AdaptationSet>
+<AdaptationSet mimeType="video/webm">
+<Representation id="4" codecs="vp9" bandwidth="3000000" width="1280" height="720">
+<BaseURL>{site}goneVp90720</BaseURL></Representation>
+</AdaptationSet>
+<AdaptationSet mimeType="audio/mp4">
+<Representation id="5" codecs="mp4a.40.5" bandwidth="48000"><BaseURL>{site}goneSound48</BaseURL>
+</Representation>
+<Representation id="6" codecs="mp4a.40.2" bandwidth="96000"><BaseURL>{site}theSound128</BaseURL>
+</Representation>
+</AdaptationSet>
+</Period>
+</MPD>
+"""
+
+
+@pytest.fixture(scope="module")
+def apart(studio: Studio, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for `MediaSite` with the pictures and the sound of a film as two files."""
+    folder = tmp_path_factory.mktemp("apart") / SPEAKER
+    folder.mkdir()
+    whole = str(studio.make(LONG_FILM))
+    copy = ("-c", "copy", *FASTSTART)
+    ffmpeg("-i", whole, "-an", *copy, str(folder / "pictures720.mp4"))
+    ffmpeg("-i", whole, "-vn", *copy, str(folder / "theSound128.m4a"))
+    return folder
+
+
+def write_manifest(folder: Path, site: MediaSite, *, bandwidth: int) -> None:
+    text = MANIFEST.format(site=site.url_template.format(video_id=""), bandwidth=bandwidth)
+    (folder / f"{VIDEO}.mpd").write_text(text)
+
+
+@pytest.mark.parametrize("bandwidth", [200_000, 1_200_000])
+def test_pictures_and_sound_may_be_two_files_as_on_youtube(
+    apart: Path, bandwidth: int, tmp_path: Path
+) -> None:
+    """What a manifest says of the bandwidth is the first guess only, and may be far off."""
+    tmp = tmp_path / "tmp"
+    tmp.mkdir()
+    with MediaSite(apart.parent) as site:
+        write_manifest(apart, site, bandwidth=bandwidth)
+        source = open_source(parse_source(site.url_template), pictures=True)
+        with source.fetch(KEY, needed_seconds=NEEDED_SECONDS, tmp=tmp) as media:
+            assert media.sound != media.path
+            assert kinds_in(media.path) == ["video"]
+            assert kinds_in(media.sound) == ["audio"]
+            sizes = media.path.stat().st_size, media.sound.stat().st_size
+            assert sizes == (
+                fetched_bytes(site, "pictures720"),
+                fetched_bytes(site, "theSound128"),
+            )
+            assert media.size_bytes == sum(sizes)
+            assert_film_cut_exactly(media)
+        wholes = [(apart / name).stat().st_size for name in ("pictures720.mp4", "theSound128.m4a")]
+        assert all(size < 0.6 * whole for size, whole in zip(sizes, wholes, strict=True))
+        assert {one.video_id for one in site.requests} == {VIDEO, "pictures720", "theSound128"}
+    assert list(tmp.iterdir()) == []
+
+
+def test_sound_alone_of_two_files(apart: Path, tmp_path: Path) -> None:
+    with MediaSite(apart.parent) as site:
+        write_manifest(apart, site, bandwidth=1_000_000)
+        source = YtDlpSource(site.url_template)
+        with source.fetch(KEY, needed_seconds=NEEDED_SECONDS, tmp=tmp_path) as media:
+            assert media.sound == media.path
+            assert kinds_in(media.path) == ["audio"]
+            assert_cut_exactly(media.path)
+        assert {one.video_id for one in site.requests} == {VIDEO, "theSound128"}
+
+
+@pytest.mark.parametrize("gone", ["pictures720", "theSound128"])
+def test_one_of_two_files_that_is_refused_is_told(apart: Path, gone: str, tmp_path: Path) -> None:
+    tmp = tmp_path / "tmp"
+    tmp.mkdir()
+    with MediaSite(apart.parent, faults={gone: 403}) as site:
+        write_manifest(apart, site, bandwidth=1_000_000)
+        source = YtDlpSource(site.url_template, pictures=True)
+        with pytest.raises(FetchError, match="HTTP Error 403: Forbidden") as caught:
+            fetch_bytes(source, tmp)
+    assert not isinstance(caught.value, UnreachableError)
+    assert list(tmp.iterdir()) == []
+
+
+def segmented(source: Path, folder: Path, how: str) -> str:
+    """Cut a film into segments, pictures and sound apart; return the manifest's ending."""
+    folder.mkdir()
+    copy = ("-i", str(source), "-map", "0:v", "-map", "0:a", "-c", "copy")
+    if how == "dash":
+        ffmpeg(*copy, "-f", "dash", "-seg_duration", "4", str(folder / f"{VIDEO}.mpd"))
+        return ".mpd"
+    hls = ("-f", "hls", "-hls_time", "4", "-hls_playlist_type", "vod", "-hls_segment_type", how)
+    streams = ("-var_stream_map", "v:0,agroup:snd a:0,agroup:snd", "-master_pl_name", "master")
+    ffmpeg(*copy, *hls, *streams, str(folder / "%v.m3u8"))
+    # FFmpeg leaves the codecs of copied H.264 out; a manifest that names none says nothing.
+    (folder / f"{VIDEO}.m3u8").write_text(
+        "#EXTM3U\n"
+        '#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID="snd",NAME="en",DEFAULT=YES,URI="1.m3u8"\n'
+        '#EXT-X-STREAM-INF:BANDWIDTH=200000,RESOLUTION=64x48,CODECS="avc1.42c00a,mp4a.40.2",'
+        'AUDIO="snd"\n0.m3u8\n'
+        "#EXT-X-STREAM-INF:BANDWIDTH=900000,RESOLUTION=1920x1080,"
+        'CODECS="avc1.64002a,mp4a.40.2",AUDIO="snd"\ngone.m3u8\n'
+    )
+    return ".m3u8"
+
+
+@pytest.mark.parametrize("how", ["dash", "fmp4", "mpegts"])
+def test_pictures_and_sound_in_segments(studio: Studio, how: str, tmp_path: Path) -> None:
+    tmp = tmp_path / "tmp"
+    tmp.mkdir()
+    suffix = segmented(studio.make(FILM), tmp_path / "served", how)
+    with (
+        BadSite(tmp_path / "served") as site,
+        YtDlpSource(site.template("good", suffix), pictures=True).fetch(
+            KEY, needed_seconds=NEEDED_SECONDS, tmp=tmp
+        ) as media,
+    ):
+        assert kinds_in(media.path) == ["video"]
+        assert kinds_in(media.sound) == ["audio"]
+        assert media.size_bytes == media.path.stat().st_size + media.sound.stat().st_size
+        assert_film_cut_exactly(media)
+    assert list(tmp.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [(("-an",), "has no audio stream"), (("-vn",), "has no pictures")],
+    ids=["no sound", "no pictures"],
+)
+def test_a_film_that_lacks_one_of_both_is_told(
+    studio: Studio, options: tuple[str, ...], words: str, tmp_path: Path
+) -> None:
+    media = tmp_path / "half.mp4"
+    ffmpeg("-i", str(studio.make(FILM)), *options, "-c", "copy", str(media))
+    with MediaSite(placed(tmp_path / "media", media)) as site:
+        source = YtDlpSource(site.url_template, pictures=True)
+        with source.fetch(KEY, needed_seconds=NEEDED_SECONDS, tmp=tmp_path) as fetched:
+            assert fetched.path.read_bytes() == media.read_bytes()
+            with pytest.raises(MediaError, match=words):
+                assert_film_cut_exactly(fetched)
+
+
+# Which formats yt-dlp chooses
+
+
+def picture_format(name: str, codec: str | None, height: int | None, **more: Any) -> dict[str, Any]:
+    bitrate = {"tbr": (height or 100) / 2, "vbr": (height or 100) / 2}
+    return {
+        "format_id": name,
+        "vcodec": codec,
+        "acodec": "none",
+        "height": height,
+        **bitrate,
+        **more,
+    }
+
+
+def sound_format(name: str, codec: str, kilobits: float) -> dict[str, Any]:
+    return {"format_id": name, "vcodec": "none", "acodec": codec, "abr": kilobits, "tbr": kilobits}
+
+
+AVC, VP9, AV1 = "avc1.4d401f", "vp09.00.31.08", "av01.0.05M.08"
+SOUNDS = [sound_format("140", "mp4a.40.2", 129), sound_format("251", "opus", 140)]
+BOTH_360 = picture_format("18", AVC, 360, acodec="mp4a.40.2")
+BOTH_1080 = picture_format("37", AVC, 1080, acodec="mp4a.40.2")
+# Of the same lines, H.264 has the lowest bitrate, so that it is chosen for its own sake.
+H264_APART = [picture_format(f"avc-{lines}", AVC, lines) for lines in (144, 360, 480, 720, 1080)]
+VP9_APART = [picture_format(f"vp9-{lines}", VP9, lines, tbr=9999) for lines in (360, 720, 1080)]
+AV1_APART = [picture_format(f"av1-{lines}", AV1, lines, tbr=9999) for lines in (360, 720, 1080)]
+YOUTUBE = [*SOUNDS, BOTH_360, *H264_APART, *VP9_APART, *AV1_APART]
+
+CHOICES: dict[str, tuple[list[dict[str, Any]], str]] = {
+    "as YouTube has them": (YOUTUBE, "avc-720+251"),
+    "another order": (YOUTUBE[::-1], "avc-720+251"),
+    "one sound": (YOUTUBE[:1] + YOUTUBE[2:], "avc-720+140"),
+    "H.264 of few lines": ([*SOUNDS, H264_APART[1], *VP9_APART, *AV1_APART], "avc-360+251"),
+    "H.264 of many lines only": ([*SOUNDS, H264_APART[-1], *VP9_APART], "vp9-720+251"),
+    "no H.264": ([*SOUNDS, *AV1_APART], "av1-720+251"),
+    "both in one file": ([*SOUNDS, BOTH_360, BOTH_1080], "18"),
+    "both in one file of many lines": ([*SOUNDS, BOTH_1080], "37"),
+    "two files of many lines": ([*SOUNDS, H264_APART[-1]], "avc-1080+251"),
+    "two files of unknown lines": ([*SOUNDS, picture_format("hls-1", AVC, None)], "hls-1+251"),
+    "a file of which nothing is known": ([{"format_id": "0"}], "0"),
+}
+
+
+@pytest.mark.parametrize(("formats", "chosen"), CHOICES.values(), ids=CHOICES.keys())
+def test_h264_of_at_most_720_lines_is_preferred(formats: list[dict[str, Any]], chosen: str) -> None:
+    """yt-dlp's own selection, on formats that are made up."""
+    source = YtDlpSource("http://x/{video_id}", pictures=True)
+    served = [{**one, "url": f"http://x/{one['format_id']}", "ext": "mp4"} for one in formats]
+    video = {"id": VIDEO, "title": VIDEO, "extractor": "made-up", "formats": served}
+    info = source._ydl.process_ie_result(video, download=False)
+    assert info["format_id"] == chosen
+    pair = info.get("requested_formats")
+    if pair:
+        assert [one["format_id"] for one in pair] == chosen.split("+")
+        assert [one["vcodec"] != "none" for one in pair] == [True, False]
 
 
 # A site that misbehaves

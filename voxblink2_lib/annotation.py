@@ -161,8 +161,8 @@ def _picture_size(header: dict[str, str]) -> tuple[int, int] | None:
     """Return width and height where a header line gives them, as in ``Resolution: 1280x720``."""
     for name in ("resolution", "picture size", "video size", "frame size", "size"):
         words = re.split(r"\s*[x\u00d7*,]\s*|\s+", header.get(name, "").lower())
-        if len(words) == 2 and all(
-            word.isdecimal() and 0 < int(word) <= _INT16.max for word in words
-        ):
-            return int(words[0]), int(words[1])
+        if len(words) == 2 and all(re.fullmatch("[0-9]{1,5}", word) for word in words):
+            width, height = map(int, words)
+            if min(width, height) > 0 and max(width, height) <= _INT16.max:
+                return width, height
     return None

@@ -7,7 +7,7 @@ import importlib
 import io
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +23,12 @@ from voxblink2_lib.records import (
     MissingUtterance,
     Utterance,
 )
-from voxblink2_lib.timeline import MAX_JITTER_SECONDS, Timeline, read_timeline
+from voxblink2_lib.timeline import (
+    MAX_JITTER_SECONDS,
+    Timeline,
+    read_picture_start,
+    read_timeline,
+)
 
 # Audio tracks often end some milliseconds before their pictures. An utterance may lack up to
 # one frame (40 ms) of audio, which becomes silence; one that lacks more is not cut.
@@ -60,13 +65,20 @@ class Cut(NamedTuple):
     missing: tuple[MissingUtterance, ...]
 
 
-def crop_audio(path: Path, utterances: Iterable[Utterance], *, audio_format: AudioFormat) -> Cut:
+def crop_audio(
+    path: Path,
+    utterances: Iterable[Utterance],
+    *,
+    audio_format: AudioFormat,
+    pictures: Path | None = None,
+) -> Cut:
     """Cut utterances out of a media file.
 
     Args:
         path: the media file.
         utterances: what to cut; ranges may overlap.
         audio_format: how to encode the clips.
+        pictures: the file with the video's pictures, where that is another one.
 
     Returns:
         Clips in the order asked for, and the utterances that the media does not cover.
@@ -76,7 +88,8 @@ def crop_audio(path: Path, utterances: Iterable[Utterance], *, audio_format: Aud
         DependencyError: FFmpeg's libraries are missing.
     """
     wanted = tuple(utterances)
-    audio = decode_audio(path, end_seconds=max((one.seconds[1] for one in wanted), default=0))
+    end_seconds = max((one.seconds[1] for one in wanted), default=0)
+    audio = decode_audio(path, end_seconds=end_seconds, pictures=pictures)
     clips: list[Clip] = []
     missing: list[MissingUtterance] = []
     for utterance in wanted:
@@ -151,12 +164,13 @@ def with_ogg_serial(data: bytes, *, serial: int) -> bytes:
     return b"".join(pages)
 
 
-def decode_audio(path: Path, *, end_seconds: float) -> DecodedAudio:
+def decode_audio(path: Path, *, end_seconds: float, pictures: Path | None = None) -> DecodedAudio:
     """Decode a file's first audio stream once, to 16 kHz mono, placed on the video's time.
 
     Args:
         path: the media file.
         end_seconds: how far audio is needed, from the start of the video.
+        pictures: the file with the video's pictures, where that is another one.
 
     Raises:
         MediaError: nothing can be decoded.
@@ -166,6 +180,9 @@ def decode_audio(path: Path, *, end_seconds: float) -> DecodedAudio:
     if plain is not None:
         return plain
     timeline = read_timeline(path, until_seconds=end_seconds + _DECODE_MARGIN_SECONDS)
+    if pictures is not None and timeline.free_clock:
+        # Cut from one broadcast, both files keep its clock; others begin at zero, each by itself.
+        timeline = replace(timeline, picture_start_seconds=read_picture_start(pictures))
     if timeline.contiguous:
         try:
             return _place(timeline, [_decode_whole(path, timeline, end_seconds)])

@@ -126,7 +126,7 @@ def _cut(
         sound = crop_audio(media.sound, task.utterances, audio_format=audio_format)
         return sound.clips, (), sound.missing
     # Sound first: it costs little, and what has none need not be looked at.
-    sound = crop_audio(media.sound, task.utterances, audio_format=audio_format)
+    sound = crop_audio(media.sound, task.utterances, audio_format=audio_format, pictures=media.path)
     heard = {clip.utterance for clip in sound.clips}
     tracks = [track for track in task.tracks if track.utterance in heard]
     faces = crop_faces(media.path, tracks, options=task.options)

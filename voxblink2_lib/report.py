@@ -123,7 +123,14 @@ def frequent_reasons(missing: Iterable[MissingVideo]) -> list[tuple[str, int]]:
 
 def nothing_came(store: Store, config: str) -> str:
     """Return the message for a store without a single clip: the reasons, and what to do."""
-    reasons = frequent_reasons(missing_videos(store, config))[:5]
+    missing = missing_videos(store, config)
+    if not missing:
+        return (
+            f"The store {store.root} has nothing of the configuration {config!r}. Name the release "
+            "with data_dir=..., or run 'voxblink2 materialize' with --config "
+            f"{config} first."
+        )
+    reasons = frequent_reasons(missing)[:5]
     said = "".join(f"\n  {count} videos: {reason}" for reason, count in reasons)
     return (
         f"No video came, so there is nothing to load from the store {store.root}. "

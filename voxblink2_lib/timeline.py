@@ -104,6 +104,24 @@ def picture_streams(container: Any) -> list[Any]:
     ]
 
 
+def read_picture_start(path: Path) -> float | None:
+    """Return when a file's pictures begin on the container's clock; ``None`` without pictures.
+
+    Raises:
+        MediaError: the file is no media file.
+    """
+    with open_media(path) as container:
+        return next(iter(_picture_starts(container)), None)
+
+
+def _picture_starts(container: Any) -> list[float]:
+    return [
+        float(stream.start_time * stream.time_base)
+        for stream in picture_streams(container)
+        if stream.start_time is not None
+    ]
+
+
 def _read(container: Any, until_seconds: float) -> Timeline:
     from av.stream import Discard
 
@@ -112,11 +130,7 @@ def _read(container: Any, until_seconds: float) -> Timeline:
     audio = container.streams.audio[0]
     if audio.codec_context is None:
         raise MediaError("the media file's audio has an unknown encoding")
-    pictures = [
-        float(stream.start_time * stream.time_base)
-        for stream in picture_streams(container)
-        if stream.start_time is not None
-    ]
+    pictures = _picture_starts(container)
     formats = set(container.format.name.split(","))
     late_seconds = max(0.0, float((audio.start_time or 0) * (audio.time_base or 0)), *pictures[:1])
     for stream in container.streams:

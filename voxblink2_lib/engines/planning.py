@@ -36,6 +36,9 @@ def plan_run(
     changes = compare(select(index, config.selection), ledger.known(), retry=retry)
     _check_corpus(store, changes)
     options = _clip_options(config, store, ledger)
+    for name in ClipOptions.names(config.config):
+        if ledger.fact(f"{config.config}.{name}") is None:
+            ledger.set_fact(f"{config.config}.{name}", str(getattr(options, name)))
     ledger.drop(keys_of(changes.unwanted))
     ledger.add_jobs(make_jobs(changes.new))
     return options
@@ -51,6 +54,7 @@ def is_complete(config: MaterializeConfig, store: Store, release: Release) -> bo
     with Ledger(store.ledger, config.config, readonly=True) as ledger:
         changes = compare(select(index, config.selection), ledger.known(), retry=False)
         _check_corpus(store, changes)
+        _clip_options(config, store, ledger)
         return not len(changes.new) and not ledger.open_jobs()
 
 
@@ -88,17 +92,14 @@ def _check_corpus(store: Store, changes: Changes) -> None:
 
 
 def _clip_options(config: MaterializeConfig, store: Store, ledger: Ledger) -> ClipOptions:
-    """Return how the store's clips are made, written down when it begins."""
+    """Return how the store's clips are made: as they were, else as asked for, else the default."""
     settled: dict[str, Any] = {}
     for name in ClipOptions.names(config.config):
-        fact = f"{config.config}.{name}"
         default = getattr(ClipOptions(), name)
-        said = ledger.fact(fact)
+        said = ledger.fact(f"{config.config}.{name}")
         held = None if said is None else type(default)(said)
         settled[name] = config.clip_options.get(name, default if held is None else held)
-        if held is None:
-            ledger.set_fact(fact, str(settled[name]))
-        elif held != settled[name]:
+        if held not in {None, settled[name]}:
             raise StoreMismatchError(
                 f"The store {store.root} holds clips with {name}={held!r}, asked for is "
                 f"{settled[name]!r}. Use {name}={held!r}, or another store."

@@ -34,8 +34,11 @@ _log = logging.getLogger(__name__)
 _AUDIO_FORMAT = "bestaudio/best[height<=720]/best"
 # The annotators had at most 720 lines. Of these, H.264 decodes at the least cost.
 _VIDEO_FORMAT = "/".join(
-    f"bestvideo[height<=720]{codec}+bestaudio/best[height<=720]{codec}"
-    for codec in ("[vcodec^=avc1]", "")
+    (
+        "bestvideo[height<=720][vcodec^=avc1]+bestaudio/best[height<=720][vcodec^=avc1]",
+        "bestvideo[height<=?720]+bestaudio/best[height<=?720]",
+        "worstvideo+bestaudio/best",
+    )
 )
 _FIRST_BYTES = 1 << 20
 _CHUNK_BYTES = 8 << 20
@@ -65,7 +68,7 @@ class YtDlpSource:
         self._pictures = pictures
         self._ydl = YoutubeDL(
             {
-                "format": f"{_VIDEO_FORMAT}/best" if pictures else _AUDIO_FORMAT,
+                "format": _VIDEO_FORMAT if pictures else _AUDIO_FORMAT,
                 "logger": _Logger(),
                 "noprogress": True,
                 "noplaylist": True,
@@ -99,7 +102,7 @@ class YtDlpSource:
             needs = _Needs(needed_seconds, sound=True, pictures=self._pictures)
             return Media(video, self._fetch(info, video, needs))
         # Pictures and sound come as two files, as YouTube keeps them.
-        pair = [{**info, **one} for one in info["requested_formats"]]
+        pair = [{**info, **one} for one in info.pop("requested_formats")]
         size_bytes = self._fetch(
             pair[0], video, _Needs(needed_seconds, sound=False, pictures=True)
         ) + self._fetch(pair[1], sound, _Needs(needed_seconds, sound=True, pictures=False))
