@@ -72,7 +72,7 @@ class VoxBlink2Config(datasets.BuilderConfig):  # type: ignore[misc]  # no type 
             three are for ``audio-visual``; a store keeps what it began with.
         video_margin: what to add around a box, as a part of its size on each side; default 0.
         video_shape: ``"square"`` (default) or ``"stretched"``.
-        video_crf: x264's quality, 0 to 51; default 23.
+        video_crf: x264's quality, 0 to 51; default 20.
         speakers: ids, or a file of ids; only these speakers.
         videos: ids, or a file of ids; only these videos.
         exclude: ids, or a file of ids, of speakers and videos to leave out.

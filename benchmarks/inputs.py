@@ -1,9 +1,11 @@
-"""Make the media that benchmarks cut: speech-like sound, the same on every run."""
+"""Make the media that benchmarks cut: speech-like sound and pictures, the same on every run."""
 
 from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +14,18 @@ import soundfile
 
 from voxblink2_lib.config import ClipOptions
 from voxblink2_lib.pipeline import VideoTask
-from voxblink2_lib.records import SAMPLE_RATE_HZ, Utterance, VideoKey
+from voxblink2_lib.records import FRAMES_PER_SECOND, SAMPLE_RATE_HZ, Utterance, VideoKey
 from voxblink2_lib.schema import arrow_schema
 from voxblink2_lib.sources import SourceSpec
+from voxblink2_lib.tracks import MAX_ANNOTATED_LINES, FaceTrack
 
 SECONDS = 60
 # Five cuts of 6 s (150 frames), the last of which ends 0.4 s before the video does.
 FIRST_FRAMES = (0, 335, 670, 1005, 1340)
 FRAMES = 150
+# The lengths of cuts with a face: 3 to 8 s.
+FACE_FRAMES = (200, 75, 170, 110, 145)
 SPEAKER = "id000001"
-# So many files differ; the others are second names of these.
 DISTINCT = 3
 
 
@@ -41,10 +45,32 @@ def make_wav(path: Path, *, seed: int, rate_hz: int = SAMPLE_RATE_HZ) -> None:
 
 
 def make_mp4(path: Path, *, seed: int) -> None:
+    pictures = f"testsrc2=size=320x180:rate=25:duration={SECONDS}"
+    encode(path, pictures, "-preset", "ultrafast", seed=seed)
+
+
+def make_film(path: Path, *, seed: int, lines: int = 720, preset: str = "medium") -> None:
+    """Make a file that costs about as much to decode as YouTube's of the same size.
+
+    What decoding costs is decided by the bits and by how blocks are predicted. So: the bit rate
+    and the key pictures (5 s apart) of YouTube's 720p, B pictures as x264 chooses them, and noise
+    that differs from picture to picture, since without it most bits would go unused. Four blocks
+    of five are taken unchanged from other pictures, as in films of people who sit and talk.
+    """
+    kilobits = 1500 * lines**2 // 720**2
+    pictures = (
+        f"testsrc2=size={lines * 16 // 9}x{lines}:rate={FRAMES_PER_SECOND}:duration={SECONDS}"
+    )
+    noise = f"noise=alls=6:allf=t:all_seed={seed + 1}"
+    encode(path, f"{pictures},{noise}", "-preset", preset, "-b:v", f"{kilobits}k",
+           "-g", f"{5 * FRAMES_PER_SECOND}", seed=seed)  # fmt: skip
+
+
+def encode(path: Path, pictures: str, *words: str, seed: int) -> None:
+    """Encode pictures, in FFmpeg's words, and speech-like sound as H.264 and AAC."""
     sound = path.with_suffix(".sound.wav")
     make_wav(sound, seed=seed, rate_hz=44_100)
-    pictures = f"testsrc2=size=320x180:rate=25:duration={SECONDS}"
-    ffmpeg("-f", "lavfi", "-i", pictures, "-i", sound, "-c:v", "libx264", "-preset", "ultrafast",
+    ffmpeg("-f", "lavfi", "-i", pictures, "-i", sound, "-c:v", "libx264", *words,
            "-pix_fmt", "yuv420p", "-c:a", "aac", "-b:a", "128k", "-ac", "2", path)  # fmt: skip
     sound.unlink()
 
@@ -60,19 +86,30 @@ class Videos:
         folder: where the media go; it is made.
         ending: ``"wav"`` or ``"mp4"``.
         count: how many videos.
+        distinct: how many of them differ; the others are second names of these.
+        make: makes a file, given its path and a seed; by default what the ending says, with
+            pictures that cost little.
     """
 
-    def __init__(self, folder: Path, *, ending: str, count: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        ending: str,
+        count: int,
+        distinct: int = DISTINCT,
+        make: Callable[..., None] | None = None,
+    ) -> None:
         self._folder = folder
         self._schema = arrow_schema("audio")
         self._written = 0
-        make = make_wav if ending == "wav" else make_mp4
+        make = make or (make_wav if ending == "wav" else make_mp4)
         (folder / SPEAKER).mkdir(parents=True)
         self.paths = [folder / SPEAKER / f"video{i:06}.{ending}" for i in range(count)]
-        for seed, path in enumerate(self.paths[:DISTINCT]):
+        for seed, path in enumerate(self.paths[:distinct]):
             make(path, seed=seed)
-        for i, path in enumerate(self.paths[DISTINCT:]):
-            os.link(self.paths[i % DISTINCT], path)
+        for i, path in enumerate(self.paths[distinct:]):
+            os.link(self.paths[i % distinct], path)
 
     def tasks(self) -> list[VideoTask]:
         """Return a task for every video, with part files that are not there yet."""
@@ -94,3 +131,27 @@ class Videos:
             )
             for path in self.paths
         ]
+
+
+def with_faces(task: VideoTask, *, first_frames: Sequence[int] = FIRST_FRAMES) -> VideoTask:
+    """Return a task whose utterances are 3 to 8 s long and have a face to be cut as well."""
+    cuts = zip(task.utterances, first_frames, FACE_FRAMES, strict=True)
+    utterances = tuple(
+        replace(one, first_frame=first, last_frame=first + frames - 1)
+        for one, first, frames in cuts
+    )
+    tracks = tuple(map(moving_face, utterances))
+    schema = arrow_schema("audio-visual")
+    return replace(task, utterances=utterances, tracks=tracks, schema=schema)
+
+
+def moving_face(utterance: Utterance) -> FaceTrack:
+    """Return a face about 220 pixels large that nods and sways about the middle of 720 lines."""
+    frames = np.arange(utterance.first_frame, utterance.last_frame + 1, dtype=np.int32)
+    seconds = frames / FRAMES_PER_SECOND
+    jitter = np.random.default_rng(utterance.first_frame).normal(0, 1.5, (4, len(frames)))
+    size = 200 + 10 * np.sin(0.8 * seconds)
+    middle_x = MAX_ANNOTATED_LINES * 8 / 9 + 150 * np.sin(0.5 * seconds)
+    middle_y = MAX_ANNOTATED_LINES / 2 + 30 * np.sin(2 * seconds)
+    boxes = [middle_x - size / 2, middle_y - 0.6 * size, size, 1.2 * size]
+    return FaceTrack(utterance, frames, np.rint(np.transpose(boxes + jitter)).astype(np.int16))

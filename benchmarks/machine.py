@@ -9,7 +9,10 @@ import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
-_PACKAGES = ("torch", "torchcodec", "av", "soundfile", "pyarrow", "numpy", "scikit-learn")
+_PACKAGES = (
+    *("torch", "torchcodec", "av", "soundfile", "pyarrow", "numpy", "scikit-learn"),
+    "opencv-python-headless",
+)
 
 
 def describe(work: Path) -> dict[str, str]:

@@ -163,7 +163,7 @@ class ClipOptions:
     video_size: int = 112
     video_margin: float = 0.0
     video_shape: WindowShape = "square"
-    video_crf: int = 23
+    video_crf: int = 20
 
     def __post_init__(self) -> None:
         if self.audio_format not in AUDIO_FORMATS:

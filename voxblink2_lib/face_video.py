@@ -19,9 +19,9 @@ from voxblink2_lib.records import FRAMES_PER_SECOND
 _PRESET = "veryfast"
 # A key picture a second, so that readers of a part need not decode from the beginning.
 _KEY_INTERVAL_FRAMES = FRAMES_PER_SECOND
-# With its macroblock tree, x264 gave other bytes for the same pictures in one clip of 14, even with
-# one thread and nothing else running; without, in none of 500. Nothing else needs to look ahead.
-_X264_PARAMETERS = "mbtree=0:rc-lookahead=0"
+# Without this, x264 gives other bytes for the same pictures in a few clips of a hundred, even with
+# one thread: parts of it that are tuned to the processor read what nobody wrote.
+_X264_PARAMETERS = "cpu-independent=1"
 _LIMITED, _FULL = 1, 2
 _CHROMA_ZERO = 128
 # Their planes can be cut as they are; all other formats are converted first.

@@ -103,11 +103,12 @@ def _read(stream: Any, packets: Iterator[Any], until_seconds: float) -> PictureT
     keys: list[bool] = []
     shown: list[bool] = []
     first: int | None = None
+    is_vp8 = stream.codec_context.name in {"vp8", "libvpx"}
     duration_seconds = 0.0
     for packet in packets:
         stamps.append(packet.pts)
         keys.append(packet.is_keyframe)
-        shown.append(not packet.is_discard)
+        shown.append(not packet.is_discard and not (is_vp8 and _is_hidden(packet)))
         if first is None and shown[-1]:
             first = packet.pts
         if first is not None and (packet.pts - first) * tick > until_seconds + _REORDER_SECONDS:
@@ -125,6 +126,11 @@ def _read(stream: Any, packets: Iterator[Any], until_seconds: float) -> PictureT
         packet_stamps=every,
         packet_is_key=np.array(keys, np.bool_),
     )
+
+
+def _is_hidden(packet: Any) -> bool:
+    """Say whether a packet of VP8 is only for others to depend on (RFC 6386, 9.1: show_frame)."""
+    return not memoryview(packet)[0] >> 4 & 1
 
 
 def _seconds(

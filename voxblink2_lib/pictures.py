@@ -27,8 +27,9 @@ class PictureDecoder:
         path: the media file.
         times: its pictures.
         wanted: numbers of the pictures to yield.
-        thrifty: leave out groups in which nothing is wanted, and, where the decoder can, pictures
-            that are not wanted and on which no other depends.
+        thrifty: leave out groups in which nothing is wanted, the rest of a group after the last
+            picture that is, and, where the decoder can, pictures that are not wanted and on which
+            no other depends.
     """
 
     def __init__(
@@ -42,8 +43,13 @@ class PictureDecoder:
         self._place_of = {stamp: place for place, stamp in enumerate(times.packet_stamps.tolist())}
         self._stamp_of = {number: int(times.stamps[number]) for number in wanted}
         self._number_of = {stamp: number for number, stamp in self._stamp_of.items()}
-        self._needed = {one for number in self._stamp_of for one in self._groups_for(number)}
-        self._last_place = max((self._place_of[one] for one in self._number_of), default=-1)
+        # Up to which packet each group is needed; what is stored later, nothing before depends on.
+        self._needed_to: dict[int, int] = {}
+        for number, stamp in self._stamp_of.items():
+            place = self._place_of[stamp]
+            for group in self._groups_for(number):
+                self._needed_to[group] = max(place, self._needed_to.get(group, -1))
+        self._last_place = max(self._needed_to.values(), default=-1)
         self._damaged_from: dict[int, int] = {}
         self._came: set[int] = set()
 
@@ -59,7 +65,7 @@ class PictureDecoder:
             for place, packet in enumerate(packets_of(container, stream)):
                 if place > self._last_place:
                     break
-                if self._thrifty and self._groups[place] not in self._needed:
+                if self._thrifty and place > self._needed_to.get(self._groups[place], -1):
                     has_jumped = True
                     continue
                 if has_jumped:
@@ -69,6 +75,8 @@ class PictureDecoder:
                 if chooses:
                     is_wanted = packet.pts in self._number_of
                     context.skip_frame = "DEFAULT" if is_wanted else "NONREF"
+                if packet.is_corrupt:  # the file ends in the middle of it, or lost some of it
+                    self._note_damage(place)
                 yield from self._decode(context, packet, place)
             yield from self._decode(context, None, self._last_place)
 
