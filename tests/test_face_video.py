@@ -415,6 +415,12 @@ def test_bytes_do_not_depend_on_busy_threads() -> None:
             one.join()
 
 
+def test_the_number_of_cores_does_not_matter() -> None:
+    # x264 writes its settings into the stream; with several threads it decides otherwise.
+    data, _ = encoded(planes_of(range(3)))
+    assert b" threads=1 " in data
+
+
 @pytest.mark.parametrize("instructions", ["avx2", "sse4.2"])
 def test_bytes_do_not_depend_on_the_processor(
     instructions: str, monkeypatch: pytest.MonkeyPatch

@@ -44,6 +44,7 @@ from film import (
 )
 from truth import M4A, Studio, delay_samples, heard_in
 
+from voxblink2_lib import faces, pictures
 from voxblink2_lib.config import ClipOptions
 from voxblink2_lib.crop import crop_audio
 from voxblink2_lib.errors import MediaError
@@ -270,6 +271,9 @@ def assert_same_pixels(
 BUSY = film("busy.mp4", 30, 6, is_busy=True)
 
 
+REFRESH = (("g", "20"), ("intra-refresh", "1"))
+
+
 def even(frame: int) -> Box:
     return 4 * frame % 200, 2 * frame % 60, 112, 112
 
@@ -278,8 +282,8 @@ def even(frame: int) -> Box:
     "one",
     [
         BUSY,
-        # No key pictures after the first: what was not decoded before is missing, and comes back.
-        film("refresh.ts", 30, 6, is_busy=True, options=(*H264[:2], ("intra-refresh", "1"))),
+        # Where decoding may begin, pictures are whole only later: thrift fails, and is given up.
+        film("refresh.ts", 30, 6, is_busy=True, options=(*H264[:2], *REFRESH)),
         film("vp9.webm", 30, 6, codec="libvpx-vp9", options=VP9, is_busy=True),
     ],
     ids=lambda one: one.name,
@@ -454,6 +458,11 @@ def test_a_box_wholly_outside_costs_its_utterance_alone(studio: Studio) -> None:
         "the picture has 320 x 180 pixels)"
     )
     assert_shows(result, MAIN[0])
+
+
+def test_a_box_with_one_column_in_the_picture_is_cut(studio: Studio) -> None:
+    some = [track(0, 5, (319, 40, 80, 90)), track(10, 15, (100, -79, 80, 80))]
+    assert names(cut(shoot(studio, MAIN[0]), some)) == (ids(some), [])
 
 
 def test_boxes_that_do_not_fit_are_marked_in_all_rows_of_a_video(studio: Studio) -> None:
@@ -717,6 +726,28 @@ def test_damage_costs_what_depends_on_it_and_nothing_else(
         first = min(damaged.intersection(range(said.first_frame, said.last_frame + 1)))
         reason = missing[said.utterance_id]
         assert reason == f"needs the picture at {first / 25:.2f} s, which is damaged"
+
+
+def test_only_what_is_amiss_is_decoded_twice(
+    studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes: list[bool] = []
+
+    class Counted(pictures.PictureDecoder):
+        def __init__(self, *some: Any, thrifty: bool) -> None:
+            passes.append(thrifty)
+            super().__init__(*some, thrifty=thrifty)
+
+    monkeypatch.setattr(faces, "PictureDecoder", Counted)
+    source, path = shoot(studio, FRAGILE), tmp_path / "damaged.mp4"
+    outside = track(0, 5, (400, 40, 80, 80), name="outside")
+    cut(source, [*PIECES, outside])
+    assert passes == [True]
+    spoil(source, path, packet=83)
+    cut(path, PIECES)
+    assert passes == [True, True, False]
+    cut(path, PIECES[:12])
+    assert passes == [True, True, False, True]
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -17,6 +17,7 @@ from film import (
     Film,
     Packet,
     film,
+    notices,
     packets_of_film,
     run_ffmpeg,
     shoot,
@@ -110,6 +111,16 @@ def test_a_changing_rate_is_taken_from_the_stamps(
     times = read_picture_times(shoot(studio, one))
     expected = [float(time) for time in one.times]
     np.testing.assert_allclose(times.seconds, expected, rtol=0, atol=1e-9)
+
+
+def test_a_rate_that_trembles_is_no_constant_rate(studio: Studio) -> None:
+    # A millisecond from 25 a second is far more than what this clock rounds off.
+    times = tuple(Fraction(40 * n + n % 2, 1000) for n in range(75))
+    path = shoot(studio, Film("trembling.ts", times, Fraction(1, 1000), size=(64, 48)))
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].average_rate == 25
+    found = read_picture_times(path).seconds
+    np.testing.assert_allclose(found, [float(time) for time in times], rtol=0, atol=1e-9)
 
 
 def test_the_packets_are_told_in_the_order_of_decoding(studio: Studio) -> None:
@@ -453,6 +464,29 @@ def test_damage_reaches_the_pictures_that_lead_the_next_group(
     assert not any(decoder.is_good(number) for number in leading)
     rest = {stamps.index(packet.pts) for packet in packets[keys[4] :]} - leading
     assert all(decoder.is_good(number) and found[number] == every[number] for number in rest)
+
+
+def test_of_several_damages_in_a_group_the_first_counts(studio: Studio, tmp_path: Path) -> None:
+    source, path = shoot(studio, CLOSED), tmp_path / "damaged.mp4"
+    for packet, target in ((47, tmp_path / "once.mp4"), (43, path)):
+        spoil(source, target, packet=packet)
+        source = target
+    times = read_picture_times(path)
+    decoder = PictureDecoder(path, times, range(100), thrifty=True)
+    assert len(list(decoder)) < 99
+    bad = {number for number in range(100) if not decoder.is_good(number)}
+    assert bad == {times.stamps.tolist().index(pts) for pts in times.packet_stamps[43:50].tolist()}
+
+
+def test_a_picture_that_is_left_out_in_silence_is_not_good(studio: Studio, tmp_path: Path) -> None:
+    one = film("mpeg2.mp4", 25, codec="mpeg2video", options=(("b", "600k"), ("g", "10")), **BUSY)
+    source, path = shoot(studio, one), tmp_path / "damaged.mp4"
+    spoil(source, path, packet=45)
+    assert not notices(path)
+    decoder = PictureDecoder(path, read_picture_times(path), {33, 45}, thrifty=True)
+    assert [number for number, _ in decoder] == [33]
+    assert decoder.is_good(33)
+    assert not decoder.is_good(45)
 
 
 def test_a_picture_that_does_not_come_is_not_good(studio: Studio, tmp_path: Path) -> None:
