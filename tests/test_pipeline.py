@@ -29,7 +29,7 @@ from truth import (
 from voxblink2_lib.config import ClipOptions
 from voxblink2_lib.demo.site import MediaSite
 from voxblink2_lib.pipeline import SealTask, VideoTask, run_video, seal_job
-from voxblink2_lib.records import Clip, Utterance, VideoKey
+from voxblink2_lib.records import Clip, SealedShard, Utterance, VideoKey
 from voxblink2_lib.schema import arrow_schema
 from voxblink2_lib.shards import check_shard, read_batches, read_part_outcome
 from voxblink2_lib.sources import Media, SourceSpec, parse_source
@@ -193,20 +193,29 @@ def test_what_is_no_fault_of_the_video_is_raised(
         run_video(one)
 
 
+def folders(tmp_path: Path) -> Iterator[Path]:
+    """Yield two new folders."""
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        yield tmp_path / name
+
+
+def sealed(one: VideoTask) -> SealedShard:
+    """Run a video and seal a shard of it alone."""
+    assert run_video(one).status == "done"
+    target = one.tmp.parent / "shards" / "shard.arrow"
+    shard = seal_job(SealTask(job=0, parts=(one.part,), target=target, schema=one.schema))
+    check_shard(target.parent, shard)
+    assert shard.size_bytes == target.stat().st_size
+    return shard
+
+
 def test_same_media_same_part_and_shard(studio: Studio, media: Path, tmp_path: Path) -> None:
     recipe = Recipe("44100.wav", 44_100, 2)
     shutil.copy(studio.make(recipe), media / SPEAKER / f"{VIDEO}.wav")
-    shards = []
-    for name in ("first", "second"):
-        (tmp_path / name).mkdir()
-        one = task(tmp_path / name, parse_source(str(media)))
-        assert run_video(one).status == "done"
-        target = tmp_path / name / "shards" / "shard.arrow"
-        sealed = seal_job(SealTask(job=0, parts=(one.part,), target=target, schema=SCHEMA))
-        check_shard(target.parent, sealed)
-        shards.append(sealed)
+    shards = [sealed(task(folder, parse_source(str(media)))) for folder in folders(tmp_path)]
     assert shards[0] == shards[1]
-    assert (shards[0].rows, shards[0].size_bytes) == (2, target.stat().st_size)
+    assert shards[0].rows == 2
 
 
 # Sound and faces
@@ -425,14 +434,6 @@ def test_sound_may_come_in_a_file_of_its_own(
 
 def test_same_film_same_part_and_shard(studio: Studio, media: Path, tmp_path: Path) -> None:
     shutil.copy(studio.make(FILM), media / SPEAKER / f"{VIDEO}.mp4")
-    shards = []
-    for name in ("first", "second"):
-        (tmp_path / name).mkdir()
-        one = face_task(tmp_path / name, parse_source(str(media)))
-        assert run_video(one).status == "done"
-        target = tmp_path / name / "shards" / "shard.arrow"
-        sealed = seal_job(SealTask(job=0, parts=(one.part,), target=target, schema=FACES_SCHEMA))
-        check_shard(target.parent, sealed)
-        shards.append(sealed)
+    shards = [sealed(face_task(folder, parse_source(str(media)))) for folder in folders(tmp_path)]
     assert shards[0] == shards[1]
     assert shards[0].rows == 2

@@ -26,6 +26,7 @@ from voxblink2_lib.records import (
 from voxblink2_lib.timeline import (
     MAX_JITTER_SECONDS,
     Timeline,
+    demuxed,
     read_picture_start,
     read_timeline,
 )
@@ -310,12 +311,7 @@ def _frames(container: Any, stream: Any) -> Iterator[Any]:
     """Yield frames that decode; a damaged packet is left out, a damaged container ends it."""
     import av
 
-    packets = container.demux(stream)
-    while True:
-        try:
-            packet = next(packets)
-        except (StopIteration, av.error.FFmpegError, IndexError):
-            return
+    for packet in demuxed(container, stream):
         try:
             frames = packet.decode()
         except av.error.FFmpegError:

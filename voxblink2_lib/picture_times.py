@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from voxblink2_lib.errors import MediaError
-from voxblink2_lib.timeline import open_media, picture_streams
+from voxblink2_lib.timeline import demuxed, open_media, picture_streams
 
 # Packets come in the order of decoding: pictures may be shown that much earlier than stored.
 _REORDER_SECONDS = 2.0
@@ -85,14 +85,7 @@ def picture_stream(container: Any) -> Any:
 
 def packets_of(container: Any, stream: Any) -> Iterator[Any]:
     """Yield the packets of a stream that have a time stamp, in the order of decoding."""
-    import av
-
-    packets = container.demux(stream)
-    while True:
-        try:
-            packet = next(packets)
-        except (StopIteration, av.error.FFmpegError, IndexError):
-            return  # Cut short or damaged from here on; what came before counts.
+    for packet in demuxed(container, stream):
         if packet.pts is not None and packet.size:
             yield packet
 

@@ -121,12 +121,15 @@ def _cut(
     task: VideoTask, media: Media
 ) -> tuple[tuple[Clip, ...], tuple[FaceClip, ...], tuple[MissingUtterance, ...]]:
     """Cut sound and, where asked for, faces; an utterance that lacks one of them is missing."""
-    audio_format = task.options.audio_format
-    if task.tracks is None:
-        sound = crop_audio(media.sound, task.utterances, audio_format=audio_format)
-        return sound.clips, (), sound.missing
     # Sound first: it costs little, and what has none need not be looked at.
-    sound = crop_audio(media.sound, task.utterances, audio_format=audio_format, pictures=media.path)
+    sound = crop_audio(
+        media.sound,
+        task.utterances,
+        audio_format=task.options.audio_format,
+        pictures=media.path if media.sound_path else None,
+    )
+    if task.tracks is None:
+        return sound.clips, (), sound.missing
     heard = {clip.utterance for clip in sound.clips}
     tracks = [track for track in task.tracks if track.utterance in heard]
     faces = crop_faces(media.path, tracks, options=task.options)

@@ -93,6 +93,19 @@ def open_media(path: Path) -> Iterator[Any]:
         raise MediaError(f"the media file cannot be read: {error.strerror}") from error
 
 
+def demuxed(container: Any, stream: Any) -> Iterator[Any]:
+    """Yield the packets of a stream in the order of decoding, up to where the file is damaged."""
+    import av
+
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets)
+        except (StopIteration, av.error.FFmpegError, IndexError):
+            return  # Cut short or damaged from here on; what came before counts.
+        yield packet
+
+
 def picture_streams(container: Any) -> list[Any]:
     """Return the streams of moving pictures; the cover of an album is none."""
     from av.stream import Disposition
