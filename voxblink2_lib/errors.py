@@ -14,6 +14,8 @@ VoxBlink2Error
 ├── FetchError                      one video did not come; becomes an outcome
 │   └── UnreachableError            no answer came at all: the network is down
 ├── ScoringError (ValueError)       scores, labels, embeddings or lists of trials are not usable
+├── ModelError (ValueError)         a checkpoint, a model or a waveform given to one is not usable
+├── EmbeddingError (ValueError)     what is to be embedded, or where to write it, is not usable
 ├── DependencyError (ImportError)   something this machine must have is missing
 └── StoppedError                    work is left; run the same command again
 """
@@ -83,6 +85,14 @@ class UnreachableError(FetchError):
 
 class ScoringError(VoxBlink2Error, ValueError):
     """Something given to a metric is not usable. The text names the argument and the row."""
+
+
+class ModelError(VoxBlink2Error, ValueError):
+    """A checkpoint, a model, or a waveform given to one is not usable."""
+
+
+class EmbeddingError(VoxBlink2Error, ValueError):
+    """What is to be embedded, or the file to write, is not usable."""
 
 
 class DependencyError(VoxBlink2Error, ImportError):

@@ -1,0 +1,183 @@
+"""A loopback server with as much of the Hugging Face Hub as models need to go there and back.
+
+It has model repositories with one branch, `main`, of which it keeps the last commit in memory. All
+may read, only the owner of the token may write.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import socketserver
+import threading
+from collections.abc import Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import MappingProxyType
+from typing import Any, NamedTuple, Self
+from urllib.parse import unquote, urlsplit
+
+NO_COMMIT = "0" * 40
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+
+
+class Repo(NamedTuple):
+    """A repository: files by their path, and the id of the commit that brought them."""
+
+    files: dict[str, bytes]
+    commit: str
+
+
+class Hub(ThreadingHTTPServer):
+    """Serve repositories inside a `with` block.
+
+    Args:
+        token: the word that allows to write.
+
+    Attributes:
+        repos: what was pushed, by `owner/name`.
+        url: for `HF_ENDPOINT`.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, token: str) -> None:
+        self.token = token
+        self.repos: dict[str, Repo] = {}
+        self.lock = threading.Lock()
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+    def server_bind(self) -> None:
+        # HTTPServer would look up the host's name, which can take seconds without a network.
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = "127.0.0.1", self.socket.getsockname()[1]
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
+        return self
+
+    def __exit__(self, *trouble: object) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+class _RefusedError(Exception):
+    """What the client is told instead of what it asked for."""
+
+    def __init__(
+        self, status: int, code: str, message: str, headers: Mapping[str, str] = NO_HEADERS
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.headers = {"X-Error-Code": code, "X-Error-Message": message, **headers}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Hub
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # head and body leave as two writes
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Keep quiet."""
+
+    def _answer(self) -> None:
+        # Read even where it is refused: the next request comes on the same connection.
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        parts = [unquote(part) for part in urlsplit(self.path).path.strip("/").split("/")]
+        try:
+            with self.server.lock:
+                if self.command == "POST":
+                    self._write(parts, body)
+                else:
+                    self._read(parts)
+        except _RefusedError as error:
+            self._send(error.status, {"error": str(error)}, error.headers)
+
+    do_GET = do_HEAD = do_POST = _answer  # noqa: N815  # the base class looks for these
+
+    def _write(self, parts: list[str], body: bytes) -> None:
+        if self.headers.get("Authorization") != f"Bearer {self.server.token}":
+            raise _RefusedError(401, "Unauthorized", "Invalid username or password.")
+        match parts:
+            case ["api", "repos", "create"]:
+                name = "{organization}/{name}".format(**json.loads(body))
+                known = name in self.server.repos
+                self.server.repos.setdefault(name, Repo({}, NO_COMMIT))
+                # A client that does not mind a 409 reads the same answer from it.
+                self._send(409 if known else 200, {"url": f"{self.server.url}/{name}"})
+            case ["api", "validate-yaml"]:
+                self._send(200, {"errors": [], "warnings": []})  # this hub likes every card
+            case ["api", "models", owner, name, "preupload", revision]:
+                files = self._repo(owner, name, revision).files
+                self._send(200, {"files": [_plan(one, files) for one in json.loads(body)["files"]]})
+            case ["api", "models", owner, name, "commit", revision]:
+                repo = _committed(self._repo(owner, name, revision), body)
+                self.server.repos[f"{owner}/{name}"] = repo
+                url = f"{self.server.url}/{owner}/{name}/commit/{repo.commit}"
+                self._send(200, {"success": True, "commitOid": repo.commit, "commitUrl": url})
+            case _:
+                raise _RefusedError(404, "NotFound", f"This hub has no {self.path}.")
+
+    def _read(self, parts: list[str]) -> None:
+        match parts:
+            case ["api", "models", owner, name]:
+                repo = self._repo(owner, name, "main")
+                self._send(200, {"id": f"{owner}/{name}", "sha": repo.commit})
+            case [owner, name, "resolve", revision, *path]:
+                repo = self._repo(owner, name, revision)
+                commit = {"X-Repo-Commit": repo.commit}
+                content = repo.files.get("/".join(path))
+                if content is None:
+                    raise _RefusedError(404, "EntryNotFound", "Entry not found", commit)
+                self._send(200, content, {**commit, "ETag": f'"{_blob_id(content)}"'})
+            case _:
+                raise _RefusedError(404, "NotFound", f"This hub has no {self.path}.")
+
+    def _repo(self, owner: str, name: str, revision: str) -> Repo:
+        repo = self.server.repos.get(f"{owner}/{name}")
+        if repo is None:
+            raise _RefusedError(404, "RepoNotFound", "Repository not found")
+        if revision not in {"main", repo.commit}:
+            raise _RefusedError(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+        return repo
+
+    def _send(self, status: int, answer: object, headers: Mapping[str, str] = NO_HEADERS) -> None:
+        body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+        kind = "application/octet-stream" if answer is body else "application/json"
+        self.send_response(status)
+        for name, value in {"Content-Type": kind, **headers}.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+
+def _plan(asked: dict[str, str], files: dict[str, bytes]) -> dict[str, object]:
+    """Return how a file is to be sent: inside the commit, where the Hub has a storage for weights.
+
+    By `oid` the client knows files that need not be sent again.
+    """
+    path = asked["path"]
+    oid = _blob_id(files[path]) if path in files else None
+    return {"path": path, "uploadMode": "regular", "shouldIgnore": False, "oid": oid}
+
+
+def _committed(repo: Repo, lines: bytes) -> Repo:
+    """Return a repository after a commit, which has one operation a line."""
+    files = dict(repo.files)
+    for line in lines.splitlines():
+        match json.loads(line):
+            case {"key": "header"}:
+                pass
+            case {"key": "file", "value": {"path": path, "content": content}}:
+                files[path] = base64.b64decode(content, validate=True)
+            case other:
+                raise _RefusedError(400, "BadRequest", f"This hub cannot do {other['key']}.")
+    return Repo(files, hashlib.sha1(repo.commit.encode() + lines).hexdigest())
+
+
+def _blob_id(body: bytes) -> str:
+    """Return git's name of a file's content, by which the client knows unchanged files."""
+    return hashlib.sha1(b"blob %d\0" % len(body) + body).hexdigest()

@@ -1,0 +1,39 @@
+"""The released speaker models, as models of `transformers`.
+
+import voxblink2_lib.models  # makes them known to transformers
+from transformers import AutoFeatureExtractor, AutoModelForAudioXVector
+
+model = AutoModelForAudioXVector.from_pretrained("resnet34")  # made by `voxblink2 convert`
+extractor = AutoFeatureExtractor.from_pretrained("resnet34")
+model(**extractor(waveforms, sampling_rate=16_000)).embeddings
+"""
+
+from __future__ import annotations
+
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoModelForAudioXVector
+
+from voxblink2_lib.models.configuration import EcapaTdnnConfig, SpeakerConfig, SpeakerResNetConfig
+from voxblink2_lib.models.ecapa import EcapaTdnn
+from voxblink2_lib.models.features import SpeakerFeatureExtractor, log_mel
+from voxblink2_lib.models.released import KINDS, RELEASED, convert
+from voxblink2_lib.models.resnet import SpeakerResNet
+from voxblink2_lib.models.xvector import SpeakerModel
+
+__all__ = [
+    "RELEASED",
+    "EcapaTdnn",
+    "EcapaTdnnConfig",
+    "SpeakerConfig",
+    "SpeakerFeatureExtractor",
+    "SpeakerModel",
+    "SpeakerResNet",
+    "SpeakerResNetConfig",
+    "convert",
+    "log_mel",
+]
+
+for _config, _model in KINDS.items():
+    AutoConfig.register(_config.model_type, _config, exist_ok=True)
+    AutoModel.register(_config, _model, exist_ok=True)
+    AutoModelForAudioXVector.register(_config, _model, exist_ok=True)
+    AutoFeatureExtractor.register(_config, SpeakerFeatureExtractor, exist_ok=True)

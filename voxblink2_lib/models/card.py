@@ -1,0 +1,81 @@
+"""Write a converted model as a folder that the Hub understands, with a card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from voxblink2_lib.errors import ModelError
+from voxblink2_lib.models.features import SpeakerFeatureExtractor
+from voxblink2_lib.models.released import RELEASED, Released
+from voxblink2_lib.models.xvector import SpeakerModel
+from voxblink2_lib.published import Result
+
+_CARD = """\
+---
+library_name: transformers
+pipeline_tag: feature-extraction
+tags:
+- speaker-recognition
+- speaker-verification
+- voxblink2
+---
+
+# {title}
+
+Speaker embeddings of {dimensions} dimensions, converted from the checkpoint `{checkpoint}` that the
+authors of VoxBlink2 released. Input: 16 kHz mono, waveform normalisation `{normalization}`.
+
+```python
+import voxblink2_lib.models  # makes the architecture known to transformers
+from transformers import AutoFeatureExtractor, AutoModelForAudioXVector
+
+extractor = AutoFeatureExtractor.from_pretrained(FOLDER)
+model = AutoModelForAudioXVector.from_pretrained(FOLDER).eval()
+model(**extractor(waveforms, sampling_rate=16_000)).embeddings
+```
+
+Published results on Vox1-O (EER, minDCF at a prior of 0.01): pre-trained on VoxBlink2
+{pretrained}; fine-tuned on VoxCeleb2 {finetuned}. They are the authors', not measured with this
+copy; compare with `voxblink2 score sv --model FOLDER ...`.
+
+The weights are the authors' work; their terms apply. Please cite their paper: Y. Lin et al.,
+"VoxBlink2: A 100K+ Speaker Recognition Corpus and the Open-Set Speaker-Identification Benchmark",
+Interspeech 2024.
+"""
+
+
+def save(
+    model: SpeakerModel,
+    extractor: SpeakerFeatureExtractor,
+    out: str | Path,
+    *,
+    arch: str,
+    checkpoint: str | Path,
+) -> Path:
+    """Write model, feature extractor and card into a folder.
+
+    Raises:
+        ModelError: the folder is there and not empty.
+    """
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ModelError(f"{out} is there and not empty. Name another folder.")
+    model.save_pretrained(out)
+    extractor.save_pretrained(out)
+    card = _card(RELEASED[arch], Path(checkpoint).name)
+    (out / "README.md").write_text(card, encoding="utf-8")
+    return out
+
+
+def _card(released: Released, checkpoint: str) -> str:
+    def said(result: Result) -> str:
+        return f"{result.eer_percent:.3f} %, {result.min_dcf:.3f}"
+
+    return _CARD.format(
+        title=released.title,
+        dimensions=released.config.xvector_output_dim,
+        checkpoint=checkpoint,
+        normalization=released.normalization,
+        pretrained=said(released.pretrained),
+        finetuned=said(released.finetuned),
+    )

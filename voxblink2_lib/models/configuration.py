@@ -1,0 +1,116 @@
+"""Configurations of the speaker models, and those of the four released ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+from transformers import PretrainedConfig
+
+from voxblink2_lib.errors import ModelError
+
+Block = Literal["basic", "bottleneck", "simam"]
+Pooling = Literal["gsp", "tsp", "asp"]
+BLOCKS: tuple[str, ...] = get_args(Block)
+POOLINGS: tuple[str, ...] = get_args(Pooling)
+
+
+class SpeakerConfig(PretrainedConfig):
+    """What all speaker models have.
+
+    Attributes:
+        num_mel_bins: bands of the log-mel input.
+        xvector_output_dim: dimensions of an embedding.
+        num_speakers: classes of the margin head; 0 means no head.
+        margin: additive angular margin in radians (Deng et al., ArcFace, CVPR 2019).
+        logit_scale: factor of the cosines.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_mel_bins: int = 80,
+        xvector_output_dim: int = 256,
+        num_speakers: int = 0,
+        margin: float = 0.2,
+        logit_scale: float = 32.0,
+        **kwargs: Any,
+    ) -> None:
+        self.num_mel_bins = num_mel_bins
+        self.xvector_output_dim = xvector_output_dim
+        self.num_speakers = num_speakers
+        self.margin = margin
+        self.logit_scale = logit_scale
+        super().__init__(**kwargs)
+
+
+class EcapaTdnnConfig(SpeakerConfig):
+    """ECAPA-TDNN (Desplanques et al., Interspeech 2020).
+
+    Attributes:
+        channels: of the convolutions.
+        res2_scale: parts of a Res2 block.
+        dilations: of the three blocks.
+        squeeze_channels: inside the squeeze-and-excitation gates.
+        pooled_channels: of the layer before pooling.
+        attention_channels: inside the attention of the pooling.
+    """
+
+    model_type = "voxblink2-ecapa-tdnn"
+
+    def __init__(
+        self,
+        *,
+        channels: int = 1024,
+        res2_scale: int = 8,
+        dilations: Sequence[int] = (2, 3, 4),
+        squeeze_channels: int = 128,
+        pooled_channels: int = 1536,
+        attention_channels: int = 256,
+        xvector_output_dim: int = 192,
+        **kwargs: Any,
+    ) -> None:
+        self.channels = channels
+        self.res2_scale = res2_scale
+        self.dilations = list(dilations)
+        self.squeeze_channels = squeeze_channels
+        self.pooled_channels = pooled_channels
+        self.attention_channels = attention_channels
+        super().__init__(xvector_output_dim=xvector_output_dim, **kwargs)
+
+
+class SpeakerResNetConfig(SpeakerConfig):
+    """Residual networks over log-mel pictures.
+
+    Attributes:
+        depths: number of blocks of each stage.
+        block: ``"basic"`` and ``"bottleneck"`` (He et al., CVPR 2016), or ``"simam"``: basic with
+            a parameter-free gate (Yang et al., ICML 2021).
+        pooling: ``"gsp"``: mean and standard deviation over time and frequency; ``"tsp"``: over
+            time; ``"asp"``: over time, weighted by attention.
+        base_channels: channels of the first stage; each further one has twice as many.
+        attention_channels: inside the attention of ``"asp"``.
+    """
+
+    model_type = "voxblink2-resnet"
+
+    def __init__(
+        self,
+        *,
+        depths: Sequence[int] = (3, 4, 6, 3),
+        block: Block = "basic",
+        pooling: Pooling = "gsp",
+        base_channels: int = 64,
+        attention_channels: int = 128,
+        **kwargs: Any,
+    ) -> None:
+        if block not in BLOCKS:
+            raise ModelError(f"block {block!r} is not known. Available: {', '.join(BLOCKS)}.")
+        if pooling not in POOLINGS:
+            raise ModelError(f"pooling {pooling!r} is not known. Available: {', '.join(POOLINGS)}.")
+        self.depths = list(depths)
+        self.block = block
+        self.pooling = pooling
+        self.base_channels = base_channels
+        self.attention_channels = attention_channels
+        super().__init__(**kwargs)

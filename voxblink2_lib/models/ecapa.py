@@ -1,0 +1,105 @@
+"""ECAPA-TDNN (Desplanques et al., Interspeech 2020), as VoxBlink2 released it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from voxblink2_lib.models.configuration import EcapaTdnnConfig
+from voxblink2_lib.models.layers import attentive_statistics, masked, mean_and_variance
+from voxblink2_lib.models.xvector import SpeakerModel
+
+_FLOOR = 1e-4
+
+
+class SqueezeExcitation(nn.Module):
+    """A gate for each channel, from the means over valid frames."""
+
+    def __init__(self, channels: int, squeezed: int) -> None:
+        super().__init__()
+        self.se = nn.Sequential(
+            nn.Identity(),  # the mean over time, taken in forward; keeps the released names
+            nn.Conv1d(channels, squeezed, 1),
+            nn.ReLU(),
+            nn.Conv1d(squeezed, channels, 1),
+            nn.Sigmoid(),
+        )
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Return the gated input, shape (batch, channels, frames)."""
+        mean, _ = mean_and_variance(x, mask, (2,))
+        gated: Tensor = x * self.se(mean.to(x.dtype))
+        return gated
+
+
+class Res2Block(GradientCheckpointingLayer):
+    """A Res2Net block with dilation and a squeeze-and-excitation gate."""
+
+    def __init__(self, config: EcapaTdnnConfig, dilation: int) -> None:
+        super().__init__()
+        channels, scale = config.channels, config.res2_scale
+        width = channels // scale
+        self.conv1 = nn.Conv1d(channels, width * scale, 1)
+        self.bn1 = nn.BatchNorm1d(width * scale)
+        self.convs = nn.ModuleList(
+            nn.Conv1d(width, width, 3, dilation=dilation, padding=dilation)
+            for _ in range(scale - 1)
+        )
+        self.bns = nn.ModuleList(nn.BatchNorm1d(width) for _ in range(scale - 1))
+        self.conv3 = nn.Conv1d(width * scale, channels, 1)
+        self.bn3 = nn.BatchNorm1d(channels)
+        self.se = SqueezeExcitation(channels, config.squeeze_channels)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Return the block's output, shape (batch, channels, frames)."""
+        parts = list(self.bn1(torch.relu(self.conv1(x))).chunk(len(self.convs) + 1, dim=1))
+        y = torch.zeros_like(parts[0])
+        for place, (conv, norm) in enumerate(zip(self.convs, self.bns, strict=True)):
+            y = norm(torch.relu(conv(masked(y + parts[place], mask))))
+            parts[place] = y
+        z = self.bn3(torch.relu(self.conv3(torch.cat(parts, dim=1))))
+        summed: Tensor = self.se(z, mask) + x
+        return summed
+
+
+class EcapaTdnn(SpeakerModel):
+    """ECAPA-TDNN with attentive statistics pooling."""
+
+    config_class = EcapaTdnnConfig
+
+    def __init__(self, config: EcapaTdnnConfig) -> None:
+        super().__init__(config)
+        channels, pooled = config.channels, config.pooled_channels
+        self.conv1 = nn.Conv1d(config.num_mel_bins, channels, 5, padding=2)
+        self.bn1 = nn.BatchNorm1d(channels)
+        for place, dilation in enumerate(config.dilations, start=1):
+            setattr(self, f"layer{place}", Res2Block(config, dilation))
+        self.layer4 = nn.Conv1d(len(config.dilations) * channels, pooled, 1)
+        self.attention = nn.Sequential(
+            nn.Conv1d(3 * pooled, config.attention_channels, 1),
+            nn.ReLU(),
+            nn.BatchNorm1d(config.attention_channels),
+            nn.Tanh(),
+            nn.Conv1d(config.attention_channels, pooled, 1),
+        )
+        self.bn5 = nn.BatchNorm1d(2 * pooled)
+        self.fc6 = nn.Linear(2 * pooled, config.xvector_output_dim)
+        self.bn6 = nn.BatchNorm1d(config.xvector_output_dim)
+        self.post_init()
+
+    def embed(self, features: Tensor, mask: Tensor | None) -> Tensor:
+        """See :meth:`SpeakerModel.embed`."""
+        mask = None if mask is None else mask[:, None]
+        x = self.bn1(torch.relu(self.conv1(features)))
+        outputs: list[Tensor] = []
+        for place in range(1, len(self.config.dilations) + 1):
+            outputs.append(getattr(self, f"layer{place}")(x, mask))
+            x = x + outputs[-1]
+        y = torch.relu(self.layer4(torch.cat(outputs, dim=1)))
+        mean, variance = mean_and_variance(y, mask, (2,))
+        about = torch.cat([mean, variance.clamp(min=_FLOOR).sqrt()], dim=1).to(y.dtype)
+        context = torch.cat([y, about.expand(-1, -1, y.shape[2])], dim=1)
+        pooled = attentive_statistics(y, self.attention(context), mask, floor=_FLOOR)
+        embeddings: Tensor = self.bn6(self.fc6(self.bn5(pooled.to(self.dtype))))
+        return embeddings

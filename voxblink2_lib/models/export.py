@@ -1,0 +1,127 @@
+"""Export of a speaker model to ONNX, from waveform to embedding."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from voxblink2_lib.errors import DependencyError, ModelError
+from voxblink2_lib.files import atomic_write
+from voxblink2_lib.models.features import (
+    FFT_SAMPLES,
+    HOP_SAMPLES,
+    LOG_OFFSET,
+    MAX_OFFSET,
+    MIN_SAMPLES,
+    PRE_EMPHASIS,
+    SAMPLE_RATE_HZ,
+    SpeakerFeatureExtractor,
+    window_and_filters,
+)
+from voxblink2_lib.models.xvector import SpeakerModel
+
+# Relative distance of embeddings; fast runtimes order their sums in other ways.
+_TOLERANCE = 1e-3
+
+
+class WaveformModel(nn.Module):
+    """A model with its front end, for waveforms of one length.
+
+    The transform is a convolution with windowed sines and cosines: ONNX runtimes have no fast
+    transform of this length, and convolutions everywhere.
+    """
+
+    waves: Tensor
+    filters: Tensor
+
+    def __init__(self, model: SpeakerModel, extractor: SpeakerFeatureExtractor) -> None:
+        super().__init__()
+        self.model = model
+        self._normalization = extractor.normalization
+        window, filters = window_and_filters(extractor.num_mel_bins)
+        # torch.stft centres a short window in the transform.
+        beside = FFT_SAMPLES - len(window)
+        window = functional.pad(window, (beside // 2, beside - beside // 2))
+        turns = torch.arange(FFT_SAMPLES, dtype=torch.float64) / FFT_SAMPLES
+        angle = 2 * torch.pi * turns * torch.arange(FFT_SAMPLES // 2 + 1)[:, None]
+        waves = torch.cat([angle.cos(), angle.sin()]) * window
+        self.register_buffer("waves", waves[:, None].float())
+        self.register_buffer("filters", filters)
+
+    def forward(self, waveforms: Tensor) -> Tensor:
+        """Return embeddings, shape (batch, dimensions), of float32 waveforms (batch, samples)."""
+        if self._normalization == "std":
+            variance, mean = torch.var_mean(waveforms, dim=1, keepdim=True, correction=1)
+            x = (waveforms - mean) / variance.sqrt()
+        else:
+            x = waveforms / (waveforms.abs().amax(dim=1, keepdim=True) + MAX_OFFSET)
+        x = torch.cat([x[:, :1], x[:, 1:] - PRE_EMPHASIS * x[:, :-1]], dim=1)
+        half = FFT_SAMPLES // 2
+        x = functional.pad(x[:, None], (half, half), mode="reflect")
+        real, imaginary = functional.conv1d(x, self.waves, stride=HOP_SAMPLES).chunk(2, dim=1)
+        power = (real.square() + imaginary.square()).transpose(1, 2)
+        mel = (power @ self.filters + LOG_OFFSET).log()
+        embeddings: Tensor = self.model.embed(
+            (mel - mel.mean(dim=1, keepdim=True)).transpose(1, 2), None
+        )
+        return embeddings
+
+
+def export_onnx(
+    model: SpeakerModel, extractor: SpeakerFeatureExtractor, target: str | Path
+) -> Path:
+    """Write a model as ONNX: input ``waveforms`` (batch, samples), output ``embeddings``.
+
+    Batch and samples are free, from 1,600 samples on; all waveforms of a batch have one length.
+    The file is run with onnxruntime and compared with the model before it gets its name.
+
+    Raises:
+        DependencyError: the packages onnx, onnxscript and onnxruntime are missing.
+        ModelError: the exported model gives other embeddings.
+    """
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401  # what torch.onnx needs
+    except ImportError as error:
+        raise DependencyError(
+            "Export needs the packages onnx, onnxscript and onnxruntime: "
+            "pip install 'voxblink2[onnx]'"
+        ) from error
+    target = Path(target)
+    example = torch.randn(2, SAMPLE_RATE_HZ, generator=torch.Generator().manual_seed(1))
+    free = ({0: torch.export.Dim("batch"), 1: torch.export.Dim("samples", min=MIN_SAMPLES)},)
+    module = WaveformModel(copy.deepcopy(model), extractor).float().eval()
+    with torch.no_grad(), warnings.catch_warnings():
+        # PyTorch's exporter calls deprecated parts of PyTorch.
+        warnings.simplefilter("ignore", FutureWarning)
+        program = torch.onnx.export(
+            module,
+            (example,),
+            input_names=["waveforms"],
+            output_names=["embeddings"],
+            dynamic_shapes=free,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+        assert program is not None  # what dynamo=True returns
+        data = program.model_proto.SerializeToString()
+        session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+        # Another batch and length than the example: both must be free.
+        other = example.flatten()[None, : 3 * SAMPLE_RATE_HZ // 2]
+        ours = module(other)
+        theirs = torch.from_numpy(session.run(None, {"waveforms": other.numpy()})[0])
+        apart = float((ours - theirs).norm() / ours.norm())
+        if not apart <= _TOLERANCE:
+            raise ModelError(
+                f"The exported model gives other embeddings than the model: {apart:.2g} apart, "
+                f"allowed is {_TOLERANCE:g}. Nothing was written."
+            )
+    with atomic_write(target) as file:
+        file.write(data)
+    return target

@@ -1,0 +1,98 @@
+"""What speaker models share: masks, pooling over valid frames, the margin head.
+
+A batch holds utterances of different lengths. A mask is 1 at valid frames and 0 at padding, or
+``None`` where there is none; every layer that looks at neighbours or takes statistics sees valid
+frames only, so that padding changes no embedding.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+_MIN_SQUARED_SINE = 1e-7
+
+
+def masked(x: Tensor, mask: Tensor | None) -> Tensor:
+    """Set padding to zero. The mask must broadcast to ``x``."""
+    return x if mask is None else x * mask
+
+
+def mean_and_variance(
+    x: Tensor, mask: Tensor | None, dims: tuple[int, ...]
+) -> tuple[Tensor, Tensor]:
+    """Return mean and unbiased variance over valid places, in float32, dimensions kept.
+
+    Args:
+        x: values.
+        mask: 1 and 0, broadcastable to ``x``, or ``None``.
+        dims: what to reduce.
+    """
+    x = x.float()
+    if mask is None:
+        variance, mean = torch.var_mean(x, dim=dims, keepdim=True, correction=1)
+        return mean, variance
+    weight = mask.float().expand(x.shape)
+    count = weight.sum(dim=dims, keepdim=True)
+    mean = (x * weight).sum(dim=dims, keepdim=True) / count
+    squares = ((x - mean) * weight).square().sum(dim=dims, keepdim=True)
+    return mean, squares / (count - 1).clamp(min=1)
+
+
+def attentive_statistics(x: Tensor, scores: Tensor, mask: Tensor | None, *, floor: float) -> Tensor:
+    """Return weighted mean and standard deviation over time (Okabe et al., Interspeech 2018).
+
+    Args:
+        x: shape (batch, channels, frames).
+        scores: attention before the softmax, of the same shape.
+        mask: shape (batch, 1, frames), or ``None``.
+        floor: lower bound of the variance.
+
+    Returns:
+        Shape (batch, 2 * channels), float32.
+    """
+    x, scores = x.float(), scores.float()
+    if mask is not None:
+        scores = scores.masked_fill(mask == 0, -math.inf)
+        x = masked(x, mask)
+    weights = scores.softmax(dim=2)
+    mean = (x * weights).sum(dim=2)
+    variance = ((x - mean[:, :, None]).square() * weights).sum(dim=2)
+    return torch.cat([mean, variance.clamp(min=floor).sqrt()], dim=1)
+
+
+class MarginHead(nn.Module):
+    """Additive angular margin softmax (Deng et al., ArcFace, CVPR 2019).
+
+    Args:
+        dim: dimensions of an embedding.
+        speakers: number of classes.
+        margin: in radians; may be changed between steps, to warm it up.
+        scale: factor of the cosines.
+    """
+
+    def __init__(self, dim: int, speakers: int, *, margin: float, scale: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(speakers, dim))
+        nn.init.xavier_normal_(self.weight)
+        self.margin = margin
+        self.scale = scale
+
+    def forward(self, embeddings: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Return scaled cosines, shape (batch, speakers), and with labels the loss."""
+        unit = functional.normalize(embeddings.float())
+        cosine = functional.linear(unit, functional.normalize(self.weight.float()))
+        if labels is None:
+            return self.scale * cosine, None
+        target = cosine.gather(1, labels[:, None])
+        # The root has no slope at 0, where an embedding lies on its weight.
+        sine = (1 - target.square()).clamp(min=_MIN_SQUARED_SINE).sqrt()
+        shifted = target * math.cos(self.margin) - sine * math.sin(self.margin)
+        # Beyond pi the cosine would rise again; from there on the penalty is a constant slope.
+        linear = target - self.margin * math.sin(self.margin)
+        shifted = torch.where(target > -math.cos(self.margin), shifted, linear)
+        logits = self.scale * cosine.scatter(1, labels[:, None], shifted)
+        return self.scale * cosine, functional.cross_entropy(logits, labels)
