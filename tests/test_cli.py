@@ -16,7 +16,8 @@ from voxblink2_lib.cli import main
 from voxblink2_lib.config import ClipOptions
 
 FACES = ["materialize", "--config", "audio-visual", "--data-dir", "demo"]
-COMMANDS = ["demo", "index", "materialize", "status", "verify", "score sv", "score ossi"]
+COMMANDS = ["demo", "index", "materialize", "status", "verify", "convert", "embed"]
+COMMANDS += ["score sv", "score ossi"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -92,7 +93,12 @@ def test_help_imports_nothing_heavy(command: str) -> None:
         (["status", "--config", "faces"], "invalid choice: 'faces'"),
         (["score"], "required: COMMAND"),
         (["score", "asr"], "invalid choice: 'asr'"),
-        (["score", "sv", "--trials", "x"], "required: --embeddings"),
+        (["convert", "x.pt", "out"], "required: --arch"),
+        (["convert", "x.pt", "out", "--arch", "resnet50"], "invalid choice: 'resnet50'"),
+        (["embed", "--model", "x"], "required: --out, --audio/--wav-scp"),
+        (["embed", "--window", "all"], "invalid float value: 'all'"),
+        (["embed", "--dtype", "float16"], "invalid choice: 'float16'"),
+        (["score", "sv", "--embeddings", "x"], "required: --trials"),
         (["score", "ossi", "--embeddings", "x"], "required: --protocol"),
         (["score", "sv", "--interval", "videos"], "invalid choice: 'videos'"),
         (["score", "sv", "--missing", "drop"], "invalid choice: 'drop'"),

@@ -503,7 +503,7 @@ def test_ossi_draws_dir_over_far(
         ("--embeddings {tmp}/nan.pkl", "row 5 ('id10001/abcdefghij1/00001.wav') has a number that"),
         ("--embeddings {tmp}/zero.pkl", "embeddings: row 7 has the length 0"),
         ("--embeddings {tmp}/evil.pkl", "it asks for builtins.print, which arrays do not need"),
-        ("--names {tmp}/words", "goes with .npy only"),
+        ("--names {tmp}/words", "goes with .npy and .safetensors only"),
         ("--p-target 0", "p_target must lie between 0 and 1, got 0"),
         ("--p-target 0.01 1.5", "p_target must lie between 0 and 1, got 1.5"),
         ("--p-target nan", "p_target must lie between 0 and 1, got nan"),

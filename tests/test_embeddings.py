@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 
 from voxblink2_lib.errors import DependencyError, ScoringError, VoxBlink2Error
 from voxblink2_lib.scoring.embeddings import (
@@ -192,9 +193,9 @@ def test_unknown_files(tmp_path: Path) -> None:
     assert issubclass(ScoringError, VoxBlink2Error)
 
 
-def test_names_go_with_npy_only(tmp_path: Path) -> None:
+def test_names_go_with_arrays_only(tmp_path: Path) -> None:
     path = write_pickle(tmp_path, vectors_of())
-    refused(path, "names='x.txt' .--names. goes with .npy only", names="x.txt")
+    refused(path, "names='x.txt' .--names. goes with .npy and .safetensors only", names="x.txt")
 
 
 def test_upper_case_extensions_and_strings_as_paths(tmp_path: Path) -> None:
@@ -454,6 +455,40 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     path = write_npy(tmp_path / "x.npy")
     path.with_suffix(".txt").write_bytes(b"a\nb\n\xff")
     assert read_embeddings(path).names == ["a", "b", "\\xff"]
+
+
+# safetensors
+
+
+def write_safetensors(path: Path, tensors: dict[str, Any]) -> Path:
+    save_file(tensors, path)
+    path.with_suffix(".ids").write_text("\n".join(NAMES))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["f2", "f4", "f8", "i1"])
+def test_safetensors(tmp_path: Path, kind: str) -> None:
+    vectors = (VECTORS * 8 + 4).astype(kind)
+    path = write_safetensors(tmp_path / "x.safetensors", {"any name": vectors})
+    check(read_embeddings(path), vectors)
+    moved = path.with_suffix(".ids").rename(tmp_path / "elsewhere")
+    check(read_embeddings(path, names=moved), vectors)
+    refused(path, "expected one file of names beside it, .*; got none")
+
+
+def test_safetensors_with_none_or_two_tensors(tmp_path: Path) -> None:
+    for tensors in ({}, {"a": VECTORS, "b": VECTORS}):
+        path = write_safetensors(tmp_path / "x.safetensors", tensors)
+        refused(path, "x.safetensors: cannot be read as safetensors with one tensor: .*values")
+
+
+def test_broken_safetensors(tmp_path: Path) -> None:
+    path = write_safetensors(tmp_path / "x.safetensors", {"a": VECTORS})
+    whole = path.read_bytes()
+    for data in (whole[:-1], whole[:20], whole[:4], bytes(50), pickle.dumps(Bomb(tmp_path))):
+        path.write_bytes(data)
+        refused(path, "x.safetensors: cannot be read as safetensors with one tensor: ")
+    assert not (tmp_path / "ran").exists()
 
 
 # Kaldi

@@ -37,6 +37,10 @@ SCORING = [
     *("inputs", "det", "verification", "intervals", "products", "normalization", "calibration"),
     *("open_set", "pickles", "embeddings", "trials", "evaluation", "plots", "metric"),
 ]
+MODELS = [
+    *("configuration", "layers", "features", "xvector", "ecapa", "resnet", "released", "card"),
+    "export",
+]
 ALLOWED: dict[str, set[str]] = {
     "scoring": {f"scoring.{name}" for name in SCORING} - {"scoring.plots", "scoring.metric"},
     **{
@@ -60,11 +64,38 @@ ALLOWED: dict[str, set[str]] = {
     "engines.planning": GROUND | STAGES,
     "engines.local": GROUND | STAGES | {"pipeline", "engines.pool", "engines.planning"},
     "report": GROUND | STAGES,
-    "cli": GROUND | {"cli.terminal", "cli.corpus", "cli.score"},
+    # Beside the flow: models import errors and what stands before them here.
+    **{
+        f"models.{name}": {"errors", "published", *(f"models.{one}" for one in MODELS[:place])}
+        for place, name in enumerate(MODELS)
+    },
+    "published": set(),
+    "models": {f"models.{name}" for name in MODELS},
+    "models.export": {"errors", "files", "models.features", "models.xvector"},
+    # Where both meet: shards in, embeddings out.
+    "embedding": set(),
+    "embedding.inputs": GROUND | {"ledger", "shards", "store"},
+    "embedding.hub": {"errors"},
+    "embedding.model": {"errors", "records", "models", "embedding.hub"},
+    "embedding.block": GROUND | {"crop", "models.features", "embedding.inputs", "embedding.model"},
+    "embedding.run": GROUND
+    | {"engines.pool", *(f"embedding.{name}" for name in ("hub", "inputs", "block"))},
+    "cli": GROUND | {"cli.terminal", "cli.corpus", "cli.models", "cli.score"},
     "cli.__main__": {"cli"},
     "cli.terminal": set(),
     "cli.corpus": GROUND | STAGES | {"cli.terminal", "engines.local", "report", "tour"},
-    "cli.score": {"errors", "progress", "cli.terminal", *(f"scoring.{name}" for name in SCORING)},
+    "cli.models": {
+        *("cli.terminal", "published", "embedding.block", "embedding.run"),
+        *("models.card", "models.export", "models.released"),
+    },
+    "cli.embeddings": {
+        *("errors", "cli.terminal", "cli.models", "embedding.run", "scoring.embeddings"),
+    },
+    "cli.score": {
+        *("errors", "progress", "cli.terminal", "cli.embeddings", "published"),
+        "embedding.hub",
+        *(f"scoring.{name}" for name in SCORING),
+    },
     "tour": GROUND | STAGES | {"report", "voxblink2"},  # a guided use of everything below
     "voxblink2": GROUND | STAGES | {"engines.local", "report"},
 }

@@ -237,7 +237,12 @@ def _place(timeline: Timeline, pieces: Iterable[tuple[float, Samples]]) -> Decod
 
 
 @functools.cache
-def _audio_decoder() -> Any:
+def audio_decoder() -> Any:
+    """Return torchcodec's decoder of sound.
+
+    Raises:
+        DependencyError: it, or the FFmpeg libraries that it needs, are missing.
+    """
     try:
         decoders = importlib.import_module("torchcodec.decoders")
     except (ImportError, RuntimeError, OSError) as error:
@@ -254,7 +259,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _decode_whole(path: Path, timeline: Timeline, end_seconds: float) -> tuple[float, Samples]:
-    decoder = _audio_decoder()(path, sample_rate=SAMPLE_RATE_HZ, num_channels=1)
+    decoder = audio_decoder()(path, sample_rate=SAMPLE_RATE_HZ, num_channels=1)
     # Only the end is cut by torchcodec; cutting the start by time would round it.
     stop = timeline.late_seconds + end_seconds + _DECODE_MARGIN_SECONDS
     audio = decoder.get_samples_played_in_range(0, stop)

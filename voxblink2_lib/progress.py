@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,6 +42,42 @@ class VideoProgress:
         parts = [f"{count} {status}" for status, count in sorted(self._counts.items())]
         self._bar.set_postfix_str(", ".join(parts), refresh=False)
         self._bar.update()
+
+
+class EmbeddingProgress:
+    """Shows how many utterances are embedded, how many hours that is, and how fast it goes.
+
+    Args:
+        total: number of utterances.
+    """
+
+    def __init__(self, total: int) -> None:
+        self._seconds = 0.0
+        self._rejected = 0
+        self._bar = _bar(desc="Embedding", unit="utterance", total=total)
+        self._started = time.monotonic()
+
+    def __enter__(self) -> EmbeddingProgress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def skip(self, utterances: int) -> None:
+        """Count what an earlier run did."""
+        self._bar.initial += utterances
+        self._bar.update(utterances)
+
+    def update(self, embedded: int, rejected: int, seconds: float) -> None:
+        """Count a block."""
+        self._seconds += seconds
+        self._rejected += rejected
+        hours = self._seconds / 3600
+        rate = hours / (time.monotonic() - self._started)
+        parts = [f"{hours:.2f} h", f"{rate:.4f} h/s"]
+        parts += [f"{self._rejected} rejected"] if self._rejected else []
+        self._bar.set_postfix_str(", ".join(parts), refresh=False)
+        self._bar.update(embedded + rejected)
 
 
 def _bar(**options: Any) -> Any:

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from voxblink2_lib.cli.terminal import DONE, EXIT_CODES, add_command, say, show
+from voxblink2_lib.cli.embeddings import (
+    add_embeddings_arguments,
+    check_sources,
+    embeddings_of,
+    read_file,
+)
+from voxblink2_lib.cli.terminal import DONE, EXIT_CODES, add_command, columns, say, show
 from voxblink2_lib.errors import ScoringError
+from voxblink2_lib.published import Result, published_results
 
 if TYPE_CHECKING:
-    from voxblink2_lib.scoring.embeddings import Embeddings
     from voxblink2_lib.scoring.evaluation import OpenSetReport, VerificationReport
     from voxblink2_lib.scoring.intervals import Interval
+
+_PUBLISHED_PRIOR = 0.01
 
 # -- verification -----------------------------------------------------------------------------
 
@@ -33,12 +42,13 @@ def _sv(options: argparse.Namespace) -> int:
         raise ScoringError("--cohort-names tells how to read --cohort, which is missing.")
     if options.plot:
         check_plot_path(options.plot)
+    check_sources(options)
     say(f"Reading {options.trials}")
     trials = read_trials(options.trials)
-    embeddings = _embeddings(options)
+    embeddings = embeddings_of(options, trials.names)
     cohort = None
     if options.cohort:
-        cohort = _read(options.cohort, options.cohort_names)
+        cohort = read_file(options.cohort, options.cohort_names)
     top_n = min(options.top_n, len(cohort.names)) if cohort else options.top_n
     say(f"Scoring {len(trials.labels):,} trials")
     report = evaluate_trials(
@@ -55,8 +65,39 @@ def _sv(options: argparse.Namespace) -> int:
         points = {prior: found.threshold for prior, found in report.min_dcf.items()}
         plot_det(report.sweep, options.plot, min_dcf=points)  # type: ignore[arg-type]  # one prior each
     normalized = f"AS-norm, {top_n:,} nearest of {len(cohort.names):,}" if cohort else None
-    show(options, _sv_record(report, normalized), _sv_lines(report, normalized))
+    record, lines = _sv_record(report, normalized), _sv_lines(report, normalized)
+    if options.model:
+        published = published_results(_config(options.model))
+        record |= {
+            "embeddings": embeddings.source,
+            "published": {name: one._asdict() for name, one in published.items()},
+        }
+        lines += _published_lines(report, published)
+    show(options, record, lines)
     return DONE
+
+
+def _config(model: str) -> dict[str, Any]:
+    from voxblink2_lib.embedding.hub import find_model
+
+    config: dict[str, Any] = json.loads((find_model(model) / "config.json").read_text("utf-8"))
+    return config
+
+
+def _published_lines(report: VerificationReport, published: Mapping[str, Result]) -> list[str]:
+    """Return the published results beside ours; nothing for a model that has none."""
+    if not published:
+        return []
+    ours = report.min_dcf.get(_PUBLISHED_PRIOR)
+    table = [
+        ["", "EER", f"minDCF (p_target {_PUBLISHED_PRIOR:g})"],
+        ["here", f"{100 * report.eer.eer:.3f} %", "-" if ours is None else f"{ours.min_dcf:.3f}"],
+    ]
+    table += [
+        [f"published, Vox1-O: {name}", f"{one.eer_percent:.3f} %", f"{one.min_dcf:.3f}"]
+        for name, one in published.items()
+    ]
+    return ["", *columns(table)]
 
 
 def _sv_lines(report: VerificationReport, normalized: str | None) -> list[str]:
@@ -140,8 +181,10 @@ def _ossi(options: argparse.Namespace) -> int:
     checked_far(options.far)
     if options.plot:
         check_plot_path(options.plot)
+    check_sources(options)
     protocols = read_protocols(options.protocol)
-    embeddings = _embeddings(options)
+    names = (name for one in protocols for name in (*one.gallery, *one.probes))
+    embeddings = embeddings_of(options, names)
     reports = []
     for protocol in protocols:
         say(
@@ -187,14 +230,7 @@ def _ossi_lines(reports: Sequence[OpenSetReport]) -> list[str]:
                 f"{100 * result.rank1:.2f} %",
             ]
         )
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = [
-        "  ".join(
-            word.ljust(width) if column == 0 else word.rjust(width)
-            for column, (word, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in table
-    ]
+    lines = columns(table)
     missing = list(dict.fromkeys(name for report in reports for name in report.missing))
     lines += _missing_lines(missing)
     for report in reports:
@@ -240,17 +276,6 @@ def _ossi_record(report: OpenSetReport) -> dict[str, Any]:
 # -- shared -----------------------------------------------------------------------------------
 
 
-def _embeddings(options: argparse.Namespace) -> Embeddings:
-    return _read(options.embeddings, options.names)
-
-
-def _read(path: str, names: str | None) -> Embeddings:
-    from voxblink2_lib.scoring.embeddings import read_embeddings
-
-    say(f"Reading {path}")
-    return read_embeddings(path, names=names)
-
-
 def _missing_lines(missing: Sequence[str]) -> list[str]:
     if not missing:
         return []
@@ -279,8 +304,8 @@ def add_score_commands(commands: Any) -> None:
 def _sv_arguments(group: Any) -> None:
     does = "score trials by cosine: EER, minDCF, min Cllr"
     example = (
-        "voxblink2 score sv --trials data/test_vox/trials --embeddings embeddings.parquet \\\n"
-        "      --interval speakers --plot det.png"
+        "voxblink2 score sv --model resnet34 --wav-scp data/test_vox/wav.scp \\\n"
+        "      --trials data/test_vox/trials --interval speakers --plot det.png"
     )
     parser = add_command(group, "sv", _sv, does, example)
     parser.set_defaults(keeps_work=False)
@@ -290,7 +315,7 @@ def _sv_arguments(group: Any) -> None:
         metavar="FILE",
         help="lines '1 enrol test', 'enrol test target|nontarget', or CSV",
     )
-    _embeddings_arguments(parser)
+    add_embeddings_arguments(parser)
     parser.add_argument(
         "--p-target",
         type=float,
@@ -310,6 +335,7 @@ def _sv_arguments(group: Any) -> None:
         metavar="N",
         help="nearest members of the cohort that count; default: %(default)s, or all if fewer",
     )
+    parser.add_argument("--device", help="PyTorch device of --model; default: cuda where it is")
     parser.add_argument(
         "--interval",
         choices=("trials", "speakers"),
@@ -331,7 +357,7 @@ def _ossi_arguments(group: Any) -> None:
         metavar="DIR",
         help="folder with the files gallery and probe, or above such folders",
     )
-    _embeddings_arguments(parser)
+    add_embeddings_arguments(parser)
     parser.add_argument(
         "--far",
         type=float,
@@ -353,25 +379,10 @@ def _ossi_arguments(group: Any) -> None:
         help="exact, or the published script's grid of 1,000 thresholds; default: %(default)s",
     )
     parser.add_argument(
-        "--device", help="PyTorch device; default: CUDA for large products where it is, else NumPy"
+        "--device",
+        help="PyTorch device; default: CUDA where it is, for --model and for large products",
     )
     _plot_argument(parser, "DIR over FAR")
-
-
-def _embeddings_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--embeddings",
-        required=True,
-        metavar="FILE",
-        help="Parquet, .npy with a list of names beside it, Kaldi .scp or .ark, or a pickled dict",
-    )
-    parser.add_argument("--names", metavar="FILE", help="names of the rows of a .npy, one a line")
-    parser.add_argument(
-        "--missing",
-        choices=("error", "skip"),
-        default="error",
-        help="what to do about utterances without an embedding; default: %(default)s",
-    )
 
 
 def _plot_argument(parser: argparse.ArgumentParser, what: str) -> None:

@@ -40,6 +40,18 @@ def show(options: argparse.Namespace, record: dict[str, Any], lines: Sequence[st
     _print(json.dumps(record) if options.json else "\n".join(lines))
 
 
+def columns(table: Sequence[Sequence[str]]) -> list[str]:
+    """Lay a table out for people: the first column to the left, numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return [
+        "  ".join(
+            word.ljust(width) if place == 0 else word.rjust(width)
+            for place, (word, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in table
+    ]
+
+
 def _print(text: str) -> None:
     try:
         print(text, flush=True)

@@ -139,7 +139,7 @@ class WorkerPool:
                     "Nothing finished is lost. Mend the installation, then run this again."
                 ) from None
             name = signal.Signals(-code).name
-            return WorkerDiedError(f"the worker process died of {name} on this video")
+            return WorkerDiedError(f"the worker process died of {name}")
         if error is not None:
             if not isinstance(error, VoxBlink2Error):
                 error.add_note(f"In a worker process:\n{trace}")

@@ -29,6 +29,9 @@ NAME_COLUMNS = ("name", "utterance", "utterance_id", "utt", "key", "id")
 VECTOR_COLUMNS = ("embedding", "embeddings", "xvector", "vector")
 NAMES_SUFFIXES = (".txt", ".ids", ".lst", ".names", ".scp")
 
+# What 'voxblink2 embed' writes: names may have spaces.
+_WHOLE_LINES = (".safetensors", ".ids")
+
 _AUDIO = re.compile(r"\.(wav|flac|m4a|mp3|opus|ogg)$", re.IGNORECASE)
 # id10270/x6uYqmx31kE/00001 or id10270-x6uYqmx31kE-00001, and above them any folders.
 _UTTERANCE = re.compile(r"(?:.*/)?(id[0-9]{5,6})([/-])([A-Za-z0-9_-]{11})\2([0-9]{5})", re.DOTALL)
@@ -82,7 +85,7 @@ class Embeddings:
     def _rows_by_key(self) -> dict[str, list[int]]:
         rows: dict[str, list[int]] = {}
         for row, name in enumerate(self.names):
-            rows.setdefault(_key(name), []).append(row)
+            rows.setdefault(utterance_key(name), []).append(row)
         return rows
 
     def rows_of(self, names: Sequence[str]) -> npt.NDArray[np.int64]:
@@ -109,7 +112,7 @@ class Embeddings:
         """
         rows = np.array([self._rows.get(name, -1) for name in names], dtype=np.int64)
         for place in np.flatnonzero(rows < 0).tolist():
-            found = self._rows_by_key.get(_key(names[place]), [-1])
+            found = self._rows_by_key.get(utterance_key(names[place]), [-1])
             if len(found) > 1:
                 raise ScoringError(
                     f"{self.source}: {names[place]!r} may be {self.names[found[0]]!r} or "
@@ -119,8 +122,14 @@ class Embeddings:
         return rows
 
 
-def _key(name: str) -> str:
-    """Return what all spellings of a name share."""
+def utterance_key(name: str) -> str:
+    """Return what all spellings of an utterance's name share.
+
+    >>> utterance_key("wav/id10270-x6uYqmx31kE-00001.wav") == utterance_key(
+    ...     "id10270/x6uYqmx31kE/00001"
+    ... )
+    True
+    """
     name = _AUDIO.sub("", name)
     utterance = _UTTERANCE.fullmatch(name)
     return "/".join(utterance.group(1, 3, 4)) if utterance else name
@@ -131,12 +140,14 @@ def read_embeddings(path: str | Path, *, names: str | Path | None = None) -> Emb
 
     - ``.parquet``, or a folder of such files: a column of strings and a column of lists.
     - ``.npy``: shape (n, dimensions), a memory map if float32; and a file of names, one a line.
+    - ``.safetensors``: one tensor of that shape; and a file of names, as for ``.npy``. Beside it, a
+      file ``.ids`` has a whole name on each line.
     - ``.scp`` or ``.ark``: vectors of Kaldi, binary or text.
     - ``.pkl`` or ``.pickle``: a dictionary of names and NumPy arrays. No code in it is run.
 
     Args:
         path: the file or folder.
-        names: file of names for ``.npy``; by default the one beside it, of the same stem and
+        names: file of names for these two; by default the one beside it, of the same stem and
             ``.txt``, ``.ids``, ``.lst``, ``.names`` or ``.scp``. The first word of a line counts.
 
     Raises:
@@ -156,14 +167,15 @@ def read_embeddings(path: str | Path, *, names: str | Path | None = None) -> Emb
     if suffix not in _READERS:
         allowed = f"{', '.join(_READERS)} and a folder of .parquet files"
         raise ScoringError(f"{path}: extension {suffix!r} is not read. Allowed are {allowed}.")
-    if names is not None and suffix != ".npy":
+    if names is not None and suffix not in _ARRAYS:
         raise ScoringError(
-            f"{path}: names={str(names)!r} (--names) goes with .npy only. Drop it here."
+            f"{path}: names={str(names)!r} (--names) goes with {' and '.join(_ARRAYS)} only. "
+            "Drop it here."
         )
     try:
         if not path.is_dir() and not (path.is_file() and path.stat().st_size):
             raise ScoringError(f"{path}: there is no such file, or it is empty")
-        parts = _read_npy(path, names) if suffix == ".npy" else _READERS[suffix](path)
+        parts = _read_named(path, names) if suffix in _ARRAYS else _READERS[suffix](path)
         return Embeddings(*_join(path, parts), str(path))
     except OSError as error:
         raise ScoringError(f"{path}: cannot be read: {error}") from error
@@ -232,11 +244,8 @@ def _columns(file: Path, schema: Any) -> Iterator[str]:
         yield found[0]
 
 
-def _read_npy(path: Path, names: str | Path | None = None) -> Iterator[Part]:
-    try:  # no pickled objects, and not the .npz that np.load would also take
-        array = np.lib.format.open_memmap(path, mode="r")
-    except (ValueError, TokenError) as error:
-        raise ScoringError(f"{path}: cannot be read as a NumPy array: {error}") from error
+def _read_named(path: Path, names: str | Path | None = None) -> Iterator[Part]:
+    array = _ARRAYS[path.suffix.lower()](path)
     there = [path.with_suffix(suffix) for suffix in NAMES_SUFFIXES]
     there = [file for file in there if file.is_file()] if names is None else [Path(names)]
     if len(there) != 1:
@@ -245,7 +254,30 @@ def _read_npy(path: Path, names: str | Path | None = None) -> Iterator[Part]:
             f"{path}: expected one file of names beside it, of the same stem and "
             f"{', '.join(NAMES_SUFFIXES)}; got {seen}. Say which with names=FILE (--names FILE)."
         )
-    yield [words[0] for words in _lines(there[0])], array
+    if (path.suffix.lower(), there[0].suffix) == _WHOLE_LINES:
+        yield there[0].read_text("utf-8").removesuffix("\n").split("\n"), array
+    else:
+        yield [words[0] for words in _lines(there[0])], array
+
+
+def _npy(path: Path) -> npt.NDArray[Any]:
+    try:  # no pickled objects, and not the .npz that np.load would also take
+        return np.lib.format.open_memmap(path, mode="r")
+    except (ValueError, TokenError) as error:
+        raise ScoringError(f"{path}: cannot be read as a NumPy array: {error}") from error
+
+
+def _safetensors(path: Path) -> npt.NDArray[Any]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "numpy") as file:
+            (name,) = file.keys()
+            array: npt.NDArray[Any] = file.get_tensor(name)
+            return array
+    except (SafetensorError, ValueError, TypeError) as error:
+        said = f"{path}: cannot be read as safetensors with one tensor: {error}"
+        raise ScoringError(said) from error
 
 
 def _lines(path: Path) -> list[list[str]]:
@@ -314,6 +346,9 @@ def _kaldi_vector(data: mmap.mmap, at: int, where: str) -> tuple[npt.NDArray[Any
     )
 
 
+# Arrays whose names are in a file beside them.
+_ARRAYS: dict[str, Callable[[Path], npt.NDArray[Any]]]
+_ARRAYS = {".npy": _npy, ".safetensors": _safetensors}
 _READERS: dict[str, Callable[[Path], Iterator[Part]]]
-_READERS = {".parquet": _read_parquet, ".npy": _read_npy, ".scp": _read_scp, ".ark": _read_ark}
-_READERS |= {".pkl": read_pickle, ".pickle": read_pickle}
+_READERS = {".parquet": _read_parquet, **dict.fromkeys(_ARRAYS, _read_named), ".scp": _read_scp}
+_READERS |= {".ark": _read_ark, ".pkl": read_pickle, ".pickle": read_pickle}

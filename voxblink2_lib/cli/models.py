@@ -1,0 +1,135 @@
+"""The commands that use speaker models: ``convert`` and ``embed``."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from voxblink2_lib.cli.terminal import DONE, add_command, say, show
+from voxblink2_lib.published import PUBLISHED
+
+if TYPE_CHECKING:
+    from voxblink2_lib.embedding.block import EmbedOptions
+
+
+def _convert(options: argparse.Namespace) -> int:
+    import transformers
+
+    from voxblink2_lib.models.card import save
+    from voxblink2_lib.models.released import convert
+
+    transformers.utils.logging.disable_progress_bar()  # it is done in a second
+    say(f"Reading {options.checkpoint}")
+    model, extractor = convert(options.checkpoint, arch=options.arch)
+    out = save(model, extractor, options.out, arch=options.arch, checkpoint=options.checkpoint)
+    onnx = None
+    if options.onnx:
+        from voxblink2_lib.models.export import export_onnx
+
+        say(f"Exporting {options.onnx}; this takes a minute or more")
+        onnx = str(export_onnx(model, extractor, options.onnx))
+    parameters = sum(one.numel() for one in model.parameters())
+    record = {"model": str(out), "arch": options.arch, "parameters": parameters, "onnx": onnx}
+    lines = [f"Model      {out} ({options.arch}, {parameters:,} parameters)"]
+    lines += [f"ONNX       {onnx}"] if onnx else []
+    show(options, record, lines)
+    return DONE
+
+
+def _embed(options: argparse.Namespace) -> int:
+    from voxblink2_lib.embedding.run import embed
+
+    made = embed(options.audio, options.out, embed_options(options), workers=options.workers)
+    record = {
+        "out": str(made.out),
+        "utterances": made.utterances,
+        "dimensions": made.dimensions,
+        "rejected": made.rejected,
+        "rejects": None if made.rejects is None else str(made.rejects),
+    }
+    lines = [f"Embeddings {made.out}: {made.utterances:,} of {made.dimensions} dimensions"]
+    if made.rejects:
+        lines.append(f"Rejected   {made.rejected:,} utterances; {made.rejects} says why")
+    show(options, record, lines)
+    return DONE
+
+
+def embed_options(options: argparse.Namespace) -> EmbedOptions:
+    """Return how to embed, from what the command line says."""
+    from voxblink2_lib.embedding.block import EmbedOptions
+
+    device = options.device
+    if device is None:
+        import torch
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return EmbedOptions(
+        model=options.model, window_seconds=options.window, dtype=options.dtype, device=device
+    )
+
+
+# -- arguments --------------------------------------------------------------------------------
+
+
+def add_model_commands(commands: Any) -> None:
+    """Add the commands that use speaker models.
+
+    Args:
+        commands: what ``add_subparsers`` returned.
+    """
+    _convert_arguments(commands)
+    _embed_arguments(commands)
+
+
+def _convert_arguments(commands: Any) -> None:
+    does = "turn a released checkpoint into a model of transformers"
+    example = "voxblink2 convert --arch resnet34 ckpt/resnet34/model_ft.pt resnet34"
+    parser = add_command(commands, "convert", _convert, does, example)
+    parser.set_defaults(keeps_work=False)
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="model_pt.pt or model_ft.pt")
+    parser.add_argument("out", metavar="OUT", help="folder to write")
+    parser.add_argument("--arch", required=True, choices=PUBLISHED, help="which model it is")
+    parser.add_argument(
+        "--onnx", metavar="FILE", help="write it as ONNX as well, from waveform to embedding"
+    )
+
+
+def _embed_arguments(commands: Any) -> None:
+    does = "turn audio into embeddings with a speaker model"
+    example = "voxblink2 embed --model resnet34 --audio wav.scp --out embeddings.parquet"
+    parser = add_command(commands, "embed", _embed, does, example)
+    parser.add_argument(
+        "--out", required=True, metavar="FILE", help="a file ending in .parquet or .safetensors"
+    )
+    add_embed_arguments(parser, required=True)
+    parser.add_argument("--device", help="PyTorch device; default: cuda where it is, else cpu")
+
+
+def add_embed_arguments(parser: argparse.ArgumentParser, *, required: bool) -> None:
+    """Add the arguments that say what to embed and how, without ``--device``."""
+    parser.add_argument(
+        "--model",
+        required=required,
+        metavar="MODEL",
+        help="a folder that 'voxblink2 convert' or save_pretrained wrote, or a name on the Hub",
+    )
+    parser.add_argument(
+        "--audio",
+        "--wav-scp",
+        required=required,
+        metavar="PLACE",
+        help="a list wav.scp, a folder of audio files, a store, or Arrow or Parquet with a column "
+        "audio",
+    )
+    parser.add_argument(
+        "--window",
+        type=float,
+        metavar="SECONDS",
+        help="average over windows of this length; default: whole utterances",
+    )
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), default="float32", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="processes; default: one a core, two on cuda"
+    )

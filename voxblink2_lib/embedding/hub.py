@@ -1,0 +1,41 @@
+"""Where a model is: a folder, or a name on the Hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+
+from voxblink2_lib.errors import ModelError
+
+NAME_A_MODEL = (
+    "Name a folder that 'voxblink2 convert' or save_pretrained wrote, or a speaker model on the "
+    "Hub, such as microsoft/wavlm-base-plus-sv."
+)
+
+
+def find_model(model: str | Path) -> Path:
+    """Return the folder of a model; one that has only a name comes from the Hub.
+
+    Raises:
+        ModelError: there is no such folder, nor such a model on the Hub.
+    """
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return folder.absolute()
+    try:
+        # Once, here: workers need no network then, and what they load is known by its content.
+        folder = Path(snapshot_download(str(model), allow_patterns=["*.json", "*.safetensors"]))
+        if not any(folder.glob("*.safetensors")):
+            folder = Path(snapshot_download(str(model), allow_patterns=["*.json", "*.bin"]))
+    except Exception as error:  # whatever the Hub's client and its HTTP library raise
+        raise ModelError(
+            f"There is no folder {model}, and no such model came from the Hub: "
+            f"{first_line(error)}. {NAME_A_MODEL}"
+        ) from error
+    return folder
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, without a full stop."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
