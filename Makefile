@@ -35,6 +35,7 @@ $(COMPAT)/.ready: setup.cfg pyproject.toml tests/compat/constraints.txt tools/se
 bench: $(VENV)/.ready
 	$(RUN)/python benchmarks/crop_audio.py
 	$(RUN)/python benchmarks/crop_video.py
+	$(RUN)/python benchmarks/embed.py
 	$(RUN)/python benchmarks/import_time.py
 	$(RUN)/python benchmarks/index_boxes.py
 	$(RUN)/python benchmarks/scoring.py

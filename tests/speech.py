@@ -220,8 +220,9 @@ def calls_here(monkeypatch: pytest.MonkeyPatch, watch: Watch | None = None) -> l
     ran: list[BlockTask] = []
 
     class Here:
-        def __init__(self, size: int) -> None:
+        def __init__(self, size: int, *, environment: Mapping[str, str]) -> None:
             assert size >= 1
+            assert environment
 
         def __enter__(self) -> Self:
             return self

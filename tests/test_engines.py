@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import socket
@@ -195,6 +196,15 @@ def test_pool_replaces_a_worker_that_died_idle() -> None:
         worker.process.wait()
         more = iter([(double, 2)])
         assert [result for _, result in pool.run(more.__next__)] == [4]
+
+
+def test_pool_gives_its_workers_variables_but_the_users_go_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OF_THE_USER", "1")
+    with WorkerPool(1, environment={"OF_THE_USER": "2", "OF_THE_POOL": "3"}) as pool:
+        calls = iter([(os.getenv, name) for name in ("OF_THE_USER", "OF_THE_POOL")])
+        assert [result for _, result in pool.run(calls.__next__)] == ["1", "3"]
 
 
 def leave(_: object) -> None:

@@ -28,7 +28,7 @@ _IDS = ("speaker_id", "video_id", "utterance_id")
 _AUDIO = "audio"
 # A killed run loses the blocks in flight: a minute or two of a slow machine. Small inputs are cut
 # finer, so that all workers have something to do and progress is seen.
-_MAX_ROWS, _MIN_BLOCKS = 128, 64
+_MAX_ROWS, _MIN_BLOCKS = 128, 32
 # Rows of Parquet are reached by reading those before them in their group, so not in tiny steps.
 _MAX_BLOCKS_PER_ROW_GROUP = 16
 _ROWS_AT_ONCE = 64

@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -34,6 +34,7 @@ class WorkerPool:
 
     Args:
         size: number of processes; they start when there is work for them.
+        environment: variables for the processes; the user's own ones go before.
 
     Example:
         >>> import math
@@ -42,8 +43,9 @@ class WorkerPool:
         [3.0]
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, *, environment: Mapping[str, str] | None = None) -> None:
         self._size = size
+        self._environment = environment or {}
         self._workers: list[_Worker] = []
 
     def __enter__(self) -> WorkerPool:
@@ -114,6 +116,7 @@ class WorkerPool:
                 # Ctrl-C in a terminal goes to all processes of the group; the parent decides.
                 start_new_session=True,
                 env={
+                    **self._environment,
                     **os.environ,
                     "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path),
                 },

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from voxblink2_lib.models.configuration import EcapaTdnnConfig
-from voxblink2_lib.models.layers import attentive_statistics, masked, mean_and_variance
+from voxblink2_lib.models.layers import (
+    attentive_statistics,
+    masked,
+    mean_and_variance,
+    mean_over_frames,
+)
 from voxblink2_lib.models.xvector import SpeakerModel
 
 _FLOOR = 1e-4
@@ -28,8 +36,7 @@ class SqueezeExcitation(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Return the gated input, shape (batch, channels, frames)."""
-        mean, _ = mean_and_variance(x, mask, (2,))
-        gated: Tensor = x * self.se(mean.to(x.dtype))
+        gated: Tensor = x * self.se(mean_over_frames(x, mask).to(x.dtype))
         return gated
 
 
@@ -99,7 +106,19 @@ class EcapaTdnn(SpeakerModel):
         y = torch.relu(self.layer4(torch.cat(outputs, dim=1)))
         mean, variance = mean_and_variance(y, mask, (2,))
         about = torch.cat([mean, variance.clamp(min=_FLOOR).sqrt()], dim=1).to(y.dtype)
-        context = torch.cat([y, about.expand(-1, -1, y.shape[2])], dim=1)
-        pooled = attentive_statistics(y, self.attention(context), mask, floor=_FLOOR)
+        pooled = attentive_statistics(y, self._scores(y, about), mask, floor=_FLOOR)
         embeddings: Tensor = self.bn6(self.fc6(self.bn5(pooled.to(self.dtype))))
         return embeddings
+
+    def _scores(self, y: Tensor, about: Tensor) -> Tensor:
+        """Return attention over [y; about]. ``about``, (batch, 2 * channels, 1), is of all frames.
+
+        The first layer is linear and ``about`` the same at each frame, so its part is taken once.
+        """
+        first: Any = self.attention[0]
+        weight, channels = first.weight, y.shape[1]
+        scores = functional.conv1d(y, weight[:, :channels], first.bias)
+        attended: Tensor = self.attention[1:](
+            scores + functional.conv1d(about, weight[:, channels:])
+        )
+        return attended

@@ -21,6 +21,14 @@ def masked(x: Tensor, mask: Tensor | None) -> Tensor:
     return x if mask is None else x * mask
 
 
+def mean_over_frames(x: Tensor, mask: Tensor | None) -> Tensor:
+    """Return the mean over valid frames, the last dimension, which is kept; float32."""
+    x = x.float()
+    if mask is None:
+        return x.mean(dim=-1, keepdim=True)
+    return (x * mask).sum(dim=-1, keepdim=True) / mask.sum(dim=-1, keepdim=True, dtype=x.dtype)
+
+
 def mean_and_variance(
     x: Tensor, mask: Tensor | None, dims: tuple[int, ...]
 ) -> tuple[Tensor, Tensor]:
