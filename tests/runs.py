@@ -9,11 +9,13 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+
+from voxblink2_lib.engines.pool import Call
 
 DEADLINE_SECONDS = 120.0
 
@@ -94,3 +96,25 @@ def finished_videos(store: Path) -> set[str]:
         finally:
             database.close()
     return finished
+
+
+class InlinePool:
+    """Runs calls in this process, which has all libraries at hand."""
+
+    def __init__(self, size: int, *, environment: Mapping[str, str] | None = None) -> None:
+        assert size >= 1
+        assert environment is None or environment
+
+    def __enter__(self) -> InlinePool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def run(self, next_call: Callable[[], Call]) -> Iterator[tuple[Call, Any]]:
+        while True:
+            try:
+                call = next_call()
+            except StopIteration:
+                return
+            yield call, call[0](call[1])

@@ -9,13 +9,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import runs
 import soundfile
 import torch
 from huggingface_hub import cached_assets_path
@@ -219,27 +220,16 @@ def calls_here(monkeypatch: pytest.MonkeyPatch, watch: Watch | None = None) -> l
     """
     ran: list[BlockTask] = []
 
-    class Here:
-        def __init__(self, size: int, *, environment: Mapping[str, str]) -> None:
-            assert size >= 1
-            assert environment
-
-        def __enter__(self) -> Self:
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            pass
-
+    class Here(runs.InlinePool):
         def run(self, next_call: Callable[[], Call]) -> Iterator[tuple[Call, Any]]:
-            while True:
-                try:
-                    call = next_call()
-                except StopIteration:
-                    return
+            def watched() -> Call:
+                call = next_call()
                 if watch:
                     watch(call[1])
                 ran.append(call[1])
-                yield call, call[0](call[1])
+                return call
+
+            return super().run(watched)
 
     monkeypatch.setattr("voxblink2_lib.embedding.run.WorkerPool", Here)
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)  # they are of all tests here

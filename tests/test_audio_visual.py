@@ -11,7 +11,7 @@ import re
 import shutil
 import signal
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,6 @@ from voxblink2_lib.demo import MEDIA
 from voxblink2_lib.demo.site import MediaSite
 from voxblink2_lib.engines.local import materialize
 from voxblink2_lib.engines.planning import plan_run
-from voxblink2_lib.engines.pool import Call
 from voxblink2_lib.errors import SelectionError, StoreError, StoreMismatchError
 from voxblink2_lib.faces import crop_faces
 from voxblink2_lib.files import sha256_of
@@ -97,30 +96,9 @@ def options(seen: tuple[Path, dict[str, Any]], tmp_path: Path) -> dict[str, Any]
     }
 
 
-class InlinePool:
-    """Runs calls in this process, which has all libraries at hand."""
-
-    def __init__(self, size: int) -> None:
-        assert size >= 1
-
-    def __enter__(self) -> InlinePool:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def run(self, next_call: Callable[[], Call]) -> Iterator[tuple[Call, Any]]:
-        while True:
-            try:
-                call = next_call()
-            except StopIteration:
-                return
-            yield call, call[0](call[1])
-
-
 @pytest.fixture
 def inline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("voxblink2_lib.engines.local.WorkerPool", InlinePool)
+    monkeypatch.setattr("voxblink2_lib.engines.local.WorkerPool", runs.InlinePool)
 
 
 def annotated(store: Path, key: VideoKey) -> AnnotatedVideo:
