@@ -117,7 +117,7 @@ def _checkpoint(path: Path) -> Mapping[str, Tensor]:
         )
         raise ModelError(f"The checkpoint {path} {problem}. Nothing in it was run.") from error
     except Exception as error:  # damaged bytes end in nearly any error
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise ModelError(
             f"The checkpoint {path} cannot be read; it may be cut short: {said}. Download it again."
         ) from error
