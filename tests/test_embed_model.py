@@ -375,6 +375,12 @@ def test_a_model_without_all_its_weights_is_refused(tmp_path: Path) -> None:
         embedder(saved)
 
 
+def test_a_device_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    saved = speech.save_small(tmp_path)
+    with pytest.raises(ModelError, match=r"device 'abacus' cannot be used: .*Use cpu, cuda, or"):
+        Embedder(saved, dtype="float32", device="abacus", threads=1)
+
+
 def test_weights_of_training_alone_may_lack(tmp_path: Path) -> None:
     saved = save_foreign(tmp_path, foreign_model("wav2vec2"), mask=False)
     before = embed(saved, [voice(1, 1)])[0]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import io
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -93,52 +92,66 @@ def embed_block(task: BlockTask) -> BlockDone:
         ModelError: the model cannot be loaded.
         EmbeddingError: the block has no audio.
     """
-    from voxblink2_lib.models.features import checked_waveform
-
     options = task.options
     embedder = _embedder(options.model, options.dtype, options.device, task.threads)
-    names: list[str] = []
-    vectors: list[list[Vector]] = []
-    reasons: list[str] = []
-    seconds = 0.0
-
-    def embed(pieces: Sequence[Piece]) -> None:
-        for row, found in embedder.embed(pieces):
-            if isinstance(found, str):
-                reasons[row] = f"{names[row]}: {found}"
-            else:
-                vectors[row].append(found)
-
-    waiting: list[Piece] = []
-    waiting_samples = 0
+    utterances = _Utterances(embedder, options.window_seconds)
     for name, audio in task.block.read():
-        names.append(name)
-        vectors.append([])
-        reasons.append("")
+        utterances.add(name, audio)
+    utterances.embed_waiting()
+    with atomic_write(task.part) as file:
+        pq.write_table(utterances.table(), file)
+    rejected = sum(map(bool, utterances.reasons))
+    return BlockDone(len(utterances.names) - rejected, rejected, utterances.seconds)
+
+
+class _Utterances:
+    """Collects utterances, and embeds them when there are many."""
+
+    def __init__(self, embedder: Embedder, window_seconds: float | None) -> None:
+        self._embedder = embedder
+        self._window_seconds = window_seconds
+        self._waiting: list[Piece] = []
+        self._waiting_samples = 0
+        self._vectors: list[list[Vector]] = []
+        self.names: list[str] = []
+        self.reasons: list[str] = []
+        self.seconds = 0.0
+
+    def add(self, name: str, audio: Audio) -> None:
+        from voxblink2_lib.models.features import checked_waveform
+
+        row = len(self.names)
+        self.names.append(name)
+        self.reasons.append("")
+        self._vectors.append([])
         try:
             waveform = checked_waveform(read_waveform(audio, name), name).numpy()
-            pieces = cut(waveform, name, options.window_seconds)
+            pieces = cut(waveform, name, self._window_seconds)
         except ModelError as error:
-            reasons[-1] = str(error)
-            continue
-        seconds += len(waveform) / SAMPLE_RATE_HZ
-        waiting += [(len(names) - 1, piece) for piece in pieces]
-        waiting_samples += len(waveform)
-        if waiting_samples > _WAITING_SECONDS * SAMPLE_RATE_HZ:
-            embed(waiting)
-            waiting, waiting_samples = [], 0
-    embed(waiting)
-    means = [
-        None if reason else np.mean(some, axis=0)
-        for some, reason in zip(vectors, reasons, strict=True)
-    ]
-    table = pa.table(
-        {"name": names, "embedding": pa.array(means, pa.list_(pa.float32())), "reason": reasons}
-    )
-    with atomic_write(task.part) as file:
-        pq.write_table(table, file)
-    rejected = sum(map(bool, reasons))
-    return BlockDone(len(names) - rejected, rejected, seconds)
+            self.reasons[row] = str(error)
+            return
+        self.seconds += len(waveform) / SAMPLE_RATE_HZ
+        self._waiting += [(row, piece) for piece in pieces]
+        self._waiting_samples += len(waveform)
+        if self._waiting_samples > _WAITING_SECONDS * SAMPLE_RATE_HZ:
+            self.embed_waiting()
+
+    def embed_waiting(self) -> None:
+        for row, found in self._embedder.embed(self._waiting):
+            if isinstance(found, str):
+                self.reasons[row] = f"{self.names[row]}: {found}"
+            else:
+                self._vectors[row].append(found)
+        self._waiting, self._waiting_samples = [], 0
+
+    def table(self) -> pa.Table:
+        """Return names, embeddings (the mean over windows), and reasons."""
+        means = [
+            None if reason else np.mean(vectors, axis=0)
+            for vectors, reason in zip(self._vectors, self.reasons, strict=True)
+        ]
+        embeddings = pa.array(means, pa.list_(pa.float32()))
+        return pa.table({"name": self.names, "embedding": embeddings, "reason": self.reasons})
 
 
 def read_waveform(audio: Audio, name: str) -> Waveform:

@@ -39,7 +39,8 @@ class Embedder:
         threads: of PyTorch in this process.
 
     Raises:
-        ModelError: the model cannot be loaded, or it has weights that its checkpoint lacks.
+        ModelError: the model cannot be loaded, it has weights that its checkpoint lacks, or there
+            is no such device.
     """
 
     def __init__(self, model: str, *, dtype: str, device: str, threads: int) -> None:
@@ -47,7 +48,13 @@ class Embedder:
         self._device = device
         self._dtype = getattr(torch, dtype)
         self._extractor, network = _load(model)
-        self._model = network.eval().to(device, self._dtype, memory_format=torch.channels_last)
+        try:
+            self._model = network.eval().to(device, self._dtype, memory_format=torch.channels_last)
+        except (RuntimeError, AssertionError) as error:  # the latter without CUDA in PyTorch
+            raise ModelError(
+                f"The device {device!r} cannot be used: {first_line(error)}. Use cpu, cuda, or "
+                "another device that PyTorch has here."
+            ) from error
         seconds = _CPU_BATCH_SECONDS if device == "cpu" else _ACCELERATOR_BATCH_SECONDS
         self._batch_samples = seconds * SAMPLE_RATE_HZ
         # Padding changes what other models give, also those that take a mask: their time-delay
