@@ -248,16 +248,17 @@ def test_gradient_checkpointing_changes_nothing(kind: str) -> None:
         torch.testing.assert_close(others[name], gradient, rtol=1e-4, atol=1e-5, msg=name)
 
 
+@pytest.mark.parametrize("bias", [-1.0, 1.0])
 @pytest.mark.parametrize("kind", [kind for kind in SMALL if kind != "ecapa"])
-def test_dead_channels_give_finite_gradients(kind: str) -> None:
+def test_constant_channels_give_finite_gradients(kind: str, bias: float) -> None:
     model = small_model(kind, num_speakers=3)
     assert isinstance(model, SpeakerResNet)
     stages: Any = model.front
     last = stages.layer4[-1]
     for norm in (last.bn3 if "bottleneck" in kind else last.bn2, last.downsample[1]):
         torch.nn.init.zeros_(norm.weight)
-        torch.nn.init.constant_(norm.bias, -1.0)
-    trained_once(model)  # every pooled plane is zero, and so is its variance
+        torch.nn.init.constant_(norm.bias, bias)
+    trained_once(model)  # no pooled plane varies: they are all 0, or all 2
 
 
 @ONE_OF_EACH
