@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from voxblink2_lib.errors import DependencyError, MediaError
+from voxblink2_lib.errors import DependencyError, MediaError, first_line
 from voxblink2_lib.records import (
     SAMPLE_RATE_HZ,
     SAMPLES_PER_FRAME,
@@ -249,13 +249,9 @@ def audio_decoder() -> Any:
         raise DependencyError(
             "Audio cannot be decoded: torchcodec or the FFmpeg libraries that it needs are "
             "missing. On Debian or Ubuntu run 'apt install ffmpeg'; elsewhere install FFmpeg "
-            "4 to 8 with its shared libraries. What was said: " + _first_line(error)
+            "4 to 8 with its shared libraries. What was said: " + first_line(error)
         ) from error
     return decoders.AudioDecoder
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _decode_whole(path: Path, timeline: Timeline, end_seconds: float) -> tuple[float, Samples]:

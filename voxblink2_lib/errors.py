@@ -103,3 +103,8 @@ class StoppedError(VoxBlink2Error):
     """The run ended with work left. Everything finished is kept."""
 
     exit_code = 3
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says; the name of its type if it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from voxblink2_lib.crop import audio_decoder
 from voxblink2_lib.embedding.inputs import Audio, Block
-from voxblink2_lib.errors import EmbeddingError, ModelError
+from voxblink2_lib.errors import EmbeddingError, ModelError, first_line
 from voxblink2_lib.files import atomic_write
 from voxblink2_lib.records import SAMPLE_RATE_HZ
 
@@ -178,8 +178,7 @@ def read_waveform(audio: Audio, name: str) -> Waveform:
         decoder = audio_decoder()(audio, sample_rate=SAMPLE_RATE_HZ)
         return np.asarray(decoder.get_all_samples().data.numpy().mean(axis=0), np.float32)
     except (RuntimeError, ValueError, OSError) as error:
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"{name} cannot be decoded: {said}") from error
+        raise ModelError(f"{name} cannot be decoded: {first_line(error)}") from error
 
 
 def cut(waveform: Waveform, name: str, window_seconds: float | None) -> list[Waveform]:

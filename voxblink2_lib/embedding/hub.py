@@ -6,7 +6,7 @@ from pathlib import Path
 
 from huggingface_hub import snapshot_download
 
-from voxblink2_lib.errors import ModelError
+from voxblink2_lib.errors import ModelError, first_line
 
 NAME_A_MODEL = (
     "Name a folder that 'voxblink2 convert' or save_pretrained wrote, or a speaker model on the "
@@ -31,11 +31,6 @@ def find_model(model: str | Path) -> Path:
     except Exception as error:  # whatever the Hub's client and its HTTP library raise
         raise ModelError(
             f"There is no folder {model}, and no such model came from the Hub: "
-            f"{first_line(error)}. {NAME_A_MODEL}"
+            f"{first_line(error).rstrip('.')}. {NAME_A_MODEL}"
         ) from error
     return folder
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of what an error says, without a full stop."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -11,8 +11,8 @@ import torch
 import transformers
 from transformers import AutoFeatureExtractor, AutoModelForAudioXVector
 
-from voxblink2_lib.embedding.hub import NAME_A_MODEL, first_line
-from voxblink2_lib.errors import ModelError
+from voxblink2_lib.embedding.hub import NAME_A_MODEL
+from voxblink2_lib.errors import ModelError, first_line
 from voxblink2_lib.models import SpeakerModel
 from voxblink2_lib.records import SAMPLE_RATE_HZ
 
@@ -52,8 +52,8 @@ class Embedder:
             self._model = network.eval().to(device, self._dtype, memory_format=torch.channels_last)
         except (RuntimeError, AssertionError) as error:  # the latter without CUDA in PyTorch
             raise ModelError(
-                f"The device {device!r} cannot be used: {first_line(error)}. Use cpu, cuda, or "
-                "another device that PyTorch has here."
+                f"The device {device!r} cannot be used: {first_line(error).rstrip('.')}. "
+                "Use cpu, cuda, or another device that PyTorch has here."
             ) from error
         seconds = _CPU_BATCH_SECONDS if device == "cpu" else _ACCELERATOR_BATCH_SECONDS
         self._batch_samples = seconds * SAMPLE_RATE_HZ
@@ -93,7 +93,7 @@ class Embedder:
                 for piece in batch:
                     yield from self._embed_batch([piece])
             else:
-                yield batch[0][0], f"the model failed on it: {first_line(error)}"
+                yield batch[0][0], f"the model failed on it: {first_line(error).rstrip('.')}"
             return
         for (row, _), vector in zip(batch, vectors, strict=True):
             finite = bool(np.isfinite(vector).all())
@@ -123,7 +123,7 @@ def _load(model: str) -> tuple[Any, Any]:
         network, about = AutoModelForAudioXVector.from_pretrained(model, output_loading_info=True)
     except Exception as error:  # whatever transformers, hub and safetensors raise
         raise ModelError(
-            f"The model {model} cannot be loaded: {first_line(error)}. {NAME_A_MODEL}"
+            f"The model {model} cannot be loaded: {first_line(error).rstrip('.')}. {NAME_A_MODEL}"
         ) from error
     lacking = sorted(
         name for name in about["missing_keys"] if not any(one in name for one in _OF_TRAINING)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from voxblink2_lib.errors import ModelError
+from voxblink2_lib.errors import ModelError, first_line
 from voxblink2_lib.models.configuration import EcapaTdnnConfig, SpeakerConfig, SpeakerResNetConfig
 from voxblink2_lib.models.ecapa import EcapaTdnn
 from voxblink2_lib.models.features import (
@@ -117,7 +117,7 @@ def _checkpoint(path: Path) -> Mapping[str, Tensor]:
         )
         raise ModelError(f"The checkpoint {path} {problem}. Nothing in it was run.") from error
     except Exception as error:  # damaged bytes end in nearly any error
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        said = first_line(error).rstrip(".")
         raise ModelError(
             f"The checkpoint {path} cannot be read; it may be cut short: {said}. Download it again."
         ) from error
