@@ -9,6 +9,7 @@ import gzip
 import socketserver
 import threading
 from collections import Counter
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
@@ -24,26 +25,38 @@ CONTENT_TYPES = {
     ".webm": "video/webm",
 }
 HTML = b"<!DOCTYPE html><html><head><title>Log in</title></head><body>Log in</body></html>"
+STATUSES = ("401", "403", "404", "410", "429", "451", "500", "502", "503", "504")
 MANNERS = {
     "good": "answers as it should, ranges and all",
     "no-ranges": "ignores Range: 200 and the whole body",
+    "no-ranges-drop": "ignores Range, closes in the middle of the first body, then behaves",
     "drop-once": "closes in the middle of the first ranged body, then behaves",
     "drop-probe": "closes in the middle of the first body without range, then behaves",
     "drop-always": "closes before the first byte of each ranged body",
     "drip": "closes after 50,000 bytes of each ranged body",
     "html": "sends a page with 200",
     "html-later": "says it has media, then sends a page for each range",
-    "503": "answers 503",
     "503-later": "says it has media, then answers 503 to each range",
     "503-once": "answers 503 to the first range, then behaves",
+    "429-retry-after": "answers 429 and asks to come back in 77 s",
+    "404-later": "says it has media, then answers 404 to each range",
+    "429-later": "says it has media, then answers 429 to each range",
     "empty": "sends an empty body with 200",
     "empty-later": "says it has media, then sends an empty body for each range",
     "gzip": "ignores Range and packs the whole body, asked for or not",
+    "gzip-parts": "packs each range, asked for or not",
     "redirect": "sends the client on to `good`",
+    "moved": "sends the client on to `good`, for ever",
     "redirect-loop": "sends the client back to where it came from",
     "length-too-long": "promises 1,000 bytes more than it sends, then closes",
     "length-too-short": "promises half of the range, and keeps to it",
     "no-length": "says no Content-Length, and closes at the end",
+    "endless": "ignores Range, says no Content-Length, and goes on with zeros for ever",
+    "hang": "takes requests and answers nothing",
+    "wrong-start": "sends another range than the one asked for",
+    "replaced": "holds a longer file when it is first asked for a range",
+    "replaced-always": "holds a longer file each time it is asked",
+    **{status: f"answers {status}" for status in STATUSES},
 }
 
 
@@ -67,6 +80,7 @@ class BadSite:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._server.ended.set()
         self._server.shutdown()
         self._server.server_close()
 
@@ -86,11 +100,11 @@ class BadSite:
 
 
 class _Asked(NamedTuple):
-    """A request: `first` of its kind, for the half-open `part` of `body` or all of it."""
+    """A request: `number` of its kind, for the half-open `part` of `body` or all of it."""
 
     manners: str
     name: str
-    first: bool
+    number: int
     body: bytes
     part: tuple[int, int] | None
     kind: dict[str, str]
@@ -104,6 +118,7 @@ class _Server(ThreadingHTTPServer):
         self.folder = folder
         self.seen: Counter[tuple[str, bool]] = Counter()
         self.lock = threading.Lock()
+        self.ended = threading.Event()
         super().__init__(("127.0.0.1", 0), _Handler)
 
     def server_bind(self) -> None:
@@ -142,21 +157,31 @@ class _Handler(BaseHTTPRequestHandler):
         body = path.read_bytes()
         part = parse_range(asked, len(body)) if asked else None
         kind = {"Content-Type": CONTENT_TYPES.get(path.suffix, "application/octet-stream")}
-        one = _Asked(manners, name, number == 1, body, part, kind)
-        if not (self._refuse(one) or self._garble(one)):
+        one = _Asked(manners, name, number, body, part, kind)
+        if not (self._refuse(one) or self._garble(one) or self._mistake(one)):
             self._serve(body, part, kind)
 
     def _refuse(self, one: _Asked) -> bool:
         """Send something else than media and return True, or return False."""
-        match one.manners, one.first, one.part is not None:
+        match one.manners, one.number == 1, one.part is not None:
             case ("html", _, _) | ("html-later", _, True):
                 self._send(200, HTML, {"Content-Type": "text/html"})
-            case ("503", _, _) | ("503-later", _, True) | ("503-once", True, True):
-                self._send(503, b"503 Service Unavailable\n", {"Content-Type": "text/plain"})
+            case ("503-later", _, True) | ("503-once", True, True):
+                self._send_status(503)
+            case (("404-later" | "429-later") as manners, _, True):
+                self._send_status(int(manners[:3]))
+            case ("429-retry-after", _, _):
+                self._send_status(429, {"Retry-After": "77"})
+            case (manners, _, _) if manners in STATUSES:
+                self._send_status(int(manners))
+            case ("hang", _, _):
+                self.server.ended.wait()
             case ("empty", _, _) | ("empty-later", _, True):
                 self._send(200, b"", one.kind)
             case ("redirect", _, _):
                 self._send(302, b"", {"Location": f"/good/{one.name}"})
+            case ("moved", _, _):
+                self._send(301, b"", {"Location": f"/good/{one.name}"})
             case ("redirect-loop", _, _):
                 self._send(302, b"", {"Location": self.path})
             case _:
@@ -168,9 +193,11 @@ class _Handler(BaseHTTPRequestHandler):
         body, part, kind = one.body, one.part, one.kind
         start, stop = part or (0, len(body))
         half = max(1, (stop - start) // 2)
-        match one.manners, one.first, part is not None:
-            case ("no-ranges", _, _):
+        match one.manners, one.number == 1, part is not None:
+            case ("no-ranges", _, _) | ("no-ranges-drop", False, _):
                 self._send(200, body, kind)
+            case ("no-ranges-drop", True, True):
+                self._serve(body, None, kind, send=len(body) // 2)
             case ("drop-once", True, True) | ("drop-probe", True, False):
                 self._serve(body, part, kind, send=half)
             case ("drop-always", _, True):
@@ -189,6 +216,29 @@ class _Handler(BaseHTTPRequestHandler):
                 return False
         return True
 
+    def _mistake(self, one: _Asked) -> bool:
+        """Send something else than the range that was asked for, or return False."""
+        body, part, kind = one.body, one.part, one.kind
+        start, stop = part or (0, len(body))
+        match one.manners, one.number == 1, part is not None:
+            case ("gzip-parts", _, True):
+                packed = gzip.compress(body[start:stop], 1)
+                self._serve(body, part, {**kind, "Content-Encoding": "gzip"}, content=packed)
+            case ("wrong-start", _, True):
+                self._serve(body, (start + 1, stop), kind)
+            case ("replaced", True, True):
+                self._serve(body + bytes(500_000), part, kind)
+            case ("replaced-always", _, True):
+                self._serve(body + bytes(one.number), part, kind)
+            case ("endless", _, _):
+                self._send(200, body, kind, length=-1)
+                # A client that leaves ends it.
+                while self.command != "HEAD" and not self.server.ended.is_set():
+                    self.wfile.write(bytes(1 << 20))
+            case _:
+                return False
+        return True
+
     def _serve(
         self,
         body: bytes,
@@ -197,8 +247,9 @@ class _Handler(BaseHTTPRequestHandler):
         *,
         send: int | None = None,
         length: int | None = None,
+        content: bytes | None = None,
     ) -> None:
-        """Send a range, or the whole; `send` bytes of it, promising `length`."""
+        """Send a range, or the whole, or other content; `send` bytes of it, promising `length`."""
         start, stop = part or (0, len(body))
         if part and start >= stop:
             self._send(416, b"", {"Content-Range": f"bytes */{len(body)}"})
@@ -206,9 +257,14 @@ class _Handler(BaseHTTPRequestHandler):
         headers = dict(kind)
         if part:
             headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(body)}"
-        content = body[start:stop]
+        content = body[start:stop] if content is None else content
         length = len(content) if length is None else length
         self._send(206 if part else 200, content[:send], headers, length=length)
+
+    def _send_status(self, status: int, headers: dict[str, str] | None = None) -> None:
+        """Refuse in the usual words."""
+        body = f"{status} {HTTPStatus(status).phrase}\n".encode()
+        self._send(status, body, {"Content-Type": "text/plain", **(headers or {})})
 
     def _send(
         self, status: int, body: bytes, headers: dict[str, str], *, length: int | None = None

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 import re
+import threading
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
+from urllib.parse import urlsplit
 
 from voxblink2_lib.errors import SourceError
+from voxblink2_lib.fetch_options import FetchOptions, Via
 from voxblink2_lib.records import VideoKey
 
 _PLACE = "{video_id}"
@@ -22,10 +25,29 @@ class SourceSpec:
     Attributes:
         kind: what the shards' ``source`` column says.
         place: address template or folder.
+        options: how it is asked over the network.
+        via: the outgoing address.
     """
 
     kind: Literal["youtube", "url", "folder"]
     place: str
+    options: FetchOptions = field(default_factory=FetchOptions)
+    via: Via = field(default_factory=Via)
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether media come over the network."""
+        return self.kind != "folder"
+
+    @property
+    def named(self) -> str:
+        """What a user would write."""
+        return self.kind if self.kind == "youtube" else self.place
+
+    @property
+    def host(self) -> str:
+        """What counts requests: the source's name, for budgets and pauses."""
+        return urlsplit(self.place).netloc if self.kind == "url" else self.kind
 
 
 class Media(NamedTuple):
@@ -33,7 +55,7 @@ class Media(NamedTuple):
 
     Attributes:
         path: the file; with the pictures, where they were asked for.
-        size_bytes: of all files.
+        size_bytes: what it took: bytes that came over the network, or the size of the file.
         sound_path: the file with the sound, where that is another one.
     """
 
@@ -51,7 +73,12 @@ class Source(Protocol):
     """Something that media come from."""
 
     def fetch(
-        self, key: VideoKey, *, needed_seconds: float, tmp: Path
+        self,
+        key: VideoKey,
+        *,
+        needed_seconds: float,
+        tmp: Path,
+        answered: Callable[[], None] = lambda: None,
     ) -> AbstractContextManager[Media]:
         """Bring one video; leaving the context removes what was fetched.
 
@@ -59,24 +86,27 @@ class Source(Protocol):
             key: the video.
             needed_seconds: only this much of its beginning is needed.
             tmp: an existing folder for temporary files.
+            answered: called when the source has answered a request, at least once.
 
         Raises:
             FetchError: the video did not come, in the source's own words.
         """
 
 
-def parse_source(named: str | None) -> SourceSpec:
+def parse_source(named: str | None, options: FetchOptions | None = None) -> SourceSpec:
     """Read what a user wrote as source.
 
     Args:
         named: ``"youtube"``, an address with ``{video_id}``, or a folder of media named
             ``<speaker>/<video>.<ext>``. ``None`` means YouTube.
+        options: how it is asked over the network.
 
     Raises:
-        SourceError: it is none of these.
+        SourceError: it is none of these, or the options are of no use for it.
     """
+    options = options or FetchOptions()
     if named is None or named == "youtube":
-        return SourceSpec("youtube", "https://www.youtube.com/watch?v={video_id}")
+        return SourceSpec("youtube", "https://www.youtube.com/watch?v={video_id}", options)
     if "://" in named:
         if not named.startswith(("http://", "https://")) or _PLACE not in named:
             raise SourceError(
@@ -90,28 +120,54 @@ def parse_source(named: str | None) -> SourceSpec:
                 f"The source {named!r} has {', '.join(sorted(others))}, which is not known: only "
                 f"{_PLACE} is filled in."
             )
-        return SourceSpec("url", named)
+        return SourceSpec("url", named, options)
     folder = Path(named).expanduser()
     if not folder.is_dir():
         raise SourceError(
             f"The source {named!r} is not 'youtube', no address with {_PLACE}, and no folder that "
             "is there. A folder must hold media named <speaker>/<video>.<ext>."
         )
+    if options != FetchOptions(fetches=options.fetches):
+        raise SourceError(
+            f"The source {named!r} is a folder on this machine; options such as proxy, cookies, "
+            "budget or sleep would change nothing. Leave them out."
+        )
     return SourceSpec("folder", str(folder.absolute()))
 
 
-@functools.lru_cache(maxsize=1)
+class _Opened(threading.local):
+    """The sources of a thread: yt-dlp's objects are not made to be shared."""
+
+    def __init__(self) -> None:
+        self.sources: dict[tuple[SourceSpec, bool], Source] = {}
+
+
+_opened = _Opened()
+
+
 def open_source(spec: SourceSpec, *, pictures: bool = False) -> Source:
-    """Return the source that a spec names; the same one for the life of a worker.
+    """Return the source that a spec names; the same one for the life of a thread.
 
     Args:
         spec: what the user named.
         pictures: bring pictures and sound, and not sound alone.
     """
+    known = _opened.sources
+    if (spec, pictures) not in known:
+        known[spec, pictures] = _open(spec, pictures=pictures)
+    return known[spec, pictures]
+
+
+def close_sources() -> None:
+    """Forget the sources of this thread, and with them their connections."""
+    _opened.sources.clear()
+
+
+def _open(spec: SourceSpec, *, pictures: bool) -> Source:
     if spec.kind == "folder":
         from voxblink2_lib.sources.media import MediaFolder
 
         return MediaFolder(Path(spec.place), pictures=pictures)
     from voxblink2_lib.sources.youtube import YtDlpSource
 
-    return YtDlpSource(spec.place, pictures=pictures)
+    return YtDlpSource(spec.place, pictures=pictures, options=spec.options, via=spec.via)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from voxblink2_lib.errors import FetchError
@@ -33,19 +33,27 @@ class MediaFolder:
         self._extensions = WITH_PICTURES if pictures else EXTENSIONS
 
     @contextlib.contextmanager
-    def fetch(self, key: VideoKey, *, needed_seconds: float, tmp: Path) -> Iterator[Media]:
+    def fetch(
+        self,
+        key: VideoKey,
+        *,
+        needed_seconds: float,
+        tmp: Path,
+        answered: Callable[[], None] = lambda: None,
+    ) -> Iterator[Media]:
         """See :class:`voxblink2_lib.sources.Source`."""
-        del needed_seconds, tmp
+        del needed_seconds, tmp, answered
         stem = self._folder / key.speaker_id / key.video_id
         # No globbing: a video id is looked up as it is written.
         for extension in (*self._extensions, *map(str.upper, self._extensions)):
             path = f"{stem}.{extension}"
             if os.path.isfile(path):
                 if not os.access(path, os.R_OK):
-                    raise FetchError(f"{path} cannot be read: permission denied")
+                    raise FetchError(f"{path} cannot be read: permission denied", status="gone")
                 yield Media(Path(path), os.path.getsize(path))
                 return
         raise FetchError(
             f"no file {key.speaker_id}/{key.video_id}.<ext> in {self._folder} "
-            f"(endings looked for: {', '.join(self._extensions)})"
+            f"(endings looked for: {', '.join(self._extensions)})",
+            status="gone",
         )
