@@ -36,8 +36,10 @@ bench: $(VENV)/.ready
 	$(RUN)/python benchmarks/crop_audio.py
 	$(RUN)/python benchmarks/crop_video.py
 	$(RUN)/python benchmarks/embed.py
+	$(RUN)/python benchmarks/fetch.py
 	$(RUN)/python benchmarks/import_time.py
 	$(RUN)/python benchmarks/index_boxes.py
+	$(RUN)/python benchmarks/ledger.py
 	$(RUN)/python benchmarks/scoring.py
 
 clean:

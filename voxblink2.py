@@ -30,9 +30,10 @@ from voxblink2_lib import __version__
 from voxblink2_lib.config import ClipOptions, MaterializeConfig, Selection
 from voxblink2_lib.engines.local import find_store, materialize
 from voxblink2_lib.errors import SelectionError, StoreError
+from voxblink2_lib.fetch_options import FetchOptions
 from voxblink2_lib.files import link_file
 from voxblink2_lib.records import SealedShard
-from voxblink2_lib.report import missing_videos, nothing_came, open_ledger
+from voxblink2_lib.report import nothing_came, open_ledger
 from voxblink2_lib.resources import RELEASE_VARIABLE
 from voxblink2_lib.schema import FEATURES
 from voxblink2_lib.shards import read_batches
@@ -42,6 +43,8 @@ from voxblink2_lib.store import Store, named_store
 _IDS = ("speakers", "videos", "exclude")
 _CLIPS = ClipOptions.names("audio-visual")
 _CHOICES = (*_IDS, "max_speakers", "max_videos_per_speaker", *_CLIPS)
+# Videos that no one needs to be told of.
+_NOT_ABSENT = ("done", "planned", "excluded")
 
 _log = logging.getLogger("voxblink2_lib")
 
@@ -78,6 +81,9 @@ class VoxBlink2Config(datasets.BuilderConfig):  # type: ignore[misc]  # no type 
         exclude: ids, or a file of ids, of speakers and videos to leave out.
         max_speakers: the first so many speakers.
         max_videos_per_speaker: the first so many videos of each.
+        proxy, cookies, cookies_from_browser, budget, sleep, limit_rate, extractor_args, yt_dlp,
+            fetches, reasons: how media are fetched, see
+            :class:`voxblink2_lib.fetch_options.FetchOptions`.
     """
 
     source: str | None = None
@@ -92,6 +98,16 @@ class VoxBlink2Config(datasets.BuilderConfig):  # type: ignore[misc]  # no type 
     exclude: str | list[str] | None = None
     max_speakers: int | None = None
     max_videos_per_speaker: int | None = None
+    proxy: str | list[str] | None = None
+    cookies: str | list[str] | None = None
+    cookies_from_browser: str | None = None
+    budget: float | None = None
+    sleep: float | None = None
+    limit_rate: str | None = None
+    extractor_args: str | list[str] | None = None
+    yt_dlp: str | None = None
+    fetches: int | None = None
+    reasons: str | None = None
 
     def request(self, *, workers: int | None = None) -> MaterializeConfig:
         """Return these options as the library takes them."""
@@ -113,6 +129,7 @@ class VoxBlink2Config(datasets.BuilderConfig):  # type: ignore[misc]  # no type 
                 max_videos_per_speaker=self.max_videos_per_speaker,
             ),
             workers=workers,
+            fetch=FetchOptions.of(**{name: getattr(self, name) for name in FetchOptions.names()}),
         )
 
     def create_config_id(
@@ -216,12 +233,14 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
         self._cache_dir = self._output_dir = self._build_cache_dir()
         self.info.splits = None
         self.info.download_size = self.info.dataset_size = self.info.size_in_bytes = None
-        absent = missing_videos(store, self.config.name)
+        with open_ledger(store, self.config.name) as ledger:
+            counts = ledger.views.videos()
+        absent = sum(counts.values()) - sum(counts.get(one, 0) for one in _NOT_ABSENT)
         if absent:
             _log.warning(
                 "%d videos did not come. 'voxblink2 status --store %s --missing' lists them with "
-                "the reasons; 'voxblink2 materialize' tries them again.",
-                len(absent),
+                "the reasons; 'voxblink2 materialize' asks again where that may help.",
+                absent,
                 shlex.quote(str(store.root)),
             )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from voxblink2_lib.errors import SelectionError, StoreError
+from voxblink2_lib.fetch_options import FetchOptions
 from voxblink2_lib.records import (
     AUDIO_FORMATS,
     WINDOW_SHAPES,
@@ -213,7 +214,8 @@ class MaterializeConfig:
         audio_format, video_size, video_margin, video_shape, video_crf: see
             :class:`ClipOptions`; ``None`` means as the store holds them, and the default in a
             new one.
-        workers: processes; ``None`` means one for each core, at most 8.
+        workers: processes that cut; ``None`` means one for each core, at most 8.
+        fetch: how media are asked for over the network.
     """
 
     config: ConfigName = "audio"
@@ -227,6 +229,7 @@ class MaterializeConfig:
     video_shape: WindowShape | None = None
     video_crf: int | None = None
     workers: int | None = None
+    fetch: FetchOptions = field(default_factory=FetchOptions)
 
     def __post_init__(self) -> None:
         if self.config not in CONFIG_NAMES:

@@ -18,9 +18,15 @@ VoxBlink2Error
 ├── EmbeddingError (ValueError)     what is to be embedded, or where to write it, is not usable
 ├── DependencyError (ImportError)   something this machine must have is missing
 └── StoppedError                    work is left; run the same command again
+    └── BlockedError                every outgoing address is blocked; do something first
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from voxblink2_lib.records import Status
 
 
 class VoxBlink2Error(Exception):
@@ -76,7 +82,33 @@ class MediaError(VoxBlink2Error):
 
 
 class FetchError(VoxBlink2Error):
-    """A video did not come. The text holds the source's own words."""
+    """A video did not come.
+
+    Args:
+        words: the source's own words.
+        status: the class of the outcome.
+        pause_seconds: ask nothing more of this address for so long; ``None`` means go on.
+        pause_grows: the source did not say how long; pauses in a row grow.
+        closes_address: ask nothing more of this address until the user has done something.
+        bytes_fetched: what came over the network before it failed.
+    """
+
+    def __init__(
+        self,
+        words: str,
+        *,
+        status: Status = "transient",
+        pause_seconds: float | None = None,
+        pause_grows: bool = False,
+        closes_address: bool = False,
+        bytes_fetched: int = 0,
+    ) -> None:
+        super().__init__(words)
+        self.status = status
+        self.pause_seconds = pause_seconds
+        self.pause_grows = pause_grows
+        self.closes_address = closes_address
+        self.bytes_fetched = bytes_fetched
 
 
 class UnreachableError(FetchError):
@@ -103,6 +135,12 @@ class StoppedError(VoxBlink2Error):
     """The run ended with work left. Everything finished is kept."""
 
     exit_code = 3
+
+
+class BlockedError(StoppedError):
+    """The source refuses every outgoing address. Everything finished is kept."""
+
+    exit_code = 4
 
 
 def first_line(error: BaseException) -> str:

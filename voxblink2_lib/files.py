@@ -14,10 +14,18 @@ from typing import Any, BinaryIO
 
 from voxblink2_lib.errors import StoreFullError
 
+HOME_VARIABLE = "VOXBLINK2_HOME"
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 # What atomic_write leaves behind when its process is killed.
 HALF_WRITTEN = ".*.tmp"
 _COPY_BYTES = 1 << 20
+
+
+def home_folder() -> Path:
+    """Return the folder of what is kept for the user: ``VOXBLINK2_HOME``, else in the cache."""
+    home = os.environ.get(HOME_VARIABLE)
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return (Path(home).expanduser() if home else Path(cache) / "voxblink2").absolute()
 
 
 @contextlib.contextmanager

@@ -18,34 +18,14 @@ from typing import Any
 import pyarrow as pa
 
 from voxblink2_lib.errors import StoreError, StoreFullError
-from voxblink2_lib.records import Outcome, SealedShard, VideoKey
+from voxblink2_lib.ledger_schema import FORMAT, FROM_1, SCHEMA
+from voxblink2_lib.ledger_views import LedgerViews
+from voxblink2_lib.outcomes import judge
+from voxblink2_lib.records import Outcome, SealedShard, Status, VideoKey
 
-_FORMAT = "1"
-_SCHEMA = """
-create table if not exists facts (
-    name text primary key, value text not null) without rowid;
-create table if not exists jobs (
-    config text not null, job integer not null,
-    shard text,               -- null until sealed; '' when no video of the job came
-    sha256 text, rows integer, bytes integer,
-    primary key (config, job)) without rowid;
-create table if not exists videos (
-    config text not null, speaker_id text not null, video_id text not null,
-    job integer not null,     -- the last job that this video was given to
-    status text not null,     -- planned, done, failed, unusable
-    reason text not null default '',
-    attempts integer not null default 0,
-    clips integer not null default 0, samples integer not null default 0,
-    bytes_fetched integer not null default 0, seconds_taken real not null default 0,
-    digest integer not null default 0,   -- of the annotations that the clips were cut by
-    updated_at real,
-    primary key (config, speaker_id, video_id)) without rowid;
-create index if not exists videos_by_job on videos (config, job);
-create table if not exists missing (
-    config text not null, speaker_id text not null, video_id text not null,
-    utterance_id text not null, reason text not null,
-    primary key (config, speaker_id, video_id, utterance_id)) without rowid;
-"""
+# Excluded videos belong to no job.
+_NO_JOB = -1
+_TO_DO = "(status = 'planned' or next_at <= ?)"
 
 
 def _named(error: sqlite3.Error, path: Path) -> StoreError:
@@ -62,7 +42,6 @@ _KNOWN = pa.schema(
         ("speaker_id", pa.string()),
         ("video_id", pa.string()),
         ("status", pa.string()),
-        ("open", pa.bool_()),
         ("digest", pa.int64()),
     ]
 )
@@ -108,15 +87,30 @@ class Ledger:
             # The part files are the truth; losing the last rows in a power cut costs nothing,
             # since the next run finds the parts.
             self._database.execute("pragma synchronous = normal")
-            self._database.executescript(_SCHEMA)
+            if self._format_of_old() == "1":
+                self._database.executescript(FROM_1)
+            self._database.executescript(SCHEMA)
         found = self.fact("format")
         if found is None and not readonly:
-            self.set_fact("format", _FORMAT)
-        elif found != _FORMAT:
+            self.set_fact("format", FORMAT)
+        elif found == "1":
             raise StoreError(
-                f"The ledger {path} has format {found}, this version reads format {_FORMAT}. "
+                f"The ledger {path} is of an earlier version. Run 'voxblink2 materialize' on the "
+                "store once to bring it up to date; nothing in it is lost."
+            )
+        elif found != FORMAT:
+            raise StoreError(
+                f"The ledger {path} has format {found}, this version reads format {FORMAT}. "
                 "Use the version of voxblink2 that made the store, or another store."
             )
+
+    def _format_of_old(self) -> str | None:
+        return self.fact("format") if self._query("select 1 from sqlite_master limit 1") else None
+
+    @property
+    def views(self) -> LedgerViews:
+        """What it says of the corpus as a whole."""
+        return LedgerViews(self._database, self._config)
 
     def close(self) -> None:
         """Close the file."""
@@ -157,21 +151,20 @@ class Ledger:
     # -- planning -----------------------------------------------------------------------------
 
     def known(self) -> pa.Table:
-        """Return every known video, with ``status``, ``open`` and ``digest``.
+        """Return every planned video, with ``status`` and ``digest``.
 
-        ``open`` says that the video's job is not sealed yet, ``digest`` which annotations the
-        clips were cut by.
+        ``digest`` says which annotations the clips were cut by.
         """
         rows = self._database.execute(
-            "select speaker_id, video_id, status, shard is null, digest from videos join jobs "
-            "using (config, job) where config = ?",
+            "select speaker_id, video_id, status, digest from videos "
+            "where config = ? and status <> 'excluded'",
             (self._config,),
         )
         batches = []
         while chunk := rows.fetchmany(65_536):
-            speakers, videos, statuses, is_open, digests = zip(*chunk, strict=True)
-            columns = [pa.array(one, pa.string()) for one in (speakers, videos, statuses)]
-            columns += [pa.array(map(bool, is_open), pa.bool_()), pa.array(digests, pa.int64())]
+            *texts, digests = zip(*chunk, strict=True)
+            columns = [pa.array(one, pa.string()) for one in texts]
+            columns += [pa.array(digests, pa.int64())]
             batches.append(pa.RecordBatch.from_arrays(columns, schema=_KNOWN))
         return pa.Table.from_batches(batches, schema=_KNOWN)
 
@@ -188,21 +181,32 @@ class Ledger:
                 database.executemany(
                     "insert into videos (config, speaker_id, video_id, job, status) "
                     "values (?, ?, ?, ?, 'planned') on conflict do update set "
-                    "job = excluded.job, status = 'planned'",
+                    "job = excluded.job, status = 'planned', next_at = null",
                     ((self._config, *key, number) for key in keys),
                 )
 
     def drop(self, keys: Iterable[VideoKey]) -> None:
         """Forget videos that are no longer wanted and never came."""
         with self._transaction() as database:
-            database.executemany(
-                "delete from videos where config = ? and speaker_id = ? and video_id = ? "
-                "and status <> 'done'",
-                ((self._config, *key) for key in keys),
-            )
+            for key in keys:
+                one = (self._config, *key)
+                for table, more in (("videos", " and status <> 'done'"), ("missing", "")):
+                    database.execute(
+                        f"delete from {table} where config = ? and speaker_id = ? "  # noqa: S608  # our own words
+                        f"and video_id = ?{more}",
+                        one,
+                    )
+
+    def exclude(self, keys: Iterable[VideoKey]) -> None:
+        """Write which videos the user leaves out; those of before are forgotten."""
+        with self._transaction() as database:
             database.execute(
-                "delete from missing where (config, speaker_id, video_id) not in "
-                "(select config, speaker_id, video_id from videos)"
+                "delete from videos where config = ? and status = 'excluded'", (self._config,)
+            )
+            database.executemany(
+                "insert into videos (config, speaker_id, video_id, job, status) "
+                "values (?, ?, ?, ?, 'excluded')",
+                ((self._config, *key, _NO_JOB) for key in keys),
             )
 
     def open_jobs(self) -> list[int]:
@@ -213,14 +217,56 @@ class Ledger:
         return [job for (job,) in rows]
 
     def unfinished(self) -> int:
-        """Return the number of videos of open jobs that are not done."""
+        """Return the number of videos of open jobs that are to be tried now."""
         return int(
             self._query(
-                "select count(*) from videos join jobs using (config, job) "
-                "where config = ? and shard is null and status <> 'done'",
+                "select count(*) from jobs join videos using (config, job) "  # noqa: S608  # our own words
+                f"where config = ? and shard is null and {_TO_DO}",
                 self._config,
+                time.time(),
             )[0][0]
         )
+
+    def to_do(self, job: int) -> list[VideoKey]:
+        """Return the videos of a job that are to be tried now, sorted by speaker and video."""
+        rows = self._query(
+            "select speaker_id, video_id from videos "  # noqa: S608  # our own words
+            f"where config = ? and job = ? and {_TO_DO} order by speaker_id, video_id",
+            self._config,
+            job,
+            time.time(),
+        )
+        return list(map(VideoKey._make, rows))
+
+    def due(self) -> list[VideoKey]:
+        """Return the videos of sealed jobs that may be asked for again by now, sorted."""
+        rows = self._query(
+            "select speaker_id, video_id from videos join jobs using (config, job) "
+            "where config = ? and next_at <= ? and shard is not null "
+            "order by speaker_id, video_id",
+            self._config,
+            time.time(),
+        )
+        return list(map(VideoKey._make, rows))
+
+    def waiting(self) -> tuple[int, float | None]:
+        """Return how many videos will be asked for again, and the Unix time of the first."""
+        ((count, first),) = self._query(
+            "select count(*), min(next_at) from videos where config = ? and next_at is not null",
+            self._config,
+        )
+        return count, first
+
+    def ask_again(self, statuses: Iterable[Status]) -> int:
+        """Let the videos of some classes be asked for again at once; return how many they are."""
+        with self._transaction() as database:
+            return sum(
+                database.execute(
+                    "update videos set next_at = 0, tries = 0 where config = ? and status = ?",
+                    (self._config, status),
+                ).rowcount
+                for status in statuses
+            )
 
     def job_videos(self, job: int) -> list[tuple[VideoKey, str]]:
         """Return the videos of a job with their status, sorted by speaker and video."""
@@ -234,37 +280,66 @@ class Ledger:
 
     # -- what happened ------------------------------------------------------------------------
 
-    def record(self, outcome: Outcome) -> None:
-        """Write the outcome of a video."""
+    def record(self, outcome: Outcome, *, is_settled: bool = True) -> Status | None:
+        """Write the outcome of a video.
+
+        Args:
+            outcome: what happened.
+            is_settled: this run will not try it again. Otherwise it stays to be tried at once.
+
+        Returns:
+            The class that it has now, or ``None`` if the ledger does not know the video.
+        """
+        now = time.time()
         with self._transaction() as database:
-            updated = database.execute(
-                "update videos set status = ?, reason = ?, attempts = attempts + 1, clips = ?, "
-                "samples = ?, bytes_fetched = bytes_fetched + ?, seconds_taken = ?, digest = ?, "
-                "updated_at = ? "
+            before = database.execute(
+                "select attempts, tries, ambiguous_since from videos "
+                "where config = ? and speaker_id = ? and video_id = ?",
+                (self._config, *outcome.key),
+            ).fetchone()
+            if before is None:
+                return None
+            attempts, tries, since = before
+            tries += is_settled
+            status, next_at = outcome.status, now
+            if is_settled:
+                status, next_at = judge(  # type: ignore[assignment]  # no time means never
+                    outcome.key, status, tries=tries, ambiguous_since=since, now=now
+                )
+            # Another answer in between begins the waiting anew.
+            since = (since or now) if outcome.status == "ambiguous" else None
+            database.execute(
+                "update videos set status = ?, reason = ?, attempts = ?, tries = ?, next_at = ?, "
+                "ambiguous_since = ?, clips = ?, samples = ?, bytes_fetched = bytes_fetched + ?, "
+                "seconds_taken = ?, digest = ?, updated_at = ? "
                 "where config = ? and speaker_id = ? and video_id = ?",
                 (
-                    outcome.status,
-                    outcome.reason,
-                    outcome.clips,
-                    outcome.samples,
-                    outcome.bytes_fetched,
-                    outcome.seconds_taken,
-                    outcome.digest,
-                    time.time(),
-                    self._config,
-                    *outcome.key,
+                    *(status, outcome.reason, attempts + 1, tries, next_at, since),
+                    *(outcome.clips, outcome.samples, outcome.bytes_fetched),
+                    *(outcome.seconds_taken, outcome.digest, now, self._config, *outcome.key),
                 ),
             )
-            if not updated.rowcount:
-                return
-            database.execute(
-                "delete from missing where config = ? and speaker_id = ? and video_id = ?",
-                (self._config, *outcome.key),
-            )
-            database.executemany(
-                "insert into missing values (?, ?, ?, ?, ?)",
-                ((self._config, *outcome.key, *missing) for missing in outcome.missing),
-            )
+            self._log(database, outcome, attempts + 1, now)
+            return status
+
+    def _log(
+        self, database: sqlite3.Connection, outcome: Outcome, attempt: int, now: float
+    ) -> None:
+        key = (self._config, *outcome.key)
+        database.execute(
+            "insert or replace into attempts values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                *(*key, attempt, now, outcome.status, outcome.reason, outcome.address),
+                *(outcome.bytes_fetched, outcome.seconds_taken),
+            ),
+        )
+        database.execute(
+            "delete from missing where config = ? and speaker_id = ? and video_id = ?", key
+        )
+        database.executemany(
+            "insert into missing values (?, ?, ?, ?, ?)",
+            ((*key, *missing) for missing in outcome.missing),
+        )
 
     def seal(self, shard: SealedShard) -> None:
         """Write that a job is done. A shard without rows has no file and no name."""
@@ -285,40 +360,6 @@ class Ledger:
             self._config,
         )
         return [SealedShard(*row) for row in rows]
-
-    def counts(self) -> dict[str, int]:
-        """Return the number of videos by status."""
-        return dict(
-            self._query(
-                "select status, count(*) from videos where config = ? group by status", self._config
-            )
-        )
-
-    def totals(self) -> tuple[int, int, int]:
-        """Return clips, samples and bytes fetched, over all videos."""
-        (row,) = self._query(
-            "select coalesce(sum(clips), 0), coalesce(sum(samples), 0), "
-            "coalesce(sum(bytes_fetched), 0) from videos where config = ?",
-            self._config,
-        )
-        return row[0], row[1], row[2]
-
-    def speakers(self) -> Iterator[tuple[str, int, int]]:
-        """Yield each speaker with the numbers of planned and of done videos."""
-        yield from self._database.execute(
-            "select speaker_id, count(*), sum(status = 'done') from videos "
-            "where config = ? group by speaker_id",
-            (self._config,),
-        )
-
-    def problems(self) -> Iterator[tuple[VideoKey, str, str, int]]:
-        """Yield each video that did not come: its key, status, reason and attempts."""
-        for speaker_id, video_id, *rest in self._database.execute(
-            "select speaker_id, video_id, status, reason, attempts from videos "
-            "where config = ? and status in ('failed', 'unusable') order by speaker_id, video_id",
-            (self._config,),
-        ):
-            yield VideoKey(speaker_id, video_id), *rest
 
     def missing_utterances(self) -> int:
         """Return how many utterances could not be cut although their video came."""

@@ -1,4 +1,4 @@
-"""One job, from media to shard: fetch, crop and write each video, then seal.
+"""One job, from media to shard: fetch each video, cut and write it, then seal.
 
 These functions run in worker processes. They get everything they need with the task and tell
 the rest of the program only through files and their return value.
@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
 
+from voxblink2_lib.addresses import AddressBook, Turn
 from voxblink2_lib.config import ClipOptions
 from voxblink2_lib.crop import crop_audio
 from voxblink2_lib.errors import FetchError, MediaError, UnreachableError
 from voxblink2_lib.faces import crop_faces
+from voxblink2_lib.kept import Fetched, drop, keep, open_kept
 from voxblink2_lib.records import (
     Clip,
     FaceClip,
@@ -45,6 +48,7 @@ class VideoTask:
         tmp: folder for temporary files.
         schema: schema of the rows.
         options: how clips are cut and encoded.
+        fetched: folder of its media, where fetching was a step of its own.
     """
 
     key: VideoKey
@@ -56,6 +60,56 @@ class VideoTask:
     schema: pa.Schema
     options: ClipOptions
     tracks: tuple[FaceTrack, ...] | None = None
+    fetched: Path | None = None
+
+    @property
+    def needed_seconds(self) -> float:
+        """How much of the video's beginning is needed."""
+        return max(one.seconds[1] for one in self.utterances)
+
+
+@dataclass(frozen=True, slots=True)
+class FetchTask:
+    """One video to be fetched over the network, to where its cutting looks for it.
+
+    Attributes:
+        key: the video.
+        needed_seconds: how much of its beginning is needed.
+        source: where it comes from, and by which outgoing address.
+        pictures: whether pictures are needed.
+        target: folder to keep the media in.
+        tmp: folder for temporary files, on the same file system.
+        turn: the permission to ask.
+    """
+
+    key: VideoKey
+    needed_seconds: float
+    source: SourceSpec
+    pictures: bool
+    target: Path
+    tmp: Path
+    turn: Turn
+
+
+@dataclass(frozen=True, slots=True)
+class FetchResult:
+    """What came of fetching a video.
+
+    Attributes:
+        key: the video.
+        failure: its outcome if it did not come.
+        is_unanswered: no answer came at all.
+        pause_seconds: the source asked to wait so long.
+        pause_grows: the source did not say how long; it is our own guess.
+        closes_address: the source refuses the address.
+    """
+
+    key: VideoKey
+    failure: Outcome | None = None
+    is_unanswered: bool = False
+    pause_seconds: float | None = None
+    pause_grows: bool = False
+    closes_address: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +122,48 @@ class SealTask:
     schema: pa.Schema
 
 
+def fetch_video(task: FetchTask) -> FetchResult:
+    """Fetch one video and keep its media until they are cut.
+
+    What can go wrong with one video is in the result; everything else is raised.
+
+    Raises:
+        StoreFullError: the disk is full.
+    """
+    started = time.monotonic()
+    try:
+        source = open_source(task.source, pictures=task.pictures)
+        with source.fetch(
+            task.key,
+            needed_seconds=task.needed_seconds,
+            tmp=task.tmp,
+            answered=lambda: AddressBook().arrived(task.turn),
+        ) as media:
+            seconds_taken = time.monotonic() - started
+            keep(media, task.target, Fetched(media.size_bytes, seconds_taken, task.source.via.name))
+        return FetchResult(task.key)
+    except FetchError as error:
+        failure = Outcome(
+            task.key,
+            error.status,
+            str(error),
+            bytes_fetched=error.bytes_fetched,
+            seconds_taken=time.monotonic() - started,
+            address=task.source.via.name,
+        )
+        return FetchResult(
+            task.key,
+            failure,
+            is_unanswered=isinstance(error, UnreachableError),
+            pause_seconds=error.pause_seconds,
+            pause_grows=error.pause_grows,
+            closes_address=error.closes_address,
+        )
+    finally:
+        # A turn whose first request got no answer counts until its end.
+        AddressBook().arrived(task.turn)
+
+
 def run_video(task: VideoTask) -> Outcome:
     """Bring one video, cut its utterances and write them to its part file.
 
@@ -78,31 +174,47 @@ def run_video(task: VideoTask) -> Outcome:
         DependencyError: FFmpeg is missing.
     """
     started = time.monotonic()
-    outcome = _fetch_and_cut(task)
-    return replace(outcome, digest=task.digest, seconds_taken=time.monotonic() - started)
+    found = open_kept(task.fetched) if task.fetched else None
+    about = found[1] if found else Fetched(0, 0.0, "")
+    outcome = _bring_and_cut(task, found[0] if found else None, about)
+    if task.fetched is not None:
+        drop(task.fetched)
+    taken = about.seconds_taken + time.monotonic() - started
+    return replace(outcome, digest=task.digest, seconds_taken=taken)
 
 
-def _fetch_and_cut(task: VideoTask) -> Outcome:
-    size_bytes = 0
-    needed_seconds = max(one.seconds[1] for one in task.utterances)
+def _bring(task: VideoTask, kept: Media | None) -> AbstractContextManager[Media]:
+    if kept is not None:
+        return nullcontext(kept)
     source = open_source(task.source, pictures=task.tracks is not None)
+    return source.fetch(task.key, needed_seconds=task.needed_seconds, tmp=task.tmp)
+
+
+def _bring_and_cut(task: VideoTask, kept: Media | None, about: Fetched) -> Outcome:
+    bytes_fetched = about.bytes_fetched
     try:
-        with source.fetch(task.key, needed_seconds=needed_seconds, tmp=task.tmp) as media:
-            size_bytes = media.size_bytes
+        with _bring(task, kept) as media:
+            bytes_fetched = bytes_fetched or media.size_bytes
             clips, faces, missing = _cut(task, media)
     except FetchError as error:
-        silent = isinstance(error, UnreachableError)
-        return Outcome(task.key, "failed", str(error), unreachable=silent)
+        return Outcome(task.key, error.status, str(error), bytes_fetched=error.bytes_fetched)
     except MediaError as error:
-        return Outcome(task.key, "unusable", str(error), bytes_fetched=size_bytes)
+        return Outcome(
+            task.key,
+            "media-unusable",
+            str(error),
+            bytes_fetched=bytes_fetched,
+            address=about.address,
+        )
     outcome = Outcome(
         task.key,
-        "done" if clips else "unusable",
+        "done" if clips else "media-unusable",
         _missing_words(missing, len(task.utterances)),
         clips=len(clips),
         samples=sum(stop - start for start, stop in (clip.utterance.samples for clip in clips)),
         missing=missing,
-        bytes_fetched=size_bytes,
+        bytes_fetched=bytes_fetched,
+        address=about.address,
         digest=task.digest,
     )
     if clips:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,7 +21,7 @@ _SHARDS_WANTED = 32
 _KEYS = ["speaker_id", "video_id"]
 
 
-def select(index: Index, selection: Selection) -> pa.Table:
+def select(index: Index, selection: Selection) -> tuple[pa.Table, pa.Table]:
     """Apply a selection: first the named speakers and videos, then exclusions, then limits.
 
     Args:
@@ -28,7 +29,8 @@ def select(index: Index, selection: Selection) -> pa.Table:
         selection: what to keep.
 
     Returns:
-        The videos, sorted: columns ``speaker_id``, ``video_id`` and ``digest``.
+        The videos that are wanted, and those that ``exclude`` leaves out, both sorted: columns
+        ``speaker_id``, ``video_id`` and ``digest``.
 
     Raises:
         SelectionError: a named speaker or video is not in the release, or nothing is left.
@@ -38,17 +40,18 @@ def select(index: Index, selection: Selection) -> pa.Table:
         if wanted:
             _require(table, column, wanted)
             table = table.filter(pc.is_in(table[column], pa.array(sorted(wanted))))
+    left_out = table.slice(0, 0)
     if selection.exclude:
-        excluded = pa.array(sorted(selection.exclude))
-        for column in _KEYS:
-            table = table.filter(pc.invert(pc.is_in(table[column], excluded)))
+        names = pa.array(sorted(selection.exclude))
+        is_named = pc.or_(*(pc.is_in(table[column], names) for column in _KEYS))
+        table, left_out = table.filter(pc.invert(is_named)), table.filter(is_named)
     table = _limit(table, selection)
     if not len(table):
         raise SelectionError(
             f"The selection leaves nothing of the release's {index.info.videos} videos. "
             "Widen it: speakers, videos and exclude decide what is left."
         )
-    return table
+    return table, left_out
 
 
 def _require(table: pa.Table, column: str, wanted: frozenset[str]) -> None:
@@ -96,21 +99,22 @@ class Changes:
     changed: pa.Table
 
 
-def compare(selected: pa.Table, known: pa.Table, *, retry: bool) -> Changes:
+def compare(selected: pa.Table, known: pa.Table) -> Changes:
     """Compare a selection with what a ledger knows.
 
     Args:
         selected: what :func:`select` returned.
-        known: columns ``speaker_id``, ``video_id``, ``status``, ``open`` (the video's job is not
-            sealed yet) and ``digest`` (of the annotations it was cut by).
-        retry: give videos that failed in a sealed job to a new one.
+        known: columns ``speaker_id``, ``video_id``, ``status`` and ``digest`` (of the
+            annotations it was cut by).
     """
+    if not len(known):
+        nothing = selected.slice(0, 0)
+        return Changes(new=selected, unwanted=nothing, outside=nothing, changed=nothing)
     done = pc.equal(known["status"], "done")
     others = _without(known, selected)
     finished = pc.equal(others["status"], "done")
-    settled = known.filter(pc.or_(done, known["open"])) if retry else known
     return Changes(
-        new=_without(selected, settled),
+        new=_without(selected, known),
         unwanted=others.filter(pc.invert(finished)),
         outside=others.filter(finished),
         changed=_changed(known.filter(done), selected),
@@ -132,21 +136,44 @@ def _sorted(videos: pa.Table) -> pa.Table:
     return videos.sort_by([(key, "ascending") for key in _KEYS])
 
 
-def make_jobs(videos: pa.Table) -> Iterator[Iterator[VideoKey]]:
+def make_jobs(videos: Sequence[VideoKey]) -> Iterator[Sequence[VideoKey]]:
     """Split videos into jobs of equal size, each the content of one shard.
 
     The split depends on the videos alone, never on the number of workers.
 
     Args:
-        videos: columns ``speaker_id`` and ``video_id``.
+        videos: sorted.
 
-    >>> table = pa.table({"speaker_id": ["id000001"] * 70, "video_id": ["abcdefghijk"] * 70})
-    >>> [len(list(job)) for job in make_jobs(table)][:3]
+    >>> [len(job) for job in make_jobs([VideoKey("id000001", "abcdefghijk")] * 70)][:3]
     [3, 3, 3]
     """
     size = max(1, min(MAX_VIDEOS_PER_JOB, -(-len(videos) // _SHARDS_WANTED)))
     for start in range(0, len(videos), size):
-        yield keys_of(videos.slice(start, size))
+        yield videos[start : start + size]
+
+
+class Keys(Sequence[VideoKey]):
+    """The keys of a table of videos, made when they are looked at: there may be millions.
+
+    Args:
+        videos: columns ``speaker_id`` and ``video_id``.
+    """
+
+    def __init__(self, videos: pa.Table) -> None:
+        self._videos = videos
+
+    def __len__(self) -> int:
+        return len(self._videos)
+
+    @overload
+    def __getitem__(self, place: int) -> VideoKey: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[VideoKey]: ...
+    def __getitem__(self, place: int | slice) -> VideoKey | list[VideoKey]:
+        if isinstance(place, int):
+            return next(keys_of(self._videos.slice(place, 1)))
+        start, stop, _ = place.indices(len(self))
+        return list(keys_of(self._videos.slice(start, stop - start)))
 
 
 def keys_of(videos: pa.Table) -> Iterator[VideoKey]:

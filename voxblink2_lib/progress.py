@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,31 +16,6 @@ def counting(what: str, *, unit: str, total: int | None = None) -> Iterator[Any]
     """Show how many things went by, if it takes a while; of how many, where that is known."""
     with _bar(desc=what, unit=unit, total=total, delay=1.0) as bar:
         yield bar.update
-
-
-class VideoProgress:
-    """Shows how many videos are done, failed and unusable.
-
-    Args:
-        total: number of videos of this run.
-    """
-
-    def __init__(self, total: int) -> None:
-        self._counts: Counter[str] = Counter()
-        self._bar = _bar(desc="Cutting", unit="video", total=total)
-
-    def __enter__(self) -> VideoProgress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-    def update(self, status: str) -> None:
-        """Count one video."""
-        self._counts[status] += 1
-        parts = [f"{count} {status}" for status, count in sorted(self._counts.items())]
-        self._bar.set_postfix_str(", ".join(parts), refresh=False)
-        self._bar.update()
 
 
 class EmbeddingProgress:

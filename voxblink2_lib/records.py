@@ -37,7 +37,24 @@ AUDIO_FORMATS: tuple[str, ...] = get_args(AudioFormat)
 WindowShape = Literal["square", "stretched"]
 WINDOW_SHAPES: tuple[str, ...] = get_args(WindowShape)
 
-Status = Literal["done", "failed", "unusable"]
+# What can become of a video; outcomes.py says what each means and what follows from it.
+Status = Literal[
+    "done",
+    "excluded",
+    "rate-limited",
+    "blocked",
+    "credentials",
+    "transient",
+    "environment",
+    "age-or-membership",
+    "private",
+    "geo",
+    "not-yet",
+    "gone",
+    "ambiguous",
+    "media-unusable",
+]
+STATUSES: tuple[str, ...] = get_args(Status)
 
 
 def frame_start_sample(frame: int) -> int:
@@ -147,15 +164,14 @@ class Outcome:
 
     Attributes:
         key: the video.
-        status: ``done`` (clips are in the part file), ``failed`` (it did not come) or
-            ``unusable`` (it came, but no utterance could be cut).
+        status: its class, from the closed list.
         reason: the source's or decoder's own words; empty when all went well.
         clips: number of utterances cut.
         samples: their length, samples at 16 kHz.
         missing: utterances that could not be cut.
         bytes_fetched: bytes that came over the network, or the size of the file read.
         seconds_taken: wall time.
-        unreachable: no answer came from the source at all.
+        address: name of the outgoing address that was used; empty for what is on this machine.
         digest: hash of the annotations that the clips were cut by.
     """
 
@@ -167,7 +183,7 @@ class Outcome:
     missing: tuple[MissingUtterance, ...] = ()
     bytes_fetched: int = 0
     seconds_taken: float = field(default=0.0, compare=False)
-    unreachable: bool = False
+    address: str = ""
     digest: int = 0
 
 

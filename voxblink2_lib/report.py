@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import io
 import random
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from voxblink2_lib.errors import StoreDamagedError, StoreError
 from voxblink2_lib.index import Index
 from voxblink2_lib.ledger import Ledger
+from voxblink2_lib.ledger_views import Reason
 from voxblink2_lib.records import FRAMES_PER_SECOND, SAMPLE_RATE_HZ, SealedShard, Utterance
 from voxblink2_lib.shards import check_shard, read_batches
 from voxblink2_lib.store import Store
@@ -42,6 +42,13 @@ class StoreStatus:
         shards: number of sealed shards.
         shard_bytes: their size.
         bytes_fetched: what came from the source.
+        waiting: videos that will be asked for again.
+        next_try: Unix time of the first of these.
+        videos_an_hour: speed of the last hour in which anything was tried; 0 before.
+        bytes_a_second: likewise.
+        seconds_left: for the videos that were never tried, at that speed and at most at the
+            budget of the last run; ``None`` when that cannot be told.
+        reasons: the most frequent reasons of videos that did not come.
     """
 
     store: str
@@ -54,6 +61,12 @@ class StoreStatus:
     shards: int
     shard_bytes: int
     bytes_fetched: int
+    waiting: int
+    next_try: float | None
+    videos_an_hour: float
+    bytes_a_second: float
+    seconds_left: float | None
+    reasons: tuple[Reason, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,55 +96,57 @@ def open_ledger(store: Store, config: str) -> Ledger:
 
 def read_status(store: Store, config: str) -> StoreStatus:
     """Summarise a store."""
-    with open_ledger(store, config) as ledger:
-        clips, samples, bytes_fetched = ledger.totals()
-        complete = partial = empty = 0
-        for _, planned, done in ledger.speakers():
-            complete += done == planned
-            partial += 0 < done < planned
-            empty += done == 0
+    with open_ledger(store, config) as ledger, ledger.views.snapshot():
+        videos = ledger.views.videos()
+        totals = ledger.views.totals()
+        coverage = ledger.views.coverage()
         shards = ledger.shards()
+        waiting, next_try = ledger.waiting()
+        speed = ledger.views.speed()
+        budget = float(ledger.fact(f"{config}.videos_an_hour") or "inf")
+        tried_an_hour = min(3600 * speed.attempts / speed.seconds, budget) if speed else 0.0
+        left = videos.get("planned", 0)
         return StoreStatus(
             store=str(store.root),
             config=config,
-            videos=ledger.counts(),
-            utterances=clips,
+            videos=videos,
+            utterances=totals.clips,
             missing_utterances=ledger.missing_utterances(),
-            hours=round(samples / SAMPLE_RATE_HZ / 3600, 4),
-            speakers=SpeakerCoverage(complete, partial, empty),
+            hours=round(totals.hours, 4),
+            speakers=SpeakerCoverage(coverage.complete, coverage.partial, coverage.empty),
             shards=len(shards),
             shard_bytes=sum(shard.size_bytes for shard in shards),
-            bytes_fetched=bytes_fetched,
+            bytes_fetched=totals.bytes_fetched,
+            waiting=waiting,
+            next_try=next_try,
+            videos_an_hour=round(speed.videos_an_hour, 1) if speed else 0.0,
+            bytes_a_second=round(speed.bytes_a_second, 1) if speed else 0.0,
+            seconds_left=round(3600 * left / tried_an_hour) if left and tried_an_hour else None,
+            reasons=tuple(ledger.views.reasons(10)),
         )
 
 
 def missing_videos(store: Store, config: str) -> list[MissingVideo]:
-    """Return every video that did not come, with the reason."""
+    """Return every video that was tried and did not come, with the reason."""
     with open_ledger(store, config) as ledger:
         return [
-            MissingVideo(*key, status, reason, n) for key, status, reason, n in ledger.problems()
+            MissingVideo(one.speaker_id, one.video_id, one.status, one.reason, one.attempts)
+            for one in ledger.views.missing()
+            if one.status != "planned"
         ]
-
-
-def frequent_reasons(missing: Iterable[MissingVideo]) -> list[tuple[str, int]]:
-    """Count reasons, the most frequent first; ids are left open, so that like meets like."""
-    return Counter(
-        one.reason.replace(one.video_id, "<video>").replace(one.speaker_id, "<speaker>")
-        for one in missing
-    ).most_common()
 
 
 def nothing_came(store: Store, config: str) -> str:
     """Return the message for a store without a single clip: the reasons, and what to do."""
-    missing = missing_videos(store, config)
-    if not missing:
+    with open_ledger(store, config) as ledger:
+        reasons = ledger.views.reasons(5)
+    if not reasons:
         return (
             f"The store {store.root} has nothing of the configuration {config!r}. Name the release "
             "with data_dir=..., or run 'voxblink2 materialize' with --config "
             f"{config} first."
         )
-    reasons = frequent_reasons(missing)[:5]
-    said = "".join(f"\n  {count} videos: {reason}" for reason, count in reasons)
+    said = "".join(f"\n  {one.videos} videos: {one.words}" for one in reasons)
     return (
         f"No video came, so there is nothing to load from the store {store.root}. "
         f"The most frequent reasons:{said}\n"

@@ -52,12 +52,12 @@ def planned_size(config: MaterializeConfig, store: Store, index: Index | None) -
     done, held = 0.0, dict[str, str | None]()
     if store.ledger.exists():
         with Ledger(store.ledger, config.config, readonly=True) as ledger:
-            done = ledger.totals()[1] / SAMPLE_RATE_HZ / 3600
+            done = ledger.views.totals().samples / SAMPLE_RATE_HZ / 3600
             held = {name: ledger.fact(f"{config.config}.{name}") for name in _SIZING}
     hour_bytes = _hour_bytes(config, held)
     if index is None:
         return PlannedSize(hour_bytes)
-    part = len(select(index, config.selection)) / index.info.videos
+    part = len(select(index, config.selection)[0]) / index.info.videos
     hours = max(0.0, index.info.hours * part - done)
     if not hours:
         return PlannedSize(hour_bytes, 0.0, 0.0)

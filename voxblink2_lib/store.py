@@ -5,6 +5,7 @@ STORE/
   ledger.sqlite             see ledger.py
   parts/<config>/<job>/     clips of finished videos whose shard is not sealed yet
   shards/<config>/          sealed shards, each with its sha256 beside it
+  media/<config>/           media that are fetched and not cut yet
   tmp/                      media being fetched; emptied by the next run
 """
 
@@ -24,11 +25,10 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from voxblink2_lib.errors import StoreBusyError, StoreError, StoreReadOnlyError
-from voxblink2_lib.files import HALF_WRITTEN, full_disk_named
+from voxblink2_lib.files import HALF_WRITTEN, full_disk_named, home_folder
 from voxblink2_lib.records import VideoKey
 from voxblink2_lib.resources import Release
 
-HOME_VARIABLE = "VOXBLINK2_HOME"
 _SHORT_WAIT_SECONDS = 2.0
 _log = logging.getLogger(__name__)
 
@@ -65,6 +65,10 @@ class Store:
     def part(self, config: str, job: int, key: VideoKey) -> Path:
         """Part file of one video."""
         return self.job_parts(config, job) / f"{key.speaker_id}_{key.video_id}.arrow"
+
+    def fetched(self, config: str, key: VideoKey) -> Path:
+        """Folder of the media of one video, between fetching and cutting."""
+        return self.root / "media" / config / f"{key.speaker_id}_{key.video_id}"
 
     @contextlib.contextmanager
     def locked(self, *, wait: bool) -> Iterator[None]:
@@ -162,12 +166,10 @@ def open_store(path: str | None, release: Release) -> Store:
     """
     if path is not None:
         return named_store(path)
-    home = os.environ.get(HOME_VARIABLE)
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    base = Path(home).expanduser() if home else Path(cache) / "voxblink2"
+    base = home_folder()
     if release.is_demo:
-        return Store((base / "demo").absolute())
+        return Store(base / "demo")
     where = release.path.resolve()
     name = where.parent.name if where.name.startswith(("meta", "vb2_meta")) else where.name
     tag = hashlib.sha256(os.fsencode(where)).hexdigest()[:8]
-    return Store((base / f"{name or 'release'}-{tag}").absolute())
+    return Store(base / f"{name or 'release'}-{tag}")

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 from voxblink2_lib import __version__
 from voxblink2_lib.cli.corpus import add_corpus_commands
+from voxblink2_lib.cli.doctor import add_doctor_command
 from voxblink2_lib.cli.models import add_model_commands
+from voxblink2_lib.cli.report import add_report_command
 from voxblink2_lib.cli.score import add_score_commands
 from voxblink2_lib.cli.terminal import EXIT_CODES, STOPPED, own_terminal, say, show
 from voxblink2_lib.errors import VoxBlink2Error
@@ -48,6 +50,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     add_corpus_commands(commands)
+    add_doctor_command(commands)
+    add_report_command(commands)
     add_model_commands(commands)
     add_score_commands(commands)
     return parser

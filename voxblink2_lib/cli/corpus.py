@@ -7,9 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from voxblink2_lib.cli.fetching import add_fetch_arguments
 from voxblink2_lib.cli.terminal import CHECK_FAILED, DONE, WRONG_USE, add_command, say, show
 from voxblink2_lib.config import CONFIG_NAMES, ClipOptions, MaterializeConfig, Selection
-from voxblink2_lib.records import AUDIO_FORMATS, WINDOW_SHAPES
+from voxblink2_lib.fetch_options import FetchOptions
+from voxblink2_lib.records import AUDIO_FORMATS, STATUSES, WINDOW_SHAPES
 
 if TYPE_CHECKING:
     from voxblink2_lib.report import StoreStatus
@@ -48,6 +50,16 @@ def _materialize(options: argparse.Namespace) -> int:
     return WRONG_USE
 
 
+def _retry(options: argparse.Namespace) -> int:
+    from voxblink2_lib.engines.local import retry_videos
+
+    request = _request(options)
+    store, count = retry_videos(request, options.classes)
+    say(f"{count:,} videos were asked for again.")
+    _show_status(options, store)
+    return DONE
+
+
 def _status(options: argparse.Namespace) -> int:
     _show_status(options, _named_store(options))
     return DONE
@@ -64,20 +76,19 @@ def _named_store(options: argparse.Namespace) -> Store:
 
 
 def _show_status(options: argparse.Namespace, store: Store) -> StoreStatus:
-    from voxblink2_lib.report import frequent_reasons, missing_videos, read_status
+    from voxblink2_lib.report import missing_videos, read_status
 
     status = read_status(store, options.config)
-    missing = missing_videos(store, options.config)
     record = asdict(status)
-    if getattr(options, "missing", False):
-        record["missing"] = [asdict(video) for video in missing]
+    record["reasons"] = [one._asdict() for one in status.reasons]
     lines = _status_lines(status)
     if getattr(options, "missing", False):
+        missing = missing_videos(store, options.config)
+        record["missing"] = [asdict(video) for video in missing]
         lines += [f"{one.speaker_id} {one.video_id} {one.status}: {one.reason}" for one in missing]
-    elif missing:
+    elif status.reasons:
         lines += ["Most frequent reasons:"]
-        reasons = frequent_reasons(missing)[:10]
-        lines += [f"  {count:6,}  {reason}" for reason, count in reasons]
+        lines += [f"  {one.videos:6,}  {one.status}: {one.words}" for one in status.reasons]
     show(options, record, lines)
     return status
 
@@ -93,7 +104,24 @@ def _status_lines(status: StoreStatus) -> list[str]:
         f"Speakers   {speakers.complete:,} complete, {speakers.partial:,} partial, "
         f"{speakers.empty:,} empty",
         f"Shards     {status.shards:,} ({status.shard_bytes / 1e6:,.1f} MB)",
+        f"Fetched    {status.bytes_fetched / 1e6:,.1f} MB; last hour of work: "
+        f"{status.videos_an_hour:,.0f} videos an hour, {status.bytes_a_second / 1e6:.2f} MB/s",
+        *_time_lines(status),
     ]
+
+
+def _time_lines(status: StoreStatus) -> list[str]:
+    from voxblink2_lib.live import clock_text, duration_text
+
+    lines = []
+    if status.seconds_left is not None:
+        lines.append(f"Time left  about {duration_text(status.seconds_left)} at that speed")
+    if status.waiting and status.next_try is not None:
+        lines.append(
+            f"Waiting    {status.waiting:,} to be asked for again by 'voxblink2 materialize', "
+            f"the first from {clock_text(status.next_try)}"
+        )
+    return lines
 
 
 def _verify(options: argparse.Namespace) -> int:
@@ -138,6 +166,7 @@ def _request(options: argparse.Namespace) -> MaterializeConfig:
             max_speakers=get("max_speakers"),
             max_videos_per_speaker=get("max_videos_per_speaker"),
         ),
+        fetch=FetchOptions.of(**{name: get(name) for name in FetchOptions.names()}),
     )
 
 
@@ -153,6 +182,7 @@ def add_corpus_commands(commands: Any) -> None:
     _demo_arguments(commands)
     _index_arguments(commands)
     _materialize_arguments(commands)
+    _retry_arguments(commands)
     _status_arguments(commands)
     _verify_arguments(commands)
 
@@ -192,6 +222,7 @@ def _materialize_arguments(commands: Any) -> None:
         help="'youtube' (default), an address with {video_id}, or a folder of media named "
         "<speaker>/<video>.<ext>",
     )
+    add_fetch_arguments(parser)
     parser.add_argument(
         "--audio-format",
         choices=AUDIO_FORMATS,
@@ -208,6 +239,26 @@ def _materialize_arguments(commands: Any) -> None:
     parser.add_argument(
         "--max-videos-per-speaker", type=int, metavar="N", help="the first N videos of each"
     )
+    _workers_argument(parser)
+
+
+def _retry_arguments(commands: Any) -> None:
+    does = "ask again for videos of some classes, also of those that are final"
+    example = "voxblink2 retry --class private --class geo --store /data/voxblink2"
+    parser = add_command(commands, "retry", _retry, does, example)
+    _config_argument(parser)
+    _place_arguments(parser)
+    parser.add_argument(
+        "--class",
+        dest="classes",
+        action="append",
+        required=True,
+        choices=[name for name in STATUSES if name not in {"done", "excluded"}],
+        help="repeatable",
+        metavar="CLASS",
+    )
+    parser.add_argument("--source", help="default: the source that the store was last used with")
+    add_fetch_arguments(parser)
     _workers_argument(parser)
 
 

@@ -15,7 +15,7 @@ DONE, CHECK_FAILED, WRONG_USE, STOPPED = 0, 1, 2, 3
 
 EXIT_CODES = """\
 exit codes: 0 done; 1 a check failed; 2 wrong use or bad input; 3 stopped with work left, run the
-same command again."""
+same command again; 4 the source refuses every address, with work left."""
 
 
 def own_terminal() -> None:

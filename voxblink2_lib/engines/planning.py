@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from dataclasses import asdict
 from typing import Any
 
 from voxblink2_lib.config import ClipOptions, MaterializeConfig
 from voxblink2_lib.errors import StoreDamagedError, StoreMismatchError
 from voxblink2_lib.index import Index
 from voxblink2_lib.ledger import Ledger
-from voxblink2_lib.plan import Changes, compare, keys_of, make_jobs, select
+from voxblink2_lib.plan import Changes, Keys, compare, keys_of, make_jobs, select
 from voxblink2_lib.resources import Release
 from voxblink2_lib.store import Store
 
@@ -23,7 +26,7 @@ def plan_run(
         store: the store, locked by us.
         index: its index.
         ledger: its ledger.
-        retry: give videos that failed before to new jobs.
+        retry: give videos whose time has come again to new jobs.
 
     Returns:
         How the store's clips are made.
@@ -33,15 +36,44 @@ def plan_run(
         StoreDamagedError: the ledger and the shards do not belong together.
     """
     _check_shards(config, store, ledger)
-    changes = compare(select(index, config.selection), ledger.known(), retry=retry)
-    _check_corpus(store, changes)
     options = _clip_options(config, store, ledger)
+    plan = _name_of_plan(config, index)
+    # Comparing millions of videos takes seconds; the same plan has been compared already.
+    if ledger.fact(f"{config.config}.plan") != plan:
+        selected, excluded = select(index, config.selection)
+        changes = compare(selected, ledger.known())
+        _check_corpus(store, changes)
+        ledger.drop(keys_of(changes.unwanted))
+        ledger.exclude(keys_of(excluded))
+        ledger.add_jobs(make_jobs(Keys(changes.new)))
+        ledger.set_fact(f"{config.config}.plan", plan)
     for name in ClipOptions.names(config.config):
         if ledger.fact(f"{config.config}.{name}") is None:
             ledger.set_fact(f"{config.config}.{name}", str(getattr(options, name)))
-    ledger.drop(keys_of(changes.unwanted))
-    ledger.add_jobs(make_jobs(changes.new))
+    if retry:
+        ledger.add_jobs(make_jobs(ledger.due()))
     return options
+
+
+def plan_retry(config: MaterializeConfig, store: Store, ledger: Ledger) -> ClipOptions:
+    """Give videos whose time has come again to new jobs, and look at no release.
+
+    Returns:
+        How the store's clips are made.
+
+    Raises:
+        StoreDamagedError: the ledger and the shards do not belong together.
+    """
+    _check_shards(config, store, ledger)
+    ledger.add_jobs(make_jobs(ledger.due()))
+    return _clip_options(config, store, ledger)
+
+
+def _name_of_plan(config: MaterializeConfig, index: Index) -> str:
+    chosen = asdict(config.selection)
+    said = {name: sorted(v) if isinstance(v, frozenset) else v for name, v in chosen.items()}
+    text = json.dumps([index.info.fingerprint, said])
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def is_complete(config: MaterializeConfig, store: Store, release: Release) -> bool:
@@ -52,7 +84,7 @@ def is_complete(config: MaterializeConfig, store: Store, release: Release) -> bo
     if index.info.signature != release.signature():
         return False
     with Ledger(store.ledger, config.config, readonly=True) as ledger:
-        changes = compare(select(index, config.selection), ledger.known(), retry=False)
+        changes = compare(select(index, config.selection)[0], ledger.known())
         _check_corpus(store, changes)
         _clip_options(config, store, ledger)
         return not len(changes.new) and not ledger.open_jobs()
@@ -62,7 +94,7 @@ def _check_shards(config: MaterializeConfig, store: Store, ledger: Ledger) -> No
     folder = store.shards(config.config)
     known = {shard.name for shard in ledger.shards()}
     there = {path.name for path in folder.glob("*.arrow")}
-    if there and not known and not ledger.counts():
+    if there and not known and not ledger.views.videos():
         raise StoreDamagedError(
             f"The store {store.root} has {len(there)} shards and a ledger that knows of none, so "
             "nothing tells what is in them. Put the ledger back, or name another store."

@@ -12,33 +12,48 @@ import select
 import sys
 import threading
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 
 class Result(NamedTuple):
-    """What came of a call: a value, or an error with the text of its traceback."""
+    """What came of a call: its number, and a value or an error with the text of its traceback."""
 
+    number: int
     value: Any
     error: BaseException | None = None
     trace: str = ""
 
 
-def serve(connection: Connection) -> None:
-    """Answer calls until the other side closes the connection."""
+def serve(connection: Connection, *, threads: int = 1) -> None:
+    """Answer calls until the other side closes the connection.
+
+    Args:
+        connection: brings a number, a function and its argument at a time.
+        threads: calls answered at the same time.
+    """
     threading.Thread(target=_exit_with_parent, args=(connection.fileno(),), daemon=True).start()
+    turn = threading.Lock()
+
+    def answer(number: int, function: Any, argument: Any) -> None:
+        try:
+            result = Result(number, function(argument))
+        except Exception as error:  # sent to the parent, which raises it
+            result = Result(number, None, _portable(error), traceback.format_exc())
+        with turn:
+            connection.send(result)
+
+    # One call at a time stays in the main thread, as a library may want it.
+    executor = ThreadPoolExecutor(threads) if threads > 1 else None
     while True:
         try:
-            function, argument = connection.recv()
-        except EOFError:
-            return
-        try:
-            result = Result(function(argument))
-        except Exception as error:  # sent to the parent, which raises it
-            result = Result(None, _portable(error), traceback.format_exc())
-        try:
-            connection.send(result)
-        except BrokenPipeError:
+            call = connection.recv()
+            if executor:
+                executor.submit(answer, *call)
+            else:
+                answer(*call)
+        except (EOFError, BrokenPipeError):
             return
 
 
@@ -63,5 +78,6 @@ def _exit_with_parent(descriptor: int) -> None:
 
 
 def main() -> None:
-    """Serve the socket whose descriptor is the last word of the command line."""
-    serve(Connection(int(sys.argv[-1])))
+    """Serve the socket whose descriptor and threads are the last words of the command line."""
+    descriptor, threads = map(int, sys.argv[-2:])
+    serve(Connection(descriptor), threads=threads)

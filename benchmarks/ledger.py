@@ -1,0 +1,139 @@
+"""Measure a store of 2 million videos: opening its ledger, planning the next job, its status.
+
+Each is a process of its own, started anew, whose time and memory are those of the whole process,
+and is told as a ratio to the same Python that only imports what all of them need. The release is
+made up; the ledger is filled by the library's own planning and then by SQL.
+
+Example:
+    python benchmarks/ledger.py
+    python benchmarks/ledger.py --quick --json
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from figures import Figure, figure, tell
+
+VIDEOS, QUICK_VIDEOS = 2_000_000, 50_000
+VIDEOS_A_SPEAKER = 18
+_MEASURED = """
+import re, sys, time
+import datasets, pyarrow
+from pathlib import Path
+from voxblink2_lib.config import MaterializeConfig
+from voxblink2_lib.engines.planning import plan_run
+from voxblink2_lib.index import Index
+from voxblink2_lib.ledger import Ledger
+from voxblink2_lib.report import read_status
+from voxblink2_lib.store import Store
+
+def nothing(store):
+    pass
+
+def first_plan(store):
+    with Ledger(store.ledger, "audio") as ledger:
+        plan_run(MaterializeConfig(), store, Index(store.index), ledger, retry=True)
+
+def open_ledger(store):
+    Ledger(store.ledger, "audio").close()
+
+def next_job(store):
+    with Ledger(store.ledger, "audio") as ledger:
+        index = Index(store.index)
+        plan_run(MaterializeConfig(), store, index, ledger, retry=True)
+        wanted = frozenset(ledger.to_do(ledger.open_jobs()[0]))
+        assert len(list(index._find(wanted))) == len(wanted) > 0
+        assert ledger.unfinished()
+
+def status(store):
+    said = read_status(store, "audio")
+    assert said.utterances
+
+store = Store(Path(sys.argv[2]))
+started = time.perf_counter()
+globals()[sys.argv[1]](store)
+taken = time.perf_counter() - started
+# Of this program alone: what getrusage says may be its parent's.
+peak = re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1]
+print(taken, int(peak) / 1024)
+"""
+_FILL = """
+update videos set status = case
+    when abs(random()) % 100 < 40 then 'done' when abs(random()) % 100 < 50 then 'gone'
+    when abs(random()) % 100 < 50 then 'private' else 'transient' end,
+    attempts = 1, tries = 1, clips = 5, samples = 480000, bytes_fetched = 1000000,
+    updated_at = 1.8e9 + abs(random()) % 1000000
+    where job % 10 < 9;
+update videos set reason = '[youtube] ' || video_id || ': Video unavailable (' ||
+    abs(random()) % 50 || ')', clips = 0, samples = 0 where status in ('gone', 'private');
+update videos set reason = 'HTTP Error 503', next_at = 4e9 where status = 'transient';
+insert into attempts select config, speaker_id, video_id, 1, updated_at, status, reason, 'direct',
+    bytes_fetched, 1.5 from videos where status <> 'planned';
+update jobs set shard = '', sha256 = '', rows = 0, bytes = 0 where job % 10 < 9;
+"""
+
+
+class Taken(NamedTuple):
+    """What a process took."""
+
+    seconds: float
+    mebibytes: float
+
+
+def run(what: str, store: Path) -> Taken:
+    words = [sys.executable, "-c", _MEASURED, what, str(store)]
+    done = subprocess.run(words, check=True, capture_output=True, text=True)
+    return Taken(*map(float, done.stdout.split()))
+
+
+def make_index(folder: Path, videos: int) -> None:
+    """Write what planning reads of an index."""
+    folder.mkdir(parents=True)
+    numbers = range(videos)
+    table = pa.table(
+        {
+            "speaker_id": [f"id{number // VIDEOS_A_SPEAKER:06}" for number in numbers],
+            "video_id": [f"v{number:010}" for number in numbers],
+            "first_rows": pa.array([[5 * number] for number in numbers], pa.list_(pa.int64())),
+            "row_counts": pa.array([[5]] * videos, pa.list_(pa.int64())),
+            "digest": pa.array(numbers, pa.int64()),
+        }
+    )
+    pq.write_table(table, folder / "videos.parquet", compression="zstd")
+    said = {"speakers": videos // VIDEOS_A_SPEAKER, "videos": videos, "utterances": 5 * videos,
+            "boxes": 1, "hours": 1.0, "rejected": 0, "fingerprint": "x", "signature": "y",
+            "format": 2}  # fmt: skip
+    (folder / "index.json").write_text(json.dumps(said))
+
+
+def measure(folder: Path, quick: bool) -> Iterable[Figure]:
+    videos = QUICK_VIDEOS if quick else VIDEOS
+    make_index(folder / "index", videos)
+    first = run("first_plan", folder)
+    database = sqlite3.connect(folder / "ledger.sqlite")
+    database.executescript(_FILL)
+    database.close()
+    yield figure("first plan of all videos: seconds", [first.seconds], unit="s")
+    yield figure("the same: memory of the process", [first.mebibytes], unit="MB")
+    bare = run("nothing", folder)
+    yield figure("imports alone: memory of the process", [bare.mebibytes], unit="MB")
+    for what in ("open_ledger", "next_job", "status"):
+        taken = [run(what, folder) for _ in range(3)]
+        seconds = [one.seconds for one in taken]
+        yield figure(f"{what}: seconds", seconds, unit="s", at_most=5)
+        most = [one.mebibytes for one in taken]
+        yield figure(f"{what}: memory of the process", most, unit="MB", at_most=500)
+        yield figure(f"{what}: memory / imports alone", [one / bare.mebibytes for one in most])
+
+
+if __name__ == "__main__":
+    tell(__doc__, measure)

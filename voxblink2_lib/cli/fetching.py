@@ -1,0 +1,56 @@
+"""Arguments of every command that fetches media over the network."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_fetch_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the group of arguments that :class:`FetchOptions` takes."""
+    group = parser.add_argument_group("fetching", "for YouTube and addresses; not for folders")
+    group.add_argument(
+        "--cookies",
+        action="append",
+        metavar="FILE",
+        help="cookies in Netscape's form; repeatable, then one for each --proxy, in order",
+    )
+    group.add_argument(
+        "--cookies-from-browser", metavar="BROWSER", help="as yt-dlp takes it, for example firefox"
+    )
+    group.add_argument(
+        "--proxy",
+        action="append",
+        metavar="URL",
+        help="repeatable: each is an address with a budget of its own",
+    )
+    group.add_argument(
+        "--budget",
+        type=float,
+        metavar="N",
+        help="videos an hour for each address, 0 for no limit; default: 300 for YouTube, else 0",
+    )
+    group.add_argument(
+        "--sleep", type=float, metavar="SECONDS", help="least time between videos of one address"
+    )
+    group.add_argument(
+        "--limit-rate", metavar="RATE", help="bytes a second of one download, as 500K or 2M"
+    )
+    group.add_argument(
+        "--fetches", type=int, metavar="N", help="videos fetched at the same time; default: 8"
+    )
+    group.add_argument(
+        "--extractor-args",
+        action="append",
+        metavar="ARGS",
+        help="as yt-dlp takes them, for PO tokens and players; repeatable",
+    )
+    group.add_argument(
+        "--yt-dlp",
+        metavar="OPTIONS",
+        help="further options of yt-dlp, such as --yt-dlp='--sleep-requests 1 --force-ipv4'",
+    )
+    group.add_argument(
+        "--reasons",
+        metavar="FILE",
+        help="TOML file of further patterns of error texts and their classes",
+    )
