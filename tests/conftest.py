@@ -14,7 +14,7 @@ from truth import Studio
 
 from voxblink2_lib.demo import FAULTS, MEDIA
 from voxblink2_lib.demo.site import MediaSite
-from voxblink2_lib.sources import open_source
+from voxblink2_lib.sources import close_sources
 
 # A shell starts what runs in its background with Ctrl-C ignored, and children inherit that. Some
 # tests stop children with it, so the tests must not.
@@ -39,7 +39,7 @@ def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 def _close_connections() -> Iterator[None]:
     """yt-dlp keeps connections for the life of a worker; in tests a source lives for one test."""
     yield
-    open_source.cache_clear()
+    close_sources()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()

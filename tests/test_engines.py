@@ -8,15 +8,19 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import runs
 
+from voxblink2_lib.addresses import AddressBook
 from voxblink2_lib.config import MaterializeConfig, Selection
 from voxblink2_lib.demo import MEDIA
 from voxblink2_lib.demo.site import MediaSite
-from voxblink2_lib.engines.local import index_release, materialize
+from voxblink2_lib.engines.feed import RUN_TRIES
+from voxblink2_lib.engines.local import index_release, materialize, retry_videos
 from voxblink2_lib.engines.pool import WorkerDiedError, WorkerPool
 from voxblink2_lib.errors import (
     SelectionError,
@@ -24,11 +28,21 @@ from voxblink2_lib.errors import (
     StoppedError,
     StoreBusyError,
     StoreDamagedError,
+    StoreError,
+    StoreFullError,
     StoreMismatchError,
 )
 from voxblink2_lib.ledger import Ledger
-from voxblink2_lib.report import missing_videos, read_status
+from voxblink2_lib.pipeline import VideoTask
+from voxblink2_lib.plan import Changes, compare
+from voxblink2_lib.records import VideoKey
+from voxblink2_lib.report import missing_videos, open_ledger, read_status
 from voxblink2_lib.store import Store
+
+
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("voxblink2_lib.engines.feed._RETRY_SECONDS", 0.01)
 
 
 def request(tmp_path: Path, **options: object) -> MaterializeConfig:
@@ -46,7 +60,8 @@ def test_videos_that_come_back_go_into_new_shards(tmp_path: Path, site: MediaSit
     with MediaSite(MEDIA, faults={first: 503}) as broken:
         store = go(request(tmp_path, selection=selection, source=broken.url_template))
         (missing,) = missing_videos(store, "audio")
-        assert (missing.video_id, missing.status) == (first, "failed")
+        assert (missing.video_id, missing.status) == (first, "transient")
+        assert (missing.attempts, broken.count(first)) == (RUN_TRIES, RUN_TRIES)
         assert "HTTP Error 503" in missing.reason
     before = runs.shards(store.root)
     go(request(tmp_path, selection=selection, source=site.url_template), retry=False)
@@ -73,13 +88,238 @@ def test_selection_may_grow_and_not_shrink(tmp_path: Path) -> None:
     assert runs.shards(store.root) == after
 
 
+class Later:
+    """Stands for the module ``time`` in the ledger: so much later."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def time(self) -> float:
+        return time.time() + self._seconds
+
+
+ONE_SPEAKER = Selection.of(speakers=["id990001"])
+HARBOUR, GARDEN = "demoHarbour", "demo_Garden"
+
+
+def statuses(store: Store) -> dict[str, str]:
+    with open_ledger(store, "audio") as ledger:
+        jobs = [ledger.job_videos(job) for job in range(99)]
+    return {key.video_id: status for videos in jobs for key, status in videos}
+
+
+def test_what_is_final_is_not_asked_for_by_the_next_run(tmp_path: Path) -> None:
+    faults = {HARBOUR: 404, GARDEN: 503}
+    with MediaSite(MEDIA, faults=faults) as broken:
+        config = request(tmp_path, selection=ONE_SPEAKER, source=broken.url_template)
+        store = go(config)
+        assert statuses(store) == {HARBOUR: "gone", GARDEN: "transient"}
+        asked = len(broken.requests)
+        assert asked == 1 + RUN_TRIES
+        go(config)
+        assert len(broken.requests) == asked, "a final one, or one whose time has not come"
+
+
+def test_what_is_due_goes_into_new_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with MediaSite(MEDIA, faults={HARBOUR: 503, GARDEN: 404}) as broken:
+        config = request(tmp_path, selection=ONE_SPEAKER, source=broken.url_template)
+        store = go(config)
+        monkeypatch.setattr("voxblink2_lib.ledger.time", Later(1.25 * 900))
+        go(config, retry=False)
+        assert broken.count(HARBOUR) == RUN_TRIES
+        go(config)
+        assert (broken.count(HARBOUR), broken.count(GARDEN)) == (2 * RUN_TRIES, 1)
+    with Ledger(store.ledger, "audio") as ledger:
+        assert [ledger.job_videos(job) for job in range(3)] == [
+            *([], [(VideoKey("id990001", GARDEN), "gone")]),
+            [(VideoKey("id990001", HARBOUR), "transient")],
+        ]
+        assert ledger.open_jobs() == []
+
+
+@pytest.mark.parametrize(("status", "found"), [(401, "credentials"), (429, "rate-limited")])
+def test_a_run_ends_although_a_video_may_be_asked_for_at_once(
+    status: int, found: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is no fault of a video is for the next run; this one must not go round for ever."""
+    # A limit that is about one video alone: the address goes on with others.
+    monkeypatch.setattr(AddressBook, "pause", lambda *_, **__: None)
+    with MediaSite(MEDIA, faults={HARBOUR: status}) as broken:
+        config = request(tmp_path, selection=ONE_SPEAKER, source=broken.url_template)
+        store = go(config)
+        assert statuses(store) == {HARBOUR: found, GARDEN: "done"}
+        tries = 1 if status == 401 else RUN_TRIES
+        assert broken.count(HARBOUR) == tries
+        go(config)
+        assert broken.count(HARBOUR) == 2 * tries, "the next run asks for it again"
+
+
+def test_another_source_is_asked_for_what_the_first_one_lacks(tmp_path: Path) -> None:
+    faults = {HARBOUR: 404, GARDEN: 451}
+    with MediaSite(MEDIA, faults=faults) as one, MediaSite(MEDIA, faults={GARDEN: 404}) as other:
+        store = go(request(tmp_path, selection=ONE_SPEAKER, source=one.url_template))
+        assert statuses(store) == {HARBOUR: "gone", GARDEN: "geo"}
+        go(request(tmp_path, selection=ONE_SPEAKER, source=other.url_template))
+        assert statuses(store) == {HARBOUR: "done", GARDEN: "gone"}
+        go(request(tmp_path, selection=ONE_SPEAKER, source=other.url_template))
+        assert (one.count(GARDEN), other.count(GARDEN)) == (1, 1)
+        asked = other.count(HARBOUR)
+    go(request(tmp_path, selection=ONE_SPEAKER))
+    assert statuses(store) == {HARBOUR: "done", GARDEN: "done"}
+    assert other.count(HARBOUR) == asked
+
+
+def test_a_folder_is_looked_up_again_and_its_unusable_files_are_not(tmp_path: Path) -> None:
+    folder = tmp_path / "media" / "id990001"
+    folder.mkdir(parents=True)
+    (folder / f"{HARBOUR}.mp4").write_bytes(b"")
+    config = request(tmp_path, selection=ONE_SPEAKER, source=str(tmp_path / "media"))
+    store = go(config)
+    assert statuses(store) == {HARBOUR: "media-unusable", GARDEN: "gone"}
+    whole = next((MEDIA / "id990001").glob(f"{GARDEN}.*"))
+    shutil.copy(whole, folder)
+    go(config, retry=False)
+    assert statuses(store) == {HARBOUR: "media-unusable", GARDEN: "gone"}
+    go(config)
+    assert statuses(store) == {HARBOUR: "media-unusable", GARDEN: "done"}
+    assert [one.attempts for one in missing_videos(store, "audio")] == [1]
+    # Another folder may have a better file.
+    go(request(tmp_path, selection=ONE_SPEAKER))
+    assert statuses(store) == {HARBOUR: "done", GARDEN: "done"}
+
+
+def test_the_same_plan_is_not_compared_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared = 0
+
+    def counting(*tables: pa.Table) -> Changes:
+        nonlocal compared
+        compared += 1
+        return compare(*tables)
+
+    monkeypatch.setattr("voxblink2_lib.engines.planning.compare", counting)
+    small = Selection.of(max_speakers=1, max_videos_per_speaker=1)
+    for selection, times in ((small, 1), (small, 1), (ONE_SPEAKER, 2), (ONE_SPEAKER, 2)):
+        store = go(request(tmp_path, selection=selection))
+        assert compared == times
+    assert read_status(store, "audio").videos == {"done": 2}
+    # Another release is another plan, whatever the selection.
+    with pytest.raises(StoreMismatchError, match="already holds 2 videos that this"):
+        go(request(tmp_path, selection=small))
+    assert compared == 3
+
+
+def test_a_run_that_was_stopped_before_its_plan_was_whole_plans_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Ledger, "add_jobs", killed)
+        with pytest.raises(KeyboardInterrupt):
+            go(request(tmp_path, selection=ONE_SPEAKER))
+    store = go(request(tmp_path, selection=ONE_SPEAKER))
+    assert read_status(store, "audio").videos == {"done": 2}
+
+
+def test_videos_that_are_left_out_are_told_and_may_be_wanted_again(tmp_path: Path) -> None:
+    smaller = Selection.of(speakers=["id990001"], exclude=[GARDEN])
+    store = go(request(tmp_path, selection=smaller))
+    assert read_status(store, "audio").videos == {"done": 1, "excluded": 1}
+    assert read_status(store, "audio").speakers.complete == 1
+    assert not missing_videos(store, "audio")
+    go(request(tmp_path, selection=ONE_SPEAKER))
+    assert read_status(store, "audio").videos == {"done": 2}
+
+
+def test_retry_asks_for_some_classes_and_adds_no_video(tmp_path: Path) -> None:
+    faults = {HARBOUR: 451, GARDEN: 404}
+    with MediaSite(MEDIA, faults=faults) as broken:
+        store = go(request(tmp_path, selection=ONE_SPEAKER, source=broken.url_template))
+        # Nothing but the store and the classes are looked at; the source is that of before.
+        config = MaterializeConfig(store=str(store.root), workers=1)
+        assert retry_videos(config, ["private", "transient"]) == (store, 0)
+        assert retry_videos(config, ["geo"]) == (store, 1)
+        assert (broken.count(HARBOUR), broken.count(GARDEN)) == (2, 1)
+        assert statuses(store) == {HARBOUR: "geo", GARDEN: "gone"}
+    config = MaterializeConfig(store=str(store.root), source=str(MEDIA), workers=1)
+    assert retry_videos(config, ["geo", "gone"]) == (store, 2)
+    assert read_status(store, "audio").videos == {"done": 2}
+
+
+def test_retry_wants_a_store_that_is_there(tmp_path: Path) -> None:
+    config = MaterializeConfig(store=str(tmp_path / "nowhere"))
+    with pytest.raises(StoreError, match=r"There is no store at .*nowhere\. Name the store of an"):
+        retry_videos(config, ["gone"])
+    assert not (tmp_path / "nowhere").exists()
+
+
+def full(task: VideoTask) -> None:
+    raise StoreFullError(f"No space is left for {task.part}.")
+
+
+@pytest.mark.parametrize("config", ["audio", "audio-visual"])
+def test_stopped_between_fetching_and_cutting_nothing_is_fetched_again(
+    config: str, tmp_path: Path, site: MediaSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = request(tmp_path, config=config, selection=ONE_SPEAKER, source=site.url_template)
+    kept = tmp_path / "store" / "media" / config
+    with monkeypatch.context() as patched:
+        patched.setattr("voxblink2_lib.engines.run.run_video", full)
+        with pytest.raises(StoreFullError, match="No space is left for"):
+            go(one)
+    there = {path.name.split("_", 1)[1] for path in kept.iterdir()}
+    assert there
+    counts = {video: site.count(video) for video in there}
+    assert all(counts.values())
+    go(one)
+    assert {video: site.count(video) for video in there} == counts
+    assert read_status(Store(tmp_path / "store"), config).videos == {"done": 2}
+    assert not list(kept.glob("*")), "media are left after the run"
+
+
+def test_half_a_folder_of_media_is_fetched_again(
+    tmp_path: Path, site: MediaSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = request(tmp_path, selection=ONE_SPEAKER, source=site.url_template)
+    kept = tmp_path / "store" / "media" / "audio"
+    with monkeypatch.context() as patched:
+        patched.setattr("voxblink2_lib.engines.run.run_video", full)
+        with pytest.raises(StoreFullError, match="No space is left for"):
+            go(one)
+    folder = next(kept.iterdir())
+    (folder / "fetched.json").unlink()
+    video = folder.name.split("_", 1)[1]
+    before = site.count(video)
+    go(one)
+    assert site.count(video) == 2 * before
+    assert read_status(Store(tmp_path / "store"), "audio").videos == {"done": 2}
+
+
+def test_media_of_videos_that_are_no_longer_wanted_are_removed(
+    tmp_path: Path, site: MediaSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr("voxblink2_lib.engines.run.run_video", full)
+        with pytest.raises(StoreFullError, match="No space is left for"):
+            go(request(tmp_path, selection=ONE_SPEAKER, source=site.url_template))
+    kept = tmp_path / "store" / "media" / "audio"
+    unwanted = next(kept.iterdir()).name.split("_", 1)[1]
+    selection = Selection.of(speakers=["id990001"], exclude=[unwanted])
+    store = go(request(tmp_path, selection=selection, source=site.url_template))
+    assert read_status(store, "audio").videos == {"done": 1, "excluded": 1}
+    assert not list(kept.glob("*"))
+
+
 def test_planned_and_failed_videos_may_be_left_out_again(tmp_path: Path) -> None:
     with MediaSite(MEDIA, faults={"demo_Garden": 404}) as broken:
         selection = Selection.of(speakers=["id990001"])
         store = go(request(tmp_path, selection=selection, source=broken.url_template))
     smaller = Selection.of(speakers=["id990001"], exclude=["demo_Garden"])
     go(request(tmp_path, selection=smaller))
-    assert read_status(store, "audio").videos == {"done": 1}
+    assert read_status(store, "audio").videos == {"done": 1, "excluded": 1}
 
 
 def test_other_format_and_other_release_are_refused(tmp_path: Path) -> None:
@@ -110,7 +350,7 @@ def test_no_answer_at_all_stops_and_counts_no_video_as_tried(
     status = read_status(Store(tmp_path / "store"), "audio")
     assert status.videos == {"planned": 18}
     store = go(request(tmp_path, source=site.url_template))
-    assert read_status(store, "audio").videos == {"done": 16, "failed": 2}
+    assert read_status(store, "audio").videos == {"done": 16, "gone": 1, "transient": 1}
 
 
 def test_media_that_cannot_be_cut_are_outcomes(tmp_path: Path) -> None:
@@ -122,7 +362,7 @@ def test_media_that_cannot_be_cut_are_outcomes(tmp_path: Path) -> None:
     selection = Selection.of(speakers=["id990001"])
     store = go(request(tmp_path, selection=selection, source=str(media)))
     status = read_status(store, "audio")
-    assert status.videos == {"done": 1, "unusable": 1}
+    assert status.videos == {"done": 1, "media-unusable": 1}
     (missing,) = missing_videos(store, "audio")
     assert missing.reason == "the media file is empty"
     assert status.utterances + status.missing_utterances == 3
@@ -276,10 +516,10 @@ def die_on_task(task: object) -> None:
 def test_a_video_that_kills_its_worker_is_an_outcome(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("voxblink2_lib.engines.local.run_video", die_on_task)
+    monkeypatch.setattr("voxblink2_lib.engines.run.run_video", die_on_task)
     selection = Selection.of(speakers=["id990001"])
     store = go(request(tmp_path, selection=selection))
-    assert read_status(store, "audio").videos == {"unusable": 2}
+    assert read_status(store, "audio").videos == {"media-unusable": 2}
     reasons = {one.reason for one in missing_videos(store, "audio")}
     assert reasons == {"the worker process died of SIGKILL"}
 

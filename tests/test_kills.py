@@ -14,6 +14,7 @@ from voxblink2_lib.config import MaterializeConfig
 from voxblink2_lib.demo import MEDIA
 from voxblink2_lib.demo.site import MediaSite
 from voxblink2_lib.engines.local import materialize
+from voxblink2_lib.fetch_options import FetchOptions
 from voxblink2_lib.ledger import Ledger
 
 VIDEOS = 48
@@ -51,14 +52,14 @@ def gets(site: MediaSite) -> int:
 
 
 # The moment of a stop is a number of requests, not a time: it hits the middle of a run on any
-# machine. Two requests bring one video and two videos are in flight, so that a run of 5 has
-# finished one; ten runs of 2 to 9 requests do not get through all 96.
-TEN_MOMENTS = random.Random(20260).choices(range(2, 10), k=10)
+# machine. Three requests bring one video and two videos are in flight, so that a run of 7 has
+# fetched one; ten runs of 2 to 13 requests do not get through all 144.
+TEN_MOMENTS = random.Random(20260).choices(range(2, 14), k=10)
 
 
 @pytest.mark.parametrize(
     ("how", "moments"),
-    [(signal.SIGKILL, TEN_MOMENTS), (signal.SIGINT, [7, 5]), (signal.SIGTERM, [5, 7])],
+    [(signal.SIGKILL, TEN_MOMENTS), (signal.SIGINT, [15, 9]), (signal.SIGTERM, [9, 15])],
 )
 def test_stopped_runs_end_in_the_shards_of_an_undisturbed_one(
     how: signal.Signals, moments: list[int], corpus: Path, whole: dict[str, bytes], tmp_path: Path
@@ -67,7 +68,7 @@ def test_stopped_runs_end_in_the_shards_of_an_undisturbed_one(
     with MediaSite(corpus / "media") as site:
         words = (
             *("materialize", "--data-dir", corpus, "--store", store),
-            *("--source", site.url_template, "--workers", 2),
+            *("--source", site.url_template, "--workers", 2, "--fetches", 2),
         )
         counts = stopped_runs(words, how, moments, site, store)
         runs.run(*words)
@@ -105,7 +106,11 @@ def test_killed_between_a_file_and_its_ledger_row(
 ) -> None:
     """The files are ahead of the ledger by one step; the next run finds them."""
     request = MaterializeConfig(
-        data_dir="demo", store=str(tmp_path / "store"), source=site.url_template, workers=1
+        data_dir="demo",
+        store=str(tmp_path / "store"),
+        source=site.url_template,
+        workers=1,
+        fetch=FetchOptions(fetches=1),
     )
 
     def killed(*_: object) -> None:
@@ -117,9 +122,9 @@ def test_killed_between_a_file_and_its_ledger_row(
             materialize(request, retry=False, wait=False)
     with Ledger(tmp_path / "store" / "ledger.sqlite", "audio") as ledger:
         assert ledger.shards() == []
-    assert site.count("demoHarbour") == 2
+    assert site.count("demoHarbour") == 3
     materialize(request, retry=False, wait=False)
-    assert site.count("demoHarbour") == 2
+    assert site.count("demoHarbour") == 3
     assert runs.shards(tmp_path / "store") == runs.shards(undisturbed)
 
 

@@ -17,6 +17,7 @@ PACKAGE = ROOT / "voxblink2_lib"
 # Ground imports ground only; a stage imports ground; then each what stands before it.
 GROUND = {
     *("__init__", "errors", "records", "schema", "config", "files", "progress", "timeline"),
+    *("outcomes", "fetch_options", "live"),
     *(
         "annotation",
         "tracks",
@@ -31,7 +32,9 @@ GROUND = {
 STAGES = {
     *("resources", "index", "index_writer", "plan", "ledger", "store", "crop", "shards"),
     *("pictures", "face_video", "faces", "sources", "sources.media", "sources.youtube"),
+    *("addresses", "kept", "ledger_schema", "ledger_views"),
 }
+REMOTE = ["reasons", "options", "failures", "remote", "mp4", "prefix", "youtube"]
 # Beside the flow: scoring imports errors and what stands before it in scoring.
 SCORING = [
     *("inputs", "det", "verification", "intervals", "products", "normalization", "calibration"),
@@ -54,16 +57,39 @@ ALLOWED: dict[str, set[str]] = {
     "faces": GROUND | {"pictures", "face_video"},
     "plan": GROUND | {"index"},
     "store": GROUND | {"resources"},
+    "ledger": GROUND | {"ledger_schema", "ledger_views"},
+    "ledger_schema": set(),
+    "kept": GROUND | {"sources"},
     "sources": GROUND | {"sources.media", "sources.youtube"},
     "sources.media": GROUND | {"sources"},
-    "sources.youtube": GROUND | {"sources"},
+    # What asks over the network: each imports what stands before it here.
+    **{
+        f"sources.{name}": GROUND
+        | {"runtime", "sources", *(f"sources.{one}" for one in REMOTE[:place])}
+        for place, name in enumerate(REMOTE)
+    },
     "pipeline": GROUND | STAGES,
     "engines": GROUND,
     "engines.worker": GROUND,
     "engines.pool": GROUND,
     "engines.planning": GROUND | STAGES,
-    "engines.local": GROUND | STAGES | {"pipeline", "engines.pool", "engines.planning"},
+    "engines.feed": GROUND | STAGES | {"pipeline"},
+    "engines.lanes": GROUND | STAGES | {"pipeline"},
+    "engines.run": GROUND | STAGES | {"pipeline", "engines.feed", "engines.lanes", "engines.pool"},
+    "engines.local": GROUND
+    | STAGES
+    | {"runtime", "sources.options", "engines.planning", "engines.run"},
+    # What a machine needs, looked at before a run.
+    "runtime": set(),
+    "cookies": set(),
+    "reach": {"errors"},
+    "file_system": {"errors", "files"},
+    "sizes": GROUND | STAGES,
+    "doctor": GROUND | STAGES | {"cookies", "file_system", "reach", "runtime", "sizes"},
     "report": GROUND | STAGES,
+    "report_plots": {"ledger_views"},
+    "report_csv": GROUND | {"ledger_views"},
+    "report_page": GROUND | {"ledger_views", "report_csv", "report_plots"},
     # Beside the flow: models import errors and what stands before them here.
     **{
         f"models.{name}": {"errors", "published", *(f"models.{one}" for one in MODELS[:place])}
@@ -80,10 +106,16 @@ ALLOWED: dict[str, set[str]] = {
     "embedding.block": GROUND | {"crop", "models.features", "embedding.inputs", "embedding.model"},
     "embedding.run": GROUND
     | {"engines.pool", *(f"embedding.{name}" for name in ("hub", "inputs", "block"))},
-    "cli": GROUND | {"cli.terminal", "cli.corpus", "cli.models", "cli.score"},
+    "cli": GROUND
+    | {f"cli.{one}" for one in ("terminal", "corpus", "doctor", "models", "report", "score")},
     "cli.__main__": {"cli"},
     "cli.terminal": set(),
-    "cli.corpus": GROUND | STAGES | {"cli.terminal", "engines.local", "report", "tour"},
+    "cli.fetching": set(),
+    "cli.corpus": GROUND
+    | STAGES
+    | {"cli.fetching", "cli.terminal", "engines.local", "report", "tour"},
+    "cli.doctor": GROUND | {"cli.terminal", "doctor"},
+    "cli.report": GROUND | {"cli.terminal", "report", "report_page", "store"},
     "cli.models": {
         *("cli.terminal", "published", "embedding.block", "embedding.run"),
         *("models.card", "models.export", "models.released"),

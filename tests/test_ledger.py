@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from voxblink2_lib.errors import StoreError
 from voxblink2_lib.ledger import Ledger
+from voxblink2_lib.ledger_schema import FROM_1
 from voxblink2_lib.records import MissingUtterance, Outcome, SealedShard, VideoKey
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=25)
@@ -33,7 +34,32 @@ def ledger(path: Path) -> Iterator[Ledger]:
 
 
 def rows(ledger: Ledger) -> list[tuple[object, ...]]:
-    return sorted(tuple(row.values())[:4] for row in ledger.known().to_pylist())
+    return sorted(tuple(row.values())[:3] for row in ledger.known().to_pylist())
+
+
+def problems(ledger: Ledger) -> list[tuple[VideoKey, str, str, int]]:
+    return [
+        (VideoKey(one.speaker_id, one.video_id), one.status, one.reason, one.attempts)
+        for one in ledger.views.missing()
+        if one.status != "planned"
+    ]
+
+
+class Clock:
+    """Stands for the module ``time``: it goes on when a test says so."""
+
+    def __init__(self, now: float) -> None:
+        self.now = now
+
+    def time(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    stopped = Clock(1_760_000_000.0)
+    monkeypatch.setattr("voxblink2_lib.ledger.time", stopped)
+    return stopped
 
 
 # -- planning ---------------------------------------------------------------------------------
@@ -41,12 +67,13 @@ def rows(ledger: Ledger) -> list[tuple[object, ...]]:
 
 def test_a_fresh_ledger_is_empty(ledger: Ledger) -> None:
     assert ledger.known().num_rows == 0
-    assert ledger.known().column_names == ["speaker_id", "video_id", "status", "open", "digest"]
-    assert ledger.counts() == {}
-    assert ledger.totals() == (0, 0, 0)
+    assert ledger.known().column_names == ["speaker_id", "video_id", "status", "digest"]
+    assert ledger.views.videos() == {}
+    assert ledger.views.totals() == (0, 0, 0)
     assert (ledger.open_jobs(), ledger.shards(), ledger.unfinished()) == ([], [], 0)
-    assert list(ledger.speakers()) == []
-    assert list(ledger.problems()) == []
+    assert (ledger.due(), ledger.waiting()) == ([], (0, None))
+    assert ledger.views.coverage()[:3] == (0, 0, 0)
+    assert list(ledger.views.missing()) == []
 
 
 def test_jobs_are_numbered_on(ledger: Ledger) -> None:
@@ -55,8 +82,8 @@ def test_jobs_are_numbered_on(ledger: Ledger) -> None:
     ledger.add_jobs([[C]])
     assert ledger.open_jobs() == [0, 1, 2]
     assert ledger.job_videos(0) == [(A, "planned"), (B, "planned")]
-    assert rows(ledger) == [(*key, "planned", True) for key in (A, B, C, E)]
-    assert ledger.counts() == {"planned": 4}
+    assert rows(ledger) == [(*key, "planned") for key in (A, B, C, E)]
+    assert ledger.views.videos() == {"planned": 4}
 
 
 def test_jobs_are_added_all_or_none(ledger: Ledger) -> None:
@@ -70,19 +97,19 @@ def test_jobs_are_added_all_or_none(ledger: Ledger) -> None:
     with pytest.raises(OSError, match="the index went away"):
         ledger.add_jobs(failing())
     assert ledger.open_jobs() == [0]
-    assert rows(ledger) == [(*A, "planned", True)]
+    assert rows(ledger) == [(*A, "planned")]
     ledger.add_jobs([[B]])
     assert ledger.open_jobs() == [0, 1]
 
 
 def test_a_video_moves_to_its_new_job(ledger: Ledger) -> None:
     ledger.add_jobs([[A, B]])
-    ledger.record(Outcome(A, "failed", "gone"))
+    ledger.record(Outcome(A, "gone", "gone"))
     ledger.record(Outcome(B, "done", clips=1, samples=640))
     ledger.seal(SealedShard(0, "audio-00000.arrow", "ab" * 32, 1, 99))
-    assert rows(ledger) == [(*A, "failed", False), (*B, "done", False)]
+    assert rows(ledger) == [(*A, "gone"), (*B, "done")]
     ledger.add_jobs([[A]])
-    assert rows(ledger) == [(*A, "planned", True), (*B, "done", False)]
+    assert rows(ledger) == [(*A, "planned"), (*B, "done")]
     assert (ledger.job_videos(0), ledger.job_videos(1)) == ([(B, "done")], [(A, "planned")])
     assert (ledger.open_jobs(), ledger.unfinished()) == ([1], 1)
 
@@ -90,17 +117,17 @@ def test_a_video_moves_to_its_new_job(ledger: Ledger) -> None:
 def test_drop_forgets_what_never_came_and_keeps_what_is_done(ledger: Ledger) -> None:
     ledger.add_jobs([[A, B, C, D]])
     ledger.record(Outcome(A, "done", clips=1, samples=640))
-    ledger.record(Outcome(B, "failed", "gone"))
-    ledger.record(Outcome(C, "unusable", "bad", missing=(MissingUtterance("00001", "bad"),)))
+    ledger.record(Outcome(B, "gone", "gone"))
+    ledger.record(Outcome(C, "media-unusable", "bad", missing=(MissingUtterance("00001", "bad"),)))
     ledger.drop([A, B, C, E])
     assert ledger.job_videos(0) == [(A, "done"), (D, "planned")]
-    assert list(ledger.problems()) == []
+    assert problems(ledger) == []
 
 
 def test_drop_forgets_missing_utterances_as_well(ledger: Ledger) -> None:
     missing = (MissingUtterance("00001", "bad"), MissingUtterance("00002", "bad"))
     ledger.add_jobs([[A, B]])
-    ledger.record(Outcome(A, "unusable", "bad", missing=missing))
+    ledger.record(Outcome(A, "media-unusable", "bad", missing=missing))
     ledger.record(Outcome(B, "done", clips=1, samples=640, missing=missing[:1]))
     ledger.drop([A, B])
     assert ledger.missing_utterances() == 1
@@ -113,26 +140,26 @@ def test_drop_forgets_missing_utterances_as_well(ledger: Ledger) -> None:
 def test_outcomes_are_recorded(ledger: Ledger) -> None:
     ledger.add_jobs([[A, B, C], [D, E]])
     ledger.record(Outcome(A, "done", clips=3, samples=1920, bytes_fetched=1000))
-    ledger.record(Outcome(B, "failed", "HTTP 404 'Not Found'; drop table videos"))
-    ledger.record(Outcome(E, "unusable", "no audio", bytes_fetched=10))
-    assert ledger.counts() == {"done": 1, "failed": 1, "unusable": 1, "planned": 2}
-    assert ledger.totals() == (3, 1920, 1010)
-    assert ledger.unfinished() == 4
-    assert sorted(ledger.speakers()) == [("id000001", 4, 1), ("id000002", 1, 0)]
-    assert list(ledger.problems()) == [
-        (B, "failed", "HTTP 404 'Not Found'; drop table videos", 1),
-        (E, "unusable", "no audio", 1),
+    ledger.record(Outcome(B, "gone", "HTTP 404 'Not Found'; drop table videos"))
+    ledger.record(Outcome(E, "media-unusable", "no audio", bytes_fetched=10))
+    assert ledger.views.videos() == {"done": 1, "gone": 1, "media-unusable": 1, "planned": 2}
+    assert ledger.views.totals() == (3, 1920, 1010)
+    assert ledger.unfinished() == 2
+    assert ledger.views.coverage()[:3] == (0, 1, 1)
+    assert problems(ledger) == [
+        (B, "gone", "HTTP 404 'Not Found'; drop table videos", 1),
+        (E, "media-unusable", "no audio", 1),
     ]
 
 
 def test_a_later_outcome_replaces_the_earlier(ledger: Ledger) -> None:
     ledger.add_jobs([[A]])
-    ledger.record(Outcome(A, "failed", "HTTP 503", bytes_fetched=5))
-    ledger.record(Outcome(A, "failed", "HTTP 404", bytes_fetched=6))
-    assert list(ledger.problems()) == [(A, "failed", "HTTP 404", 2)]
+    ledger.record(Outcome(A, "transient", "HTTP 503", bytes_fetched=5))
+    ledger.record(Outcome(A, "gone", "HTTP 404", bytes_fetched=6))
+    assert problems(ledger) == [(A, "gone", "HTTP 404", 2)]
     ledger.record(Outcome(A, "done", clips=2, samples=1280, bytes_fetched=100))
-    assert list(ledger.problems()) == []
-    assert ledger.totals() == (2, 1280, 111)
+    assert problems(ledger) == []
+    assert ledger.views.totals() == (2, 1280, 111)
 
 
 def test_missing_utterances_are_replaced(ledger: Ledger) -> None:
@@ -154,13 +181,13 @@ def test_an_outcome_is_written_whole_or_not_at_all(ledger: Ledger) -> None:
     twice = (MissingUtterance("00001", "short"),) * 2
     with pytest.raises(StoreError, match=r"The ledger .* cannot be used: UNIQUE constraint failed"):
         ledger.record(Outcome(A, "done", clips=1, missing=twice))
-    assert ledger.counts() == {"planned": 1}
+    assert ledger.views.videos() == {"planned": 1}
     assert ledger.missing_utterances() == 0
 
 
 def test_an_outcome_of_an_unknown_video_leaves_no_trace(ledger: Ledger) -> None:
-    ledger.record(Outcome(A, "unusable", "bad", missing=(MissingUtterance("00001", "bad"),)))
-    assert (ledger.counts(), ledger.missing_utterances()) == ({}, 0)
+    ledger.record(Outcome(A, "media-unusable", "bad", missing=(MissingUtterance("00001", "bad"),)))
+    assert (ledger.views.videos(), ledger.missing_utterances()) == ({}, 0)
 
 
 def test_shards(ledger: Ledger) -> None:
@@ -180,7 +207,7 @@ def test_configurations_do_not_see_each_other(path: Path) -> None:
         other.add_jobs([[A]])
         audio.record(Outcome(A, "done", clips=1, missing=(MissingUtterance("00001", "x"),)))
         other.drop([A])
-        assert rows(audio) == [(*A, "done", True), (*B, "planned", True)]
+        assert rows(audio) == [(*A, "done"), (*B, "planned")]
         assert rows(other) == []
         assert (other.open_jobs(), other.missing_utterances()) == ([0], 0)
 
@@ -206,6 +233,307 @@ def test_each_video_is_in_its_last_job(
         assert ledger.known().num_rows == len(last)
 
 
+# -- when a video is asked for again ----------------------------------------------------------
+
+
+HOUR = 3600.0
+DAY = 24 * HOUR
+SEALED = SealedShard(0, "audio-00000.arrow", "ab" * 32, 1, 99)
+
+
+def test_what_is_final_is_never_due(ledger: Ledger, clock: Clock) -> None:
+    ledger.add_jobs([[A, B, C, D, E]])
+    for key, status in zip(
+        (A, B, C, D, E), ("done", "gone", "private", "geo", "media-unusable"), strict=True
+    ):
+        assert ledger.record(Outcome(key, status, clips=1)) == status  # type: ignore[arg-type]
+    assert (ledger.to_do(0), ledger.unfinished(), ledger.waiting()) == ([], 0, (0, None))
+    ledger.seal(SEALED)
+    clock.now += 1000 * DAY
+    assert ledger.due() == []
+
+
+def test_what_failed_for_now_is_due_after_its_wait(ledger: Ledger, clock: Clock) -> None:
+    ledger.add_jobs([[A, B], [C]])
+    assert ledger.record(Outcome(A, "transient", "HTTP 503")) == "transient"
+    ledger.record(Outcome(B, "done", clips=1))
+    ledger.record(Outcome(C, "not-yet", "premieres tomorrow"))
+    count, first = ledger.waiting()
+    assert count == 2
+    assert first is not None
+    assert 0.75 * 900 <= first - clock.now <= 1.25 * 900
+    clock.now = first - 1
+    assert (ledger.to_do(0), ledger.unfinished(), ledger.due()) == ([], 0, [])
+    # Of an open job it is tried there; of a sealed one it is due for a new job.
+    clock.now = first
+    assert (ledger.to_do(0), ledger.unfinished(), ledger.due()) == ([A], 1, [])
+    ledger.seal(SEALED)
+    assert (ledger.unfinished(), ledger.due()) == (0, [A])
+    ledger.add_jobs([ledger.due()])
+    assert (ledger.job_videos(2), ledger.to_do(2), ledger.due()) == ([(A, "planned")], [A], [])
+    assert ledger.waiting()[0] == 1
+
+
+def test_the_wait_doubles_over_new_jobs_until_a_video_is_given_up(
+    ledger: Ledger, clock: Clock
+) -> None:
+    ledger.add_jobs([[A]])
+    waits: list[float] = []
+    for job in range(8):
+        ledger.record(Outcome(A, "transient", "HTTP 503"))
+        ledger.seal(SealedShard(job, "", "", 0, 0))
+        _, first = ledger.waiting()
+        if first is None:
+            break
+        waits.append(first - clock.now)
+        clock.now = first
+        ledger.add_jobs([ledger.due()])
+    assert len(waits) == 7
+    for number, wait in enumerate(waits):
+        assert 0.75 <= wait / (900 * 2**number) <= 1.25
+    clock.now += 1000 * DAY
+    assert ledger.due() == []
+    assert problems(ledger) == [(A, "transient", "HTTP 503", 8)]
+
+
+def test_an_unsettled_outcome_leaves_the_video_to_be_tried(ledger: Ledger, clock: Clock) -> None:
+    ledger.add_jobs([[A]])
+    for status in ("transient", "rate-limited", "blocked", "credentials"):
+        said = Outcome(A, status, "later", bytes_fetched=5)
+        assert ledger.record(said, is_settled=False) == status
+        assert (ledger.to_do(0), ledger.unfinished()) == ([A], 1)
+        assert ledger.views.videos() == {status: 1}
+    # They do not count as tries: the first settled one waits as long as a first one does.
+    ledger.record(Outcome(A, "transient", "later"))
+    assert ledger.to_do(0) == []
+    count, first = ledger.waiting()
+    assert (count, ledger.unfinished()) == (1, 0)
+    assert first is not None
+    assert first - clock.now <= 1.25 * 900
+    assert problems(ledger) == [(A, "transient", "later", 5)]
+    assert ledger.views.totals().bytes_fetched == 20
+
+
+@pytest.mark.parametrize("status", ["rate-limited", "blocked", "credentials", "environment"])
+def test_what_is_no_fault_of_the_video_is_for_the_next_run_and_not_for_this_one(
+    status: str, ledger: Ledger, clock: Clock
+) -> None:
+    ledger.add_jobs([[A, B]])
+    ledger.record(Outcome(A, status, "not now"))  # type: ignore[arg-type]
+    ledger.record(Outcome(B, "transient", "not now"))
+    ledger.seal(SEALED)
+    assert ledger.due() == [A]
+    assert ledger.due(after_a_wait=True) == []
+    clock.now += HOUR
+    assert ledger.due() == [A, B]
+    assert ledger.due(after_a_wait=True) == [B]
+
+
+def test_ambiguous_is_gone_when_another_day_says_the_same(ledger: Ledger, clock: Clock) -> None:
+    ledger.add_jobs([[A]])
+    start = clock.now
+    assert ledger.record(Outcome(A, "ambiguous", "unavailable")) == "ambiguous"
+    assert ledger.waiting() == (1, start + DAY)
+    # The same day says nothing new, however often it is asked.
+    clock.now = start + 19 * HOUR
+    assert ledger.record(Outcome(A, "ambiguous", "unavailable")) == "ambiguous"
+    assert ledger.waiting() == (1, start + DAY)
+    clock.now = start + DAY
+    assert ledger.to_do(0) == [A]
+    assert ledger.record(Outcome(A, "ambiguous", "unavailable")) == "gone"
+    assert ledger.waiting() == (0, None)
+    assert problems(ledger) == [(A, "gone", "unavailable", 3)]
+
+
+def test_another_answer_in_between_begins_the_day_anew(ledger: Ledger, clock: Clock) -> None:
+    ledger.add_jobs([[A]])
+    ledger.record(Outcome(A, "ambiguous", "unavailable"))
+    clock.now += DAY
+    ledger.record(Outcome(A, "transient", "HTTP 503"))
+    clock.now += HOUR
+    assert ledger.record(Outcome(A, "ambiguous", "unavailable")) == "ambiguous"
+    assert ledger.waiting() == (1, clock.now + DAY)
+    clock.now += DAY
+    assert ledger.record(Outcome(A, "ambiguous", "unavailable")) == "gone"
+
+
+def test_the_day_is_kept_when_the_video_moves_to_a_new_job(ledger: Ledger, clock: Clock) -> None:
+    ledger.add_jobs([[A]])
+    ledger.record(Outcome(A, "ambiguous", "unavailable"))
+    ledger.seal(SealedShard(0, "", "", 0, 0))
+    clock.now += DAY
+    ledger.add_jobs([ledger.due()])
+    assert ledger.record(Outcome(A, "ambiguous", "unavailable")) == "gone"
+
+
+def test_ask_again_reaches_what_is_final_and_counts_tries_anew(
+    ledger: Ledger, clock: Clock
+) -> None:
+    ledger.add_jobs([[A, B, C, D]])
+    ledger.record(Outcome(A, "private"))
+    ledger.record(Outcome(B, "geo"))
+    ledger.record(Outcome(C, "done", clips=1))
+    for _ in range(8):
+        ledger.record(Outcome(D, "transient", "HTTP 503"))
+    assert ledger.waiting() == (0, None)
+    assert ledger.ask_again(["private", "transient", "age-or-membership"]) == 2
+    assert ledger.to_do(0) == [A, D]
+    ledger.seal(SEALED)
+    assert ledger.due() == [A, D]
+    ledger.add_jobs([[A, D]])
+    ledger.record(Outcome(D, "transient", "HTTP 503"))
+    _, first = ledger.waiting()
+    assert first is not None
+    assert first - clock.now <= 1.25 * 900
+    assert ledger.ask_again([]) == 0
+
+
+def test_excluded_videos_are_in_no_job(ledger: Ledger) -> None:
+    ledger.add_jobs([[A, B]])
+    ledger.exclude([C, E])
+    assert ledger.views.videos() == {"planned": 2, "excluded": 2}
+    assert rows(ledger) == [(*A, "planned"), (*B, "planned")]
+    assert (ledger.open_jobs(), ledger.unfinished(), ledger.due()) == ([0], 2, [])
+    assert ledger.views.coverage()[:3] == (0, 0, 1)
+    # Those of before are forgotten, and may be planned again.
+    ledger.exclude([D])
+    assert ledger.views.videos() == {"planned": 2, "excluded": 1}
+    ledger.exclude([])
+    ledger.add_jobs([[D]])
+    assert ledger.job_videos(1) == [(D, "planned")]
+    assert ledger.views.videos() == {"planned": 3}
+
+
+def test_what_configurations_wait_for_is_their_own(path: Path, clock: Clock) -> None:
+    with Ledger(path, "audio") as audio, Ledger(path, "audio-visual") as other:
+        for ledger in (audio, other):
+            ledger.add_jobs([[A]])
+            ledger.record(Outcome(A, "transient"))
+            ledger.seal(SealedShard(0, "", "", 0, 0))
+        audio.exclude([B])
+        assert other.ask_again(["transient"]) == 1
+        assert (audio.due(), other.due()) == ([], [A])
+        other.exclude([])
+        assert audio.views.videos() == {"transient": 1, "excluded": 1}
+
+
+def test_every_attempt_is_kept(path: Path, ledger: Ledger, clock: Clock) -> None:
+    ledger.add_jobs([[A, B]])
+    first = Outcome(A, "rate-limited", "wait", bytes_fetched=7, seconds_taken=0.5, address="direct")
+    ledger.record(first, is_settled=False)
+    clock.now += 60
+    ledger.record(Outcome(A, "transient", "HTTP 503", seconds_taken=1.5, address="10.0.0.1:8080"))
+    clock.now += 60
+    ledger.record(Outcome(A, "done", clips=1, bytes_fetched=900, seconds_taken=2.5))
+    ledger.record(Outcome(E, "done", clips=1))  # not known
+    database = sqlite3.connect(path)
+    found = database.execute(
+        "select video_id, attempt, at, status, reason, address, bytes, seconds from attempts "
+        "order by video_id, attempt"
+    ).fetchall()
+    database.close()
+    start = clock.now - 120
+    assert found == [
+        (A.video_id, 1, start, "rate-limited", "wait", "direct", 7, 0.5),
+        (A.video_id, 2, start + 60, "transient", "HTTP 503", "10.0.0.1:8080", 0, 1.5),
+        (A.video_id, 3, start + 120, "done", "", "", 900, 2.5),
+    ]
+
+
+# -- from the first format --------------------------------------------------------------------
+
+
+FORMAT_1 = """
+create table facts (name text primary key, value text not null) without rowid;
+create table jobs (
+    config text not null, job integer not null,
+    shard text, sha256 text, rows integer, bytes integer,
+    primary key (config, job)) without rowid;
+create table videos (
+    config text not null, speaker_id text not null, video_id text not null,
+    job integer not null, status text not null, reason text not null default '',
+    attempts integer not null default 0,
+    clips integer not null default 0, samples integer not null default 0,
+    bytes_fetched integer not null default 0, seconds_taken real not null default 0,
+    digest integer not null default 0, updated_at real,
+    primary key (config, speaker_id, video_id)) without rowid;
+create index videos_by_job on videos (config, job);
+create table missing (
+    config text not null, speaker_id text not null, video_id text not null,
+    utterance_id text not null, reason text not null,
+    primary key (config, speaker_id, video_id, utterance_id)) without rowid;
+insert into facts values ('format', '1'), ('audio.audio_format', 'wav');
+insert into jobs values ('audio', 0, 'audio-00000.arrow', 'abab', 7, 700);
+insert into jobs (config, job) values ('audio', 1);
+insert into videos values
+    ('audio', 'id000001', 'aaaaaaaaaaa', 0, 'done', '', 1, 7, 640, 900, 1.5, 42, 1.7e9),
+    ('audio', 'id000001', 'bbbbbbbbbbb', 0, 'failed', 'HTTP 404', 3, 0, 0, 10, 0.5, 0, 1.7e9),
+    ('audio', 'id000001', 'ccccccccccc', 0, 'unusable', 'is empty', 1, 0, 0, 10, 0.5, 0, 1.7e9),
+    ('audio', 'id000001', 'ddddddddddd', 1, 'planned', '', 0, 0, 0, 0, 0, 0, null);
+insert into missing values ('audio', 'id000001', 'aaaaaaaaaaa', '00009', 'too short');
+"""
+
+
+@pytest.fixture
+def old(path: Path) -> Path:
+    """A ledger as the first version wrote it: a sealed job and an open one."""
+    database = sqlite3.connect(path)
+    database.executescript(FORMAT_1)
+    database.close()
+    return path
+
+
+def test_a_ledger_of_the_first_format_becomes_one_of_ours(old: Path, clock: Clock) -> None:
+    for _ in range(2):
+        with Ledger(old, "audio") as ledger:
+            assert ledger.fact("format") == "2"
+            assert ledger.fact("audio.audio_format") == "wav"
+            assert ledger.views.videos() == {
+                **{"done": 1, "transient": 1, "media-unusable": 1, "planned": 1}
+            }
+            assert rows(ledger) == [
+                (*A, "done"),
+                (*B, "transient"),
+                (*C, "media-unusable"),
+                (*D, "planned"),
+            ]
+            assert ledger.known()["digest"].to_pylist()[0] == 42
+            assert ledger.views.totals() == (7, 640, 920)
+            assert ledger.shards() == [SealedShard(0, "audio-00000.arrow", "abab", 7, 700)]
+            assert ledger.missing_names(0) == {"id000001/aaaaaaaaaaa/00009"}
+            # It had no classes: what failed is asked for again by the next run.
+            assert (ledger.due(), ledger.open_jobs(), ledger.to_do(1)) == ([B], [1], [D])
+    with Ledger(old, "audio") as ledger:
+        ledger.record(Outcome(B, "gone", "HTTP 404"))
+        assert problems(ledger)[0] == (B, "gone", "HTTP 404", 4)
+        ledger.exclude([E])
+        assert (ledger.waiting(), ledger.views.traffic_over_time().series["attempts"]) == (
+            (0, None),
+            (1,),
+        )
+
+
+def test_a_ledger_of_the_first_format_is_not_changed_by_a_reader(old: Path) -> None:
+    before = old.read_bytes()
+    with pytest.raises(StoreError, match=r"is of an earlier version\. Run 'voxblink2 materialize'"):
+        Ledger(old, "audio", readonly=True)
+    assert old.read_bytes() == before
+
+
+def test_a_change_of_format_is_whole_or_not_at_all(
+    old: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "voxblink2_lib.ledger.FROM_1", FROM_1.replace("update facts", "update no_such_table")
+    )
+    with pytest.raises(StoreError, match="no such table: no_such_table"):
+        Ledger(old, "audio")
+    monkeypatch.undo()
+    with Ledger(old, "audio") as ledger:
+        assert ledger.views.videos()["transient"] == 1
+        assert ledger.due() == [B]
+
+
 # -- opening ----------------------------------------------------------------------------------
 
 
@@ -219,7 +547,7 @@ def test_all_is_there_after_opening_again(path: Path) -> None:
         with Ledger(path, "audio", readonly=readonly) as ledger:
             assert ledger.fact("audio.audio_format") == "flac"
             assert ledger.fact("nothing") is None
-            assert rows(ledger) == [(*A, "done", False), (*B, "planned", True)]
+            assert rows(ledger) == [(*A, "done"), (*B, "planned")]
             assert len(ledger.shards()) == 1
 
 
@@ -265,24 +593,28 @@ def test_another_database_is_not_read(path: Path) -> None:
     database = sqlite3.connect(path)
     database.execute("create table other (x)")
     database.close()
-    with pytest.raises(StoreError, match="cannot be used: no such table: facts"):
-        Ledger(path, "audio", readonly=True)
+    for readonly in (False, True):
+        with pytest.raises(StoreError, match="cannot be used: no such table: facts"):
+            Ledger(path, "audio", readonly=readonly)
+    database = sqlite3.connect(path)
+    assert database.execute("select name from sqlite_master").fetchall() == [("other",)]
+    database.close()
 
 
 @pytest.mark.parametrize("readonly", [False, True])
 def test_another_format(path: Path, readonly: bool) -> None:
     with Ledger(path, "audio") as ledger:
-        ledger.set_fact("format", "2")
+        ledger.set_fact("format", "3")
     with pytest.raises(
-        StoreError, match=r"has format 2, this version reads format 1.*another store"
+        StoreError, match=r"has format 3, this version reads format 2.*another store"
     ):
         Ledger(path, "audio", readonly=readonly)
 
 
 def test_a_ledger_that_is_refused_is_closed(path: Path) -> None:
     with Ledger(path, "audio") as ledger:
-        ledger.set_fact("format", "2")
-    with pytest.raises(StoreError, match="format 2") as caught:
+        ledger.set_fact("format", "3")
+    with pytest.raises(StoreError, match="format 3") as caught:
         Ledger(path, "audio")
     traceback = caught.value.__traceback__
     assert traceback is not None
@@ -300,7 +632,7 @@ READER = """
 import sys, pathlib
 from voxblink2_lib.ledger import Ledger
 with Ledger(pathlib.Path(sys.argv[1]), "audio", readonly=True) as ledger:
-    print(sorted(ledger.counts().items()), ledger.open_jobs())
+    print(sorted(ledger.views.videos().items()), ledger.open_jobs())
 """
 
 
@@ -327,14 +659,14 @@ def test_a_reader_sees_the_state_before_an_open_transaction(path: Path, ledger: 
         yield [B]
         with Ledger(path, "audio", readonly=True) as reader:
             assert reader.open_jobs() == [0]
-            assert reader.counts() == {"planned": 1}
+            assert reader.views.videos() == {"planned": 1}
         yield [C]
 
     ledger.add_jobs(looking())
     with Ledger(path, "audio", readonly=True) as reader:
         assert reader.open_jobs() == [0, 1, 2]
-        ledger.record(Outcome(A, "failed", "gone"))
-        assert reader.counts() == {"failed": 1, "planned": 2}
+        ledger.record(Outcome(A, "gone", "gone"))
+        assert reader.views.videos() == {"gone": 1, "planned": 2}
 
 
 def test_a_writer_that_is_killed_leaves_whole_outcomes(path: Path) -> None:

@@ -1,17 +1,20 @@
-"""One video, from its source to its part file: done, failed or unusable, and nothing left over."""
+"""One video, from its source to its part file: an outcome, and nothing left over."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import shutil
 import socket
-from collections.abc import Iterator
+import sqlite3
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import runs
 from greys import BOX, faces, film, greys_in, spoiled, without_packets, wrong_pictures
 from truth import (
     M4A,
@@ -26,10 +29,22 @@ from truth import (
     utterance,
 )
 
+from voxblink2_lib.addresses import AddressBook, Turn
 from voxblink2_lib.config import ClipOptions
 from voxblink2_lib.demo.site import MediaSite
-from voxblink2_lib.pipeline import SealTask, VideoTask, run_video, seal_job
-from voxblink2_lib.records import Clip, SealedShard, Utterance, VideoKey
+from voxblink2_lib.errors import StoreFullError
+from voxblink2_lib.files import home_folder
+from voxblink2_lib.kept import Fetched, keep
+from voxblink2_lib.pipeline import (
+    FetchResult,
+    FetchTask,
+    SealTask,
+    VideoTask,
+    fetch_video,
+    run_video,
+    seal_job,
+)
+from voxblink2_lib.records import Clip, Outcome, SealedShard, Utterance, VideoKey
 from voxblink2_lib.schema import arrow_schema
 from voxblink2_lib.shards import check_shard, read_batches, read_part_outcome
 from voxblink2_lib.sources import Media, SourceSpec, parse_source
@@ -82,7 +97,6 @@ def test_a_done_video_is_in_its_part_file(studio: Studio, media: Path, tmp_path:
     assert outcome.digest == 7
     assert outcome.bytes_fetched == studio.make(WAV).stat().st_size
     assert outcome.seconds_taken > 0
-    assert not outcome.unreachable
     assert read_part_outcome(one.part) == outcome
     (batch,) = read_batches(one.part)
     rows = batch.to_pylist()
@@ -116,7 +130,7 @@ def test_a_video_too_short_for_all_is_unusable(studio: Studio, media: Path, tmp_
     shutil.copy(studio.make(WAV), media / SPEAKER / f"{VIDEO}.wav")
     one = task(tmp_path, parse_source(str(media)), utterance(500, 549), utterance(600, 649))
     outcome = run_video(one)
-    assert (outcome.status, outcome.clips, len(outcome.missing)) == ("unusable", 0, 2)
+    assert (outcome.status, outcome.clips, len(outcome.missing)) == ("media-unusable", 0, 2)
     assert outcome.reason.startswith("2 of 2 utterances could not be cut; the first lies at 20.00")
     assert outcome.bytes_fetched > 0
     assert_nothing_written(one)
@@ -126,7 +140,7 @@ def test_a_broken_video_is_unusable(media: Path, tmp_path: Path) -> None:
     (media / SPEAKER / f"{VIDEO}.mp4").write_bytes(b"<html>Log in</html>")
     one = task(tmp_path, parse_source(str(media)))
     outcome = run_video(one)
-    assert (outcome.status, outcome.clips, outcome.bytes_fetched) == ("unusable", 0, 19)
+    assert (outcome.status, outcome.clips, outcome.bytes_fetched) == ("media-unusable", 0, 19)
     assert outcome.reason.startswith("the media file cannot be read: ")
     assert_nothing_written(one)
 
@@ -134,7 +148,7 @@ def test_a_broken_video_is_unusable(media: Path, tmp_path: Path) -> None:
 def test_a_video_that_is_not_there_failed(media: Path, tmp_path: Path) -> None:
     one = task(tmp_path, parse_source(str(media)))
     outcome = run_video(one)
-    assert (outcome.status, outcome.unreachable) == ("failed", False)
+    assert outcome.status == "gone"
     assert outcome.reason.startswith(f"no file {SPEAKER}/{VIDEO}.<ext> in ")
     assert_nothing_written(one)
 
@@ -147,7 +161,9 @@ def test_a_fetched_video_leaves_no_temporary_file(
         one = task(tmp_path, parse_source(site.url_template))
         outcome = run_video(one)
     assert (outcome.status, outcome.clips) == ("done", 2)
-    assert outcome.bytes_fetched == studio.make(M4A).stat().st_size
+    # Of 12 s, those up to the end of the last utterance at 7 s, and a little more.
+    size = studio.make(M4A).stat().st_size
+    assert size * 7 / 12 < outcome.bytes_fetched < size
     (batch,) = read_batches(one.part)
     assert batch.column("source").to_pylist() == ["url", "url"]
     assert list(one.tmp.iterdir()) == []
@@ -160,27 +176,190 @@ def test_a_fetched_video_that_is_broken_leaves_no_temporary_file(
     with MediaSite(media) as site:
         one = task(tmp_path, parse_source(site.url_template))
         outcome = run_video(one)
-    assert (outcome.status, outcome.bytes_fetched) == ("unusable", 3000)
+    assert (outcome.status, outcome.bytes_fetched) == ("media-unusable", 3000)
     assert_nothing_written(one)
 
 
-def test_a_refused_video_failed_in_the_words_of_the_site(media: Path, tmp_path: Path) -> None:
-    with MediaSite(media, faults={VIDEO: 403}) as site:
-        one = task(tmp_path, parse_source(site.url_template))
+# -- fetching as a step of its own ------------------------------------------------------------
+
+
+def fetch_task(one: VideoTask, *, turn: Turn | None = None) -> FetchTask:
+    assert one.fetched is not None
+    return FetchTask(
+        key=one.key,
+        needed_seconds=one.needed_seconds,
+        source=one.source,
+        pictures=one.tracks is not None,
+        target=one.fetched,
+        tmp=one.tmp,
+        turn=turn or Turn(),
+    )
+
+
+def remote_task(folder: Path, template: str) -> VideoTask:
+    plain = task(folder, parse_source(template))
+    return dataclasses.replace(plain, fetched=folder / "media-kept" / "video")
+
+
+def failure_of(one: VideoTask) -> tuple[FetchResult, Outcome]:
+    result = fetch_video(fetch_task(one))
+    assert result.failure is not None
+    assert result.failure.key == result.key == KEY
+    assert result.failure.address == "direct"
+    assert one.fetched is not None
+    assert not one.fetched.exists()
+    assert_nothing_written(one)
+    return result, result.failure
+
+
+def test_fetched_first_and_cut_later(studio: Studio, media: Path, tmp_path: Path) -> None:
+    shutil.copy(studio.make(M4A), media / SPEAKER / f"{VIDEO}.m4a")
+    with MediaSite(media) as site:
+        one = remote_task(tmp_path, site.url_template)
+        assert one.fetched is not None
+        assert fetch_video(fetch_task(one)) == FetchResult(KEY)
+        assert not one.part.exists()
+        assert list(one.tmp.iterdir()) == []
+        asked = site.requests
+        kept = (one.fetched / "media").stat().st_size
         outcome = run_video(one)
-    assert (outcome.status, outcome.unreachable) == ("failed", False)
-    assert "HTTP Error 403: Forbidden" in outcome.reason
+        assert site.requests == asked, "a video that is here was asked for again"
+    assert (outcome.status, outcome.clips, outcome.samples) == ("done", 2, 125 * 640)
+    assert (outcome.address, outcome.digest) == ("direct", 7)
+    assert outcome.bytes_fetched == kept < studio.make(M4A).stat().st_size
+    assert read_part_outcome(one.part) == outcome
+    assert not one.fetched.exists(), "media are left after cutting"
+    # The same as in one step.
+    with MediaSite(media) as site:
+        (tmp_path / "other").mkdir()
+        in_one = task(tmp_path / "other", parse_source(site.url_template))
+        assert run_video(in_one).samples == outcome.samples
+    assert rows_of(in_one) == rows_of(one)
+
+
+def test_the_part_counts_the_seconds_of_both_steps(
+    studio: Studio, media: Path, tmp_path: Path
+) -> None:
+    one = remote_task(tmp_path, "http://127.0.0.1:9/{video_id}")
+    assert one.fetched is not None
+    one.fetched.parent.mkdir()
+    here = one.tmp / "media"
+    shutil.copy(studio.make(WAV), here)
+    keep(Media(here, 1234), one.fetched, Fetched(1234, 1000.0, "10.0.0.1:8080"))
+    outcome = run_video(one)
+    assert (outcome.status, outcome.bytes_fetched) == ("done", 1234)
+    assert outcome.address == "10.0.0.1:8080"
+    assert 1000 < outcome.seconds_taken < 1000 + runs.DEADLINE_SECONDS
+
+
+def test_media_that_are_fetched_and_cannot_be_cut_are_dropped(media: Path, tmp_path: Path) -> None:
+    (media / SPEAKER / f"{VIDEO}.m4a").write_bytes(bytes(3000))
+    with MediaSite(media) as site:
+        one = remote_task(tmp_path, site.url_template)
+        assert one.fetched is not None
+        assert fetch_video(fetch_task(one)).failure is None
+        outcome = run_video(one)
+        assert site.count(VIDEO) == 2
+    assert (outcome.status, outcome.bytes_fetched) == ("media-unusable", 3000)
+    assert outcome.address == "direct"
+    assert_nothing_written(one)
+    assert not one.fetched.exists()
+
+
+def test_kept_media_that_someone_removed_are_for_a_later_run(
+    studio: Studio, media: Path, tmp_path: Path
+) -> None:
+    shutil.copy(studio.make(M4A), media / SPEAKER / f"{VIDEO}.m4a")
+    with MediaSite(media) as site:
+        one = remote_task(tmp_path, site.url_template)
+        assert one.fetched is not None
+        assert fetch_video(fetch_task(one)).failure is None
+        before = site.requests
+        (one.fetched / "media").unlink()
+        outcome = run_video(one)
+        # Whoever cuts has no turn to ask the site, and does not know by which address.
+        assert site.requests == before
+    assert outcome.status == "transient"
+    assert outcome.reason == f"the media in {one.fetched} are gone"
     assert_nothing_written(one)
 
 
-def test_a_site_that_is_down_is_unreachable(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("status", "found"),
+    [
+        (403, "transient"),
+        (404, "gone"),
+        (410, "gone"),
+        (451, "geo"),
+        (418, "ambiguous"),
+        (503, "transient"),
+    ],
+)
+def test_a_refused_video_has_a_class_and_the_words_of_the_site(
+    status: int, found: str, media: Path, tmp_path: Path
+) -> None:
+    with MediaSite(media, faults={VIDEO: status}) as site:
+        one = remote_task(tmp_path, site.url_template)
+        result, failure = failure_of(one)
+        in_one = run_video(task(tmp_path, one.source))
+    assert f"HTTP Error {status}: " in failure.reason
+    assert (failure.status, failure.clips, failure.bytes_fetched) == (found, 0, 0)
+    assert failure.seconds_taken > 0
+    assert (result.is_unanswered, result.pause_seconds, result.closes_address) == (
+        *(False, None, False),
+    )
+    assert (in_one.status, in_one.reason) == (failure.status, failure.reason)
+
+
+def test_a_site_that_asks_to_wait_is_told_apart(media: Path, tmp_path: Path) -> None:
+    with MediaSite(media, faults={VIDEO: 429}) as site:
+        result, failure = failure_of(remote_task(tmp_path, site.url_template))
+    assert (failure.status, result.is_unanswered) == ("rate-limited", False)
+    assert (result.pause_seconds, result.pause_grows, result.closes_address) == (600, True, False)
+
+
+def test_a_refused_address_is_told_apart(media: Path, tmp_path: Path) -> None:
+    with MediaSite(media, faults={VIDEO: 407}) as site:
+        result, failure = failure_of(remote_task(tmp_path, site.url_template))
+    assert (failure.status, result.closes_address) == ("credentials", True)
+
+
+def test_a_site_that_is_down_gives_no_answer(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    one = task(tmp_path, parse_source(f"http://127.0.0.1:{port}/{{video_id}}"))
-    outcome = run_video(one)
-    assert (outcome.status, outcome.unreachable) == ("failed", True)
-    assert "refused" in outcome.reason
-    assert_nothing_written(one)
+    result, failure = failure_of(remote_task(tmp_path, f"http://127.0.0.1:{port}/{{video_id}}"))
+    assert (failure.status, result.is_unanswered) == ("transient", True)
+    assert "refused" in failure.reason
+
+
+def test_a_turn_counts_from_the_first_answer(media: Path, tmp_path: Path) -> None:
+    book = AddressBook()
+    with MediaSite(media, faults={VIDEO: 404}) as site:
+        one = remote_task(tmp_path, site.url_template)
+        turn = book.take("site direct", per_hour=60, sleep_seconds=0)
+        assert isinstance(turn, Turn)
+        fetch_video(fetch_task(one, turn=turn))
+    with contextlib.closing(sqlite3.connect(home_folder() / "addresses.sqlite")) as database:
+        ((given, arrived),) = database.execute("select given_at, arrived_at from turns").fetchall()
+    assert arrived >= given
+
+
+def test_a_full_disk_is_no_fault_of_the_video(
+    studio: Studio, media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(studio.make(M4A), media / SPEAKER / f"{VIDEO}.m4a")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("voxblink2_lib.kept.os.fsync", full)
+    with MediaSite(media) as site:
+        one = remote_task(tmp_path, site.url_template)
+        with pytest.raises(StoreFullError, match="No space is left for"):
+            fetch_video(fetch_task(one))
+    assert one.fetched is not None
+    assert not one.fetched.exists()
+    assert list(one.tmp.iterdir()) == []
 
 
 def test_what_is_no_fault_of_the_video_is_raised(
@@ -319,7 +498,7 @@ def test_spoiled_pictures_cost_no_sound(studio: Studio, media: Path, tmp_path: P
     shutil.rmtree(plain.part.parent)
     one = face_task(tmp_path, source)
     outcome = run_video(one)
-    assert (outcome.status, outcome.clips, len(outcome.missing)) == ("unusable", 0, 2)
+    assert (outcome.status, outcome.clips, len(outcome.missing)) == ("media-unusable", 0, 2)
     assert outcome.reason.startswith("2 of 2 utterances could not be cut; the first needs the pic")
     assert {one.reason.rpartition(", ")[2] for one in outcome.missing} == {"which is damaged"}
     assert outcome.bytes_fetched > 0
@@ -355,7 +534,7 @@ def test_a_file_that_lacks_one_of_both_is_unusable(
     ffmpeg("-i", str(studio.make(FILM)), *options, str(path))
     one = face_task(tmp_path, parse_source(str(media)))
     outcome = run_video(one)
-    assert (outcome.status, outcome.reason, outcome.missing) == ("unusable", words, ())
+    assert (outcome.status, outcome.reason, outcome.missing) == ("media-unusable", words, ())
     assert outcome.bytes_fetched == path.stat().st_size
     assert_nothing_written(one)
 
@@ -364,7 +543,7 @@ def test_sound_alone_in_the_folder_is_no_film(studio: Studio, media: Path, tmp_p
     shutil.copy(studio.make(WAV), media / SPEAKER / f"{VIDEO}.wav")
     one = face_task(tmp_path, parse_source(str(media)))
     outcome = run_video(one)
-    assert (outcome.status, outcome.unreachable) == ("failed", False)
+    assert outcome.status == "gone"
     assert "(endings looked for: mp4, mkv, " in outcome.reason
     assert_nothing_written(one)
     # A film beside it serves the faces; sound alone is still taken from the smaller file.
@@ -381,7 +560,7 @@ def test_what_lies_after_the_end_is_told_as_with_sound_alone(
     one = face_task(tmp_path, parse_source(str(media)), *cuts)
     outcome = run_video(one)
     assert outcome == run_video(task(tmp_path, one.source, *cuts))
-    assert (outcome.status, len(outcome.missing)) == ("unusable", 2)
+    assert (outcome.status, len(outcome.missing)) == ("media-unusable", 2)
     assert outcome.reason.startswith("2 of 2 utterances could not be cut; the first lies at 20.00")
     assert_nothing_written(one)
 
@@ -410,7 +589,15 @@ class TwoFiles:
         ffmpeg("-i", str(film), "-vn", "-c", "copy", str(self.sound))
 
     @contextlib.contextmanager
-    def fetch(self, key: VideoKey, *, needed_seconds: float, tmp: Path) -> Iterator[Media]:
+    def fetch(
+        self,
+        key: VideoKey,
+        *,
+        needed_seconds: float,
+        tmp: Path,
+        answered: Callable[[], None] = lambda: None,
+    ) -> Iterator[Media]:
+        answered()
         assert (key, needed_seconds, tmp.is_dir()) == (KEY, 7.0, True)
         yield Media(self.pictures, 12345, self.sound)
 

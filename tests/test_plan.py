@@ -14,8 +14,8 @@ from releases import small_release, video_id, write_archive
 from voxblink2_lib.config import Selection
 from voxblink2_lib.errors import SelectionError
 from voxblink2_lib.index import Index, build_index
-from voxblink2_lib.plan import MAX_VIDEOS_PER_JOB, compare, keys_of, make_jobs, select
-from voxblink2_lib.records import VideoKey
+from voxblink2_lib.plan import MAX_VIDEOS_PER_JOB, Keys, compare, keys_of, make_jobs, select
+from voxblink2_lib.records import STATUSES, VideoKey
 from voxblink2_lib.resources import Release
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=50)
@@ -35,7 +35,7 @@ def key(speaker: int, number: int) -> VideoKey:
 
 
 def chosen(index: Index, selection: Selection) -> list[VideoKey]:
-    return list(keys_of(select(index, selection)))
+    return list(keys_of(select(index, selection)[0]))
 
 
 DIGEST = -(2**63)
@@ -57,7 +57,8 @@ EVERYTHING = [key(speaker, number) for speaker in (1, 2, 3) for number in range(
 
 def test_everything(index: Index) -> None:
     assert chosen(index, Selection()) == EVERYTHING
-    assert select(index, Selection()).column_names == ["speaker_id", "video_id", "digest"]
+    for one in select(index, Selection()):
+        assert one.column_names == ["speaker_id", "video_id", "digest"]
 
 
 def test_speakers(index: Index) -> None:
@@ -108,6 +109,24 @@ def test_exclusions_in_a_list(index: Index) -> None:
     ]
 
 
+def test_what_the_user_leaves_out_is_told(index: Index) -> None:
+    def left_out(selection: Selection) -> list[VideoKey]:
+        return list(keys_of(select(index, selection)[1]))
+
+    assert left_out(Selection()) == []
+    assert left_out(Selection.of(exclude=["id000003", "video001000"])) == [
+        key(1, 0),
+        *(key(3, number) for number in range(3)),
+    ]
+    # A limit leaves nothing out: what is beyond it was not asked for.
+    assert left_out(Selection.of(exclude=["video001000"], max_speakers=1)) == [key(1, 0)]
+    assert left_out(Selection(max_videos_per_speaker=1)) == []
+    # Nor was what another selection does not name.
+    assert left_out(Selection.of(speakers=["id000002"], exclude=["id000003", "video002000"])) == [
+        key(2, 0)
+    ]
+
+
 def test_unknown_ids_are_refused_by_name(index: Index) -> None:
     with pytest.raises(
         SelectionError,
@@ -146,7 +165,7 @@ def keys(count: int) -> list[VideoKey]:
 @given(count=st.one_of(st.integers(0, 200), st.integers(0, 40_000)))
 def test_jobs_are_a_partition_in_order(count: int) -> None:
     videos = keys(count)
-    jobs = [list(job) for job in make_jobs(table(videos))]
+    jobs = [list(job) for job in make_jobs(videos)]
     assert [one for job in jobs for one in job] == videos
     assert all(1 <= len(job) <= MAX_VIDEOS_PER_JOB == 1024 for job in jobs)
     assert len({len(job) for job in jobs[:-1]}) <= 1
@@ -156,16 +175,25 @@ def test_jobs_are_a_partition_in_order(count: int) -> None:
         assert len(jobs) >= 32
 
 
-def test_jobs_do_not_depend_on_how_the_table_is_cut() -> None:
-    videos = table(keys(100))
-    pieces = pa.concat_tables([videos.slice(0, 33), videos.slice(33, 1), videos.slice(34)])
-    assert [list(job) for job in make_jobs(pieces)] == [list(job) for job in make_jobs(videos)]
-
-
 def test_jobs_may_be_read_late() -> None:
-    jobs = list(make_jobs(table(keys(70))))
+    jobs = list(make_jobs(keys(70)))
     assert [one for job in reversed(jobs) for one in job] != keys(70)
-    assert [one for job in make_jobs(table(keys(70))) for one in job] == keys(70)
+    assert [one for job in make_jobs(keys(70)) for one in job] == keys(70)
+
+
+def test_the_keys_of_a_table_are_a_sequence() -> None:
+    videos = keys(7)
+    pieces = pa.concat_tables([table(videos).slice(0, 3), table(videos).slice(3)])
+    found = Keys(pieces)
+    assert (len(found), list(found), list(reversed(found))) == (7, videos, videos[::-1])
+    assert (found[0], found[6], found[-1], found[2:5]) == (
+        *(videos[n] for n in (0, 6, 6)),
+        videos[2:5],
+    )
+    assert (found[5:99], videos[3] in found, list(Keys(table([])))) == (videos[5:], True, [])
+    assert [list(job) for job in make_jobs(found)] == [list(job) for job in make_jobs(videos)]
+    with pytest.raises(IndexError):
+        found[7]
 
 
 # -- what a selection asks of a store ---------------------------------------------------------
@@ -174,22 +202,21 @@ def test_jobs_may_be_read_late() -> None:
 A, B, C, D = (VideoKey("id000001", f"{letter * 11}") for letter in "abcd")
 
 
-def known(*rows: tuple[VideoKey, str, bool], digest: int = DIGEST) -> pa.Table:
+def known(*rows: tuple[VideoKey, str], digest: int = DIGEST) -> pa.Table:
     return pa.table(
         {
             "speaker_id": pa.array([row[0].speaker_id for row in rows], pa.string()),
             "video_id": pa.array([row[0].video_id for row in rows], pa.string()),
             "status": pa.array([row[1] for row in rows], pa.string()),
-            "open": pa.array([row[2] for row in rows], pa.bool_()),
             "digest": pa.array([digest] * len(rows), pa.int64()),
         }
     )
 
 
 def answer(
-    selected: Iterable[VideoKey], ledger: pa.Table, *, retry: bool = False
+    selected: Iterable[VideoKey], ledger: pa.Table
 ) -> tuple[list[VideoKey], list[VideoKey], list[VideoKey]]:
-    changes = compare(table(selected), ledger, retry=retry)
+    changes = compare(table(selected), ledger)
     return (
         list(keys_of(changes.new)),
         list(keys_of(changes.unwanted)),
@@ -198,73 +225,52 @@ def answer(
 
 
 def test_done_videos_that_are_annotated_otherwise_now_are_changed() -> None:
-    rows = [(A, "done", False), (B, "failed", False), (C, "planned", True)]
-    changes = compare(table([A, B, C]), known(*rows, digest=DIGEST + 1), retry=True)
+    rows = [(A, "done"), (B, "gone"), (C, "planned")]
+    changes = compare(table([A, B, C]), known(*rows, digest=DIGEST + 1))
     assert list(keys_of(changes.changed)) == [A]
-    assert not len(compare(table([A, B, C]), known(*rows), retry=True).changed)
+    assert not len(compare(table([A, B, C]), known(*rows)).changed)
 
 
-@pytest.mark.parametrize("retry", [False, True])
-def test_an_empty_store_needs_everything(retry: bool) -> None:
-    assert answer([B, A, C], known(), retry=retry) == ([A, B, C], [], [])
+def test_an_empty_store_needs_everything() -> None:
+    assert answer([A, B, C], known()) == ([A, B, C], [], [])
 
 
-@pytest.mark.parametrize("retry", [False, True])
-def test_growth(retry: bool) -> None:
-    ledger = known((B, "done", False), (A, "done", True))
-    assert answer([A, B, C, D], ledger, retry=retry) == ([C, D], [], [])
+def test_growth() -> None:
+    assert answer([A, B, C, D], known((B, "done"), (A, "done"))) == ([C, D], [], [])
 
 
-def test_failed_videos_of_sealed_jobs_are_new_only_on_retry() -> None:
-    ledger = known((A, "failed", False), (B, "unusable", False), (C, "done", False))
-    assert answer([A, B, C], ledger) == ([], [], [])
-    assert answer([A, B, C], ledger, retry=True) == ([A, B], [], [])
+# A ledger has planned videos and those of every class but what the user leaves out.
+KNOWN = ["planned", *(one for one in STATUSES if one != "excluded")]
 
 
-@pytest.mark.parametrize("retry", [False, True])
-@pytest.mark.parametrize("status", ["planned", "failed", "unusable", "done"])
-def test_videos_of_open_jobs_stay_where_they_are(status: str, retry: bool) -> None:
-    assert answer([A], known((A, status, True)), retry=retry) == ([], [], [])
+@pytest.mark.parametrize("status", KNOWN)
+def test_videos_that_are_known_are_not_new(status: str) -> None:
+    """Whether one is asked for again is its outcome's to say, and not the selection's."""
+    assert answer([A], known((A, status))) == ([], [], [])
 
 
-@pytest.mark.parametrize("status", ["planned", "failed", "unusable"])
-@pytest.mark.parametrize("is_open", [False, True])
-def test_unwanted(status: str, is_open: bool) -> None:
-    assert answer([B], known((A, status, is_open), (B, "done", False))) == ([], [A], [])
+@pytest.mark.parametrize("status", [one for one in KNOWN if one != "done"])
+def test_unwanted(status: str) -> None:
+    assert answer([B], known((A, status), (B, "done"))) == ([], [A], [])
 
 
-@pytest.mark.parametrize("is_open", [False, True])
-def test_outside(is_open: bool) -> None:
-    assert answer([B], known((A, "done", is_open))) == ([B], [], [A])
+def test_outside() -> None:
+    assert answer([B], known((A, "done"))) == ([B], [], [A])
 
 
 def test_the_speaker_counts_as_well() -> None:
     twin = VideoKey("id000002", A.video_id)
-    assert answer([twin], known((A, "planned", True))) == ([twin], [A], [])
-
-
-STATUS = st.sampled_from(["planned", "done", "failed", "unusable"])
+    assert answer([twin], known((A, "planned"))) == ([twin], [A], [])
 
 
 @PROPERTY
 @given(
     selected=st.sets(st.sampled_from([A, B, C, D])),
-    ledger=st.dictionaries(st.sampled_from([A, B, C, D]), st.tuples(STATUS, st.booleans())),
-    retry=st.booleans(),
+    ledger=st.dictionaries(st.sampled_from([A, B, C, D]), st.sampled_from(KNOWN)),
 )
-def test_every_video_has_one_place(
-    selected: set[VideoKey], ledger: dict[VideoKey, tuple[str, bool]], retry: bool
-) -> None:
-    new, unwanted, outside = answer(
-        selected, known(*((one, *state) for one, state in ledger.items())), retry=retry
-    )
+def test_every_video_has_one_place(selected: set[VideoKey], ledger: dict[VideoKey, str]) -> None:
+    new, unwanted, outside = answer(selected, known(*ledger.items()))
+    assert set(new) == selected - set(ledger)
     assert set(unwanted) | set(outside) == set(ledger) - selected
-    assert all(ledger[one][0] == "done" for one in outside)
-    assert not any(ledger[one][0] == "done" for one in unwanted)
-    assert set(new) <= selected
-    assert set(new) >= selected - set(ledger)
-    for one in set(new) & set(ledger):
-        status, is_open = ledger[one]
-        assert retry
-        assert status != "done"
-        assert not is_open
+    assert all(ledger[one] == "done" for one in outside)
+    assert not any(ledger[one] == "done" for one in unwanted)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from voxblink2_lib import shards
 from voxblink2_lib.errors import StoreDamagedError
 from voxblink2_lib.records import (
+    STATUSES,
     Clip,
     FaceClip,
     MissingUtterance,
@@ -131,7 +132,7 @@ def test_clips_without_their_faces_are_no_rows() -> None:
 OUTCOMES = st.builds(
     Outcome,
     st.just(KEY),
-    st.sampled_from(["done", "failed", "unusable"]),
+    st.sampled_from(STATUSES),
     reason=st.text(max_size=20),
     clips=st.integers(0, 2**31),
     samples=st.integers(0, 2**53),
@@ -140,7 +141,7 @@ OUTCOMES = st.builds(
     ).map(tuple),
     bytes_fetched=st.integers(0, 2**53),
     seconds_taken=st.floats(0, 1e9),
-    unreachable=st.booleans(),
+    address=st.text(max_size=9),
 )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -18,15 +19,19 @@ from voxblink2_lib.errors import StoreError
 from voxblink2_lib.files import HOME_VARIABLE, home_folder
 
 _WINDOW_SECONDS = 60.0
-_SCHEMA = """
-create table if not exists turns (
-    number integer primary key, address text not null,
-    given_at real not null, arrived_at real);    -- null: its first request may still be on its way
-create index if not exists turns_by_address on turns (address, given_at);
-create table if not exists addresses (
-    address text primary key, paused_until real not null, why text not null,
-    strikes integer not null) without rowid;     -- pauses since it last worked
-"""
+_FORMAT = 1
+_SCHEMA = (
+    "drop table if exists turns",  # of another format
+    "create table turns ("
+    "number integer primary key, address text not null, given_at real not null, "
+    "arrived_at real, "  # null: its first request may still be on its way
+    "process integer not null)",
+    "create index turns_by_address on turns (address, given_at)",
+    "create table if not exists addresses ("
+    "address text primary key, paused_until real not null, why text not null, "
+    "strikes integer not null) without rowid",  # pauses since it last worked
+    f"pragma user_version = {_FORMAT}",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +73,16 @@ class AddressBook:
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            is_new = not self._path.exists()
             # Opened anew each time: turns are seconds apart, and threads share nothing.
             with contextlib.closing(
                 sqlite3.connect(self._path, timeout=30, isolation_level=None)
             ) as database:
                 database.execute("pragma synchronous = off")
-                if is_new:
-                    database.executescript(_SCHEMA)
                 database.execute("begin immediate")
+                # In the same transaction: another process may be making the file just now.
+                if database.execute("pragma user_version").fetchone() != (_FORMAT,):
+                    for statement in _SCHEMA:
+                        database.execute(statement)
                 yield database
                 database.execute("commit")
         except (OSError, sqlite3.Error) as error:
@@ -108,13 +114,12 @@ class AddressBook:
             return Turn()
         most = math.inf if math.isinf(per_hour) else math.ceil(per_hour / 60)
         with self._transaction() as database:
-            # A clock that was set back leaves times in the future: they count as now.
-            database.execute("delete from turns where given_at < ?", (now - 3600,))
+            _tidy(database, now)
             (last,) = database.execute(
                 "select max(given_at) from turns where address = ?", (address,)
             ).fetchone()
-            if last is not None and now < min(last, now) + spacing:
-                return float(min(last, now) + spacing - now)
+            if last is not None and now < last + spacing:
+                return float(last + spacing - now)
             open_since = now - _WINDOW_SECONDS
             recent = database.execute(
                 "select count(*), min(coalesce(arrived_at, ?)) from turns "
@@ -124,7 +129,8 @@ class AddressBook:
             if recent[0] >= most:
                 return float(max(0.05, min(1.0, recent[1] - open_since)))
             number = database.execute(
-                "insert into turns (address, given_at) values (?, ?)", (address, now)
+                "insert into turns (address, given_at, process) values (?, ?, ?)",
+                (address, now, os.getpid()),
             ).lastrowid
             return Turn(number)
 
@@ -174,8 +180,12 @@ class AddressBook:
         return pause
 
     def works(self, address: str) -> None:
-        """Note that a video came by an address: it has no strikes any more."""
-        if self.pause_of(address).strikes:
+        """Note that a video came by an address: it has no strikes any more.
+
+        A video that was on its way when the source asked to wait does not end the pause.
+        """
+        pause = self.pause_of(address)
+        if pause.strikes and pause.until <= self._clock():
             with self._transaction() as database:
                 database.execute("delete from addresses where address = ?", (address,))
 
@@ -188,3 +198,32 @@ class AddressBook:
                 "select paused_until, why, strikes from addresses where address = ?", (address,)
             ).fetchone()
         return Pause(*row) if row else Pause()
+
+
+def _tidy(database: sqlite3.Connection, now: float) -> None:
+    """Forget what is long over, and put right what would never end by itself."""
+    database.execute("delete from turns where given_at < ?", (now - 3600,))
+    # A clock that was set back leaves times in the future: they count as now.
+    database.execute(
+        "update turns set given_at = min(given_at, ?), arrived_at = min(arrived_at, ?) "
+        "where given_at > ? or arrived_at > ?",
+        (now, now, now, now),
+    )
+    # Whoever was killed will never tell that an answer came: it came by now, or never will.
+    waiting = database.execute("select distinct process from turns where arrived_at is null")
+    for (process,) in waiting.fetchall():
+        if not _is_alive(process):
+            database.execute(
+                "update turns set arrived_at = ? where arrived_at is null and process = ?",
+                (now, process),
+            )
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

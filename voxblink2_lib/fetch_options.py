@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -107,7 +108,8 @@ class FetchOptions:
             if name not in several:
                 taken[name] = value
             else:
-                taken[name] = (value,) if isinstance(value, str) else tuple(map(str, value))
+                one = isinstance(value, str | os.PathLike)
+                taken[name] = tuple(map(str, (value,) if one else value))
         return cls(**taken)
 
     @classmethod
@@ -120,7 +122,7 @@ class FetchOptions:
         """The limit of one download."""
         if self.limit_rate is None:
             return None
-        found = _RATE.fullmatch(self.limit_rate)
+        found = _RATE.fullmatch(str(self.limit_rate))
         if found is None or not float(found[1]):
             raise SourceError(
                 f"limit_rate must be bytes a second, as 500K or 2M, got {self.limit_rate!r}."
@@ -170,5 +172,5 @@ def _check_proxy(proxy: str) -> None:
         raise SourceError(
             "A proxy must be an address such as http://host:8080 or socks5://user:word@host:1080; "
             f"allowed are {', '.join(_SCHEMES)}. Got one of {len(proxy)} characters that begins "
-            f"with {proxy[:6]!r}."
+            f"with {proxy.partition(':')[0][:6]!r}."
         )

@@ -190,10 +190,14 @@ class Ledger:
         with self._transaction() as database:
             for key in keys:
                 one = (self._config, *key)
-                for table, more in (("videos", " and status <> 'done'"), ("missing", "")):
+                dropped = database.execute(
+                    "delete from videos where config = ? and speaker_id = ? and video_id = ? "
+                    "and status <> 'done'",
+                    one,
+                )
+                if dropped.rowcount:
                     database.execute(
-                        f"delete from {table} where config = ? and speaker_id = ? "  # noqa: S608  # our own words
-                        f"and video_id = ?{more}",
+                        "delete from missing where config = ? and speaker_id = ? and video_id = ?",
                         one,
                     )
 
@@ -238,14 +242,20 @@ class Ledger:
         )
         return list(map(VideoKey._make, rows))
 
-    def due(self) -> list[VideoKey]:
-        """Return the videos of sealed jobs that may be asked for again by now, sorted."""
+    def due(self, *, after_a_wait: bool = False) -> list[VideoKey]:
+        """Return the videos of sealed jobs that may be asked for again by now, sorted.
+
+        Args:
+            after_a_wait: only those that had to wait since they were tried last: a run that
+                asked for the others again and again would never end.
+        """
         rows = self._query(
             "select speaker_id, video_id from videos join jobs using (config, job) "
             "where config = ? and next_at <= ? and shard is not null "
-            "order by speaker_id, video_id",
+            "and (next_at > updated_at or not ?) order by speaker_id, video_id",
             self._config,
             time.time(),
+            after_a_wait,
         )
         return list(map(VideoKey._make, rows))
 

@@ -138,7 +138,7 @@ class LiveView:
         budget = sum(one.a_minute for one in moment.addresses if not one.is_closed)
         expected = min(a_minute, budget or math.inf)
         left = self._total - sum(self._counts.values())
-        if left and expected:
+        if left > 0 and expected:
             said += f", about {duration_text(60 * left / expected)} left"
         return said
 

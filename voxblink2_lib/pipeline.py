@@ -175,6 +175,9 @@ def run_video(task: VideoTask) -> Outcome:
     """
     started = time.monotonic()
     found = open_kept(task.fetched) if task.fetched else None
+    if task.fetched is not None and found is None:
+        # Not fetched here: this process has no turn, and does not know by which address.
+        return Outcome(task.key, "transient", f"the media in {task.fetched} are gone")
     about = found[1] if found else Fetched(0, 0.0, "")
     outcome = _bring_and_cut(task, found[0] if found else None, about)
     if task.fetched is not None:

@@ -171,7 +171,8 @@ class Keys(Sequence[VideoKey]):
     def __getitem__(self, place: slice) -> list[VideoKey]: ...
     def __getitem__(self, place: int | slice) -> VideoKey | list[VideoKey]:
         if isinstance(place, int):
-            return next(keys_of(self._videos.slice(place, 1)))
+            # Of a range, so that a place beyond the end is an IndexError, which ends a loop.
+            return next(keys_of(self._videos.slice(range(len(self))[place], 1)))
         start, stop, _ = place.indices(len(self))
         return list(keys_of(self._videos.slice(start, stop - start)))
 

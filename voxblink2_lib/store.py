@@ -141,6 +141,9 @@ class Store:
         for folder in (self.root / "parts" / config).glob("*"):
             if folder not in kept:
                 shutil.rmtree(folder, ignore_errors=True)
+        if not open_jobs:
+            # Nothing is left to be cut: these are of videos that are no longer wanted.
+            shutil.rmtree(self.root / "media" / config, ignore_errors=True)
 
 
 def named_store(path: str | os.PathLike[str]) -> Store:

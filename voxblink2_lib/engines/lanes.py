@@ -25,7 +25,8 @@ class Lane:
         source: the source, by this address.
         in_flight: videos that are being fetched.
         unanswered: what got no answer, until it is known whether it was the video.
-        has_answered: an answer came in this run.
+        has_answered: an answer came in this run, be it that the source asks to wait.
+        has_worked: an answer came that was none of this sort, since the last pause.
         closed: why nothing more is asked for; empty while it is open.
         is_silent: it is closed since nothing answers, and not since it is refused.
     """
@@ -35,6 +36,7 @@ class Lane:
     unanswered: list[tuple[FetchTask, FetchResult]] = field(default_factory=list)
     refusals: int = 0
     has_answered: bool = False
+    has_worked: bool = False
     closed: str = ""
     is_silent: bool = False
 
@@ -85,7 +87,7 @@ class Lanes:
             # After a pause, or a silence, one video tries whether it works again.
             if lane.in_flight and (
                 len(lane.unanswered) + lane.in_flight >= _SILENCE_LIMIT * 4
-                or (not lane.has_answered and self._book.pause_of(lane.key).strikes)
+                or (not lane.has_worked and self._book.pause_of(lane.key).strikes)
             ):
                 continue
             turn = self._book.take(
@@ -100,19 +102,24 @@ class Lanes:
     def answered(self, lane: Lane, result: FetchResult) -> None:
         """Learn from what came of a video what it says about its lane."""
         lane.refusals = lane.refusals + 1 if _is_refused(result) else 0
+        lane.has_answered = True
         failure = result.failure
+        # What was on its way when the source asked to wait says nothing of the time after.
+        rests = self._book.pause_of(lane.key).until > time.time()
         if failure is None:
-            lane.has_answered = True
+            lane.has_worked = lane.has_worked or not rests
             self._book.works(lane.key)
-        elif result.closes_address or lane.refusals >= _REFUSAL_LIMIT:
+        elif (
+            result.closes_address or failure.status == "blocked" or lane.refusals >= _REFUSAL_LIMIT
+        ):
             lane.closed = lane.closed or failure.reason
         elif failure.status == "rate-limited":
-            lane.has_answered = False
+            lane.has_worked = False
             self._book.pause(
                 lane.key, result.pause_seconds or 60.0, failure.reason, grows=result.pause_grows
             )
         else:
-            lane.has_answered = True
+            lane.has_worked = lane.has_worked or not rests
 
     def is_flawless(self, lane: Lane) -> bool:
         """Say whether a lane worked until now: then a limit may be about one video alone."""

@@ -148,7 +148,7 @@ def _go_on(  # noqa: PLR0917  # the parts of a store, in reading order
         Run(config, store, index, source, ledger, options=options).run(open_jobs)
         # What a folder lacks will not have come in the meantime.
         if retry and source.is_remote:
-            plan_retry(config, store, ledger)
+            plan_retry(config, store, ledger, after_a_wait=True)
     store.clear_leftovers(config.config, open_jobs=())
 
 

@@ -55,8 +55,16 @@ def plan_run(
     return options
 
 
-def plan_retry(config: MaterializeConfig, store: Store, ledger: Ledger) -> ClipOptions:
+def plan_retry(
+    config: MaterializeConfig, store: Store, ledger: Ledger, *, after_a_wait: bool = False
+) -> ClipOptions:
     """Give videos whose time has come again to new jobs, and look at no release.
+
+    Args:
+        config: what the user asked for.
+        store: the store, locked by us.
+        ledger: its ledger.
+        after_a_wait: only those that had to wait since they were tried last.
 
     Returns:
         How the store's clips are made.
@@ -65,7 +73,7 @@ def plan_retry(config: MaterializeConfig, store: Store, ledger: Ledger) -> ClipO
         StoreDamagedError: the ledger and the shards do not belong together.
     """
     _check_shards(config, store, ledger)
-    ledger.add_jobs(make_jobs(ledger.due()))
+    ledger.add_jobs(make_jobs(ledger.due(after_a_wait=after_a_wait)))
     return _clip_options(config, store, ledger)
 
 

@@ -16,6 +16,7 @@ from voxblink2_lib.engines.lanes import Lane, Lanes
 from voxblink2_lib.engines.pool import Call, WorkerDiedError, WorkerPool, collect
 from voxblink2_lib.errors import BlockedError, DependencyError, StoppedError
 from voxblink2_lib.index import Index
+from voxblink2_lib.kept import open_kept
 from voxblink2_lib.ledger import Ledger
 from voxblink2_lib.live import LiveView, Moment
 from voxblink2_lib.pipeline import (
@@ -122,7 +123,7 @@ class Run:
             task = self._feed.next()
             if not isinstance(task, VideoTask):
                 return task
-            if not self._source.is_remote or (task.fetched and (task.fetched / "media").exists()):
+            if not self._source.is_remote or (task.fetched and open_kept(task.fetched)):
                 self._ready.append(task)
                 continue
             taken = self._lanes.take()
@@ -184,6 +185,8 @@ class Run:
     def _fetched(self, fetch: FetchTask, result: FetchResult) -> None:
         task, lane = self._fetching.pop(fetch)
         lane.in_flight -= 1
+        # This lane may have waited for it, while the others rest for an hour.
+        self._next_try = 0.0
         if result.is_unanswered:
             self._tasks[fetch] = task
             self._lanes.silent(lane, fetch, result)

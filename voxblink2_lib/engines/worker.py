@@ -44,13 +44,22 @@ def serve(connection: Connection, *, threads: int = 1) -> None:
         with turn:
             connection.send(result)
 
+    def answer_in_a_thread(number: int, function: Any, argument: Any) -> None:
+        try:
+            answer(number, function, argument)
+        except BaseException as error:
+            # What ends a process ends only its thread here, and the parent would wait for ever.
+            traceback.print_exc()
+            code = error.code if isinstance(error, SystemExit) else 1
+            os._exit(code if isinstance(code, int) else 1)
+
     # One call at a time stays in the main thread, as a library may want it.
     executor = ThreadPoolExecutor(threads) if threads > 1 else None
     while True:
         try:
             call = connection.recv()
             if executor:
-                executor.submit(answer, *call)
+                executor.submit(answer_in_a_thread, *call)
             else:
                 answer(*call)
         except (EOFError, BrokenPipeError):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
+import optparse
 import shlex
+import threading
 from typing import Any
 
 import yt_dlp
-from yt_dlp.utils import DownloadError
+from yt_dlp.utils import DownloadError, YoutubeDLError
 
 from voxblink2_lib.errors import SourceError
 from voxblink2_lib.fetch_options import FetchOptions, Via
@@ -38,6 +40,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
 _SHORT = {"-4": "--force-ipv4", "-6": "--force-ipv6", "-R": "--retries", "-u": "--username"}
 # Ours, by their own names.
 _OURS = ("--cookies", "--cookies-from-browser", "--proxy", "--limit-rate", "--sleep")
+# Standard error is one for all threads.
+_parsing = threading.Lock()
 _BASE: dict[str, Any] = {
     "noprogress": True,
     "noplaylist": True,
@@ -59,11 +63,11 @@ def ydl_options(options: FetchOptions, via: Via) -> dict[str, Any]:
     Raises:
         SourceError: an option of yt-dlp is not allowed, or yt-dlp does not understand it.
     """
-    words = _checked(shlex.split(options.yt_dlp or ""))
-    for one in options.extractor_args:
-        words += ["--extractor-args", one]
+    words = [f"--extractor-args={one}" for one in options.extractor_args]
     if options.cookies_from_browser:
-        words += ["--cookies-from-browser", options.cookies_from_browser]
+        words += [f"--cookies-from-browser={options.cookies_from_browser}"]
+    # At the end, where an option without its value finds none.
+    words += _checked(_split(options.yt_dlp or ""))
     passed = {*(name for word in words for name in ALLOWED.get(_name(word), ()))}
     passed |= {"cookiesfrombrowser"} if options.cookies_from_browser else set()
     parsed = _parse(words) if words else {}
@@ -72,6 +76,8 @@ def ydl_options(options: FetchOptions, via: Via) -> dict[str, Any]:
         **{name: parsed[name] for name in passed},
         "js_runtimes": {name: dict(one) for name, one in JS_RUNTIMES.items()},
     }
+    if given.get("impersonate"):
+        _check_impersonation(given["impersonate"])
     if via.proxy:
         given["proxy"] = via.proxy
     if via.cookies:
@@ -79,6 +85,25 @@ def ydl_options(options: FetchOptions, via: Via) -> dict[str, Any]:
     if options.bytes_a_second:
         given["ratelimit"] = options.bytes_a_second
     return given
+
+
+def _check_impersonation(target: Any) -> None:
+    try:
+        yt_dlp.YoutubeDL({"impersonate": target, "quiet": True}).close()
+    except YoutubeDLError as error:
+        raise SourceError(
+            f"yt_dlp: --impersonate {target} is not possible: {error} The package curl_cffi has "
+            "most browsers."
+        ) from None
+
+
+def _split(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise SourceError(
+            f"yt_dlp: the options cannot be told apart: {error}. Quote them as in a shell."
+        ) from None
 
 
 def _name(word: str) -> str:
@@ -97,7 +122,7 @@ def _checked(words: list[str]) -> list[str]:
             else "Options that run programs, read configurations or write files are refused"
         )
         raise SourceError(
-            f"yt_dlp: the option {word!r} is not passed on. {hint}; allowed are "
+            f"yt_dlp: the option {_name(word)!r} is not passed on. {hint}; allowed are "
             f"{', '.join(ALLOWED)}, in full."
         )
     return words
@@ -105,13 +130,19 @@ def _checked(words: list[str]) -> list[str]:
 
 def _parse(words: list[str]) -> dict[str, Any]:
     said = io.StringIO()
+    named = {_name(word) for word in words}
+    if "--username" in named and "--password" not in named:
+        # It would ask for one at the terminal, in the middle of the run.
+        raise SourceError("yt_dlp: --username needs --password beside it.")
     try:
-        # Its parser prints and ends the program where it finds a mistake.
-        with contextlib.redirect_stderr(said):
-            parsed = yt_dlp.parse_options(["--ignore-config", *words, "--", "x"])
-    except (SystemExit, DownloadError, ValueError) as error:
-        text = said.getvalue().strip().splitlines()
-        what = text[-1].partition("error: ")[2] if text else str(error)
+        # Its parser prints and ends the program where it finds a mistake. The address goes first:
+        # a last option without its value would take it for one.
+        with _parsing, contextlib.redirect_stderr(said):
+            parsed = yt_dlp.parse_options(["--ignore-config", "x", *words])
+    except (SystemExit, DownloadError, ValueError, optparse.OptParseError) as error:
+        text = (said.getvalue().strip() or str(error).strip()).splitlines()
+        last = text[-1] if text else type(error).__name__
+        what = last.partition("error: ")[2] or last
         raise SourceError(
             f"yt_dlp: yt-dlp does not understand {shlex.join(words)}: {what}"
         ) from None

@@ -1,0 +1,156 @@
+"""What a class of outcome means for the next time that a video is asked for."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from voxblink2_lib.outcomes import CONFIRM_SECONDS, POLICIES, Verdict, jitter, judge
+from voxblink2_lib.records import STATUSES, Status, VideoKey
+
+PROPERTY = settings(deadline=None, derandomize=True, max_examples=200)
+KEY = VideoKey("id000001", "abcdefghijk")
+KEYS = st.from_regex(r"\A[A-Za-z0-9_-]{11}\Z").map(lambda name: VideoKey("id000001", name))
+NOW = 1_760_000_000.0
+HOUR = 3600.0
+DAY = 24 * HOUR
+FINAL: tuple[Status, ...] = (
+    *("done", "excluded", "age-or-membership", "private", "geo", "gone", "media-unusable"),
+)
+NOT_OF_THE_VIDEO: tuple[Status, ...] = ("rate-limited", "blocked", "credentials", "environment")
+
+
+def wait(status: Status, tries: int = 1, *, key: VideoKey = KEY) -> float | None:
+    verdict = judge(key, status, tries=tries, ambiguous_since=None, now=NOW)
+    assert verdict.status == status
+    return None if verdict.next_at is None else verdict.next_at - NOW
+
+
+def test_every_class_has_a_policy_and_says_what_it_means() -> None:
+    assert set(POLICIES) == set(STATUSES)
+    assert all(policy.means for policy in POLICIES.values())
+    assert len({policy.means for policy in POLICIES.values()}) == len(POLICIES)
+
+
+@pytest.mark.parametrize("status", FINAL)
+@pytest.mark.parametrize("tries", [1, 2, 100])
+def test_what_is_final_is_never_asked_for_by_itself(status: Status, tries: int) -> None:
+    assert wait(status, tries) is None
+
+
+@pytest.mark.parametrize("status", NOT_OF_THE_VIDEO)
+@pytest.mark.parametrize("tries", [1, 2, 100])
+def test_what_is_no_fault_of_the_video_is_asked_for_by_the_next_run(
+    status: Status, tries: int
+) -> None:
+    assert wait(status, tries) == 0
+
+
+def test_waits_of_what_failed_for_now_double() -> None:
+    for tries in range(1, 8):
+        waited = wait("transient", tries)
+        assert waited is not None
+        assert waited == pytest.approx(900 * 2 ** (tries - 1) * jitter(KEY, tries))
+
+
+def test_a_video_that_fails_for_now_too_often_is_given_up() -> None:
+    assert [wait("transient", tries) is None for tries in (7, 8, 9, 100)] == [
+        *(False, True, True, True)
+    ]
+
+
+@PROPERTY
+@given(key=KEYS, tries=st.integers(1, 7))
+def test_waits_are_spread_and_never_longer_than_a_day_and_a_quarter(
+    key: VideoKey, tries: int
+) -> None:
+    waited = wait("transient", tries, key=key)
+    assert waited is not None
+    plain = min(DAY, 900 * 2 ** (tries - 1))
+    assert 0.75 * plain <= waited <= 1.25 * plain <= 1.25 * DAY
+
+
+def test_waits_are_capped_at_a_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    patient = {"transient": POLICIES["transient"].__class__("x", 900, doubles=True)}
+    monkeypatch.setattr("voxblink2_lib.outcomes.POLICIES", patient)
+    for tries in (8, 20, 1000):
+        assert wait("transient", tries) == pytest.approx(DAY * jitter(KEY, tries))
+
+
+def test_not_yet_is_asked_for_daily_for_a_month() -> None:
+    assert [wait("not-yet", tries) for tries in (1, 2, 29, 30)] == [DAY, DAY, DAY, None]
+
+
+# When a video was first found ambiguous, and when it is again:
+#
+#     hours   0            19   20        24            48
+#             |------------|----|---------|-------------|
+#             first        same day?      next_at
+#                               [confirmed ->
+
+
+def ambiguous(hours: float, *, tries: int = 2) -> Verdict:
+    return judge(KEY, "ambiguous", tries=tries, ambiguous_since=NOW, now=NOW + hours * HOUR)
+
+
+def test_ambiguous_once_is_asked_for_another_day() -> None:
+    first = judge(KEY, "ambiguous", tries=1, ambiguous_since=None, now=NOW)
+    assert first == Verdict("ambiguous", NOW + DAY)
+
+
+@pytest.mark.parametrize("hours", [0.0, 0.001, 1.0, 19.0, 19.999])
+def test_ambiguous_on_the_same_day_waits_for_the_same_moment(hours: float) -> None:
+    assert ambiguous(hours) == Verdict("ambiguous", NOW + DAY)
+    assert ambiguous(hours, tries=1000) == Verdict("ambiguous", NOW + DAY)
+
+
+@pytest.mark.parametrize("hours", [CONFIRM_SECONDS / HOUR, 24.0, 10_000.0])
+def test_ambiguous_on_another_day_is_gone(hours: float) -> None:
+    assert ambiguous(hours) == Verdict("gone", None)
+
+
+def test_a_clock_that_was_set_back_confirms_nothing() -> None:
+    assert ambiguous(-5.0) == Verdict("ambiguous", NOW + DAY)
+
+
+@pytest.mark.parametrize("status", [one for one in STATUSES if one != "ambiguous"])
+def test_only_ambiguous_confirms_ambiguous(status: Status) -> None:
+    since = judge(KEY, status, tries=2, ambiguous_since=NOW - 10 * DAY, now=NOW)
+    assert since == judge(KEY, status, tries=2, ambiguous_since=None, now=NOW)
+    assert since.status == status
+
+
+@PROPERTY
+@given(key=KEYS, tries=st.integers(1, 1000))
+def test_jitter_is_within_a_quarter(key: VideoKey, tries: int) -> None:
+    assert 0.75 <= jitter(key, tries) <= 1.25
+    assert jitter(key, tries) == jitter(key, tries)
+
+
+def test_jitter_spreads_out_and_differs_from_try_to_try() -> None:
+    factors = [jitter(VideoKey("id000001", f"video{n:06}"), 1) for n in range(1000)]
+    for low in (0.75, 0.85, 0.95, 1.05, 1.15):
+        assert 150 < sum(low <= one < low + 0.1 for one in factors) < 250
+    assert len({jitter(KEY, tries) for tries in range(1, 9)}) == 8
+
+
+def test_jitter_is_the_same_in_every_process() -> None:
+    code = (
+        "from voxblink2_lib.outcomes import jitter; from voxblink2_lib.records import VideoKey; "
+        "print(jitter(VideoKey('id000001', 'abcdefghijk'), 3))"
+    )
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={"PYTHONPATH": ":".join(sys.path), "PYTHONHASHSEED": seed},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert said == {f"{jitter(KEY, 3)}\n"}
