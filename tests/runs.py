@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
@@ -102,15 +103,41 @@ def finished_videos(store: Path) -> set[str]:
 class InlinePool:
     """Runs calls in this process, which has all libraries at hand."""
 
-    def __init__(self, size: int, *, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, size: int, *, threads: int = 1, environment: Mapping[str, str] | None = None
+    ) -> None:
         assert size >= 1
+        assert threads >= 1
         assert environment is None or environment
+        # An answer is announced as a process would, so that it can be waited for.
+        self._ours, self._theirs = Pipe()
+        self._answers: list[tuple[Call, Any]] = []
 
     def __enter__(self) -> InlinePool:
         return self
 
     def __exit__(self, *_: object) -> None:
-        pass
+        self._ours.close()
+        self._theirs.close()
+
+    @property
+    def busy(self) -> int:
+        return len(self._answers)
+
+    @property
+    def free(self) -> int:
+        return 1 - self.busy
+
+    def submit(self, call: Call) -> None:
+        self._answers.append((call, call[0](call[1])))
+        self._theirs.send(None)
+
+    def connections(self) -> list[Any]:
+        return [self._ours] if self._answers else []
+
+    def answers(self, connection: Any) -> Iterator[tuple[Call, Any]]:
+        connection.recv()
+        yield self._answers.pop()
 
     def run(self, next_call: Callable[[], Call]) -> Iterator[tuple[Call, Any]]:
         while True:

@@ -98,7 +98,7 @@ def options(seen: tuple[Path, dict[str, Any]], tmp_path: Path) -> dict[str, Any]
 
 @pytest.fixture
 def inline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("voxblink2_lib.engines.local.WorkerPool", runs.InlinePool)
+    monkeypatch.setattr("voxblink2_lib.engines.run.WorkerPool", runs.InlinePool)
 
 
 def annotated(store: Path, key: VideoKey) -> AnnotatedVideo:
@@ -181,7 +181,7 @@ def test_the_sound_is_that_of_the_audio_configuration(copy: Path, inline: None) 
         same = everywhere[row["video_id"], row["utterance_id"]]
         assert {name: row[name] for name in same} == same
     assert read_status(store, "audio").videos == {"done": 4}
-    assert read_status(store, CONFIG).videos == {"done": 3, "failed": 1}
+    assert read_status(store, CONFIG).videos == {"done": 3, "gone": 1}
     # Nothing is left to do, so that the source is not asked.
     again = dataclasses.replace(
         request, config="audio-visual", source="http://127.0.0.1:9/{video_id}"
@@ -256,7 +256,7 @@ def test_each_configuration_has_options_of_its_own(fresh: Store) -> None:
 def test_a_refused_request_plans_nothing(fresh: Store) -> None:
     def planned() -> dict[str, int]:
         with Ledger(fresh.ledger, CONFIG) as ledger:
-            return ledger.counts()
+            return ledger.views.videos()
 
     one, two = Selection.of(max_speakers=1), Selection.of(max_speakers=2)
     plan(fresh, selection=one)
@@ -429,11 +429,11 @@ def test_materialize_says_what_came_and_what_did_not(
     seen: tuple[Path, dict[str, Any]],
 ) -> None:
     store, said = seen
-    assert (said["config"], said["videos"]) == (CONFIG, {"done": 3, "failed": 1})
+    assert (said["config"], said["videos"]) == (CONFIG, {"done": 3, "gone": 1})
     assert (said["utterances"], said["missing_utterances"], said["shards"]) == (ROWS, 0, 3)
     assert said["speakers"] == {"complete": 1, "partial": 1, "empty": 0}
     (missing,) = missing_videos(Store(store), CONFIG)
-    assert (missing.video_id, missing.status) == ("demoChess_1", "failed")
+    assert (missing.video_id, missing.status) == ("demoChess_1", "gone")
     assert missing.reason.startswith("no file id990002/demoChess_1.<ext> in ")
     assert "(endings looked for: mp4, mkv, " in missing.reason
     names = {path.name for path in (store / "shards" / CONFIG).iterdir()}
@@ -610,7 +610,7 @@ def test_number_of_workers_does_not_change_the_shards(
             request(corpus, site, tmp_path / "store", workers=2), retry=False, wait=False
         )
         before = len(site.requests)
-        assert before == 2 * VIDEOS
+        assert before == 3 * VIDEOS
         materialize(request(corpus, site, store.root, workers=1), retry=False, wait=False)
         assert len(site.requests) == before, "a second run asked the site again"
     assert runs.shards(store.root, CONFIG) == whole

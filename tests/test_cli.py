@@ -17,7 +17,7 @@ from voxblink2_lib.config import ClipOptions
 
 FACES = ["materialize", "--config", "audio-visual", "--data-dir", "demo"]
 COMMANDS = ["demo", "index", "materialize", "status", "verify", "convert", "embed"]
-COMMANDS += ["score sv", "score ossi"]
+COMMANDS += ["score sv", "score ossi", "retry", "doctor", "report"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -167,7 +167,7 @@ def test_index_materialize_status_verify(tmp_path: Path) -> None:
     assert index["rejected"] == 0
     words = ("materialize", "--config", "audio", "--data-dir", "demo", "--store", store)
     made = runs.run_json(*words, "--max-speakers", 3)
-    assert made["videos"] == {"done": 6, "failed": 1}
+    assert made["videos"] == {"done": 6, "gone": 1}
     assert made["utterances"] == 18
     assert made["speakers"] == {"complete": 2, "partial": 1, "empty": 0}
     status = runs.run_json("status", "--store", store, "--missing")
@@ -178,8 +178,8 @@ def test_index_materialize_status_verify(tmp_path: Path) -> None:
     assert verified["problems"] == []
     assert (verified["shards"], verified["rows"], verified["clips_decoded"]) == (6, 18, 18)
     people = runs.run("status", "--store", store).stdout
-    assert "6 done, 1 failed" in people
-    assert "1  no file <speaker>/<video>.<ext>" in people
+    assert "6 done, 1 gone" in people
+    assert "1  gone: no file <speaker>/<video>.<ext>" in people
 
 
 @pytest.fixture
@@ -211,7 +211,7 @@ def test_verify_finds_lost_and_strange_shards(copy: Path) -> None:
 
 def test_verify_compares_with_ledger_and_index(copy: Path) -> None:
     database = sqlite3.connect(copy / "ledger.sqlite")
-    database.execute("update videos set status = 'failed' where video_id = 'demoHarbour'")
+    database.execute("update videos set status = 'gone' where video_id = 'demoHarbour'")
     database.execute("update jobs set rows = 4 where job = 1")
     database.commit()
     database.close()
@@ -223,7 +223,7 @@ def test_verify_compares_with_ledger_and_index(copy: Path) -> None:
 def test_demo_runs_the_whole_way(tmp_path: Path) -> None:
     out = tmp_path / "demo"
     made = runs.run_json("demo", "--out", out, "--workers", 2)
-    assert made["videos"] == {"done": 16, "failed": 2}
+    assert made["videos"] == {"done": 16, "gone": 1, "transient": 1}
     assert made["utterances"] == 48
     assert made["first_row"]["utterance_id"] == "00001"
     reasons = made["missing"]
@@ -233,7 +233,7 @@ def test_demo_runs_the_whole_way(tmp_path: Path) -> None:
     assert Path(made["picture"]).read_bytes().startswith(b"\x89PNG")
     # Again, into the same folder, for people: a fresh store, not an error.
     said = runs.run("demo", "--out", out, "--workers", 2).stdout
-    assert "id990003  demoGone404  failed: [generic] demoGone404: Unable to download" in said
+    assert "id990003  demoGone404  gone: [generic] demoGone404: Unable to download" in said
     assert "id990001  demoHarbour  3 utterances,  8.0 s" in said
     assert "num_rows: 48" in said
 
@@ -260,7 +260,7 @@ def test_a_run_without_any_clip_is_an_error(tmp_path: Path) -> None:
     result = runs.run(*words, *places, code=2)
     assert "No video came, so there is nothing to load" in result.stderr
     assert "1 videos: the media file is empty" in result.stderr
-    assert "1 failed, 1 unusable" in result.stdout
+    assert "1 gone, 1 media-unusable" in result.stdout
 
 
 def test_errors_are_json_as_well() -> None:

@@ -204,8 +204,8 @@ def test_the_same_plan_is_not_compared_twice(
         store = go(request(tmp_path, selection=selection))
         assert compared == times
     assert read_status(store, "audio").videos == {"done": 2}
-    # Another release is another plan, whatever the selection.
-    with pytest.raises(StoreMismatchError, match="already holds 2 videos that this"):
+    # Another selection is another plan, and a smaller one is found out.
+    with pytest.raises(StoreMismatchError, match="already holds 1 videos that this"):
         go(request(tmp_path, selection=small))
     assert compared == 3
 

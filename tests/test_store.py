@@ -15,9 +15,9 @@ import pytest
 from releases import small_release, write_archive, write_release
 
 from voxblink2_lib.errors import StoreBusyError, StoreError
+from voxblink2_lib.files import HOME_VARIABLE
 from voxblink2_lib.records import VideoKey
 from voxblink2_lib.resources import META_ARCHIVE, Release, open_release
-from voxblink2_lib.files import HOME_VARIABLE
 from voxblink2_lib.store import Store, open_store
 
 RELEASE = Release(Path("/releases/voxblink2/meta"))

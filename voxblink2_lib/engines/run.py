@@ -35,6 +35,9 @@ from voxblink2_lib.store import Store
 # Fetching waits for the network, so threads share a process; more than two would not help.
 _FETCH_PROCESSES = 2
 _SHOWN_SECONDS = 1.0
+# So often may the source ask to wait when it is asked for a video: hours, if it does not say how
+# long. The next run asks for it again.
+_MOST_REFUSALS = 8
 
 
 class Run:
@@ -210,8 +213,10 @@ class Run:
             )
         is_of_address = status == "blocked" or (status == "credentials" and closes)
         if status == "rate-limited":
-            # One video alone that is refused again and again must not stop the others for ever.
-            is_of_address = not (self._lanes.is_flawless(lane) and self._often(task))
+            # One video alone that is refused again and again must not stop the others for ever,
+            # nor the run, where it is the last one.
+            most = RUN_TRIES if self._lanes.is_flawless(lane) else _MOST_REFUSALS
+            is_of_address = self._feed.refused(task) < most
         if is_of_address:
             self._ledger.record(failure, is_settled=False)
             self._feed.put_back(task)
@@ -219,9 +224,6 @@ class Run:
             self._ledger.record(failure, is_settled=False)
         else:
             self._settle(failure)
-
-    def _often(self, task: VideoTask) -> bool:
-        return self._feed.refused(task) >= RUN_TRIES
 
     def _settle(self, outcome: Outcome) -> None:
         status = self._ledger.record(outcome)
