@@ -206,6 +206,9 @@ class _Handler(_Quiet):
     def _answer(self) -> None:
         site = self.server.site
         folder, _, name = self.path.lstrip("/").rpartition("/")
+        if not name:
+            self._reply(204, b"", {})
+            return
         video_id = name.removesuffix(".m4a")
         asked = self.headers.get("Range")
         via = self.headers.get("X-Via", _DIRECT)

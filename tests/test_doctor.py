@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from voxblink2_lib import doctor
+from voxblink2_lib import doctor, sources
 from voxblink2_lib.cli.doctor import add_doctor_command
 from voxblink2_lib.config import MaterializeConfig, Selection
 from voxblink2_lib.demo.site import MediaSite
@@ -181,7 +181,7 @@ def test_javascript_is_for_youtube(monkeypatch: pytest.MonkeyPatch, media: Path)
     monkeypatch.setattr(doctor, "look_for_js", lambda: support)
     assert look("javascript", source=str(media)) == []
     with Server(204) as youtube:
-        monkeypatch.setattr(doctor, "_YOUTUBE", f"http://{youtube.place}/generate_204")
+        monkeypatch.setattr(sources, "_YOUTUBE_PAGE", f"http://{youtube.place}/generate_204")
         found = look("javascript")
         assert youtube.seen == ["/generate_204"]
     assert found == [Finding("error", "javascript", "No runtime.", "Install one.")]
@@ -357,7 +357,7 @@ def test_nobody_answers() -> None:
 def test_a_login_page_instead_of_youtube(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "look_for_js", lambda: JsSupport("deno"))
     with Server(200) as server:
-        monkeypatch.setattr(doctor, "_YOUTUBE", f"http://{server.place}/generate_204")
+        monkeypatch.setattr(sources, "_YOUTUBE_PAGE", f"http://{server.place}/generate_204")
         (found,) = look("network")
     assert (found.level, "such as a login page" in found.remedy) == ("warning", True)
 

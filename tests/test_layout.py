@@ -74,7 +74,7 @@ ALLOWED: dict[str, set[str]] = {
     "engines.pool": GROUND,
     "engines.planning": GROUND | STAGES,
     "engines.feed": GROUND | STAGES | {"pipeline"},
-    "engines.lanes": GROUND | STAGES | {"pipeline"},
+    "engines.lanes": GROUND | STAGES | {"pipeline", "reach"},
     "engines.run": GROUND | STAGES | {"pipeline", "engines.feed", "engines.lanes", "engines.pool"},
     "engines.local": GROUND
     | STAGES

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -40,6 +41,8 @@ def hang(_: object) -> None:
 
 def die(how: int) -> None:
     os.kill(os.getpid(), how)
+    # The signal may come to another thread, a moment later; nothing is answered until then.
+    time.sleep(60)
 
 
 def leave(code: object) -> None:

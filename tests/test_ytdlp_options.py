@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yt_dlp
 from yt_dlp import YoutubeDL
 
 from voxblink2_lib.errors import SourceError
 from voxblink2_lib.fetch_options import FetchOptions, Via
+from voxblink2_lib.sources import youtube
 from voxblink2_lib.sources.options import ALLOWED, ydl_options
+from voxblink2_lib.sources.youtube import YtDlpSource
 
 PLAIN = ydl_options(FetchOptions(), Via())
 
@@ -221,3 +225,33 @@ def test_standard_error_is_left_as_it_was() -> None:
     with pytest.raises(SourceError, match="does not understand"):
         ydl_options(FetchOptions(yt_dlp="--retries five"), Via())
     assert sys.stderr is before
+
+
+def test_no_downloader_is_made_while_standard_error_is_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """yt-dlp looks standard error up as it begins, and fails if it changes meanwhile."""
+    parse, parsing, made = yt_dlp.parse_options, threading.Event(), threading.Event()
+    made_early = []
+
+    class Downloader(youtube._Downloader):
+        def __init__(self, *words: Any) -> None:
+            made.set()
+            super().__init__(*words)
+
+    def slow_parse(words: list[str]) -> Any:
+        parsing.set()
+        made_early.append(made.wait(0.3))
+        return parse(words)
+
+    monkeypatch.setattr(youtube, "_Downloader", Downloader)
+    monkeypatch.setattr(yt_dlp, "parse_options", slow_parse)
+    options = FetchOptions(yt_dlp="--socket-timeout 1")
+    with_options = threading.Thread(
+        target=lambda: YtDlpSource("http://a/{video_id}", options=options)
+    )
+    with_options.start()
+    assert parsing.wait(30)
+    YtDlpSource("http://a/{video_id}")
+    with_options.join()
+    assert made_early == [False]

@@ -46,8 +46,6 @@ _PYTHON = (3, 11)
 _OLD_DAYS = 90
 _CLOCK_WARNING_SECONDS, _CLOCK_ERROR_SECONDS = 60, 300
 _LITTLE_BYTES = 5e9
-# Answers nothing, with 204, and is never far away.
-_YOUTUBE = "https://www.youtube.com/generate_204"
 
 
 Level = Literal["ok", "warning", "error"]
@@ -317,7 +315,7 @@ def _folder(subject: _Subject) -> Iterator[Finding]:
 def _network(subject: _Subject) -> Iterator[Finding]:
     if subject.source is None or subject.source.kind == "folder":
         return
-    address = _front_page(subject.source)
+    address = subject.source.front_page
     clock_told = False
     for proxy in subject.proxies:
         way = f" through {shown_proxy(proxy)}" if proxy else ""
@@ -335,16 +333,8 @@ def _network(subject: _Subject) -> Iterator[Finding]:
             yield _judge_clock(answer.clock_off_seconds)
 
 
-def _front_page(source: SourceSpec) -> str:
-    """Return an address at the source that costs the server nothing."""
-    if source.kind == "youtube":
-        return _YOUTUBE
-    parts = urlsplit(source.place)
-    return f"{parts.scheme}://{parts.netloc}/".replace("{video_id}", "x" * 11)
-
-
 def _host(source: SourceSpec) -> str:
-    return urlsplit(_front_page(source)).hostname or source.place
+    return urlsplit(source.front_page).hostname or source.place
 
 
 def _judge_answer(answer: Answer, says: str, source: SourceSpec) -> Finding:

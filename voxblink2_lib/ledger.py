@@ -7,6 +7,7 @@ their part file before the row says so.
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import time
@@ -242,20 +243,28 @@ class Ledger:
         )
         return list(map(VideoKey._make, rows))
 
-    def due(self, *, after_a_wait: bool = False) -> list[VideoKey]:
+    def due(
+        self, *, statuses: Iterable[Status] | None = None, after_a_wait: bool = False
+    ) -> list[VideoKey]:
         """Return the videos of sealed jobs that may be asked for again by now, sorted.
 
         Args:
+            statuses: only those of these classes; ``None`` means of all.
             after_a_wait: only those that had to wait since they were tried last: a run that
                 asked for the others again and again would never end.
         """
+        wanted = None if statuses is None else json.dumps([*statuses])
         rows = self._query(
             "select speaker_id, video_id from videos join jobs using (config, job) "
             "where config = ? and next_at <= ? and shard is not null "
-            "and (next_at > updated_at or not ?) order by speaker_id, video_id",
+            "and (next_at > updated_at or not ?) "
+            "and (? is null or status in (select value from json_each(?))) "
+            "order by speaker_id, video_id",
             self._config,
             time.time(),
             after_a_wait,
+            wanted,
+            wanted,
         )
         return list(map(VideoKey._make, rows))
 

@@ -7,13 +7,15 @@ import time
 from dataclasses import dataclass, field, replace
 
 from voxblink2_lib.addresses import AddressBook, Turn
+from voxblink2_lib.errors import UnreachableError
 from voxblink2_lib.live import AddressView
 from voxblink2_lib.pipeline import FetchResult, FetchTask
+from voxblink2_lib.reach import ask
 from voxblink2_lib.sources import SourceSpec
 
 # So many videos in a row without any answer mean that the network or a proxy is gone, and so
 # many that want a log-in that the cookies are: not the videos.
-_SILENCE_LIMIT = 8
+SILENCE_LIMIT = 8
 _REFUSAL_LIMIT = 8
 
 
@@ -25,8 +27,7 @@ class Lane:
         source: the source, by this address.
         in_flight: videos that are being fetched.
         unanswered: what got no answer, until it is known whether it was the video.
-        has_answered: an answer came in this run, be it that the source asks to wait.
-        has_worked: an answer came that was none of this sort, since the last pause.
+            has_worked: an answer came that was none of this sort, since the last pause.
         closed: why nothing more is asked for; empty while it is open.
         is_silent: it is closed since nothing answers, and not since it is refused.
     """
@@ -35,7 +36,6 @@ class Lane:
     in_flight: int = 0
     unanswered: list[tuple[FetchTask, FetchResult]] = field(default_factory=list)
     refusals: int = 0
-    has_answered: bool = False
     has_worked: bool = False
     closed: str = ""
     is_silent: bool = False
@@ -86,7 +86,7 @@ class Lanes:
         for lane in sorted(self.open, key=lambda one: one.in_flight):
             # After a pause, or a silence, one video tries whether it works again.
             if lane.in_flight and (
-                len(lane.unanswered) + lane.in_flight >= _SILENCE_LIMIT * 4
+                len(lane.unanswered) + lane.in_flight >= SILENCE_LIMIT * 4
                 or (not lane.has_worked and self._book.pause_of(lane.key).strikes)
             ):
                 continue
@@ -102,7 +102,6 @@ class Lanes:
     def answered(self, lane: Lane, result: FetchResult) -> None:
         """Learn from what came of a video what it says about its lane."""
         lane.refusals = lane.refusals + 1 if _is_refused(result) else 0
-        lane.has_answered = True
         failure = result.failure
         # What was on its way when the source asked to wait says nothing of the time after.
         rests = self._book.pause_of(lane.key).until > time.time()
@@ -125,18 +124,16 @@ class Lanes:
         """Say whether a lane worked until now: then a limit may be about one video alone."""
         return self._book.pause_of(lane.key).strikes <= 1
 
-    def silent(self, lane: Lane, task: FetchTask, result: FetchResult) -> None:
-        """Keep what got no answer; close the lane if nothing answers any more."""
-        lane.unanswered.append((task, result))
-        if len(lane.unanswered) >= _SILENCE_LIMIT:
-            self.close_silent(lane)
-
-    def close_silent(self, lane: Lane) -> None:
-        """Close a lane by which nothing answers."""
-        if lane.unanswered and not lane.closed:
-            failure = lane.unanswered[-1][1].failure
-            lane.closed = failure.reason if failure else "no answer"
-            lane.is_silent = True
+    def answers(self, lane: Lane) -> bool:
+        """Ask the source's front page by a lane, and close it if there is no answer either."""
+        try:
+            ask(lane.source.front_page, proxy=lane.source.via.proxy)
+        except UnreachableError as error:
+            if not lane.closed:
+                lane.closed = str(error)
+                lane.is_silent = True
+            return False
+        return True
 
     def states(self) -> list[AddressView]:
         """Describe every lane."""

@@ -114,8 +114,9 @@ def retry_videos(config: MaterializeConfig, statuses: Iterable[Status]) -> tuple
     with store.locked(wait=False), Ledger(store.ledger, config.config) as ledger:
         named = config.source or ledger.fact(f"{config.config}.source")
         source = parse_source(named, config.fetch)
-        count = ledger.ask_again(statuses)
-        options = plan_retry(config, store, ledger)
+        asked = tuple(statuses)
+        count = ledger.ask_again(asked)
+        options = plan_retry(config, store, ledger, ledger.due(statuses=asked))
         _go_on(config, store, Index(store.index), source, ledger, options, retry=False)
     return store, count
 
@@ -148,7 +149,7 @@ def _go_on(  # noqa: PLR0917  # the parts of a store, in reading order
         Run(config, store, index, source, ledger, options=options).run(open_jobs)
         # What a folder lacks will not have come in the meantime.
         if retry and source.is_remote:
-            plan_retry(config, store, ledger, after_a_wait=True)
+            plan_retry(config, store, ledger, ledger.due(after_a_wait=True))
     store.clear_leftovers(config.config, open_jobs=())
 
 

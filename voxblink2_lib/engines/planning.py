@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -12,6 +13,7 @@ from voxblink2_lib.errors import StoreDamagedError, StoreMismatchError
 from voxblink2_lib.index import Index
 from voxblink2_lib.ledger import Ledger
 from voxblink2_lib.plan import Changes, Keys, compare, keys_of, make_jobs, select
+from voxblink2_lib.records import VideoKey
 from voxblink2_lib.resources import Release
 from voxblink2_lib.store import Store
 
@@ -56,15 +58,15 @@ def plan_run(
 
 
 def plan_retry(
-    config: MaterializeConfig, store: Store, ledger: Ledger, *, after_a_wait: bool = False
+    config: MaterializeConfig, store: Store, ledger: Ledger, due: Sequence[VideoKey]
 ) -> ClipOptions:
-    """Give videos whose time has come again to new jobs, and look at no release.
+    """Give videos that were tried before to new jobs, and look at no release.
 
     Args:
         config: what the user asked for.
         store: the store, locked by us.
         ledger: its ledger.
-        after_a_wait: only those that had to wait since they were tried last.
+        due: the videos; their jobs must be sealed.
 
     Returns:
         How the store's clips are made.
@@ -73,7 +75,7 @@ def plan_retry(
         StoreDamagedError: the ledger and the shards do not belong together.
     """
     _check_shards(config, store, ledger)
-    ledger.add_jobs(make_jobs(ledger.due(after_a_wait=after_a_wait)))
+    ledger.add_jobs(make_jobs(due))
     return _clip_options(config, store, ledger)
 
 

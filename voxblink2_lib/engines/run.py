@@ -12,7 +12,7 @@ from typing import Any
 from voxblink2_lib.addresses import AddressBook, Turn
 from voxblink2_lib.config import ClipOptions, MaterializeConfig
 from voxblink2_lib.engines.feed import RUN_TRIES, Feed
-from voxblink2_lib.engines.lanes import Lane, Lanes
+from voxblink2_lib.engines.lanes import SILENCE_LIMIT, Lane, Lanes
 from voxblink2_lib.engines.pool import Call, WorkerDiedError, WorkerPool, collect
 from voxblink2_lib.errors import BlockedError, DependencyError, StoppedError
 from voxblink2_lib.index import Index
@@ -91,7 +91,8 @@ class Run:
         wait = self._hand_out()
         self._view.show(self._moment)
         if not (self._cutters.busy or self._fetchers.busy):
-            if self._settle_silence():
+            if silent := [lane for lane in self._lanes.open if lane.unanswered]:
+                self._settle_silence(silent[0])
                 return True
             if wait is None or math.isinf(wait):
                 return False
@@ -192,9 +193,9 @@ class Run:
         self._next_try = 0.0
         if result.is_unanswered:
             self._tasks[fetch] = task
-            self._lanes.silent(lane, fetch, result)
-            if lane.closed:
-                self._put_back_silent(lane)
+            lane.unanswered.append((fetch, result))
+            if len(lane.unanswered) >= SILENCE_LIMIT or lane.closed:
+                self._settle_silence(lane)
             return
         self._lanes.answered(lane, result)
         self._judge_silent(lane)
@@ -241,28 +242,21 @@ class Run:
 
     # -- no answer, and no address left -------------------------------------------------------
 
+    def _settle_silence(self, lane: Lane) -> None:
+        """Decide whether it is the videos that get no answer, or all that goes by this lane."""
+        if not lane.closed and self._lanes.answers(lane):
+            self._judge_silent(lane)
+            return
+        silent, lane.unanswered = lane.unanswered, []
+        for fetch, _ in silent:
+            self._feed.put_back(self._tasks.pop(fetch))
+
     def _judge_silent(self, lane: Lane) -> None:
         """An answer came by this lane: what got none was not the network's fault."""
         silent, lane.unanswered = lane.unanswered, []
         for fetch, result in silent:
             assert result.failure is not None  # for mypy: they have no answer
             self._failed(self._tasks.pop(fetch), lane, result.failure, closes=False)
-
-    def _put_back_silent(self, lane: Lane) -> None:
-        silent, lane.unanswered = lane.unanswered, []
-        for fetch, _ in silent:
-            self._feed.put_back(self._tasks.pop(fetch))
-
-    def _settle_silence(self) -> bool:
-        """Nothing is in flight: decide about what got no answer. Return whether that was any."""
-        silent = [lane for lane in self._lanes.open if lane.unanswered]
-        for lane in silent:
-            if lane.has_answered:
-                self._judge_silent(lane)
-            else:
-                self._lanes.close_silent(lane)
-                self._put_back_silent(lane)
-        return bool(silent)
 
     def _raise_if_stopped(self) -> None:
         left = self._ledger.unfinished()

@@ -16,6 +16,8 @@ from voxblink2_lib.fetch_options import FetchOptions, Via
 from voxblink2_lib.records import VideoKey
 
 _PLACE = "{video_id}"
+# Answers nothing, with 204, and is never far away.
+_YOUTUBE_PAGE = "https://www.youtube.com/generate_204"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,14 @@ class SourceSpec:
     def host(self) -> str:
         """What counts requests: the source's name, for budgets and pauses."""
         return urlsplit(self.place).netloc if self.kind == "url" else self.kind
+
+    @property
+    def front_page(self) -> str:
+        """An address at a remote source that costs its server nothing, to see if it answers."""
+        if self.kind == "youtube":
+            return _YOUTUBE_PAGE
+        parts = urlsplit(self.place)
+        return f"{parts.scheme}://{parts.netloc}/".replace(_PLACE, "x" * 11)
 
 
 class Media(NamedTuple):

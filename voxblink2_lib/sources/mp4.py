@@ -198,6 +198,8 @@ def needed_bytes(path: Path, *, seconds: float, sound: bool, pictures: bool) -> 
 
 
 def _needed_bytes(container: Any, seconds: float, *, sound: bool, pictures: bool) -> Needed | None:
+    if "mp4" not in container.format.name.split(","):
+        return None
     shown, heard = picture_streams(container)[:1], list(container.streams.audio)[:1]
     # As late on the container's clock as the video may start.
     starts = [

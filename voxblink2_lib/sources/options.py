@@ -40,8 +40,9 @@ ALLOWED: dict[str, tuple[str, ...]] = {
 _SHORT = {"-4": "--force-ipv4", "-6": "--force-ipv6", "-R": "--retries", "-u": "--username"}
 # Ours, by their own names.
 _OURS = ("--cookies", "--cookies-from-browser", "--proxy", "--limit-rate", "--sleep")
-# Standard error is one for all threads.
-_parsing = threading.Lock()
+# yt-dlp's parser prints, and its downloader looks at where it prints to, when it is made: of these
+# only one at a time may be at work in a process, since standard error is one for all threads.
+STANDARD_ERROR = threading.RLock()
 _BASE: dict[str, Any] = {
     "noprogress": True,
     "noplaylist": True,
@@ -137,7 +138,7 @@ def _parse(words: list[str]) -> dict[str, Any]:
     try:
         # Its parser prints and ends the program where it finds a mistake. The address goes first:
         # a last option without its value would take it for one.
-        with _parsing, contextlib.redirect_stderr(said):
+        with STANDARD_ERROR, contextlib.redirect_stderr(said):
             parsed = yt_dlp.parse_options(["--ignore-config", "x", *words])
     except (SystemExit, DownloadError, ValueError, optparse.OptParseError) as error:
         text = (said.getvalue().strip() or str(error).strip()).splitlines()

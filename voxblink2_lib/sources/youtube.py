@@ -26,7 +26,7 @@ from voxblink2_lib.files import full_disk_named
 from voxblink2_lib.records import VideoKey
 from voxblink2_lib.sources import Media
 from voxblink2_lib.sources.failures import fetch_error
-from voxblink2_lib.sources.options import ydl_options
+from voxblink2_lib.sources.options import STANDARD_ERROR, ydl_options
 from voxblink2_lib.sources.prefix import Needs, Prefix
 from voxblink2_lib.sources.reasons import Reasons
 
@@ -94,13 +94,14 @@ class YtDlpSource:
         )
         self._limit_rate = options.bytes_a_second
         self._logger = _Logger()
-        self._ydl = _Downloader(
-            {
-                **ydl_options(options, via or Via()),
-                "format": _VIDEO_FORMAT if pictures else _AUDIO_FORMAT,
-                "logger": self._logger,
-            }
-        )
+        with STANDARD_ERROR:
+            self._ydl = _Downloader(
+                {
+                    **ydl_options(options, via or Via()),
+                    "format": _VIDEO_FORMAT if pictures else _AUDIO_FORMAT,
+                    "logger": self._logger,
+                }
+            )
 
     @contextlib.contextmanager
     def fetch(
