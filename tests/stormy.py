@@ -232,6 +232,8 @@ class _Handler(_Quiet):
         match manner, asked is None:
             case (status, _) if status.isdigit():
                 self._refuse(int(status), {"Retry-After": "1"} if status == "429" else {})
+            case (asks, _) if asks.startswith("503 "):
+                self._refuse(503, {"Retry-After": asks.removeprefix("503 ")})
             case ("hang", _):
                 self.server.site.ended.wait()
             case ("reset", _):

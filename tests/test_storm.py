@@ -419,6 +419,19 @@ def test_an_address_that_is_limited_again_is_tried_by_one_video_at_a_time(
         assert after.at - before.at >= 1, "another video was asked for while the address rested"
 
 
+def test_a_video_that_is_asked_to_wait_for_waits_alone(small: Path, tmp_path: Path) -> None:
+    soon, late = ids(24)[3], ids(24)[4]
+    with StormySite({soon: "503 5-once", late: "503 3600-once"}) as site:
+        runs.run(*words(small, tmp_path / "store", site))
+    found = statuses(tmp_path / "store")
+    assert found == dict.fromkeys(ids(24), "done") | {late: "transient"}
+    assert site.count(late) == 1
+    first, second, *_ = [one for one in site.journal if one.video_id == soon]
+    between = [one for one in site.journal if first.at < one.at < second.at]
+    assert second.at - first.at >= 5
+    assert len(between) > 24, "the others waited too"
+
+
 # -- retry ------------------------------------------------------------------------------------
 
 

@@ -22,6 +22,8 @@ from voxblink2_lib.store import Store
 # A video is tried so often within one run, after so long and twice as long.
 RUN_TRIES = 3
 _RETRY_SECONDS = 2.0
+# Who asks to wait longer for one video is asked by a later run.
+_MOST_ASKED_SECONDS = 60.0
 
 
 @dataclass(slots=True)
@@ -89,13 +91,19 @@ class Feed:
         jobs, self._complete = self._complete, []
         return jobs
 
-    def try_again(self, task: VideoTask) -> bool:
-        """Put a video back for a later try, unless it was tried often enough in this run."""
+    def try_again(self, task: VideoTask, *, asked_seconds: float = 0.0) -> bool:
+        """Put a video back for a later try, unless this run has tried it often enough.
+
+        Args:
+            task: the video.
+            asked_seconds: the source asked to wait so long; a run waits a minute at most.
+        """
         self._tries[task.key] += 1
         tries = self._tries[task.key]
-        if tries >= RUN_TRIES:
+        if tries >= RUN_TRIES or asked_seconds > _MOST_ASKED_SECONDS:
             return False
-        self.put_back(task, _RETRY_SECONDS * 2 ** (tries - 1) * jitter(task.key, tries))
+        wait = _RETRY_SECONDS * 2 ** (tries - 1) * jitter(task.key, tries)
+        self.put_back(task, max(wait, asked_seconds))
         return True
 
     def refused(self, task: VideoTask) -> int:

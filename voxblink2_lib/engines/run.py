@@ -202,9 +202,11 @@ class Run:
         if result.failure is None:
             self._ready.append(task)
         else:
-            self._failed(task, lane, result.failure, closes=bool(lane.closed))
+            self._failed(task, lane, result, closes=bool(lane.closed))
 
-    def _failed(self, task: VideoTask, lane: Lane, failure: Outcome, *, closes: bool) -> None:
+    def _failed(self, task: VideoTask, lane: Lane, result: FetchResult, *, closes: bool) -> None:
+        failure = result.failure
+        assert failure is not None  # for mypy: it failed
         status = failure.status
         if status == "environment":
             self._ledger.record(failure, is_settled=False)
@@ -221,7 +223,9 @@ class Run:
         if is_of_address:
             self._ledger.record(failure, is_settled=False)
             self._feed.put_back(task)
-        elif status == "transient" and self._feed.try_again(task):
+        elif status == "transient" and self._feed.try_again(
+            task, asked_seconds=result.pause_seconds or 0.0
+        ):
             self._ledger.record(failure, is_settled=False)
         else:
             self._settle(failure)
@@ -255,8 +259,7 @@ class Run:
         """An answer came by this lane: what got none was not the network's fault."""
         silent, lane.unanswered = lane.unanswered, []
         for fetch, result in silent:
-            assert result.failure is not None  # for mypy: they have no answer
-            self._failed(self._tasks.pop(fetch), lane, result.failure, closes=False)
+            self._failed(self._tasks.pop(fetch), lane, result, closes=False)
 
     def _raise_if_stopped(self) -> None:
         left = self._ledger.unfinished()
