@@ -78,7 +78,7 @@ ALLOWED: dict[str, set[str]] = {
     "engines.run": GROUND | STAGES | {"pipeline", "engines.feed", "engines.lanes", "engines.pool"},
     "engines.local": GROUND
     | STAGES
-    | {"runtime", "sources.options", "engines.planning", "engines.run"},
+    | {"runtime", "sources.options", "engines.feed", "engines.planning", "engines.run"},
     # What a machine needs, looked at before a run.
     "runtime": set(),
     "cookies": set(),
@@ -110,12 +110,12 @@ ALLOWED: dict[str, set[str]] = {
     | {f"cli.{one}" for one in ("terminal", "corpus", "doctor", "models", "report", "score")},
     "cli.__main__": {"cli"},
     "cli.terminal": set(),
-    "cli.fetching": set(),
+    "cli.arguments": {"config"},
     "cli.corpus": GROUND
     | STAGES
-    | {"cli.fetching", "cli.terminal", "engines.local", "report", "tour"},
-    "cli.doctor": GROUND | {"cli.terminal", "doctor"},
-    "cli.report": GROUND | {"cli.terminal", "report", "report_page", "store"},
+    | {"cli.arguments", "cli.terminal", "engines.local", "report", "tour"},
+    "cli.doctor": GROUND | {"cli.arguments", "cli.terminal", "doctor"},
+    "cli.report": GROUND | {"cli.arguments", "cli.terminal", "report", "report_page", "store"},
     "cli.models": {
         *("cli.terminal", "published", "embedding.block", "embedding.run"),
         *("models.card", "models.export", "models.released"),

@@ -7,9 +7,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from voxblink2_lib.cli.fetching import add_fetch_arguments
+from voxblink2_lib.cli.arguments import (
+    add_config_argument,
+    add_fetch_arguments,
+    add_place_arguments,
+)
 from voxblink2_lib.cli.terminal import CHECK_FAILED, DONE, WRONG_USE, add_command, say, show
-from voxblink2_lib.config import CONFIG_NAMES, ClipOptions, MaterializeConfig, Selection
+from voxblink2_lib.config import ClipOptions, MaterializeConfig, Selection
 from voxblink2_lib.fetch_options import FetchOptions
 from voxblink2_lib.records import AUDIO_FORMATS, STATUSES, WINDOW_SHAPES
 
@@ -196,7 +200,7 @@ def _demo_arguments(commands: Any) -> None:
         metavar="DIR",
         help="folder for store, clips and picture; default: %(default)s",
     )
-    _config_argument(parser)
+    add_config_argument(parser)
     _workers_argument(parser)
 
 
@@ -205,7 +209,7 @@ def _index_arguments(commands: Any) -> None:
     example = "voxblink2 index --data-dir release/vb2_meta.tar.gz --store /data/voxblink2"
     parser = add_command(commands, "index", _index, does, example)
     parser.set_defaults(config="audio")
-    _place_arguments(parser)
+    add_place_arguments(parser)
 
 
 def _materialize_arguments(commands: Any) -> None:
@@ -215,8 +219,8 @@ def _materialize_arguments(commands: Any) -> None:
         "      --store /data/voxblink2 --max-speakers 100"
     )
     parser = add_command(commands, "materialize", _materialize, does, example)
-    _config_argument(parser)
-    _place_arguments(parser)
+    add_config_argument(parser)
+    add_place_arguments(parser)
     parser.add_argument(
         "--source",
         help="'youtube' (default), an address with {video_id}, or a folder of media named "
@@ -246,8 +250,8 @@ def _retry_arguments(commands: Any) -> None:
     does = "ask again for videos of some classes, also of those that are final"
     example = "voxblink2 retry --class private --class geo --store /data/voxblink2"
     parser = add_command(commands, "retry", _retry, does, example)
-    _config_argument(parser)
-    _place_arguments(parser)
+    add_config_argument(parser)
+    add_place_arguments(parser)
     parser.add_argument(
         "--class",
         dest="classes",
@@ -296,8 +300,8 @@ def _status_arguments(commands: Any) -> None:
     does = "show what a store holds, and what did not come and why"
     example = "voxblink2 status --store /data/voxblink2 --missing"
     parser = add_command(commands, "status", _status, does, example)
-    _config_argument(parser)
-    _place_arguments(parser)
+    add_config_argument(parser)
+    add_place_arguments(parser)
     parser.add_argument("--missing", action="store_true", help="list every video that did not come")
 
 
@@ -311,34 +315,14 @@ def _verify_arguments(commands: Any) -> None:
     does = "hash every shard again, compare with index and ledger, decode some clips"
     example = "voxblink2 verify --store /data/voxblink2 --sample 20"
     parser = add_command(commands, "verify", _verify, does, example)
-    _config_argument(parser)
-    _place_arguments(parser)
+    add_config_argument(parser)
+    add_place_arguments(parser)
     parser.add_argument(
         "--sample",
         type=_count,
         default=8,
         metavar="N",
         help="decode N clips of each shard; default: %(default)s",
-    )
-
-
-def _config_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--config", choices=CONFIG_NAMES, default="audio", help="default: %(default)s"
-    )
-
-
-def _place_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--data-dir",
-        metavar="RELEASE",
-        help="the release: a folder, vb2_meta.tar.gz, or 'demo'; default: $VOXBLINK2_RELEASE",
-    )
-    parser.add_argument(
-        "--store",
-        metavar="DIR",
-        help="folder of index, ledger and shards; default: one for the release under "
-        "$VOXBLINK2_HOME or the user's cache folder",
     )
 
 

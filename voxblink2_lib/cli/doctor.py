@@ -7,8 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from voxblink2_lib.cli.arguments import (
+    add_config_argument,
+    add_place_arguments,
+    add_way_arguments,
+)
 from voxblink2_lib.cli.terminal import CHECK_FAILED, DONE, add_command, show
-from voxblink2_lib.config import CONFIG_NAMES, MaterializeConfig
+from voxblink2_lib.config import MaterializeConfig
 
 if TYPE_CHECKING:
     from voxblink2_lib.doctor import Finding
@@ -23,7 +28,7 @@ def _doctor(options: argparse.Namespace) -> int:
         source=options.source,
         store=options.store,
     )
-    findings = examine(config=config, proxies=options.proxy, cookies=options.cookies)
+    findings = examine(config=config, proxies=options.proxy or (), cookies=options.cookies or ())
     errors = sum(one.level == "error" for one in findings)
     warnings = sum(one.level == "warning" for one in findings)
     record = {
@@ -65,23 +70,7 @@ def add_doctor_command(commands: Any) -> None:
         "      --cookies cookies.txt"
     )
     parser = add_command(commands, "doctor", _doctor, does, example)
-    parser.add_argument(
-        "--config", choices=CONFIG_NAMES, default="audio", help="default: %(default)s"
-    )
-    parser.add_argument("--data-dir", metavar="RELEASE", help="the release, as in materialize")
+    add_config_argument(parser)
+    add_place_arguments(parser)
     parser.add_argument("--source", help="where media come from, as in materialize")
-    parser.add_argument("--store", metavar="DIR", help="where clips would go, as in materialize")
-    parser.add_argument(
-        "--proxy",
-        action="append",
-        default=[],
-        metavar="ADDRESS",
-        help="ask the source through this proxy; again for more",
-    )
-    parser.add_argument(
-        "--cookies",
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="cookies in Netscape format (cookies.txt); again for more",
-    )
+    add_way_arguments(parser.add_argument_group("fetching"))

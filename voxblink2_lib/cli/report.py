@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from voxblink2_lib.cli.arguments import add_config_argument
 from voxblink2_lib.cli.terminal import DONE, WRONG_USE, add_command, say, show
-from voxblink2_lib.config import CONFIG_NAMES
 
 
 def _report(options: argparse.Namespace) -> int:
@@ -63,9 +63,7 @@ def add_report_command(commands: Any) -> None:
     parser = add_command(commands, "report", _report, does, example)
     parser.set_defaults(keeps_work=False)
     parser.add_argument("--store", required=True, metavar="DIR", help="folder of the store")
-    parser.add_argument(
-        "--config", choices=CONFIG_NAMES, default="audio", help="default: %(default)s"
-    )
+    add_config_argument(parser)
     parser.add_argument(
         "--out",
         default="report.html",

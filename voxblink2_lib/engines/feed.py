@@ -35,10 +35,11 @@ class Job:
     is_sealing: bool = False
 
 
-class Feed:
-    """Yields the videos of open jobs, each until it is settled.
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a run works on.
 
-    Args:
+    Attributes:
         config: what to do.
         store: where.
         index: what is annotated.
@@ -47,23 +48,29 @@ class Feed:
         options: how clips are made.
     """
 
-    def __init__(
-        self,
-        config: MaterializeConfig,
-        store: Store,
-        index: Index,
-        source: SourceSpec,
-        ledger: Ledger,
-        *,
-        options: ClipOptions,
-    ) -> None:
-        self._config = config
-        self._store = store
-        self._index = index
-        self._source = source
-        self._ledger = ledger
-        self._options = options
-        self.schema = arrow_schema(config.config)
+    config: MaterializeConfig
+    store: Store
+    index: Index
+    source: SourceSpec
+    ledger: Ledger
+    options: ClipOptions
+
+
+class Feed:
+    """Yields the videos of open jobs, each until it is settled.
+
+    Args:
+        work: what the run works on.
+    """
+
+    def __init__(self, work: Work) -> None:
+        self._config = work.config
+        self._store = work.store
+        self._index = work.index
+        self._source = work.source
+        self._ledger = work.ledger
+        self._options = work.options
+        self.schema = arrow_schema(work.config.config)
         self._jobs: dict[VideoKey, Job] = {}
         self._complete: list[Job] = []
         self._videos: Iterator[VideoTask] = iter(())

@@ -6,7 +6,8 @@ import logging
 from collections.abc import Iterable
 
 from voxblink2_lib import demo
-from voxblink2_lib.config import ClipOptions, MaterializeConfig
+from voxblink2_lib.config import MaterializeConfig
+from voxblink2_lib.engines.feed import Work
 from voxblink2_lib.engines.planning import is_complete, plan_retry, plan_run
 from voxblink2_lib.engines.run import Run
 from voxblink2_lib.errors import DependencyError, StoreError, StoreReadOnlyError
@@ -84,7 +85,7 @@ def materialize(config: MaterializeConfig, *, retry: bool, wait: bool) -> Store:
                 if retry:
                     _ask_again_elsewhere(ledger, config, source)
                 options = plan_run(config, store, index, ledger, retry=retry)
-                _go_on(config, store, index, source, ledger, options, retry=retry)
+                _go_on(Work(config, store, index, source, ledger, options), retry=retry)
     except StoreReadOnlyError:
         if not is_complete(config, store, release):
             raise
@@ -117,7 +118,8 @@ def retry_videos(config: MaterializeConfig, statuses: Iterable[Status]) -> tuple
         asked = tuple(statuses)
         count = ledger.ask_again(asked)
         options = plan_retry(config, store, ledger, ledger.due(statuses=asked))
-        _go_on(config, store, Index(store.index), source, ledger, options, retry=False)
+        index = Index(store.index)
+        _go_on(Work(config, store, index, source, ledger, options), retry=False)
     return store, count
 
 
@@ -131,24 +133,16 @@ def _ask_again_elsewhere(ledger: Ledger, config: MaterializeConfig, source: Sour
     ledger.ask_again(status for status in POLICIES if status not in final)
 
 
-def _go_on(  # noqa: PLR0917  # the parts of a store, in reading order
-    config: MaterializeConfig,
-    store: Store,
-    index: Index,
-    source: SourceSpec,
-    ledger: Ledger,
-    options: ClipOptions,
-    *,
-    retry: bool,
-) -> None:
+def _go_on(work: Work, *, retry: bool) -> None:
     """Run the open jobs; then, where asked for, what has become due in the meantime."""
+    config, store, ledger = work.config, work.store, work.ledger
     while open_jobs := ledger.open_jobs():
-        _check_machine(source)
+        _check_machine(work.source)
         store.clear_leftovers(config.config, open_jobs=open_jobs)
-        ledger.set_fact(f"{config.config}.source", source.named)
-        Run(config, store, index, source, ledger, options=options).run(open_jobs)
+        ledger.set_fact(f"{config.config}.source", work.source.named)
+        Run(work).run(open_jobs)
         # What a folder lacks will not have come in the meantime.
-        if retry and source.is_remote:
+        if retry and work.source.is_remote:
             plan_retry(config, store, ledger, ledger.due(after_a_wait=True))
     store.clear_leftovers(config.config, open_jobs=())
 

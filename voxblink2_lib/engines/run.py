@@ -10,14 +10,11 @@ from collections import deque
 from typing import Any
 
 from voxblink2_lib.addresses import AddressBook, Turn
-from voxblink2_lib.config import ClipOptions, MaterializeConfig
-from voxblink2_lib.engines.feed import RUN_TRIES, Feed
+from voxblink2_lib.engines.feed import RUN_TRIES, Feed, Work
 from voxblink2_lib.engines.lanes import SILENCE_LIMIT, Lane, Lanes
 from voxblink2_lib.engines.pool import Call, WorkerDiedError, WorkerPool, collect
 from voxblink2_lib.errors import BlockedError, DependencyError, StoppedError
-from voxblink2_lib.index import Index
 from voxblink2_lib.kept import open_kept
-from voxblink2_lib.ledger import Ledger
 from voxblink2_lib.live import LiveView, Moment
 from voxblink2_lib.pipeline import (
     FetchResult,
@@ -29,8 +26,6 @@ from voxblink2_lib.pipeline import (
     seal_job,
 )
 from voxblink2_lib.records import Outcome
-from voxblink2_lib.sources import SourceSpec
-from voxblink2_lib.store import Store
 
 # Fetching waits for the network, so threads share a process; more than two would not help.
 _FETCH_PROCESSES = 2
@@ -41,24 +36,19 @@ _MOST_REFUSALS = 8
 
 
 class Run:
-    """One run over open jobs of a store."""
+    """One run over open jobs of a store.
 
-    def __init__(
-        self,
-        config: MaterializeConfig,
-        store: Store,
-        index: Index,
-        source: SourceSpec,
-        ledger: Ledger,
-        *,
-        options: ClipOptions,
-    ) -> None:
-        self._config = config
-        self._store = store
-        self._source = source
-        self._ledger = ledger
-        self._feed = Feed(config, store, index, source, ledger, options=options)
-        self._lanes = Lanes(source, AddressBook())
+    Args:
+        work: what it works on.
+    """
+
+    def __init__(self, work: Work) -> None:
+        self._config = work.config
+        self._store = work.store
+        self._source = work.source
+        self._ledger = work.ledger
+        self._feed = Feed(work)
+        self._lanes = Lanes(work.source, AddressBook())
         self._seals: deque[Call] = deque()
         # Fetched and waiting to be cut.
         self._ready: deque[VideoTask] = deque()

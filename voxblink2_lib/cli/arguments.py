@@ -1,13 +1,36 @@
-"""Arguments of every command that fetches media over the network."""
+"""Arguments that several commands take."""
 
 from __future__ import annotations
 
 import argparse
 
+from voxblink2_lib.config import CONFIG_NAMES
 
-def add_fetch_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the group of arguments that :class:`FetchOptions` takes."""
-    group = parser.add_argument_group("fetching", "for YouTube and addresses; not for folders")
+
+def add_config_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the name of the configuration."""
+    parser.add_argument(
+        "--config", choices=CONFIG_NAMES, default="audio", help="default: %(default)s"
+    )
+
+
+def add_place_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add where the release and the store are."""
+    parser.add_argument(
+        "--data-dir",
+        metavar="RELEASE",
+        help="the release: a folder, vb2_meta.tar.gz, or 'demo'; default: $VOXBLINK2_RELEASE",
+    )
+    parser.add_argument(
+        "--store",
+        metavar="DIR",
+        help="folder of index, ledger and shards; default: one for the release under "
+        "$VOXBLINK2_HOME or the user's cache folder",
+    )
+
+
+def add_way_arguments(group: argparse._ArgumentGroup) -> None:
+    """Add the outgoing addresses: proxies, and files of cookies."""
     group.add_argument(
         "--cookies",
         action="append",
@@ -15,13 +38,19 @@ def add_fetch_arguments(parser: argparse.ArgumentParser) -> None:
         help="cookies in Netscape's form; repeatable, then one for each --proxy, in order",
     )
     group.add_argument(
-        "--cookies-from-browser", metavar="BROWSER", help="as yt-dlp takes it, for example firefox"
-    )
-    group.add_argument(
         "--proxy",
         action="append",
         metavar="URL",
         help="repeatable: each is an address with a budget of its own",
+    )
+
+
+def add_fetch_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the group of arguments that :class:`FetchOptions` takes."""
+    group = parser.add_argument_group("fetching", "for YouTube and addresses; not for folders")
+    add_way_arguments(group)
+    group.add_argument(
+        "--cookies-from-browser", metavar="BROWSER", help="as yt-dlp takes it, for example firefox"
     )
     group.add_argument(
         "--budget",
