@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 COMPAT := .venv-compat
 RUN := $(VENV)/bin
+# Most tests wait for processes of their own, so that two at a time take little more than one.
+TWO := -n 2 --dist worksteal
 
 .PHONY: demo test setup check compat bench clean
 
@@ -10,7 +12,7 @@ demo: $(VENV)/.ready
 	$(RUN)/voxblink2 demo
 
 test: $(VENV)/.ready
-	$(RUN)/python -m pytest
+	$(RUN)/python -m pytest $(TWO)
 
 setup: $(VENV)/.ready
 
@@ -22,7 +24,7 @@ check: $(VENV)/.ready
 	$(RUN)/ruff format --check .
 	$(RUN)/ruff check .
 	$(RUN)/mypy
-	$(RUN)/python -m pytest
+	$(RUN)/python -m pytest $(TWO)
 
 # The last version of datasets that runs scripts, in an environment of its own.
 compat: $(COMPAT)/.ready
