@@ -440,9 +440,10 @@ def test_a_video_that_is_asked_to_wait_for_waits_alone(small: Path, tmp_path: Pa
     assert found == dict.fromkeys(ids(24), "done") | {late: "transient"}
     assert site.count(late) == 1
     first, second, *_ = [one for one in site.journal if one.video_id == soon]
-    between = [one for one in site.journal if first.at < one.at < second.at]
+    begun = {one.video_id for one in site.journal if first.at < one.at < second.at and one.is_first}
     assert second.at - first.at >= 5
-    assert len(between) > 24, "the others waited too"
+    # Eight at once are asked for before or beside it; how many of all, depends on the machine.
+    assert len(begun) >= 24 - 2 * FETCHES, "the others waited too"
 
 
 # -- retry ------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ class Lane:
         source: the source, by this address.
         in_flight: videos that are being fetched.
         unanswered: what got no answer, until it is known whether it was the video.
-            has_worked: an answer came that was none of this sort, since the last pause.
+        has_worked: an answer came that was none of this sort, since the last pause.
         closed: why nothing more is asked for; empty while it is open.
         is_silent: it is closed since nothing answers, and not since it is refused.
     """
@@ -125,13 +125,12 @@ class Lanes:
         return self._book.pause_of(lane.key).strikes <= 1
 
     def answers(self, lane: Lane) -> bool:
-        """Ask the source's front page by a lane, and close it if there is no answer either."""
+        """Ask the source's front page by an open lane; close it if there is no answer either."""
         try:
             ask(lane.source.front_page, proxy=lane.source.via.proxy)
         except UnreachableError as error:
-            if not lane.closed:
-                lane.closed = str(error)
-                lane.is_silent = True
+            lane.closed = str(error)
+            lane.is_silent = True
             return False
         return True
 

@@ -198,6 +198,7 @@ def needed_bytes(path: Path, *, seconds: float, sound: bool, pictures: bool) -> 
 
 
 def _needed_bytes(container: Any, seconds: float, *, sound: bool, pictures: bool) -> Needed | None:
+    # FFmpeg finds something in nearly any bytes, such as subtitles, with an index of its own.
     if "mp4" not in container.format.name.split(","):
         return None
     shown, heard = picture_streams(container)[:1], list(container.streams.audio)[:1]
