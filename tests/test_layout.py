@@ -44,7 +44,20 @@ MODELS = [
     *("configuration", "layers", "features", "xvector", "ecapa", "resnet", "released", "card"),
     "export",
 ]
+# Beside the flow: what reads sealed shards for training; each imports what stands before it here.
+TRAINING = [
+    *("catalogue", "remote", "corpus", "reader", "epochs", "samplers", "labels", "augment"),
+    *("dataset", "loader"),
+]
 ALLOWED: dict[str, set[str]] = {
+    "training": {f"training.{name}" for name in TRAINING},
+    **{
+        f"training.{name}": {
+            *("errors", "files", "progress", "records"),
+            *(f"training.{one}" for one in TRAINING[:place]),
+        }
+        for place, name in enumerate(TRAINING)
+    },
     "scoring": {f"scoring.{name}" for name in SCORING} - {"scoring.plots", "scoring.metric"},
     **{
         f"scoring.{name}": {"errors", *(f"scoring.{one}" for one in SCORING[:place])}

@@ -10,11 +10,13 @@ VoxBlink2Error
 │   ├── StoreBusyError              another process works on the store
 │   ├── StoreFullError              no space is left; free some and run again
 │   └── StoreDamagedError           a file of the store is not what was written
+│       └── ClipDamagedError        one clip of a sealed shard cannot be decoded
 ├── MediaError                      one media file cannot be cut; becomes an outcome
 ├── FetchError                      one video did not come; becomes an outcome
 │   └── UnreachableError            no answer came at all: the network is down
 ├── ScoringError (ValueError)       scores, labels, embeddings or lists of trials are not usable
 ├── ModelError (ValueError)         a checkpoint, a model or a waveform given to one is not usable
+├── TrainingError (ValueError)      utterances, samplers or their state are not usable
 ├── EmbeddingError (ValueError)     what is to be embedded, or where to write it, is not usable
 ├── DependencyError (ImportError)   something this machine must have is missing
 └── StoppedError                    work is left; run the same command again
@@ -77,6 +79,10 @@ class StoreDamagedError(StoreError):
     exit_code = 1
 
 
+class ClipDamagedError(StoreDamagedError):
+    """A clip cannot be decoded. The text names its shard, row and utterance."""
+
+
 class MediaError(VoxBlink2Error):
     """A media file cannot be cut."""
 
@@ -121,6 +127,10 @@ class ScoringError(VoxBlink2Error, ValueError):
 
 class ModelError(VoxBlink2Error, ValueError):
     """A checkpoint, a model, or a waveform given to one is not usable."""
+
+
+class TrainingError(VoxBlink2Error, ValueError):
+    """Utterances, a sampler, its state or an augmentation are not usable for training."""
 
 
 class EmbeddingError(VoxBlink2Error, ValueError):

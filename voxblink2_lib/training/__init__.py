@@ -1,0 +1,48 @@
+"""From sealed shards to batches: random access, exact resume, augmentation.
+
+corpus = Corpus.open("store")
+labels = SpeakerLabels.of(corpus, speeds=(1.0, 0.9, 1.1))
+dataset = UtteranceDataset(corpus, crop_seconds=2.0, labels=labels)
+loader = TrainingLoader(dataset, ShuffleSampler(corpus, batch_size=64, seed=1), num_workers=2)
+for batch in loader:
+    batch["waveforms"], batch["labels"]  # float32 (64, 32000), int64 (64,)
+    loader.state_dict()  # three numbers, from which the next run goes on
+"""
+
+from __future__ import annotations
+
+from voxblink2_lib.training.augment import AddNoise, Codec, Maybe, Reverberate
+from voxblink2_lib.training.corpus import Corpus
+from voxblink2_lib.training.dataset import Damaged, Example, UtteranceDataset, collate
+from voxblink2_lib.training.epochs import Draw, Epoch, EpochSampler
+from voxblink2_lib.training.labels import SpeakerLabels
+from voxblink2_lib.training.loader import TrainingLoader
+from voxblink2_lib.training.reader import Reader
+from voxblink2_lib.training.samplers import (
+    BalancedSampler,
+    BucketSampler,
+    ShuffleSampler,
+    SpeakerSampler,
+)
+
+__all__ = [
+    "Corpus",
+    "Reader",
+    "ShuffleSampler",
+    "SpeakerSampler",
+    "BalancedSampler",
+    "BucketSampler",
+    "EpochSampler",
+    "Epoch",
+    "Draw",
+    "UtteranceDataset",
+    "Example",
+    "Damaged",
+    "SpeakerLabels",
+    "collate",
+    "TrainingLoader",
+    "AddNoise",
+    "Reverberate",
+    "Codec",
+    "Maybe",
+]

@@ -1,0 +1,189 @@
+"""The utterances that one trains on: rows of a catalogue, all of them or some."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from voxblink2_lib.errors import TrainingError
+from voxblink2_lib.records import SAMPLE_RATE_HZ
+from voxblink2_lib.training.catalogue import Catalogue, local_catalogue
+from voxblink2_lib.training.remote import CACHE_BYTES, RemoteShards, is_remote, remote_catalogue
+
+Rows = npt.NDArray[np.int64]
+
+
+class Place(NamedTuple):
+    """Where a clip lies.
+
+    Attributes:
+        shard: name of the shard's file.
+        row: in the shard.
+        offset: first byte of the clip in the file.
+        size: number of bytes.
+        samples: its length at 16 kHz.
+    """
+
+    shard: str
+    row: int
+    offset: int
+    size: int
+    samples: int
+
+
+class Corpus:
+    """Utterances of a store, in the order of its shards. Made by :meth:`open`.
+
+    Memory does not grow with the corpus: what is known of the utterances is memory-mapped. It can
+    be pickled, and shared by processes.
+
+    Attributes:
+        shards: folder of the shards, or where they are remote.
+    """
+
+    def __init__(
+        self, catalogue: Catalogue, shards: Path | RemoteShards, rows: Rows | None = None
+    ) -> None:
+        self._catalogue = catalogue
+        self.shards = shards
+        self._rows = rows
+        self._ends = np.cumsum([one.rows for one in catalogue.shards])
+
+    @classmethod
+    def open(
+        cls,
+        store: str | Path,
+        config: str = "audio",
+        *,
+        cache_dir: str | Path | None = None,
+        cache_bytes: int = CACHE_BYTES,
+    ) -> Corpus:
+        """Open a store.
+
+        Args:
+            store: folder of a store, or of sealed shards; or an address that fsspec knows, such as
+                ``s3://bucket/store``, with a catalogue that was uploaded with the shards.
+            config: ``"audio"`` or ``"audio-visual"``; of the latter, the sound is read.
+            cache_dir: where parts of remote shards are kept; by default in the user's cache.
+            cache_bytes: how much of them is kept at most.
+
+        Raises:
+            TrainingError: there are no shards, or not in this form.
+            StoreDamagedError: a shard cannot be read.
+        """
+        if is_remote(store):
+            remote = RemoteShards.at(str(store), config, cache_dir, cache_bytes)
+            return cls(remote_catalogue(remote), remote)
+        path = Path(store).expanduser().absolute()
+        if not path.is_dir():
+            raise TrainingError(f"There is no folder {path}. Name a store that was materialized.")
+        return cls(*local_catalogue(path, config))
+
+    def __len__(self) -> int:
+        return len(self._catalogue.table) if self._rows is None else len(self._rows)
+
+    def __repr__(self) -> str:
+        hours = self.samples.sum(dtype=np.int64) / SAMPLE_RATE_HZ / 3600
+        return f"Corpus({len(self):,} utterances, {len(self.speakers):,} speakers, {hours:,.2f} h)"
+
+    def select(self, rows: npt.ArrayLike) -> Corpus:
+        """Return some of the utterances.
+
+        Args:
+            rows: their numbers, or a mask, shape (n,).
+
+        Raises:
+            TrainingError: a number is not one of a row, or nothing is left.
+        """
+        chosen = np.asarray(rows)
+        if chosen.dtype == bool:
+            if chosen.shape != (len(self),):
+                raise TrainingError(
+                    f"The mask has shape {chosen.shape}; expected is ({len(self)},)."
+                )
+            chosen = np.flatnonzero(chosen)
+        chosen = chosen.astype(np.int64)
+        if not len(chosen):
+            raise TrainingError("Nothing is left of the utterances: the selection is empty.")
+        if chosen.min() < 0 or chosen.max() >= len(self):
+            raise TrainingError(
+                f"Rows {chosen.min()} to {chosen.max()} were asked for; there are 0 to "
+                f"{len(self) - 1}."
+            )
+        return Corpus(self._catalogue, self.shards, self._base(chosen))
+
+    @functools.cached_property
+    def samples(self) -> npt.NDArray[np.int32]:
+        """Length of each utterance at 16 kHz, shape (n,)."""
+        values: npt.NDArray[np.int32] = self._numbers[2]
+        return values if self._rows is None else values[self._rows]
+
+    @functools.cached_property
+    def speakers(self) -> list[str]:
+        """Ids of the speakers, sorted."""
+        return self._speakers[0]
+
+    @functools.cached_property
+    def speaker(self) -> npt.NDArray[np.int32]:
+        """Number of each utterance's speaker in ``speakers``, shape (n,)."""
+        return self._speakers[1]
+
+    @functools.cached_property
+    def shard(self) -> npt.NDArray[np.int32]:
+        """Number of each utterance's shard, shape (n,)."""
+        rows = np.arange(len(self)) if self._rows is None else self._rows
+        return np.searchsorted(self._ends, rows, side="right").astype(np.int32)
+
+    def names(self, rows: npt.ArrayLike | None = None) -> list[str]:
+        """Return ``speaker/video/utterance`` of some rows; by default of all."""
+        base = self._base(np.arange(len(self)) if rows is None else np.asarray(rows))
+        table = self._catalogue.table.select(["speaker_id", "video_id", "utterance_id"]).take(base)
+        columns = (column.to_pylist() for column in table.itercolumns())
+        return ["/".join(words) for words in zip(*columns, strict=True)]
+
+    def videos(self) -> list[str]:
+        """Return ``speaker/video`` of each row."""
+        return [name.rpartition("/")[0] for name in self.names()]
+
+    def place(self, row: int) -> Place:
+        """Return where a clip lies."""
+        base = int(row if self._rows is None else self._rows[row])
+        shard = int(np.searchsorted(self._ends, base, side="right"))
+        known = self._catalogue.shards[shard]
+        first = int(self._ends[shard]) - known.rows
+        offset, size, samples = (int(one[base]) for one in self._numbers)
+        return Place(known.name, base - first, offset, size, samples)
+
+    @functools.cached_property
+    def _numbers(self) -> Sequence[Any]:
+        return [_numpy(self._catalogue.table[name]) for name in ("offset", "size", "samples")]
+
+    @functools.cached_property
+    def _speakers(self) -> tuple[list[str], npt.NDArray[np.int32]]:
+        column = _whole(self._catalogue.table["speaker_id"])
+        ids = np.array(column.dictionary.to_pylist(), object)
+        codes = column.indices.to_numpy()
+        there, codes = np.unique(
+            codes if self._rows is None else codes[self._rows], return_inverse=True
+        )
+        order = np.argsort(ids[there])
+        rank = np.empty(len(order), np.int32)
+        rank[order] = np.arange(len(order), dtype=np.int32)
+        return ids[there][order].tolist(), rank[codes]
+
+    def _base(self, rows: Rows) -> Rows:
+        return rows if self._rows is None else self._rows[rows]
+
+
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def _numpy(column: pa.ChunkedArray) -> npt.NDArray[Any]:
+    return np.asarray(_whole(column).to_numpy())

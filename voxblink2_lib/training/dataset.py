@@ -1,0 +1,162 @@
+"""Utterances as examples, and examples as batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils import data
+
+from voxblink2_lib.errors import ClipDamagedError, TrainingError
+from voxblink2_lib.records import SAMPLE_RATE_HZ
+from voxblink2_lib.training.augment import Augmentation, Waveform, change_speed
+from voxblink2_lib.training.corpus import Corpus
+from voxblink2_lib.training.epochs import Draw
+from voxblink2_lib.training.labels import SpeakerLabels
+from voxblink2_lib.training.reader import Reader
+
+OnDamaged = Literal["raise", "skip"]
+
+
+class Example(NamedTuple):
+    """One utterance, or a part of it.
+
+    Attributes:
+        waveform: float32 at 16 kHz, shape (samples,).
+        label: number of its class.
+        row: its number in the corpus.
+    """
+
+    waveform: Tensor
+    label: int
+    row: int
+
+
+class Damaged(NamedTuple):
+    """What stands in the place of an example that could not be decoded.
+
+    Attributes:
+        row: its number in the corpus.
+        words: what was wrong; names shard, row and utterance.
+    """
+
+    row: int
+    words: str
+
+
+class UtteranceDataset(data.Dataset[Example | Damaged]):
+    """Utterances by number, for a ``DataLoader``.
+
+    With a sampler of this package, crops, speeds and augmentations are drawn from the sampler's
+    seed, epoch and place: they are the same after a restart, in whichever worker.
+
+    Args:
+        corpus: the utterances.
+        crop_seconds: length of a random stretch that is read of each; a shorter utterance is
+            repeated to fill it. ``None`` gives whole utterances.
+        labels: the classes; by default the corpus's speakers. With several speeds, each is as
+            likely as the others.
+        augment: is called with each waveform and a generator.
+        on_damaged: ``"raise"``, or ``"skip"``: clips that cannot be decoded are left out of
+            batches and told by ``TrainingLoader.damaged``.
+
+    Raises:
+        TrainingError: an argument is not allowed.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        *,
+        crop_seconds: float | None = None,
+        labels: SpeakerLabels | None = None,
+        augment: Augmentation | None = None,
+        on_damaged: OnDamaged = "raise",
+    ) -> None:
+        if crop_seconds is not None and not 0 < crop_seconds <= 60:
+            raise TrainingError(
+                f"crop_seconds is {crop_seconds:g}; expected is more than 0 and at most 60."
+            )
+        if on_damaged not in get_args(OnDamaged):
+            raise TrainingError(f"on_damaged is {on_damaged!r}; expected is 'raise' or 'skip'.")
+        self.corpus = corpus
+        self.labels = SpeakerLabels.of(corpus) if labels is None else labels
+        self._label = self.labels.of_rows(corpus)
+        self._crop = None if crop_seconds is None else round(crop_seconds * SAMPLE_RATE_HZ)
+        self._augment = augment
+        self._on_damaged = on_damaged
+        self._reader = Reader(corpus)
+
+    def __len__(self) -> int:
+        return len(self.corpus)
+
+    def __getitem__(self, row: int) -> Example | Damaged:
+        """Return an example.
+
+        Raises:
+            ClipDamagedError: its clip cannot be decoded, with ``on_damaged="raise"``.
+        """
+        if not 0 <= row < len(self):
+            raise IndexError(f"Row {int(row)} was asked for; there are 0 to {len(self) - 1}.")
+        draw = row if isinstance(row, Draw) else Draw(row, (0, 0, row))
+        generator = draw.generator()
+        speeds = self.labels.speeds
+        speed = int(generator.integers(len(speeds))) if len(speeds) > 1 else 0
+        try:
+            waveform = self._waveform(int(row), speeds[speed], generator)
+        except ClipDamagedError as error:
+            if self._on_damaged == "raise":
+                raise
+            return Damaged(int(row), str(error))
+        if self._augment is not None:
+            waveform = self._augment(waveform, generator)
+        label = int(self._label[row]) + speed * len(self.labels.speakers)
+        return Example(torch.from_numpy(waveform), label, int(row))
+
+    def _waveform(self, row: int, speed: float, generator: np.random.Generator) -> Waveform:
+        there = int(self.corpus.samples[row])
+        if self._crop is None:
+            samples, wanted = round(there / speed), there
+        else:
+            samples, wanted = self._crop, round(self._crop * speed)
+        start = int(generator.integers(max(0, there - wanted) + 1))
+        found = self._reader.read(row, start=start, samples=min(there, wanted)).numpy()
+        if len(found) < wanted:
+            found = np.resize(found, wanted)  # repeats
+        return change_speed(found, speed, samples)
+
+
+def collate(examples: Sequence[Example | Damaged]) -> dict[str, Any]:
+    """Make a batch of examples; whole utterances are padded with zeros to the longest.
+
+    Returns:
+        ``waveforms``, float32, shape (batch, samples); ``lengths`` and ``labels`` and ``rows``,
+        int64, shape (batch,); and ``damaged``, a list, where clips were skipped.
+
+    Raises:
+        ClipDamagedError: no clip of the batch can be decoded.
+    """
+    good = [one for one in examples if isinstance(one, Example)]
+    damaged = [one for one in examples if isinstance(one, Damaged)]
+    if not good:
+        raise ClipDamagedError(
+            f"None of the {len(examples)} clips of a batch can be decoded. {damaged[0].words}"
+        )
+    lengths = torch.tensor([len(one.waveform) for one in good])
+    waveforms = [one.waveform for one in good]
+    batch: dict[str, Any] = {
+        "waveforms": (
+            torch.stack(waveforms)
+            if bool((lengths == lengths[0]).all())
+            else torch.nn.utils.rnn.pad_sequence(waveforms, batch_first=True)
+        ),
+        "lengths": lengths,
+        "labels": torch.tensor([one.label for one in good]),
+        "rows": torch.tensor([one.row for one in good]),
+    }
+    if damaged:
+        batch["damaged"] = damaged
+    return batch

@@ -1,0 +1,238 @@
+"""In what order utterances are used: functions of (seed, epoch, position), and of nothing else.
+
+An epoch is a sequence of batches, the same for all ranks. In each round rank r of W takes the r-th
+of the next W batches. The last round may have fewer; then their utterances are shared out evenly,
+so that every rank does as many steps and nothing is left out or used twice:
+
+    batches   0 1 2 3 | 4 5 6 7 | 8 9 .        W = 4: rounds of four, the last of two batches
+    ranks     0 1 2 3 | 0 1 2 3 | 0123         whose utterances are split in four
+
+``position`` counts batches of the epoch that all ranks together have done. It does not depend on
+the number of workers, and a run may go on with another number of ranks.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import numpy as np
+from torch.utils import data
+
+from voxblink2_lib.errors import TrainingError
+from voxblink2_lib.training.corpus import Corpus, Rows
+
+_STATE = ("seed", "epoch", "position")
+
+
+class Draw(int):
+    """The number of a row, and what all random choices about its use are drawn from.
+
+    Attributes:
+        key: seed, epoch, and place in the epoch.
+    """
+
+    key: tuple[int, int, int]
+
+    def __new__(cls, row: int, key: tuple[int, int, int]) -> Draw:
+        """Return the number with its key."""
+        draw = super().__new__(cls, row)
+        draw.key = key
+        return draw
+
+    def __reduce__(self) -> tuple[type[Draw], tuple[int, tuple[int, int, int]]]:
+        return Draw, (int(self), self.key)
+
+    def generator(self) -> np.random.Generator:
+        """Return random numbers that are the same whenever and wherever this draw is used."""
+        return np.random.default_rng(self.key)
+
+
+class Epoch(NamedTuple):
+    """The batches of an epoch.
+
+    Attributes:
+        rows: of all batches, one after the other, shape (n,).
+        bounds: batch i has rows[bounds[i]:bounds[i + 1]], shape (batches + 1,).
+    """
+
+    rows: Rows
+    bounds: Rows
+
+
+class EpochSampler(data.Sampler[list[Draw]]):
+    """What all samplers have: rounds, the state, and an iterator that has a state, too.
+
+    To be given to a ``DataLoader`` as ``batch_sampler``. Where it stands is moved on by
+    :meth:`advance`, after each batch that was used, not by iterating: workers are ahead.
+
+    Args:
+        corpus: the utterances.
+        seed: of all that is random.
+        rank: of this process.
+        world_size: number of processes that train together.
+    """
+
+    _drop_last = False
+
+    def __init__(self, corpus: Corpus, *, seed: int, rank: int, world_size: int) -> None:
+        if not 0 <= rank < world_size:
+            raise TrainingError(f"rank is {rank}; expected is 0 to {world_size - 1} (world_size).")
+        at_least("seed", seed, 0)
+        self.corpus = corpus
+        self._rank, self._world = rank, world_size
+        self._seed, self._epoch, self._position = seed, 0, 0
+        self._made: tuple[tuple[int, int], Epoch] | None = None
+        self._exhausted: tuple[int, int] | None = None
+
+    @abstractmethod
+    def _batches(self, generator: np.random.Generator) -> Epoch:
+        """Return the batches of an epoch."""
+
+    def epoch_batches(self, epoch: int) -> Epoch:
+        """Return the batches of an epoch, of all ranks together.
+
+        Raises:
+            TrainingError: there are too few utterances for the number of ranks.
+        """
+        key = (self._seed, epoch)
+        if self._made is None or self._made[0] != key:
+            found = self._batches(np.random.default_rng(key))
+            if not self._round(0, found):
+                raise TrainingError(
+                    f"An epoch of {len(found.rows)} utterances in {len(found.bounds) - 1} batches "
+                    f"has nothing for each of {self._world} ranks. Use smaller batches, or fewer "
+                    "ranks."
+                )
+            self._made = key, found
+        return self._made[1]
+
+    def __len__(self) -> int:
+        """Return the number of batches of this rank in the present epoch."""
+        found, position, rounds = self.epoch_batches(self._epoch), 0, 0
+        total = len(found.bounds) - 1
+        rounds = max(0, total // self._world - 2)  # the rounds before the last ones are full
+        position = rounds * self._world
+        while taken := self._round(position, found):
+            position += taken
+            rounds += 1
+        return rounds
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        if self._exhausted == (self._epoch, self._position):
+            # Read to its end by a loader that does not call advance(): the next epoch begins.
+            self.set_epoch(self._epoch + 1)
+        return _Batches(self, self._epoch, self._position)
+
+    def advance(self) -> None:
+        """Count one more batch of each rank as done. After the last one the next epoch begins."""
+        found = self.epoch_batches(self._epoch)
+        self._position += self._round(self._position, found)
+        if not self._round(self._position, found):
+            self.set_epoch(self._epoch + 1)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Stand at the start of an epoch."""
+        self._epoch, self._position = epoch, 0
+
+    @property
+    def epoch(self) -> int:
+        """The epoch in which the next batch is."""
+        return self._epoch
+
+    def state_dict(self) -> dict[str, int]:
+        """Return three numbers: where it stands after the batches that were used."""
+        return dict(zip(_STATE, (self._seed, self._epoch, self._position), strict=True))
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Go on where a state was saved.
+
+        Raises:
+            TrainingError: it is no such state, or of other utterances or batches.
+        """
+        if set(state) != set(_STATE) or not all(type(state[name]) is int for name in _STATE):
+            raise TrainingError(
+                f"The state of a sampler has whole numbers {', '.join(_STATE)}; got {dict(state)}."
+            )
+        for name in _STATE:
+            at_least(name, state[name], 0)
+        before = self._seed
+        self._seed = state["seed"]
+        found = self.epoch_batches(state["epoch"])
+        if state["position"] and not self._round(state["position"], found):
+            self._seed = before
+            raise TrainingError(
+                f"The state stands at batch {state['position']} of epoch {state['epoch']}, which "
+                f"has {len(found.bounds) - 1}. Was it saved with other utterances or batches?"
+            )
+        self._epoch, self._position, self._exhausted = state["epoch"], state["position"], None
+
+    def _round(self, position: int, epoch: Epoch) -> int:
+        """Return how many batches the round at a position takes; 0 at the end."""
+        bounds = epoch.bounds
+        left = len(bounds) - 1 - position
+        if left <= 0 or self._drop_last:
+            return self._world if left >= self._world else 0
+        after = left - self._world
+        if after > 0 and bounds[-1] - bounds[position + self._world] < self._world:
+            return left  # what would remain is less than one utterance a rank
+        if after >= 0:
+            return self._world
+        return left if bounds[-1] - bounds[position] >= self._world else 0
+
+    def _of_rank(self, position: int, taken: int, epoch: Epoch) -> tuple[int, int]:
+        """Return the range of places of this rank's batch in a round."""
+        if taken == self._world:
+            batch = position + self._rank
+            return int(epoch.bounds[batch]), int(epoch.bounds[batch + 1])
+        first = int(epoch.bounds[position])
+        count = int(epoch.bounds[position + taken]) - first
+        return tuple(  # type: ignore[return-value]  # two numbers
+            first + count * rank // self._world for rank in (self._rank, self._rank + 1)
+        )
+
+
+class _Batches(Iterator[list[Draw]]):
+    """Batches from a position to the end of the epoch, with the state of their own iteration.
+
+    ``StatefulDataLoader`` saves and restores that state by itself.
+    """
+
+    def __init__(self, sampler: EpochSampler, epoch: int, position: int) -> None:
+        self._sampler = sampler
+        self._seed = sampler.state_dict()["seed"]
+        self._from = (epoch, position)
+        self._epoch, self._position = epoch, position
+
+    def __iter__(self) -> _Batches:
+        return self
+
+    def __next__(self) -> list[Draw]:
+        sampler = self._sampler
+        found = sampler.epoch_batches(self._epoch)
+        taken = sampler._round(self._position, found)
+        if not taken:
+            sampler._exhausted = self._from
+            raise StopIteration
+        first, last = sampler._of_rank(self._position, taken, found)
+        self._position += taken
+        return [
+            Draw(row, (self._seed, self._epoch, first + place))
+            for place, row in enumerate(found.rows[first:last].tolist())
+        ]
+
+    def state_dict(self) -> dict[str, int]:
+        """Return where the iteration stands."""
+        return dict(zip(_STATE, (self._seed, self._epoch, self._position), strict=True))
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Go on from there."""
+        self._seed, self._epoch, self._position = (state[name] for name in _STATE)
+
+
+def at_least(name: str, value: int, least: int) -> int:
+    """Return a number, or say what it must be."""
+    if value < least:
+        raise TrainingError(f"{name} is {value}; expected is {least} or more.")
+    return value

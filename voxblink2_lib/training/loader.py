@@ -1,0 +1,113 @@
+"""A ``DataLoader`` that knows which batches were used."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from torch.utils import data
+
+from voxblink2_lib.errors import TrainingError
+from voxblink2_lib.training.dataset import Damaged, UtteranceDataset, collate
+from voxblink2_lib.training.epochs import EpochSampler
+
+_log = logging.getLogger(__name__)
+Collate = Callable[[Sequence[Any]], Any]
+
+
+class TrainingLoader(data.DataLoader[Any]):
+    """Batches of a dataset in the order of a sampler, from where its state says.
+
+    Workers prepare batches ahead; the state counts those that the loop was given. Save it after
+    the step that uses a batch, and a new run goes on with the next one. Each pass over the loader
+    is the rest of an epoch; the next pass is the next epoch, without ``set_epoch``.
+
+    Args:
+        dataset: an :class:`UtteranceDataset`, or any dataset by number.
+        sampler: the order.
+        num_workers: processes that decode; 0 decodes in this one.
+        collate_fn: makes a batch of examples; gets only :class:`Example` where it is not
+            :func:`collate`.
+        options: further ones of ``DataLoader``, such as ``pin_memory``.
+
+    Attributes:
+        damaged: what was skipped so far, where the dataset skips.
+
+    Example:
+        One step of training, then the state::
+
+            loader = TrainingLoader(dataset, ShuffleSampler(corpus, batch_size=64), num_workers=2)
+            loader.load_state_dict(saved)
+            for batch in loader:
+                train(batch["waveforms"], batch["labels"])
+                save(loader.state_dict())  # {"seed": 0, "epoch": 3, "position": 812}
+    """
+
+    def __init__(
+        self,
+        dataset: UtteranceDataset | data.Dataset[Any],
+        sampler: EpochSampler,
+        *,
+        num_workers: int = 0,
+        collate_fn: Collate = collate,
+        **options: Any,
+    ) -> None:
+        taken = {"batch_size", "shuffle", "sampler", "batch_sampler", "drop_last"} & set(options)
+        if taken:
+            raise TrainingError(
+                f"{', '.join(sorted(taken))}: the sampler decides that; give it to the sampler."
+            )
+        super().__init__(
+            dataset,
+            batch_sampler=sampler,
+            num_workers=num_workers,
+            collate_fn=collate_fn if collate_fn is collate else _Collator(collate_fn),
+            **options,
+        )
+        self.damaged: list[Damaged] = []
+
+    @property
+    def _order(self) -> EpochSampler:
+        return self.batch_sampler  # type: ignore[return-value]  # it is what was given
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # a generator serves as well
+        for batch in super().__iter__():
+            self._order.advance()
+            for one in batch.pop("damaged", ()) if isinstance(batch, dict) else ():
+                self.damaged.append(one)
+                _log.warning("Skipped, %d so far: %s", len(self.damaged), one.words)
+            yield batch
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the next batch."""
+        return self._order.epoch
+
+    def state_dict(self) -> dict[str, int]:
+        """Return three numbers: seed, epoch, and position after the batches given so far."""
+        return self._order.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Go on from a state, with the next pass over the loader.
+
+        Raises:
+            TrainingError: it is of other utterances or batches.
+        """
+        self._order.load_state_dict(state)
+
+
+class _Collator:
+    """Lets a user's function see good examples only, and passes on what was damaged."""
+
+    def __init__(self, collate_fn: Collate) -> None:
+        self._collate = collate_fn
+
+    def __call__(self, examples: Sequence[Any]) -> Any:
+        damaged = [one for one in examples if isinstance(one, Damaged)]
+        if not damaged:
+            return self._collate(examples)
+        if len(damaged) == len(examples):
+            return collate(examples)  # raises
+        batch = self._collate([one for one in examples if not isinstance(one, Damaged)])
+        return {**batch, "damaged": damaged}

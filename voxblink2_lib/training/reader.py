@@ -1,0 +1,127 @@
+"""Random access to clips: the samples that are asked for, and no others, are decoded."""
+
+from __future__ import annotations
+
+import io
+import mmap
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+import torch
+from torch import Tensor
+
+from voxblink2_lib.errors import ClipDamagedError, StoreDamagedError, TrainingError
+from voxblink2_lib.records import SAMPLE_RATE_HZ
+from voxblink2_lib.training.corpus import Corpus, Place
+
+# Maps cost no memory, but each holds a file open.
+_MAX_OPEN = 64
+
+
+class Reader:
+    """Reads clips of a corpus. Each process opens files of its own, a bounded number of them.
+
+    Args:
+        corpus: the utterances.
+
+    Example:
+        Two seconds from the middle of an utterance, without decoding what is before and after::
+
+            reader = Reader(Corpus.open("store"))
+            reader.read(17, start=16_000, samples=32_000)  # float32, shape (32000,)
+    """
+
+    def __init__(self, corpus: Corpus) -> None:
+        self.corpus = corpus
+        self._maps: OrderedDict[str, mmap.mmap] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"corpus": self.corpus, "_maps": OrderedDict()}
+
+    def read(self, row: int, *, start: int = 0, samples: int | None = None) -> Tensor:
+        """Return samples of a clip at 16 kHz, float32 in [-1, 1], shape (samples,).
+
+        Args:
+            row: number of the utterance in the corpus.
+            start: first sample.
+            samples: how many; by default to the end.
+
+        Raises:
+            TrainingError: the clip has not so many samples.
+            ClipDamagedError: it cannot be decoded; names shard, row and utterance.
+            StoreDamagedError: its shard is gone or too short.
+        """
+        place = self.corpus.place(row)
+        wanted = place.samples - start if samples is None else samples
+        if start < 0 or wanted < 0 or start + wanted > place.samples:
+            raise TrainingError(
+                f"Samples {start} to {start + wanted} of {self._named(row, place)} were asked for; "
+                f"it has {place.samples}."
+            )
+        return torch.from_numpy(self._decoded(row, place, start, wanted))
+
+    def encoded(self, row: int) -> bytes:
+        """Return a clip as it lies in its shard: FLAC, WAV or Opus."""
+        return self._bytes(self.corpus.place(row))
+
+    def _decoded(self, row: int, place: Place, start: int, samples: int) -> npt.NDArray[np.float32]:
+        try:
+            with soundfile.SoundFile(io.BytesIO(self._bytes(place))) as file:
+                if (file.samplerate, file.channels, file.frames) != (
+                    SAMPLE_RATE_HZ,
+                    1,
+                    place.samples,
+                ):
+                    raise ClipDamagedError(
+                        f"{self._named(row, place)} has {file.frames} samples at "
+                        f"{file.samplerate} Hz in {file.channels} channels; sealed were "
+                        f"{place.samples} at {SAMPLE_RATE_HZ} Hz in one."
+                    )
+                if start:
+                    file.seek(start)
+                decoded = file.read(samples, dtype="float32")
+        except soundfile.LibsndfileError as error:
+            raise ClipDamagedError(
+                f"{self._named(row, place)} cannot be decoded: {error}"
+            ) from error
+        if len(decoded) != samples:
+            raise ClipDamagedError(
+                f"{self._named(row, place)} ends after {start + len(decoded)} of {place.samples} "
+                "samples."
+            )
+        return np.asarray(decoded)
+
+    def _named(self, row: int, place: Place) -> str:
+        return f"Shard {place.shard} row {place.row} ({self.corpus.names([row])[0]})"
+
+    def _bytes(self, place: Place) -> bytes:
+        shards = self.corpus.shards
+        if not isinstance(shards, Path):
+            return shards.read(place.shard, place.offset, place.size)
+        found = self._map(place.shard)[place.offset : place.offset + place.size]
+        if len(found) != place.size:
+            raise StoreDamagedError(
+                f"The shard {shards / place.shard} ends before byte "
+                f"{place.offset + place.size:,}. 'voxblink2 verify' looks at all of them."
+            )
+        return found
+
+    def _map(self, name: str) -> mmap.mmap:
+        found = self._maps.get(name)
+        if found is not None:
+            self._maps.move_to_end(name)
+            return found
+        path = Path(str(self.corpus.shards)) / name
+        try:
+            with open(path, "rb") as file:
+                found = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError) as error:
+            raise StoreDamagedError(f"The shard {path} cannot be opened: {error}") from error
+        self._maps[name] = found
+        if len(self._maps) > _MAX_OPEN:
+            self._maps.popitem(last=False)[1].close()
+        return found

@@ -1,0 +1,226 @@
+"""Four orders in which to use utterances, each a function of (seed, epoch, position)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from voxblink2_lib.errors import TrainingError
+from voxblink2_lib.records import SAMPLE_RATE_HZ
+from voxblink2_lib.training.corpus import Corpus, Rows
+from voxblink2_lib.training.epochs import Epoch, EpochSampler, at_least
+
+
+class ShuffleSampler(EpochSampler):
+    """Every utterance once in each epoch, shuffled.
+
+    Blocks of neighbouring rows are shuffled, and then the rows within windows of many blocks: what
+    is read within a window lies in few places, which a cache of remote shards or of the operating
+    system can hold. A corpus smaller than a window is shuffled as a whole.
+
+    Args:
+        corpus: the utterances.
+        batch_size: utterances of a batch of one rank, at most; batches of an epoch differ by one.
+        seed: of the order.
+        rank: of this process.
+        world_size: number of processes that train together.
+        drop_last: batches of ``batch_size`` only; what does not fill one on every rank is left
+            out of the epoch.
+        block_rows: neighbours that stay within one window.
+        window_rows: number of rows that are shuffled as a whole.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        *,
+        batch_size: int,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        drop_last: bool = False,
+        block_rows: int = 64,
+        window_rows: int = 1 << 16,
+    ) -> None:
+        super().__init__(corpus, seed=seed, rank=rank, world_size=world_size)
+        self._batch_size = at_least("batch_size", batch_size, 1)
+        self._drop_last = drop_last
+        self._block_rows = at_least("block_rows", block_rows, 1)
+        self._window_rows = at_least("window_rows", window_rows, 1)
+
+    def _batches(self, generator: np.random.Generator) -> Epoch:
+        shard = self.corpus.shard
+        is_first = np.ones(len(shard), bool)
+        is_first[1:] = shard[1:] != shard[:-1]
+        of_shard = np.flatnonzero(is_first)
+        place = np.arange(len(shard)) - np.repeat(of_shard, np.diff([*of_shard, len(shard)]))
+        starts = np.flatnonzero(place % self._block_rows == 0)
+        sizes = np.diff([*starts, len(shard)])
+        blocks = generator.permutation(len(starts))
+        rows = _ranges(starts[blocks], sizes[blocks])
+        for first in range(0, len(rows), self._window_rows):
+            generator.shuffle(rows[first : first + self._window_rows])
+        if not self._drop_last:
+            return Epoch(rows, _even(len(rows), self._batch_size))
+        full = len(rows) // self._batch_size
+        return Epoch(rows, np.arange(full + 1) * self._batch_size)
+
+
+class SpeakerSampler(EpochSampler):
+    """Batches of ``speakers`` different speakers with ``utterances`` utterances each.
+
+    Speakers come in turns: each once before any comes again, but for those that do not fill a
+    batch. Of a speaker, no utterance is used again before the others were. An epoch has about as
+    many utterances as the corpus; it does not cover each of them.
+
+    Args:
+        corpus: the utterances.
+        speakers: in a batch of one rank.
+        utterances: of each of them.
+        seed: of the order.
+        rank: of this process.
+        world_size: number of processes that train together.
+    """
+
+    _drop_last = True  # a part of a batch would not have its speakers and utterances
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        *,
+        speakers: int,
+        utterances: int,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        super().__init__(corpus, seed=seed, rank=rank, world_size=world_size)
+        self._speakers = at_least("speakers", speakers, 1)
+        self._utterances = at_least("utterances", utterances, 1)
+        if speakers > len(corpus.speakers):
+            raise TrainingError(
+                f"Batches of {speakers} different speakers were asked for; the corpus has "
+                f"{len(corpus.speakers)}."
+            )
+
+    def _batches(self, generator: np.random.Generator) -> Epoch:
+        count, each = len(self.corpus.speakers), self._utterances
+        in_turn = count // self._speakers  # batches until all speakers had their turn
+        batches = max(self._world, len(self.corpus) // (self._speakers * each))
+        turns = -(-batches // in_turn)
+        used = _in_turns(self.corpus, turns * each, generator)
+        rows = []
+        for turn in range(turns):
+            chosen = generator.permutation(count)[: in_turn * self._speakers]
+            rows.append(used[chosen, turn * each : (turn + 1) * each].ravel())
+        return Epoch(np.concatenate(rows), np.arange(turns * in_turn + 1) * self._speakers * each)
+
+
+class BalancedSampler(EpochSampler):
+    """Every speaker equally often in each epoch, whatever the number of its utterances.
+
+    Of a speaker, no utterance is used again in an epoch before the others were.
+
+    Args:
+        corpus: the utterances.
+        batch_size: utterances of a batch of one rank, at most; batches of an epoch differ by one.
+        per_speaker: how often each speaker comes in an epoch; by default as often as it has
+            utterances on average, rounded up.
+        seed: of the order.
+        rank: of this process.
+        world_size: number of processes that train together.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        *,
+        batch_size: int,
+        per_speaker: int | None = None,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        super().__init__(corpus, seed=seed, rank=rank, world_size=world_size)
+        self._batch_size = at_least("batch_size", batch_size, 1)
+        average = -(-len(corpus) // len(corpus.speakers))
+        self._each = at_least("per_speaker", average if per_speaker is None else per_speaker, 1)
+
+    def _batches(self, generator: np.random.Generator) -> Epoch:
+        rows = _in_turns(self.corpus, self._each, generator).ravel()
+        generator.shuffle(rows)
+        return Epoch(rows, _even(len(rows), self._batch_size))
+
+
+class BucketSampler(EpochSampler):
+    """Every utterance once in each epoch, in batches of similar durations, for whole utterances.
+
+    Args:
+        corpus: the utterances.
+        batch_seconds: the most that a batch of one rank takes, padding included. (The last round
+            of an epoch on several ranks may take one utterance more.)
+        buckets: number of classes of duration, of equally many utterances.
+        seed: of the order.
+        rank: of this process.
+        world_size: number of processes that train together.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        *,
+        batch_seconds: float,
+        buckets: int = 20,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        super().__init__(corpus, seed=seed, rank=rank, world_size=world_size)
+        self._buckets = at_least("buckets", buckets, 1)
+        self._samples = int(batch_seconds * SAMPLE_RATE_HZ)
+        longest = int(corpus.samples.max())
+        if self._samples < longest:
+            raise TrainingError(
+                f"batch_seconds is {batch_seconds:g}; the longest utterance, "
+                f"{corpus.names([int(corpus.samples.argmax())])[0]}, takes "
+                f"{longest / SAMPLE_RATE_HZ:g} s."
+            )
+
+    def _batches(self, generator: np.random.Generator) -> Epoch:
+        by_length = np.argsort(self.corpus.samples, kind="stable")
+        batches: list[Rows] = []
+        for bucket in np.array_split(by_length, min(self._buckets, len(by_length))):
+            size = self._samples // max(1, int(self.corpus.samples[bucket[-1]]))
+            bounds = _even(len(bucket), size)
+            batches += np.split(generator.permutation(bucket), bounds[1:-1])
+        order = generator.permutation(len(batches))
+        chosen = [batches[place] for place in order]
+        return Epoch(np.concatenate(chosen), np.cumsum([0, *map(len, chosen)]))
+
+
+def _even(count: int, most: int) -> Rows:
+    """Return the bounds of the fewest parts of at most so many, which differ by one at most."""
+    parts = max(1, -(-count // most))
+    return np.arange(parts + 1, dtype=np.int64) * count // parts
+
+
+def _ranges(starts: Rows, sizes: Rows) -> Rows:
+    """Return start, start + 1, ... of each range, one after the other."""
+    before = np.cumsum(sizes) - sizes
+    return np.arange(sizes.sum()) + np.repeat(starts - before, sizes)
+
+
+def _in_turns(corpus: Corpus, each: int, generator: np.random.Generator) -> Rows:
+    """Return so many utterances of each speaker, shape (speakers, each).
+
+    All utterances of a speaker come once, shuffled, before they come again, shuffled anew.
+    """
+    speaker = corpus.speaker.astype(np.int64)
+    count = np.bincount(speaker)
+    rounds = -(-each // count)  # how often a speaker's utterances are needed
+    rows = np.repeat(np.arange(len(speaker)), rounds[speaker])
+    of = speaker[rows]
+    number = _ranges(np.zeros(len(speaker), np.int64), rounds[speaker])
+    order = np.lexsort((generator.random(len(rows)), number, of))
+    ends = np.cumsum(count * rounds)
+    places: Rows = (ends - count * rounds)[:, None] + np.arange(each)
+    return rows[order[places]]
