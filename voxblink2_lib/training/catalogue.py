@@ -12,13 +12,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from filelock import FileLock
@@ -43,6 +44,8 @@ _SCHEMA = pa.schema(
     ]
 )
 _SCANS_AT_ONCE = 8
+# What a stream of Arrow ends with: one that was cut between two batches lacks it.
+_END = b"\xff\xff\xff\xff\0\0\0\0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,36 +177,41 @@ def _scanned(path: Path) -> pa.Table:
     try:
         with pa.memory_map(str(path)) as file:
             whole = file.read_buffer()
-            batches = list(_rows_of(pa.ipc.open_stream(pa.BufferReader(whole)), whole, path))
+            stream = pa.ipc.open_stream(pa.BufferReader(whole))
+            missing = [name for name in _NEEDED if name not in stream.schema.names]
+            if missing:
+                raise TrainingError(
+                    f"{path} is no shard of this package: it has no column {', '.join(missing)}; "
+                    f"it has {', '.join(stream.schema.names)}."
+                )
+            rows = stream.read_all()
+            if whole.slice(whole.size - len(_END)).to_pybytes() != _END:
+                raise pa.ArrowInvalid("it is cut short")
+            return _rows_of(rows, whole)
     except (OSError, pa.ArrowInvalid) as error:
         raise StoreDamagedError(
             f"The shard {path} is damaged ({error}). 'voxblink2 verify' looks at all of them."
         ) from error
-    return pa.Table.from_batches(batches, _SCHEMA)
 
 
-def _rows_of(stream: Any, whole: pa.Buffer, path: Path) -> Iterator[pa.RecordBatch]:
-    missing = [name for name in _NEEDED if name not in stream.schema.names]
-    if missing:
-        raise TrainingError(
-            f"{path} is no shard of this package: it has no column {', '.join(missing)}; it has "
-            f"{', '.join(stream.schema.names)}."
-        )
-    for batch in stream:
-        clips = batch["audio"].field("bytes")
-        _, ends, data = clips.buffers()
-        ends = np.frombuffer(ends, np.int32)[clips.offset : clips.offset + len(clips) + 1]
-        offset = (data.address - whole.address if data else 0) + ends[:-1].astype(np.int64)
-        seconds = pc.subtract(batch["end_seconds"], batch["start_seconds"])
-        samples = np.rint(seconds.to_numpy(zero_copy_only=False) * SAMPLE_RATE_HZ)
-        yield pa.RecordBatch.from_arrays(
-            [
-                batch["speaker_id"].dictionary_encode(),
-                batch["video_id"],
-                batch["utterance_id"],
-                pa.array(samples.astype(np.int32)),
-                pa.array(offset),
-                pa.array(np.diff(ends)),
-            ],
-            schema=_SCHEMA,
-        )
+def _rows_of(rows: pa.Table, whole: pa.Buffer) -> pa.Table:
+    ranges = [_ranges_of(chunk.field("bytes"), whole) for chunk in rows["audio"].chunks]
+    seconds = pc.subtract(rows["end_seconds"], rows["start_seconds"])
+    samples = np.rint(seconds.to_numpy() * SAMPLE_RATE_HZ)
+    columns = [
+        rows["speaker_id"].combine_chunks().dictionary_encode(),
+        rows["video_id"].combine_chunks(),
+        rows["utterance_id"].combine_chunks(),
+        pa.array(samples.astype(np.int32)),
+        pa.array(np.concatenate([offset for offset, _ in ranges])),
+        pa.array(np.concatenate([size for _, size in ranges])),
+    ]
+    return pa.Table.from_arrays(columns, schema=_SCHEMA)
+
+
+def _ranges_of(clips: pa.Array, whole: pa.Buffer) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Return first byte in the file and number of bytes of each clip of a batch."""
+    _, ends, data = clips.buffers()
+    bounds = np.frombuffer(ends, np.int32)[clips.offset : clips.offset + len(clips) + 1]
+    start = data.address - whole.address if data else 0
+    return start + bounds[:-1].astype(np.int64), np.diff(bounds)

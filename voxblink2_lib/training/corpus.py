@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import functools
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,7 +55,7 @@ class Corpus:
         self._catalogue = catalogue
         self.shards = shards
         self._rows = rows
-        self._ends = np.cumsum([one.rows for one in catalogue.shards])
+        self._ends = list(itertools.accumulate(one.rows for one in catalogue.shards))
 
     @classmethod
     def open(
@@ -154,9 +156,9 @@ class Corpus:
     def place(self, row: int) -> Place:
         """Return where a clip lies."""
         base = int(row if self._rows is None else self._rows[row])
-        shard = int(np.searchsorted(self._ends, base, side="right"))
+        shard = bisect.bisect_right(self._ends, base)
         known = self._catalogue.shards[shard]
-        first = int(self._ends[shard]) - known.rows
+        first = self._ends[shard] - known.rows
         offset, size, samples = (int(one[base]) for one in self._numbers)
         return Place(known.name, base - first, offset, size, samples)
 

@@ -46,7 +46,9 @@ class Draw(int):
 
     def generator(self) -> np.random.Generator:
         """Return random numbers that are the same whenever and wherever this draw is used."""
-        return np.random.default_rng(self.key)
+        seed, epoch, place = self.key
+        # Counters of different places are so far apart that their numbers never meet.
+        return np.random.Generator(np.random.Philox(key=[seed, epoch], counter=[0, 0, 0, place]))
 
 
 class Epoch(NamedTuple):

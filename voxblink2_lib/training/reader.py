@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import mmap
+import zlib
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from voxblink2_lib.training.corpus import Corpus, Place
 
 # Maps cost no memory, but each holds a file open.
 _MAX_OPEN = 64
+_REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 class Reader:
@@ -69,8 +71,14 @@ class Reader:
         return self._bytes(self.corpus.place(row))
 
     def _decoded(self, row: int, place: Place, start: int, samples: int) -> npt.NDArray[np.float32]:
+        data = self._bytes(place)
+        if data[:4] == b"OggS" and not _has_whole_pages(data):
+            raise ClipDamagedError(
+                f"{self._named(row, place)} cannot be decoded: a page of it does not have its "
+                "checksum."
+            )
         try:
-            with soundfile.SoundFile(io.BytesIO(self._bytes(place))) as file:
+            with soundfile.SoundFile(io.BytesIO(data)) as file:
                 if (file.samplerate, file.channels, file.frames) != (
                     SAMPLE_RATE_HZ,
                     1,
@@ -125,3 +133,23 @@ class Reader:
         if len(self._maps) > _MAX_OPEN:
             self._maps.popitem(last=False)[1].close()
         return found
+
+
+def _has_whole_pages(data: bytes) -> bool:
+    """Compare the pages of an Ogg stream with their checksums (RFC 3533).
+
+    libsndfile leaves a damaged page out, and what follows it comes too early.
+    """
+    start = 0
+    while start < len(data):
+        head = data[start : start + 27]
+        if len(head) < 27:
+            return False
+        end = start + 27 + head[26] + sum(data[start + 27 : start + 27 + head[26]])
+        page = head[:22] + bytes(4) + data[start + 26 : end]
+        # The checksum is zlib's polynomial without the bit reversals and inversions.
+        plain = zlib.crc32(page.translate(_REVERSED_BITS), 0xFFFFFFFF) ^ 0xFFFFFFFF
+        if int(f"{plain:032b}"[::-1], 2) != int.from_bytes(head[22:26], "little"):
+            return False
+        start = end
+    return True

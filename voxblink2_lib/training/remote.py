@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import posixpath
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,12 +113,19 @@ class RemoteShards:
         system, path = _system(address)
         for tries_left in reversed(range(_TRIES)):
             try:
-                return bytes(system.cat_file(path, start=start, end=start + size))
+                data = bytes(system.cat_file(path, start=start, end=start + size))
             except FileNotFoundError as error:
                 raise StoreDamagedError(f"The shard {address} is gone.") from error
-            except OSError as error:
+            except Exception as error:  # of botocore and aiohttp, many are no OSError
                 if not tries_left:
                     raise StoreDamagedError(f"{address} cannot be read: {error}") from error
+                continue
+            if len(data) > size:
+                raise StoreDamagedError(
+                    f"{address} cannot be read in parts: {size:,} bytes were asked for and "
+                    f"{len(data):,} came. The server must know ranges."
+                )
+            return data
         raise AssertionError("unreachable")
 
 
@@ -151,7 +157,7 @@ def remote_catalogue(shards: RemoteShards) -> Catalogue:
             f"There is no catalogue at {address}. Corpus.open() on the local store makes it, in "
             f"its folder {FOLDER!r}; upload that folder together with the shards."
         ) from error
-    except (OSError, ImportError, ValueError, KeyError) as error:
+    except Exception as error:  # of botocore and aiohttp, many are no OSError
         raise TrainingError(f"The store {shards.url} cannot be opened: {error}") from error
 
 
@@ -160,10 +166,10 @@ def _version(about: dict[str, Any]) -> dict[str, str]:
     return {
         name: str(value)
         for name, value in about.items()
-        if name in {"size", "ETag", "LastModified", "mtime", "etag", "updated"}
+        if name in {"size", "ETag", "LastModified", "Last-Modified", "mtime", "etag", "updated"}
     }
 
 
 def _system(address: str) -> tuple[Any, str]:
-    scheme, _, rest = address.partition("://")
-    return fsspec.filesystem(scheme), posixpath.normpath(rest)
+    system, path = fsspec.core.url_to_fs(address)  # some take a path, some the whole address
+    return system, path

@@ -206,7 +206,8 @@ def _even(count: int, most: int) -> Rows:
 def _ranges(starts: Rows, sizes: Rows) -> Rows:
     """Return start, start + 1, ... of each range, one after the other."""
     before = np.cumsum(sizes) - sizes
-    return np.arange(sizes.sum()) + np.repeat(starts - before, sizes)
+    found: Rows = np.arange(sizes.sum()) + np.repeat(starts - before, sizes)
+    return found
 
 
 def _in_turns(corpus: Corpus, each: int, generator: np.random.Generator) -> Rows:

@@ -1,0 +1,270 @@
+"""Measure random 2 s crops from 6 s FLAC utterances, as batches that reach a training loop.
+
+Four ways take turns in one run, each with two processes that decode: ours; datasets' own decode of
+whole utterances; WebDataset tars of the same FLAC bytes, decoded whole with soundfile, and, for
+comparison, only the crop; and a loop that does nothing but decode such crops from memory. Then how
+long the first batch takes for a store of 2,000 shards with as many utterances as the corpus has.
+A benchmark is evidence, not a gate: it ends with 0 whether or not the wanted ratios hold.
+
+Example:
+    python benchmarks/read.py
+    python benchmarks/read.py --quick
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import datasets
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import soundfile
+import torch
+import webdataset
+from figures import Figure, figure, seconds_of, tell
+from inputs import speech_like
+
+from voxblink2_lib.records import SAMPLE_RATE_HZ
+from voxblink2_lib.schema import arrow_schema
+from voxblink2_lib.training import Corpus, ShuffleSampler, TrainingLoader, UtteranceDataset
+
+SECONDS, CROP_SECONDS = 6, 2.0
+LENGTH, CROP = SECONDS * SAMPLE_RATE_HZ, int(CROP_SECONDS * SAMPLE_RATE_HZ)
+BATCH, WORKERS = 64, 2
+ROWS_PER_SHARD = 256
+
+
+class Size(NamedTuple):
+    """How much is measured."""
+
+    rounds: int
+    shards: int  # of 6 s utterances
+    many_rows: int  # of each of the 2,000 shards
+
+
+FULL = Size(5, 16, 4_952)  # 9.9 million utterances
+QUICK = Size(1, 2, 64)
+MANY_SHARDS = 2_000
+
+
+def make_shard(path: Path, clips: list[bytes], *, first: int, seconds: float) -> None:
+    """Write a shard as the package seals them; names are made up from the number of the row."""
+    schema = arrow_schema("audio")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, schema) as writer:
+        for start in range(0, len(clips), ROWS_PER_SHARD):
+            some = clips[start : start + ROWS_PER_SHARD]
+            rows = range(first + start, first + start + len(some))
+            columns: dict[str, Any] = {
+                "audio": [
+                    {"bytes": clip, "path": f"{row}.flac"}
+                    for clip, row in zip(some, rows, strict=True)
+                ],
+                "speaker_id": [f"id{row // 89:06}" for row in rows],
+                "video_id": [f"video{row // 7:06}" for row in rows],
+                "utterance_id": [f"{row % 7:05}" for row in rows],
+                "start_seconds": [0.0] * len(some),
+                "end_seconds": [seconds] * len(some),
+                "source": ["made up"] * len(some),
+            }
+            arrays = [pa.array(columns[field.name], field.type) for field in schema]
+            writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
+
+
+def encoded(samples: npt.NDArray[np.float64]) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, samples, SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")
+    return file.getvalue()
+
+
+def make_inputs(folder: Path, shards: int) -> list[bytes]:
+    """Write the same clips as shards and as tars; return those of one shard."""
+    voices = [speech_like(rate_hz=SAMPLE_RATE_HZ, seed=seed) for seed in range(3)]
+    generator = np.random.default_rng(1)
+    clips: list[bytes] = []
+    for number in range(shards):
+        clips = []
+        for _ in range(ROWS_PER_SHARD):
+            voice = voices[generator.integers(len(voices))]
+            first = int(generator.integers(len(voice) - LENGTH))
+            noise = 0.003 * generator.standard_normal(LENGTH)
+            clips.append(encoded(voice[first : first + LENGTH] + noise))
+        name = f"audio-{number:05}"
+        path = folder / "store" / "shards" / "audio" / f"{name}.arrow"
+        make_shard(path, clips, first=number * ROWS_PER_SHARD, seconds=SECONDS)
+        (folder / "tars").mkdir(exist_ok=True)
+        with tarfile.open(folder / "tars" / f"{name}.tar", "w") as tar:
+            for row, clip in enumerate(clips):
+                about = tarfile.TarInfo(f"{number:05}{row:05}.flac")
+                about.size = len(clip)
+                tar.addfile(about, io.BytesIO(clip))
+    return clips
+
+
+# -- the ways ---------------------------------------------------------------------------------
+
+
+def ours(folder: Path) -> Iterator[Any]:
+    corpus = Corpus.open(folder / "store")
+    dataset = UtteranceDataset(corpus, crop_seconds=CROP_SECONDS)
+    sampler = ShuffleSampler(corpus, batch_size=BATCH, seed=1, drop_last=True)
+    for batch in TrainingLoader(dataset, sampler, num_workers=WORKERS):
+        yield batch["waveforms"]
+
+
+def cropped(waveform: torch.Tensor) -> torch.Tensor:
+    first = int(np.random.randint(len(waveform) - CROP + 1))
+    return waveform[first : first + CROP]
+
+
+class WholeByDatasets(torch.utils.data.Dataset[torch.Tensor]):
+    """What one writes with `datasets`: its decoded audio, then a crop."""
+
+    def __init__(self, folder: Path) -> None:
+        files = [str(one) for one in sorted(folder.glob("store/shards/audio/*.arrow"))]
+        parts = [datasets.Dataset.from_file(one) for one in files]
+        self._rows = datasets.concatenate_datasets(parts)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, row: int) -> torch.Tensor:
+        return cropped(self._rows[row]["audio"].get_all_samples().data[0])
+
+
+def by_datasets(folder: Path) -> Iterator[Any]:
+    rows = WholeByDatasets(folder)
+    yield from torch.utils.data.DataLoader(
+        rows, batch_size=BATCH, shuffle=True, num_workers=WORKERS, drop_last=True
+    )
+
+
+def whole(sample: dict[str, Any]) -> torch.Tensor:
+    return cropped(torch.from_numpy(soundfile.read(io.BytesIO(sample["flac"]), dtype="float32")[0]))
+
+
+def crop_alone(clip: bytes) -> npt.NDArray[np.float32]:
+    with soundfile.SoundFile(io.BytesIO(clip)) as file:
+        file.seek(int(np.random.randint(LENGTH - CROP + 1)))
+        return np.asarray(file.read(CROP, dtype="float32"))
+
+
+def part(sample: dict[str, Any]) -> torch.Tensor:
+    return torch.from_numpy(crop_alone(sample["flac"]))
+
+
+def by_webdataset(decode: Callable[[dict[str, Any]], torch.Tensor]) -> Any:
+    def run(folder: Path) -> Iterator[Any]:
+        tars = [str(one) for one in sorted(folder.glob("tars/*.tar"))]
+        samples = webdataset.WebDataset(tars, shardshuffle=100, empty_check=False)
+        batches = samples.shuffle(1000).map(decode).batched(BATCH, collation_fn=torch.stack)
+        yield from torch.utils.data.DataLoader(batches, batch_size=None, num_workers=WORKERS)
+
+    return run
+
+
+def rate_of(way: Callable[[Path], Iterable[Any]], folder: Path) -> float:
+    """Return crops a second, from the second batch on: workers are running by then."""
+    batches = iter(way(folder))
+    assert next(batches).shape[1] == CROP
+    start, count = time.perf_counter(), 0
+    for batch in batches:
+        count += len(batch)
+    return count / (time.perf_counter() - start)
+
+
+def decode_all(task: tuple[list[bytes], int]) -> float:
+    clips, count = task
+    np.random.seed(os.getpid())
+    return seconds_of(lambda: [crop_alone(clips[i % len(clips)]) for i in range(count)])
+
+
+def rate_from_memory(clips: list[bytes], count: int) -> float:
+    """Return crops a second of two processes that only decode."""
+    torch.set_num_threads(1)
+    with get_context("fork").Pool(WORKERS) as pool:
+        each = pool.map(decode_all, [(clips, count // WORKERS)] * WORKERS, chunksize=1)
+    return count / max(each)
+
+
+# -- many shards ------------------------------------------------------------------------------
+
+FIRST_BATCH = """
+import sys, time, json
+started = time.perf_counter()
+from voxblink2_lib.training import Corpus, ShuffleSampler, TrainingLoader, UtteranceDataset
+imported = time.perf_counter()
+corpus = Corpus.open(sys.argv[1])
+dataset = UtteranceDataset(corpus, crop_seconds=2.0)
+sampler = ShuffleSampler(corpus, batch_size=64, seed=1)
+batch = next(iter(TrainingLoader(dataset, sampler, num_workers=2)))
+assert batch["waveforms"].shape == (64, 32000)
+print(json.dumps([imported - started, time.perf_counter() - imported]))
+"""
+
+
+def make_many(folder: Path, rows: int) -> None:
+    """Write 2,000 shards of tiny clips: how long they are does not matter here."""
+    clips = [encoded(0.1 * np.random.default_rng(1).standard_normal(640))] * rows
+    for number in range(MANY_SHARDS):
+        path = folder / "shards" / "audio" / f"audio-{number:05}.arrow"
+        make_shard(path, clips, first=number * rows, seconds=640 / SAMPLE_RATE_HZ)
+
+
+def first_batch(store: Path) -> tuple[float, float]:
+    """Return the seconds to import, and from there to the first batch, in a fresh process."""
+    done = subprocess.run(
+        [sys.executable, "-c", FIRST_BATCH, str(store)], check=True, stdout=subprocess.PIPE
+    )
+    imports, batch = json.loads(done.stdout)
+    return imports, batch
+
+
+def measure(folder: Path, quick: bool) -> Iterator[Figure]:
+    size = QUICK if quick else FULL
+    clips = make_inputs(folder, size.shards)
+    ways = {
+        "ours": ours,
+        "datasets": by_datasets,
+        "WebDataset, whole": by_webdataset(whole),
+        "WebDataset, crops": by_webdataset(part),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in [*ways, "memory"]}
+    for _ in range(size.rounds):
+        for name, way in ways.items():
+            rates[name].append(rate_of(way, folder))
+        rates["memory"].append(rate_from_memory(clips, size.shards * ROWS_PER_SHARD))
+
+    def ratio(name: str, wanted: float = 0) -> Figure:
+        said = f"ours / {name}"
+        values = [mine / other for mine, other in zip(rates["ours"], rates[name], strict=True)]
+        return figure(said, values, at_least=wanted)
+
+    yield figure("2 s crops a second: ours", rates["ours"], unit="")
+    yield ratio("datasets", 2)
+    yield ratio("WebDataset, whole", 1.2)
+    yield ratio("WebDataset, crops")
+    yield ratio("memory", 0.8)
+    store = folder / "many"
+    make_many(store, size.many_rows)
+    total = MANY_SHARDS * size.many_rows
+    imports, once = first_batch(store)
+    yield figure(f"2,000 shards, {total:,} rows: first batch ever", [once], unit="s")
+    again = [first_batch(store) for _ in range(size.rounds)]
+    yield figure("the same, catalogue there", [one for _, one in again], unit="s", at_most=3)
+    yield figure("imports before", [imports, *(one for one, _ in again)], unit="s")
+
+
+if __name__ == "__main__":
+    tell(__doc__, measure)

@@ -1,0 +1,411 @@
+"""Train a speaker model on a store: additive angular margin, exact resume, then large margin.
+
+Stage "train" is the usual recipe: 2 s crops, speed perturbation with new speakers, a margin that
+rises to 0.2. Stage "lmft" goes on from it with longer crops and a larger margin (Thienpondt et al.,
+ICASSP 2021). Run the same command again after a stop, and it goes on at the next batch.
+
+Example:
+    python examples/train_speaker.py --store /data/voxblink2 --out runs/a --model resnet34
+    python examples/train_speaker.py --store /data/voxblink2 --out runs/b --stage lmft --from runs/a
+    accelerate launch --num_processes 4 examples/train_speaker.py ... --mixed-precision bf16
+    tensorboard --logdir runs
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch import nn
+from tqdm import tqdm
+from transformers import AutoFeatureExtractor, AutoModelForAudioXVector
+
+from voxblink2_lib.errors import TrainingError, VoxBlink2Error
+from voxblink2_lib.recipe import (
+    ARCHITECTURES,
+    FeatureCollate,
+    HeldOut,
+    Schedule,
+    hold_out_speakers,
+    hold_out_videos,
+    make_model,
+    score_held_out,
+)
+from voxblink2_lib.records import SAMPLE_RATE_HZ
+from voxblink2_lib.scoring import eer, min_dcf
+from voxblink2_lib.training import (
+    AddNoise,
+    BalancedSampler,
+    Codec,
+    Corpus,
+    EpochSampler,
+    Maybe,
+    Reverberate,
+    ShuffleSampler,
+    SpeakerLabels,
+    SpeakerSampler,
+    TrainingLoader,
+    UtteranceDataset,
+)
+
+STOPPED = 3
+# What differs between the stages unless it is given.
+STAGES: dict[str, dict[str, Any]] = {
+    "train": {"crop_seconds": 2.0, "margin": 0.2, "speeds": [1.0, 0.9, 1.1], "rate": None},
+    "lmft": {"crop_seconds": 5.0, "margin": 0.3, "speeds": [1.0], "rate": 1e-4},
+}
+RATES = {"sgd": 0.1, "adamw": 3e-3}
+
+
+# -- data -------------------------------------------------------------------------------------
+
+
+def hold_out(corpus: Corpus, args: argparse.Namespace) -> HeldOut:
+    if args.hold_out == "videos":
+        return hold_out_videos(corpus)
+    wanted = min(200, max(2, len(corpus.speakers) // 20))
+    return hold_out_speakers(corpus, args.held_out_speakers or wanted)
+
+
+def make_sampler(
+    corpus: Corpus, args: argparse.Namespace, accelerator: Accelerator
+) -> EpochSampler:
+    place = {"rank": accelerator.process_index, "world_size": accelerator.num_processes}
+    if args.sampler == "balanced":
+        return BalancedSampler(
+            corpus,
+            batch_size=args.batch_size,
+            per_speaker=args.per_speaker,
+            seed=args.seed,
+            **place,
+        )
+    if args.sampler == "speakers":
+        return SpeakerSampler(
+            corpus, speakers=args.batch_size // 2, utterances=2, seed=args.seed, **place
+        )
+    # Batch normalization needs more than a rest of one utterance.
+    return ShuffleSampler(
+        corpus, batch_size=args.batch_size, seed=args.seed, drop_last=True, **place
+    )
+
+
+def make_augmentation(args: argparse.Namespace) -> Maybe | None:
+    """Return what the usual recipe does with MUSAN, room responses and codecs, if they are given."""
+    choices: list[Any] = []
+    if args.noise:
+        choices.append(AddNoise(args.noise, snr_db=(0, 15)))
+    if args.music:
+        choices.append(AddNoise(args.music, snr_db=(5, 15)))
+    if args.babble:
+        choices.append(AddNoise(args.babble, snr_db=(13, 20), files=(3, 7)))
+    if args.rooms:
+        choices.append(Reverberate(args.rooms))
+    if args.codecs:
+        choices.append(Codec())
+    return Maybe(0.6, *choices) if choices else None
+
+
+def make_loader(
+    corpus: Corpus, labels: SpeakerLabels, collate: FeatureCollate, args: Any, accelerator: Any
+) -> TrainingLoader:
+    dataset = UtteranceDataset(
+        corpus,
+        crop_seconds=args.crop_seconds,
+        labels=labels,
+        augment=make_augmentation(args),
+        on_damaged=args.on_damaged,
+    )
+    return TrainingLoader(
+        dataset,
+        make_sampler(corpus, args, accelerator),
+        num_workers=args.workers,
+        collate_fn=collate,
+        pin_memory=accelerator.device.type == "cuda",
+        persistent_workers=args.workers > 0,
+    )
+
+
+# -- model ------------------------------------------------------------------------------------
+
+
+def start_model(labels: SpeakerLabels, args: argparse.Namespace) -> tuple[Any, Any]:
+    """Return a new model; for the second stage that of the first, with a class for each speaker."""
+    if args.stage == "train":
+        return make_model(args.model, classes=labels.classes, seed=args.seed)
+    before = Path(args.origin)
+    trained_on = SpeakerLabels.load(before / "labels.json")
+    if trained_on.speakers != labels.speakers or trained_on.speeds[0] != 1:
+        raise TrainingError(
+            f"{before} was trained on {len(trained_on.speakers)} other speakers; the second stage "
+            f"needs those of the first, and here are {len(labels.speakers)}."
+        )
+    extractor = AutoFeatureExtractor.from_pretrained(before / "model")
+    model = AutoModelForAudioXVector.from_pretrained(before / "model")
+    # The first classes are the speakers at their own speed.
+    model.head.weight = nn.Parameter(model.head.weight.detach()[: labels.classes].clone())
+    model.config.num_speakers = labels.classes
+    return model, extractor
+
+
+def make_optimizer(model: nn.Module, args: argparse.Namespace) -> torch.optim.Optimizer:
+    if args.optimizer == "adamw":
+        return torch.optim.AdamW(model.parameters(), lr=args.rate, weight_decay=1e-2)
+    return torch.optim.SGD(
+        model.parameters(), lr=args.rate, momentum=0.9, nesterov=True, weight_decay=1e-4
+    )
+
+
+# -- checkpoints ------------------------------------------------------------------------------
+
+
+class Progress:
+    """Steps done: saved and loaded with the rest."""
+
+    def __init__(self) -> None:
+        self.step = 0
+
+    def state_dict(self) -> dict[str, int]:
+        return {"step": self.step}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        self.step = state["step"]
+
+
+def checkpoints(out: Path) -> list[Path]:
+    return sorted(out.glob("checkpoint-*"))
+
+
+def save_checkpoint(accelerator: Accelerator, out: Path, step: int) -> None:
+    """Save all that a resumed run needs; a kill leaves the one before untouched."""
+    half, whole = out / "half-checkpoint", out / f"checkpoint-{step:08}"
+    if whole.exists():
+        return
+    if accelerator.is_main_process:
+        shutil.rmtree(half, ignore_errors=True)
+    accelerator.wait_for_everyone()
+    accelerator.save_state(str(half))
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        half.rename(whole)
+        for old in checkpoints(out)[:-2]:
+            shutil.rmtree(old)
+    accelerator.wait_for_everyone()
+
+
+def same_settings(args: argparse.Namespace, out: Path, *, write: bool) -> None:
+    """Refuse to go on with other settings than a run began with."""
+    free = {"workers", "save_every", "score_every", "out", "store"}
+    settings = {name: value for name, value in sorted(vars(args).items()) if name not in free}
+    path = out / "settings.json"
+    if path.exists():
+        before = json.loads(path.read_text("utf-8"))
+        other = [name for name in settings if before.get(name) != settings[name]]
+        if other:
+            said = ", ".join(f"{one} {before.get(one)!r}, now {settings[one]!r}" for one in other)
+            raise TrainingError(f"{out} was begun with other settings: {said}. Name another --out.")
+    elif write:
+        out.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(settings, indent=1), encoding="utf-8")
+
+
+# -- training ---------------------------------------------------------------------------------
+
+
+class Training:
+    """A run: model, data and all that moves."""
+
+    def __init__(self, args: argparse.Namespace, accelerator: Accelerator) -> None:
+        self.args, self.accelerator = args, accelerator
+        self.out = Path(args.out)
+        self.held = hold_out(Corpus.open(args.store), args)
+        train = self.held.train
+        if args.stage == "lmft":
+            long = train.samples >= args.crop_seconds * SAMPLE_RATE_HZ
+            self.labels = SpeakerLabels.of(train, speeds=args.speeds)
+            train = train.select(long)
+        else:
+            self.labels = SpeakerLabels.of(train, speeds=args.speeds)
+        model, self.extractor = start_model(self.labels, args)
+        self.loader = make_loader(
+            train, self.labels, FeatureCollate(self.extractor), args, accelerator
+        )
+        self.steps = args.epochs * len(self.loader)
+        self.schedule = Schedule(
+            self.steps,
+            args.rate,
+            args.margin,
+            margin_rises=0.5 if args.stage == "train" else 0.0,
+        )
+        self.model, self.optimizer = accelerator.prepare(model, make_optimizer(model, args))
+        self.progress = Progress()
+        accelerator.register_for_checkpointing(self.progress, self.loader)
+        self.stop = False
+        for one in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(one, self._ask_to_stop)
+
+    def _ask_to_stop(self, *_: object) -> None:
+        self.stop = True
+
+    def _must_stop(self) -> bool:
+        """Say whether any process was asked to; several of them ask each other now and then."""
+        if self.accelerator.num_processes == 1:
+            return self.stop
+        if self.progress.step % 20:
+            return False
+        if self.stop:
+            self.accelerator.set_trigger()
+        return bool(self.accelerator.check_trigger())
+
+    def run(self) -> bool:
+        """Train to the end, or until asked to stop; say whether it came to the end."""
+        found = checkpoints(self.out)
+        if found:
+            self.accelerator.load_state(str(found[-1]))
+            self.accelerator.print(f"Going on at step {self.progress.step:,} of {self.steps:,}.")
+        else:
+            self.score()
+        bar = tqdm(
+            total=self.steps,
+            initial=self.progress.step,
+            unit="step",
+            disable=not self.accelerator.is_local_main_process,
+        )
+        self.model.train()
+        while self.progress.step < self.steps:
+            for batch in self.loader:
+                self.one_step(batch, bar)
+                if self._must_stop():
+                    save_checkpoint(self.accelerator, self.out, self.progress.step)
+                    return False
+        bar.close()
+        self.score()
+        self.save_model()
+        return True
+
+    def one_step(self, batch: dict[str, torch.Tensor], bar: Any) -> None:
+        step = self.progress.step
+        margin = self.schedule.margin_at(step)
+        self.accelerator.unwrap_model(self.model).head.margin = margin
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.schedule.rate_at(step)
+        on_device = {k: v.to(self.accelerator.device, non_blocking=True) for k, v in batch.items()}
+        with self.accelerator.autocast():
+            loss = self.model(**on_device).loss
+        self.optimizer.zero_grad()
+        self.accelerator.backward(loss)
+        self.accelerator.clip_grad_norm_(self.model.parameters(), 5.0)
+        self.optimizer.step()
+        self.progress.step += 1
+        bar.update()
+        if self.progress.step % self.args.log_every == 0:
+            told = {"loss": loss.item(), "rate": self.schedule.rate_at(step), "margin": margin}
+            bar.set_postfix(loss=f"{told['loss']:.3f}")
+            self.accelerator.log(told, step=self.progress.step)
+        if self.progress.step % self.args.save_every == 0:
+            save_checkpoint(self.accelerator, self.out, self.progress.step)
+        if self.progress.step % self.args.score_every == 0 and self.progress.step < self.steps:
+            self.score()
+
+    def score(self) -> None:
+        """Score what is held out, in the main process."""
+        if self.accelerator.is_main_process:
+            model = self.accelerator.unwrap_model(self.model)
+            sweep = score_held_out(model, self.extractor, self.held)
+            rate, cost = eer(sweep).eer, min_dcf(sweep, p_target=0.01).min_dcf
+            self.accelerator.log({"eer": rate, "min_dcf": cost}, step=self.progress.step)
+            tqdm.write(
+                f"step {self.progress.step:,}: held out EER {100 * rate:.2f} %, "
+                f"minDCF(0.01) {cost:.3f}, {len(self.held.target):,} trials"
+            )
+        self.accelerator.wait_for_everyone()
+
+    def save_model(self) -> None:
+        """Save the model as `voxblink2 embed --model` takes it, and the map of its labels."""
+        if self.accelerator.is_main_process:
+            folder = self.out / "model"
+            self.accelerator.unwrap_model(self.model).save_pretrained(folder)
+            self.extractor.save_pretrained(folder)
+            self.labels.save(self.out / "labels.json")
+        self.accelerator.wait_for_everyone()
+
+
+def parser() -> argparse.ArgumentParser:
+    says, _, example = (__doc__ or "").partition("Example:")
+    parser = argparse.ArgumentParser(
+        description=says,
+        epilog=f"examples:{example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--store", required=True, metavar="DIR|URL", help="a store with sealed shards")
+    add("--out", required=True, metavar="DIR", help="checkpoints, logs, labels and the model")
+    add("--stage", choices=STAGES, default="train")
+    add("--from", dest="origin", metavar="RUN", help="--out of the first stage, for lmft")
+    add("--model", choices=ARCHITECTURES, default="resnet34")
+    add("--epochs", type=int, default=20, metavar="N")
+    add("--batch-size", type=int, default=64, metavar="N", help="of one process")
+    add("--sampler", choices=["shuffle", "balanced", "speakers"], default="shuffle")
+    add("--per-speaker", type=int, metavar="N", help="crops of a speaker an epoch, for balanced")
+    add("--crop-seconds", type=float, metavar="S", help="default: 2, and 5 for lmft")
+    add("--margin", type=float, help="default: 0.2, and 0.3 for lmft")
+    add("--speeds", type=float, nargs="+", help="default: 1.0 0.9 1.1, and 1.0 for lmft")
+    add("--optimizer", choices=RATES, default="sgd")
+    add("--rate", type=float, help="highest learning rate; default: 0.1, AdamW 3e-3, lmft 1e-4")
+    add("--mixed-precision", choices=["no", "fp16", "bf16"], default="no")
+    for name in ("noise", "music", "babble"):
+        add(f"--{name}", metavar="DIR", help="audio files to add, such as a folder of MUSAN")
+    add("--rooms", metavar="DIR", help="impulse responses, such as RIRS_NOISES")
+    add("--codecs", action="store_true", help="encode and decode some crops")
+    add("--on-damaged", choices=["raise", "skip"], default="raise", help="clips that do not decode")
+    add("--hold-out", choices=["speakers", "videos"], default="speakers")
+    add("--held-out-speakers", type=int, metavar="N", help="default: a twentieth, at most 200")
+    add("--score-every", type=int, default=2000, metavar="STEPS")
+    add("--save-every", type=int, default=500, metavar="STEPS")
+    add("--log-every", type=int, default=20, metavar="STEPS")
+    add("--workers", type=int, default=2, metavar="N", help="processes that decode")
+    add("--seed", type=int, default=0)
+    return parser
+
+
+def complete(args: argparse.Namespace) -> argparse.Namespace:
+    """Fill in what the stage and the optimizer decide."""
+    if (args.stage == "lmft") != (args.origin is not None):
+        raise TrainingError("--stage lmft needs --from RUN, and the first stage takes none.")
+    for name, value in STAGES[args.stage].items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+    if args.rate is None:
+        args.rate = RATES[args.optimizer]
+    return args
+
+
+def main() -> int:
+    try:
+        args = complete(parser().parse_args())
+        accelerator = Accelerator(
+            mixed_precision=args.mixed_precision, log_with="tensorboard", project_dir=args.out
+        )
+        same_settings(args, Path(args.out), write=accelerator.is_main_process)
+        set_seed(args.seed)
+        accelerator.init_trackers("log")
+        finished = Training(args, accelerator).run()
+        accelerator.end_training()
+    except VoxBlink2Error as error:
+        print(f"train_speaker: {error}", file=sys.stderr)
+        return error.exit_code
+    if not finished:
+        accelerator.print("Stopped; run the same command to go on.")
+    return 0 if finished else STOPPED
+
+
+if __name__ == "__main__":
+    sys.exit(main())
