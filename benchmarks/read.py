@@ -43,6 +43,7 @@ SECONDS, CROP_SECONDS = 6, 2.0
 LENGTH, CROP = SECONDS * SAMPLE_RATE_HZ, int(CROP_SECONDS * SAMPLE_RATE_HZ)
 BATCH, WORKERS = 64, 2
 ROWS_PER_SHARD = 256
+CLIPS: list[bytes] = []  # inherited by processes that decode from memory
 
 
 class Size(NamedTuple):
@@ -89,10 +90,10 @@ def encoded(samples: npt.NDArray[np.float64]) -> bytes:
 
 
 def make_inputs(folder: Path, shards: int) -> list[bytes]:
-    """Write the same clips as shards and as tars; return those of one shard."""
+    """Write the same clips as shards and as tars; return them all."""
     voices = [speech_like(rate_hz=SAMPLE_RATE_HZ, seed=seed) for seed in range(3)]
     generator = np.random.default_rng(1)
-    clips: list[bytes] = []
+    everything: list[bytes] = []
     for number in range(shards):
         clips = []
         for _ in range(ROWS_PER_SHARD):
@@ -109,7 +110,8 @@ def make_inputs(folder: Path, shards: int) -> list[bytes]:
                 about = tarfile.TarInfo(f"{number:05}{row:05}.flac")
                 about.size = len(clip)
                 tar.addfile(about, io.BytesIO(clip))
-    return clips
+        everything += clips
+    return everything
 
 
 # -- the ways ---------------------------------------------------------------------------------
@@ -184,18 +186,16 @@ def rate_of(way: Callable[[Path], Iterable[Any]], folder: Path) -> float:
     return count / (time.perf_counter() - start)
 
 
-def decode_all(task: tuple[list[bytes], int]) -> float:
-    clips, count = task
+def decode_all(part: int) -> float:
     np.random.seed(os.getpid())
-    return seconds_of(lambda: [crop_alone(clips[i % len(clips)]) for i in range(count)])
+    rows = np.random.permutation(len(CLIPS))[part::WORKERS]
+    return seconds_of(lambda: [crop_alone(CLIPS[row]) for row in rows])
 
 
-def rate_from_memory(clips: list[bytes], count: int) -> float:
-    """Return crops a second of two processes that only decode."""
-    torch.set_num_threads(1)
+def rate_from_memory() -> float:
+    """Return crops a second of two processes that only decode, and keep nothing."""
     with get_context("fork").Pool(WORKERS) as pool:
-        each = pool.map(decode_all, [(clips, count // WORKERS)] * WORKERS, chunksize=1)
-    return count / max(each)
+        return len(CLIPS) / max(pool.map(decode_all, range(WORKERS), chunksize=1))
 
 
 # -- many shards ------------------------------------------------------------------------------
@@ -233,7 +233,7 @@ def first_batch(store: Path) -> tuple[float, float]:
 
 def measure(folder: Path, quick: bool) -> Iterator[Figure]:
     size = QUICK if quick else FULL
-    clips = make_inputs(folder, size.shards)
+    CLIPS[:] = make_inputs(folder, size.shards)
     ways = {
         "ours": ours,
         "datasets": by_datasets,
@@ -244,7 +244,7 @@ def measure(folder: Path, quick: bool) -> Iterator[Figure]:
     for _ in range(size.rounds):
         for name, way in ways.items():
             rates[name].append(rate_of(way, folder))
-        rates["memory"].append(rate_from_memory(clips, size.shards * ROWS_PER_SHARD))
+        rates["memory"].append(rate_from_memory())
 
     def ratio(name: str, wanted: float = 0) -> Figure:
         said = f"ours / {name}"

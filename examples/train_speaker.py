@@ -99,7 +99,7 @@ def make_sampler(
 
 
 def make_augmentation(args: argparse.Namespace) -> Maybe | None:
-    """Return what the usual recipe does with MUSAN, room responses and codecs, if they are given."""
+    """Return what the usual recipe does with MUSAN, rooms and codecs, where they are given."""
     choices: list[Any] = []
     if args.noise:
         choices.append(AddNoise(args.noise, snr_db=(0, 15)))

@@ -46,14 +46,15 @@ MODELS = [
 ]
 # Beside the flow: what reads sealed shards for training; each imports what stands before it here.
 TRAINING = [
-    *("catalogue", "remote", "corpus", "reader", "epochs", "samplers", "labels", "augment"),
+    *("remote", "corpus", "reader", "epochs", "samplers", "labels", "augment"),
     *("dataset", "loader"),
 ]
 ALLOWED: dict[str, set[str]] = {
+    "catalogue": GROUND,
     "training": {f"training.{name}" for name in TRAINING},
     **{
         f"training.{name}": {
-            *("errors", "files", "progress", "records"),
+            *("errors", "files", "records", "catalogue"),
             *(f"training.{one}" for one in TRAINING[:place]),
         }
         for place, name in enumerate(TRAINING)
@@ -91,7 +92,7 @@ ALLOWED: dict[str, set[str]] = {
     "engines.run": GROUND | STAGES | {"pipeline", "engines.feed", "engines.lanes", "engines.pool"},
     "engines.local": GROUND
     | STAGES
-    | {"runtime", "sources.options", "engines.feed", "engines.planning", "engines.run"},
+    | {"catalogue", "runtime", "sources.options", "engines.feed", "engines.planning", "engines.run"},
     # What a machine needs, looked at before a run.
     "runtime": set(),
     "cookies": set(),
@@ -111,6 +112,11 @@ ALLOWED: dict[str, set[str]] = {
     "published": set(),
     "models": {f"models.{name}" for name in MODELS},
     "models.export": {"errors", "files", "models.features", "models.xvector"},
+    # Where training, models and scoring meet: a recipe, and a demonstration of it.
+    "recipe": {
+        *("errors", "progress", "records", "models", "models.released", "scoring", "training"),
+    },
+    "lesson": {"recipe", "scoring", "scoring.plots", "training", "training.augment"},
     # Where both meet: shards in, embeddings out.
     "embedding": set(),
     "embedding.inputs": GROUND | {"ledger", "shards", "store"},
@@ -126,7 +132,7 @@ ALLOWED: dict[str, set[str]] = {
     "cli.arguments": {"config"},
     "cli.corpus": GROUND
     | STAGES
-    | {"cli.arguments", "cli.terminal", "engines.local", "report", "tour"},
+    | {"cli.arguments", "cli.terminal", "engines.local", "lesson", "report", "tour"},
     "cli.doctor": GROUND | {"cli.arguments", "cli.terminal", "doctor"},
     "cli.report": GROUND | {"cli.arguments", "cli.terminal", "report", "report_page", "store"},
     "cli.models": {

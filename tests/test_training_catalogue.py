@@ -16,10 +16,11 @@ import pytest
 import runs
 import test_shards
 
+from voxblink2_lib import catalogue
 from voxblink2_lib.errors import StoreDamagedError, TrainingError
 from voxblink2_lib.records import Outcome
 from voxblink2_lib.shards import seal_shard, write_part
-from voxblink2_lib.training import Corpus, catalogue
+from voxblink2_lib.training import Corpus
 
 
 @pytest.fixture

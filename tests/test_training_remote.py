@@ -1,11 +1,17 @@
-"""A store in a bucket: a real S3 protocol server on loopback, s3fs, and a cache within its bound."""
+"""A store in a bucket: a real S3 protocol server on loopback, s3fs, a cache within its bound."""
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import http.server
 import os
+import re
 import shutil
+import socket
 import sys
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +19,8 @@ import clips
 import fsspec
 import numpy as np
 import pytest
+from botocore import exceptions  # type: ignore[import-untyped]
+from filelock import FileLock
 from moto.server import ThreadedMotoServer
 
 from voxblink2_lib.errors import StoreDamagedError, TrainingError
@@ -27,7 +35,6 @@ from voxblink2_lib.training import (
 
 PIECE = 64 << 10
 URL = "s3://bucket/corpora/store"
-Cat = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
@@ -48,16 +55,24 @@ def _user(address: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("AWS_ENDPOINT_URL", address)
     monkeypatch.setattr(remote, "PIECE_BYTES", PIECE)
-    fsspec.filesystem("s3").clear_instance_cache()
+    system = fsspec.get_filesystem_class("s3")
+    system.clear_instance_cache()
     yield
-    fsspec.filesystem("s3").clear_instance_cache()
+    system.clear_instance_cache()
 
 
 @pytest.fixture(scope="module")
-def local(undisturbed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the demo's store with its catalogue."""
+def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of three shards with its catalogue; some clips are longer than a piece."""
     store = tmp_path_factory.mktemp("local") / "store"
-    shutil.copytree(undisturbed, store, ignore=shutil.ignore_patterns("catalogue"))
+    shards = store / "shards" / "audio"
+    shards.mkdir(parents=True)
+    for shard in range(3):
+        rows = range(16 * shard, 16 * shard + 16)
+        sound = [
+            clips.clip(row, frames=20 + 5 * (row % 11), speaker=f"id{row // 8:06}") for row in rows
+        ]
+        clips.seal(shards / f"{shard}.arrow", sound)
     Corpus.open(store)
     return store
 
@@ -74,21 +89,33 @@ def bucket(local: Path) -> str:
     return URL
 
 
+class Fetches:
+    """Notes what s3fs fetches: name of the file, and first byte or -1 for all of it."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, int]] = []
+        self.errors: list[Exception] = []
+        """The next fetches fail with these."""
+
+    def patched(self, fetch: Any) -> Any:
+        async def noted(
+            system: Any, path: str, start: int | None = None, end: int | None = None
+        ) -> Any:
+            self.seen.append((path.rpartition("/")[2], -1 if start is None else start))
+            found = await fetch(system, path, start=start, end=end)
+            if self.errors:
+                raise self.errors.pop(0)
+            return found
+
+        return noted
+
+
 @pytest.fixture
-def fetched(monkeypatch: pytest.MonkeyPatch, bucket: str) -> list[tuple[str, int]]:
-    """What is fetched from here on: name of the file, and first byte or -1 for all of it."""
-    import s3fs
-
-    seen: list[tuple[str, int]] = []
-    cat = s3fs.S3FileSystem.cat_file
-
-    def noted(self: Any, path: str, start: int | None = None, end: int | None = None) -> Any:
-        seen.append((path.rpartition("/")[2], -1 if start is None else start))
-        return cat(self, path, start=start, end=end)
-
-    # Instances have a method of their own, made of the asynchronous one, unless the class has one.
-    monkeypatch.setattr(s3fs.S3FileSystem, "cat_file", noted)
-    return seen
+def fetches(monkeypatch: pytest.MonkeyPatch, bucket: str) -> Fetches:
+    found, system = Fetches(), type(fsspec.filesystem("s3"))
+    monkeypatch.setattr(system, "_cat_file", found.patched(system._cat_file))
+    system.clear_instance_cache()  # instances keep the method that they began with
+    return found
 
 
 def pieces(corpus: Corpus) -> list[Path]:
@@ -127,25 +154,40 @@ def test_a_store_in_a_bucket_is_the_local_one(local: Path, bucket: str) -> None:
         assert np.array_equal(theirs.read(row, start=50).numpy(), ours.read(row, start=50).numpy())
 
 
-def test_opening_fetches_no_shard(bucket: str, fetched: list[tuple[str, int]]) -> None:
+def test_opening_fetches_no_shard(bucket: str, fetches: Fetches) -> None:
     for ending in ("", "/"):
         assert len(Corpus.open(bucket + ending)) == 48
     # Of the second time, what was kept of the first is used.
-    assert fetched == [("audio.arrow", -1)]
+    assert fetches.seen == [("audio.arrow", -1)]
 
 
-def test_only_what_is_needed_is_fetched_and_once(
-    bucket: str, fetched: list[tuple[str, int]]
-) -> None:
+def test_opening_asks_little_of_a_server(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    system, asked = fsspec.get_filesystem_class("s3"), []
+    call = system._call_s3
+
+    async def noted(self: Any, method: str, *args: Any, **options: Any) -> Any:
+        asked.append(method)
+        return await call(self, method, *args, **options)
+
+    monkeypatch.setattr(system, "_call_s3", noted)
+    system.clear_instance_cache()
+    Corpus.open(bucket)
+    # s3fs asks for the size of what it fetches whole once more.
+    assert asked == ["head_object", "head_object", "get_object"]
+    Corpus.open(bucket)
+    assert asked[3:] == ["head_object"]
+
+
+def test_only_what_is_needed_is_fetched_and_once(bucket: str, fetches: Fetches) -> None:
     corpus = Corpus.open(bucket)
-    fetched.clear()
+    fetches.seen.clear()
     reader, rows = Reader(corpus), [30, 3, 4, 30, 17, 3]
     for row in rows:
         reader.read(row, samples=100)
-    assert len(fetched) == len(set(fetched))
-    assert set(fetched) == pieces_of(corpus, rows)
+    assert len(fetches.seen) == len(set(fetches.seen))
+    assert set(fetches.seen) == pieces_of(corpus, rows)
     Reader(Corpus.open(bucket)).read(17)
-    assert len(fetched) == len(set(fetched))
+    assert len(fetches.seen) == len(set(fetches.seen))
 
 
 def test_a_new_catalogue_is_fetched(local: Path, bucket: str, tmp_path: Path) -> None:
@@ -217,8 +259,6 @@ class _Measuring(UtteranceDataset):
 
 def kept_bytes_at_most(corpus: Corpus, bound: int) -> bool:
     """Say whether the cache is within its bound; nobody changes it meanwhile."""
-    from filelock import FileLock
-
     assert isinstance(corpus.shards, remote.RemoteShards)
     with FileLock(corpus.shards.cache / ".lock"):
         return kept_bytes(corpus) <= bound
@@ -234,12 +274,11 @@ def test_pieces_used_longest_ago_go_first(tmp_path: Path, bucket: str) -> None:
         return sorted(int(path.name.rpartition(".")[2]) for path in shards.cache.glob("x.arrow.*"))
 
     def use(number: int) -> None:
-        assert shards.read("x.arrow", number * PIECE + 7, 9) == data[number * PIECE + 7 :][:9]
-        # Clocks of file systems are coarse: a piece of the past is made older than all.
+        # Clocks of file systems are coarse: what was used before becomes a second older.
         for path in shards.cache.glob("x.arrow.*"):
             about = path.stat()
             os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns - 10**9))
-        os.utime(shards.cache / f"x.arrow.{number:06}")
+        assert shards.read("x.arrow", number * PIECE + 7, 9) == data[number * PIECE + 7 :][:9]
 
     for number in (0, 1, 2):
         use(number)
@@ -270,58 +309,39 @@ def test_a_cache_that_holds_not_one_piece(bucket: str) -> None:
 # -- what goes wrong --------------------------------------------------------------------------
 
 
-def broken(
-    monkeypatch: pytest.MonkeyPatch, fetched: list[tuple[str, int]], errors: list[Exception]
-) -> None:
-    """Let the next fetches fail."""
-    import s3fs
-
-    cat = s3fs.S3FileSystem.cat_file
-
-    def failing(self: Any, path: str, **ends: int) -> Any:
-        found = cat(self, path, **ends)
-        if errors:
-            raise errors.pop(0)
-        return found
-
-    monkeypatch.setattr(s3fs.S3FileSystem, "cat_file", failing)
-
-
-def test_a_broken_connection_is_tried_again(
-    bucket: str, local: Path, monkeypatch: pytest.MonkeyPatch, fetched: list[tuple[str, int]]
-) -> None:
-    from botocore.exceptions import ConnectionClosedError
-
+def test_a_broken_connection_is_tried_again(bucket: str, local: Path, fetches: Fetches) -> None:
     corpus = Corpus.open(bucket)
-    fetched.clear()
-    errors = [ConnectionResetError("reset"), ConnectionClosedError(endpoint_url="x")]
-    broken(monkeypatch, fetched, errors)
+    fetches.seen.clear()
+    fetches.errors += [
+        ConnectionResetError("reset"),
+        exceptions.ConnectionClosedError(endpoint_url="x"),
+    ]
     assert Reader(corpus).encoded(0) == Reader(Corpus.open(local)).encoded(0)
-    assert len(fetched) == 2 + len(pieces_of(corpus, [0]))
+    assert len(fetches.seen) == 2 + len(pieces_of(corpus, [0]))
 
 
-@pytest.mark.parametrize("kind", ["ours", "theirs"])
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ConnectionResetError("reset"), "reset"),
+        (exceptions.EndpointConnectionError(endpoint_url="x"), "Could not connect"),
+    ],
+)
 def test_a_connection_that_stays_broken_is_told(
-    kind: str, bucket: str, monkeypatch: pytest.MonkeyPatch, fetched: list[tuple[str, int]]
+    error: Exception, words: str, bucket: str, fetches: Fetches
 ) -> None:
-    from botocore.exceptions import EndpointConnectionError
-
     corpus = Corpus.open(bucket)
-    fetched.clear()
-    theirs = EndpointConnectionError(endpoint_url="http://x")
-    broken(monkeypatch, fetched, [ConnectionResetError("reset") if kind == "ours" else theirs] * 3)
-    words = "reset" if kind == "ours" else "Could not connect"
+    fetches.seen.clear()
+    fetches.errors += [error] * 3
     with pytest.raises(StoreDamagedError, match=rf"{URL}/shards/.*cannot be read: .*{words}"):
         Reader(corpus).encoded(0)
-    assert len(fetched) == 3
+    assert len(fetches.seen) == 3
 
 
 def test_a_server_that_is_not_there(monkeypatch: pytest.MonkeyPatch, unused: str) -> None:
-    import s3fs
-
     monkeypatch.setenv("AWS_ENDPOINT_URL", unused)
-    monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
-    once = {"config_kwargs": {"retries": {"max_attempts": 0}, "connect_timeout": 1}}
+    monkeypatch.setattr(type(fsspec.filesystem("s3")), "retries", 1)  # else seven seconds
+    once = {"config_kwargs": {"retries": {"max_attempts": 0}}}
     monkeypatch.setitem(fsspec.config.conf, "s3", once)
     words = rf"The store {URL} cannot be opened: Could not connect to the endpoint"
     with pytest.raises(TrainingError, match=words):
@@ -331,8 +351,6 @@ def test_a_server_that_is_not_there(monkeypatch: pytest.MonkeyPatch, unused: str
 @pytest.fixture
 def unused() -> Iterator[str]:
     """An address that nobody answers: bound, but not listened to."""
-    import socket
-
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{taken.getsockname()[1]}"
@@ -352,14 +370,16 @@ def test_a_bucket_that_is_not_there() -> None:
 
 def test_a_catalogue_that_is_none(bucket: str) -> None:
     fsspec.filesystem("s3").pipe_file("bucket/corpora/store/catalogue/audio.arrow", b"junk")
-    with pytest.raises(TrainingError, match=rf"The store {URL} cannot be opened: .*Arrow"):
+    with pytest.raises(
+        TrainingError, match=rf"The store {URL} cannot be opened: File is too small"
+    ):
         Corpus.open(bucket)
 
 
 def test_s3fs_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "s3fs", None)
-    for name in ("s3", "s3a"):
-        monkeypatch.delitem(fsspec.registry.target, name, raising=False)
+    known = sys.modules["fsspec.registry"]._registry
+    monkeypatch.delitem(known, "s3", raising=False)
     with pytest.raises(TrainingError, match=r"cannot be opened: .*[Ii]nstall s3fs"):
         Corpus.open(URL)
 
@@ -381,3 +401,77 @@ def test_a_remote_shard_that_is_gone_or_short(bucket: str) -> None:
     system.rm(f"bucket/corpora/store/shards/audio/{gone}")
     with pytest.raises(StoreDamagedError, match=rf"The shard {URL}/shards/audio/{gone} is gone"):
         Reader(corpus).read(47)
+
+
+# -- other file systems -----------------------------------------------------------------------
+
+
+class _Ranges(http.server.SimpleHTTPRequestHandler):
+    """Serves files, and the ranges of them that are asked for."""
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
+
+    def do_GET(self) -> None:
+        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        if asked is None:
+            super().do_GET()
+            return
+        data = Path(self.translate_path(self.path)).read_bytes()
+        first, last = int(asked[1]), min(int(asked[2]), len(data) - 1)
+        self.send_response(206)
+        self.send_header("Content-Range", f"bytes {first}-{last}/{len(data)}")
+        self.send_header("Content-Length", str(last + 1 - first))
+        self.end_headers()
+        self.wfile.write(data[first : last + 1])
+
+
+class _Silent(http.server.SimpleHTTPRequestHandler):
+    """Python's own server: it knows no ranges and sends the whole file."""
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
+
+
+@contextlib.contextmanager
+def web(store: Path, handler: type[http.server.SimpleHTTPRequestHandler]) -> Iterator[str]:
+    """Serve a store."""
+    served = functools.partial(handler, directory=str(store))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), served) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_a_store_on_a_web_server(local: Path) -> None:
+    expected = Reader(Corpus.open(local))
+    with web(local, _Ranges) as url:
+        reader = Reader(Corpus.open(url))
+        assert [reader.encoded(row) for row in range(48)] == [
+            expected.encoded(row) for row in range(48)
+        ]
+        with pytest.raises(TrainingError, match=rf"no catalogue at {url}/none/catalogue"):
+            Corpus.open(f"{url}/none")
+
+
+def test_a_web_server_without_ranges_is_told(local: Path) -> None:
+    with web(local, _Silent) as url:
+        corpus = Corpus.open(url)
+        words = r"cannot be read in parts: 65,536 bytes were asked for and [\d,]+ came\. The server"
+        with pytest.raises(StoreDamagedError, match=words):
+            Reader(corpus).read(0)
+        assert not pieces(corpus)
+
+
+def test_a_store_in_memory(local: Path) -> None:
+    system = fsspec.filesystem("memory")
+    system.put(str(local), "/store", recursive=True)
+    try:
+        reader, expected = Reader(Corpus.open("memory://store")), Reader(Corpus.open(local))
+        assert all(reader.encoded(row) == expected.encoded(row) for row in range(48))
+    finally:
+        system.rm("/store", recursive=True)

@@ -31,7 +31,7 @@ from voxblink2_lib.training import Corpus, Example, Reader
 ARCHITECTURES = ("small", *RELEASED)
 # 119 thousand parameters: what two cores train in seconds.
 _SMALL = SpeakerResNetConfig(
-    depths=(1, 1, 1, 1), base_channels=8, pooling="tsp", xvector_output_dim=64
+    depths=(1, 1, 1, 1), base_channels=8, pooling="tsp", xvector_output_dim=64, num_mel_bins=40
 )
 _FAINT = 1e-5
 Rows = npt.NDArray[np.int64]
@@ -59,7 +59,9 @@ def make_model(
     config = type(config).from_dict({**config.to_dict(), "num_speakers": classes})
     torch.manual_seed(seed)
     normalization = "std" if known is None else known.normalization
-    extractor = SpeakerFeatureExtractor(normalization=normalization)
+    extractor = SpeakerFeatureExtractor(
+        normalization=normalization, num_mel_bins=config.num_mel_bins
+    )
     return KINDS[type(config)](config), extractor
 
 

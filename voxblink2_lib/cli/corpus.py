@@ -147,8 +147,15 @@ def _verify(options: argparse.Namespace) -> int:
 def _demo(options: argparse.Namespace) -> int:
     from voxblink2_lib.tour import run_tour
 
-    tour = run_tour(Path(options.out).absolute(), config=options.config, workers=options.workers)
-    show(options, tour.as_json(), tour.lines())
+    out = Path(options.out).absolute()
+    tour = run_tour(out, config=options.config, workers=options.workers)
+    record, lines = tour.as_json(), tour.lines()
+    if options.train:
+        from voxblink2_lib.lesson import run_lesson
+
+        lesson = run_lesson(out / "store", out, config=options.config)
+        record["training"], lines = lesson.as_json(), [*lines, "", *lesson.lines()]
+    show(options, record, lines)
     return DONE
 
 
@@ -201,6 +208,11 @@ def _demo_arguments(commands: Any) -> None:
         help="folder for store, clips and picture; default: %(default)s",
     )
     add_config_argument(parser)
+    parser.add_argument(
+        "--train",
+        action="store_true",
+        help="then train a small model on it, and score it before and after; a minute on two cores",
+    )
     _workers_argument(parser)
 
 

@@ -23,13 +23,20 @@ _FORMATS = (".png", ".pdf", ".svg")
 _LEAST, _MOST = 0.005, 0.99
 
 
-def plot_det(sweep: Sweep, path: str | Path, *, min_dcf: Mapping[float, float]) -> None:
+def plot_det(
+    sweep: Sweep,
+    path: str | Path,
+    *,
+    min_dcf: Mapping[float, float],
+    beside: Mapping[str, Sweep] | None = None,
+) -> None:
     """Draw the DET curve on normal-deviate axes, EER and points of least cost marked.
 
     Args:
         sweep: sorted scores.
         path: file to write; its extension says the format (``.png``, ``.pdf``, ``.svg``).
         min_dcf: threshold of the least cost for each prior.
+        beside: other scores of the same trials, by name: drawn thin, to compare with.
 
     Raises:
         ScoringError: the file cannot be written.
@@ -47,6 +54,10 @@ def plot_det(sweep: Sweep, path: str | Path, *, min_dcf: Mapping[float, float]) 
         fnr, fpr = sweep.rates([threshold])
         x, y = _deviates(fpr, least), _deviates(fnr, least)
         axes.plot(x, y, "s", label=f"least cost, p_target {prior:g}")
+    for name, other in (beside or {}).items():
+        curve = other.curve(_POINTS)
+        drawn = [_deviates(rates, least, 1 - least) for rates in (curve.fpr, curve.fnr)]
+        axes.plot(*drawn, "--", linewidth=1, label=_label(name))
     seen = [tick for tick in _TICKS if tick >= least]
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_ticks(_deviates(seen, least), [f"{100 * tick:g}" for tick in seen])
@@ -74,11 +85,10 @@ def plot_dir(results: Mapping[str, OpenSetResult], path: str | Path) -> None:
     figure, axes = _figure()
     for name, result in results.items():
         far, rate, _ = result.curve
-        # matplotlib hides names that begin with "_", and reads mathematics between "$".
-        label = name.replace("$", r"\$")
-        label = f" {label}" if label.startswith("_") else label
         # At FAR 0 there is no logarithm; the curve begins at half an unknown probe.
-        (line,) = axes.step(np.maximum(far, 0.5 / result.unknown), rate, where="post", label=label)
+        (line,) = axes.step(
+            np.maximum(far, 0.5 / result.unknown), rate, where="post", label=_label(name)
+        )
         asked = {one: value for one, value in result.dir.items() if one > 0}
         axes.plot(list(asked), list(asked.values()), "o", color=line.get_color())
     axes.set_xscale("log")
@@ -104,6 +114,12 @@ def check_plot_path(path: str | Path) -> None:
         raise ScoringError(
             f"{path} cannot be written as a plot: {folder} is not a folder that can be written to."
         )
+
+
+def _label(name: str) -> str:
+    """Return a name as it is: matplotlib hides "_..." and reads mathematics between "$"."""
+    label = name.replace("$", r"\$")
+    return f" {label}" if label.startswith("_") else label
 
 
 def _figure() -> tuple[Any, Any]:

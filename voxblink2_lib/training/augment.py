@@ -140,6 +140,8 @@ class Codec:
         rate, form, subtype = _CODECS[name]
         if rate != SAMPLE_RATE_HZ:
             waveform, length = soxr.resample(waveform, SAMPLE_RATE_HZ, rate), len(waveform)
+            # libsndfile wraps around what is beyond full scale, as filtered loud speech is.
+            waveform = np.clip(waveform, -1, 1)
         else:
             length = len(waveform)
         file = io.BytesIO()
@@ -203,9 +205,10 @@ def _mono(path: Path) -> Waveform:
         found, rate = soundfile.read(path, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
         raise TrainingError(f"{path} cannot be decoded: {error}") from error
-    if not found.any():
+    first = found[:, :1]
+    if not first.any():
         raise TrainingError(f"{path} is silent; an impulse response was expected.")
-    return _at_16_khz(found[:, :1], rate)
+    return _at_16_khz(first, rate)
 
 
 def _at_16_khz(channels: npt.NDArray[np.float32], rate: int) -> Waveform:

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from voxblink2_lib.catalogue import Catalogue, local_catalogue
 from voxblink2_lib.errors import TrainingError
 from voxblink2_lib.records import SAMPLE_RATE_HZ
-from voxblink2_lib.training.catalogue import Catalogue, local_catalogue
 from voxblink2_lib.training.remote import CACHE_BYTES, RemoteShards, is_remote, remote_catalogue
 
 Rows = npt.NDArray[np.int64]

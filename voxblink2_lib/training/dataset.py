@@ -149,7 +149,7 @@ def collate(examples: Sequence[Example | Damaged]) -> dict[str, Any]:
     waveforms = [one.waveform for one in good]
     batch: dict[str, Any] = {
         "waveforms": (
-            torch.stack(waveforms)
+            data.default_collate(waveforms)  # in a worker, straight into shared memory
             if bool((lengths == lengths[0]).all())
             else torch.nn.utils.rnn.pad_sequence(waveforms, batch_first=True)
         ),

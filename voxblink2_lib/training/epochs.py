@@ -1,8 +1,8 @@
 """In what order utterances are used: functions of (seed, epoch, position), and of nothing else.
 
 An epoch is a sequence of batches, the same for all ranks. In each round rank r of W takes the r-th
-of the next W batches. The last round may have fewer; then their utterances are shared out evenly,
-so that every rank does as many steps and nothing is left out or used twice:
+of the next W batches. The last rounds may have fewer; then their utterances are shared out, so
+that every rank does as many steps and nothing is left out or used twice:
 
     batches   0 1 2 3 | 4 5 6 7 | 8 9 .        W = 4: rounds of four, the last of two batches
     ranks     0 1 2 3 | 0 1 2 3 | 0123         whose utterances are split in four
@@ -48,7 +48,8 @@ class Draw(int):
         """Return random numbers that are the same whenever and wherever this draw is used."""
         seed, epoch, place = self.key
         # Counters of different places are so far apart that their numbers never meet.
-        return np.random.Generator(np.random.Philox(key=[seed, epoch], counter=[0, 0, 0, place]))
+        key = np.array([seed, epoch], np.uint64)  # a list with a large number would be rounded
+        return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, place]))
 
 
 class Epoch(NamedTuple):
@@ -81,7 +82,7 @@ class EpochSampler(data.Sampler[list[Draw]]):
     def __init__(self, corpus: Corpus, *, seed: int, rank: int, world_size: int) -> None:
         if not 0 <= rank < world_size:
             raise TrainingError(f"rank is {rank}; expected is 0 to {world_size - 1} (world_size).")
-        at_least("seed", seed, 0)
+        _check_seed(seed)
         self.corpus = corpus
         self._rank, self._world = rank, world_size
         self._seed, self._epoch, self._position = seed, 0, 0
@@ -92,13 +93,13 @@ class EpochSampler(data.Sampler[list[Draw]]):
     def _batches(self, generator: np.random.Generator) -> Epoch:
         """Return the batches of an epoch."""
 
-    def epoch_batches(self, epoch: int) -> Epoch:
-        """Return the batches of an epoch, of all ranks together.
+    def epoch_batches(self, epoch: int, seed: int | None = None) -> Epoch:
+        """Return the batches of an epoch, of all ranks together; by default with its own seed.
 
         Raises:
             TrainingError: there are too few utterances for the number of ranks.
         """
-        key = (self._seed, epoch)
+        key = (self._seed if seed is None else seed, epoch)
         if self._made is None or self._made[0] != key:
             found = self._batches(np.random.default_rng(key))
             if not self._round(0, found):
@@ -136,7 +137,7 @@ class EpochSampler(data.Sampler[list[Draw]]):
 
     def set_epoch(self, epoch: int) -> None:
         """Stand at the start of an epoch."""
-        self._epoch, self._position = epoch, 0
+        self._epoch, self._position, self._exhausted = epoch, 0, None
 
     @property
     def epoch(self) -> int:
@@ -150,25 +151,30 @@ class EpochSampler(data.Sampler[list[Draw]]):
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         """Go on where a state was saved.
 
+        Where more ranks than before would not have an utterance each in what is left of the epoch,
+        they go on with the next one.
+
         Raises:
             TrainingError: it is no such state, or of other utterances or batches.
         """
         if set(state) != set(_STATE) or not all(type(state[name]) is int for name in _STATE):
             raise TrainingError(
-                f"The state of a sampler has whole numbers {', '.join(_STATE)}; got {dict(state)}."
+                f"The state of a sampler has whole numbers {', '.join(_STATE)}; got {state!r}."
             )
         for name in _STATE:
             at_least(name, state[name], 0)
-        before = self._seed
-        self._seed = state["seed"]
-        found = self.epoch_batches(state["epoch"])
-        if state["position"] and not self._round(state["position"], found):
-            self._seed = before
+        _check_seed(state["seed"])
+        found = self.epoch_batches(state["epoch"], state["seed"])
+        if state["position"] >= len(found.bounds) - 1:
             raise TrainingError(
                 f"The state stands at batch {state['position']} of epoch {state['epoch']}, which "
                 f"has {len(found.bounds) - 1}. Was it saved with other utterances or batches?"
             )
-        self._epoch, self._position, self._exhausted = state["epoch"], state["position"], None
+        self._seed = state["seed"]
+        self.set_epoch(state["epoch"])
+        self._position = state["position"]
+        if not self._round(self._position, found):
+            self.set_epoch(self._epoch + 1)
 
     def _round(self, position: int, epoch: Epoch) -> int:
         """Return how many batches the round at a position takes; 0 at the end."""
@@ -176,23 +182,25 @@ class EpochSampler(data.Sampler[list[Draw]]):
         left = len(bounds) - 1 - position
         if left <= 0 or self._drop_last:
             return self._world if left >= self._world else 0
-        after = left - self._world
-        if after > 0 and bounds[-1] - bounds[position + self._world] < self._world:
-            return left  # what would remain is less than one utterance a rank
-        if after >= 0:
-            return self._world
-        return left if bounds[-1] - bounds[position] >= self._world else 0
+        if left <= self._world:
+            return left if bounds[-1] - bounds[position] >= self._world else 0
+        # So many that this round, and what remains, have an utterance for each rank.
+        taken = self._world
+        while taken and bounds[-1] - bounds[position + taken] < self._world:
+            taken -= 1
+        return taken if bounds[position + taken] - bounds[position] >= self._world else left
 
-    def _of_rank(self, position: int, taken: int, epoch: Epoch) -> tuple[int, int]:
-        """Return the range of places of this rank's batch in a round."""
+    def _of_rank(self, position: int, taken: int, epoch: Epoch) -> Rows:
+        """Return the places of this rank's batch in a round."""
         if taken == self._world:
             batch = position + self._rank
-            return int(epoch.bounds[batch]), int(epoch.bounds[batch + 1])
-        first = int(epoch.bounds[position])
-        count = int(epoch.bounds[position + taken]) - first
-        return tuple(  # type: ignore[return-value]  # two numbers
-            first + count * rank // self._world for rank in (self._rank, self._rank + 1)
-        )
+            return np.arange(epoch.bounds[batch], epoch.bounds[batch + 1])
+        places = np.arange(epoch.bounds[position], epoch.bounds[position + taken])
+        return self._shares(places, epoch)[self._rank]
+
+    def _shares(self, places: Rows, epoch: Epoch) -> list[Rows]:  # noqa: ARG002  # others do
+        """Return what each rank gets of the last round, at least one utterance each."""
+        return np.array_split(places, self._world)
 
 
 class _Batches(Iterator[list[Draw]]):
@@ -212,16 +220,16 @@ class _Batches(Iterator[list[Draw]]):
 
     def __next__(self) -> list[Draw]:
         sampler = self._sampler
-        found = sampler.epoch_batches(self._epoch)
+        found = sampler.epoch_batches(self._epoch, self._seed)
         taken = sampler._round(self._position, found)
         if not taken:
             sampler._exhausted = self._from
             raise StopIteration
-        first, last = sampler._of_rank(self._position, taken, found)
+        places = sampler._of_rank(self._position, taken, found)
         self._position += taken
         return [
-            Draw(row, (self._seed, self._epoch, first + place))
-            for place, row in enumerate(found.rows[first:last].tolist())
+            Draw(row, (self._seed, self._epoch, place))
+            for place, row in zip(places.tolist(), found.rows[places].tolist(), strict=True)
         ]
 
     def state_dict(self) -> dict[str, int]:
@@ -231,6 +239,15 @@ class _Batches(Iterator[list[Draw]]):
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         """Go on from there."""
         self._seed, self._epoch, self._position = (state[name] for name in _STATE)
+        sampler = self._sampler
+        if not sampler._round(self._position, sampler.epoch_batches(self._epoch, self._seed)):
+            sampler._exhausted = self._from
+
+
+def _check_seed(seed: int) -> None:
+    at_least("seed", seed, 0)
+    if seed >= 1 << 64:
+        raise TrainingError(f"seed is {seed}; expected is less than 2**64.")
 
 
 def at_least(name: str, value: int, least: int) -> int:

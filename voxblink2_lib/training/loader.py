@@ -72,6 +72,8 @@ class TrainingLoader(data.DataLoader[Any]):
         return self.batch_sampler  # type: ignore[return-value]  # it is what was given
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # a generator serves as well
+        # Stand where the state says, whatever workers have read ahead.
+        self._order.load_state_dict(self._order.state_dict())
         for batch in super().__iter__():
             self._order.advance()
             for one in batch.pop("damaged", ()) if isinstance(batch, dict) else ():

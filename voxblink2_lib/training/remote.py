@@ -17,9 +17,9 @@ from typing import Any
 import fsspec
 from filelock import FileLock
 
+from voxblink2_lib.catalogue import FOLDER, Catalogue
 from voxblink2_lib.errors import StoreDamagedError, TrainingError
 from voxblink2_lib.files import atomic_write, home_folder
-from voxblink2_lib.training.catalogue import FOLDER, Catalogue
 
 CACHE_BYTES = 8 << 30
 PIECE_BYTES = 4 << 20

@@ -108,10 +108,12 @@ class SpeakerSampler(EpochSampler):
         batches = max(self._world, len(self.corpus) // (self._speakers * each))
         turns = -(-batches // in_turn)
         used = _in_turns(self.corpus, turns * each, generator)
+        had = np.zeros(count, np.int64)  # turns; some speakers miss one
         rows = []
-        for turn in range(turns):
+        for _ in range(turns):
             chosen = generator.permutation(count)[: in_turn * self._speakers]
-            rows.append(used[chosen, turn * each : (turn + 1) * each].ravel())
+            rows.append(used[chosen[:, None], had[chosen, None] * each + np.arange(each)].ravel())
+            had[chosen] += 1
         return Epoch(np.concatenate(rows), np.arange(turns * in_turn + 1) * self._speakers * each)
 
 
@@ -156,8 +158,9 @@ class BucketSampler(EpochSampler):
 
     Args:
         corpus: the utterances.
-        batch_seconds: the most that a batch of one rank takes, padding included. (The last round
-            of an epoch on several ranks may take one utterance more.)
+        batch_seconds: the most that a batch of one rank takes, padding included. (The last
+            of an epoch may take twice as much where batches have fewer utterances than there are
+            ranks.)
         buckets: number of classes of duration, of equally many utterances.
         seed: of the order.
         rank: of this process.
@@ -195,6 +198,24 @@ class BucketSampler(EpochSampler):
         order = generator.permutation(len(batches))
         chosen = [batches[place] for place in order]
         return Epoch(np.concatenate(chosen), np.cumsum([0, *map(len, chosen)]))
+
+    def _shares(self, places: Rows, epoch: Epoch) -> list[Rows]:
+        # Similar durations together: shares across batches would be mostly padding.
+        samples = self.corpus.samples[epoch.rows[places]]
+        places = places[np.argsort(-samples, kind="stable")]
+        samples = np.maximum(-np.sort(-samples), 1)
+        for most in (self._samples, 2 * self._samples):  # twice is always enough
+            shares, first = [], 0
+            while first < len(places):
+                size = most // int(samples[first])
+                shares.append(places[first : first + size])
+                first += size
+            if len(shares) <= self._world:
+                break
+        while len(shares) < self._world:
+            largest = shares.pop(max(range(len(shares)), key=lambda one: len(shares[one])))
+            shares += np.array_split(largest, 2)
+        return shares
 
 
 def _even(count: int, most: int) -> Rows:

@@ -1,0 +1,117 @@
+"""Train a speaker model with `transformers.Trainer`, in few lines.
+
+The trainer decides steps, precision, processes and checkpoints; the order of utterances and the
+crops are this package's. `examples/train_speaker.py` has the whole recipe.
+
+Example:
+    python examples/train_with_trainer.py --store /data/voxblink2 --out runs/c --model resnet34
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+from voxblink2_lib.recipe import (
+    ARCHITECTURES,
+    FeatureCollate,
+    Schedule,
+    hold_out_videos,
+    make_model,
+    score_held_out,
+)
+from voxblink2_lib.scoring import eer
+from voxblink2_lib.training import (
+    BalancedSampler,
+    Corpus,
+    SpeakerLabels,
+    TrainingLoader,
+    UtteranceDataset,
+)
+
+
+CROPS_A_SPEAKER = 75  # in an epoch
+
+
+class MarginWarmUp(TrainerCallback):
+    """Lets the margin rise during the first half of the steps."""
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        del control
+        schedule = Schedule(state.max_steps, args.learning_rate, margin=0.2)
+        model = others["model"]
+        getattr(model, "module", model).head.margin = schedule.margin_at(state.global_step)
+
+
+class SpeakerTrainer(Trainer):
+    """A trainer that takes its batches from our loader; accelerate shares them out to processes.
+
+    When it resumes, it skips the batches that were done: the order is the same in each run.
+    """
+
+    def get_train_dataloader(self) -> Any:
+        dataset: Any = self.train_dataset
+        collate: Any = self.data_collator
+        loader = TrainingLoader(
+            dataset,
+            BalancedSampler(
+                dataset.corpus,
+                batch_size=self.args.per_device_train_batch_size,
+                per_speaker=CROPS_A_SPEAKER,
+                seed=self.args.seed,
+            ),
+            num_workers=self.args.dataloader_num_workers,
+            collate_fn=collate,
+        )
+        return self.accelerator.prepare(loader)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--store", required=True, metavar="DIR|URL")
+    parser.add_argument("--out", required=True, metavar="DIR")
+    parser.add_argument("--model", choices=ARCHITECTURES, default="resnet34")
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--workers", type=int, default=2)
+    args = parser.parse_args()
+
+    held = hold_out_videos(Corpus.open(args.store))
+    labels = SpeakerLabels.of(held.train, speeds=(1.0, 0.9, 1.1))
+    model, extractor = make_model(args.model, classes=labels.classes, seed=0)
+    before = eer(score_held_out(model, extractor, held)).eer
+    trainer = SpeakerTrainer(
+        model=model,
+        args=TrainingArguments(
+            output_dir=args.out,
+            num_train_epochs=args.epochs,
+            per_device_train_batch_size=args.batch_size,
+            dataloader_num_workers=args.workers,
+            learning_rate=3e-3,
+            lr_scheduler_type="cosine",
+            warmup_steps=0.2,
+            remove_unused_columns=False,
+            logging_steps=20,
+            save_steps=500,
+            report_to=["tensorboard"],
+        ),
+        train_dataset=UtteranceDataset(held.train, crop_seconds=2.0, labels=labels),
+        data_collator=FeatureCollate(extractor),
+        callbacks=[MarginWarmUp()],
+    )
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(args.out))
+    trainer.save_model(args.out)
+    extractor.save_pretrained(args.out)
+    labels.save(Path(args.out) / "labels.json")
+    after = eer(score_held_out(model, extractor, held)).eer
+    print(f"EER on held-out videos: {100 * before:.2f} % before, {100 * after:.2f} % after")
+
+
+if __name__ == "__main__":
+    main()
