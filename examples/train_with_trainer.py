@@ -33,7 +33,6 @@ from voxblink2_lib.training import (
     UtteranceDataset,
 )
 
-
 CROPS_A_SPEAKER = 75  # in an epoch
 
 

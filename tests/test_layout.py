@@ -92,7 +92,14 @@ ALLOWED: dict[str, set[str]] = {
     "engines.run": GROUND | STAGES | {"pipeline", "engines.feed", "engines.lanes", "engines.pool"},
     "engines.local": GROUND
     | STAGES
-    | {"catalogue", "runtime", "sources.options", "engines.feed", "engines.planning", "engines.run"},
+    | {
+        "catalogue",
+        "runtime",
+        "sources.options",
+        "engines.feed",
+        "engines.planning",
+        "engines.run",
+    },
     # What a machine needs, looked at before a run.
     "runtime": set(),
     "cookies": set(),

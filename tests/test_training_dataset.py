@@ -431,7 +431,6 @@ def test_a_function_of_the_user_may_return_anything(damaged: Corpus) -> None:
     assert sorted(row for _, rows in loader for row in rows) == [0, 1, 2, 3]
 
 
-@pytest.mark.xfail(reason="_Collator makes a dict of what is none", raises=TypeError, strict=True)
 def test_pairs_of_a_function_of_the_user_with_damage(damaged: Corpus) -> None:
     dataset = UtteranceDataset(damaged, on_damaged="skip")
     sampler = ShuffleSampler(damaged, batch_size=6)

@@ -1,4 +1,4 @@
-"""The demonstration of training: a small model on the demo's utterances, scored before and after."""
+"""The demonstration of training: a small model on a small store, scored before and after."""
 
 from __future__ import annotations
 
@@ -105,10 +105,11 @@ def run_lesson(store: Path, out: Path, *, config: str = "audio", seed: int = _SE
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=1e-2)
     started, step = time.monotonic(), 0
     model.train()
+    head: Any = model.head
     with counting("Training", unit="step", total=schedule.steps) as seen:
         while loader.epoch < _EPOCHS:
             for batch in loader:
-                model.head.margin = schedule.margin_at(step)
+                head.margin = schedule.margin_at(step)
                 for group in optimizer.param_groups:
                     group["lr"] = schedule.rate_at(step)
                 loss = model(**batch).loss

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable
 
 from voxblink2_lib import demo
+from voxblink2_lib.catalogue import local_catalogue
 from voxblink2_lib.config import MaterializeConfig
 from voxblink2_lib.engines.feed import Work
 from voxblink2_lib.engines.planning import is_complete, plan_retry, plan_run
@@ -145,6 +146,9 @@ def _go_on(work: Work, *, retry: bool) -> None:
         if retry and work.source.is_remote:
             plan_retry(config, store, ledger, ledger.due(after_a_wait=True))
     store.clear_leftovers(config.config, open_jobs=())
+    if any(store.shards(config.config).glob("*.arrow")):
+        # Made now, training finds it at once, and it is uploaded with the shards.
+        local_catalogue(store.root, config.config)
 
 
 def _check_machine(source: SourceSpec) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch.utils import data
 
@@ -62,7 +62,7 @@ class TrainingLoader(data.DataLoader[Any]):
             dataset,
             batch_sampler=sampler,
             num_workers=num_workers,
-            collate_fn=collate_fn if collate_fn is collate else _Collator(collate_fn),
+            collate_fn=_Collator(collate_fn),
             **options,
         )
         self.damaged: list[Damaged] = []
@@ -76,10 +76,15 @@ class TrainingLoader(data.DataLoader[Any]):
         self._order.load_state_dict(self._order.state_dict())
         for batch in super().__iter__():
             self._order.advance()
-            for one in batch.pop("damaged", ()) if isinstance(batch, dict) else ():
-                self.damaged.append(one)
-                _log.warning("Skipped, %d so far: %s", len(self.damaged), one.words)
+            if isinstance(batch, _WithDamaged):
+                self._count(batch.damaged)
+                batch = batch.batch  # noqa: PLW2901  # what the loop is given
             yield batch
+
+    def _count(self, damaged: Sequence[Damaged]) -> None:
+        for one in damaged:
+            self.damaged.append(one)
+            _log.warning("Skipped, %d so far: %s", len(self.damaged), one.words)
 
     @property
     def epoch(self) -> int:
@@ -99,8 +104,15 @@ class TrainingLoader(data.DataLoader[Any]):
         self._order.load_state_dict(state)
 
 
+class _WithDamaged(NamedTuple):
+    """A batch, and what was left out of it."""
+
+    batch: Any
+    damaged: list[Damaged]
+
+
 class _Collator:
-    """Lets a user's function see good examples only, and passes on what was damaged."""
+    """Lets a function see good examples only, and passes on what was damaged."""
 
     def __init__(self, collate_fn: Collate) -> None:
         self._collate = collate_fn
@@ -111,5 +123,5 @@ class _Collator:
             return self._collate(examples)
         if len(damaged) == len(examples):
             return collate(examples)  # raises
-        batch = self._collate([one for one in examples if not isinstance(one, Damaged)])
-        return {**batch, "damaged": damaged}
+        good = [one for one in examples if not isinstance(one, Damaged)]
+        return _WithDamaged(self._collate(good), damaged)
