@@ -123,7 +123,7 @@ ALLOWED: dict[str, set[str]] = {
     "recipe": {
         *("errors", "progress", "records", "models", "models.released", "scoring", "training"),
     },
-    "lesson": {"recipe", "scoring", "scoring.plots", "training", "training.augment"},
+    "lesson": {"progress", "recipe", "scoring", "scoring.plots", "training", "training.augment"},
     # Where both meet: shards in, embeddings out.
     "embedding": set(),
     "embedding.inputs": GROUND | {"ledger", "shards", "store"},
