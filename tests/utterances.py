@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -71,51 +72,28 @@ def corpora(draw: st.DrawFn, *, most: int = 60) -> Corpus:
 
 def shuffle(batch_size: int, *, drop_last: bool = False) -> Make:
     """Return what makes a ShuffleSampler."""
-    return lambda corpus, seed, rank, world: ShuffleSampler(
-        corpus,
-        batch_size=batch_size,
-        drop_last=drop_last,
-        seed=seed,
-        rank=rank,
-        world_size=world,
-        block_rows=4,
-        window_rows=32,
-    )
+    options = {"batch_size": batch_size, "drop_last": drop_last}
+    return _maker(ShuffleSampler, **options, block_rows=4, window_rows=32)
 
 
 def by_speaker(speakers: int, utterances: int) -> Make:
     """Return what makes a SpeakerSampler."""
-    return lambda corpus, seed, rank, world: SpeakerSampler(
-        corpus,
-        speakers=speakers,
-        utterances=utterances,
-        seed=seed,
-        rank=rank,
-        world_size=world,
-    )
+    return _maker(SpeakerSampler, speakers=speakers, utterances=utterances)
 
 
 def balanced(batch_size: int, per_speaker: int | None = None) -> Make:
     """Return what makes a BalancedSampler."""
-    return lambda corpus, seed, rank, world: BalancedSampler(
-        corpus,
-        batch_size=batch_size,
-        per_speaker=per_speaker,
-        seed=seed,
-        rank=rank,
-        world_size=world,
-    )
+    return _maker(BalancedSampler, batch_size=batch_size, per_speaker=per_speaker)
 
 
 def bucket(batch_seconds: float, buckets: int = 4) -> Make:
     """Return what makes a BucketSampler."""
-    return lambda corpus, seed, rank, world: BucketSampler(
-        corpus,
-        batch_seconds=batch_seconds,
-        buckets=buckets,
-        seed=seed,
-        rank=rank,
-        world_size=world,
+    return _maker(BucketSampler, batch_seconds=batch_seconds, buckets=buckets)
+
+
+def _maker(kind: Callable[..., EpochSampler], **options: Any) -> Make:
+    return lambda corpus, seed, rank, world: kind(
+        corpus, seed=seed, rank=rank, world_size=world, **options
     )
 
 

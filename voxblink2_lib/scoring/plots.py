@@ -42,11 +42,9 @@ def plot_det(
         ScoringError: the file cannot be written.
     """
     figure, axes = _figure()
-    curve = sweep.curve(_POINTS)
     # Half a trial: below that rate nothing is known.
     least = min(0.5 / max(len(sweep.nontarget), len(sweep.target)), _LEAST)
-    drawn = [_deviates(rates, least, 1 - least) for rates in (curve.fpr, curve.fnr)]
-    axes.plot(*drawn, label="DET")
+    axes.plot(*_det(sweep, least), label="DET")
     rate = sweep.crossing().rate
     at = _deviates([rate], least)
     axes.plot(at, at, "o", label=f"EER {100 * rate:.2f} %")
@@ -55,9 +53,7 @@ def plot_det(
         x, y = _deviates(fpr, least), _deviates(fnr, least)
         axes.plot(x, y, "s", label=f"least cost, p_target {prior:g}")
     for name, other in (beside or {}).items():
-        curve = other.curve(_POINTS)
-        drawn = [_deviates(rates, least, 1 - least) for rates in (curve.fpr, curve.fnr)]
-        axes.plot(*drawn, "--", linewidth=1, label=_label(name))
+        axes.plot(*_det(other, least), "--", linewidth=1, label=_label(name))
     seen = [tick for tick in _TICKS if tick >= least]
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_ticks(_deviates(seen, least), [f"{100 * tick:g}" for tick in seen])
@@ -138,6 +134,12 @@ def _save(figure: Any, axes: Any, path: str | Path) -> None:
         figure.savefig(path, dpi=150)
     except (OSError, ValueError) as error:
         raise ScoringError(f"{path} cannot be written as a plot: {error}") from error
+
+
+def _det(sweep: Sweep, least: float) -> list[Floats]:
+    """Return normal deviates of false positive and false negative rates along the curve."""
+    curve = sweep.curve(_POINTS)
+    return [_deviates(rates, least, 1 - least) for rates in (curve.fpr, curve.fnr)]
 
 
 def _deviates(rates: npt.ArrayLike, least: float, most: float = _MOST) -> Floats:

@@ -113,7 +113,7 @@ class EpochSampler(data.Sampler[list[Draw]]):
 
     def __len__(self) -> int:
         """Return the number of batches of this rank in the present epoch."""
-        found, position, rounds = self.epoch_batches(self._epoch), 0, 0
+        found = self.epoch_batches(self._epoch)
         total = len(found.bounds) - 1
         rounds = max(0, total // self._world - 2)  # the rounds before the last ones are full
         position = rounds * self._world

@@ -27,8 +27,7 @@ class TrainingLoader(data.DataLoader[Any]):
         dataset: an :class:`UtteranceDataset`, or any dataset by number.
         sampler: the order.
         num_workers: processes that decode; 0 decodes in this one.
-        collate_fn: makes a batch of examples; gets only :class:`Example` where it is not
-            :func:`collate`.
+        collate_fn: makes a batch of those examples that could be decoded.
         options: further ones of ``DataLoader``, such as ``pin_memory``.
 
     Attributes:
