@@ -1,7 +1,8 @@
 """Train a speaker model with `transformers.Trainer`, in few lines.
 
 The trainer decides steps, precision, processes and checkpoints; the order of utterances and the
-crops are this package's. `examples/train_speaker.py` has the whole recipe.
+crops are this package's. `examples/train_speaker.py` has the whole recipe. Run the same command
+again after a stop, and it goes on at its last checkpoint.
 
 Example:
     python examples/train_with_trainer.py --store /data/voxblink2 --out runs/c --model resnet34
@@ -10,12 +11,13 @@ Example:
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
 from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
+from voxblink2_lib.errors import VoxBlink2Error
 from voxblink2_lib.recipe import (
     ARCHITECTURES,
     FeatureCollate,
@@ -69,7 +71,13 @@ class SpeakerTrainer(Trainer):
         return self.accelerator.prepare(loader)
 
 
-def main() -> None:
+def last_checkpoint(out: Path) -> str | None:
+    """Return the last whole checkpoint: the trainer writes its state's file last."""
+    whole = [one.parent for one in out.glob("checkpoint-*/trainer_state.json")]
+    return str(max(whole, key=lambda one: int(one.name.rpartition("-")[2]))) if whole else None
+
+
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -79,8 +87,11 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--workers", type=int, default=2)
-    args = parser.parse_args()
+    parser.add_argument("--save-every", type=int, default=500, metavar="STEPS")
+    return parser.parse_args()
 
+
+def train(args: argparse.Namespace) -> None:
     held = hold_out_videos(Corpus.open(args.store))
     labels = SpeakerLabels.of(held.train, speeds=(1.0, 0.9, 1.1))
     model, extractor = make_model(args.model, classes=labels.classes, seed=0)
@@ -97,14 +108,14 @@ def main() -> None:
             warmup_steps=0.2,
             remove_unused_columns=False,
             logging_steps=20,
-            save_steps=500,
+            save_steps=args.save_every,
             report_to=["tensorboard"],
         ),
         train_dataset=UtteranceDataset(held.train, crop_seconds=2.0, labels=labels),
         data_collator=FeatureCollate(extractor),
         callbacks=[MarginWarmUp()],
     )
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(args.out))
+    trainer.train(resume_from_checkpoint=last_checkpoint(Path(args.out)))
     trainer.save_model(args.out)
     extractor.save_pretrained(args.out)
     labels.save(Path(args.out) / "labels.json")
@@ -112,5 +123,14 @@ def main() -> None:
     print(f"EER on held-out videos: {100 * before:.2f} % before, {100 * after:.2f} % after")
 
 
+def main() -> int:
+    try:
+        train(arguments())
+    except VoxBlink2Error as error:
+        print(f"train_with_trainer: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

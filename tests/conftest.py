@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+
+# Two tests run at a time. Threads of one that wait for each other while another test has their core
+# wait by turning in circles: what takes half a minute then takes ten. Before torch is loaded.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import runs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -14,11 +15,34 @@ from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow as pa
 
 from voxblink2_lib.engines.pool import Call
 
 DEADLINE_SECONDS = 120.0
+
+
+class Process(subprocess.Popen[str]):
+    """A program of which nothing is left when a test fails around it.
+
+    Without that, the end of a ``with`` would wait for a program that hangs, and never come.
+    """
+
+    def __exit__(self, kind: Any, *more: Any) -> None:
+        if kind is not None:
+            self.kill_all()
+        super().__exit__(kind, *more)
+
+    def kill_all(self) -> None:
+        """Kill it and all that it started, at one blow."""
+        whole: list[psutil.Process] = []
+        with contextlib.suppress(psutil.NoSuchProcess):
+            first = psutil.Process(self.pid)
+            whole = [first, *first.children(recursive=True)]
+        for one in whole:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -28,9 +52,9 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return {**kept, "HF_HUB_OFFLINE": "1", **(extra or {})}
 
 
-def start(*words: object, extra: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+def start(*words: object, extra: Mapping[str, str] | None = None) -> Process:
     """Start ``voxblink2`` with these words."""
-    return subprocess.Popen(
+    return Process(
         [sys.executable, "-m", "voxblink2_lib.cli", *map(str, words)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

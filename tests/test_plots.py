@@ -227,6 +227,19 @@ def test_the_marks_of_a_det_plot_are_the_eer_and_the_least_costs(drawn: Draw) ->
     ]
 
 
+def test_scores_to_compare_with_are_named_with_their_eer(drawn: Draw) -> None:
+    axes = drawn(plot_det, sweep(), min_dcf={}, beside={"chance": sweep(-SCORES)})
+    legend = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert legend[2:] == [f"chance, EER {100 * eer(-SCORES, LABELS).eer:.2f} %"]
+
+
+def test_the_mark_of_no_error_is_whole(drawn: Draw) -> None:
+    axes = drawn(plot_det, sweep([0.0, 1.0], [0, 1]), min_dcf={})
+    mark = axes.get_lines()[1]
+    assert points(mark)[0] == pytest.approx(np.array([axes.get_xlim()[0], axes.get_ylim()[0]]))
+    assert not mark.get_clip_on()
+
+
 def test_the_eer_lies_on_the_curve(drawn: Draw) -> None:
     curve, (rate, *_) = det_of(drawn(plot_det, sweep(), min_dcf={}))
     below, above = curve[curve[:, 0] >= rate[0]][-1], curve[curve[:, 0] < rate[0]][0]

@@ -176,6 +176,40 @@ def test_a_corpus_can_be_pickled(store: Path) -> None:
     assert again.speakers == some.speakers
 
 
+def test_a_pickled_corpus_is_the_name_of_its_catalogue(store: Path) -> None:
+    corpus = Corpus.open(store)
+    assert corpus.names()
+    assert corpus.speaker.any()  # derived, and large
+    assert len(pickle.dumps(corpus)) < 2_000
+
+
+def test_a_store_may_grow_between_a_process_and_its_workers(store: Path) -> None:
+    before = Corpus.open(store)
+    pickled = pickle.dumps(before)
+    clips.seal(store / "shards" / "audio" / "zz.arrow", [clips.clip(0, speaker="id999999")])
+    assert len(Corpus.open(store)) == 49
+    again = pickle.loads(pickled)
+    assert again.names() == before.names()
+    assert again.speakers == before.speakers
+    assert pickle.loads(pickle.dumps(again)).names() == before.names()
+
+
+def test_what_else_changed_between_a_process_and_its_workers_is_told(store: Path) -> None:
+    pickled = pickle.dumps(Corpus.open(store))
+    (store / "shards" / "audio" / shard_names(store)[0]).unlink()
+    assert len(Corpus.open(store)) < 48
+    words = r"audio\.arrow has other shards than when the store was opened"
+    with pytest.raises(TrainingError, match=words):
+        pickle.loads(pickled)
+    (store / "catalogue" / "audio.arrow").unlink()
+    with pytest.raises(TrainingError, match=r"audio\.arrow cannot be read: .*No such file"):
+        pickle.loads(pickled)
+
+
+def test_the_address_of_a_folder_is_a_folder(store: Path) -> None:
+    assert Corpus.open(f"file://{store}").names() == Corpus.open(store).names()
+
+
 # -- the catalogue is made once ---------------------------------------------------------------
 
 

@@ -190,6 +190,22 @@ def test_augmentation_gets_what_was_cropped(corpus: Corpus, whole: list[Array]) 
         place_of(one, whole[row])
 
 
+@pytest.mark.parametrize(
+    "augment",
+    [
+        lambda waveform, _: 0.5 * waveform.astype(np.float64),
+        lambda waveform, _: (0.5 * waveform)[::-1],
+    ],
+)
+def test_an_augmentation_may_give_any_array(augment: Any, corpus: Corpus) -> None:
+    plain = UtteranceDataset(corpus)[3]
+    assert isinstance(plain, Example)
+    found = example(UtteranceDataset(corpus, augment=augment), 3).waveform
+    assert found.dtype == torch.float32
+    expected = augment(plain.waveform.numpy(), None)
+    assert np.array_equal(found.numpy(), expected.astype(np.float32))
+
+
 @pytest.mark.parametrize("row", [-1, 6, 1_000])
 def test_a_number_that_is_not_there(row: int, corpus: Corpus) -> None:
     with pytest.raises(IndexError, match=rf"Row {row} was asked for; there are 0 to 5\."):
@@ -290,7 +306,8 @@ def test_speeds_that_are_none(speeds: tuple[float, ...]) -> None:
         (b"\xff\xfe", "can't decode"),
         (b"[1]", "indices must be"),
         (b'{"speakers": ["a"]}', "speeds"),
-        (b'{"speakers": 3, "speeds": [1]}', "not iterable"),
+        (b'{"speakers": 3, "speeds": [1]}', "its speakers are 3, not a list"),
+        (b'{"speakers": "abc", "speeds": [1]}', "its speakers are 'abc', not a list"),
         (b'{"speakers": ["a"], "speeds": ["fast"]}', "could not convert"),
         (b'{"speakers": ["b", "a"], "speeds": [1]}', "must be sorted"),
         (b'{"speakers": ["a"], "speeds": [3]}', r"speeds are \[3\.0\]"),
@@ -308,9 +325,9 @@ def test_files_that_are_no_labels(data: bytes | None, words: str, tmp_path: Path
 # -- what is refused --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("crop_seconds", [0, -1.0, 60.5, float("nan")])
+@pytest.mark.parametrize("crop_seconds", [0, 1e-5, -1.0, 60.5, float("nan")])
 def test_lengths_that_are_none(crop_seconds: float, corpus: Corpus) -> None:
-    words = rf"crop_seconds is {crop_seconds:g}; expected is more than 0 and at most 60\."
+    words = rf"crop_seconds is {crop_seconds:g}; expected is at least one sample, 6.25e-05, and at"
     with pytest.raises(TrainingError, match=words):
         UtteranceDataset(corpus, crop_seconds=crop_seconds)
 

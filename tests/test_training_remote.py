@@ -270,6 +270,9 @@ def test_pieces_used_longest_ago_go_first(tmp_path: Path, bucket: str) -> None:
     system.pipe_file("bucket/corpora/store/shards/audio/x.arrow", data)
     shards = remote.RemoteShards.at(URL, "audio", tmp_path, 3 * PIECE)
 
+    def read(offset: int, size: int) -> bytes:
+        return shards.read("x.arrow", len(data), offset, size)
+
     def kept() -> list[int]:
         return sorted(int(path.name.rpartition(".")[2]) for path in shards.cache.glob("x.arrow.*"))
 
@@ -278,7 +281,7 @@ def test_pieces_used_longest_ago_go_first(tmp_path: Path, bucket: str) -> None:
         for path in shards.cache.glob("x.arrow.*"):
             about = path.stat()
             os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns - 10**9))
-        assert shards.read("x.arrow", number * PIECE + 7, 9) == data[number * PIECE + 7 :][:9]
+        assert read(number * PIECE + 7, 9) == data[number * PIECE + 7 :][:9]
 
     for number in (0, 1, 2):
         use(number)
@@ -289,16 +292,39 @@ def test_pieces_used_longest_ago_go_first(tmp_path: Path, bucket: str) -> None:
     use(2)
     use(4)
     assert kept() == [2, 3, 4]
-    assert shards.read("x.arrow", 2 * PIECE - 3, 6) == data[2 * PIECE - 3 : 2 * PIECE + 3]
+    assert read(2 * PIECE - 3, 6) == data[2 * PIECE - 3 : 2 * PIECE + 3]
 
 
-def test_an_empty_piece_is_fetched_again(bucket: str, local: Path) -> None:
-    corpus, expected = Corpus.open(bucket), Reader(Corpus.open(local)).encoded(9)
-    assert Reader(corpus).encoded(9) == expected
+@pytest.mark.parametrize("left", [0, 1_000])
+def test_a_piece_that_a_crash_cut_short_is_fetched_again(
+    left: int, bucket: str, local: Path
+) -> None:
+    corpus, expected = Corpus.open(bucket), Reader(Corpus.open(local))
+    last = len(corpus) - 1  # in the last piece of its shard, which is shorter than others
+    whole = {}
+    for row in (9, last):
+        assert Reader(corpus).encoded(row) == expected.encoded(row)
     for path in pieces(corpus):
-        path.write_bytes(b"")
-    assert Reader(corpus).encoded(9) == expected
-    assert all(path.stat().st_size for path in pieces(corpus))
+        whole[path] = path.read_bytes()
+        path.write_bytes(whole[path][:left])
+    for row in (9, last):
+        assert Reader(corpus).encoded(row) == expected.encoded(row)
+    assert {path: path.read_bytes() for path in pieces(corpus)} == whole
+
+
+def test_a_store_made_anew_at_the_same_address_is_read_anew(bucket: str, tmp_path: Path) -> None:
+    before = Reader(Corpus.open(bucket))
+    old = [before.encoded(row) for row in range(48)]
+    anew = tmp_path / "anew"
+    (anew / "shards" / "audio").mkdir(parents=True)
+    sound = [clips.clip(row, frames=30) for row in range(16)]
+    clips.seal(anew / "shards" / "audio" / "0.arrow", sound)  # a name that was there before
+    expected = Reader(Corpus.open(anew))
+    for name in ("shards/audio/0.arrow", "catalogue/audio.arrow"):
+        fsspec.filesystem("s3").put(str(anew / name), f"bucket/corpora/store/{name}")
+    after = Reader(Corpus.open(bucket))
+    assert [after.encoded(row) for row in range(16)] == [expected.encoded(row) for row in range(16)]
+    assert after.encoded(0) != old[0]
 
 
 def test_a_cache_that_holds_not_one_piece(bucket: str) -> None:

@@ -630,11 +630,18 @@ def test_an_epoch_that_is_set_again_is_read_again() -> None:
 # -- what is not allowed ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("rank", "world"), [(-1, 2), (2, 2), (0, 0), (1, 1)])
+@pytest.mark.parametrize(("rank", "world"), [(-1, 2), (2, 2), (1, 1)])
 @pytest.mark.parametrize("kind", MAKES)
 def test_a_rank_must_be_one_of_the_ranks(kind: str, rank: int, world: int) -> None:
     with pytest.raises(TrainingError, match=rf"rank is {rank}; expected is 0 to {world - 1}"):
         MAKES[kind](SMALL, 0, rank, world)
+
+
+@pytest.mark.parametrize("world", [0, -1])
+def test_there_is_a_rank_at_least(world: int) -> None:
+    words = rf"world_size is {world}; expected is 1 or more"
+    with pytest.raises(TrainingError, match=words):
+        ShuffleSampler(SMALL, batch_size=3, world_size=world)
 
 
 @pytest.mark.parametrize("kind", MAKES)

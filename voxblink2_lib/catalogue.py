@@ -44,6 +44,8 @@ _SCHEMA = pa.schema(
     ]
 )
 _SCANS_AT_ONCE = 8
+# What reading a file raises that is no catalogue, or none of this version.
+_NO_CATALOGUE = (OSError, ValueError, KeyError, TypeError)
 # What a stream of Arrow ends with: one that was cut between two batches lacks it.
 _END = b"\xff\xff\xff\xff\0\0\0\0"
 
@@ -71,22 +73,32 @@ class Catalogue:
         table: columns ``speaker_id`` (dictionary), ``video_id``, ``utterance_id``, ``samples``,
             and ``offset`` and ``size``, the range of bytes of the clip in its shard.
         shards: in order; the first ``shards[0].rows`` rows are those of the first one.
+        path: of the file it was read from.
     """
 
     table: pa.Table
     shards: tuple[Shard, ...]
+    path: Path | None = None
 
     @classmethod
     def read(cls, path: Path) -> Catalogue:
         """Memory-map a catalogue.
 
         Raises:
-            OSError, ValueError, KeyError: it is not there, or not one.
+            OSError, ValueError, KeyError, TypeError: it is not there, or not one.
         """
         with pa.memory_map(str(path)) as file:
             table = pa.ipc.open_file(file).read_all()
         known = json.loads(table.schema.metadata[_SHARDS])
-        return cls(table, tuple(Shard(*one) for one in known))
+        return cls(table, tuple(Shard(*one) for one in known), path)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A process that is spawned maps the file, too: the table may have hundreds of megabytes.
+        return (
+            (Catalogue, (self.table, self.shards))
+            if self.path is None
+            else (_mapped_again, (self.path, self.shards))
+        )
 
     def write(self, path: Path) -> None:
         """Write it, so that it is whole or not there."""
@@ -97,6 +109,20 @@ class Catalogue:
         with atomic_write(path) as file, pa.ipc.new_file(file, schema) as writer:
             for batch in rows.to_batches():
                 writer.write_batch(batch.replace_schema_metadata(schema.metadata))
+
+
+def _mapped_again(path: Path, shards: tuple[Shard, ...]) -> Catalogue:
+    """Return the catalogue that another process had mapped."""
+    try:
+        found = Catalogue.read(path)
+    except _NO_CATALOGUE as error:
+        raise TrainingError(f"The catalogue {path} cannot be read: {error}") from error
+    if found.shards[: len(shards)] != shards:
+        raise TrainingError(
+            f"The catalogue {path} has other shards than when the store was opened. Open it again."
+        )
+    # It may have grown meanwhile.
+    return Catalogue(found.table.slice(0, sum(one.rows for one in shards)), shards, path)
 
 
 def local_catalogue(store: Path, config: str) -> tuple[Catalogue, Path]:
@@ -148,7 +174,7 @@ def _read_part(path: Path, found: Mapping[str, int]) -> Catalogue | None:
     """Return the catalogue if all that it knows is there, and comes first by name."""
     try:
         known = Catalogue.read(path)
-    except (OSError, ValueError, KeyError, TypeError):
+    except _NO_CATALOGUE:
         return None
     first = list(found.items())[: len(known.shards)]
     return known if first == [(one.name, one.size_bytes) for one in known.shards] else None

@@ -45,15 +45,17 @@ def plot_det(
     # Half a trial: below that rate nothing is known.
     least = min(0.5 / max(len(sweep.nontarget), len(sweep.target)), _LEAST)
     axes.plot(*_det(sweep, least), label="DET")
-    rate = sweep.crossing().rate
-    at = _deviates([rate], least)
-    axes.plot(at, at, "o", label=f"EER {100 * rate:.2f} %")
+    at = _deviates([sweep.crossing().rate], least)
+    # Whole, also where an EER of 0 puts it into the corner.
+    axes.plot(at, at, "o", label=_rate_of(sweep), clip_on=False)
     for prior, threshold in min_dcf.items():
         fnr, fpr = sweep.rates([threshold])
         x, y = _deviates(fpr, least), _deviates(fnr, least)
         axes.plot(x, y, "s", label=f"least cost, p_target {prior:g}")
     for name, other in (beside or {}).items():
-        axes.plot(*_det(other, least), "--", linewidth=1, label=_label(name))
+        axes.plot(
+            *_det(other, least), "--", linewidth=1, label=f"{_label(name)}, {_rate_of(other)}"
+        )
     seen = [tick for tick in _TICKS if tick >= least]
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_ticks(_deviates(seen, least), [f"{100 * tick:g}" for tick in seen])
@@ -134,6 +136,10 @@ def _save(figure: Any, axes: Any, path: str | Path) -> None:
         figure.savefig(path, dpi=150)
     except (OSError, ValueError) as error:
         raise ScoringError(f"{path} cannot be written as a plot: {error}") from error
+
+
+def _rate_of(sweep: Sweep) -> str:
+    return f"EER {100 * sweep.crossing().rate:.2f} %"
 
 
 def _det(sweep: Sweep, least: float) -> list[Floats]:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import fsspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -26,6 +27,7 @@ class Place(NamedTuple):
 
     Attributes:
         shard: name of the shard's file.
+        shard_bytes: size of that file.
         row: in the shard.
         offset: first byte of the clip in the file.
         size: number of bytes.
@@ -33,6 +35,7 @@ class Place(NamedTuple):
     """
 
     shard: str
+    shard_bytes: int
     row: int
     offset: int
     size: int
@@ -82,13 +85,17 @@ class Corpus:
         if is_remote(store):
             remote = RemoteShards.at(str(store), config, cache_dir, cache_bytes)
             return cls(remote_catalogue(remote), remote)
-        path = Path(store).expanduser().absolute()
+        path = _local(store)
         if not path.is_dir():
             raise TrainingError(f"There is no folder {path}. Name a store that was materialized.")
         return cls(*local_catalogue(path, config))
 
     def __len__(self) -> int:
         return len(self._catalogue.table) if self._rows is None else len(self._rows)
+
+    def __reduce__(self) -> tuple[type[Corpus], tuple[Any, ...]]:
+        # Without what is derived: a worker that is spawned makes it again from the mapped file.
+        return Corpus, (self._catalogue, self.shards, self._rows)
 
     def __repr__(self) -> str:
         hours = self.samples.sum(dtype=np.int64) / SAMPLE_RATE_HZ / 3600
@@ -160,7 +167,7 @@ class Corpus:
         known = self._catalogue.shards[shard]
         first = self._ends[shard] - known.rows
         offset, size, samples = (int(one[base]) for one in self._numbers)
-        return Place(known.name, base - first, offset, size, samples)
+        return Place(known.name, known.size_bytes, base - first, offset, size, samples)
 
     @functools.cached_property
     def _numbers(self) -> Sequence[Any]:
@@ -181,6 +188,13 @@ class Corpus:
 
     def _base(self, rows: Rows) -> Rows:
         return rows if self._rows is None else self._rows[rows]
+
+
+def _local(store: str | Path) -> Path:
+    """Return a local folder's path; ``file://`` names one as well."""
+    if isinstance(store, str) and store.startswith("file://"):
+        return Path(fsspec.core.url_to_fs(store)[1])
+    return Path(store).expanduser().absolute()
 
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:

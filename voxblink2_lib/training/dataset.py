@@ -76,9 +76,10 @@ class UtteranceDataset(data.Dataset[Example | Damaged]):
         augment: Augmentation | None = None,
         on_damaged: OnDamaged = "raise",
     ) -> None:
-        if crop_seconds is not None and not 0 < crop_seconds <= 60:
+        if crop_seconds is not None and not 1 / SAMPLE_RATE_HZ <= crop_seconds <= 60:
             raise TrainingError(
-                f"crop_seconds is {crop_seconds:g}; expected is more than 0 and at most 60."
+                f"crop_seconds is {crop_seconds:g}; expected is at least one sample, "
+                f"{1 / SAMPLE_RATE_HZ:g}, and at most 60."
             )
         if on_damaged not in get_args(OnDamaged):
             raise TrainingError(f"on_damaged is {on_damaged!r}; expected is 'raise' or 'skip'.")
@@ -112,7 +113,8 @@ class UtteranceDataset(data.Dataset[Example | Damaged]):
                 raise
             return Damaged(int(row), str(error))
         if self._augment is not None:
-            waveform = self._augment(waveform, generator)
+            # Whatever type and order a user's function gives: a batch needs one.
+            waveform = np.ascontiguousarray(self._augment(waveform, generator), np.float32)
         label = int(self._label[row]) + speed * len(self.labels.speakers)
         return Example(torch.from_numpy(waveform), label, int(row))
 

@@ -80,6 +80,7 @@ class EpochSampler(data.Sampler[list[Draw]]):
     _drop_last = False
 
     def __init__(self, corpus: Corpus, *, seed: int, rank: int, world_size: int) -> None:
+        at_least("world_size", world_size, 1)
         if not 0 <= rank < world_size:
             raise TrainingError(f"rank is {rank}; expected is 0 to {world_size - 1} (world_size).")
         _check_seed(seed)

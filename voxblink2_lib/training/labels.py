@@ -59,6 +59,8 @@ class SpeakerLabels:
         """
         try:
             said = json.loads(Path(path).read_text("utf-8"))
+            if not isinstance(said["speakers"], list):
+                raise TypeError(f"its speakers are {said['speakers']!r}, not a list")
             return cls(tuple(map(str, said["speakers"])), tuple(map(float, said["speeds"])))
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise TrainingError(f"{path} cannot be read as labels of speakers: {error}") from error

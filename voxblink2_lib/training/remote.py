@@ -64,14 +64,20 @@ class RemoteShards:
         tag = hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:16]
         return cls(url.rstrip("/"), config, base / f"{tag}-{config}", cache_bytes)
 
-    def read(self, shard: str, offset: int, size: int) -> bytes:
+    def read(self, shard: str, shard_bytes: int, offset: int, size: int) -> bytes:
         """Return a range of bytes of a shard.
+
+        Args:
+            shard: name of its file.
+            shard_bytes: size of that file, as the catalogue knows it.
+            offset: first byte.
+            size: number of bytes.
 
         Raises:
             StoreDamagedError: the shard is not there, or shorter.
         """
         first, last = offset // PIECE_BYTES, (offset + size - 1) // PIECE_BYTES
-        pieces = [self._piece(shard, number) for number in range(first, last + 1)]
+        pieces = [self._piece(shard, shard_bytes, number) for number in range(first, last + 1)]
         start = offset - first * PIECE_BYTES
         found = b"".join(pieces)[start : start + size]
         if len(found) != size:
@@ -80,11 +86,13 @@ class RemoteShards:
             )
         return found
 
-    def _piece(self, shard: str, number: int) -> bytes:
-        path = self.cache / f"{shard}.{number:06}"
+    def _piece(self, shard: str, shard_bytes: int, number: int) -> bytes:
+        # With the size, for a store that was made anew at the same address has other shards.
+        path = self.cache / f"{shard}.{shard_bytes}.{number:06}"
+        whole = min(PIECE_BYTES, shard_bytes - number * PIECE_BYTES)
         with contextlib.suppress(OSError):
             data = path.read_bytes()
-            if data:  # a crash of the machine may leave an empty file
+            if len(data) == whole:  # a crash of the machine may leave a part
                 os.utime(path)
                 return data
         data = self._fetched(self._address(shard), number * PIECE_BYTES, PIECE_BYTES)
