@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -23,27 +23,59 @@ _SMALL = (
     *("--crop-seconds", "1", "--optimizer", "adamw", "--hold-out", "videos", "--epochs", "2"),
     *("--save-every", "1", "--workers", "1"),
 )
+_FEW = ("--model", "small", "--batch-size", "24", "--epochs", "1", "--workers", "1")
+ALONE = (sys.executable,)
+# What is there as soon as there is a whole checkpoint.
+SAVED = {
+    "train_speaker.py": "checkpoint-*",
+    "train_with_trainer.py": "checkpoint-*/trainer_state.json",
+}
+TWO = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 
-def start(script: str, *words: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, str(EXAMPLES / script), *map(str, words)],
+def start(script: str, *words: object, by: Sequence[str] = ALONE) -> runs.Process:
+    return runs.Process(
+        [*by, str(EXAMPLES / script), *map(str, words)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=runs.environment({"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}),
+        env=runs.environment({"CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true"}),
     )
 
 
-def run(script: str, *words: object, code: int = 0) -> str:
-    with start(script, *words) as process:
+def run(script: str, *words: object, code: int = 0, by: Sequence[str] = ALONE) -> str:
+    with start(script, *words, by=by) as process:
         out, _ = process.communicate(timeout=runs.DEADLINE_SECONDS)
     assert process.returncode == code, out
     return out
 
 
-def weights(out: Path) -> dict[str, torch.Tensor]:
-    return load_file(out / "model" / "model.safetensors")
+def killed(script: str, *words: object, out: Path, by: Sequence[str] = ALONE) -> None:
+    """Begin a run, and kill it with all its processes as soon as it saved something."""
+    with start(script, *words, "--out", out, by=by) as process:
+        assert runs.wait_for(lambda: list(out.glob(SAVED[script])), process)
+        process.kill_all()
+        process.communicate(timeout=runs.DEADLINE_SECONDS)
+    assert process.returncode == -signal.SIGKILL
+
+
+def assert_same_weights(ours: Path, theirs: Path) -> None:
+    one, other = load_file(ours), load_file(theirs)
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def weights(out: Path) -> Path:
+    return out / "model" / "model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def undisturbed_run(undisturbed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a run that nobody stops leaves."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    said = run("train_speaker.py", "--store", undisturbed, "--out", out, *_SMALL)
+    assert len(re.findall(r"held out EER [\d.]+ %", said)) == 2
+    return out
 
 
 def test_the_lesson_halves_the_error_at_least(undisturbed: Path, tmp_path: Path) -> None:
@@ -54,31 +86,46 @@ def test_the_lesson_halves_the_error_at_least(undisturbed: Path, tmp_path: Path)
     assert (tmp_path / "det.png").stat().st_size > 10_000
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_a_stopped_training_ends_with_the_same_weights(
-    undisturbed: Path, tmp_path: Path, how: signal.Signals
+def test_a_killed_training_ends_with_the_same_weights(
+    undisturbed: Path, undisturbed_run: Path, tmp_path: Path
+) -> None:
+    words = ("--store", undisturbed, *_SMALL)
+    killed("train_speaker.py", *words, out=tmp_path)
+    assert "Going on at step" in run("train_speaker.py", *words, "--out", tmp_path)
+    assert_same_weights(weights(tmp_path), weights(undisturbed_run))
+
+
+def test_an_interrupted_training_ends_with_the_same_weights(
+    undisturbed: Path, undisturbed_run: Path, tmp_path: Path
+) -> None:
+    words = ("--store", undisturbed, "--out", tmp_path, *_SMALL)
+    with start("train_speaker.py", *words) as process:
+        assert runs.wait_for(lambda: list(tmp_path.glob(SAVED["train_speaker.py"])), process)
+        out, _ = runs.stop(process, signal.SIGINT)
+    assert process.returncode == 3, out
+    assert "Stopped; run the same command to go on." in out
+    assert "Going on at step" in run("train_speaker.py", *words)
+    assert_same_weights(weights(tmp_path), weights(undisturbed_run))
+
+
+def test_two_processes_that_are_killed_end_with_the_same_weights(
+    undisturbed: Path, tmp_path: Path
 ) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    said = run("train_speaker.py", "--store", undisturbed, "--out", whole, *_SMALL)
-    assert len(re.findall(r"held out EER [\d.]+ %", said)) == 2
-    words = ("--store", undisturbed, "--out", stopped, *_SMALL)
-    with start("train_speaker.py", *words) as process:
-        assert runs.wait_for(lambda: list(stopped.glob("checkpoint-*")), process)
-        os.kill(process.pid, how)
-        process.communicate(timeout=runs.DEADLINE_SECONDS)
-    assert process.returncode == (3 if how == signal.SIGINT else -how)
-    assert "Going on at step" in run("train_speaker.py", *words)
-    ours, theirs = weights(stopped), weights(whole)
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    words = ("--store", undisturbed, *_SMALL)
+    run("train_speaker.py", *words, "--out", whole, by=TWO)
+    killed("train_speaker.py", *words, out=stopped, by=TWO)
+    assert "Going on at step" in run("train_speaker.py", *words, "--out", stopped, by=TWO)
+    assert_same_weights(weights(stopped), weights(whole))
 
 
-def test_large_margin_fine_tuning_goes_on_from_a_run(undisturbed: Path, tmp_path: Path) -> None:
-    first, second = tmp_path / "first", tmp_path / "second"
-    run("train_speaker.py", "--store", undisturbed, "--out", first, *_SMALL)
-    words = ("--store", undisturbed, "--out", second, *_SMALL, "--crop-seconds", "2")
-    run("train_speaker.py", *words, "--stage", "lmft", "--from", first)
-    assert len(json.loads((second / "labels.json").read_text())["speeds"]) == 1
-    assert weights(second)["head.weight"].shape == (8, 64)
+def test_large_margin_fine_tuning_goes_on_from_a_run(
+    undisturbed: Path, undisturbed_run: Path, tmp_path: Path
+) -> None:
+    words = ("--store", undisturbed, "--out", tmp_path, *_SMALL, "--crop-seconds", "2")
+    run("train_speaker.py", *words, "--stage", "lmft", "--from", undisturbed_run)
+    assert len(json.loads((tmp_path / "labels.json").read_text())["speeds"]) == 1
+    assert load_file(weights(tmp_path))["head.weight"].shape == (8, 64)
     said = run("train_speaker.py", *words, "--rate", "1", code=2)
     assert "--stage lmft needs" not in said
     assert "was begun with other settings" in said
@@ -90,3 +137,22 @@ def test_the_trainer_learns(undisturbed: Path, tmp_path: Path) -> None:
     found = re.search(r"([\d.]+) % before, ([\d.]+) % after", said)
     assert found
     assert float(found[2]) < float(found[1]) / 2
+
+
+def test_a_killed_trainer_ends_with_the_same_weights(undisturbed: Path, tmp_path: Path) -> None:
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    words = ("--store", undisturbed, *_FEW)
+    run("train_with_trainer.py", *words, "--out", whole)
+    killed("train_with_trainer.py", *words, "--save-every", "10", out=stopped)
+    (stopped / "checkpoint-99").mkdir()  # as a kill leaves one that is being written
+    run("train_with_trainer.py", *words, "--out", stopped)
+    name = "model.safetensors"
+    assert_same_weights(stopped / name, whole / name)
+
+
+@pytest.mark.parametrize("script", ["train_speaker.py", "train_with_trainer.py"])
+def test_a_store_that_is_not_there_is_told_in_a_line(script: str, tmp_path: Path) -> None:
+    said = run(script, "--store", tmp_path / "none", "--out", tmp_path / "out", code=2)
+    last = said.splitlines()[-1]
+    assert last.startswith(f"{script.removesuffix('.py')}: There is no folder {tmp_path / 'none'}.")
+    assert "Traceback" not in said
