@@ -105,7 +105,7 @@ class SpeakerSampler(EpochSampler):
     def _batches(self, generator: np.random.Generator) -> Epoch:
         count, each = len(self.corpus.speakers), self._utterances
         in_turn = count // self._speakers  # batches until all speakers had their turn
-        batches = max(self._world, len(self.corpus) // (self._speakers * each))
+        batches = max(1, len(self.corpus) // (self._speakers * each))
         turns = -(-batches // in_turn)
         used = _in_turns(self.corpus, turns * each, generator)
         had = np.zeros(count, np.int64)  # turns; some speakers miss one
