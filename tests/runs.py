@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
 import signal
@@ -109,9 +110,17 @@ def rows(store: Path, config: str = "audio") -> list[dict[str, Any]]:
     return found
 
 
+def listed(store: Path, pattern: str) -> list[Path]:
+    """Return the files of a pattern, while a run may be removing their folders.
+
+    ``Path.glob`` ends with an error then.
+    """
+    return [store / name for name in glob.glob(pattern, root_dir=store)]
+
+
 def finished_videos(store: Path) -> set[str]:
     """Videos whose clips are safe: in a part file, or done in the ledger."""
-    finished = {path.stem.split("_", 1)[1] for path in store.glob("parts/audio/*/*.arrow")}
+    finished = {path.stem.split("_", 1)[1] for path in listed(store, "parts/audio/*/*.arrow")}
     if (store / "ledger.sqlite").exists():
         database = sqlite3.connect(f"file:{store / 'ledger.sqlite'}?mode=ro", uri=True)
         try:

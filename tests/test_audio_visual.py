@@ -544,8 +544,8 @@ def whole(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, b
 
 
 def finished_videos(store: Path) -> set[str]:
-    parts = {path.stem.split("_", 1)[1] for path in store.glob(f"parts/{CONFIG}/*/*.arrow")}
-    return parts | runs.finished_videos(store)
+    parts = runs.listed(store, f"parts/{CONFIG}/*/*.arrow")
+    return {path.stem.split("_", 1)[1] for path in parts} | runs.finished_videos(store)
 
 
 def progress(site: MediaSite, store: Path) -> tuple[int, int, int]:

@@ -23,7 +23,7 @@ _SMALL = (
     *("--crop-seconds", "1", "--optimizer", "adamw", "--hold-out", "videos", "--epochs", "2"),
     *("--save-every", "1", "--workers", "1"),
 )
-_FEW = ("--model", "small", "--batch-size", "24", "--epochs", "1", "--workers", "1")
+_FEW = ("--model", "small", "--batch-size", "24", "--epochs", "2", "--workers", "1")
 ALONE = (sys.executable,)
 # What is there as soon as there is a whole checkpoint.
 SAVED = {
@@ -131,18 +131,15 @@ def test_large_margin_fine_tuning_goes_on_from_a_run(
     assert "was begun with other settings" in said
 
 
-def test_the_trainer_learns(undisturbed: Path, tmp_path: Path) -> None:
-    words = ("--store", undisturbed, "--out", tmp_path / "run", "--model", "small")
-    said = run("train_with_trainer.py", *words, "--batch-size", 24, "--epochs", 2)
+def test_the_trainer_learns_and_a_killed_one_ends_with_the_same_weights(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    words = ("--store", undisturbed, *_FEW)
+    said = run("train_with_trainer.py", *words, "--out", whole)
     found = re.search(r"([\d.]+) % before, ([\d.]+) % after", said)
     assert found
     assert float(found[2]) < float(found[1]) / 2
-
-
-def test_a_killed_trainer_ends_with_the_same_weights(undisturbed: Path, tmp_path: Path) -> None:
-    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    words = ("--store", undisturbed, *_FEW)
-    run("train_with_trainer.py", *words, "--out", whole)
     killed("train_with_trainer.py", *words, "--save-every", "10", out=stopped)
     (stopped / "checkpoint-99").mkdir()  # as a kill leaves one that is being written
     run("train_with_trainer.py", *words, "--out", stopped)
