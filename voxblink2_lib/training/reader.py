@@ -139,7 +139,7 @@ class _Clip(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no type
     """A clip of which one stretch is read.
 
     After each read soundfile seeks to where it stands already, in files that can seek. In FLAC that
-    decodes up to a block for nothing, a fifth of the time of a short crop. seek() itself does not
+    decodes up to a block for nothing, a tenth of the time of a short crop. seek() itself does not
     ask.
     """
 
