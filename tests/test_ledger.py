@@ -5,8 +5,9 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -74,6 +75,26 @@ def test_a_fresh_ledger_is_empty(ledger: Ledger) -> None:
     assert (ledger.due(), ledger.waiting()) == ([], (0, None))
     assert ledger.views.coverage()[:3] == (0, 0, 0)
     assert list(ledger.views.missing()) == []
+
+
+def test_whoever_opens_a_ledger_while_it_is_made_finds_a_whole_one(path: Path) -> None:
+    """Looked at after each line of the making; several loads of one store do this."""
+    before, found = sys.gettrace(), 0
+
+    def look(*_: object) -> Callable[..., Any]:
+        nonlocal found
+        if path.exists():
+            with Ledger(path, "audio", readonly=True) as reader:
+                found += reader.known().num_rows == 0
+        return look
+
+    sys.settrace(look)
+    try:
+        with Ledger(path, "audio"):
+            pass
+    finally:
+        sys.settrace(before)
+    assert found > 10
 
 
 def test_jobs_are_numbered_on(ledger: Ledger) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 
 from voxblink2_lib.errors import StoreError, StoreFullError
-from voxblink2_lib.ledger_schema import FORMAT, FROM_1, SCHEMA
+from voxblink2_lib.ledger_schema import FORMAT, FROM_1, SCHEMA, make_ledger
 from voxblink2_lib.ledger_views import LedgerViews
 from voxblink2_lib.outcomes import judge
 from voxblink2_lib.records import Outcome, SealedShard, Status, VideoKey
@@ -57,13 +57,15 @@ class Ledger:
         readonly: open only for reading; the file must be there.
 
     Raises:
-        StoreError: the file is no ledger of ours, or of another version.
+        StoreError: the file is no ledger of ours, or of another version, or cannot be made.
     """
 
     def __init__(self, path: Path, config: str, *, readonly: bool = False) -> None:
         self._config = config
         self._path = path
-        address = f"{path.resolve().as_uri()}?mode={'ro' if readonly else 'rwc'}"
+        if not readonly and not (path.exists() and path.stat().st_size):
+            make_ledger(path)
+        address = f"{path.resolve().as_uri()}?mode={'ro' if readonly else 'rw'}"
         if readonly and not os.access(path.parent, os.W_OK):
             # SQLite wants to write beside a file in WAL mode even to read it. Who may not write
             # there can read it as it is, unless a writer has rows outside of it just now.
@@ -84,29 +86,23 @@ class Ledger:
 
     def _prepare(self, path: Path, *, readonly: bool) -> None:
         if not readonly:
-            self._database.execute("pragma journal_mode = wal")
             # The part files are the truth; losing the last rows in a power cut costs nothing,
             # since the next run finds the parts.
             self._database.execute("pragma synchronous = normal")
-            if self._format_of_old() == "1":
+            if self.fact("format") == "1":
                 self._database.executescript(FROM_1)
             self._database.executescript(SCHEMA)
         found = self.fact("format")
-        if found is None and not readonly:
-            self.set_fact("format", FORMAT)
-        elif found == "1":
+        if found == "1":
             raise StoreError(
                 f"The ledger {path} is of an earlier version. Run 'voxblink2 materialize' on the "
                 "store once to bring it up to date; nothing in it is lost."
             )
-        elif found != FORMAT:
+        if found != FORMAT:
             raise StoreError(
                 f"The ledger {path} has format {found}, this version reads format {FORMAT}. "
                 "Use the version of voxblink2 that made the store, or another store."
             )
-
-    def _format_of_old(self) -> str | None:
-        return self.fact("format") if self._query("select 1 from sqlite_master limit 1") else None
 
     @property
     def views(self) -> LedgerViews:

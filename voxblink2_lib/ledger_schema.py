@@ -1,6 +1,14 @@
-"""The tables of a ledger, and how an older one becomes one of these."""
+"""The tables of a ledger, how a new one is made, and how an older one becomes one of these."""
 
 from __future__ import annotations
+
+import sqlite3
+import tempfile
+from contextlib import closing
+from pathlib import Path
+
+from voxblink2_lib.errors import StoreError
+from voxblink2_lib.files import atomic_write
 
 FORMAT = "2"
 SCHEMA = """
@@ -54,3 +62,23 @@ update videos set status = 'media-unusable' where status = 'unusable';
 update facts set value = '2' where name = 'format';
 commit;
 """
+
+
+def make_ledger(path: Path) -> None:
+    """Write an empty ledger, whole or not at all: others may open it at any moment.
+
+    Raises:
+        StoreError: the file cannot be written.
+    """
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            new = Path(folder) / path.name
+            with closing(sqlite3.connect(new, isolation_level=None)) as database:
+                # Here, since only a file that nobody else has open changes its mode for certain.
+                database.execute("pragma journal_mode = wal")
+                database.executescript(SCHEMA)
+                database.execute("insert into facts values ('format', ?)", (FORMAT,))
+            with atomic_write(path) as file:
+                file.write(new.read_bytes())
+    except (OSError, sqlite3.Error) as error:
+        raise StoreError(f"The ledger {path} cannot be made: {error}.") from error
