@@ -72,7 +72,7 @@ ALLOWED: dict[str, set[str]] = {
     "plan": GROUND | {"index"},
     "store": GROUND | {"resources"},
     "ledger": GROUND | {"ledger_schema", "ledger_views"},
-    "ledger_schema": set(),
+    "ledger_schema": {"errors", "files"},
     "kept": GROUND | {"sources"},
     "sources": GROUND | {"sources.media", "sources.youtube"},
     "sources.media": GROUND | {"sources"},

@@ -29,8 +29,12 @@ _NO_JOB = -1
 _TO_DO = "(status = 'planned' or next_at <= ?)"
 
 
+# The second is said where the file that SQLite maps beside the ledger finds no space.
+_FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE}
+
+
 def _named(error: sqlite3.Error, path: Path) -> StoreError:
-    if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+    if getattr(error, "sqlite_errorcode", None) in _FULL:
         return StoreFullError(
             f"No space is left for the ledger {path}. Everything finished is kept: free some "
             "space and run the same command again."
