@@ -13,7 +13,6 @@ Example:
 
 from __future__ import annotations
 
-import functools
 import io
 import json
 import os
@@ -235,16 +234,13 @@ def first_batch(store: Path) -> tuple[float, float]:
 def measure(folder: Path, quick: bool) -> Iterator[Figure]:
     size = QUICK if quick else FULL
     CLIPS[:] = make_inputs(folder, size.shards)
-    loops = {
-        "datasets": by_datasets,
-        "WebDataset, whole": by_webdataset(whole),
-        "ours": ours,
-    }
     ways: dict[str, Callable[[], float]] = {
-        **{name: functools.partial(rate_of, loop, folder) for name, loop in loops.items()},
+        "datasets": lambda: rate_of(by_datasets, folder),
+        "WebDataset, whole": lambda: rate_of(by_webdataset(whole), folder),
+        "ours": lambda: rate_of(ours, folder),
         # Beside ours, where a few per cent are the question: the machine's speed drifts.
         "memory": rate_from_memory,
-        "WebDataset, crops": functools.partial(rate_of, by_webdataset(part), folder),
+        "WebDataset, crops": lambda: rate_of(by_webdataset(part), folder),
     }
     rates: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(size.rounds):

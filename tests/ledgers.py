@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from voxblink2_lib.ledger_schema import FORMAT, SCHEMA
+from voxblink2_lib.ledger_schema import SCHEMA
 from voxblink2_lib.ledger_views import LedgerViews
 
 DAY = 1_760_054_400.0  # 2025-10-10 00:00 UTC
@@ -22,8 +22,6 @@ class LedgerBuilder:
     def __init__(self, path: Path | str = ":memory:", *, config: str = "audio") -> None:
         self.database = sqlite3.connect(path)
         self.database.executescript(SCHEMA)
-        self.database.execute("insert or replace into facts values ('format', ?)", (FORMAT,))
-        self.database.commit()
         self._config = config
         self._videos = 0
 

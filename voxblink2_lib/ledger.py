@@ -27,8 +27,6 @@ from voxblink2_lib.records import Outcome, SealedShard, Status, VideoKey
 # Excluded videos belong to no job.
 _NO_JOB = -1
 _TO_DO = "(status = 'planned' or next_at <= ?)"
-
-
 # The second is said where the file that SQLite maps beside the ledger finds no space.
 _FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE}
 
@@ -90,6 +88,8 @@ class Ledger:
 
     def _prepare(self, path: Path, *, readonly: bool) -> None:
         if not readonly:
+            # A new one has it; one that was copied with SQLite's tools may not.
+            self._database.execute("pragma journal_mode = wal")
             # The part files are the truth; losing the last rows in a power cut costs nothing,
             # since the next run finds the parts.
             self._database.execute("pragma synchronous = normal")

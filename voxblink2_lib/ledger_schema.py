@@ -49,6 +49,7 @@ create table if not exists missing (
     config text not null, speaker_id text not null, video_id text not null,
     utterance_id text not null, reason text not null,
     primary key (config, speaker_id, video_id, utterance_id)) without rowid;
+insert or ignore into facts values ('format', '2');
 """
 
 # From format 1, which knew no classes: what failed is asked for again by the next run.
@@ -77,7 +78,6 @@ def make_ledger(path: Path) -> None:
                 # Here, since only a file that nobody else has open changes its mode for certain.
                 database.execute("pragma journal_mode = wal")
                 database.executescript(SCHEMA)
-                database.execute("insert into facts values ('format', ?)", (FORMAT,))
             with atomic_write(path) as file:
                 file.write(new.read_bytes())
     except (OSError, sqlite3.Error) as error:
