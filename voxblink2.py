@@ -27,17 +27,19 @@ import datasets
 import pyarrow as pa
 
 from voxblink2_lib import __version__
-from voxblink2_lib.config import ClipOptions, MaterializeConfig, Selection
-from voxblink2_lib.engines.local import find_store, materialize
 from voxblink2_lib.errors import SelectionError, StoreError
-from voxblink2_lib.fetch_options import FetchOptions
 from voxblink2_lib.files import link_file
+from voxblink2_lib.materialize.request import MaterializeConfig
+from voxblink2_lib.materialize.run import find_store, materialize
+from voxblink2_lib.media.options import ClipOptions
 from voxblink2_lib.records import SealedShard
-from voxblink2_lib.report import nothing_came, open_ledger
-from voxblink2_lib.resources import RELEASE_VARIABLE
-from voxblink2_lib.schema import FEATURES
-from voxblink2_lib.shards import read_batches
-from voxblink2_lib.store import Store, named_store
+from voxblink2_lib.release.location import RELEASE_VARIABLE
+from voxblink2_lib.release.selection import Selection
+from voxblink2_lib.sources.options import FetchOptions
+from voxblink2_lib.store.layout import Store, named_store
+from voxblink2_lib.store.schema import FEATURES
+from voxblink2_lib.store.shards import read_batches
+from voxblink2_lib.store.status import empty_store_message, open_ledger
 
 # Options that need a release to mean anything.
 _IDS = ("speakers", "videos", "exclude")
@@ -83,7 +85,7 @@ class VoxBlink2Config(datasets.BuilderConfig):  # type: ignore[misc]  # no type 
         max_videos_per_speaker: the first so many videos of each.
         proxy, cookies, cookies_from_browser, budget, sleep, limit_rate, extractor_args, yt_dlp,
             fetches, reasons: how media are fetched, see
-            :class:`voxblink2_lib.fetch_options.FetchOptions`.
+            :class:`voxblink2_lib.sources.options.FetchOptions`.
     """
 
     source: str | None = None
@@ -234,7 +236,7 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
         self.info.splits = None
         self.info.download_size = self.info.dataset_size = self.info.size_in_bytes = None
         with open_ledger(store, self.config.name) as ledger:
-            counts = ledger.views.videos()
+            counts = ledger.statistics.videos()
         absent = sum(counts.values()) - sum(counts.get(one, 0) for one in _NOT_ABSENT)
         if absent:
             _log.warning(
@@ -250,7 +252,7 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
         # The very shards that the cache folder is named after: the store may have grown since.
         shards = self.config.named_shards
         if not shards:
-            raise StoreError(nothing_came(store, self.config.name))
+            raise StoreError(empty_store_message(store, self.config.name))
         folder = store.shards(self.config.name)
         self._rows = {str(folder / shard.name): shard.rows for shard in shards}
         split = datasets.SplitGenerator(

@@ -24,12 +24,15 @@ from inputs import FIRST_FRAMES, Videos, ffmpeg
 from machine import peak_memory_bytes
 from torchcodec.decoders import AudioDecoder  # type: ignore[attr-defined]
 
-from voxblink2_lib.crop import decode_audio, encode
-from voxblink2_lib.engines.pool import WorkerPool
-from voxblink2_lib.pipeline import VideoTask, run_video
-from voxblink2_lib.records import SAMPLE_RATE_HZ, Clip, Outcome, Utterance
-from voxblink2_lib.shards import make_rows, write_part
-from voxblink2_lib.timeline import read_timeline
+from voxblink2_lib.materialize.pipeline import run_video
+from voxblink2_lib.materialize.tasks import VideoTask
+from voxblink2_lib.media.audio import decode_audio
+from voxblink2_lib.media.encoding import encode
+from voxblink2_lib.media.timeline import read_timeline
+from voxblink2_lib.outcomes import Outcome
+from voxblink2_lib.records import SAMPLE_RATE_HZ, Clip, Utterance
+from voxblink2_lib.store.shards import make_rows, write_part
+from voxblink2_lib.workers.pool import WorkerPool
 
 PROCESSES = 2
 

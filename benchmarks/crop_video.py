@@ -35,14 +35,15 @@ from inputs import FACE_FRAMES, Videos, ffmpeg, make_film, with_faces
 from machine import peak_memory_bytes
 from torchcodec.decoders import VideoDecoder  # type: ignore[attr-defined]
 
-from voxblink2_lib import faces, pipeline
-from voxblink2_lib.config import ClipOptions
-from voxblink2_lib.engines.pool import WorkerPool
-from voxblink2_lib.face_video import FaceVideo
-from voxblink2_lib.pictures import PictureDecoder
-from voxblink2_lib.pipeline import VideoTask
-from voxblink2_lib.records import FRAMES_PER_SECOND, SAMPLE_RATE_HZ
-from voxblink2_lib.tracks import FaceTrack, windows_of
+from voxblink2_lib.materialize import pipeline
+from voxblink2_lib.materialize.tasks import VideoTask
+from voxblink2_lib.media import faces
+from voxblink2_lib.media.face_encoder import FaceVideo
+from voxblink2_lib.media.options import ClipOptions
+from voxblink2_lib.media.video_decoder import VideoFrameDecoder
+from voxblink2_lib.media.windows import crop_windows
+from voxblink2_lib.records import FRAMES_PER_SECOND, SAMPLE_RATE_HZ, FaceTrack
+from voxblink2_lib.workers.pool import WorkerPool
 
 SIDE = ClipOptions().video_size
 # Cuts without a gap: nothing between the first and the last picture can be left out.
@@ -156,7 +157,7 @@ def crop_with_torchcodec(film: Film) -> None:
     for track in film.task.tracks or ():
         # These films have 25 pictures a second: frames of utterances are numbers of pictures.
         pictures = decoder.get_frames_at(track.frames.tolist()).data
-        windows = windows_of(track.boxes, shape="square").round().astype(int).tolist()
+        windows = crop_windows(track.boxes, shape="square").round().astype(int).tolist()
         for picture, (left, top, right, bottom) in zip(pictures, windows, strict=True):
             torch.nn.functional.interpolate(
                 picture[None, :, top:bottom, left:right],
@@ -250,15 +251,15 @@ def stopwatches() -> Iterator[dict[str, float]]:
     taken: dict[str, float] = defaultdict(float)
     stages: list[tuple[str, Any, tuple[str, ...]]] = [
         ("faces", pipeline, ("crop_faces",)),
-        ("time stamps", faces, ("read_picture_times",)),
+        ("time stamps", faces, ("read_frame_times",)),
         ("cutting and scaling", faces, ("cut_window",)),
         ("encoding", FaceVideo, ("__init__", "add", "finish")),
         ("sound", pipeline, ("crop_audio",)),
         ("part file", pipeline, ("make_rows", "write_part")),
     ]
     with contextlib.ExitStack() as stack:
-        decoding = timed_steps("decoding", PictureDecoder.__iter__, taken)
-        stack.enter_context(patch.object(PictureDecoder, "__iter__", decoding))
+        decoding = timed_steps("decoding", VideoFrameDecoder.__iter__, taken)
+        stack.enter_context(patch.object(VideoFrameDecoder, "__iter__", decoding))
         for name, owner, attributes in stages:
             for attribute in attributes:
                 wrapped = timed(name, getattr(owner, attribute), taken)

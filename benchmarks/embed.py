@@ -29,9 +29,9 @@ from figures import Figure, figure, seconds_of, tell
 from inputs import speech_like
 from torch.utils.flop_counter import FlopCounterMode
 
-from voxblink2_lib.embedding.block import Dtype
+from voxblink2_lib.embedding.block_worker import Dtype
 from voxblink2_lib.models import RELEASED, SpeakerFeatureExtractor
-from voxblink2_lib.models.released import KINDS
+from voxblink2_lib.models.conversion import KINDS
 from voxblink2_lib.records import SAMPLE_RATE_HZ
 from voxblink2_lib.scoring import read_embeddings
 

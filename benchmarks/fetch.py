@@ -23,12 +23,13 @@ from pathlib import Path
 from figures import Figure, figure, seconds_of, tell
 from inputs import ffmpeg
 
-from voxblink2_lib.addresses import Turn
-from voxblink2_lib.engines.pool import Call, WorkerPool
-from voxblink2_lib.kept import open_kept
-from voxblink2_lib.pipeline import FetchResult, FetchTask, fetch_video
+from voxblink2_lib.materialize.fetched_media import open_staged
+from voxblink2_lib.materialize.pipeline import fetch_video
+from voxblink2_lib.materialize.tasks import FetchResult, FetchTask
 from voxblink2_lib.records import VideoKey
 from voxblink2_lib.sources import SourceSpec
+from voxblink2_lib.sources.rate_limits import Permit
+from voxblink2_lib.workers.pool import Call, WorkerPool
 
 LATENCY_SECONDS = 0.05
 NEEDED_SECONDS, WHOLE_SECONDS = 60, 180
@@ -72,7 +73,7 @@ class Corpus:
                 pictures=False,
                 target=self._kept / one,
                 tmp=self.tmp,
-                turn=Turn(),
+                turn=Permit(),
             )
             for one in self.ids(count)
         ]
@@ -96,7 +97,7 @@ def fetch_all(pool: WorkerPool, tasks: Iterable[FetchTask]) -> int:
     came = 0
     calls: Iterator[Call] = ((fetch_video, task) for task in tasks)
     for (_, task), result in pool.run(calls.__next__):
-        kept = open_kept(task.target)
+        kept = open_staged(task.target)
         if not isinstance(result, FetchResult) or result.failure or kept is None:
             raise RuntimeError(f"a video did not come: {result}")
         came += kept[1].bytes_fetched

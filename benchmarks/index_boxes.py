@@ -26,8 +26,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from figures import Figure, figure, tell
 
-from voxblink2_lib.index_writer import BOX_COLUMNS, BOXES_PER_GROUP, IndexWriter
 from voxblink2_lib.records import FRAMES_PER_SECOND
+from voxblink2_lib.release.index import BOX_COLUMNS
+from voxblink2_lib.release.index_build import BOXES_PER_GROUP, IndexWriter
 
 # The error of the detector, in pixels; times are told for the middle one.
 JITTERS = (0.4, 1.5, 4.0)

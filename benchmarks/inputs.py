@@ -12,12 +12,18 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from voxblink2_lib.config import ClipOptions
-from voxblink2_lib.pipeline import VideoTask
-from voxblink2_lib.records import FRAMES_PER_SECOND, SAMPLE_RATE_HZ, Utterance, VideoKey
-from voxblink2_lib.schema import arrow_schema
+from voxblink2_lib.materialize.tasks import VideoTask
+from voxblink2_lib.media.options import ClipOptions
+from voxblink2_lib.records import (
+    FRAMES_PER_SECOND,
+    MAX_ANNOTATED_LINES,
+    SAMPLE_RATE_HZ,
+    FaceTrack,
+    Utterance,
+    VideoKey,
+)
 from voxblink2_lib.sources import SourceSpec
-from voxblink2_lib.tracks import MAX_ANNOTATED_LINES, FaceTrack
+from voxblink2_lib.store.schema import arrow_schema
 
 SECONDS = 60
 # Five cuts of 6 s (150 frames), the last of which ends 0.4 s before the video does.

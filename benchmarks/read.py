@@ -36,7 +36,7 @@ from figures import Figure, figure, seconds_of, tell
 from inputs import speech_like
 
 from voxblink2_lib.records import SAMPLE_RATE_HZ
-from voxblink2_lib.schema import arrow_schema
+from voxblink2_lib.store.schema import arrow_schema
 from voxblink2_lib.training import Corpus, ShuffleSampler, TrainingLoader, UtteranceDataset
 
 SECONDS, CROP_SECONDS = 6, 2.0

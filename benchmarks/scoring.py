@@ -33,7 +33,7 @@ from voxblink2_lib.scoring import (
     open_set_identification,
     read_trials,
 )
-from voxblink2_lib.scoring.inputs import Floats
+from voxblink2_lib.scoring.validation import Floats
 
 
 class Size(NamedTuple):

@@ -30,16 +30,13 @@ from tqdm import tqdm
 from transformers import AutoFeatureExtractor, AutoModelForAudioXVector
 
 from voxblink2_lib.errors import TrainingError, VoxBlink2Error
-from voxblink2_lib.recipe import (
-    ARCHITECTURES,
-    FeatureCollate,
+from voxblink2_lib.recipes.holdout import (
     HeldOut,
-    Schedule,
     hold_out_speakers,
     hold_out_videos,
-    make_model,
     score_held_out,
 )
+from voxblink2_lib.recipes.training import ARCHITECTURES, FeatureCollate, Schedule, make_model
 from voxblink2_lib.records import SAMPLE_RATE_HZ
 from voxblink2_lib.scoring import eer, min_dcf
 from voxblink2_lib.training import (
@@ -48,7 +45,7 @@ from voxblink2_lib.training import (
     Codec,
     Corpus,
     EpochSampler,
-    Maybe,
+    RandomChoice,
     Reverberate,
     ShuffleSampler,
     SpeakerLabels,
@@ -98,7 +95,7 @@ def make_sampler(
     )
 
 
-def make_augmentation(args: argparse.Namespace) -> Maybe | None:
+def make_augmentation(args: argparse.Namespace) -> RandomChoice | None:
     """Return what the usual recipe does with MUSAN, rooms and codecs, where they are given."""
     choices: list[Any] = []
     if args.noise:
@@ -111,7 +108,7 @@ def make_augmentation(args: argparse.Namespace) -> Maybe | None:
         choices.append(Reverberate(args.rooms))
     if args.codecs:
         choices.append(Codec())
-    return Maybe(0.6, *choices) if choices else None
+    return RandomChoice(0.6, *choices) if choices else None
 
 
 def make_loader(

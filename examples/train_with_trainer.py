@@ -18,14 +18,8 @@ from typing import Any
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from voxblink2_lib.errors import VoxBlink2Error
-from voxblink2_lib.recipe import (
-    ARCHITECTURES,
-    FeatureCollate,
-    Schedule,
-    hold_out_videos,
-    make_model,
-    score_held_out,
-)
+from voxblink2_lib.recipes.holdout import hold_out_videos, score_held_out
+from voxblink2_lib.recipes.training import ARCHITECTURES, FeatureCollate, Schedule, make_model
 from voxblink2_lib.scoring import eer
 from voxblink2_lib.training import (
     BalancedSampler,

@@ -14,11 +14,11 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
-import runs
-from truth import Studio
+from support import cli_process
+from support.synthetic_audio import MediaCache
 
-from voxblink2_lib.demo import FAULTS, MEDIA
 from voxblink2_lib.demo.site import MediaSite
+from voxblink2_lib.release.builtin import FAULTS, MEDIA
 from voxblink2_lib.sources import close_sources
 
 # A shell starts what runs in its background with Ctrl-C ignored, and children inherit that. Some
@@ -51,8 +51,8 @@ def _close_connections() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
-    return Studio(tmp_path_factory.getbasetemp() / "truth")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> MediaCache:
+    return MediaCache(tmp_path_factory.getbasetemp() / "truth")
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The store of an undisturbed run over the demo, through yt-dlp. Not to be changed."""
     store = tmp_path_factory.mktemp("undisturbed") / "store"
     with MediaSite(MEDIA, faults=FAULTS) as running:
-        runs.run(
+        cli_process.run(
             *("materialize", "--data-dir", "demo", "--store", store),
             *("--source", running.url_template, "--workers", 2),
         )

@@ -20,8 +20,8 @@ from voxblink2_lib.errors import StoreFullError
 from voxblink2_lib.files import (
     HashingWriter,
     atomic_write,
-    full_disk_named,
     link_file,
+    named_if_disk_full,
     sha256_of,
 )
 
@@ -123,14 +123,14 @@ def test_a_full_disk_is_named_and_nothing_is_left(tmp_path: Path, code: int) -> 
 def test_a_really_full_device_is_named() -> None:
     with (
         pytest.raises(StoreFullError, match="No space is left for /dev/full"),
-        full_disk_named(Path("/dev/full")),
+        named_if_disk_full(Path("/dev/full")),
         open("/dev/full", "wb") as file,
     ):
         file.write(b"x")
 
 
 def test_other_os_errors_pass_unchanged(tmp_path: Path) -> None:
-    with pytest.raises(PermissionError, match="nope"), full_disk_named(tmp_path):
+    with pytest.raises(PermissionError, match="nope"), named_if_disk_full(tmp_path):
         raise PermissionError(errno.EPERM, "nope")
 
 

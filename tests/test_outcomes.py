@@ -9,8 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from voxblink2_lib.outcomes import CONFIRM_SECONDS, POLICIES, Verdict, jitter, judge
-from voxblink2_lib.records import STATUSES, Status, VideoKey
+from voxblink2_lib.outcomes import (
+    CONFIRM_SECONDS,
+    POLICIES,
+    STATUSES,
+    RetryDecision,
+    Status,
+    jitter,
+    next_attempt,
+)
+from voxblink2_lib.records import VideoKey
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=200)
 KEY = VideoKey("id000001", "abcdefghijk")
@@ -25,7 +33,7 @@ NOT_OF_THE_VIDEO: tuple[Status, ...] = ("rate-limited", "blocked", "credentials"
 
 
 def wait(status: Status, tries: int = 1, *, key: VideoKey = KEY) -> float | None:
-    verdict = judge(key, status, tries=tries, ambiguous_since=None, now=NOW)
+    verdict = next_attempt(key, status, tries=tries, ambiguous_since=None, now=NOW)
     assert verdict.status == status
     return None if verdict.next_at is None else verdict.next_at - NOW
 
@@ -93,34 +101,34 @@ def test_not_yet_is_asked_for_daily_for_a_month() -> None:
 #                               [confirmed ->
 
 
-def ambiguous(hours: float, *, tries: int = 2) -> Verdict:
-    return judge(KEY, "ambiguous", tries=tries, ambiguous_since=NOW, now=NOW + hours * HOUR)
+def ambiguous(hours: float, *, tries: int = 2) -> RetryDecision:
+    return next_attempt(KEY, "ambiguous", tries=tries, ambiguous_since=NOW, now=NOW + hours * HOUR)
 
 
 def test_ambiguous_once_is_asked_for_another_day() -> None:
-    first = judge(KEY, "ambiguous", tries=1, ambiguous_since=None, now=NOW)
-    assert first == Verdict("ambiguous", NOW + DAY)
+    first = next_attempt(KEY, "ambiguous", tries=1, ambiguous_since=None, now=NOW)
+    assert first == RetryDecision("ambiguous", NOW + DAY)
 
 
 @pytest.mark.parametrize("hours", [0.0, 0.001, 1.0, 19.0, 19.999])
 def test_ambiguous_on_the_same_day_waits_for_the_same_moment(hours: float) -> None:
-    assert ambiguous(hours) == Verdict("ambiguous", NOW + DAY)
-    assert ambiguous(hours, tries=1000) == Verdict("ambiguous", NOW + DAY)
+    assert ambiguous(hours) == RetryDecision("ambiguous", NOW + DAY)
+    assert ambiguous(hours, tries=1000) == RetryDecision("ambiguous", NOW + DAY)
 
 
 @pytest.mark.parametrize("hours", [CONFIRM_SECONDS / HOUR, 24.0, 10_000.0])
 def test_ambiguous_on_another_day_is_gone(hours: float) -> None:
-    assert ambiguous(hours) == Verdict("gone", None)
+    assert ambiguous(hours) == RetryDecision("gone", None)
 
 
 def test_a_clock_that_was_set_back_confirms_nothing() -> None:
-    assert ambiguous(-5.0) == Verdict("ambiguous", NOW + DAY)
+    assert ambiguous(-5.0) == RetryDecision("ambiguous", NOW + DAY)
 
 
 @pytest.mark.parametrize("status", [one for one in STATUSES if one != "ambiguous"])
 def test_only_ambiguous_confirms_ambiguous(status: Status) -> None:
-    since = judge(KEY, status, tries=2, ambiguous_since=NOW - 10 * DAY, now=NOW)
-    assert since == judge(KEY, status, tries=2, ambiguous_since=None, now=NOW)
+    since = next_attempt(KEY, status, tries=2, ambiguous_since=NOW - 10 * DAY, now=NOW)
+    assert since == next_attempt(KEY, status, tries=2, ambiguous_since=None, now=NOW)
     assert since.status == status
 
 

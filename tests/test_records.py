@@ -8,10 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from voxblink2_lib.outcomes import MissingUtterance, Outcome
 from voxblink2_lib.records import (
     SAMPLES_PER_FRAME,
-    MissingUtterance,
-    Outcome,
     Utterance,
     VideoKey,
     check_ids,

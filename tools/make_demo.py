@@ -30,7 +30,7 @@ default: the demo of this checkout; release/ and media/ in the folder are delete
 needs:   flite (voices awb, kal16, rms, slt), espeak-ng, ffmpeg (libx264, aac, libvpx-vp9, libopus)
 example: python tools/make_demo.py --out /tmp/demo
 """
-DEMO = Path(__file__).resolve().parents[1] / "voxblink2_lib" / "demo"
+DEMO = Path(__file__).resolve().parents[1] / "voxblink2_lib" / "release" / "builtin_data"
 LIMIT_BYTES = 4_500_000
 ANNOTATION_FPS = 25  # the release counts frames so, whatever the rate of the video itself
 TAIL_SECONDS = 0.9  # of no speech: every utterance ends well before the audio does

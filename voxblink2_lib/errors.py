@@ -28,7 +28,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from voxblink2_lib.records import Status
+    from voxblink2_lib.outcomes import Status
 
 
 class VoxBlink2Error(Exception):
@@ -95,7 +95,7 @@ class FetchError(VoxBlink2Error):
         status: the class of the outcome.
         pause_seconds: ask nothing more of this address for so long; ``None`` means go on.
         pause_grows: the source did not say how long; pauses in a row grow.
-        closes_address: ask nothing more of this address until the user has done something.
+        closes_route: ask nothing more of this address until the user has done something.
         bytes_fetched: what came over the network before it failed.
     """
 
@@ -106,14 +106,14 @@ class FetchError(VoxBlink2Error):
         status: Status = "transient",
         pause_seconds: float | None = None,
         pause_grows: bool = False,
-        closes_address: bool = False,
+        closes_route: bool = False,
         bytes_fetched: int = 0,
     ) -> None:
         super().__init__(words)
         self.status = status
         self.pause_seconds = pause_seconds
         self.pause_grows = pause_grows
-        self.closes_address = closes_address
+        self.closes_route = closes_route
         self.bytes_fetched = bytes_fetched
 
 

@@ -16,8 +16,9 @@ from voxblink2_lib.errors import StoreFullError
 
 HOME_VARIABLE = "VOXBLINK2_HOME"
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+
 # What atomic_write leaves behind when its process is killed.
-HALF_WRITTEN = ".*.tmp"
+TEMP_GLOB = ".*.tmp"
 _COPY_BYTES = 1 << 20
 
 
@@ -29,7 +30,7 @@ def home_folder() -> Path:
 
 
 @contextlib.contextmanager
-def full_disk_named(path: Path) -> Iterator[None]:
+def named_if_disk_full(path: Path) -> Iterator[None]:
     """Turn "no space left on device" into a :class:`StoreFullError` that says where."""
     try:
         yield
@@ -58,7 +59,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     Raises:
         StoreFullError: the disk is full.
     """
-    with full_disk_named(path):
+    with named_if_disk_full(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
         try:

@@ -62,3 +62,23 @@ def _bar(**options: Any) -> Any:
     return shown(
         mininterval=interval, maxinterval=max(10.0, interval), dynamic_ncols=True, **options
     )
+
+
+def duration_text(seconds: float) -> str:
+    """Return a length of time for people, in its two largest units.
+
+    >>> duration_text(59), duration_text(3700), duration_text(200_000)
+    ('59 s', '1 h 1 min', '2 d 7 h')
+    """
+    minutes, hours, days = int(seconds // 60), int(seconds // 3600), int(seconds // 86_400)
+    if days:
+        return f"{days} d {hours % 24} h"
+    if hours:
+        return f"{hours} h {minutes % 60} min"
+    return f"{minutes} min" if minutes else f"{int(seconds)} s"
+
+
+def clock_text(at: float) -> str:
+    """Return a time in the user's zone, with the day if that is not today."""
+    is_today = time.localtime(at)[:3] == time.localtime()[:3]
+    return time.strftime("%H:%M:%S" if is_today else "%Y-%m-%d %H:%M", time.localtime(at))

@@ -15,7 +15,7 @@ rate. An utterance from frame 3 to frame 5 covers a half-open stretch of three f
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 if TYPE_CHECKING:
@@ -25,36 +25,23 @@ if TYPE_CHECKING:
 FRAMES_PER_SECOND = 25
 SAMPLE_RATE_HZ = 16_000
 SAMPLES_PER_FRAME = SAMPLE_RATE_HZ // FRAMES_PER_SECOND
-
 SPEAKER_ID = re.compile(r"id[0-9]{5,6}", re.ASCII)
 VIDEO_ID = re.compile(r"[A-Za-z0-9_-]{11}", re.ASCII)
 UTTERANCE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
-
 AudioFormat = Literal["flac", "wav", "opus"]
 AUDIO_FORMATS: tuple[str, ...] = get_args(AudioFormat)
 
 # What of a picture is cut for a face: its box widened to a square, or the box, distorted to one.
 WindowShape = Literal["square", "stretched"]
 WINDOW_SHAPES: tuple[str, ...] = get_args(WindowShape)
+ConfigName = Literal["audio", "audio-visual"]
+CONFIG_NAMES: tuple[str, ...] = get_args(ConfigName)
 
-# What can become of a video; outcomes.py says what each means and what follows from it.
-Status = Literal[
-    "done",
-    "excluded",
-    "rate-limited",
-    "blocked",
-    "credentials",
-    "transient",
-    "environment",
-    "age-or-membership",
-    "private",
-    "geo",
-    "not-yet",
-    "gone",
-    "ambiguous",
-    "media-unusable",
-]
-STATUSES: tuple[str, ...] = get_args(Status)
+# Longer without a box, the face may have been somewhere else, or not in the picture at all.
+MAX_GAP_FRAMES = FRAMES_PER_SECOND
+
+# Boxes belong to a rendition of at most so many lines (facts of the release).
+MAX_ANNOTATED_LINES = 720
 
 
 def frame_start_sample(frame: int) -> int:
@@ -151,42 +138,6 @@ def check_ids(speaker_id: str, video_id: str, utterance_id: str) -> None:
         raise ValueError(f"{utterance_id!r} is not an utterance id (letters, digits, _ and -)")
 
 
-class MissingUtterance(NamedTuple):
-    """An utterance that could not be cut although its video came."""
-
-    utterance_id: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What happened to one video.
-
-    Attributes:
-        key: the video.
-        status: its class, from the closed list.
-        reason: the source's or decoder's own words; empty when all went well.
-        clips: number of utterances cut.
-        samples: their length, samples at 16 kHz.
-        missing: utterances that could not be cut.
-        bytes_fetched: bytes that came over the network, or the size of the file read.
-        seconds_taken: wall time.
-        address: name of the outgoing address that was used; empty for what is on this machine.
-        digest: hash of the annotations that the clips were cut by.
-    """
-
-    key: VideoKey
-    status: Status
-    reason: str = ""
-    clips: int = 0
-    samples: int = 0
-    missing: tuple[MissingUtterance, ...] = ()
-    bytes_fetched: int = 0
-    seconds_taken: float = field(default=0.0, compare=False)
-    address: str = ""
-    digest: int = 0
-
-
 class Clip(NamedTuple):
     """The sound of one cut utterance, encoded."""
 
@@ -219,3 +170,61 @@ class SealedShard:
     sha256: str
     rows: int
     size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FaceTrack:
+    """Where the face of an utterance is.
+
+    Attributes:
+        utterance: the utterance.
+        frames: frames that have a box, 25 a second, shape (n,), strictly rising.
+        boxes: x, y, width, height of each, shape (n, 4).
+        frame_size: width and height of the rendition that the boxes belong to, where the
+            release says so.
+    """
+
+    utterance: Utterance
+    frames: npt.NDArray[np.int32]
+    boxes: npt.NDArray[np.int16]
+    frame_size: tuple[int, int] | None = None
+
+    def boxes_of_all_frames(self) -> npt.NDArray[np.int16]:
+        """Return one box a frame of the utterance; between rows that are there, on a line.
+
+        Raises:
+            ValueError: more than 25 frames in a row have no box, or a box has no area.
+        """
+        bad = np.flatnonzero(np.any(self.boxes[:, 2:] <= 0, axis=1))
+        if len(bad):
+            width, height = self.boxes[bad[0], 2:]
+            raise ValueError(
+                f"has a box without area at frame {self.frames[bad[0]]} ({width} x {height} pixels)"
+            )
+        gaps = np.diff(self.frames) - 1
+        if len(gaps) and gaps.max() > MAX_GAP_FRAMES:
+            before = self.frames[np.argmax(gaps)]
+            raise ValueError(
+                f"has no box for {gaps.max()} frames after frame {before}; at most "
+                f"{MAX_GAP_FRAMES} are filled in"
+            )
+        if not len(gaps) or not gaps.any():
+            return self.boxes
+        wanted = np.arange(self.utterance.first_frame, self.utterance.last_frame + 1)
+        columns = [np.interp(wanted, self.frames, column) for column in self.boxes.T]
+        return np.asarray(np.rint(np.stack(columns, axis=1)), np.int16)
+
+    def scale_to(self, frame_size: tuple[int, int]) -> tuple[float, float]:
+        """Return by what to multiply boxes, across and down, to have pixels of a picture.
+
+        Without a size in the release, a picture of more than 720 lines is taken to be a larger
+        rendition of one with 720, and any other to be the annotators' own.
+
+        Args:
+            frame_size: width and height of the picture, as it is shown.
+        """
+        width, height = frame_size
+        if self.frame_size is not None:
+            return width / self.frame_size[0], height / self.frame_size[1]
+        factor = max(1.0, height / MAX_ANNOTATED_LINES)
+        return factor, factor

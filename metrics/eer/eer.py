@@ -4,7 +4,7 @@ from typing import Any
 
 import evaluate
 
-from voxblink2_lib.scoring.metric import SCORES_AND_LABELS, ArrayMetric
+from voxblink2_lib.scoring.evaluate_metric import SCORES_AND_LABELS, ArrayMetric
 from voxblink2_lib.scoring.verification import eer
 
 _DESCRIPTION = """

@@ -6,7 +6,7 @@ import datasets
 import evaluate
 
 from voxblink2_lib.errors import ScoringError
-from voxblink2_lib.scoring.metric import ArrayMetric
+from voxblink2_lib.scoring.evaluate_metric import ArrayMetric
 from voxblink2_lib.scoring.open_set import open_set_identification
 
 _DESCRIPTION = """

@@ -6,12 +6,18 @@ import argparse
 from collections.abc import Sequence
 
 from voxblink2_lib import __version__
-from voxblink2_lib.cli.corpus import add_corpus_commands
 from voxblink2_lib.cli.doctor import add_doctor_command
+from voxblink2_lib.cli.materialize import add_corpus_commands
 from voxblink2_lib.cli.models import add_model_commands
 from voxblink2_lib.cli.report import add_report_command
 from voxblink2_lib.cli.score import add_score_commands
-from voxblink2_lib.cli.terminal import EXIT_CODES, STOPPED, own_terminal, say, show
+from voxblink2_lib.cli.terminal import (
+    EXIT_CODES,
+    STOPPED,
+    own_terminal,
+    write_message,
+    write_result,
+)
 from voxblink2_lib.errors import VoxBlink2Error
 
 
@@ -29,14 +35,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.command(options))
     except VoxBlink2Error as error:
-        say(f"voxblink2: {error}", *getattr(error, "__notes__", []))
+        write_message(f"voxblink2: {error}", *getattr(error, "__notes__", []))
         if options.json:
-            show(options, {"error": type(error).__name__, "message": str(error)}, [])
+            write_result(options, {"error": type(error).__name__, "message": str(error)}, [])
         return error.exit_code
     except KeyboardInterrupt:
         kept = "Everything finished is kept; run the same command to go on."
         nothing = "Nothing was written; run the same command to begin again."
-        say(f"\nvoxblink2: stopped. {kept if getattr(options, 'keeps_work', True) else nothing}")
+        write_message(
+            f"\nvoxblink2: stopped. {kept if getattr(options, 'keeps_work', True) else nothing}"
+        )
         return STOPPED
 
 

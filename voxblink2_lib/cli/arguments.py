@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
-from voxblink2_lib.config import CONFIG_NAMES
+from voxblink2_lib.materialize.request import MaterializeConfig
+from voxblink2_lib.media.options import ClipOptions
+from voxblink2_lib.records import CONFIG_NAMES
+from voxblink2_lib.release.selection import Selection
+from voxblink2_lib.sources.options import FetchOptions
 
 
 def add_config_argument(parser: argparse.ArgumentParser) -> None:
@@ -82,4 +87,35 @@ def add_fetch_arguments(parser: argparse.ArgumentParser) -> None:
         "--reasons",
         metavar="FILE",
         help="TOML file of further patterns of error texts and their classes",
+    )
+
+
+def build_request(options: argparse.Namespace) -> MaterializeConfig:
+    """Return what the options ask for, as the library takes it."""
+
+    def get(name: str) -> Any:
+        return getattr(options, name, None)
+
+    return MaterializeConfig(
+        config=options.config,
+        data_dir=get("data_dir"),
+        source=get("source"),
+        store=get("store"),
+        **{name: get(name) for name in ClipOptions.names("audio-visual")},
+        workers=get("workers"),
+        selection=Selection.of(
+            speakers=get("speakers"),
+            videos=get("videos"),
+            exclude=get("exclude"),
+            max_speakers=get("max_speakers"),
+            max_videos_per_speaker=get("max_videos_per_speaker"),
+        ),
+        fetch=FetchOptions.of(**{name: get(name) for name in FetchOptions.names()}),
+    )
+
+
+def add_workers_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the number of worker processes."""
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="processes; default: one a core, at most 8"
     )

@@ -12,15 +12,15 @@ from voxblink2_lib.cli.arguments import (
     add_place_arguments,
     add_way_arguments,
 )
-from voxblink2_lib.cli.terminal import CHECK_FAILED, DONE, add_command, show
-from voxblink2_lib.config import MaterializeConfig
+from voxblink2_lib.cli.terminal import CHECK_FAILED, DONE, add_command, write_result
+from voxblink2_lib.materialize.request import MaterializeConfig
 
 if TYPE_CHECKING:
-    from voxblink2_lib.doctor import Finding
+    from voxblink2_lib.doctor.checks import Finding
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from voxblink2_lib.doctor import examine
+    from voxblink2_lib.doctor.checks import run_checks
 
     config = MaterializeConfig(
         config=options.config,
@@ -28,7 +28,7 @@ def _doctor(options: argparse.Namespace) -> int:
         source=options.source,
         store=options.store,
     )
-    findings = examine(config=config, proxies=options.proxy or (), cookies=options.cookies or ())
+    findings = run_checks(config=config, proxies=options.proxy or (), cookies=options.cookies or ())
     errors = sum(one.level == "error" for one in findings)
     warnings = sum(one.level == "warning" for one in findings)
     record = {
@@ -37,7 +37,7 @@ def _doctor(options: argparse.Namespace) -> int:
         "warnings": warnings,
         "findings": [asdict(one) for one in findings],
     }
-    show(
+    write_result(
         options,
         record,
         [*_lines(findings), f"{_many(errors, 'error')}, {_many(warnings, 'warning')}"],

@@ -5,34 +5,34 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from voxblink2_lib.cli.terminal import DONE, add_command, say, show
-from voxblink2_lib.published import PUBLISHED
+from voxblink2_lib.cli.terminal import DONE, add_command, write_message, write_result
+from voxblink2_lib.published_results import PUBLISHED
 
 if TYPE_CHECKING:
-    from voxblink2_lib.embedding.block import EmbedOptions
+    from voxblink2_lib.embedding.block_worker import EmbedOptions
 
 
 def _convert(options: argparse.Namespace) -> int:
     import transformers
 
     from voxblink2_lib.models.card import save
-    from voxblink2_lib.models.released import convert
+    from voxblink2_lib.models.conversion import convert
 
     transformers.utils.logging.disable_progress_bar()  # it is done in a second
-    say(f"Reading {options.checkpoint}")
+    write_message(f"Reading {options.checkpoint}")
     model, extractor = convert(options.checkpoint, arch=options.arch)
     out = save(model, extractor, options.out, arch=options.arch, checkpoint=options.checkpoint)
     onnx = None
     if options.onnx:
         from voxblink2_lib.models.export import export_onnx
 
-        say(f"Exporting {options.onnx}; this takes a minute or more")
+        write_message(f"Exporting {options.onnx}; this takes a minute or more")
         onnx = str(export_onnx(model, extractor, options.onnx))
     parameters = sum(one.numel() for one in model.parameters())
     record = {"model": str(out), "arch": options.arch, "parameters": parameters, "onnx": onnx}
     lines = [f"Model      {out} ({options.arch}, {parameters:,} parameters)"]
     lines += [f"ONNX       {onnx}"] if onnx else []
-    show(options, record, lines)
+    write_result(options, record, lines)
     return DONE
 
 
@@ -50,13 +50,13 @@ def _embed(options: argparse.Namespace) -> int:
     lines = [f"Embeddings {made.out}: {made.utterances:,} of {made.dimensions} dimensions"]
     if made.rejects:
         lines.append(f"Rejected   {made.rejected:,} utterances; {made.rejects} says why")
-    show(options, record, lines)
+    write_result(options, record, lines)
     return DONE
 
 
 def embed_options(options: argparse.Namespace) -> EmbedOptions:
     """Return how to embed, from what the command line says."""
-    from voxblink2_lib.embedding.block import EmbedOptions
+    from voxblink2_lib.embedding.block_worker import EmbedOptions
 
     device = options.device
     if device is None:

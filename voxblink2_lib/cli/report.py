@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from voxblink2_lib.cli.arguments import add_config_argument
-from voxblink2_lib.cli.terminal import DONE, WRONG_USE, add_command, say, show
+from voxblink2_lib.cli.terminal import DONE, WRONG_USE, add_command, write_message, write_result
 
 
 def _report(options: argparse.Namespace) -> int:
     from voxblink2_lib import __version__
     from voxblink2_lib.progress import counting
-    from voxblink2_lib.report import open_ledger
-    from voxblink2_lib.report_page import ReportSubject, write_report
-    from voxblink2_lib.store import named_store
+    from voxblink2_lib.report.page import ReportSubject, write_report
+    from voxblink2_lib.store.layout import named_store
+    from voxblink2_lib.store.status import open_ledger
 
     store = named_store(options.store)
     target = Path(options.out).expanduser().absolute()
@@ -24,7 +24,7 @@ def _report(options: argparse.Namespace) -> int:
     if options.csv is not None:
         csv_file = Path(options.csv).expanduser().absolute()
     if csv_file == target:
-        say(f"voxblink2: --out and --csv are the same file, {target}; name two.")
+        write_message(f"voxblink2: --out and --csv are the same file, {target}; name two.")
         return WRONG_USE
     subject = ReportSubject(str(store.root), options.config, __version__, time.time())
     with (
@@ -32,7 +32,7 @@ def _report(options: argparse.Namespace) -> int:
         counting("Writing the report", unit="part") as progress,
     ):
         missing = write_report(
-            ledger.views,
+            ledger.statistics,
             subject,
             target=target,
             csv_file=csv_file,
@@ -48,7 +48,7 @@ def _report(options: argparse.Namespace) -> int:
     }
     videos = "video" if missing == 1 else "videos"
     lines = [f"Report  {target}", f"Missing {csv_file} ({missing:,} {videos})"]
-    show(options, record, lines)
+    write_result(options, record, lines)
     return DONE
 
 

@@ -29,13 +29,13 @@ def _interrupt(*_: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def say(*lines: str) -> None:
+def write_message(*lines: str) -> None:
     """Print lines to standard error."""
     for line in lines:
         print(line, file=sys.stderr)
 
 
-def show(options: argparse.Namespace, record: dict[str, Any], lines: Sequence[str]) -> None:
+def write_result(options: argparse.Namespace, record: dict[str, Any], lines: Sequence[str]) -> None:
     """Print one JSON object, or lines for people."""
     _print(json.dumps(record) if options.json else "\n".join(lines))
 

@@ -65,7 +65,7 @@ class MediaSite:
 
     Example:
         >>> from urllib.request import urlopen
-        >>> from voxblink2_lib.demo import MEDIA
+        >>> from voxblink2_lib.release.builtin import MEDIA
         >>> with MediaSite(MEDIA) as site:
         ...     with urlopen(site.url_template.format(video_id="demoHarbour")) as answer:
         ...         answer.headers["Content-Type"], site.count("demoHarbour")

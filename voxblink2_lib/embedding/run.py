@@ -27,17 +27,18 @@ from filelock import FileLock, Timeout
 from huggingface_hub import cached_assets_path
 from safetensors import SafetensorError, safe_open
 
-from voxblink2_lib.embedding.block import BlockTask, EmbedOptions, embed_block
-from voxblink2_lib.embedding.hub import find_model
-from voxblink2_lib.embedding.inputs import Block, Keep, find_blocks
-from voxblink2_lib.engines.pool import Call, WorkerDiedError, WorkerPool
+from voxblink2_lib.embedding.block_worker import BlockTask, EmbedOptions, embed_block
+from voxblink2_lib.embedding.blocks import EmbeddingBlock, Keep, find_blocks
+from voxblink2_lib.embedding.model_location import find_model
 from voxblink2_lib.errors import EmbeddingError, StoppedError
 from voxblink2_lib.files import atomic_write, sha256_of
 from voxblink2_lib.progress import EmbeddingProgress
+from voxblink2_lib.workers.pool import Call, WorkerDiedError, WorkerPool
 
 FORMATS = (".parquet", ".safetensors")
 _CONTENT, _REJECTED = "voxblink2_content", "voxblink2_rejected"
 _ROWS_PER_GROUP = 8192
+
 # A network takes and frees megabytes all the time. The C library would give each back to the system
 # and take it anew, filled with zeros page by page: up to a fifth of the time of ECAPA-TDNN.
 _MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
@@ -75,7 +76,7 @@ def embed(
     """Embed the utterances of an input into one file.
 
     Args:
-        audio: see :func:`voxblink2_lib.embedding.inputs.find_blocks`.
+        audio: see :func:`voxblink2_lib.embedding.blocks.find_blocks`.
         out: a file ending in ``.parquet`` or ``.safetensors``; the latter has a file of names
             beside it, one a line. One that a finished run of the same kind made is left as it is.
             ``None``: a Parquet file in the cache of Hugging Face, found again by the same call.
@@ -116,7 +117,7 @@ def embed(
     return _finished(out)[1]
 
 
-def _plan(blocks: Sequence[Block], options: EmbedOptions) -> str:
+def _plan(blocks: Sequence[EmbeddingBlock], options: EmbedOptions) -> str:
     """Return a hash of all that decides what comes out, but for the content of the audio."""
     digest = hashlib.sha256(repr((options.window_seconds, options.dtype)).encode())
     for block in blocks:
@@ -165,7 +166,7 @@ def _default_workers(options: EmbedOptions) -> int:
     return max(1, len(os.sched_getaffinity(0))) if options.device == "cpu" else 2
 
 
-def _run(work: Sequence[tuple[Block, Path]], options: EmbedOptions, workers: int) -> None:
+def _run(work: Sequence[tuple[EmbeddingBlock, Path]], options: EmbedOptions, workers: int) -> None:
     """Embed each block into its part file, unless that is there."""
     workers = max(1, min(workers, len(work)))
     threads = max(1, len(os.sched_getaffinity(0)) // workers)

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoModelForAudioXVector
 
+from voxblink2_lib.models.base import SpeakerModel
 from voxblink2_lib.models.configuration import EcapaTdnnConfig, SpeakerConfig, SpeakerResNetConfig
+from voxblink2_lib.models.conversion import KINDS, RELEASED, convert
 from voxblink2_lib.models.ecapa import EcapaTdnn
 from voxblink2_lib.models.features import SpeakerFeatureExtractor, log_mel
-from voxblink2_lib.models.released import KINDS, RELEASED, convert
 from voxblink2_lib.models.resnet import SpeakerResNet
-from voxblink2_lib.models.xvector import SpeakerModel
 
 __all__ = [
     "RELEASED",

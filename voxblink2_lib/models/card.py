@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from voxblink2_lib.errors import ModelError
+from voxblink2_lib.models.base import SpeakerModel
+from voxblink2_lib.models.conversion import RELEASED, Released
 from voxblink2_lib.models.features import SpeakerFeatureExtractor
-from voxblink2_lib.models.released import RELEASED, Released
-from voxblink2_lib.models.xvector import SpeakerModel
-from voxblink2_lib.published import Result
+from voxblink2_lib.published_results import PublishedResult
 
 _CARD = """\
 ---
@@ -68,7 +68,7 @@ def save(
 
 
 def _card(released: Released, checkpoint: str) -> str:
-    def said(result: Result) -> str:
+    def said(result: PublishedResult) -> str:
         return f"{result.eer_percent:.3f} %, {result.min_dcf:.3f}"
 
     return _CARD.format(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from voxblink2_lib.models.base import SpeakerModel
 from voxblink2_lib.models.configuration import EcapaTdnnConfig
 from voxblink2_lib.models.layers import (
     attentive_statistics,
@@ -16,7 +17,6 @@ from voxblink2_lib.models.layers import (
     mean_and_variance,
     mean_over_frames,
 )
-from voxblink2_lib.models.xvector import SpeakerModel
 
 _FLOOR = 1e-4
 

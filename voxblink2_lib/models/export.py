@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from voxblink2_lib.errors import DependencyError, ModelError
 from voxblink2_lib.files import atomic_write
+from voxblink2_lib.models.base import SpeakerModel
 from voxblink2_lib.models.features import (
     FFT_SAMPLES,
     HOP_SAMPLES,
@@ -23,7 +24,6 @@ from voxblink2_lib.models.features import (
     SpeakerFeatureExtractor,
     window_and_filters,
 )
-from voxblink2_lib.models.xvector import SpeakerModel
 
 # Relative distance of embeddings; fast runtimes order their sums in other ways.
 _TOLERANCE = 1e-3

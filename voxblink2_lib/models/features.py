@@ -24,6 +24,7 @@ NORMALIZATIONS: tuple[str, ...] = get_args(Normalization)
 
 SAMPLE_RATE_HZ = 16_000
 WINDOW_SAMPLES, HOP_SAMPLES, FFT_SAMPLES = 400, 160, 512
+
 # The deepest network halves time three times and takes a variance over what is left.
 MIN_SAMPLES = SAMPLE_RATE_HZ // 10
 PRE_EMPHASIS = 0.97

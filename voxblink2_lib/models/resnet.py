@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from voxblink2_lib.models.base import SpeakerModel
 from voxblink2_lib.models.configuration import SpeakerResNetConfig
 from voxblink2_lib.models.layers import attentive_statistics, masked, mean_and_variance
-from voxblink2_lib.models.xvector import SpeakerModel
 
 _BOTTLENECK_FACTOR = 4
 _SIMAM_LAMBDA = 1e-4

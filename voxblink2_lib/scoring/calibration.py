@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 
 from voxblink2_lib.errors import ScoringError
-from voxblink2_lib.scoring.inputs import Floats, as_scores, as_trials, check_length, check_prior
+from voxblink2_lib.scoring.validation import Floats, as_scores, as_trials, check_length, check_prior
 
 _FORMAT = "voxblink2 calibration 1"
+
 # Newton's method is done when the gradient is this small; it needs about ten steps. Curvature below
 # the second number means that there is no minimum.
 _SMALL_GRADIENT, _FLAT, _STEPS = 1e-10, 1e-9, 100

@@ -21,10 +21,11 @@ import numpy as np
 import numpy.typing as npt
 
 from voxblink2_lib.errors import ScoringError
-from voxblink2_lib.scoring.inputs import Floats, Rows, as_trials
+from voxblink2_lib.scoring.validation import Floats, Rows, as_trials
 
 # Thresholds that are looked at in one go; bounds the memory beside the sorted scores.
 _BLOCK = 1 << 16
+
 # Both ends of both classes, and infinity.
 _FEWEST_POINTS = 5
 

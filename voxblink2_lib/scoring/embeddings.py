@@ -22,8 +22,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from voxblink2_lib.errors import DependencyError, ScoringError
-from voxblink2_lib.scoring.inputs import row_not_finite
 from voxblink2_lib.scoring.pickles import Part, read_pickle
+from voxblink2_lib.scoring.validation import row_not_finite
 
 NAME_COLUMNS = ("name", "utterance", "utterance_id", "utt", "key", "id")
 VECTOR_COLUMNS = ("embedding", "embeddings", "xvector", "vector")
@@ -33,6 +33,7 @@ NAMES_SUFFIXES = (".txt", ".ids", ".lst", ".names", ".scp")
 _WHOLE_LINES = (".safetensors", ".ids")
 
 _AUDIO = re.compile(r"\.(wav|flac|m4a|mp3|opus|ogg)$", re.IGNORECASE)
+
 # id10270/x6uYqmx31kE/00001 or id10270-x6uYqmx31kE-00001, and above them any folders.
 _UTTERANCE = re.compile(r"(?:.*/)?(id[0-9]{5,6})([/-])([A-Za-z0-9_-]{11})\2([0-9]{5})", re.DOTALL)
 _TEXT_TYPE = re.compile(r"(large_)?string|dictionary<values=(large_)?string, .*")

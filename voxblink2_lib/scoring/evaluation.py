@@ -13,7 +13,6 @@ import numpy as np
 from voxblink2_lib.errors import ScoringError
 from voxblink2_lib.scoring.det import Sweep
 from voxblink2_lib.scoring.embeddings import Embeddings
-from voxblink2_lib.scoring.inputs import Flags, Progress, Rows, check_choice
 from voxblink2_lib.scoring.intervals import Intervals, bootstrap_intervals
 from voxblink2_lib.scoring.normalization import as_norm
 from voxblink2_lib.scoring.open_set import (
@@ -29,6 +28,7 @@ from voxblink2_lib.scoring.trials import (
     score_trials,
     speakers_of,
 )
+from voxblink2_lib.scoring.validation import Flags, Progress, Rows, check_choice
 from voxblink2_lib.scoring.verification import (
     EqualErrorRate,
     MinDcf,

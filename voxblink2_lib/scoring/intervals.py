@@ -13,7 +13,7 @@ import numpy as np
 
 from voxblink2_lib.errors import ScoringError
 from voxblink2_lib.scoring.det import crossing_of
-from voxblink2_lib.scoring.inputs import Flags, Progress, Rows, as_speaker_labels, as_trials
+from voxblink2_lib.scoring.validation import Flags, Progress, Rows, as_speaker_labels, as_trials
 from voxblink2_lib.scoring.verification import cost_weights
 
 # A resample without any target or non-target trial is drawn again, so often at most.

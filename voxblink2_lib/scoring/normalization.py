@@ -12,8 +12,14 @@ from __future__ import annotations
 import numpy as np
 
 from voxblink2_lib.errors import ScoringError
-from voxblink2_lib.scoring.inputs import Floats, Progress, as_embeddings, as_scores, checked_rows
-from voxblink2_lib.scoring.products import MEMORY_BYTES, top_statistics, unit
+from voxblink2_lib.scoring.blockwise import MEMORY_BYTES, top_statistics, unit
+from voxblink2_lib.scoring.validation import (
+    Floats,
+    Progress,
+    as_embeddings,
+    as_scores,
+    checked_rows,
+)
 
 
 def s_norm(

@@ -20,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from voxblink2_lib.errors import ScoringError
-from voxblink2_lib.scoring.inputs import (
+from voxblink2_lib.scoring.blockwise import MEMORY_BYTES, cosines, nearest, unit
+from voxblink2_lib.scoring.validation import (
     Floats,
     Progress,
     Rows,
@@ -30,13 +31,13 @@ from voxblink2_lib.scoring.inputs import (
     check_choice,
     norms_of,
 )
-from voxblink2_lib.scoring.products import MEMORY_BYTES, cosines, nearest, unit
 
 Enrolment = Literal["mean", "normalized-mean", "max"]
 Method = Literal["exact", "voxblink2"]
 
 # The published script's: thresholds of its grid, and what it leaves out of the area.
 _GRID, _LEAST_OF_AREA = 1000, 1e-5
+
 # Speakers whose embeddings are summed at a time; bounds the memory of the float64 sums.
 _SPEAKERS = 4096
 

@@ -22,6 +22,7 @@ _PICKLED = re.compile(
     r"numpy\._?core\.(multiarray\._reconstruct|multiarray\.scalar|numeric\._frombuffer)"
     r"|numpy\.(dtype|ndarray)|_codecs\.encode|collections\.OrderedDict"
 )
+
 _PICKLED_TYPE = re.compile(r"[<>|=][biufcU][0-9]+")  # no objects, no structures
 
 

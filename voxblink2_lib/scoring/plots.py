@@ -13,12 +13,13 @@ import numpy.typing as npt
 
 from voxblink2_lib.errors import ScoringError
 from voxblink2_lib.scoring.det import Sweep
-from voxblink2_lib.scoring.inputs import Floats
 from voxblink2_lib.scoring.open_set import OpenSetResult
+from voxblink2_lib.scoring.validation import Floats
 
 _TICKS = (0.0001, 0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.99)
 _POINTS = 2000
 _FORMATS = (".png", ".pdf", ".svg")
+
 # A DET plot ends here: normal deviates of 0 and 1 are infinite.
 _LEAST, _MOST = 0.005, 0.99
 

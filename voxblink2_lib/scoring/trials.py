@@ -17,8 +17,9 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from voxblink2_lib.errors import ScoringError
+from voxblink2_lib.scoring.blockwise import cosines
 from voxblink2_lib.scoring.embeddings import Embeddings
-from voxblink2_lib.scoring.inputs import (
+from voxblink2_lib.scoring.validation import (
     Flags,
     Floats,
     Rows,
@@ -27,19 +28,21 @@ from voxblink2_lib.scoring.inputs import (
     checked_rows,
     norms_of,
 )
-from voxblink2_lib.scoring.products import cosines
 
 Missing = Literal["error", "skip"]
 
 _TARGET = {"1": True, "0": False, "target": True, "nontarget": False}
+
 # Headers of CSV files, in lower case.
 _HEADERS = (
     {"enrol", "enroll", "enrolment", "enrollment"},
     {"test"},
     {"label", "target"},
 )
+
 # Text is read so much at a time, and each of its blocks by a thread of its own.
 _CHUNK_BYTES, _BLOCK_BYTES = 64 << 20, 8 << 20
+
 # What spreadsheets put before the first line.
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _FORMATS = (

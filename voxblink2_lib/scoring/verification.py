@@ -13,7 +13,7 @@ import numpy as np
 
 from voxblink2_lib.errors import ScoringError
 from voxblink2_lib.scoring.det import Sweep, crossing_of
-from voxblink2_lib.scoring.inputs import check_choice, check_number, check_prior
+from voxblink2_lib.scoring.validation import check_choice, check_number, check_prior
 
 
 class EqualErrorRate(NamedTuple):

@@ -12,19 +12,24 @@ from yt_dlp.networking.exceptions import HTTPError, IncompleteRead, TransportErr
 from yt_dlp.utils import DownloadError, GeoRestrictedError
 
 from voxblink2_lib.errors import FetchError, UnreachableError
-from voxblink2_lib.records import Status
-from voxblink2_lib.sources.reasons import Reason, Reasons
+from voxblink2_lib.outcomes import Status
+from voxblink2_lib.sources.reasons import FailureClass, Reasons
 
 MAX_PAUSE_SECONDS: Final = 86_400.0
+
 # yt-dlp asks for bug reports after errors that it does not know; ours are not its bugs.
 _ADVICE = re.compile(r"[;.]?\s*please report this issue on .*", re.DOTALL | re.IGNORECASE)
 _PREFIX = re.compile(r"^(?:ERROR: ?)+")
+
 # Errors of these classes say so little that a warning before them says more.
 _UNSPECIFIC: frozenset[Status] = frozenset({"transient", "ambiguous"})
+
 # These depend on who is logged in: with cookies that have run out, nobody is.
 _LOGGED_IN: frozenset[Status] = frozenset({"credentials", "age-or-membership"})
+
 # And of these classes warnings are worth hearing: they say what all videos will suffer from.
 _DECISIVE: frozenset[Status] = frozenset({"rate-limited", "blocked", "credentials", "environment"})
+
 # Statuses whose answer may say when to come back (RFC 9110, 10.2.3; RFC 6585, 4).
 _WITH_RETRY_AFTER = {429, 503}
 
@@ -50,7 +55,7 @@ def fetch_error(
     answer = next((one for one in chain if isinstance(one, HTTPError)), None)
     reason = reasons.classify(words, http_status=answer.status if answer else None)
     if reason.status in _UNSPECIFIC and any(isinstance(one, GeoRestrictedError) for one in chain):
-        reason = Reason("geo")
+        reason = FailureClass("geo")
     warning, decisive = _decisive(warnings, reasons, reason)
     if decisive is not None:
         reason, words = decisive, f"{words} (yt-dlp warned before: {warning})"
@@ -61,7 +66,7 @@ def fetch_error(
         status=reason.status,
         pause_seconds=pause_seconds,
         pause_grows=pause_seconds is not None and pause_seconds == reason.pause_seconds,
-        closes_address=reason.closes_address,
+        closes_route=reason.closes_route,
     )
 
 
@@ -121,22 +126,22 @@ def _silent(chain: Sequence[BaseException]) -> bool:
 
 
 def _decisive(
-    warnings: Sequence[str], reasons: Reasons, reason: Reason
-) -> tuple[str, Reason | None]:
+    warnings: Sequence[str], reasons: Reasons, reason: FailureClass
+) -> tuple[str, FailureClass | None]:
     """Return the first warning that says more than the error does, and its reason."""
     for warning in warnings:
         heard = reasons.classify(warning)
-        logged_out = heard.status == "credentials" and heard.closes_address
+        logged_out = heard.status == "credentials" and heard.closes_route
         if heard.status in _DECISIVE and (
             reason.status in _UNSPECIFIC
-            or (logged_out and reason.status in _LOGGED_IN and not reason.closes_address)
+            or (logged_out and reason.status in _LOGGED_IN and not reason.closes_route)
         ):
             return _ADVICE.sub("", warning).strip(), heard
     return "", None
 
 
 def _pause_seconds(
-    reason: Reason, answer: HTTPError | None, now: Callable[[], float]
+    reason: FailureClass, answer: HTTPError | None, now: Callable[[], float]
 ) -> float | None:
     if answer is None or answer.status not in _WITH_RETRY_AFTER:
         return reason.pause_seconds

@@ -1,155 +1,176 @@
-"""From what a user chose to the options of yt-dlp. What runs programs or writes is refused."""
+"""How media are asked for over the network: addresses, cookies, budget, speed."""
 
 from __future__ import annotations
 
-import contextlib
-import io
-import optparse
-import shlex
-import threading
+import math
+import os
+import re
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
-
-import yt_dlp
-from yt_dlp.utils import DownloadError, YoutubeDLError
+from urllib.parse import urlsplit
 
 from voxblink2_lib.errors import SourceError
-from voxblink2_lib.fetch_options import FetchOptions, Via
-from voxblink2_lib.runtime import JS_RUNTIMES
 
-# Options of yt-dlp's command line that may be passed on, and what they are called in Python. They
-# say how it asks; none runs a program, reads a configuration or names a place to write to.
-ALLOWED: dict[str, tuple[str, ...]] = {
-    "--sleep-requests": ("sleep_interval_requests",),
-    "--socket-timeout": ("socket_timeout",),
-    "--source-address": ("source_address",),
-    "--force-ipv4": ("source_address",),
-    "--force-ipv6": ("source_address",),
-    "--impersonate": ("impersonate",),
-    "--add-headers": ("http_headers",),
-    "--extractor-args": ("extractor_args",),
-    "--extractor-retries": ("extractor_retries",),
-    "--retries": ("retries",),
-    "--fragment-retries": ("fragment_retries",),
-    "--geo-verification-proxy": ("geo_verification_proxy",),
-    "--xff": ("geo_bypass", "geo_bypass_country", "geo_bypass_ip_block"),
-    "--username": ("username",),
-    "--password": ("password",),
-    "--no-check-certificates": ("nocheckcertificate",),
-    "--legacy-server-connect": ("legacyserverconnect",),
-}
-_SHORT = {"-4": "--force-ipv4", "-6": "--force-ipv6", "-R": "--retries", "-u": "--username"}
-# Ours, by their own names.
-_OURS = ("--cookies", "--cookies-from-browser", "--proxy", "--limit-rate", "--sleep")
-# yt-dlp's parser prints, and its downloader looks at where it prints to, when it is made: of these
-# only one at a time may be at work in a process, since standard error is one for all threads.
-STANDARD_ERROR = threading.RLock()
-_BASE: dict[str, Any] = {
-    "noprogress": True,
-    "noplaylist": True,
-    "cachedir": False,
-    "retries": 3,
-    "fragment_retries": 3,
-    "socket_timeout": 30,
-    "color": "never",
-}
+# Guests of YouTube may ask for about 300 videos an hour.
+GUEST_BUDGET = 300.0
+_DEFAULT_FETCHES = 8
+_MAX_FETCHES = 256
+_RATE = re.compile(r"(\d+(?:\.\d+)?)([KMG]?)", re.IGNORECASE | re.ASCII)
+_SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
 
 
-def ydl_options(options: FetchOptions, via: Via) -> dict[str, Any]:
-    """Return options for ``YoutubeDL``.
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One outgoing address: a way to the source with a budget of its own.
 
-    Args:
-        options: what the user chose.
-        via: the outgoing address.
+    Attributes:
+        name: what it is called in messages and in the ledger; holds no password.
+        proxy: address of a proxy, or ``None`` for the machine's own.
+        cookies: a file of cookies, or ``None``.
+    """
+
+    name: str = "direct"
+    proxy: str | None = None
+    cookies: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FetchOptions:
+    """Options of fetching. They change nothing in the clips.
+
+    Attributes:
+        proxy: proxies, each an outgoing address of its own. Default: none.
+        cookies: files of cookies in Netscape's form. One serves all proxies; several need as
+            many proxies, in the same order, or none.
+        cookies_from_browser: as yt-dlp takes it, for example ``"firefox"``.
+        budget: videos an hour for each address; 0 means no limit. Default: 300 for YouTube,
+            no limit for other sources.
+        sleep: least seconds between two videos of one address.
+        limit_rate: bytes a second of one download, as ``"500K"`` or ``"2M"``.
+        extractor_args: as yt-dlp takes them, for example ``"youtube:player_client=web"``.
+        yt_dlp: further options of yt-dlp, as on its command line.
+        fetches: videos that are fetched at the same time. Default: 8.
+        reasons: a file of patterns in the form of ``sources/reasons.toml`` that go first.
 
     Raises:
-        SourceError: an option of yt-dlp is not allowed, or yt-dlp does not understand it.
+        SourceError: one of them is not allowed.
     """
-    words = [f"--extractor-args={one}" for one in options.extractor_args]
-    if options.cookies_from_browser:
-        words += [f"--cookies-from-browser={options.cookies_from_browser}"]
-    # At the end, where an option without its value finds none.
-    words += _checked(_split(options.yt_dlp or ""))
-    passed = {*(name for word in words for name in ALLOWED.get(_name(word), ()))}
-    passed |= {"cookiesfrombrowser"} if options.cookies_from_browser else set()
-    parsed = _parse(words) if words else {}
-    given = {
-        **_BASE,
-        **{name: parsed[name] for name in passed},
-        "js_runtimes": {name: dict(one) for name, one in JS_RUNTIMES.items()},
-    }
-    if given.get("impersonate"):
-        _check_impersonation(given["impersonate"])
-    if via.proxy:
-        given["proxy"] = via.proxy
-    if via.cookies:
-        given["cookiefile"] = via.cookies
-    if options.bytes_a_second:
-        given["ratelimit"] = options.bytes_a_second
-    return given
 
+    proxy: tuple[str, ...] = ()
+    cookies: tuple[str, ...] = ()
+    cookies_from_browser: str | None = None
+    budget: float | None = None
+    sleep: float = 0.0
+    limit_rate: str | None = None
+    extractor_args: tuple[str, ...] = ()
+    yt_dlp: str | None = None
+    fetches: int | None = None
+    reasons: str | None = None
 
-def _check_impersonation(target: Any) -> None:
-    try:
-        yt_dlp.YoutubeDL({"impersonate": target, "quiet": True}).close()
-    except YoutubeDLError as error:
-        raise SourceError(
-            f"yt_dlp: --impersonate {target} is not possible: {error} The package curl_cffi has "
-            "most browsers."
-        ) from None
+    def __post_init__(self) -> None:
+        for proxy in self.proxy:
+            _check_proxy(proxy)
+        for file in (*self.cookies, *([self.reasons] if self.reasons else [])):
+            if not Path(file).expanduser().is_file():
+                raise SourceError(f"The file {file!r} is not there. Check its path.")
+        if self.cookies and self.cookies_from_browser:
+            raise SourceError("Give cookies or cookies_from_browser, not both.")
+        if len(self.cookies) > 1 and self.proxy and len(self.proxy) != len(self.cookies):
+            raise SourceError(
+                f"There are {len(self.cookies)} files of cookies and {len(self.proxy)} proxies. "
+                "Give one file for all, or as many files as proxies, in the same order."
+            )
+        for name in ("budget", "sleep"):
+            value = getattr(self, name)
+            if value is not None and not (type(value) in {int, float} and 0 <= value < math.inf):
+                raise SourceError(f"{name} must be a number of 0 or more, got {value!r}.")
+        if self.fetches is not None and (
+            type(self.fetches) is not int or not 1 <= self.fetches <= _MAX_FETCHES
+        ):
+            raise SourceError(
+                f"fetches must be a whole number from 1 to {_MAX_FETCHES}, got {self.fetches!r}."
+            )
+        _ = self.bytes_a_second
 
+    @classmethod
+    def of(cls, **given: Any) -> FetchOptions:
+        """Make options from what users write; ``None`` means the default, one text a list of one.
 
-def _split(text: str) -> list[str]:
-    try:
-        return shlex.split(text)
-    except ValueError as error:
-        raise SourceError(
-            f"yt_dlp: the options cannot be told apart: {error}. Quote them as in a shell."
-        ) from None
+        >>> FetchOptions.of(proxy="http://10.0.0.1:8080", budget=None).proxy
+        ('http://10.0.0.1:8080',)
+        """
+        several = {one.name for one in fields(cls) if one.type == "tuple[str, ...]"}
+        taken: dict[str, Any] = {}
+        for name, value in given.items():
+            if value is None:
+                continue
+            if name not in several:
+                taken[name] = value
+            else:
+                one = isinstance(value, str | os.PathLike)
+                taken[name] = tuple(map(str, (value,) if one else value))
+        return cls(**taken)
 
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """Return the names of all options."""
+        return tuple(one.name for one in fields(cls))
 
-def _name(word: str) -> str:
-    word = word.partition("=")[0]
-    return _SHORT.get(word, word)
+    @property
+    def bytes_a_second(self) -> float | None:
+        """The limit of one download."""
+        if self.limit_rate is None:
+            return None
+        found = _RATE.fullmatch(str(self.limit_rate))
+        if found is None or not float(found[1]):
+            raise SourceError(
+                f"limit_rate must be bytes a second, as 500K or 2M, got {self.limit_rate!r}."
+            )
+        return float(found[1]) * 1024.0 ** " KMG".index(found[2].upper() or " ")
 
+    @property
+    def fetch_count(self) -> int:
+        """Videos that are fetched at the same time."""
+        return self.fetches or _DEFAULT_FETCHES
 
-def _checked(words: list[str]) -> list[str]:
-    """Refuse every option that is not in the list."""
-    for word in words:
-        if not word.startswith("-") or _name(word) in ALLOWED:
-            continue
-        hint = (
-            f"Use voxblink2's own {_name(word)} instead"
-            if _name(word) in _OURS
-            else "Options that run programs, read configurations or write files are refused"
+    def per_hour(self, *, is_youtube: bool) -> float:
+        """Return the videos an hour of one address; infinity for no limit."""
+        budget = (GUEST_BUDGET if is_youtube else 0.0) if self.budget is None else self.budget
+        return budget or math.inf
+
+    def vias(self) -> tuple[Route, ...]:
+        """Return the outgoing addresses."""
+        proxies: list[str | None] = list(self.proxy) or [None]
+        cookies: list[str | None] = list(self.cookies) or [None]
+        if len(cookies) == 1:
+            cookies *= len(proxies)
+        elif len(proxies) == 1:
+            proxies *= len(cookies)
+        return tuple(
+            Route(_name(proxy, file), proxy, str(Path(file).expanduser()) if file else None)
+            for proxy, file in zip(proxies, cookies, strict=True)
         )
-        raise SourceError(
-            f"yt_dlp: the option {_name(word)!r} is not passed on. {hint}; allowed are "
-            f"{', '.join(ALLOWED)}, in full."
-        )
-    return words
 
 
-def _parse(words: list[str]) -> dict[str, Any]:
-    said = io.StringIO()
-    named = {_name(word) for word in words}
-    if "--username" in named and "--password" not in named:
-        # It would ask for one at the terminal, in the middle of the run.
-        raise SourceError("yt_dlp: --username needs --password beside it.")
+def _name(proxy: str | None, cookies: str | None) -> str:
+    place = "direct"
+    if proxy:
+        parts = urlsplit(proxy)
+        place = f"{parts.hostname}:{parts.port}" if parts.port else f"{parts.hostname}"
+    return f"{place} with {Path(cookies).name}" if cookies else place
+
+
+def _check_proxy(proxy: str) -> None:
     try:
-        # Its parser prints and ends the program where it finds a mistake. The address goes first:
-        # a last option without its value would take it for one.
-        with STANDARD_ERROR, contextlib.redirect_stderr(said):
-            parsed = yt_dlp.parse_options(["--ignore-config", "x", *words])
-    except (SystemExit, DownloadError, ValueError, optparse.OptParseError) as error:
-        text = (said.getvalue().strip() or str(error).strip()).splitlines()
-        last = text[-1] if text else type(error).__name__
-        what = last.partition("error: ")[2] or last
+        parts = urlsplit(proxy)
+        is_one = parts.scheme in _SCHEMES and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_one = False
+    if not is_one:
+        # The text may hold a password.
         raise SourceError(
-            f"yt_dlp: yt-dlp does not understand {shlex.join(words)}: {what}"
-        ) from None
-    if len(parsed.urls) != 1:
-        raise SourceError(
-            f"yt_dlp: there are words that belong to no option in {shlex.join(words)}. Give "
-            "options only, each with its value."
+            "A proxy must be an address such as http://host:8080 or socks5://user:word@host:1080; "
+            f"allowed are {', '.join(_SCHEMES)}. Got one of {len(proxy)} characters that begins "
+            f"with {proxy.partition(':')[0][:6]!r}."
         )
-    return dict(parsed.ydl_opts)

@@ -15,8 +15,9 @@ from typing import Any, BinaryIO, NamedTuple
 from yt_dlp import YoutubeDL
 
 from voxblink2_lib.errors import FetchError, MediaError
-from voxblink2_lib.picture_times import read_picture_times
-from voxblink2_lib.sources.mp4 import (
+from voxblink2_lib.media.timeline import read_timeline
+from voxblink2_lib.media.video_index import read_frame_times
+from voxblink2_lib.sources.mp4_index import (
     MAX_INDEX_BYTES,
     Box,
     is_plain_index,
@@ -24,25 +25,28 @@ from voxblink2_lib.sources.mp4 import (
     needed_bytes,
     read_layout,
 )
-from voxblink2_lib.sources.remote import FileChangedError, Meter, Remote
-from voxblink2_lib.timeline import read_timeline
+from voxblink2_lib.sources.range_reader import FileChangedError, RangeReader, TransferMeter
 
 # Enough to tell what a file is, and how many bytes a second it takes.
 _HEAD_BYTES = 128 << 10
+
 # Covers of albums and the like come before anything that can be played.
 _FIRST_BYTES = 1 << 20
+
 # Estimates run a little high: one request too many costs more than some bytes.
 _MARGIN = 1.1
 _MARGIN_BYTES = 64 << 10
+
 # An estimate from little is a bad one.
 _MOST_GROWTH = 8
+
 # So much of a body without an end is read in vain.
 _VAIN_BYTES = 64 << 20
 _PAGE_STARTS = (b"<!doctype html", b"<html")
 _GZIP_START = b"\x1f\x8b"
 
 
-class Needs(NamedTuple):
+class Requirement(NamedTuple):
     """How far a file must reach, and what it must hold."""
 
     seconds: float
@@ -68,7 +72,7 @@ class Prefix:
         ydl: YoutubeDL,
         info: dict[str, Any],
         target: Path,
-        needs: Needs,
+        needs: Requirement,
         *,
         limit_rate: float | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -78,7 +82,7 @@ class Prefix:
         self._info = info
         self._target = target
         self._needs = needs
-        self._meter = Meter(limit_rate=limit_rate, clock=clock, sleep=sleep)
+        self._meter = TransferMeter(limit_rate=limit_rate, clock=clock, sleep=sleep)
 
     def read(self) -> int:
         """Read until the file covers enough, or is whole.
@@ -99,19 +103,19 @@ class Prefix:
         return self._meter.received
 
     def _read(self) -> None:
-        remote = Remote(self._ydl, self._info, self._meter)
+        remote = RangeReader(self._ydl, self._info, self._meter)
         with contextlib.closing(remote), open(self._target, "wb+") as file:
-            growing = _Growing(remote, self._target, file, self._needs)
+            growing = PrefixFile(remote, self._target, file, self._needs)
             growing.grow(_HEAD_BYTES)
             growing.refuse_pages()
             if not growing.is_whole and not growing.read_by_index():
                 growing.read_by_estimate(_first_guess(self._info, self._needs.seconds))
 
 
-class _Growing:
+class PrefixFile:
     """A local file that holds the first bytes of a remote one."""
 
-    def __init__(self, remote: Remote, path: Path, file: BinaryIO, needs: Needs) -> None:
+    def __init__(self, remote: RangeReader, path: Path, file: BinaryIO, needs: Requirement) -> None:
         self._remote = remote
         self._path = path
         self._file = file
@@ -124,6 +128,7 @@ class _Growing:
 
     @property
     def is_whole(self) -> bool:
+        """Whether nothing more of the remote file is of use."""
         return self._have == self._useful or self._remote.is_end(self._have)
 
     def grow(self, wanted: int) -> None:
@@ -247,15 +252,15 @@ def _first_guess(info: dict[str, Any], needed_seconds: float) -> int:
     return int(bytes_a_second * needed_seconds * _MARGIN) + _MARGIN_BYTES
 
 
-def covered_seconds(path: Path, needs: Needs) -> float:
+def covered_seconds(path: Path, needs: Requirement) -> float:
     """Return how far into the video a file reaches, with all that is needed of it."""
     covered = []
     try:
         if needs.pictures:
-            covered.append(read_picture_times(path).end_seconds)
+            covered.append(read_frame_times(path).end_seconds)
         if needs.sound:
             timeline = read_timeline(path)
-            start = timeline.picture_start_seconds or timeline.audio_start_seconds
+            start = timeline.video_start_seconds or timeline.audio_start_seconds
             covered.append(max(0.0, timeline.end_seconds - max(0.0, start)))
     except MediaError:
         return 0.0

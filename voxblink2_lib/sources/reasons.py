@@ -14,37 +14,40 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from voxblink2_lib.errors import SourceError
-from voxblink2_lib.records import Status
+from voxblink2_lib.outcomes import Status
 
 _OWN = Path(__file__).with_name("reasons.toml")
+
 # "done" and "excluded" are no reasons why a video did not come.
 _CLASSES = tuple(one for one in get_args(Status) if one not in {"done", "excluded"})
-_FIELDS = ("class", "texts", "http", "pause_seconds", "closes_address")
+_FIELDS = ("class", "texts", "http", "pause_seconds", "closes_route")
+# Names of an earlier version, in files of users.
+_OLD_FIELDS = {"closes_address": "closes_route"}
 _STRAIGHT = str.maketrans("\u2018\u2019\u201b\u02bc\u201c\u201d\u201f", "''''\"\"\"")
 _STATUS_IN_WORDS = re.compile(r"\bhttp error ([1-5][0-9]{2})\b")
 _GROUP = re.compile(r"[1-5]xx")
 
 
 @dataclass(frozen=True, slots=True)
-class Reason:
+class FailureClass:
     """Why a video did not come.
 
     Attributes:
         status: the class of the outcome.
         pause_seconds: ask nothing more of this address for so long; ``None`` means go on.
-        closes_address: ask nothing more of it until the user has done something.
+        closes_route: ask nothing more of it until the user has done something.
     """
 
     status: Status
     pause_seconds: float | None = None
-    closes_address: bool = False
+    closes_route: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
     """One entry: what fits, and what that means. `http` holds every status by its number."""
 
-    reason: Reason
+    reason: FailureClass
     texts: tuple[str, ...]
     http: frozenset[int]
 
@@ -55,7 +58,7 @@ class Reasons:
     Example:
         >>> reasons = Reasons.load(None)
         >>> reasons.classify("Private video. Sign in if you've been granted access")
-        Reason(status='private', pause_seconds=None, closes_address=False)
+        Reason(status='private', pause_seconds=None, closes_route=False)
         >>> reasons.classify("HTTP Error 503: Service Unavailable").status
         'transient'
         >>> reasons.classify("Video unavailable").status
@@ -78,7 +81,7 @@ class Reasons:
         """
         return Reasons((*(_read(extra) if extra else ()), *_read(_OWN)))
 
-    def classify(self, words: str, *, http_status: int | None = None) -> Reason:
+    def classify(self, words: str, *, http_status: int | None = None) -> FailureClass:
         """Return the reason of the first entry that fits; ``transient`` if none does.
 
         Args:
@@ -91,7 +94,7 @@ class Reasons:
         for entry in self._entries:
             if http_status in entry.http or any(text in plain for text in entry.texts):
                 return entry.reason
-        return Reason("transient")
+        return FailureClass("transient")
 
 
 def _plain(text: str) -> str:
@@ -114,6 +117,7 @@ def _read(path: Path) -> tuple[_Entry, ...]:
 def _entry(place: str, fields: Any) -> _Entry:
     if not isinstance(fields, Mapping):
         raise SourceError(f"{place}: expected a table that begins with [[reason]], got {fields!r}")
+    fields = {_OLD_FIELDS.get(name, name): value for name, value in fields.items()}
     unknown = sorted(set(fields) - set(_FIELDS))
     if unknown:
         raise SourceError(f"{place}: unknown {', '.join(unknown)}; known are {', '.join(_FIELDS)}")
@@ -123,14 +127,14 @@ def _entry(place: str, fields: Any) -> _Entry:
     pause = fields.get("pause_seconds")
     if pause is not None and not _is_pause(pause):
         raise SourceError(f"{place}: pause_seconds is {pause!r}, must be a number above 0")
-    closes = fields.get("closes_address", False)
+    closes = fields.get("closes_route", False)
     if not isinstance(closes, bool):
-        raise SourceError(f"{place}: closes_address is {closes!r}, must be true or false")
+        raise SourceError(f"{place}: closes_route is {closes!r}, must be true or false")
     texts = tuple(_text(place, one) for one in _list(place, fields, "texts"))
     http = [_statuses(place, one) for one in _list(place, fields, "http")]
     if not texts and not http:
         raise SourceError(f"{place}: fits nothing; texts or http must hold something")
-    reason = Reason(cast(Status, named), None if pause is None else float(pause), closes)
+    reason = FailureClass(cast(Status, named), None if pause is None else float(pause), closes)
     return _Entry(reason, texts, frozenset().union(*http))
 
 

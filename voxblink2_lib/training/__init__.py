@@ -11,10 +11,10 @@ for batch in loader:
 
 from __future__ import annotations
 
-from voxblink2_lib.training.augment import AddNoise, Codec, Maybe, Reverberate
+from voxblink2_lib.training.augment import AddNoise, Codec, RandomChoice, Reverberate
 from voxblink2_lib.training.corpus import Corpus
-from voxblink2_lib.training.dataset import Damaged, Example, UtteranceDataset, collate
-from voxblink2_lib.training.epochs import Draw, Epoch, EpochSampler
+from voxblink2_lib.training.dataset import DamagedClip, Example, UtteranceDataset, collate
+from voxblink2_lib.training.epoch_sampler import Epoch, EpochSampler, SeededRow
 from voxblink2_lib.training.labels import SpeakerLabels
 from voxblink2_lib.training.loader import TrainingLoader
 from voxblink2_lib.training.reader import Reader
@@ -25,6 +25,11 @@ from voxblink2_lib.training.samplers import (
     SpeakerSampler,
 )
 
+# Names of an earlier version.
+Draw = SeededRow
+Damaged = DamagedClip
+Maybe = RandomChoice
+
 __all__ = [
     "Corpus",
     "Reader",
@@ -34,9 +39,11 @@ __all__ = [
     "BucketSampler",
     "EpochSampler",
     "Epoch",
+    "SeededRow",
     "Draw",
     "UtteranceDataset",
     "Example",
+    "DamagedClip",
     "Damaged",
     "SpeakerLabels",
     "collate",
@@ -44,5 +51,6 @@ __all__ = [
     "AddNoise",
     "Reverberate",
     "Codec",
+    "RandomChoice",
     "Maybe",
 ]

@@ -25,6 +25,7 @@ _Number = TypeVar("_Number", int, float)
 Augmentation = Callable[[Waveform, np.random.Generator], Waveform]
 
 _EXTENSIONS = {".wav", ".flac", ".ogg", ".opus", ".mp3"}
+
 # name -> rate, and format and subtype of libsndfile
 _CODECS = {
     "mp3": (SAMPLE_RATE_HZ, "MP3", "MPEG_LAYER_III"),
@@ -37,7 +38,7 @@ CODECS = tuple(_CODECS)
 _COMPRESSIBLE = {"mp3", "vorbis", "opus"}
 
 
-class Maybe:
+class RandomChoice:
     """One of several augmentations, or none.
 
     Args:

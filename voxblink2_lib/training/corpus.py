@@ -14,10 +14,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from voxblink2_lib.catalogue import Catalogue, local_catalogue
 from voxblink2_lib.errors import TrainingError
 from voxblink2_lib.records import SAMPLE_RATE_HZ
-from voxblink2_lib.training.remote import CACHE_BYTES, RemoteShards, is_remote, remote_catalogue
+from voxblink2_lib.store.catalogue import Catalogue, local_catalogue
+from voxblink2_lib.training.remote_shards import (
+    CACHE_BYTES,
+    RemoteShards,
+    is_remote,
+    read_remote_catalogue,
+)
 
 Rows = npt.NDArray[np.int64]
 
@@ -84,7 +89,7 @@ class Corpus:
         """
         if is_remote(store):
             remote = RemoteShards.at(str(store), config, cache_dir, cache_bytes)
-            return cls(remote_catalogue(remote), remote)
+            return cls(read_remote_catalogue(remote), remote)
         path = _local(store)
         if not path.is_dir():
             raise TrainingError(f"There is no folder {path}. Name a store that was materialized.")

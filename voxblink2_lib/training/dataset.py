@@ -14,7 +14,7 @@ from voxblink2_lib.errors import ClipDamagedError, TrainingError
 from voxblink2_lib.records import SAMPLE_RATE_HZ
 from voxblink2_lib.training.augment import Augmentation, Waveform, change_speed
 from voxblink2_lib.training.corpus import Corpus
-from voxblink2_lib.training.epochs import Draw
+from voxblink2_lib.training.epoch_sampler import SeededRow
 from voxblink2_lib.training.labels import SpeakerLabels
 from voxblink2_lib.training.reader import Reader
 
@@ -35,7 +35,7 @@ class Example(NamedTuple):
     row: int
 
 
-class Damaged(NamedTuple):
+class DamagedClip(NamedTuple):
     """What stands in the place of an example that could not be decoded.
 
     Attributes:
@@ -47,7 +47,7 @@ class Damaged(NamedTuple):
     words: str
 
 
-class UtteranceDataset(data.Dataset[Example | Damaged]):
+class UtteranceDataset(data.Dataset[Example | DamagedClip]):
     """Utterances by number, for a ``DataLoader``.
 
     With a sampler of this package, crops, speeds and augmentations are drawn from the sampler's
@@ -94,7 +94,7 @@ class UtteranceDataset(data.Dataset[Example | Damaged]):
     def __len__(self) -> int:
         return len(self.corpus)
 
-    def __getitem__(self, row: int) -> Example | Damaged:
+    def __getitem__(self, row: int) -> Example | DamagedClip:
         """Return an example.
 
         Raises:
@@ -102,7 +102,7 @@ class UtteranceDataset(data.Dataset[Example | Damaged]):
         """
         if not 0 <= row < len(self):
             raise IndexError(f"Row {int(row)} was asked for; there are 0 to {len(self) - 1}.")
-        draw = row if isinstance(row, Draw) else Draw(row, (0, 0, row))
+        draw = row if isinstance(row, SeededRow) else SeededRow(row, (0, 0, row))
         generator = draw.generator()
         speeds = self.labels.speeds
         speed = int(generator.integers(len(speeds))) if len(speeds) > 1 else 0
@@ -111,7 +111,7 @@ class UtteranceDataset(data.Dataset[Example | Damaged]):
         except ClipDamagedError as error:
             if self._on_damaged == "raise":
                 raise
-            return Damaged(int(row), str(error))
+            return DamagedClip(int(row), str(error))
         if self._augment is not None:
             # Whatever type and order a user's function gives: a batch needs one.
             waveform = np.ascontiguousarray(self._augment(waveform, generator), np.float32)
@@ -131,7 +131,7 @@ class UtteranceDataset(data.Dataset[Example | Damaged]):
         return change_speed(found, speed, samples)
 
 
-def collate(examples: Sequence[Example | Damaged]) -> dict[str, Any]:
+def collate(examples: Sequence[Example | DamagedClip]) -> dict[str, Any]:
     """Make a batch of examples; whole utterances are padded with zeros to the longest.
 
     Returns:
@@ -142,7 +142,7 @@ def collate(examples: Sequence[Example | Damaged]) -> dict[str, Any]:
         ClipDamagedError: no clip of the batch can be decoded.
     """
     good = [one for one in examples if isinstance(one, Example)]
-    damaged = [one for one in examples if isinstance(one, Damaged)]
+    damaged = [one for one in examples if isinstance(one, DamagedClip)]
     if not good:
         raise ClipDamagedError(
             f"None of the {len(examples)} clips of a batch can be decoded. {damaged[0].words}"

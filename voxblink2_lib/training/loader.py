@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from torch.utils import data
 
 from voxblink2_lib.errors import TrainingError
-from voxblink2_lib.training.dataset import Damaged, UtteranceDataset, collate
-from voxblink2_lib.training.epochs import EpochSampler
+from voxblink2_lib.training.dataset import DamagedClip, UtteranceDataset, collate
+from voxblink2_lib.training.epoch_sampler import EpochSampler
 
 _log = logging.getLogger(__name__)
 Collate = Callable[[Sequence[Any]], Any]
@@ -64,7 +64,7 @@ class TrainingLoader(data.DataLoader[Any]):
             collate_fn=_Collator(collate_fn),
             **options,
         )
-        self.damaged: list[Damaged] = []
+        self.damaged: list[DamagedClip] = []
 
     @property
     def _order(self) -> EpochSampler:
@@ -80,7 +80,7 @@ class TrainingLoader(data.DataLoader[Any]):
                 batch = batch.batch  # noqa: PLW2901  # what the loop is given
             yield batch
 
-    def _count(self, damaged: Sequence[Damaged]) -> None:
+    def _count(self, damaged: Sequence[DamagedClip]) -> None:
         for one in damaged:
             self.damaged.append(one)
             _log.warning("Skipped, %d so far: %s", len(self.damaged), one.words)
@@ -107,7 +107,7 @@ class _WithDamaged(NamedTuple):
     """A batch, and what was left out of it."""
 
     batch: Any
-    damaged: list[Damaged]
+    damaged: list[DamagedClip]
 
 
 class _Collator:
@@ -117,10 +117,10 @@ class _Collator:
         self._collate = collate_fn
 
     def __call__(self, examples: Sequence[Any]) -> Any:
-        damaged = [one for one in examples if isinstance(one, Damaged)]
+        damaged = [one for one in examples if isinstance(one, DamagedClip)]
         if not damaged:
             return self._collate(examples)
         if len(damaged) == len(examples):
             return collate(examples)  # raises
-        good = [one for one in examples if not isinstance(one, Damaged)]
+        good = [one for one in examples if not isinstance(one, DamagedClip)]
         return _WithDamaged(self._collate(good), damaged)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import mmap
-import zlib
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,12 @@ import torch
 from torch import Tensor
 
 from voxblink2_lib.errors import ClipDamagedError, StoreDamagedError, TrainingError
+from voxblink2_lib.media.ogg import has_whole_pages
 from voxblink2_lib.records import SAMPLE_RATE_HZ
 from voxblink2_lib.training.corpus import Corpus, Place
 
 # Maps cost no memory, but each holds a file open.
 _MAX_OPEN = 64
-_REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 class Reader:
@@ -72,7 +71,7 @@ class Reader:
 
     def _decoded(self, row: int, place: Place, start: int, samples: int) -> npt.NDArray[np.float32]:
         data = self._bytes(place)
-        if data[:4] == b"OggS" and not _has_whole_pages(data):
+        if data[:4] == b"OggS" and not has_whole_pages(data):
             raise ClipDamagedError(
                 f"{self._named(row, place)} cannot be decoded: a page of it does not have its "
                 "checksum."
@@ -145,23 +144,3 @@ class _Clip(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no type
 
     def seekable(self) -> bool:
         return False
-
-
-def _has_whole_pages(data: bytes) -> bool:
-    """Compare the pages of an Ogg stream with their checksums (RFC 3533).
-
-    libsndfile leaves a damaged page out, and what follows it comes too early.
-    """
-    start = 0
-    while start < len(data):
-        head = data[start : start + 27]
-        if len(head) < 27:
-            return False
-        end = start + 27 + head[26] + sum(data[start + 27 : start + 27 + head[26]])
-        page = head[:22] + bytes(4) + data[start + 26 : end]
-        # The checksum is zlib's polynomial without the bit reversals and inversions.
-        plain = zlib.crc32(page.translate(_REVERSED_BITS), 0xFFFFFFFF) ^ 0xFFFFFFFF
-        if int(f"{plain:032b}"[::-1], 2) != int.from_bytes(head[22:26], "little"):
-            return False
-        start = end
-    return True

@@ -7,7 +7,7 @@ import numpy as np
 from voxblink2_lib.errors import TrainingError
 from voxblink2_lib.records import SAMPLE_RATE_HZ
 from voxblink2_lib.training.corpus import Corpus, Rows
-from voxblink2_lib.training.epochs import Epoch, EpochSampler, at_least
+from voxblink2_lib.training.epoch_sampler import Epoch, EpochSampler, at_least
 
 
 class ShuffleSampler(EpochSampler):

@@ -1,0 +1,307 @@
+"""``load_dataset("voxblink2", ...)`` as a user calls it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pytest
+from datasets import load_dataset
+from datasets.distributed import split_dataset_by_node
+from filelock import FileLock
+from support import cli_process
+from torch.utils.data import DataLoader
+
+import voxblink2
+from voxblink2_lib import __version__
+from voxblink2_lib.demo.site import MediaSite
+from voxblink2_lib.errors import (
+    ReleaseError,
+    SelectionError,
+    StoreError,
+    StoreMismatchError,
+    StoreReadOnlyError,
+)
+from voxblink2_lib.materialize.video_queue import RUN_TRIES
+from voxblink2_lib.release.builtin import FAULTS, MEDIA
+from voxblink2_lib.store.schema import FEATURES
+
+ROWS = 48
+COLUMNS = [
+    *("audio", "speaker_id", "video_id", "utterance_id", "start_seconds", "end_seconds"),
+    "source",
+]
+
+
+@pytest.fixture
+def options(undisturbed: Path, tmp_path: Path) -> dict[str, Any]:
+    """A store that is complete, and a cache of this test's own."""
+    return {"data_dir": "demo", "store": str(undisturbed), "cache_dir": str(tmp_path / "cache")}
+
+
+def test_rows_are_what_the_design_says(options: dict[str, Any]) -> None:
+    rows = load_dataset("voxblink2", "audio", split="train", **options)
+    assert rows.column_names == COLUMNS
+    assert len(rows) == ROWS
+    assert rows.features["audio"] == datasets.Audio(sampling_rate=16000)
+    row = rows[7]
+    audio = row["audio"].get_all_samples()
+    assert audio.sample_rate == 16000
+    assert tuple(audio.data.shape) == (
+        1,
+        round((row["end_seconds"] - row["start_seconds"]) * 16000),
+    )
+    assert row["audio"]["array"].dtype == np.float32
+    assert set(rows["source"]) == {"url"}
+    keys = list(zip(rows["speaker_id"], rows["video_id"], rows["utterance_id"], strict=True))
+    assert keys == sorted(keys)
+    assert ("id990003", "-demoSailor", "00001") in keys
+
+
+def test_slices_splits_and_default_config(options: dict[str, Any]) -> None:
+    assert len(load_dataset("voxblink2", split="train[:10%]", **options)) == 5
+    assert len(load_dataset("voxblink2", split="train[10:12]+train[:1]", **options)) == 3
+    assert set(load_dataset("voxblink2", "audio", **options)) == {"train"}
+    assert datasets.get_dataset_config_names("voxblink2") == ["audio", "audio-visual"]
+
+
+def test_shards_are_linked_not_copied(options: dict[str, Any], undisturbed: Path) -> None:
+    rows = load_dataset("voxblink2", "audio", split="train", **options)
+    sealed = sorted((undisturbed / "shards" / "audio").glob("*.arrow"))
+    cached = [Path(one["filename"]) for one in rows.cache_files]
+    assert [one.stat().st_ino for one in cached] == [one.stat().st_ino for one in sealed]
+
+
+def test_a_cache_on_another_file_system_gets_symbolic_links(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch, undisturbed: Path
+) -> None:
+    def refuse(source: Any, target: Any) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", refuse)
+    rows = load_dataset("voxblink2", "audio", split="train", **options)
+    assert len(rows) == ROWS
+    assert all(Path(one["filename"]).is_symlink() for one in rows.cache_files)
+
+
+def collate(rows: list[dict[str, Any]]) -> list[tuple[str, int]]:
+    return [
+        (row["video_id"] + row["utterance_id"], row["audio"].get_all_samples().data.shape[1])
+        for row in rows
+    ]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_streaming_under_a_data_loader(options: dict[str, Any], workers: int) -> None:
+    stream = load_dataset("voxblink2", "audio", split="train", streaming=True, **options)
+    assert stream.num_shards > 1
+    loader = DataLoader(
+        stream,
+        batch_size=4,
+        num_workers=workers,
+        collate_fn=collate,
+        multiprocessing_context="forkserver" if workers else None,
+    )
+    seen = [one for batch in loader for one in batch]
+    assert len(set(seen)) == len(seen) == ROWS
+
+
+def test_streaming_gives_the_rows_of_loading(options: dict[str, Any]) -> None:
+    plain = datasets.Audio(decode=False)
+    rows = load_dataset("voxblink2", "audio", split="train", **options)
+    stream = load_dataset("voxblink2", "audio", split="train", streaming=True, **options)
+    assert list(stream.cast_column("audio", plain)) == list(rows.cast_column("audio", plain))
+    parts = [split_dataset_by_node(stream, rank=rank, world_size=2) for rank in range(2)]
+    assert sum(len(list(part.select_columns(["video_id"]))) for part in parts) == ROWS
+
+
+def test_parquet_is_written_from_the_same_rows(options: dict[str, Any], tmp_path: Path) -> None:
+    builder = datasets.load_dataset_builder("voxblink2", "audio", **options)
+    builder.download_and_prepare(str(tmp_path / "parquet"), file_format="parquet")
+    files = [str(one) for one in sorted((tmp_path / "parquet").glob("*.parquet"))]
+    rows = load_dataset("parquet", data_files=files, split="train", cache_dir=str(tmp_path / "c"))
+    assert len(rows) == ROWS
+    assert rows.features["audio"].sampling_rate == 16000
+
+
+def test_first_load_brings_second_touches_nothing(tmp_path: Path) -> None:
+    options = {
+        "data_dir": "demo",
+        "store": str(tmp_path / "store"),
+        "cache_dir": str(tmp_path / "cache"),
+        "max_speakers": 2,
+        "split": "train",
+    }
+    with MediaSite(MEDIA) as site:
+        rows = load_dataset("voxblink2", source=site.url_template, num_proc=2, **options)
+        assert len(rows) == 12
+        requests = len(site.requests)
+        assert requests == 11
+        again = load_dataset("voxblink2", source=site.url_template, **options)
+        assert len(site.requests) == requests
+        assert again._fingerprint == rows._fingerprint
+    # Neither site nor media are there any more.
+    assert len(load_dataset("voxblink2", source="http://127.0.0.1:9/{video_id}", **options)) == 12
+
+
+def test_a_store_that_has_grown_is_seen(tmp_path: Path) -> None:
+    options: dict[str, Any] = {
+        "data_dir": "demo",
+        "store": str(tmp_path / "store"),
+        "cache_dir": str(tmp_path / "cache"),
+        "speakers": ["id990003"],
+        "split": "train",
+    }
+    words = ("materialize", "--data-dir", "demo", "--store", tmp_path / "store", "--speakers")
+    with MediaSite(MEDIA, faults={"-demoSailor": 403, **FAULTS}) as site:
+        first = load_dataset("voxblink2", source=site.url_template, **options)
+        assert set(first["video_id"]) == {"demoBicycle"}
+        again = load_dataset("voxblink2", source=site.url_template, **options)
+        assert len(again) == 3
+        assert site.count("-demoSailor") == RUN_TRIES, "a load asked again for what had failed"
+    with MediaSite(MEDIA, faults=FAULTS) as site:
+        cli_process.run(*words, "id990003", "--source", site.url_template)
+    grown = load_dataset("voxblink2", source="http://127.0.0.1:9/{video_id}", **options)
+    assert set(grown["video_id"]) == {"demoBicycle", "-demoSailor"}
+    assert grown.column_names == COLUMNS
+
+
+def test_a_store_alone_can_be_loaded(options: dict[str, Any]) -> None:
+    del options["data_dir"]
+    assert len(load_dataset("voxblink2", "audio", split="train", **options)) == ROWS
+
+
+def test_a_store_alone_takes_no_choices(options: dict[str, Any]) -> None:
+    del options["data_dir"]
+    with pytest.raises(SelectionError, match="max_speakers would change nothing"):
+        load_dataset("voxblink2", "audio", max_speakers=1, **options)
+
+
+def test_a_load_killed_while_linking_does_not_harm_the_next(options: dict[str, Any]) -> None:
+    builder = datasets.load_dataset_builder("voxblink2", "audio", **options)
+    incomplete = Path(f"{builder.cache_dir}.incomplete")
+    incomplete.mkdir(parents=True)
+    (incomplete / "voxblink2-train-00000-of-00016.arrow").write_bytes(b"half")
+    assert len(load_dataset("voxblink2", "audio", split="train", **options)) == ROWS
+
+
+def test_custom_features_are_obeyed(options: dict[str, Any]) -> None:
+    features = datasets.Features({**FEATURES["audio"], "start_seconds": datasets.Value("float32")})
+    rows = load_dataset("voxblink2", "audio", split="train", features=features, **options)
+    assert rows.features["start_seconds"] == datasets.Value("float32")
+    assert len(rows) == ROWS
+
+
+def test_ids_may_come_from_a_generator(tmp_path: Path) -> None:
+    rows = load_dataset(
+        "voxblink2",
+        data_dir="demo",
+        store=str(tmp_path / "store"),
+        cache_dir=str(tmp_path / "cache"),
+        speakers=(one for one in ["id990001"]),
+        split="train",
+    )
+    assert set(rows["speaker_id"]) == {"id990001"}
+
+
+def test_a_complete_store_may_be_read_only(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Refused(FileLock):
+        def acquire(self, *_: Any, **__: Any) -> Any:
+            raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("voxblink2_lib.store.layout.FileLock", Refused)
+    assert len(load_dataset("voxblink2", "audio", split="train", **options)) == ROWS
+    options["store"] += "-new"
+    with pytest.raises(StoreReadOnlyError, match="Leave out data_dir to load it as it is"):
+        load_dataset("voxblink2", "audio", split="train", **options)
+
+
+def test_errors_say_what_to_do(options: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(
+        ReleaseError, match=r"No release was named.*vb2_meta.tar.gz.*data_dir="
+    ) as e:
+        load_dataset("voxblink2", "audio")
+    assert 'data_dir="demo" names the small built-in release' in str(e.value)
+    with pytest.raises(ReleaseError, match="does not exist"):
+        load_dataset("voxblink2", "audio", data_dir=str(tmp_path / "nowhere"))
+    with pytest.raises(ValueError, match="BuilderConfig 'video' not found"):
+        load_dataset("voxblink2", "video", **options)
+    with pytest.raises(SelectionError, match=r"audio_format 'mp3' is not supported"):
+        load_dataset("voxblink2", "audio", audio_format="mp3", **options)
+    with pytest.raises(SelectionError, match="max_speakers must be a whole number"):
+        load_dataset("voxblink2", "audio", max_speakers=0, **options)
+    with pytest.raises(StoreMismatchError, match="may grow, not shrink"):
+        load_dataset("voxblink2", "audio", max_speakers=1, **options)
+
+
+def test_nothing_came_is_an_error_with_the_reasons(tmp_path: Path) -> None:
+    with (
+        MediaSite(MEDIA, faults={"demoHarbour": 404, "demo_Garden": 410}) as site,
+        pytest.raises(StoreError, match=r"(?s)No video came.*1 videos: .*HTTP Error 4"),
+    ):
+        load_dataset(
+            "voxblink2",
+            data_dir="demo",
+            store=str(tmp_path / "store"),
+            cache_dir=str(tmp_path / "cache"),
+            source=site.url_template,
+            speakers="id990001",
+        )
+
+
+SCRIPT = """
+import sys
+import voxblink2
+from datasets import load_dataset
+rows = load_dataset("voxblink2", "audio", data_dir="demo", store=sys.argv[1], cache_dir=sys.argv[2],
+                    source=sys.argv[3], split="train", num_proc=2, speakers=["id990004"])
+print(len(rows))
+"""
+
+
+def test_several_processes_load_one_store_at_once(site: MediaSite, tmp_path: Path) -> None:
+    """As under DDP, and from a script without ``if __name__ == "__main__"``."""
+    script = tmp_path / "train.py"
+    script.write_text(SCRIPT)
+    words = [sys.executable, str(script), str(tmp_path / "store"), str(tmp_path / "cache")]
+    processes = [
+        subprocess.Popen(
+            [*words, site.url_template],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=cli_process.environment(),
+        )
+        for _ in range(3)
+    ]
+    results = [process.communicate(timeout=cli_process.DEADLINE_SECONDS) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], results
+    assert [out.strip() for out, _ in results] == ["6", "6", "6"]
+    assert {site.count(video) for video in ("demoLibrary", "demo-Museum")} == {3}
+
+
+def test_import_pulls_in_neither_torch_nor_yt_dlp() -> None:
+    code = (
+        "import sys, voxblink2; "
+        "print([name for name in ('torch', 'yt_dlp', 'av', 'torchcodec') if name in sys.modules])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "[]"
+
+
+def test_other_names_still_go_where_they_went(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("a\n1\n2\n")
+    rows = load_dataset(
+        "csv", data_files=str(tmp_path / "rows.csv"), cache_dir=str(tmp_path / "c"), split="train"
+    )
+    assert rows["a"] == [1, 2]
+    assert __version__ == voxblink2.VoxBlink2.VERSION

@@ -1,0 +1,288 @@
+"""The command line: help, JSON, exit codes, words."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support import cli_process
+
+from voxblink2_lib.cli import main
+from voxblink2_lib.media.options import ClipOptions
+
+FACES = ["materialize", "--config", "audio-visual", "--data-dir", "demo"]
+COMMANDS = ["demo", "index", "materialize", "status", "verify", "convert", "embed"]
+COMMANDS += ["score sv", "score ossi", "retry", "doctor", "report"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_an_example_and_the_exit_codes(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([*command.split(), "--help"])
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    assert f"example:\n  voxblink2 {command}" in said
+    assert "exit codes: 0 done" in said
+    assert "--json" in said
+
+
+def test_help_shows_the_options_of_faces(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["materialize", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "--config {audio,audio-visual}" in said
+    assert "with --config audio-visual; default: what the store holds" in said
+    for option, words in {
+        "--video-size PIXELS": "width and height of the clips; 112",
+        "--video-margin PART": "as a part of its size; 0 ",
+        "--video-shape {square,stretched}": "or distort it to one; square",
+        "--video-crf N": f"x264's quality, 0 (lossless) to 51; {ClipOptions().video_crf}",
+    }.items():
+        _, found, rest = said.partition(f" {option} ")
+        assert found, option
+        assert words in rest.partition(" --")[0] + " "
+
+
+def test_examples_of_the_help_parse(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in COMMANDS:
+        with pytest.raises(SystemExit):
+            main([*command.split(), "--help"])
+        example = capsys.readouterr().out.split("example:\n")[1].split("\n\n")[0]
+        words = example.replace("\\\n", " ").split()
+        assert words[: 1 + len(command.split())] == ["voxblink2", *command.split()]
+        # Every option of the example exists: argparse would end with 2 otherwise.
+        with pytest.raises(SystemExit) as ended:
+            main([*words[1:], "--help"])
+        assert ended.value.code == 0
+        capsys.readouterr()
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_imports_nothing_heavy(command: str) -> None:
+    code = (
+        "import atexit, sys\n"
+        "heavy = {'datasets', 'torch', 'yt_dlp'}\n"
+        "atexit.register(lambda: print('heavy:', sorted(heavy & set(sys.modules))))\n"
+        "from voxblink2_lib.cli import main\n"
+        "main([*sys.argv[1:], '--help'])"
+    )
+    words = [sys.executable, "-c", code, *command.split()]
+    said = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+    assert said.startswith("usage: voxblink2")
+    assert said.endswith("heavy: []\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "required"),
+        (["fly"], "invalid choice: 'fly'"),
+        (["materialize", "--config", "video"], "invalid choice: 'video'"),
+        (["materialize", "--max-speakers", "many"], "invalid int value: 'many'"),
+        (["materialize", "--video-size", "112.5"], "invalid int value: '112.5'"),
+        (["materialize", "--video-margin", "wide"], "invalid float value: 'wide'"),
+        (["materialize", "--video-shape", "round"], "invalid choice: 'round'"),
+        (["materialize", "--video-crf", "best"], "invalid int value: 'best'"),
+        (["status", "--config", "faces"], "invalid choice: 'faces'"),
+        (["score"], "required: COMMAND"),
+        (["score", "asr"], "invalid choice: 'asr'"),
+        (["convert", "x.pt", "out"], "required: --arch"),
+        (["convert", "x.pt", "out", "--arch", "resnet50"], "invalid choice: 'resnet50'"),
+        (["embed", "--model", "x"], "required: --out, --audio/--wav-scp"),
+        (["embed", "--window", "all"], "invalid float value: 'all'"),
+        (["embed", "--dtype", "float16"], "invalid choice: 'float16'"),
+        (["score", "sv", "--embeddings", "x"], "required: --trials"),
+        (["score", "ossi", "--embeddings", "x"], "required: --protocol"),
+        (["score", "sv", "--interval", "videos"], "invalid choice: 'videos'"),
+        (["score", "sv", "--missing", "drop"], "invalid choice: 'drop'"),
+        (["score", "sv", "--p-target", "often"], "invalid float value: 'often'"),
+        (["score", "ossi", "--method", "best"], "invalid choice: 'best'"),
+        (["score", "ossi", "--enrolment", "sum"], "invalid choice: 'sum'"),
+    ],
+)
+def test_wrong_words_end_with_2(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["materialize"], "No release was named"),
+        (["materialize", "--data-dir", "/nowhere"], "The release /nowhere does not exist"),
+        (["materialize", "--data-dir", "demo", "--source", "ftp://x/{video_id}"], "http://"),
+        (["materialize", "--data-dir", "demo", "--source", "http://x/video"], "hold {video_id}"),
+        (["materialize", "--data-dir", "demo", "--speakers", "../x"], "neither a speaker id nor"),
+        (["materialize", "--data-dir", "demo", "--workers", "0"], "workers must be"),
+        (["materialize", "--data-dir", "demo", "--store", "s3://x/y"], "must be a local folder"),
+        (["status", "--store", ""], "store is an empty text"),
+        (["materialize", "--data-dir", "demo", "--source", ""], "source is an empty text"),
+        (
+            ["materialize", "--data-dir", "demo", "--source", "http://x/{speaker_id}/{video_id}"],
+            "has {speaker_id}, which is not known",
+        ),
+        (
+            [*FACES, "--video-size", "63"],
+            "video_size must be an even number of pixels from 32 to 1024, got 63",
+        ),
+        (
+            [*FACES, "--video-margin", "nan"],
+            "video_margin must be a number from 0 to 2",
+        ),
+        (
+            [*FACES, "--video-crf", "-1"],
+            "video_crf must be a whole number from 0 (lossless) to 51, got -1",
+        ),
+        (
+            ["materialize", "--data-dir", "demo", "--video-shape", "square"],
+            "video_shape would change nothing in the configuration 'audio'",
+        ),
+        (["status", "--store", "/nowhere"], "There is no store at /nowhere"),
+        (["verify", "--store", "/nowhere"], "There is no store at /nowhere"),
+    ],
+)
+def test_bad_input_ends_with_2_and_one_plain_line(words: list[str], said: str) -> None:
+    result = cli_process.run(*words, code=2)
+    assert said in result.stderr
+    assert result.stderr.startswith("voxblink2: ")
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+
+
+def test_index_materialize_status_verify(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    index = cli_process.run_json("index", "--data-dir", "demo", "--store", store)
+    assert (index["speakers"], index["videos"], index["utterances"]) == (8, 18, 54)
+    assert index["rejected"] == 0
+    words = ("materialize", "--config", "audio", "--data-dir", "demo", "--store", store)
+    made = cli_process.run_json(*words, "--max-speakers", 3)
+    assert made["videos"] == {"done": 6, "gone": 1}
+    assert made["utterances"] == 18
+    assert made["speakers"] == {"complete": 2, "partial": 1, "empty": 0}
+    status = cli_process.run_json("status", "--store", store, "--missing")
+    assert {key: status[key] for key in made} == made
+    assert [one["video_id"] for one in status["missing"]] == ["demoGone404"]
+    assert status["missing"][0]["reason"].startswith("no file id990003/demoGone404.<ext> in")
+    verified = cli_process.run_json("verify", "--store", store, "--sample", 3)
+    assert verified["problems"] == []
+    assert (verified["shards"], verified["rows"], verified["clips_decoded"]) == (6, 18, 18)
+    people = cli_process.run("status", "--store", store).stdout
+    assert "6 done, 1 gone" in people
+    assert "1  gone: no file <speaker>/<video>.<ext>" in people
+
+
+@pytest.fixture
+def copy(undisturbed: Path, tmp_path: Path) -> Path:
+    shutil.copytree(undisturbed, tmp_path / "store")
+    return tmp_path / "store"
+
+
+def problems(store: Path) -> list[str]:
+    return list(cli_process.run_json("verify", "--store", store, code=1)["problems"])
+
+
+def test_verify_finds_a_flipped_bit(copy: Path) -> None:
+    shard = copy / "shards" / "audio" / "audio-00003.arrow"
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(bytes(data))
+    (problem,) = problems(copy)
+    assert "audio-00003.arrow is damaged: its SHA-256 is" in problem
+
+
+def test_verify_finds_lost_and_strange_shards(copy: Path) -> None:
+    folder = copy / "shards" / "audio"
+    (folder / "audio-00003.arrow").rename(folder / "audio-00099.arrow")
+    gone, strange = problems(copy)
+    assert "audio-00003.arrow is gone" in gone
+    assert "audio-00099.arrow is in the folder and not in the ledger" in strange
+
+
+def test_verify_compares_with_ledger_and_index(copy: Path) -> None:
+    database = sqlite3.connect(copy / "ledger.sqlite")
+    database.execute("update videos set status = 'gone' where video_id = 'demoHarbour'")
+    database.execute("update jobs set rows = 4 where job = 1")
+    database.commit()
+    database.close()
+    found = problems(copy)
+    assert sum("is not in the index or not done in the ledger" in one for one in found) == 3
+    assert sum("has 3 rows, the ledger says 4" in one for one in found) == 1
+
+
+def test_demo_runs_the_whole_way(tmp_path: Path) -> None:
+    out = tmp_path / "demo"
+    made = cli_process.run_json("demo", "--out", out, "--workers", 2)
+    assert made["videos"] == {"done": 16, "gone": 1, "transient": 1}
+    assert made["utterances"] == 48
+    assert made["first_row"]["utterance_id"] == "00001"
+    reasons = made["missing"]
+    assert "HTTP Error 404: Not Found" in reasons["demoGone404"]
+    assert "HTTP Error 403: Forbidden" in reasons["demoShut403"]
+    assert all(Path(clip).stat().st_size > 10_000 for clip in made["clips"])
+    assert Path(made["picture"]).read_bytes().startswith(b"\x89PNG")
+    # Again, into the same folder, for people: a fresh store, not an error.
+    said = cli_process.run("demo", "--out", out, "--workers", 2).stdout
+    assert "id990003  demoGone404  gone: [generic] demoGone404: Unable to download" in said
+    assert "id990001  demoHarbour  3 utterances,  8.0 s" in said
+    assert "num_rows: 48" in said
+
+
+def test_demo_leaves_a_store_of_the_user_alone(undisturbed: Path, tmp_path: Path) -> None:
+    shutil.copytree(undisturbed, tmp_path / "store")
+    result = cli_process.run("demo", "--out", tmp_path, code=2)
+    assert "is a store that no demo made; it is left alone" in result.stderr
+    assert cli_process.shards(tmp_path / "store") == cli_process.shards(undisturbed)
+
+
+def test_a_video_id_that_begins_with_a_dash(tmp_path: Path) -> None:
+    words = ("materialize", "--data-dir", "demo", "--store", tmp_path / "store")
+    made = cli_process.run_json(*words, "--videos=-demoSailor")
+    assert made["videos"] == {"done": 1}
+
+
+def test_a_run_without_any_clip_is_an_error(tmp_path: Path) -> None:
+    media = tmp_path / "media" / "id990001"
+    media.mkdir(parents=True)
+    (media / "demoHarbour.mp4").write_bytes(b"")
+    words = ("materialize", "--data-dir", "demo", "--speakers", "id990001")
+    places = ("--store", tmp_path / "store", "--source", tmp_path / "media")
+    result = cli_process.run(*words, *places, code=2)
+    assert "No video came, so there is nothing to load" in result.stderr
+    assert "1 videos: the media file is empty" in result.stderr
+    assert "1 gone, 1 media-unusable" in result.stdout
+
+
+def test_errors_are_json_as_well() -> None:
+    said = cli_process.run_json("materialize", "--data-dir", "/nowhere", code=2)
+    assert said["error"] == "ReleaseError"
+    assert said["message"].startswith("The release /nowhere does not exist")
+
+
+def test_demo_runs_behind_a_proxy(tmp_path: Path) -> None:
+    proxy = {"http_proxy": "http://127.0.0.1:9"}
+    cli_process.run("demo", "--out", tmp_path, "--workers", 2, extra=proxy)
+
+
+def test_json_is_one_object_and_messages_go_elsewhere(tmp_path: Path) -> None:
+    meta = tmp_path / "meta" / "id990001" / "demoHarbour"
+    meta.mkdir(parents=True)
+    (meta / "00001.txt").write_text("FRAME X Y W H\n10 1 1 9 9\n60 1 1 9 9\n")
+    (meta / "00002.txt").write_text("FRAME X Y W H\n10 a b c d\n")
+    result = cli_process.run(
+        "index", "--data-dir", tmp_path, "--store", tmp_path / "store", "--json"
+    )
+    assert json.loads(result.stdout)["rejected"] == 1
+    assert "1 annotation files could not be read and are left out" in result.stderr
+    rejects = (tmp_path / "store" / "index" / "rejects.csv").read_text()
+    assert '00002.txt,"line 2: expected five numbers, got words"' in rejects

@@ -1,0 +1,353 @@
+"""`score` with a model: from audio to an equal error rate, embedding only what is asked for."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import soundfile
+from support import cli_process, tiny_models
+from support.tiny_models import cache_in, calls_here, directly, write_scp
+
+from voxblink2_lib.cli import main
+from voxblink2_lib.embedding.block_worker import BlockTask
+from voxblink2_lib.scoring import read_embeddings
+
+# The command would look for an accelerator, where numbers are a little different.
+CPU = ("--device", "cpu")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return tiny_models.save_separating(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def clips(undisturbed: Path) -> dict[str, bytes]:
+    """The demo's utterances: `speaker/video/utterance`, with their sound."""
+    names = (f"{row['speaker_id']}/{row['video_id']}/{row['utterance_id']}"
+             for row in cli_process.rows(undisturbed))  # fmt: skip
+    sounds = (row["audio"]["bytes"] for row in cli_process.rows(undisturbed))
+    return dict(zip(names, sounds, strict=True))
+
+
+@pytest.fixture(scope="module")
+def vectors(model: str, clips: dict[str, bytes]) -> dict[str, Any]:
+    """Their embeddings, by the model alone."""
+    return {
+        name: directly(model, soundfile.read(io.BytesIO(sound), dtype="float32")[0])
+        for name, sound in clips.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def wav_scp(clips: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A list of the same sounds, spelled the other way."""
+    folder = tmp_path_factory.mktemp("clips")
+    files = {f"{name.replace('/', '-')}.wav": folder / f"{place}.flac"
+             for place, name in enumerate(clips)}  # fmt: skip
+    for path, sound in zip(files.values(), clips.values(), strict=True):
+        path.write_bytes(sound)
+    return write_scp(folder / "wav.scp", files)
+
+
+class Demo(NamedTuple):
+    """A model, a list of the demo's sounds, and what the model alone makes of them."""
+
+    model: str
+    wav_scp: Path
+    vectors: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def demo(model: str, wav_scp: Path, vectors: dict[str, Any]) -> Demo:
+    return Demo(model, wav_scp, vectors)
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[BlockTask]:
+    """What was embedded, in this process; the cache is another for each test."""
+    cache_in(monkeypatch, tmp_path / "assets")
+    return calls_here(monkeypatch)
+
+
+def speaker(name: str) -> str:
+    return name.split("/", maxsplit=1)[0]
+
+
+def write_trials(path: Path, names: Sequence[str]) -> Path:
+    """Write all pairs."""
+    pairs = itertools.combinations(names, 2)
+    lines = (f"{int(speaker(one) == speaker(other))} {one} {other}\n" for one, other in pairs)
+    path.write_text("".join(lines))
+    return path
+
+
+def eer_by_hand(vectors: dict[str, Any]) -> float:
+    """Return the rate where misses and false alarms are equal, over all pairs."""
+    targets: list[float] = []
+    others: list[float] = []
+    for (one, a), (other, b) in itertools.combinations(vectors.items(), 2):
+        score = float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+        (targets if speaker(one) == speaker(other) else others).append(score)
+    thresholds = np.sort([*targets, *others])
+    misses = np.array([np.mean(np.array(targets) < one) for one in thresholds])
+    alarms = np.array([np.mean(np.array(others) >= one) for one in thresholds])
+    nearest = int(np.argmin(np.abs(misses - alarms)))
+    return float(misses[nearest] + alarms[nearest]) / 2
+
+
+def sv(model: str, audio: Path, trials: Path, *words: object) -> list[str]:
+    given = ["--model", model, "--wav-scp", audio, "--trials", trials, "--workers", 1, *CPU]
+    return list(map(str, ["score", "sv", *given, *words]))
+
+
+def answered(words: Sequence[str], capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
+    """Run a command in this process and return what it prints."""
+    capsys.readouterr()
+    assert main(words) == 0
+    out, err = capsys.readouterr()
+    return out, err
+
+
+# -- verification --------------------------------------------------------------------------------
+
+
+def test_from_audio_to_an_equal_error_rate(
+    model: str, wav_scp: Path, vectors: dict[str, Any], tmp_path: Path
+) -> None:
+    """The whole program twice; the second time it embeds nothing again."""
+    trials = write_trials(tmp_path / "trials", list(vectors))
+    words = [*sv(model, wav_scp, trials), "--json"]
+    home = tmp_path / "hf"
+    done = cli_process.run(*words, extra={"HF_HOME": str(home)})
+    record = json.loads(done.stdout)
+    assert record["trials"] == record["scored"] == 48 * 47 // 2
+    wanted = eer_by_hand(vectors)
+    # One trial of the rarer kind is the finest step there is.
+    assert record["eer"] == pytest.approx(wanted, abs=1 / record["targets"])
+    assert 0 < record["eer"] < 0.25
+    (made,) = (home / "assets" / "voxblink2" / "embeddings").rglob("*.parquet")
+    assert record["embeddings"] == str(made)
+    before = made.stat()
+    assert f"Embeddings: 48 in {made}, kept for the next run" in done.stderr
+    again = cli_process.run(*words, extra={"HF_HOME": str(home)})
+    assert again.stdout == done.stdout
+    assert "Embedding:" in done.stderr
+    assert "Embedding:" not in again.stderr
+    assert made.stat() == before
+
+
+def test_only_utterances_of_the_trials_are_embedded(
+    demo: Demo, undisturbed: Path, tmp_path: Path, ran: list[BlockTask],
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    model, _, vectors = demo
+    some = {name: vectors[name] for name in sorted(vectors)[5:25]}
+    trials = write_trials(tmp_path / "trials", list(some))
+    kept = tmp_path / "kept.safetensors"
+    words = [*sv(model, undisturbed, trials, "--embeddings", kept), "--json"]
+    out, err = answered(words, capsys)
+    assert sum(len(task.block.rows) for task in ran) == 20
+    assert f"Embeddings: 20 in {kept}" in err
+    record = json.loads(out)
+    assert record["embeddings"] == str(kept)
+    assert record["eer"] == pytest.approx(eer_by_hand(some), abs=1 / record["targets"])
+    found = read_embeddings(kept)
+    assert sorted(found.names) == sorted(some)
+    for name, vector in zip(found.names, found.vectors, strict=True):
+        np.testing.assert_allclose(vector, some[name], rtol=1e-3, atol=1e-4)
+    assert not (tmp_path / "assets").exists()
+    ran.clear()
+    assert answered(words, capsys)[0] == out
+    assert ran == []
+
+
+@pytest.mark.usefixtures("ran")
+def test_what_could_not_be_embedded_is_said_and_then_missing(
+    demo: Demo, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, wav_scp, vectors = demo
+    bad = sorted(vectors)[3]
+    lines = wav_scp.read_text().splitlines(keepends=True)
+    spelled = f"{bad.replace('/', '-')}.wav "
+    gone = [f"{spelled}{tmp_path}/gone.flac\n" if one.startswith(spelled) else one for one in lines]
+    (tmp_path / "wav.scp").write_text("".join(gone))
+    trials = write_trials(tmp_path / "trials", sorted(vectors)[:12])
+    kept = tmp_path / "kept.parquet"
+    words = sv(model, tmp_path / "wav.scp", trials, "--embeddings", kept)
+    assert main(words) == 2
+    err = capsys.readouterr().err
+    said = f"1 utterances could not be embedded; {tmp_path / 'kept.parquet.rejects.csv'} says why\n"
+    assert said in err
+    assert bad in err.splitlines()[-1]
+    assert "there is no file" in (tmp_path / "kept.parquet.rejects.csv").read_text()
+    out, err = answered([*words, "--missing", "skip", "--json"], capsys)
+    assert said in err
+    record = json.loads(out)
+    assert record["missing"] == [bad]
+    assert record["scored"] == 11 * 10 // 2
+
+
+# -- published results ---------------------------------------------------------------------------
+
+
+def _released(model: str, folder: Path, release: dict[str, Any] | None) -> str:
+    """Return a copy of a model that says which release it is."""
+    shutil.copytree(model, folder)
+    config = json.loads((folder / "config.json").read_text())
+    if release is not None:
+        config["voxblink2_release"] = release
+    (folder / "config.json").write_text(json.dumps(config))
+    return str(folder)
+
+
+FINE = ("ResNet34-GSP, VoxBlink2 + VoxCeleb2", 0.553, 0.056)
+PRE = ("ResNet34-GSP, VoxBlink2", 1.728, 0.176)
+
+
+@pytest.mark.usefixtures("ran")
+@pytest.mark.parametrize(
+    ("release", "rows"),
+    [
+        ({"arch": "resnet34", "stage": "finetuned"}, [FINE]),
+        ({"arch": "resnet34", "stage": "pretrained"}, [PRE]),
+        ({"arch": "resnet34", "stage": None}, [PRE, FINE]),
+        ({"arch": "resnet9"}, []),
+        (None, []),
+    ],
+)
+def test_published_results_stand_beside_ours(
+    release: dict[str, Any] | None,
+    rows: list[tuple[str, float, float]],
+    demo: Demo,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model, wav_scp, vectors = demo
+    trials = write_trials(tmp_path / "trials", sorted(vectors)[:12])
+    words = sv(_released(model, tmp_path / "model", release), wav_scp, trials)
+    record = json.loads(answered([*words, "--json"], capsys)[0])
+    assert record["published"] == {
+        name: {"eer_percent": eer, "min_dcf": cost} for name, eer, cost in rows
+    }
+    table = answered(words, capsys)[0].split("\n\n")[1:]
+    if not rows:
+        assert table == []
+        return
+    head, here, *published = (re.split(r"\s{2,}", one) for one in table[0].rstrip().split("\n"))
+    assert head == ["", "EER", "minDCF (p_target 0.01)"]
+    cost = record["min_dcf"][0]["min_dcf"]
+    assert here == ["here", f"{100 * record['eer']:.3f} %", f"{cost:.3f}"]
+    assert published == [
+        [f"published, Vox1-O: {name}", f"{eer:.3f} %", f"{cost:.3f}"] for name, eer, cost in rows
+    ]
+
+
+@pytest.mark.usefixtures("ran")
+def test_published_costs_of_a_prior_that_was_not_asked_for(
+    demo: Demo, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, wav_scp, vectors = demo
+    release = {"arch": "resnet34", "stage": "finetuned"}
+    trials = write_trials(tmp_path / "trials", sorted(vectors)[:12])
+    words = sv(_released(model, tmp_path / "model", release), wav_scp, trials, "--p-target", 0.5)
+    here, published = answered(words, capsys)[0].splitlines()[-2:]
+    assert re.fullmatch(r"here +[0-9.]+ % +-", here)
+    assert published.endswith(" 0.553 %                   0.056")
+
+
+# -- open-set identification ---------------------------------------------------------------------
+
+
+def test_open_set_identification_from_audio(
+    demo: Demo, tmp_path: Path, ran: list[BlockTask], capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, wav_scp, vectors = demo
+    speakers = sorted({speaker(name) for name in vectors})
+    of = {one: sorted(name for name in vectors if speaker(name) == one) for one in speakers}
+    protocol = tmp_path / "protocol"
+    protocol.mkdir()
+    lists = {
+        "gallery": [(of[one][0], place) for place, one in enumerate(speakers[:4])],
+        "probe": [(of[one][-1], min(place, 4)) for place, one in enumerate(speakers)],
+    }
+    for name, lines in lists.items():
+        (protocol / name).write_text("".join(f"{one} {label}\n" for one, label in lines))
+    words = ["score", "ossi", "--protocol", protocol, "--model", model, "--wav-scp", wav_scp, *CPU]
+    out, err = answered([*map(str, words), "--json"], capsys)
+    wanted = {name.replace("/", "-") + ".wav" for lines in lists.values() for name, _ in lines}
+    assert {name for task in ran for name, _ in task.block.files} == wanted
+    assert f"Embeddings: {len(wanted)} in " in err
+    (found,) = json.loads(out)["protocols"]
+    enrolled = [vectors[name] / np.linalg.norm(vectors[name]) for name, _ in lists["gallery"]]
+    first = [
+        int(np.argmax([one @ vectors[name] for one in enrolled])) == label
+        for name, label in lists["probe"]
+        if label < 4
+    ]
+    assert (found["known"], found["unknown"]) == (4, 4)
+    assert found["rank1"] == pytest.approx(np.mean(first))
+
+
+# -- wrong use -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["sv --trials x", "ossi --protocol x"])
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            "",
+            "Say where the embeddings are, --embeddings FILE, or what makes them: --model MODEL "
+            "--wav-scp FILE.",
+        ),
+        ("--model m", "--model needs audio to embed: --wav-scp FILE."),
+        (
+            "--model m --audio a --names n",
+            "--names goes with embeddings that are there, not with --model.",
+        ),
+        ("--window 3", "--window goes with the model that embeds: --model MODEL."),
+        ("--embeddings e --workers 2", "--workers goes with the model that embeds: --model MODEL."),
+        ("--embeddings e --wav-scp a", "--audio goes with the model that embeds: --model MODEL."),
+    ],
+)
+def test_where_embeddings_come_from_is_said_once(
+    command: str, words: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["score", *command.split(), *words.split()]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", f"voxblink2: {message}\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--embeddings x.npy", "x.npy must end in .parquet or .safetensors."),
+        ("--window 0.01", "A window must have at least 0.1 s, got 0.01."),
+        ("--workers 0", "There must be at least 1 worker, got 0."),
+    ],
+)
+def test_what_embed_refuses_score_refuses(
+    words: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trials = write_trials(tmp_path / "trials", ["id990001/a", "id990001/b", "id990002/c"])
+    assert main([*sv("model", tmp_path / "wav.scp", trials), *words.split()]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == f"voxblink2: {message}"
+
+
+def test_trials_whose_audio_is_not_there(
+    model: str, wav_scp: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trials = write_trials(tmp_path / "trials", ["id990001/a", "id990001/b", "id990002/c"])
+    assert main(sv(model, wav_scp, trials)) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert f"None of the utterances that are wanted is in {wav_scp}." in said

@@ -1,0 +1,155 @@
+"""The training scripts learn, stop and go on exactly, on the demo's utterances."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from support import cli_process
+
+from voxblink2_lib.demo.training import run_training_demo
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+_SMALL = (
+    *("--model", "small", "--sampler", "balanced", "--per-speaker", "18", "--batch-size", "24"),
+    *("--crop-seconds", "1", "--optimizer", "adamw", "--hold-out", "videos", "--epochs", "2"),
+    *("--save-every", "1", "--workers", "1"),
+)
+_FEW = ("--model", "small", "--batch-size", "24", "--epochs", "2", "--workers", "1")
+ALONE = (sys.executable,)
+# What is there as soon as there is a whole checkpoint.
+SAVED = {
+    "train_speaker.py": "checkpoint-*",
+    "train_with_trainer.py": "checkpoint-*/trainer_state.json",
+}
+TWO = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+
+
+def start(script: str, *words: object, by: Sequence[str] = ALONE) -> cli_process.Process:
+    return cli_process.Process(
+        [*by, str(EXAMPLES / script), *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=cli_process.environment({"CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true"}),
+    )
+
+
+def run(script: str, *words: object, code: int = 0, by: Sequence[str] = ALONE) -> str:
+    with start(script, *words, by=by) as process:
+        out, _ = process.communicate(timeout=cli_process.DEADLINE_SECONDS)
+    assert process.returncode == code, out
+    return out
+
+
+def killed(script: str, *words: object, out: Path, by: Sequence[str] = ALONE) -> None:
+    """Begin a run, and kill it with all its processes as soon as it saved something."""
+    with start(script, *words, "--out", out, by=by) as process:
+        assert cli_process.wait_for(lambda: list(out.glob(SAVED[script])), process)
+        process.kill_all()
+        process.communicate(timeout=cli_process.DEADLINE_SECONDS)
+    assert process.returncode == -signal.SIGKILL
+
+
+def assert_same_weights(ours: Path, theirs: Path) -> None:
+    one, other = load_file(ours), load_file(theirs)
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def weights(out: Path) -> Path:
+    return out / "model" / "model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def undisturbed_run(undisturbed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a run that nobody stops leaves."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    said = run("train_speaker.py", "--store", undisturbed, "--out", out, *_SMALL)
+    assert len(re.findall(r"held out EER [\d.]+ %", said)) == 2
+    return out
+
+
+def test_the_lesson_halves_the_error_at_least(undisturbed: Path, tmp_path: Path) -> None:
+    lesson = run_training_demo(undisturbed, tmp_path)
+    assert lesson.eer_after <= lesson.eer_before / 2
+    assert lesson.eer_after <= 0.1
+    assert (lesson.trained_on, lesson.held_out, lesson.trials) == (24, 24, 576)
+    assert (tmp_path / "det.png").stat().st_size > 10_000
+
+
+def test_a_killed_training_ends_with_the_same_weights(
+    undisturbed: Path, undisturbed_run: Path, tmp_path: Path
+) -> None:
+    words = ("--store", undisturbed, *_SMALL)
+    killed("train_speaker.py", *words, out=tmp_path)
+    assert "Going on at step" in run("train_speaker.py", *words, "--out", tmp_path)
+    assert_same_weights(weights(tmp_path), weights(undisturbed_run))
+
+
+def test_an_interrupted_training_ends_with_the_same_weights(
+    undisturbed: Path, undisturbed_run: Path, tmp_path: Path
+) -> None:
+    words = ("--store", undisturbed, "--out", tmp_path, *_SMALL)
+    with start("train_speaker.py", *words) as process:
+        assert cli_process.wait_for(lambda: list(tmp_path.glob(SAVED["train_speaker.py"])), process)
+        out, _ = cli_process.stop(process, signal.SIGINT)
+    assert process.returncode == 3, out
+    assert "Stopped; run the same command to go on." in out
+    assert "Going on at step" in run("train_speaker.py", *words)
+    assert_same_weights(weights(tmp_path), weights(undisturbed_run))
+
+
+def test_two_processes_that_are_killed_end_with_the_same_weights(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    words = ("--store", undisturbed, *_SMALL)
+    run("train_speaker.py", *words, "--out", whole, by=TWO)
+    killed("train_speaker.py", *words, out=stopped, by=TWO)
+    assert "Going on at step" in run("train_speaker.py", *words, "--out", stopped, by=TWO)
+    assert_same_weights(weights(stopped), weights(whole))
+
+
+def test_large_margin_fine_tuning_goes_on_from_a_run(
+    undisturbed: Path, undisturbed_run: Path, tmp_path: Path
+) -> None:
+    words = ("--store", undisturbed, "--out", tmp_path, *_SMALL, "--crop-seconds", "2")
+    run("train_speaker.py", *words, "--stage", "lmft", "--from", undisturbed_run)
+    assert len(json.loads((tmp_path / "labels.json").read_text())["speeds"]) == 1
+    assert load_file(weights(tmp_path))["head.weight"].shape == (8, 64)
+    said = run("train_speaker.py", *words, "--rate", "1", code=2)
+    assert "--stage lmft needs" not in said
+    assert "was begun with other settings" in said
+
+
+def test_the_trainer_learns_and_a_killed_one_ends_with_the_same_weights(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    words = ("--store", undisturbed, *_FEW)
+    said = run("train_with_trainer.py", *words, "--out", whole)
+    found = re.search(r"([\d.]+) % before, ([\d.]+) % after", said)
+    assert found
+    assert float(found[2]) < float(found[1]) / 2
+    killed("train_with_trainer.py", *words, "--save-every", "10", out=stopped)
+    (stopped / "checkpoint-99").mkdir()  # as a kill leaves one that is being written
+    run("train_with_trainer.py", *words, "--out", stopped)
+    name = "model.safetensors"
+    assert_same_weights(stopped / name, whole / name)
+
+
+@pytest.mark.parametrize("script", ["train_speaker.py", "train_with_trainer.py"])
+def test_a_store_that_is_not_there_is_told_in_a_line(script: str, tmp_path: Path) -> None:
+    said = run(script, "--store", tmp_path / "none", "--out", tmp_path / "out", code=2)
+    last = said.splitlines()[-1]
+    assert last.startswith(f"{script.removesuffix('.py')}: There is no folder {tmp_path / 'none'}.")
+    assert "Traceback" not in said

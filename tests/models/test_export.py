@@ -1,0 +1,162 @@
+"""ONNX files: the same embeddings as PyTorch from the waveform on, or no file."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from support.model_oracle import (
+    GOLDEN_INPUTS,
+    TOLERANCE,
+    Array,
+    apart,
+    embeddings_of,
+    golden,
+    golden_checkpoint,
+    golden_waveform,
+    small_extractor,
+    small_model,
+)
+
+from voxblink2_lib.errors import DependencyError, ModelError
+from voxblink2_lib.models import convert
+from voxblink2_lib.models.export import WaveformModel, export_onnx
+
+
+def run(path: Path, waveforms: Array) -> Array:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (found,) = session.run(["embeddings"], {"waveforms": waveforms})
+    assert isinstance(found, np.ndarray)
+    return found
+
+
+def some_waveforms(count: int, samples: int) -> Array:
+    # Of different volume and with an offset, which the two normalisations treat in two ways.
+    waves = [(1 + seed) * golden_waveform(seed, samples) + 0.02 * seed for seed in range(count)]
+    return np.stack(waves).astype(np.float32)
+
+
+# -- the same embeddings -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "normalization"),
+    [("ecapa", "std"), ("basic-gsp", "max"), ("bottleneck-tsp", "std"), ("simam-asp", "max")],
+)
+def test_an_exported_model_gives_the_same_embeddings(
+    kind: str, normalization: str, tmp_path: Path
+) -> None:
+    model, extractor = small_model(kind), small_extractor(normalization)
+    path = tmp_path / "model.onnx"
+    assert export_onnx(model, extractor, str(path)) == path
+    assert [one.name for one in tmp_path.iterdir()] == ["model.onnx"]
+    for samples in (1600, 16_000, 23_456):
+        for count in (1, 3):
+            waves = some_waveforms(count, samples)
+            wanted = embeddings_of(model, extractor(waves)["input_features"])
+            assert apart(run(path, waves), wanted) < TOLERANCE, (samples, count)
+
+
+def test_golden_embeddings_through_onnx(tmp_path: Path) -> None:
+    torch.save(golden_checkpoint("ecapa_tdnn"), tmp_path / "model_pt.pt")
+    path = export_onnx(*convert(tmp_path / "model_pt.pt", arch="ecapa_tdnn"), tmp_path / "a.onnx")
+    for name, wanted in golden()["ecapa_tdnn"]["embeddings"].items():
+        found = run(path, golden_waveform(*GOLDEN_INPUTS[name])[None])
+        assert apart(found[0], np.array(wanted)) < TOLERANCE
+
+
+@pytest.mark.parametrize("kind", ["ecapa", "simam-asp"])
+@pytest.mark.parametrize("normalization", ["std", "max"])
+@pytest.mark.parametrize("samples", [1600, 1759, 1760, 12_345])
+def test_its_front_end_is_that_of_the_feature_extractor(
+    kind: str, normalization: str, samples: int
+) -> None:
+    model, extractor = small_model(kind), small_extractor(normalization)
+    waves = some_waveforms(2, samples)
+    with torch.no_grad():
+        found = WaveformModel(model, extractor)(torch.from_numpy(waves))
+    assert apart(found, embeddings_of(model, extractor(waves)["input_features"])) < TOLERANCE
+
+
+# -- no file -----------------------------------------------------------------------------------
+
+
+class Exported:
+    """Stands for PyTorch's exporter and onnxruntime: what is exported answers as it is told to.
+
+    A real export takes seconds; here only what is done with its answer is looked at.
+    """
+
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+        self.module: Any = None
+        self.model_proto = SimpleNamespace(SerializeToString=lambda: b"exported")
+
+    def export(self, module: Any, *_: Any, **__: Any) -> Exported:
+        self.module = module
+        return self
+
+    def session(self, data: bytes, **_: Any) -> Exported:
+        assert data == b"exported"
+        return self
+
+    def run(self, _: None, inputs: dict[str, Array]) -> list[Array]:
+        found: Array = self.module(torch.from_numpy(inputs["waveforms"])).numpy()
+        return [(found * self.factor).astype(np.float32)]
+
+
+def export_with(monkeypatch: pytest.MonkeyPatch, factor: float, target: Path) -> Path:
+    exported = Exported(factor)
+    monkeypatch.setattr(torch.onnx, "export", exported.export)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", exported.session)
+    return export_onnx(small_model("basic-gsp"), small_extractor(), target)
+
+
+@pytest.mark.parametrize("factor", [1.01, -1.0, float("nan"), float("inf")])
+def test_other_embeddings_are_refused(
+    factor: float, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    target = tmp_path / "model.onnx"
+    match = r"other embeddings than the model: .* apart, allowed is 0\.001\. Nothing was written"
+    with pytest.raises(ModelError, match=match):
+        export_with(monkeypatch, factor, target)
+    assert not list(tmp_path.iterdir())
+    target.write_bytes(b"an older one")
+    with pytest.raises(ModelError, match=match):
+        export_with(monkeypatch, factor, target)
+    assert [one.read_bytes() for one in tmp_path.iterdir()] == [b"an older one"]
+
+
+def test_embeddings_that_are_a_little_apart_are_taken(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = export_with(monkeypatch, 1 + 1e-4, tmp_path / "model.onnx")
+    assert path.read_bytes() == b"exported"
+
+
+@pytest.mark.parametrize("package", ["onnxruntime", "onnxscript"])
+def test_missing_packages_are_named(
+    package: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    match = r"needs the packages onnx, onnxscript and onnxruntime: pip install 'voxblink2\[onnx\]'"
+    with pytest.raises(DependencyError, match=match):
+        export_onnx(small_model("ecapa"), small_extractor(), tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_model_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    exported = Exported(1.0)
+    monkeypatch.setattr(torch.onnx, "export", exported.export)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", exported.session)
+    model = small_model("basic-gsp").train()
+    model.bfloat16()
+    export_onnx(model, small_extractor(), tmp_path / "model.onnx")
+    assert model.training
+    assert model.dtype == torch.bfloat16

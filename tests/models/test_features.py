@@ -1,0 +1,279 @@
+"""The front end: the published numbers, a slow twin, padding, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
+from support.model_oracle import (
+    PROPERTY,
+    Array,
+    golden,
+    golden_waveform,
+    slow_filters,
+    slow_log_mel,
+    slow_window,
+    small_extractor,
+    small_model,
+)
+from transformers import AutoFeatureExtractor
+
+from voxblink2_lib.errors import ModelError
+from voxblink2_lib.models import SpeakerFeatureExtractor, log_mel
+from voxblink2_lib.models.features import MIN_SAMPLES, window_and_filters
+
+EXTRACTOR = SpeakerFeatureExtractor()
+WAVE = golden_waveform(1, 3200)
+NORMALIZATIONS: list[Any] = ["std", "max"]
+
+
+def features(waveforms: Any, **options: Any) -> Array:
+    found: Array = EXTRACTOR(waveforms, return_tensors="np", **options)["input_features"]
+    return found
+
+
+# -- the numbers -------------------------------------------------------------------------------
+
+
+def test_golden_frames() -> None:
+    wanted = golden()["logfbank"]
+    batch = EXTRACTOR(golden_waveform(1, 16_000), sampling_rate=16_000)
+    found = batch["input_features"]
+    assert list(found.transpose(1, 2).shape) == wanted["shape"]
+    assert found.dtype == torch.float32
+    np.testing.assert_allclose(found[0, 0], wanted["first_frame"], rtol=0, atol=1e-4)
+    np.testing.assert_allclose(found[0, 50], wanted["frame50"], rtol=0, atol=1e-4)
+    assert batch["attention_mask"].tolist() == [[1] * 101]
+
+
+def test_golden_mel_filters() -> None:
+    window, filters = window_and_filters(80)
+    sums = filters.sum(dim=0)
+    np.testing.assert_allclose(sums, golden()["logfbank"]["mel_fb_sum"], rtol=0, atol=1e-4)
+    np.testing.assert_allclose(window, slow_window(), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(filters, slow_filters(80), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+@PROPERTY
+@given(samples=st.integers(MIN_SAMPLES, 8000), seed=st.integers(0, 10**6))
+@example(samples=1600, seed=1)
+@example(samples=1759, seed=1)  # the last sample before another frame
+@example(samples=1760, seed=1)
+def test_frames_equal_a_slow_twin(normalization: Any, samples: int, seed: int) -> None:
+    g = np.random.default_rng(seed)
+    volume, offset = g.choice([1e-3, 0.05, 1.0]), g.normal(0, 0.05)
+    wave = (volume * (golden_waveform(seed % 5, samples) + offset)).astype(np.float32)
+    found = log_mel(torch.from_numpy(wave), normalization=normalization).numpy()
+    wanted = slow_log_mel(wave, normalization)
+    assert found.shape == wanted.shape == (1 + samples // 160, 80)
+    # Bands without sound are what float32 rounds to: a logarithm shows it.
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("bands", [20, 40])
+def test_other_numbers_of_bands(bands: int) -> None:
+    extractor = SpeakerFeatureExtractor(num_mel_bins=bands, normalization="max")
+    (found,) = extractor(WAVE)["input_features"]
+    np.testing.assert_allclose(found, slow_log_mel(WAVE, "max", bands), rtol=0, atol=2e-4)
+    assert extractor.feature_size == bands
+
+
+def test_volume_matters_only_a_little() -> None:
+    # The peak is divided by itself plus 1e-4, so the frames of a quiet voice are not quite equal.
+    peak, quiet = small_extractor("max"), WAVE / 64
+    np.testing.assert_array_equal(features(WAVE), features(quiet))
+    assert 0 < float((peak(WAVE)["input_features"] - peak(quiet)["input_features"]).abs().max()) < 1
+
+
+# -- batches -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+@pytest.mark.parametrize("padding", [True, "longest"])
+def test_a_batch_equals_its_waveforms_alone(normalization: Any, padding: Any) -> None:
+    extractor = SpeakerFeatureExtractor(normalization=normalization)
+    waves = [golden_waveform(seed, n) for seed, n in enumerate((3199, 1600, 5000, 3200))]
+    batch = extractor(waves, padding=padding)
+    assert batch["input_features"].shape == (4, 32, 80)
+    assert batch["attention_mask"].dtype == torch.int64
+    frames = [1 + len(wave) // 160 for wave in waves]
+    for wave, count, found, mask in zip(waves, frames, *batch.values(), strict=True):
+        alone = extractor(wave)["input_features"][0]
+        assert alone.shape == (count, 80)
+        torch.testing.assert_close(found[:count], alone, rtol=0, atol=0)
+        assert not found[count:].any()
+        assert mask.tolist() == [1] * count + [0] * (32 - count)
+
+
+def test_numpy_and_torch_results_are_the_same() -> None:
+    waves = [WAVE, WAVE[:2000]]
+    ours, theirs = EXTRACTOR(waves), EXTRACTOR(waves, return_tensors="np")
+    assert ours.keys() == theirs.keys() == {"input_features", "attention_mask"}
+    for name, found in theirs.items():
+        assert isinstance(found, np.ndarray)
+        assert isinstance(ours[name], torch.Tensor)
+        np.testing.assert_array_equal(found, ours[name])
+
+
+# -- kinds of waveforms ------------------------------------------------------------------------
+
+
+def test_int16_is_float_times_32768() -> None:
+    whole = np.round(WAVE * 32_768).astype(np.int16)
+    peak = SpeakerFeatureExtractor(normalization="max")  # the one that sees the volume
+    wanted = peak(whole.astype(np.float32) / 32_768)["input_features"]
+    kinds: list[Any] = [whole, torch.from_numpy(whole), [whole]]
+    for given_as in kinds:
+        torch.testing.assert_close(peak(given_as)["input_features"], wanted, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "wave",
+    [
+        WAVE.astype(np.float64),
+        torch.from_numpy(WAVE),
+        torch.from_numpy(WAVE).double(),
+        WAVE.tolist(),
+        tuple(WAVE.tolist()),
+        list(WAVE),
+        [WAVE],
+        [WAVE.tolist()],
+        WAVE[None],
+        torch.from_numpy(WAVE)[None],
+        np.repeat(WAVE, 2)[::2],
+    ],
+    ids=[
+        "float64",
+        "tensor",
+        "double",
+        "list",
+        "tuple",
+        "numbers",
+        "one",
+        "lists",
+        "2d",
+        "2d-pt",
+        "strided",
+    ],
+)
+def test_any_kind_of_waveform(wave: Any) -> None:
+    found = features(wave, sampling_rate=16_000)
+    np.testing.assert_allclose(found, features(WAVE), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["reversed", "big-endian", "read-only"])
+def test_any_layout_of_memory(kind: str) -> None:
+    wave = {
+        "reversed": WAVE[::-1].copy()[::-1],
+        "big-endian": WAVE.astype(">f4"),
+        "read-only": np.frombuffer(WAVE.tobytes(), np.float32),
+    }[kind]
+    torch.set_warn_always(True)  # else PyTorch warns of read-only memory only once a process
+    try:
+        found = features(wave)
+    finally:
+        torch.set_warn_always(False)
+    np.testing.assert_allclose(found, features(WAVE), rtol=0, atol=1e-4)
+
+
+def test_a_waveform_is_left_as_it_was() -> None:
+    wave, tensor = WAVE.copy(), torch.from_numpy(WAVE.copy())
+    features([wave, tensor])
+    np.testing.assert_array_equal(wave, WAVE)
+    np.testing.assert_array_equal(tensor, WAVE)
+
+
+# -- what is refused ---------------------------------------------------------------------------
+
+
+def changed(place: int, value: float) -> Array:
+    wave = WAVE.copy()
+    wave[place] = value
+    return wave
+
+
+@pytest.mark.parametrize(
+    ("wave", "match"),
+    [
+        (WAVE[:0], "has 0 samples; a model needs at least 1600"),
+        ([], "has 0 samples; a model needs at least 1600"),
+        (WAVE[:1599], r"has 1599 samples; a model needs at least 1600 \(0.1 s\)"),
+        (changed(7, np.nan), r"has a sample that is not finite \(NaN or infinite\)"),
+        (changed(3199, np.inf), "has a sample that is not finite"),
+        (changed(0, -np.inf), "has a sample that is not finite"),
+        (WAVE.astype(np.float64) * 1e300, "has a sample that is not finite"),
+        (np.zeros(1600, np.float32), "is silent: all its samples are equal"),
+        (np.full(1600, 0.3), "is silent: all its samples are equal"),
+        (np.full(1600, -5, np.int16), "is silent: all its samples are equal"),
+        ([np.stack([WAVE, WAVE])], r"has shape \(2, 3200\), expected is \(samples,\): mix"),
+        (np.zeros((1, 1600, 2)), r"has shape \(1600, 2\), expected is \(samples,\): mix"),
+    ],
+    ids=lambda value: value[:12] if isinstance(value, str) else "wave",
+)
+def test_a_bad_waveform_is_named(wave: Any, match: str) -> None:
+    with pytest.raises(ModelError, match=f"^waveform 0 {match}"):
+        EXTRACTOR(wave)
+    bad = wave[0] if len(wave) and np.ndim(wave[0]) else wave
+    with pytest.raises(ModelError, match=f"^waveform 1 {match}"):
+        EXTRACTOR([WAVE, bad])
+    with pytest.raises(ModelError, match=f"^id1/b.wav {match}"):
+        EXTRACTOR([WAVE, bad], names=["id1/a.wav", "id1/b.wav"])
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"sampling_rate": 8000}, "have 8000 samples a second; resample them to 16000"),
+        ({"padding": "max_length"}, "padding must be one of True and 'longest', got 'max_length'"),
+        ({"padding": False}, "padding must be one of True and 'longest', got False"),
+        ({"return_tensors": "tf"}, "return_tensors must be one of 'pt' and 'np', got 'tf'"),
+        ({"return_tensors": None}, "return_tensors must be one of 'pt' and 'np', got None"),
+    ],
+)
+def test_bad_options_of_a_call(options: dict[str, Any], match: str) -> None:
+    with pytest.raises(ModelError, match=match):
+        EXTRACTOR(WAVE, **options)
+
+
+@pytest.mark.parametrize(
+    ("waves", "names"),
+    [(np.zeros((0, 1600)), None), (np.array(1.0), None), ([WAVE, WAVE], ["a"])],
+    ids=["no waveform", "one number", "too few names"],
+)
+def test_bad_numbers_of_waveforms(waves: Any, names: Any) -> None:
+    with pytest.raises(ModelError):
+        EXTRACTOR(waves, names=names)
+
+
+def test_bad_options_of_an_extractor() -> None:
+    unknown: Any = "mean"
+    with pytest.raises(ModelError, match=r"'mean' is not known\. Available: std, max"):
+        SpeakerFeatureExtractor(normalization=unknown)
+    with pytest.raises(ModelError, match="sampling_rate must be 16000, got 8000"):
+        SpeakerFeatureExtractor(sampling_rate=8000)
+
+
+# -- saved and loaded --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+@pytest.mark.parametrize("with_model", [False, True])
+def test_saved_and_loaded_it_is_the_same(
+    normalization: Any, with_model: bool, tmp_path: Path
+) -> None:
+    extractor = small_extractor(normalization)
+    extractor.save_pretrained(tmp_path)
+    if with_model:
+        small_model("basic-gsp").save_pretrained(tmp_path)
+    loaded = AutoFeatureExtractor.from_pretrained(tmp_path)
+    assert type(loaded) is SpeakerFeatureExtractor
+    assert loaded.normalization == normalization
+    assert loaded.num_mel_bins == loaded.feature_size == 20
+    found, wanted = (one(WAVE)["input_features"] for one in (loaded, extractor))
+    torch.testing.assert_close(found, wanted, rtol=0, atol=0)

@@ -1,0 +1,173 @@
+"""Is a JavaScript runtime there that yt-dlp will use? Real programs, tiny ones, on a real PATH."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from yt_dlp import YoutubeDL
+
+from voxblink2_lib.sources.javascript import JS_RUNTIMES, find_javascript, javascript_problem
+
+Install = Callable[..., Path]
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+    """A machine with nothing on PATH, and a way to put programs there that print a version."""
+    path, scripts = tmp_path / "path", tmp_path / "scripts"
+    path.mkdir()
+    scripts.mkdir()
+    monkeypatch.setenv("PATH", str(path))
+    monkeypatch.setattr("sysconfig.get_path", lambda *_, **__: str(scripts))
+
+    def put(name: str, says: str, *, folder: Path = path, code: int = 0) -> Path:
+        program = folder / name
+        program.write_text(f"#!/bin/sh\necho '{says}'\nexit {code}\n")
+        program.chmod(0o755)
+        return program
+
+    return put
+
+
+def solver(monkeypatch: pytest.MonkeyPatch, version: str | None) -> None:
+    package = None if version is None else SimpleNamespace(version=version)
+    monkeypatch.setattr("yt_dlp.dependencies.yt_dlp_ejs", package)
+
+
+@pytest.fixture
+def wanted() -> str:
+    """The version of the solver that the installed yt-dlp was made for."""
+    vendor = pytest.importorskip("yt_dlp.extractor.youtube.jsc._builtin.vendor")
+    return str(vendor.VERSION)
+
+
+def test_nothing_there(install: Install, monkeypatch: pytest.MonkeyPatch, wanted: str) -> None:
+    solver(monkeypatch, None)
+    assert javascript_problem() == (
+        "yt-dlp finds no JavaScript runtime that it can use (deno is not found or does not start; "
+        "node is not found or does not start; quickjs is not found or does not start). "
+        f"The package yt-dlp-ejs {wanted} with the solver is missing. "
+        'Run pip install -U "voxblink2[youtube]", which brings yt-dlp-ejs and deno, or install '
+        "deno 2.3.0 or later or node 22.0.0 or later or quickjs 2023.12.9 or later."
+    )
+
+
+@pytest.mark.parametrize(
+    ("prints", "seen"),
+    [
+        (("deno", "deno 2.3.0 (stable, release)"), "deno 2.3.0"),
+        (("node", "v22.1.0"), "node 22.1.0"),
+        (("qjs", "QuickJS version 2025-04-26"), "quickjs 2025-04-26"),
+        (("qjs", "QuickJS-ng version 0.10.1"), "quickjs-ng 0.10.1"),
+    ],
+)
+def test_each_of_them_will_do(
+    prints: tuple[str, str],
+    seen: str,
+    install: Install,
+    monkeypatch: pytest.MonkeyPatch,
+    wanted: str,
+) -> None:
+    solver(monkeypatch, wanted)
+    program = install(*prints)
+    assert javascript_problem() is None
+    assert find_javascript().seen == f"{seen} ({program}), yt-dlp-ejs {wanted}"
+
+
+@pytest.mark.parametrize(
+    ("prints", "problem"),
+    [
+        (("deno", "deno 1.46.3 (stable)"), "deno 1.46.3 ({}) is older than 2.3.0"),
+        (("node", "v20.20.2"), "node 20.20.2 ({}) is older than 22.0.0"),
+        (("qjs", "QuickJS version 2021-03-27"), "quickjs 2021-03-27 ({}) is older than 2023.12.9"),
+        (("node", "Hello"), "node ({}) does not tell its version"),
+    ],
+)
+def test_too_old_is_told_with_both_versions(
+    prints: tuple[str, str],
+    problem: str,
+    install: Install,
+    monkeypatch: pytest.MonkeyPatch,
+    wanted: str,
+) -> None:
+    solver(monkeypatch, wanted)
+    program = install(*prints)
+    said = javascript_problem() or ""
+    assert problem.format(program) in said
+    assert "or install deno 2.3.0 or later or node 22.0.0 or later" in said
+
+
+def test_a_program_that_fails_is_no_runtime(
+    install: Install, monkeypatch: pytest.MonkeyPatch, wanted: str
+) -> None:
+    solver(monkeypatch, wanted)
+    install("deno", "Segmentation fault", code=139)
+    assert "deno is not found or does not start" in (javascript_problem() or "")
+
+
+def test_one_good_runtime_is_enough(
+    install: Install, monkeypatch: pytest.MonkeyPatch, wanted: str
+) -> None:
+    solver(monkeypatch, wanted)
+    install("node", "v20.20.2")
+    install("deno", "deno 2.9.8 (stable)")
+    assert javascript_problem() is None
+
+
+def test_deno_beside_this_python_is_found_without_path(
+    install: Install, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wanted: str
+) -> None:
+    solver(monkeypatch, wanted)
+    program = install("deno", "deno 2.9.8 (stable)", folder=tmp_path / "scripts")
+    assert javascript_problem() is None
+    assert str(program) in find_javascript().seen
+
+
+def test_missing_solver(install: Install, monkeypatch: pytest.MonkeyPatch, wanted: str) -> None:
+    solver(monkeypatch, None)
+    install("deno", "deno 2.9.8 (stable)")
+    assert javascript_problem() == (
+        f"The package yt-dlp-ejs {wanted} with the solver is missing. "
+        'Run pip install -U "voxblink2[youtube]", which brings yt-dlp-ejs and deno.'
+    )
+
+
+def test_solver_of_another_version(
+    install: Install, monkeypatch: pytest.MonkeyPatch, wanted: str
+) -> None:
+    install("deno", "deno 2.9.8 (stable)")
+    solver(monkeypatch, f"{wanted}.1")  # any patch will do
+    assert javascript_problem() is None
+    solver(monkeypatch, "0.0.1")
+    said = javascript_problem() or ""
+    assert "yt-dlp-ejs 0.0.1 does not go with yt-dlp" in said
+    assert f"which wants {wanted}. Run pip install -U" in said
+
+
+def test_yt_dlp_takes_our_runtimes(
+    install: Install, monkeypatch: pytest.MonkeyPatch, wanted: str
+) -> None:
+    """yt-dlp's own object sees what we see, and knows every name."""
+    solver(monkeypatch, wanted)
+    install("node", "v22.1.0")
+    runtimes = copy.deepcopy(JS_RUNTIMES)
+    with YoutubeDL({"js_runtimes": runtimes, "quiet": True}) as downloader:
+        found = downloader._js_runtimes
+        assert {name for name, one in found.items() if one.info and one.info.supported} == {"node"}
+    assert runtimes == JS_RUNTIMES
+
+
+def test_loads_neither_torch_nor_yt_dlp() -> None:
+    code = (
+        "import sys, voxblink2_lib.doctor.cookies;"
+        "import voxblink2_lib.sources.javascript, voxblink2_lib.sources.probe;"
+        "print(*({'torch', 'yt_dlp', 'datasets'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == ""

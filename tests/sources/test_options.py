@@ -1,0 +1,170 @@
+"""What users may say of fetching, and what is refused before anything is asked for."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from voxblink2_lib.errors import SourceError
+from voxblink2_lib.sources.options import FetchOptions, Route
+
+ONE, TWO = "http://10.0.0.1:8080", "socks5h://10.0.0.2:1080"
+
+
+@pytest.fixture
+def jars(tmp_path: Path) -> tuple[str, str]:
+    """Two files of cookies."""
+    for name in ("one.txt", "two.txt"):
+        (tmp_path / name).write_text("# Netscape HTTP Cookie File\n")
+    return str(tmp_path / "one.txt"), str(tmp_path / "two.txt")
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (
+            {"proxy": ["10.0.0.1:8080"]},
+            "such as http://host:8080 .* allowed are http, https, socks",
+        ),
+        ({"proxy": ["ftp://10.0.0.1"]}, "one of 14 characters that begins with 'ftp'"),
+        ({"proxy": ["http://"]}, "A proxy must be an address"),
+        ({"proxy": [""]}, "one of 0 characters that begins with ''"),
+        ({"proxy": ["http://[::1"]}, "A proxy must be an address"),
+        ({"proxy": ["http://host:99999"]}, "A proxy must be an address"),
+        ({"proxy": ["http://host:0"]}, "A proxy must be an address"),
+        ({"proxy": ["http://host:port"]}, "A proxy must be an address"),
+        ({"cookies": ["nowhere.txt"]}, r"The file 'nowhere\.txt' is not there. Check its path"),
+        ({"reasons": "nowhere.toml"}, r"The file 'nowhere\.toml' is not there. Check its path"),
+        ({"budget": -1}, "budget must be a number of 0 or more, got -1"),
+        ({"budget": math.inf}, "budget must be a number of 0 or more, got inf"),
+        ({"budget": math.nan}, "budget must be a number of 0 or more, got nan"),
+        ({"budget": "300"}, "budget must be a number of 0 or more, got '300'"),
+        ({"budget": True}, "budget must be a number of 0 or more, got True"),
+        ({"sleep": -0.5}, "sleep must be a number of 0 or more, got -0.5"),
+        ({"sleep": math.inf}, "sleep must be a number of 0 or more, got inf"),
+        ({"fetches": 0}, "fetches must be a whole number from 1 to 256, got 0"),
+        ({"fetches": 257}, "fetches must be a whole number from 1 to 256, got 257"),
+        ({"fetches": 2.0}, "fetches must be a whole number from 1 to 256, got 2.0"),
+        ({"fetches": True}, "fetches must be a whole number from 1 to 256, got True"),
+        ({"limit_rate": "fast"}, "must be bytes a second, as 500K or 2M, got 'fast'"),
+        ({"limit_rate": ""}, "must be bytes a second, as 500K or 2M, got ''"),
+        ({"limit_rate": "0"}, "must be bytes a second, as 500K or 2M, got '0'"),
+        ({"limit_rate": "0.0M"}, "must be bytes a second, as 500K or 2M, got '0.0M'"),
+        ({"limit_rate": "-1K"}, "must be bytes a second, as 500K or 2M, got '-1K'"),
+        ({"limit_rate": "1T"}, "must be bytes a second, as 500K or 2M, got '1T'"),
+        ({"limit_rate": "٣K"}, "must be bytes a second, as 500K or 2M"),
+    ],
+)
+def test_what_is_refused(given: dict[str, Any], words: str) -> None:
+    with pytest.raises(SourceError, match=words):
+        FetchOptions.of(**given)
+
+
+def test_cookies_come_from_one_place(jars: tuple[str, str]) -> None:
+    with pytest.raises(SourceError, match="cookies or cookies_from_browser, not both"):
+        FetchOptions.of(cookies=jars[0], cookies_from_browser="firefox")
+
+
+def test_cookies_and_proxies_must_fit(jars: tuple[str, str]) -> None:
+    with pytest.raises(SourceError, match=r"2 files of cookies and 3 proxies. Give one file for"):
+        FetchOptions.of(cookies=jars, proxy=[ONE, TWO, "http://third"])
+    with pytest.raises(SourceError, match=r"2 files of cookies and 1 proxies. Give one file for"):
+        FetchOptions.of(cookies=jars, proxy=ONE)
+
+
+@pytest.mark.parametrize(
+    "proxy", ["me:hunter2@host:1", "htp://me:hunter2@host:1", "http://me:hunter2@host:99999"]
+)
+def test_a_refusal_shows_no_password(proxy: str) -> None:
+    with pytest.raises(SourceError, match="A proxy must be an address") as caught:
+        FetchOptions.of(proxy=proxy)
+    assert "hun" not in str(caught.value)
+    assert proxy[3:] not in str(caught.value)
+
+
+def test_the_names_of_addresses_hold_no_password(jars: tuple[str, str]) -> None:
+    options = FetchOptions.of(proxy="http://me:hunter2@gate.example:7777", cookies=jars[0])
+    (via,) = options.vias()
+    assert via.name == "gate.example:7777 with one.txt"
+    assert via.proxy == "http://me:hunter2@gate.example:7777"
+
+
+def test_addresses(jars: tuple[str, str]) -> None:
+    one, two = jars
+    assert FetchOptions().vias() == (Route("direct", None, None),)
+    assert FetchOptions.of(proxy=[ONE, TWO]).vias() == (
+        Route("10.0.0.1:8080", ONE, None),
+        Route("10.0.0.2:1080", TWO, None),
+    )
+    assert FetchOptions.of(proxy=[ONE, TWO], cookies=one).vias() == (
+        Route("10.0.0.1:8080 with one.txt", ONE, one),
+        Route("10.0.0.2:1080 with one.txt", TWO, one),
+    )
+    assert FetchOptions.of(proxy=[ONE, TWO], cookies=jars).vias() == (
+        Route("10.0.0.1:8080 with one.txt", ONE, one),
+        Route("10.0.0.2:1080 with two.txt", TWO, two),
+    )
+    assert FetchOptions.of(cookies=jars).vias() == (
+        Route("direct with one.txt", None, one),
+        Route("direct with two.txt", None, two),
+    )
+
+
+@pytest.mark.parametrize(
+    ("proxy", "name"),
+    [
+        ("http://host", "host"),
+        ("socks4a://host:1080", "host:1080"),
+        ("https://[2001:db8::1]:8443", "2001:db8::1:8443"),
+    ],
+)
+def test_proxies_of_every_kind(proxy: str, name: str) -> None:
+    (via,) = FetchOptions.of(proxy=proxy).vias()
+    assert via.name == name
+
+
+def test_home_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "jar.txt").touch()
+    (via,) = FetchOptions.of(cookies="~/jar.txt").vias()
+    assert via.cookies == str(tmp_path / "jar.txt")
+
+
+def test_paths_are_as_good_as_texts(jars: tuple[str, str]) -> None:
+    assert FetchOptions.of(cookies=Path(jars[0])) == FetchOptions.of(cookies=jars[0])
+    assert FetchOptions.of(cookies=[Path(one) for one in jars]) == FetchOptions.of(cookies=jars)
+
+
+def test_nothing_given_means_the_defaults() -> None:
+    nothing = dict.fromkeys(FetchOptions.names())
+    assert FetchOptions.of(**nothing) == FetchOptions()
+    assert FetchOptions().fetch_count == 8
+    assert FetchOptions().bytes_a_second is None
+
+
+@pytest.mark.parametrize(
+    ("budget", "of_youtube", "of_others"),
+    [(None, 300, math.inf), (0, math.inf, math.inf), (0.0, math.inf, math.inf), (90.5, 90.5, 90.5)],
+)
+def test_budget(budget: float | None, of_youtube: float, of_others: float) -> None:
+    options = FetchOptions.of(budget=budget)
+    assert options.per_hour(is_youtube=True) == of_youtube
+    assert options.per_hour(is_youtube=False) == of_others
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [
+        ("1000", 1000),
+        ("500K", 512_000),
+        ("500k", 512_000),
+        ("2.5M", 2_621_440),
+        ("1G", 1 << 30),
+        (250_000, 250_000),
+    ],
+)
+def test_limit_rate(text: Any, rate: float) -> None:
+    assert FetchOptions.of(limit_rate=text).bytes_a_second == rate

@@ -1,0 +1,668 @@
+"""Of a file on a server no more is fetched than is needed, and never less."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import shutil
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from support.bad_site import BadSite
+from support.gray_frames import faces, film, rearranged
+from support.synthetic_audio import (
+    AAC,
+    FASTSTART,
+    FRAGMENTS,
+    M4A,
+    SPEAKER,
+    VIDEO,
+    VP9,
+    MediaCache,
+    MediaSpec,
+    ffmpeg,
+    utterance,
+)
+from yt_dlp import YoutubeDL
+from yt_dlp.networking.exceptions import TransportError
+
+from voxblink2_lib.demo.site import MediaSite
+from voxblink2_lib.errors import FetchError
+from voxblink2_lib.media.audio import crop_audio
+from voxblink2_lib.media.faces import crop_faces
+from voxblink2_lib.media.options import ClipOptions
+from voxblink2_lib.sources import mp4_index, prefix, range_reader
+from voxblink2_lib.sources.mp4_index import Box, moved_index, needed_bytes, read_layout
+from voxblink2_lib.sources.prefix import Prefix, Requirement, covered_seconds
+from voxblink2_lib.sources.range_reader import TransferMeter
+
+SECONDS = 60.0
+UTTERANCES = (utterance(0, 49), utterance(700, 774), utterance(1400, 1474))
+SOUND = Requirement(SECONDS + 1, sound=True, pictures=False)
+BOTH = Requirement(SECONDS + 1, sound=True, pictures=True)
+NEEDS = (SOUND, BOTH)
+# H.264 with B pictures, 100 KB a second.
+BIG = film("big.mp4", noise=60, seconds=200)
+PCM = MediaSpec("big.mov", 48_000, 2, "", ("-c:a", "pcm_s16le"), duration_seconds=300)
+TALK = MediaSpec("talk.m4a", 44_100, 1, "", (*AAC, *FASTSTART), duration_seconds=300)
+OPUS_AND_VP9 = MediaSpec(
+    "big.webm",
+    48_000,
+    1,
+    "25",
+    ("-c:a", "libopus", "-b:a", "96k", *VP9, "-b:v", "300k"),
+    duration_seconds=180,
+)
+
+# yt-dlp keeps connections until it is closed.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+
+
+class Clock:
+    """A clock that goes on by some seconds each time it is looked at, and while one sleeps."""
+
+    def __init__(self, step_seconds: float = 0.0) -> None:
+        self.now = 0.0
+        self.slept = 0.0
+        self._step = step_seconds
+
+    def __call__(self) -> float:
+        self.now += self._step
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.slept += seconds
+
+
+def fetch(
+    address: str,
+    folder: Path,
+    needs: Requirement = SOUND,
+    *,
+    clock: Clock | None = None,
+    **more: Any,
+) -> tuple[Path, int]:
+    """Return the local file and how many bytes came."""
+    clock = clock or Clock()
+    target = folder / "fetched"
+    with YoutubeDL({"quiet": True, "socket_timeout": 0.3}, auto_init=False) as ydl:
+        info = {"url": address, **more.pop("info", {})}
+        one = Prefix(ydl, info, target, needs, clock=clock, sleep=clock.sleep, **more)
+        return target, one.read()
+
+
+def place(folder: Path, media: Path) -> Path:
+    """Put a medium where `MediaSite` looks for it."""
+    (folder / SPEAKER).mkdir(parents=True)
+    (folder / SPEAKER / f"{VIDEO}{media.suffix}").symlink_to(media)
+    return folder
+
+
+def fetch_well(
+    media: Path, folder: Path, needs: Requirement = SOUND, **more: Any
+) -> tuple[Path, int]:
+    """Fetch from an honest site, and check that all that was asked for is counted."""
+    with MediaSite(place(folder / "media", media)) as site:
+        target, received = fetch(site.url_template.format(video_id=VIDEO), folder, needs, **more)
+        asked = [one.byte_range for one in site.requests if one.byte_range]
+    assert received == sum(stop - start for start, stop in asked)
+    assert max(stop - start for start, stop in asked) <= 8 << 20
+    return target, received
+
+
+def ideal_bytes(media: Path, needs: Requirement, *, seconds: float = SECONDS) -> int:
+    """Return up to which byte the packets of the first seconds lie, and the index if it is last.
+
+    This is told by the packets themselves, which are all here.
+    """
+    kinds = {"audio"} if not needs.pictures else {"audio", "video"}
+    with av.open(media) as container:
+        ends = [
+            packet.pos + packet.size
+            for packet in container.demux()
+            if packet.pos is not None
+            and packet.stream.type in kinds
+            and packet.pts is not None
+            and packet.pts * packet.time_base < seconds
+        ]
+    return max(ends) + (index_bytes(media) if has_index_last(media) else 0)
+
+
+def has_index_last(media: Path) -> bool:
+    layout = layout_of(media)
+    return layout is not None and layout.data is not None
+
+
+def index_bytes(media: Path) -> int:
+    layout = layout_of(media)
+    assert layout is not None
+    assert layout.data is not None
+    return media.stat().st_size - layout.data.end
+
+
+def layout_of(media: Path) -> mp4_index.Layout | None:
+    with open(media, "rb") as file:
+        return read_layout(file, media.stat().st_size)
+
+
+def cuts(media: Path, *, pictures: bool) -> list[tuple[str, bytes]]:
+    """Cut sound and faces of the first minute."""
+    sound = crop_audio(media, UTTERANCES, audio_format="flac")
+    assert sound.missing == ()
+    clips = [(clip.utterance.name, clip.data) for clip in sound.clips]
+    if pictures:
+        seen = crop_faces(media, faces(UTTERANCES), options=ClipOptions(video_size=32))
+        assert seen.missing == ()
+        clips += [(clip.utterance.name, clip.data) for clip in seen.clips]
+    return clips
+
+
+def remuxed(source: Path, target: Path, *options: str) -> Path:
+    ffmpeg("-i", str(source), "-c", "copy", *options, str(target))
+    return target
+
+
+def index_last(studio: MediaCache, folder: Path) -> Path:
+    return remuxed(studio.make(BIG), folder / "last.mp4")
+
+
+# How many bytes come, and that they are the right ones
+
+
+def long_medium(studio: MediaCache, folder: Path, name: str) -> Path:
+    """Make one of some long media."""
+    match name:
+        case "first":
+            return studio.make(BIG)
+        case "last":
+            return index_last(studio, folder)
+        case "fragments":
+            return remuxed(studio.make(BIG), folder / "fragments.mp4", *FRAGMENTS)
+        case "pcm-first":
+            return remuxed(studio.make(PCM), folder / "first.mov", *FASTSTART)
+        case _:
+            return studio.make({"talk": TALK, "pcm": PCM, "webm": OPUS_AND_VP9}[name])
+
+
+@pytest.mark.parametrize(
+    ("name", "needs"),
+    [
+        *((name, needs) for name in ("first", "last", "fragments", "webm") for needs in NEEDS),
+        *((name, SOUND) for name in ("talk", "pcm", "pcm-first")),
+    ],
+)
+def test_the_first_minute_costs_what_it_takes_and_is_cut_the_same(
+    studio: MediaCache, tmp_path: Path, name: str, needs: Requirement
+) -> None:
+    media = long_medium(studio, tmp_path, name)
+    target, received = fetch_well(media, tmp_path, needs)
+    ideal = ideal_bytes(media, needs)
+    assert media.stat().st_size > 2.5 * ideal
+    assert received <= (1.3 if name in {"fragments", "webm"} else 1.05) * ideal
+    assert covered_seconds(target, needs) >= SECONDS + 1
+    assert cuts(target, pictures=needs.pictures) == cuts(media, pictures=needs.pictures)
+
+
+def test_an_index_at_the_end_is_fetched_once_and_put_first(
+    studio: MediaCache, tmp_path: Path
+) -> None:
+    media = index_last(studio, tmp_path)
+    with MediaSite(place(tmp_path / "media", media)) as site:
+        target, received = fetch(site.url_template.format(video_id=VIDEO), tmp_path, BOTH)
+        asked = [one.byte_range for one in site.requests if one.byte_range]
+    size = media.stat().st_size
+    assert [start for start, _ in asked[:2]] == [0, size - index_bytes(media)]
+    assert sum(stop == size for _, stop in asked) == 1
+    assert received == target.stat().st_size
+    layout = layout_of(target)
+    assert layout is not None
+    assert layout.index is not None
+    assert layout.data is None
+
+
+@pytest.mark.parametrize("needs", NEEDS)
+def test_a_file_of_several_gigabytes_with_its_index_behind(
+    studio: MediaCache, tmp_path: Path, needs: Requirement
+) -> None:
+    """Its offsets take 64 bits, and those of 32 bits that moving would not leave room for."""
+    media, near_most = tmp_path / "huge.mp4", 0xFFFFFFF0
+    with_hole(index_last(studio, tmp_path), media, hole_bytes=5 << 30, last_chunk=near_most)
+    assert media.stat().st_size > 5 << 30
+    target, received = fetch_well(media, tmp_path, needs)
+    assert received < 8_000_000
+    assert cuts(target, pictures=needs.pictures) == cuts(studio.make(BIG), pictures=needs.pictures)
+
+
+def with_hole(source: Path, target: Path, *, hole_bytes: int, last_chunk: int) -> None:
+    """Make the data of a file longer by a hole, and move the last chunk into it."""
+    layout, data = layout_of(source), source.read_bytes()
+    assert layout is not None
+    box = layout.data
+    assert box is not None
+    # FFmpeg leaves an empty box before the data, so that their length may take 64 bits.
+    assert data[box.start - 4 : box.start] == b"free"
+    index = bytearray(data[box.end :])
+    place = index.find(b"stco") + 8
+    count = struct.unpack_from(">I", index, place)[0]
+    struct.pack_into(">I", index, place + 4 * count, last_chunk)
+    with open(target, "wb") as file:
+        file.write(data[: box.start - 8])
+        file.write(struct.pack(">I4sQ", 1, b"mdat", box.end - box.start + 8 + hole_bytes))
+        file.write(data[box.content : box.end])
+        file.seek(hole_bytes, 1)
+        file.write(index)
+
+
+@pytest.mark.parametrize("first", ["audio", "video"])
+def test_pictures_and_sound_may_lie_apart_in_a_file(
+    studio: MediaCache, tmp_path: Path, first: Any
+) -> None:
+    media = rearranged(studio.make(BIG), tmp_path / "apart.mp4", first=first)
+    for folder, needs in ((tmp_path / "sound", SOUND), (tmp_path / "both", BOTH)):
+        folder.mkdir()
+        target, received = fetch_well(media, folder, needs)
+        assert received <= 1.3 * ideal_bytes(media, needs)
+        assert cuts(target, pictures=needs.pictures) == cuts(media, pictures=needs.pictures)
+
+
+@pytest.mark.parametrize("late", ["sound", "pictures"])
+def test_what_begins_late_is_needed_that_much_longer(
+    studio: MediaCache, tmp_path: Path, late: str
+) -> None:
+    """The container's clock starts earlier than the video: an edit list says so."""
+    media = studio.make(
+        MediaSpec(
+            f"late-{late}.mp4",
+            44_100,
+            1,
+            "25",
+            (*AAC, "-c:v", "mjpeg", "-q:v", "2", *FASTSTART),
+            sound_late_seconds=5.0 if late == "sound" else 0.0,
+            picture_late_seconds=5.0 if late == "pictures" else 0.0,
+            duration_seconds=200,
+        )
+    )
+    target, received = fetch_well(media, tmp_path, BOTH)
+    assert received < media.stat().st_size / 2
+    assert covered_seconds(target, BOTH) >= SECONDS + 1
+    once = (utterance(700, 774), utterance(1400, 1474))
+    cut, whole = (crop_audio(one, once, audio_format="flac") for one in (target, media))
+    assert [clip.data for clip in cut.clips] == [clip.data for clip in whole.clips]
+    assert len(cut.clips) == 2
+
+
+def test_a_video_that_ends_early_is_not_searched_to_the_end_of_its_file(
+    studio: MediaCache, tmp_path: Path
+) -> None:
+    """The index lists all that there is: what follows the last packet is of no use."""
+    media = tmp_path / "padded.m4a"
+    with open(media, "wb") as file:
+        file.write(studio.make(M4A).read_bytes())
+        file.write(struct.pack(">I4s", 50_000_008, b"free"))
+        file.truncate(file.tell() + 50_000_000)
+    target, received = fetch_well(media, tmp_path)
+    assert received < studio.make(M4A).stat().st_size + (128 << 10)
+    assert covered_seconds(target, SOUND) == pytest.approx(12, abs=0.1)
+
+
+def test_an_older_pyav_tells_nothing_and_all_is_estimated(
+    studio: MediaCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not every version shows the index."""
+
+    class Stream:
+        time_base = 1
+
+    assert mp4_index._stream_end(Stream(), 10.0) is None
+    monkeypatch.setattr(prefix, "needed_bytes", lambda *_, **__: None)
+    media = index_last(studio, tmp_path)
+    target, received = fetch_well(media, tmp_path, BOTH)
+    assert received <= 1.3 * ideal_bytes(media, BOTH)
+    assert cuts(target, pictures=True) == cuts(media, pictures=True)
+
+
+def test_what_is_known_of_a_file_is_a_first_guess(studio: MediaCache, tmp_path: Path) -> None:
+    media = studio.make(OPUS_AND_VP9)
+    size = media.stat().st_size
+    for number, info in enumerate(
+        ({"filesize": size, "duration": 180}, {"tbr": size / 180 / 125}, {"tbr": 8})
+    ):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        target, received = fetch_well(media, folder, info=info)
+        assert covered_seconds(target, SOUND) >= SECONDS + 1
+        assert received <= 1.3 * ideal_bytes(media, SOUND)
+
+
+# Indexes that are unusual
+
+
+def box(kind: bytes, content: bytes = b"") -> bytes:
+    return struct.pack(">I4s", 8 + len(content), kind) + content
+
+
+def offsets(*values: int, kind: bytes = b"stco") -> bytes:
+    form = ">I" if kind == b"stco" else ">Q"
+    table = b"".join(struct.pack(form, one) for one in values)
+    return box(kind, struct.pack(">II", 0, len(values)) + table)
+
+
+def index(*tables: bytes) -> bytes:
+    tracks = (box(b"trak", box(b"mdia", box(b"minf", box(b"stbl", one)))) for one in tables)
+    return box(b"moov", b"".join(tracks))
+
+
+DATA = Box(b"mdat", 100, 108, 6 << 30)
+
+
+def test_offsets_are_moved_by_the_length_of_the_index() -> None:
+    least, most = 108, 0xFFFFFFFF
+    plain = index(offsets(least, 5000, most - 1, most), offsets(least, 5 << 30, kind=b"co64"))
+    by = len(plain)
+    expected = index(
+        offsets(least + by, 5000 + by, most, most),
+        offsets(least + by, (5 << 30) + by, kind=b"co64"),
+    )
+    assert moved_index(plain, DATA) == expected
+    assert moved_index(box(b"free", b"abc") + plain + box(b"udta"), DATA) == expected
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        b"",
+        b"abc",
+        box(b"free"),
+        index() + index(),
+        index() + b"\0",
+        index()[:-1] + b"",
+        index(offsets(5000)) + box(b"mdat"),
+        index(offsets(5000)) + box(b"moof"),
+        box(b"moov", box(b"cmov", b"packed")),
+        box(b"moov", box(b"mvex")),
+        index(offsets(107)),
+        index(offsets(6 << 30, kind=b"co64")),
+        index(offsets(5000)[:-1]),
+        index(box(b"stco", struct.pack(">III", 0, 2, 5000))),
+        index(box(b"stco", b"\0\0\0\0")),
+        box(b"moov", struct.pack(">I4s", 99, b"trak")),
+        box(b"moov", struct.pack(">I4s", 3, b"trak")),
+    ],
+)
+def test_what_is_unusual_is_left_alone(tail: bytes) -> None:
+    assert moved_index(tail, DATA) is None
+
+
+@given(st.binary(max_size=200), st.sampled_from([b"", index(offsets(5000)), index()]))
+def test_no_tail_is_too_strange(noise: bytes, more: bytes) -> None:
+    moved = moved_index(noise + more, DATA)
+    assert moved is None or moved[4:8] == b"moov"
+
+
+@given(st.binary(max_size=100), st.sampled_from([b"", box(b"ftyp"), box(b"ftyp", b"mp42")]))
+@example(b"[", b"")  # FFmpeg takes it for subtitles
+def test_no_head_is_too_strange(
+    tmp_path_factory: pytest.TempPathFactory, noise: bytes, start: bytes
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "head"
+    path.write_bytes(start + noise)
+    with open(path, "rb") as file:
+        layout = read_layout(file, len(start + noise))
+    assert layout is None or layout.index or layout.data
+    assert needed_bytes(path, seconds=1.0, sound=True, pictures=True) is None
+
+
+@pytest.mark.parametrize("how", ["two parts", "index cut off", "open end"])
+def test_a_file_with_an_unusual_end_is_fetched_whole(
+    studio: MediaCache, tmp_path: Path, how: str
+) -> None:
+    media, whole = tmp_path / "odd.mp4", index_last(studio, tmp_path).read_bytes()
+    layout = layout_of(tmp_path / "last.mp4")
+    assert layout is not None
+    data = layout.data
+    assert data is not None
+    if how == "two parts":
+        whole += box(b"mdat", bytes(1000))
+    elif how == "index cut off":
+        whole = whole[:-100]
+    else:
+        whole = whole[: data.start] + bytes(4) + whole[data.start + 4 :]
+    media.write_bytes(whole)
+    target, received = fetch_well(media, tmp_path)
+    tails = len(whole) - data.end if how != "open end" else 0
+    assert target.read_bytes() == whole
+    assert len(whole) <= received <= len(whole) + tails
+
+
+# Servers that do not do as they are asked
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple[BadSite, Path]]:
+    folder = tmp_path / "served"
+    folder.mkdir()
+    with BadSite(folder) as site:
+        yield site, folder
+
+
+def address(site: BadSite, manners: str, name: str) -> str:
+    return site.template(manners, "").format(video_id=name)
+
+
+@pytest.mark.parametrize("name", ["big.mp4", "big.webm", "fragments.mp4"])
+@pytest.mark.parametrize("manners", ["no-ranges", "no-length", "endless"])
+def test_without_ranges_reading_stops_where_enough_is_here(
+    served: tuple[BadSite, Path], studio: MediaCache, tmp_path: Path, manners: str, name: str
+) -> None:
+    site, folder = served
+    if name == "fragments.mp4":
+        media = remuxed(studio.make(BIG), folder / name, *FRAGMENTS)
+    else:
+        media = studio.make(BIG if name == "big.mp4" else OPUS_AND_VP9)
+        (folder / name).symlink_to(media)
+    target, received = fetch(address(site, manners, name), tmp_path)
+    # All in one answer.
+    assert site.count(manners) == (1 if manners != "no-length" else site.count(manners))
+    assert received <= 1.3 * ideal_bytes(media, SOUND)
+    assert received == target.stat().st_size
+    assert cuts(target, pictures=False) == cuts(media, pictures=False)
+
+
+@pytest.mark.parametrize("manners", ["no-ranges", "endless"])
+def test_without_ranges_an_index_at_the_end_is_waited_for(
+    served: tuple[BadSite, Path], studio: MediaCache, tmp_path: Path, manners: str
+) -> None:
+    site, folder = served
+    media = index_last(studio, folder)
+    target, received = fetch(address(site, manners, "last.mp4"), tmp_path)
+    assert received <= (2 if manners == "endless" else 1) * media.stat().st_size
+    assert cuts(target, pictures=False) == cuts(media, pictures=False)
+
+
+def test_a_body_without_end_that_cannot_be_played_is_given_up(
+    served: tuple[BadSite, Path], tmp_path: Path
+) -> None:
+    site, folder = served
+    (folder / "noise.webm").write_bytes(bytes(range(256)) * 10)
+    with pytest.raises(FetchError, match=r"nothing can be played of the first \d+ bytes") as caught:
+        fetch(address(site, "endless", "noise.webm"), tmp_path)
+    assert caught.value.status == "media-unusable"
+    assert 64 << 20 <= (tmp_path / "fetched").stat().st_size <= 160 << 20
+
+
+def test_a_body_without_end_whose_media_have_ended_is_taken_as_it_is(
+    served: tuple[BadSite, Path], studio: MediaCache, tmp_path: Path
+) -> None:
+    site, folder = served
+    shutil.copy(studio.make(MediaSpec("short.webm", 48_000, 1, "", ("-c:a", "libopus"))), folder)
+    target, received = fetch(address(site, "endless", "short.webm"), tmp_path)
+    assert 64 << 20 <= received <= 160 << 20
+    assert covered_seconds(target, SOUND) == pytest.approx(12, abs=0.1)
+
+
+@pytest.mark.parametrize("page", [b"<!DOCTYPE html><p>Log in", b"\xef\xbb\xbf \n<HTML lang=en>"])
+def test_a_page_is_known_by_its_beginning(
+    served: tuple[BadSite, Path], tmp_path: Path, page: bytes
+) -> None:
+    site, folder = served
+    (folder / "page.m4a").write_bytes(page)
+    for manners in ("good", "no-ranges", "endless"):
+        with pytest.raises(FetchError, match="a page of HTML instead of media") as caught:
+            fetch(address(site, manners, "page.m4a"), tmp_path)
+        assert caught.value.status == "ambiguous"
+
+
+def test_an_archive_is_no_medium(served: tuple[BadSite, Path], tmp_path: Path) -> None:
+    site, folder = served
+    (folder / "packed.m4a").write_bytes(gzip.compress(bytes(1000)))
+    with pytest.raises(FetchError, match="a gzip archive instead of media") as caught:
+        fetch(address(site, "good", "packed.m4a"), tmp_path)
+    assert caught.value.status == "ambiguous"
+
+
+@pytest.mark.parametrize("manners", ["drip", "drop-once", "length-too-short", "length-too-long"])
+def test_broken_answers_are_taken_up_where_they_broke(
+    served: tuple[BadSite, Path], studio: MediaCache, tmp_path: Path, manners: str
+) -> None:
+    site, folder = served
+    media = studio.make(TALK)
+    (folder / "talk.m4a").symlink_to(media)
+    target, received = fetch(address(site, manners, "talk.m4a"), tmp_path)
+    assert received == target.stat().st_size <= 1.3 * ideal_bytes(media, SOUND)
+    assert target.read_bytes() == media.read_bytes()[:received]
+
+
+def test_a_server_that_stops_sending_is_given_up(
+    served: tuple[BadSite, Path],
+    studio: MediaCache,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    site, folder = served
+    (folder / "talk.m4a").symlink_to(studio.make(TALK))
+    whole, calls = address(site, "good", "talk.m4a"), itertools.count()
+    urlopen = YoutubeDL.urlopen
+
+    def break_later(ydl: YoutubeDL, request: Any) -> Any:
+        if next(calls):
+            raise TransportError("Connection reset by peer")
+        return urlopen(ydl, request)
+
+    monkeypatch.setattr(YoutubeDL, "urlopen", break_later)
+    words = "the server stopped sending after 131072 bytes: Connection reset by peer"
+    with pytest.raises(FetchError, match=words) as caught:
+        fetch(whole, tmp_path)
+    assert caught.value.status == "transient"
+    assert next(calls) == 1 + 3
+
+
+def test_a_server_that_never_answers_is_no_server(
+    served: tuple[BadSite, Path], studio: MediaCache, tmp_path: Path
+) -> None:
+    site, folder = served
+    (folder / "talk.m4a").symlink_to(studio.make(TALK))
+    with pytest.raises(TransportError, match="timed out"):
+        fetch(address(site, "hang", "talk.m4a"), tmp_path)
+    assert site.count("hang") == 3
+
+
+def test_a_file_that_changes_once_is_read_again(
+    served: tuple[BadSite, Path], studio: MediaCache, tmp_path: Path
+) -> None:
+    site, folder = served
+    media = studio.make(TALK)
+    (folder / "talk.m4a").symlink_to(media)
+    target, received = fetch(address(site, "replaced", "talk.m4a"), tmp_path)
+    assert target.read_bytes() == media.read_bytes()[: target.stat().st_size]
+    assert received == target.stat().st_size + (128 << 10)
+    with pytest.raises(FetchError, match="the file on the server changed") as caught:
+        fetch(address(site, "replaced-always", "talk.m4a"), tmp_path)
+    assert caught.value.status == "transient"
+    assert site.count("replaced-always") == 4
+
+
+# Time
+
+
+@pytest.mark.parametrize("manners", ["good", "no-ranges"])
+def test_a_server_that_drips_is_given_up(
+    served: tuple[BadSite, Path], studio: MediaCache, tmp_path: Path, manners: str
+) -> None:
+    site, folder = served
+    (folder / "talk.m4a").symlink_to(studio.make(TALK))
+    with pytest.raises(FetchError, match=r"the server sends too slowly: \d+ bytes in \d+ s") as one:
+        fetch(address(site, manners, "talk.m4a"), tmp_path, clock=Clock(20.0))
+    assert one.value.status == "transient"
+
+
+def test_slowness_is_told_by_the_last_minute() -> None:
+    clock = Clock()
+    meter = TransferMeter(clock=clock, sleep=clock.sleep)
+    for _ in range(600):
+        clock.now += 1
+        meter.add(1024)
+    # What passes while nobody waits for the server is not its fault.
+    clock.now += 10_000
+    meter.start()
+    for _ in range(59):
+        clock.now += 1
+        meter.add(1023)
+    clock.now += 1
+    with pytest.raises(FetchError, match="the server sends too slowly: 61380 bytes in 60 s"):
+        meter.add(1023)
+    assert meter.received == 600 * 1024 + 60 * 1023
+
+
+def test_bytes_that_trickle_in_are_seen_as_they_come(
+    served: tuple[BadSite, Path],
+    studio: MediaCache,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Reading waits for some bytes, and not for a whole block: else no clock would be asked."""
+    site, folder = served
+    (folder / "talk.m4a").symlink_to(studio.make(TALK))
+    amounts: list[int] = []
+
+    class Trickle:
+        def __init__(self, stream: Any) -> None:
+            self._stream = stream
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._stream, name)
+
+        def read1(self, amount: int, **options: Any) -> Any:
+            amounts.append(amount)
+            return self._stream.read1(1, **options)
+
+    eager = range_reader._AvailableBytes
+    monkeypatch.setattr(range_reader, "_AvailableBytes", lambda stream: eager(Trickle(stream)))
+    with pytest.raises(FetchError, match="the server sends too slowly: 59 bytes in 60 s"):
+        fetch(address(site, "good", "talk.m4a"), tmp_path, clock=Clock(1.0))
+    assert len(amounts) == 59
+
+
+@pytest.mark.parametrize("limit_rate", [1000.0, 100_000.0, 1e9])
+def test_a_rate_is_kept_to(
+    served: tuple[BadSite, Path], studio: MediaCache, tmp_path: Path, limit_rate: float
+) -> None:
+    """The pace is the user's own, and so even a low one is no drip of the server's."""
+    site, folder = served
+    (folder / "talk.m4a").symlink_to(studio.make(TALK))
+    clock = Clock()
+    url = address(site, "good", "talk.m4a")
+    _, received = fetch(url, tmp_path, clock=clock, limit_rate=limit_rate)
+    assert clock.slept == pytest.approx(received / limit_rate)
+
+
+@pytest.mark.parametrize("limit_rate", [0, -1.0, float("nan")])
+def test_a_rate_must_let_something_through(limit_rate: float) -> None:
+    with pytest.raises(ValueError, match="limit_rate must be above 0 bytes a second, got"):
+        TransferMeter(limit_rate=limit_rate)

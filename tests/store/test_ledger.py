@@ -1,0 +1,725 @@
+"""What the ledger keeps, and what it refuses to open."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from voxblink2_lib.errors import StoreError
+from voxblink2_lib.outcomes import MissingUtterance, Outcome
+from voxblink2_lib.records import SealedShard, VideoKey
+from voxblink2_lib.store.ledger import Ledger
+from voxblink2_lib.store.ledger_database import MIGRATE_1_TO_2
+
+PROPERTY = settings(deadline=None, derandomize=True, max_examples=25)
+A, B, C, D = (VideoKey("id000001", f"{letter * 11}") for letter in "abcd")
+E = VideoKey("id000002", "-" * 11)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "ledger.sqlite"
+
+
+@pytest.fixture
+def ledger(path: Path) -> Iterator[Ledger]:
+    with Ledger(path, "audio") as opened:
+        yield opened
+
+
+def rows(ledger: Ledger) -> list[tuple[object, ...]]:
+    return sorted(tuple(row.values())[:3] for row in ledger.planned_videos().to_pylist())
+
+
+def problems(ledger: Ledger) -> list[tuple[VideoKey, str, str, int]]:
+    return [
+        (VideoKey(one.speaker_id, one.video_id), one.status, one.reason, one.attempts)
+        for one in ledger.statistics.missing()
+        if one.status != "planned"
+    ]
+
+
+class Clock:
+    """Stands for the module ``time``: it goes on when a test says so."""
+
+    def __init__(self, now: float) -> None:
+        self.now = now
+
+    def time(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    stopped = Clock(1_760_000_000.0)
+    monkeypatch.setattr("voxblink2_lib.store.ledger.time", stopped)
+    return stopped
+
+
+# -- planning ---------------------------------------------------------------------------------
+
+
+def test_a_fresh_ledger_is_empty(ledger: Ledger) -> None:
+    assert ledger.planned_videos().num_rows == 0
+    assert ledger.planned_videos().column_names == ["speaker_id", "video_id", "status", "digest"]
+    assert ledger.statistics.videos() == {}
+    assert ledger.statistics.totals() == (0, 0, 0)
+    assert (ledger.open_jobs(), ledger.shards(), ledger.count_pending()) == ([], [], 0)
+    assert (ledger.due(), ledger.waiting()) == ([], (0, None))
+    assert ledger.statistics.coverage()[:3] == (0, 0, 0)
+    assert list(ledger.statistics.missing()) == []
+
+
+def test_whoever_opens_a_ledger_while_it_is_made_finds_a_whole_one(path: Path) -> None:
+    """Looked at after each line of the making; several loads of one store do this."""
+    before, found = sys.gettrace(), 0
+
+    def look(*_: object) -> Callable[..., Any]:
+        nonlocal found
+        if path.exists():
+            with Ledger(path, "audio", readonly=True) as reader:
+                found += reader.planned_videos().num_rows == 0
+        return look
+
+    sys.settrace(look)
+    try:
+        with Ledger(path, "audio"):
+            pass
+    finally:
+        sys.settrace(before)
+    assert found > 10
+
+
+def test_jobs_are_numbered_on(ledger: Ledger) -> None:
+    ledger.add_jobs([[B, A], [E]])
+    ledger.add_jobs([])
+    ledger.add_jobs([[C]])
+    assert ledger.open_jobs() == [0, 1, 2]
+    assert ledger.job_videos(0) == [(A, "planned"), (B, "planned")]
+    assert rows(ledger) == [(*key, "planned") for key in (A, B, C, E)]
+    assert ledger.statistics.videos() == {"planned": 4}
+
+
+def test_jobs_are_added_all_or_none(ledger: Ledger) -> None:
+    ledger.add_jobs([[A]])
+
+    def failing() -> Iterator[list[VideoKey]]:
+        yield [B]
+        yield [C]
+        raise OSError("the index went away")
+
+    with pytest.raises(OSError, match="the index went away"):
+        ledger.add_jobs(failing())
+    assert ledger.open_jobs() == [0]
+    assert rows(ledger) == [(*A, "planned")]
+    ledger.add_jobs([[B]])
+    assert ledger.open_jobs() == [0, 1]
+
+
+def test_a_video_moves_to_its_new_job(ledger: Ledger) -> None:
+    ledger.add_jobs([[A, B]])
+    ledger.record(Outcome(A, "gone", "gone"))
+    ledger.record(Outcome(B, "done", clips=1, samples=640))
+    ledger.seal(SealedShard(0, "audio-00000.arrow", "ab" * 32, 1, 99))
+    assert rows(ledger) == [(*A, "gone"), (*B, "done")]
+    ledger.add_jobs([[A]])
+    assert rows(ledger) == [(*A, "planned"), (*B, "done")]
+    assert (ledger.job_videos(0), ledger.job_videos(1)) == ([(B, "done")], [(A, "planned")])
+    assert (ledger.open_jobs(), ledger.count_pending()) == ([1], 1)
+
+
+def test_drop_forgets_what_never_came_and_keeps_what_is_done(ledger: Ledger) -> None:
+    ledger.add_jobs([[A, B, C, D]])
+    ledger.record(Outcome(A, "done", clips=1, samples=640))
+    ledger.record(Outcome(B, "gone", "gone"))
+    ledger.record(Outcome(C, "media-unusable", "bad", missing=(MissingUtterance("00001", "bad"),)))
+    ledger.drop([A, B, C, E])
+    assert ledger.job_videos(0) == [(A, "done"), (D, "planned")]
+    assert problems(ledger) == []
+
+
+def test_drop_forgets_missing_utterances_as_well(ledger: Ledger) -> None:
+    missing = (MissingUtterance("00001", "bad"), MissingUtterance("00002", "bad"))
+    ledger.add_jobs([[A, B]])
+    ledger.record(Outcome(A, "media-unusable", "bad", missing=missing))
+    ledger.record(Outcome(B, "done", clips=1, samples=640, missing=missing[:1]))
+    ledger.drop([A, B])
+    assert ledger.missing_utterances() == 1
+    assert ledger.missing_names(0) == {"id000001/bbbbbbbbbbb/00001"}
+
+
+# -- what happened ----------------------------------------------------------------------------
+
+
+def test_outcomes_are_recorded(ledger: Ledger) -> None:
+    ledger.add_jobs([[A, B, C], [D, E]])
+    ledger.record(Outcome(A, "done", clips=3, samples=1920, bytes_fetched=1000))
+    ledger.record(Outcome(B, "gone", "HTTP 404 'Not Found'; drop table videos"))
+    ledger.record(Outcome(E, "media-unusable", "no audio", bytes_fetched=10))
+    assert ledger.statistics.videos() == {"done": 1, "gone": 1, "media-unusable": 1, "planned": 2}
+    assert ledger.statistics.totals() == (3, 1920, 1010)
+    assert ledger.count_pending() == 2
+    assert ledger.statistics.coverage()[:3] == (0, 1, 1)
+    assert problems(ledger) == [
+        (B, "gone", "HTTP 404 'Not Found'; drop table videos", 1),
+        (E, "media-unusable", "no audio", 1),
+    ]
+
+
+def test_a_later_outcome_replaces_the_earlier(ledger: Ledger) -> None:
+    ledger.add_jobs([[A]])
+    ledger.record(Outcome(A, "transient", "HTTP 503", bytes_fetched=5))
+    ledger.record(Outcome(A, "gone", "HTTP 404", bytes_fetched=6))
+    assert problems(ledger) == [(A, "gone", "HTTP 404", 2)]
+    ledger.record(Outcome(A, "done", clips=2, samples=1280, bytes_fetched=100))
+    assert problems(ledger) == []
+    assert ledger.statistics.totals() == (2, 1280, 111)
+
+
+def test_missing_utterances_are_replaced(ledger: Ledger) -> None:
+    one, two, three = (MissingUtterance(f"0000{number}", "short") for number in (1, 2, 3))
+    ledger.add_jobs([[A], [B]])
+    ledger.record(Outcome(A, "done", clips=1, missing=(one, two)))
+    ledger.record(Outcome(B, "done", clips=1, missing=(one,)))
+    assert ledger.missing_utterances() == 3
+    ledger.record(Outcome(A, "done", clips=2, missing=(three,)))
+    assert ledger.missing_utterances() == 2
+    assert ledger.missing_names(0) == {"id000001/aaaaaaaaaaa/00003"}
+    assert ledger.missing_names(1) == {"id000001/bbbbbbbbbbb/00001"}
+    ledger.record(Outcome(A, "done", clips=3))
+    assert ledger.missing_names(0) == set()
+
+
+def test_an_outcome_is_written_whole_or_not_at_all(ledger: Ledger) -> None:
+    ledger.add_jobs([[A]])
+    twice = (MissingUtterance("00001", "short"),) * 2
+    with pytest.raises(StoreError, match=r"The ledger .* cannot be used: UNIQUE constraint failed"):
+        ledger.record(Outcome(A, "done", clips=1, missing=twice))
+    assert ledger.statistics.videos() == {"planned": 1}
+    assert ledger.missing_utterances() == 0
+
+
+def test_an_outcome_of_an_unknown_video_leaves_no_trace(ledger: Ledger) -> None:
+    ledger.record(Outcome(A, "media-unusable", "bad", missing=(MissingUtterance("00001", "bad"),)))
+    assert (ledger.statistics.videos(), ledger.missing_utterances()) == ({}, 0)
+
+
+def test_shards(ledger: Ledger) -> None:
+    ledger.add_jobs([[A], [B], [C]])
+    second = SealedShard(1, "audio-00001.arrow", "ab" * 32, 7, 700)
+    first = SealedShard(0, "audio-00000.arrow", "cd" * 32, 1, 1 << 40)
+    ledger.seal(second)
+    ledger.seal(first)
+    ledger.seal(SealedShard(2, "", "", 0, 0))
+    assert ledger.shards() == [first, second]
+    assert ledger.open_jobs() == []
+
+
+def test_configurations_do_not_see_each_other(path: Path) -> None:
+    with Ledger(path, "audio") as audio, Ledger(path, "audio-visual") as other:
+        audio.add_jobs([[A], [B]])
+        other.add_jobs([[A]])
+        audio.record(Outcome(A, "done", clips=1, missing=(MissingUtterance("00001", "x"),)))
+        other.drop([A])
+        assert rows(audio) == [(*A, "done"), (*B, "planned")]
+        assert rows(other) == []
+        assert (other.open_jobs(), other.missing_utterances()) == ([0], 0)
+
+
+@PROPERTY
+@given(
+    jobs=st.lists(
+        st.lists(st.tuples(st.sampled_from("abcde"), st.sampled_from("abcde")), unique=True),
+        max_size=5,
+    )
+)
+def test_each_video_is_in_its_last_job(
+    tmp_path_factory: pytest.TempPathFactory, jobs: list[list[tuple[str, str]]]
+) -> None:
+    wanted = [[VideoKey(f"id00000{ord(a) - 96}", b * 11) for a, b in job] for job in jobs]
+    last = {key: number for number, job in enumerate(wanted) for key in job}
+    with Ledger(tmp_path_factory.mktemp("jobs") / "l.sqlite", "audio") as ledger:
+        ledger.add_jobs(wanted)
+        assert ledger.open_jobs() == list(range(len(jobs)))
+        for number in range(len(jobs)):
+            expected = sorted(key for key, job in last.items() if job == number)
+            assert ledger.job_videos(number) == [(key, "planned") for key in expected]
+        assert ledger.planned_videos().num_rows == len(last)
+
+
+# -- when a video is asked for again ----------------------------------------------------------
+
+
+HOUR = 3600.0
+DAY = 24 * HOUR
+SEALED = SealedShard(0, "audio-00000.arrow", "ab" * 32, 1, 99)
+
+
+def test_what_is_final_is_never_due(ledger: Ledger, clock: Clock) -> None:
+    ledger.add_jobs([[A, B, C, D, E]])
+    for key, status in zip(
+        (A, B, C, D, E), ("done", "gone", "private", "geo", "media-unusable"), strict=True
+    ):
+        assert ledger.record(Outcome(key, status, clips=1)) == status  # type: ignore[arg-type]
+    assert (ledger.pending_videos(0), ledger.count_pending(), ledger.waiting()) == (
+        [],
+        0,
+        (0, None),
+    )
+    ledger.seal(SEALED)
+    clock.now += 1000 * DAY
+    assert ledger.due() == []
+
+
+def test_what_failed_for_now_is_due_after_its_wait(ledger: Ledger, clock: Clock) -> None:
+    ledger.add_jobs([[A, B], [C]])
+    assert ledger.record(Outcome(A, "transient", "HTTP 503")) == "transient"
+    ledger.record(Outcome(B, "done", clips=1))
+    ledger.record(Outcome(C, "not-yet", "premieres tomorrow"))
+    count, first = ledger.waiting()
+    assert count == 2
+    assert first is not None
+    assert 0.75 * 900 <= first - clock.now <= 1.25 * 900
+    clock.now = first - 1
+    assert (ledger.pending_videos(0), ledger.count_pending(), ledger.due()) == ([], 0, [])
+    # Of an open job it is tried there; of a sealed one it is due for a new job.
+    clock.now = first
+    assert (ledger.pending_videos(0), ledger.count_pending(), ledger.due()) == ([A], 1, [])
+    ledger.seal(SEALED)
+    assert (ledger.count_pending(), ledger.due()) == (0, [A])
+    ledger.add_jobs([ledger.due()])
+    assert (ledger.job_videos(2), ledger.pending_videos(2), ledger.due()) == (
+        [(A, "planned")],
+        [A],
+        [],
+    )
+    assert ledger.waiting()[0] == 1
+
+
+def test_the_wait_doubles_over_new_jobs_until_a_video_is_given_up(
+    ledger: Ledger, clock: Clock
+) -> None:
+    ledger.add_jobs([[A]])
+    waits: list[float] = []
+    for job in range(8):
+        ledger.record(Outcome(A, "transient", "HTTP 503"))
+        ledger.seal(SealedShard(job, "", "", 0, 0))
+        _, first = ledger.waiting()
+        if first is None:
+            break
+        waits.append(first - clock.now)
+        clock.now = first
+        ledger.add_jobs([ledger.due()])
+    assert len(waits) == 7
+    for number, wait in enumerate(waits):
+        assert 0.75 <= wait / (900 * 2**number) <= 1.25
+    clock.now += 1000 * DAY
+    assert ledger.due() == []
+    assert problems(ledger) == [(A, "transient", "HTTP 503", 8)]
+
+
+def test_an_unsettled_outcome_leaves_the_video_to_be_tried(ledger: Ledger, clock: Clock) -> None:
+    ledger.add_jobs([[A]])
+    for status in ("transient", "rate-limited", "blocked", "credentials"):
+        said = Outcome(A, status, "later", bytes_fetched=5)
+        assert ledger.record(said, is_settled=False) == status
+        assert (ledger.pending_videos(0), ledger.count_pending()) == ([A], 1)
+        assert ledger.statistics.videos() == {status: 1}
+    # They do not count as tries: the first settled one waits as long as a first one does.
+    ledger.record(Outcome(A, "transient", "later"))
+    assert ledger.pending_videos(0) == []
+    count, first = ledger.waiting()
+    assert (count, ledger.count_pending()) == (1, 0)
+    assert first is not None
+    assert first - clock.now <= 1.25 * 900
+    assert problems(ledger) == [(A, "transient", "later", 5)]
+    assert ledger.statistics.totals().bytes_fetched == 20
+
+
+@pytest.mark.parametrize("status", ["rate-limited", "blocked", "credentials", "environment"])
+def test_what_is_no_fault_of_the_video_is_for_the_next_run_and_not_for_this_one(
+    status: str, ledger: Ledger, clock: Clock
+) -> None:
+    ledger.add_jobs([[A, B]])
+    ledger.record(Outcome(A, status, "not now"))  # type: ignore[arg-type]
+    ledger.record(Outcome(B, "transient", "not now"))
+    ledger.seal(SEALED)
+    assert ledger.due() == [A]
+    assert ledger.due(after_a_wait=True) == []
+    clock.now += HOUR
+    assert ledger.due() == [A, B]
+    assert ledger.due(after_a_wait=True) == [B]
+
+
+def test_ambiguous_is_gone_when_another_day_says_the_same(ledger: Ledger, clock: Clock) -> None:
+    ledger.add_jobs([[A]])
+    start = clock.now
+    assert ledger.record(Outcome(A, "ambiguous", "unavailable")) == "ambiguous"
+    assert ledger.waiting() == (1, start + DAY)
+    # The same day says nothing new, however often it is asked.
+    clock.now = start + 19 * HOUR
+    assert ledger.record(Outcome(A, "ambiguous", "unavailable")) == "ambiguous"
+    assert ledger.waiting() == (1, start + DAY)
+    clock.now = start + DAY
+    assert ledger.pending_videos(0) == [A]
+    assert ledger.record(Outcome(A, "ambiguous", "unavailable")) == "gone"
+    assert ledger.waiting() == (0, None)
+    assert problems(ledger) == [(A, "gone", "unavailable", 3)]
+
+
+def test_another_answer_in_between_begins_the_day_anew(ledger: Ledger, clock: Clock) -> None:
+    ledger.add_jobs([[A]])
+    ledger.record(Outcome(A, "ambiguous", "unavailable"))
+    clock.now += DAY
+    ledger.record(Outcome(A, "transient", "HTTP 503"))
+    clock.now += HOUR
+    assert ledger.record(Outcome(A, "ambiguous", "unavailable")) == "ambiguous"
+    assert ledger.waiting() == (1, clock.now + DAY)
+    clock.now += DAY
+    assert ledger.record(Outcome(A, "ambiguous", "unavailable")) == "gone"
+
+
+def test_the_day_is_kept_when_the_video_moves_to_a_new_job(ledger: Ledger, clock: Clock) -> None:
+    ledger.add_jobs([[A]])
+    ledger.record(Outcome(A, "ambiguous", "unavailable"))
+    ledger.seal(SealedShard(0, "", "", 0, 0))
+    clock.now += DAY
+    ledger.add_jobs([ledger.due()])
+    assert ledger.record(Outcome(A, "ambiguous", "unavailable")) == "gone"
+
+
+def test_ask_again_reaches_what_is_final_and_counts_tries_anew(
+    ledger: Ledger, clock: Clock
+) -> None:
+    ledger.add_jobs([[A, B, C, D]])
+    ledger.record(Outcome(A, "private"))
+    ledger.record(Outcome(B, "geo"))
+    ledger.record(Outcome(C, "done", clips=1))
+    for _ in range(8):
+        ledger.record(Outcome(D, "transient", "HTTP 503"))
+    assert ledger.waiting() == (0, None)
+    assert ledger.reset_for_retry(["private", "transient", "age-or-membership"]) == 2
+    assert ledger.pending_videos(0) == [A, D]
+    ledger.seal(SEALED)
+    assert ledger.due() == [A, D]
+    ledger.add_jobs([[A, D]])
+    ledger.record(Outcome(D, "transient", "HTTP 503"))
+    _, first = ledger.waiting()
+    assert first is not None
+    assert first - clock.now <= 1.25 * 900
+    assert ledger.reset_for_retry([]) == 0
+
+
+def test_excluded_videos_are_in_no_job(ledger: Ledger) -> None:
+    ledger.add_jobs([[A, B]])
+    ledger.exclude([C, E])
+    assert ledger.statistics.videos() == {"planned": 2, "excluded": 2}
+    assert rows(ledger) == [(*A, "planned"), (*B, "planned")]
+    assert (ledger.open_jobs(), ledger.count_pending(), ledger.due()) == ([0], 2, [])
+    assert ledger.statistics.coverage()[:3] == (0, 0, 1)
+    # Those of before are forgotten, and may be planned again.
+    ledger.exclude([D])
+    assert ledger.statistics.videos() == {"planned": 2, "excluded": 1}
+    ledger.exclude([])
+    ledger.add_jobs([[D]])
+    assert ledger.job_videos(1) == [(D, "planned")]
+    assert ledger.statistics.videos() == {"planned": 3}
+
+
+def test_what_configurations_wait_for_is_their_own(path: Path, clock: Clock) -> None:
+    with Ledger(path, "audio") as audio, Ledger(path, "audio-visual") as other:
+        for ledger in (audio, other):
+            ledger.add_jobs([[A]])
+            ledger.record(Outcome(A, "transient"))
+            ledger.seal(SealedShard(0, "", "", 0, 0))
+        audio.exclude([B])
+        assert other.reset_for_retry(["transient"]) == 1
+        assert (audio.due(), other.due()) == ([], [A])
+        other.exclude([])
+        assert audio.statistics.videos() == {"transient": 1, "excluded": 1}
+
+
+def test_every_attempt_is_kept(path: Path, ledger: Ledger, clock: Clock) -> None:
+    ledger.add_jobs([[A, B]])
+    first = Outcome(A, "rate-limited", "wait", bytes_fetched=7, seconds_taken=0.5, address="direct")
+    ledger.record(first, is_settled=False)
+    clock.now += 60
+    ledger.record(Outcome(A, "transient", "HTTP 503", seconds_taken=1.5, address="10.0.0.1:8080"))
+    clock.now += 60
+    ledger.record(Outcome(A, "done", clips=1, bytes_fetched=900, seconds_taken=2.5))
+    ledger.record(Outcome(E, "done", clips=1))  # not known
+    database = sqlite3.connect(path)
+    found = database.execute(
+        "select video_id, attempt, at, status, reason, address, bytes, seconds from attempts "
+        "order by video_id, attempt"
+    ).fetchall()
+    database.close()
+    start = clock.now - 120
+    assert found == [
+        (A.video_id, 1, start, "rate-limited", "wait", "direct", 7, 0.5),
+        (A.video_id, 2, start + 60, "transient", "HTTP 503", "10.0.0.1:8080", 0, 1.5),
+        (A.video_id, 3, start + 120, "done", "", "", 900, 2.5),
+    ]
+
+
+# -- from the first format --------------------------------------------------------------------
+
+
+FORMAT_1 = """
+create table facts (name text primary key, value text not null) without rowid;
+create table jobs (
+    config text not null, job integer not null,
+    shard text, sha256 text, rows integer, bytes integer,
+    primary key (config, job)) without rowid;
+create table videos (
+    config text not null, speaker_id text not null, video_id text not null,
+    job integer not null, status text not null, reason text not null default '',
+    attempts integer not null default 0,
+    clips integer not null default 0, samples integer not null default 0,
+    bytes_fetched integer not null default 0, seconds_taken real not null default 0,
+    digest integer not null default 0, updated_at real,
+    primary key (config, speaker_id, video_id)) without rowid;
+create index videos_by_job on videos (config, job);
+create table missing (
+    config text not null, speaker_id text not null, video_id text not null,
+    utterance_id text not null, reason text not null,
+    primary key (config, speaker_id, video_id, utterance_id)) without rowid;
+insert into facts values ('format', '1'), ('audio.audio_format', 'wav');
+insert into jobs values ('audio', 0, 'audio-00000.arrow', 'abab', 7, 700);
+insert into jobs (config, job) values ('audio', 1);
+insert into videos values
+    ('audio', 'id000001', 'aaaaaaaaaaa', 0, 'done', '', 1, 7, 640, 900, 1.5, 42, 1.7e9),
+    ('audio', 'id000001', 'bbbbbbbbbbb', 0, 'failed', 'HTTP 404', 3, 0, 0, 10, 0.5, 0, 1.7e9),
+    ('audio', 'id000001', 'ccccccccccc', 0, 'unusable', 'is empty', 1, 0, 0, 10, 0.5, 0, 1.7e9),
+    ('audio', 'id000001', 'ddddddddddd', 1, 'planned', '', 0, 0, 0, 0, 0, 0, null);
+insert into missing values ('audio', 'id000001', 'aaaaaaaaaaa', '00009', 'too short');
+"""
+
+
+@pytest.fixture
+def old(path: Path) -> Path:
+    """A ledger as the first version wrote it: a sealed job and an open one."""
+    database = sqlite3.connect(path)
+    database.executescript(FORMAT_1)
+    database.close()
+    return path
+
+
+def test_a_ledger_of_the_first_format_becomes_one_of_ours(old: Path, clock: Clock) -> None:
+    for _ in range(2):
+        with Ledger(old, "audio") as ledger:
+            assert ledger.setting("format") == "2"
+            assert ledger.setting("audio.audio_format") == "wav"
+            assert ledger.statistics.videos() == {
+                **{"done": 1, "transient": 1, "media-unusable": 1, "planned": 1}
+            }
+            assert rows(ledger) == [
+                (*A, "done"),
+                (*B, "transient"),
+                (*C, "media-unusable"),
+                (*D, "planned"),
+            ]
+            assert ledger.planned_videos()["digest"].to_pylist()[0] == 42
+            assert ledger.statistics.totals() == (7, 640, 920)
+            assert ledger.shards() == [SealedShard(0, "audio-00000.arrow", "abab", 7, 700)]
+            assert ledger.missing_names(0) == {"id000001/aaaaaaaaaaa/00009"}
+            # It had no classes: what failed is asked for again by the next run.
+            assert (ledger.due(), ledger.open_jobs(), ledger.pending_videos(1)) == ([B], [1], [D])
+    with Ledger(old, "audio") as ledger:
+        ledger.record(Outcome(B, "gone", "HTTP 404"))
+        assert problems(ledger)[0] == (B, "gone", "HTTP 404", 4)
+        ledger.exclude([E])
+        assert (ledger.waiting(), ledger.statistics.traffic_over_time().series["attempts"]) == (
+            (0, None),
+            (1,),
+        )
+
+
+def test_a_ledger_of_the_first_format_is_not_changed_by_a_reader(old: Path) -> None:
+    before = old.read_bytes()
+    with pytest.raises(StoreError, match=r"is of an earlier version\. Run 'voxblink2 materialize'"):
+        Ledger(old, "audio", readonly=True)
+    assert old.read_bytes() == before
+
+
+def test_a_change_of_format_is_whole_or_not_at_all(
+    old: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "voxblink2_lib.store.ledger.MIGRATE_1_TO_2",
+        MIGRATE_1_TO_2.replace("update facts", "update no_such_table"),
+    )
+    with pytest.raises(StoreError, match="no such table: no_such_table"):
+        Ledger(old, "audio")
+    monkeypatch.undo()
+    with Ledger(old, "audio") as ledger:
+        assert ledger.statistics.videos()["transient"] == 1
+        assert ledger.due() == [B]
+
+
+# -- opening ----------------------------------------------------------------------------------
+
+
+def test_all_is_there_after_opening_again(path: Path) -> None:
+    with Ledger(path, "audio") as ledger:
+        ledger.set_setting("audio.audio_format", "flac")
+        ledger.add_jobs([[A], [B]])
+        ledger.record(Outcome(A, "done", clips=1, samples=640))
+        ledger.seal(SealedShard(0, "audio-00000.arrow", "ab" * 32, 1, 99))
+    for readonly in (False, True):
+        with Ledger(path, "audio", readonly=readonly) as ledger:
+            assert ledger.setting("audio.audio_format") == "flac"
+            assert ledger.setting("nothing") is None
+            assert rows(ledger) == [(*A, "done"), (*B, "planned")]
+            assert len(ledger.shards()) == 1
+
+
+def test_odd_characters_in_the_path(tmp_path: Path) -> None:
+    folder = tmp_path / "a store? 100%#é"
+    folder.mkdir()
+    with Ledger(folder / "ledger.sqlite", "audio") as ledger:
+        ledger.add_jobs([[A]])
+    assert (folder / "ledger.sqlite").is_file()
+    with Ledger(folder / "ledger.sqlite", "audio", readonly=True) as ledger:
+        assert ledger.open_jobs() == [0]
+
+
+def test_readonly_cannot_write_and_makes_nothing(path: Path) -> None:
+    with pytest.raises(StoreError, match=r"The ledger .*\.sqlite cannot be opened: unable to open"):
+        Ledger(path, "audio", readonly=True)
+    assert not path.exists()
+    Ledger(path, "audio").close()
+    with (
+        Ledger(path, "audio", readonly=True) as ledger,
+        pytest.raises(StoreError, match="cannot be used: attempt to write a readonly database"),
+    ):
+        ledger.add_jobs([[A]])
+
+
+@pytest.mark.parametrize("readonly", [False, True])
+def test_a_file_that_is_not_sqlite(path: Path, readonly: bool) -> None:
+    data = b"not a database, but long enough to be looked at" * 100
+    path.write_bytes(data)
+    with pytest.raises(StoreError, match=r"The ledger .* cannot be used: file is not a database\."):
+        Ledger(path, "audio", readonly=readonly)
+    assert path.read_bytes() == data
+
+
+@pytest.mark.parametrize("readonly", [False, True])
+def test_a_folder_in_place_of_the_ledger(path: Path, readonly: bool) -> None:
+    path.mkdir()
+    with pytest.raises(StoreError, match=r"The ledger .* cannot be opened: "):
+        Ledger(path, "audio", readonly=readonly)
+
+
+def test_another_database_is_not_read(path: Path) -> None:
+    database = sqlite3.connect(path)
+    database.execute("create table other (x)")
+    database.close()
+    for readonly in (False, True):
+        with pytest.raises(StoreError, match="cannot be used: no such table: facts"):
+            Ledger(path, "audio", readonly=readonly)
+    database = sqlite3.connect(path)
+    assert database.execute("select name from sqlite_master").fetchall() == [("other",)]
+    database.close()
+
+
+@pytest.mark.parametrize("readonly", [False, True])
+def test_another_format(path: Path, readonly: bool) -> None:
+    with Ledger(path, "audio") as ledger:
+        ledger.set_setting("format", "3")
+    with pytest.raises(
+        StoreError, match=r"has format 3, this version reads format 2.*another store"
+    ):
+        Ledger(path, "audio", readonly=readonly)
+
+
+def test_a_ledger_that_is_refused_is_closed(path: Path) -> None:
+    with Ledger(path, "audio") as ledger:
+        ledger.set_setting("format", "3")
+    with pytest.raises(StoreError, match="format 3") as caught:
+        Ledger(path, "audio")
+    traceback = caught.value.__traceback__
+    assert traceback is not None
+    while traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    refused = traceback.tb_frame.f_locals["self"]
+    with pytest.raises(sqlite3.ProgrammingError, match="closed database"):
+        refused.setting("format")
+
+
+# -- at the same time -------------------------------------------------------------------------
+
+
+READER = """
+import sys, pathlib
+from voxblink2_lib.ledger import Ledger
+with Ledger(pathlib.Path(sys.argv[1]), "audio", readonly=True) as ledger:
+    print(sorted(ledger.views.videos().items()), ledger.open_jobs())
+"""
+
+
+def read_elsewhere(path: Path) -> str:
+    return subprocess.run(
+        [sys.executable, "-c", READER, str(path)],
+        env={"PYTHONPATH": ":".join(sys.path)},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
+
+
+def test_another_process_reads_while_one_writes(path: Path, ledger: Ledger) -> None:
+    ledger.add_jobs([[A, B]])
+    ledger.record(Outcome(A, "done", clips=1))
+    assert read_elsewhere(path) == "[('done', 1), ('planned', 1)] [0]"
+
+
+def test_a_reader_sees_the_state_before_an_open_transaction(path: Path, ledger: Ledger) -> None:
+    ledger.add_jobs([[A]])
+
+    def looking() -> Iterator[list[VideoKey]]:
+        yield [B]
+        with Ledger(path, "audio", readonly=True) as reader:
+            assert reader.open_jobs() == [0]
+            assert reader.statistics.videos() == {"planned": 1}
+        yield [C]
+
+    ledger.add_jobs(looking())
+    with Ledger(path, "audio", readonly=True) as reader:
+        assert reader.open_jobs() == [0, 1, 2]
+        ledger.record(Outcome(A, "gone", "gone"))
+        assert reader.statistics.videos() == {"gone": 1, "planned": 2}
+
+
+def test_a_writer_that_is_killed_leaves_whole_outcomes(path: Path) -> None:
+    code = """
+import os, signal, sys, pathlib
+from voxblink2_lib.ledger import Ledger
+from voxblink2_lib.records import Outcome, VideoKey
+ledger = Ledger(pathlib.Path(sys.argv[1]), "audio")
+a, b = VideoKey("id000001", "a" * 11), VideoKey("id000001", "b" * 11)
+ledger.add_jobs([[a, b]])
+ledger.record(Outcome(a, "done", clips=1))
+def jobs():
+    yield [b]
+    os.kill(os.getpid(), signal.SIGKILL)
+ledger.add_jobs(jobs())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)],
+        env={"PYTHONPATH": ":".join(sys.path)},
+        check=False,
+    )
+    assert done.returncode < 0
+    with Ledger(path, "audio") as ledger:
+        assert ledger.job_videos(0) == [(A, "done"), (B, "planned")]
+        assert ledger.open_jobs() == [0]

@@ -1,0 +1,1 @@
+"""What the tests share: builders, servers, oracles, media of known content."""

@@ -1,0 +1,117 @@
+"""Corpora of made-up numbers: no shard is behind them, but orders do not need one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from hypothesis import strategies as st
+
+from voxblink2_lib.store.catalogue import Catalogue, Shard
+from voxblink2_lib.training import (
+    BalancedSampler,
+    BucketSampler,
+    Corpus,
+    EpochSampler,
+    SeededRow,
+    ShuffleSampler,
+    SpeakerSampler,
+)
+
+# Makes the sampler of a rank: from (corpus, seed, rank, world_size).
+Make = Callable[[Corpus, int, int, int], EpochSampler]
+
+
+def corpus(
+    speakers: npt.ArrayLike,
+    *,
+    samples: npt.ArrayLike | None = None,
+    shards: Sequence[int] | None = None,
+) -> Corpus:
+    """Return a corpus.
+
+    Args:
+        speakers: number of each utterance's speaker, shape (n,).
+        samples: length of each utterance at 16 kHz, shape (n,); by default a second.
+        shards: number of utterances of each shard; by default all are in one.
+    """
+    numbers = np.asarray(speakers, np.int64)
+    count = len(numbers)
+    table = pa.table(
+        {
+            "speaker_id": pa.array([f"id{one:06}" for one in numbers]).dictionary_encode(),
+            "video_id": pa.array([f"video{row:06}" for row in range(count)]),
+            "utterance_id": pa.array([f"{row:05}" for row in range(count)]),
+            "samples": pa.array(
+                np.full(count, 16_000) if samples is None else samples, type=pa.int32()
+            ),
+            "offset": pa.array(np.zeros(count, np.int64)),
+            "size": pa.array(np.ones(count, np.int32)),
+        }
+    )
+    rows = [count] if shards is None else list(shards)
+    assert sum(rows) == count
+    known = tuple(Shard(f"{number:05}.arrow", 1, one) for number, one in enumerate(rows))
+    return Corpus(Catalogue(table, known), Path("nowhere"))
+
+
+@st.composite
+def corpora(draw: st.DrawFn, *, most: int = 60) -> Corpus:
+    """Draw a corpus of up to so many utterances, in some shards, of some speakers."""
+    count = draw(st.integers(1, most))
+    speakers = draw(st.lists(st.integers(0, 7), min_size=count, max_size=count))
+    samples = draw(st.lists(st.integers(1, 160_000), min_size=count, max_size=count))
+    cuts = draw(st.sets(st.integers(1, count), max_size=5))
+    shards = np.diff(sorted({0, count} | cuts)).tolist()
+    return corpus(speakers, samples=samples, shards=shards)
+
+
+def shuffle(batch_size: int, *, drop_last: bool = False) -> Make:
+    """Return what makes a ShuffleSampler."""
+    options = {"batch_size": batch_size, "drop_last": drop_last}
+    return _maker(ShuffleSampler, **options, block_rows=4, window_rows=32)
+
+
+def by_speaker(speakers: int, utterances: int) -> Make:
+    """Return what makes a SpeakerSampler."""
+    return _maker(SpeakerSampler, speakers=speakers, utterances=utterances)
+
+
+def balanced(batch_size: int, per_speaker: int | None = None) -> Make:
+    """Return what makes a BalancedSampler."""
+    return _maker(BalancedSampler, batch_size=batch_size, per_speaker=per_speaker)
+
+
+def bucket(batch_seconds: float, buckets: int = 4) -> Make:
+    """Return what makes a BucketSampler."""
+    return _maker(BucketSampler, batch_seconds=batch_seconds, buckets=buckets)
+
+
+def _maker(kind: Callable[..., EpochSampler], **options: Any) -> Make:
+    return lambda corpus, seed, rank, world: kind(
+        corpus, seed=seed, rank=rank, world_size=world, **options
+    )
+
+
+def ranks(make: Make, of: Corpus, world: int, *, seed: int = 0) -> list[EpochSampler]:
+    """Return the samplers of all ranks."""
+    return [make(of, seed, rank, world) for rank in range(world)]
+
+
+def epoch_of(samplers: Sequence[EpochSampler], epoch: int = 0) -> list[list[list[SeededRow]]]:
+    """Return the batches of each rank in an epoch; the samplers stand at its start then."""
+    found = []
+    for sampler in samplers:
+        sampler.set_epoch(epoch)
+        found.append(list(sampler))
+        sampler.set_epoch(epoch)
+    return found
+
+
+def keyed(batches: Sequence[Sequence[SeededRow]]) -> list[list[tuple[int, tuple[int, int, int]]]]:
+    """Return what is to be compared: draws are equal where their numbers are."""
+    return [[(int(one), one.key) for one in batch] for batch in batches]

@@ -1,0 +1,199 @@
+"""Media whose sound is a known function of time, so that any cut can be measured.
+
+    seconds   0         1         2                    12
+    picture   |####|####|####|####|  ...  ####|####|####|
+    sound     truth(0)  truth(1)  truth(2)  ...
+                   ^ a cut that claims to start here must sound like truth(t) from here on
+
+FFmpeg encodes; each medium is made once a session and kept under pytest's temporary folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import subprocess
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import numpy.typing as npt
+import soundfile
+
+from voxblink2_lib.records import SAMPLE_RATE_HZ, Clip, Utterance
+
+DURATION_SECONDS = 12
+SPEAKER = "id000001"
+VIDEO = "-truth_0001"
+Floats = npt.NDArray[np.float64]
+
+
+def truth(seconds: Floats) -> Floats:
+    """Return what sounds at a time: a chirp, and a tone that swings fast over 1200 Hz."""
+    chirp = np.sin(2 * np.pi * (700 * seconds + 90 * seconds**2))
+    tone = np.sin(2 * np.pi * (1300 * seconds + 55 * np.sin(2 * np.pi * 1.7 * seconds)))
+    return np.asarray(0.3 * chirp + 0.2 * tone, np.float64)
+
+
+def measure_delay(heard: npt.NDArray[np.floating], *, start_sample: int) -> float:
+    """Return by how much a cut lags behind the truth, in 16 kHz samples.
+
+    Args:
+        heard: shape (n,); claims to begin at `start_sample`.
+        start_sample: on the time axis of the truth.
+    """
+    count = len(heard)
+    said = truth((start_sample + np.arange(count)) / SAMPLE_RATE_HZ)
+    spectrum = np.fft.rfft(heard, 2 * count) * np.conj(np.fft.rfft(said, 2 * count))
+    likeness = np.fft.irfft(spectrum, 2 * count)
+    peak = int(np.argmax(likeness))
+    # A parabola through the three highest values finds the peak between samples.
+    low, top, high = (likeness[(peak + step) % (2 * count)] for step in (-1, 0, 1))
+    lag = peak if peak < count else peak - 2 * count
+    return float(lag + (low - high) / (2 * (low - 2 * top + high)))
+
+
+def utterance(first_frame: int, last_frame: int, name: str = "") -> Utterance:
+    """Return an utterance of the one video that tests speak of."""
+    name = name or f"{first_frame:05d}-{last_frame:05d}"
+    return Utterance(SPEAKER, VIDEO, name, first_frame, last_frame)
+
+
+def heard_in(clip: Clip) -> Floats:
+    """Return the samples of a clip, as a user's decoder gives them."""
+    samples, rate_hz = soundfile.read(io.BytesIO(clip.data), dtype="float64")
+    # Opus decodes at 48 kHz unless asked; libsndfile keeps the rate that was written.
+    assert rate_hz == SAMPLE_RATE_HZ
+    return np.asarray(samples, np.float64)
+
+
+def delays_of(clips: Iterable[Clip]) -> dict[str, float]:
+    """Return the delay of each clip by its utterance's name."""
+    return {
+        clip.utterance.utterance_id: measure_delay(
+            heard_in(clip), start_sample=clip.utterance.samples[0]
+        )
+        for clip in clips
+    }
+
+
+@dataclass(frozen=True)
+class MediaSpec:
+    """How to make a medium.
+
+    Attributes:
+        name: file name.
+        rate_hz: of the sound.
+        channels: 1 or 2.
+        picture_rate: pictures a second, or empty for sound alone.
+        options: FFmpeg's options before the output file.
+        sound_late_seconds: the sound's clock is moved by this.
+        picture_late_seconds: the picture's clock is moved by this.
+        duration_seconds: how long it is.
+        picture: FFmpeg's source of pictures.
+    """
+
+    name: str
+    rate_hz: int = 48_000
+    channels: int = 1
+    picture_rate: str = ""
+    options: tuple[str, ...] = ()
+    sound_late_seconds: float = 0.0
+    picture_late_seconds: float = 0.0
+    duration_seconds: float = DURATION_SECONDS
+    picture: str = "testsrc2=size=64x48"
+
+
+AAC = ("-c:a", "aac", "-b:a", "96k")
+OPUS = ("-c:a", "libopus", "-b:a", "48k")
+H264 = ("-c:v", "libx264", "-preset", "ultrafast")
+VP9 = ("-c:v", "libvpx-vp9", "-cpu-used", "8", "-deadline", "realtime")
+FASTSTART = ("-movflags", "+faststart")
+FRAGMENTS = ("-movflags", "+frag_keyframe+empty_moov+default_base_moof")
+
+MP4 = MediaSpec("plain.mp4", 44_100, 1, "25", (*AAC, *H264, *FASTSTART))
+M4A = MediaSpec("plain.m4a", 44_100, 2, "", (*AAC, *FASTSTART))
+WEBM = MediaSpec("plain.webm", 48_000, 1, "", OPUS)
+WAV = MediaSpec("plain.wav", 16_000, 1, "", ())
+
+
+class MediaCache:
+    """Makes media, each once.
+
+    Args:
+        folder: where they are kept.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(exist_ok=True)
+
+    def make(self, recipe: MediaSpec) -> Path:
+        """Return the path of a medium, made now if it is not there."""
+        # Two recipes may give their media the same name.
+        mark = hashlib.sha256(repr(recipe).encode()).hexdigest()[:12]
+        path = self._folder / mark / recipe.name
+        if not path.exists():
+            path.parent.mkdir(exist_ok=True)
+            sound = self._sound(recipe)
+            late = ["-itsoffset", str(recipe.sound_late_seconds)]
+            command = [*late, "-i", str(sound)]
+            if recipe.picture_rate:
+                source = (
+                    f"{recipe.picture}:rate={recipe.picture_rate}"
+                    f":duration={recipe.duration_seconds}"
+                )
+                late = ["-itsoffset", str(recipe.picture_late_seconds)]
+                command += [*late, "-f", "lavfi", "-i", source, "-map", "0:a", "-map", "1:v"]
+            ffmpeg(*command, *recipe.options, str(path))
+        return path
+
+    def _sound(self, recipe: MediaSpec) -> Path:
+        path = self._folder / (
+            f"sound-{recipe.rate_hz}-{recipe.channels}-{recipe.duration_seconds}.wav"
+        )
+        if not path.exists():
+            count = round(recipe.duration_seconds * recipe.rate_hz)
+            samples = truth(np.arange(count) / recipe.rate_hz)
+            # The right side is quieter, so that a reader of one channel alone is still in time.
+            both = np.stack([samples, 0.7 * samples][: recipe.channels], axis=1)
+            soundfile.write(path, both, recipe.rate_hz, subtype="PCM_16")
+        return path
+
+
+def ffmpeg(*arguments: str) -> None:
+    """Run FFmpeg, quietly unless it fails."""
+    command = ["ffmpeg", "-nostdin", "-y", "-v", "error", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def drop_sound(source: Path, target: Path, *, from_seconds: float, to_seconds: float) -> None:
+    """Copy a medium without the sound of a stretch, counted from the first sound packet.
+
+    The packets that are left keep their times.
+    """
+    first: float | None = None
+    with av.open(str(source)) as old, av.open(str(target), "w") as new:
+        copies = {stream.index: new.add_stream_from_template(stream) for stream in old.streams}
+        for packet in old.demux():
+            if packet.dts is None:
+                continue
+            at = float((packet.pts or 0) * Fraction(packet.time_base or 0))
+            if packet.stream.type == "audio":
+                first = at if first is None else first
+                if from_seconds <= at - first < to_seconds:
+                    continue
+            packet.stream = copies[packet.stream.index]
+            new.mux(packet)
+
+
+def damaged(data: bytes, places: Sequence[int], values: Sequence[int]) -> bytes:
+    """Return bytes with some of them replaced."""
+    copy = bytearray(data)
+    for place, value in zip(places, values, strict=True):
+        copy[place % len(copy)] = value
+    return bytes(copy)

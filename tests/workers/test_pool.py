@@ -1,0 +1,188 @@
+"""Worker processes that work on several calls at once, and what becomes of calls when one dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from support import cli_process
+
+from voxblink2_lib.errors import StoppedError
+from voxblink2_lib.workers.pool import Call, WorkerDiedError, WorkerPool, collect
+
+THREADS = 4
+# In a worker, a copy of its own.
+TOGETHER = threading.Barrier(THREADS, timeout=cli_process.DEADLINE_SECONDS)
+NEVER = threading.Event()
+
+
+def meet(number: int) -> tuple[int, int]:
+    """Come back when as many calls as there are threads have come this far."""
+    TOGETHER.wait()
+    return os.getpid(), number
+
+
+def process(_: object) -> int:
+    return os.getpid()
+
+
+def is_main(_: object) -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+def hang(_: object) -> None:
+    NEVER.wait()
+
+
+def die(how: int) -> None:
+    os.kill(os.getpid(), how)
+    # The signal may come to another thread, a moment later; nothing is answered until then.
+    time.sleep(60)
+
+
+def leave(code: object) -> None:
+    raise SystemExit(code)
+
+
+def refuse(word: str) -> None:
+    raise ValueError(word)
+
+
+def unportable(_: object) -> object:
+    return threading.Lock()
+
+
+def all_of(pool: WorkerPool) -> Iterator[tuple[Call, Any]]:
+    while pool.busy:
+        yield from collect([pool])
+
+
+def test_threads_of_a_process_work_at_the_same_time() -> None:
+    with WorkerPool(1, threads=THREADS) as pool:
+        calls = iter([(meet, number) for number in range(2 * THREADS)])
+        results = [result for _, result in pool.run(calls.__next__)]
+    assert sorted(number for _, number in results) == list(range(2 * THREADS))
+    assert len({one for one, _ in results}) == 1
+
+
+def test_calls_are_spread_over_the_processes() -> None:
+    with WorkerPool(2, threads=2) as pool:
+        assert (pool.free, pool.busy) == (4, 0)
+        for number in range(4):
+            pool.submit((hang, number))
+        assert (pool.free, pool.busy, len(pool.connections())) == (0, 4, 2)
+        assert [len(worker.calls) for worker in pool._workers] == [2, 2]
+
+
+def test_processes_start_when_there_is_work_for_them() -> None:
+    with WorkerPool(3, threads=2) as pool:
+        assert pool._workers == []
+        pool.submit((process, 0))
+        assert [call for call, _ in all_of(pool)] == [(process, 0)]
+        pool.submit((process, 1))
+        assert len(list(all_of(pool))) == len(pool._workers) == 1
+
+
+def test_one_call_at_a_time_is_in_the_main_thread() -> None:
+    for threads in (1, 2):
+        with WorkerPool(1, threads=threads) as pool:
+            pool.submit((is_main, 0))
+            assert [result for _, result in all_of(pool)] == [threads == 1]
+
+
+def test_answers_belong_to_their_calls() -> None:
+    with WorkerPool(1, threads=THREADS) as pool:
+        calls = [(meet, number) for number in range(THREADS)]
+        for call in calls:
+            pool.submit(call)
+        answers = {call[1]: result for call, result in all_of(pool)}
+    assert {number: said for number, (_, said) in answers.items()} == {
+        number: number for number in range(THREADS)
+    }
+
+
+def test_a_death_is_told_to_all_calls_of_the_process() -> None:
+    with WorkerPool(1, threads=3) as pool:
+        calls: list[Call] = [(hang, 1), (hang, 2), (die, int(signal.SIGSEGV))]
+        for call in calls:
+            pool.submit(call)
+        answers = list(all_of(pool))
+        assert [call for call, _ in answers] == calls
+        assert {str(result) for _, result in answers} == {"the worker process died of SIGSEGV"}
+        assert all(isinstance(result, WorkerDiedError) for _, result in answers)
+        # Another process takes its place.
+        assert (pool.free, pool.connections()) == (3, [])
+        pool.submit((process, 0))
+        assert [result for _, result in all_of(pool)] != [os.getpid()]
+
+
+def test_a_death_costs_no_call_of_another_process() -> None:
+    with WorkerPool(2) as pool:
+        pool.submit((hang, 1))
+        pool.submit((die, int(signal.SIGKILL)))
+        ((call, result),) = list(collect([pool]))
+        assert (call[0], isinstance(result, WorkerDiedError)) == (die, True)
+        assert pool.busy == 1
+
+
+def test_a_call_for_a_process_that_has_just_died_is_told_with_the_others() -> None:
+    with WorkerPool(1, threads=2) as pool:
+        pool.submit((hang, 1))
+        (worker,) = pool._workers
+        worker.process.kill()
+        worker.process.wait()
+        pool.submit((process, 2))
+        answers = list(all_of(pool))
+        assert [call for call, _ in answers] == [(hang, 1), (process, 2)]
+        assert {str(result) for _, result in answers} == {"the worker process died of SIGKILL"}
+
+
+def test_what_a_thread_raises_comes_with_its_traceback() -> None:
+    with WorkerPool(1, threads=2) as pool:
+        pool.submit((refuse, "no"))
+        with pytest.raises(ValueError, match="no") as caught:
+            list(all_of(pool))
+        assert "in refuse" in caught.value.__notes__[0]
+        assert pool.busy == 0
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(
+    ("call", "code"), [((leave, 7), 7), ((leave, "said"), 1), ((unportable, 0), 1)]
+)
+def test_a_process_that_ends_does_not_keep_the_run_waiting(
+    threads: int, call: Call, code: int
+) -> None:
+    with WorkerPool(1, threads=threads) as pool:
+        pool.submit(call)
+        with pytest.raises(StoppedError, match=rf"^A worker process ended with exit code {code};"):
+            list(all_of(pool))
+
+
+def test_collect_waits_no_longer_than_it_is_told() -> None:
+    assert list(collect([], timeout_seconds=0)) == []
+    with WorkerPool(1, threads=2) as one, WorkerPool(1) as other:
+        assert list(collect([one, other], timeout_seconds=0)) == []
+        one.submit((hang, 1))
+        assert list(collect([one, other], timeout_seconds=0)) == []
+        assert one.busy == 1
+        other.submit((process, 2))
+        # As long as it takes, for whoever answers first.
+        ((call, result),) = list(collect([one, other]))
+        assert call == (process, 2)
+        assert result == other._workers[0].process.pid
+        assert (one.busy, other.busy) == (1, 0)
+
+
+def test_kill_ends_what_hangs() -> None:
+    with WorkerPool(1, threads=2) as pool:
+        pool.submit((hang, 1))
+        (worker,) = pool._workers
+        pool.kill()
+        assert worker.process.returncode == -signal.SIGKILL
+        assert (pool.busy, pool.free, pool.connections()) == (0, 2, [])

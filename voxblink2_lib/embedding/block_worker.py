@@ -1,0 +1,218 @@
+"""Embed one block of utterances. These functions run in worker processes.
+
+PyTorch takes seconds to load and only workers need it, so functions import what uses it.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from voxblink2_lib.embedding.blocks import Audio, EmbeddingBlock
+from voxblink2_lib.errors import EmbeddingError, ModelError, first_line
+from voxblink2_lib.files import atomic_write
+from voxblink2_lib.media.audio import audio_decoder
+from voxblink2_lib.records import SAMPLE_RATE_HZ
+
+if TYPE_CHECKING:
+    from voxblink2_lib.embedding.embedder import Embedder, Piece, Vector, Waveform
+
+Dtype = Literal["float32", "bfloat16"]
+
+# What models need at least: models.features.MIN_SAMPLES.
+MIN_WINDOW_SECONDS = 0.1
+
+# Whole utterances beyond this would take gigabytes in the deep networks.
+MAX_WHOLE_SECONDS = 120
+
+# So much audio is decoded before it is embedded: enough to find pieces of like length.
+_WAITING_SECONDS = 1200
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedOptions:
+    """How utterances are embedded.
+
+    Attributes:
+        model: a folder that ``save_pretrained`` wrote, or a name on the Hub.
+        window_seconds: average over windows of this length; ``None``: whole utterances.
+        dtype: of the network: ``"float32"`` or ``"bfloat16"``.
+        device: a PyTorch device.
+
+    Raises:
+        EmbeddingError: an option is out of its range.
+    """
+
+    model: str
+    window_seconds: float | None = None
+    dtype: Dtype = "float32"
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        window = self.window_seconds
+        if window is not None and not MIN_WINDOW_SECONDS <= window < math.inf:
+            raise EmbeddingError(
+                f"A window must have at least {MIN_WINDOW_SECONDS} s, got {window}."
+            )
+        if self.dtype not in get_args(Dtype):
+            raise EmbeddingError(
+                f"dtype must be one of {', '.join(get_args(Dtype))}, got {self.dtype!r}."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class BlockTask:
+    """One block to be embedded into one part file, with so many threads of PyTorch."""
+
+    block: EmbeddingBlock
+    part: Path
+    options: EmbedOptions
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class BlockDone:
+    """What came of a block: numbers of utterances embedded and rejected, and their seconds."""
+
+    embedded: int
+    rejected: int
+    seconds: float
+
+
+def embed_block(task: BlockTask) -> BlockDone:
+    """Embed a block and write its part file; an utterance that cannot be embedded has a reason.
+
+    Raises:
+        ModelError: the model cannot be loaded.
+        EmbeddingError: the block has no audio.
+    """
+    options = task.options
+    embedder = _embedder(options.model, options.dtype, options.device, task.threads)
+    utterances = _Utterances(embedder, options.window_seconds)
+    for name, audio in task.block.read():
+        utterances.add(name, audio)
+    utterances.embed_waiting()
+    with atomic_write(task.part) as file:
+        pq.write_table(utterances.table(), file)
+    rejected = sum(map(bool, utterances.reasons))
+    return BlockDone(len(utterances.names) - rejected, rejected, utterances.seconds)
+
+
+class _Utterances:
+    """Collects utterances, and embeds them when there are many."""
+
+    def __init__(self, embedder: Embedder, window_seconds: float | None) -> None:
+        self._embedder = embedder
+        self._window_seconds = window_seconds
+        self._waiting: list[Piece] = []
+        self._waiting_samples = 0
+        self._vectors: list[list[Vector]] = []
+        self.names: list[str] = []
+        self.reasons: list[str] = []
+        self.seconds = 0.0
+
+    def add(self, name: str, audio: Audio) -> None:
+        from voxblink2_lib.models.features import checked_waveform
+
+        row = len(self.names)
+        self.names.append(name)
+        self.reasons.append("")
+        self._vectors.append([])
+        try:
+            waveform = checked_waveform(read_waveform(audio, name), name).numpy()
+            pieces = cut(waveform, name, self._window_seconds)
+        except ModelError as error:
+            self.reasons[row] = str(error)
+            return
+        self.seconds += len(waveform) / SAMPLE_RATE_HZ
+        self._waiting += [(row, piece) for piece in pieces]
+        self._waiting_samples += len(waveform)
+        if self._waiting_samples > _WAITING_SECONDS * SAMPLE_RATE_HZ:
+            self.embed_waiting()
+
+    def embed_waiting(self) -> None:
+        for row, found in self._embedder.embed(self._waiting):
+            if isinstance(found, str):
+                self.reasons[row] = f"{self.names[row]}: {found}"
+            else:
+                self._vectors[row].append(found)
+        self._waiting, self._waiting_samples = [], 0
+
+    def table(self) -> pa.Table:
+        """Return names, embeddings (the mean over windows), and reasons."""
+        means = [
+            None if reason else np.mean(vectors, axis=0)
+            for vectors, reason in zip(self._vectors, self.reasons, strict=True)
+        ]
+        embeddings = pa.array(means, pa.list_(pa.float32()))
+        return pa.table({"name": self.names, "embedding": embeddings, "reason": self.reasons})
+
+
+def read_waveform(audio: Audio, name: str) -> Waveform:
+    """Decode audio to 16 kHz mono, shape (samples,); channels are averaged.
+
+    Raises:
+        ModelError: it cannot be decoded. The message names the utterance.
+    """
+    import soundfile
+
+    if isinstance(audio, Path) and not audio.is_file():
+        raise ModelError(f"{name}: there is no file {audio}.")
+    if not audio or (isinstance(audio, Path) and not audio.stat().st_size):
+        raise ModelError(f"{name} has no audio: 0 bytes.")
+    try:
+        with soundfile.SoundFile(audio if isinstance(audio, Path) else io.BytesIO(audio)) as file:
+            if file.samplerate == SAMPLE_RATE_HZ:
+                samples = file.read(dtype="float32", always_2d=True)
+                return np.asarray(samples.mean(axis=1), np.float32)
+    except soundfile.SoundFileError:
+        pass  # FFmpeg reads more.
+    try:
+        # FFmpeg's own mix of two channels is 1.4 times as loud as their mean.
+        decoder = audio_decoder()(audio, sample_rate=SAMPLE_RATE_HZ)
+        return np.asarray(decoder.get_all_samples().data.numpy().mean(axis=0), np.float32)
+    except (RuntimeError, ValueError, OSError) as error:
+        raise ModelError(f"{name} cannot be decoded: {first_line(error)}") from error
+
+
+def cut(waveform: Waveform, name: str, window_seconds: float | None) -> list[Waveform]:
+    """Return the windows of an utterance, or the whole of it.
+
+    The last window ends with the utterance; silent ones are left out.
+
+    Raises:
+        ModelError: the utterance is too long to be embedded whole, or all its windows are silent.
+    """
+    if window_seconds is None:
+        seconds = len(waveform) / SAMPLE_RATE_HZ
+        if seconds > MAX_WHOLE_SECONDS:
+            raise ModelError(
+                f"{name} has {seconds:,.0f} s; utterances of more than {MAX_WHOLE_SECONDS} s are "
+                "not embedded whole. Use windows: --window 10"
+            )
+        return [waveform]
+    size = round(window_seconds * SAMPLE_RATE_HZ)
+    if len(waveform) <= size:
+        return [waveform]
+    starts = [*range(0, len(waveform) - size, size), len(waveform) - size]
+    windows = [waveform[start : start + size] for start in starts]
+    heard = [window for window in windows if np.ptp(window) > 0]
+    if not heard:
+        raise ModelError(f"{name} is silent in each window of {window_seconds:g} s.")
+    return heard
+
+
+@functools.lru_cache(maxsize=1)
+def _embedder(model: str, dtype: Dtype, device: str, threads: int) -> Embedder:
+    """Return the same embedder for the life of a worker."""
+    from voxblink2_lib.embedding.embedder import Embedder
+
+    return Embedder(model, dtype=dtype, device=device, threads=threads)

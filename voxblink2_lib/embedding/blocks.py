@@ -1,0 +1,269 @@
+"""What there is to embed, in blocks that a worker reads by itself.
+
+A block is some files, or some rows of one batch of an Arrow file or of one row group of Parquet.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from voxblink2_lib.errors import EmbeddingError
+from voxblink2_lib.store.layout import Store
+from voxblink2_lib.store.ledger import Ledger
+from voxblink2_lib.store.shards import read_batches
+
+EXTENSIONS = (".wav", ".flac", ".opus", ".ogg", ".oga", ".mp3", ".m4a", ".aac", ".mp4", ".webm")
+NAME_COLUMNS = ("name", "utterance", "utt", "key", "id")
+_IDS = ("speaker_id", "video_id", "utterance_id")
+_AUDIO = "audio"
+
+# A killed run loses the blocks in flight: a minute or two of a slow machine. Small inputs are cut
+# finer, so that all workers have something to do and progress is seen.
+_MAX_ROWS, _MIN_BLOCKS = 128, 32
+
+# Rows of Parquet are reached by reading those before them in their group, so not in tiny steps.
+_MAX_BLOCKS_PER_ROW_GROUP = 16
+_ROWS_AT_ONCE = 64
+Audio = bytes | Path
+Keep = Callable[[str], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingBlock:
+    """Utterances that are embedded in one go.
+
+    Attributes:
+        kind: how to read it.
+        rows: which rows of the batch or row group; of ``files`` all.
+        path: the Arrow or Parquet file.
+        place: number of the batch or row group in it.
+        files: names and paths of files.
+    """
+
+    kind: Literal["files", "arrow", "parquet"]
+    rows: Sequence[int]
+    path: str = ""
+    place: int = 0
+    files: tuple[tuple[str, str], ...] = ()
+
+    def read(self) -> Iterator[tuple[str, Audio]]:
+        """Yield the name of each utterance with its encoded audio, or the file that holds it.
+
+        Raises:
+            EmbeddingError: there is no column of audio or of names.
+        """
+        if self.kind == "files":
+            yield from ((name, Path(path)) for name, path in self.files)
+            return
+        for rows in self._tables():
+            yield from zip(_names(rows), map(_encoded, rows[_AUDIO].to_pylist()), strict=True)
+
+    def version(self) -> str:
+        """Return what changes when a file of the block does: a hash of sizes and times."""
+        digest = hashlib.sha256()
+        for path in [path for _, path in self.files] or [self.path]:
+            with contextlib.suppress(OSError):
+                about = os.stat(path)
+                digest.update(b"%d %d " % (about.st_size, about.st_mtime_ns))
+            digest.update(b"\n")
+        return digest.hexdigest()[:16]
+
+    def _tables(self) -> Iterator[pa.Table]:
+        """Yield the block's rows, some at a time."""
+        if self.kind == "arrow":
+            batch = next(itertools.islice(read_batches(Path(self.path)), self.place, None))
+            rows = pa.Table.from_batches([batch]).select(_columns(batch.schema))
+            for start in range(0, len(self.rows), _ROWS_AT_ONCE):
+                yield rows.take(list(self.rows[start : start + _ROWS_AT_ONCE]))
+            return
+        with pq.ParquetFile(self.path) as file:
+            first = 0
+            for batch in file.iter_batches(
+                _ROWS_AT_ONCE, [self.place], columns=_columns(file.schema_arrow)
+            ):
+                here = [row - first for row in self.rows if first <= row < first + len(batch)]
+                if here:
+                    yield pa.Table.from_batches([batch]).take(here)
+                first += len(batch)
+                if first > self.rows[-1]:
+                    return
+
+
+def _encoded(value: bytes | dict[str, Any] | None) -> Audio:
+    """Return what a cell of the column ``audio`` holds; empty bytes for nothing."""
+    if not isinstance(value, dict):
+        return value or b""
+    if value["bytes"] is None and value["path"]:
+        return Path(value["path"])
+    return value["bytes"] or b""
+
+
+def _columns(schema: pa.Schema) -> list[str]:
+    if _AUDIO not in schema.names:
+        raise EmbeddingError(
+            f"There is no column {_AUDIO!r} in the input; there are {', '.join(schema.names)}."
+        )
+    return [_AUDIO, *_name_columns(schema)]
+
+
+def _name_columns(schema: pa.Schema) -> list[str]:
+    names = set(schema.names)
+    if names >= set(_IDS):
+        return list(_IDS)
+    found = [name for name in NAME_COLUMNS if name in names][:1]
+    if not found:
+        raise EmbeddingError(
+            f"There is no column in the input that names utterances ({', '.join(_IDS)}, or one of "
+            f"{', '.join(NAME_COLUMNS)}); there are {', '.join(schema.names)}."
+        )
+    return found
+
+
+def _names(rows: pa.Table) -> list[str]:
+    columns = [rows[name].to_pylist() for name in _name_columns(rows.schema)]
+    if any(None in column for column in columns):
+        raise EmbeddingError("An utterance of the input has no name: there is a null.")
+    return ["/".join(map(str, words)) for words in zip(*columns, strict=True)]
+
+
+def find_blocks(place: str | Path, *, keep: Keep | None = None) -> list[EmbeddingBlock]:
+    """Return what there is to embed.
+
+    Args:
+        place: a store (its configuration ``audio``, or ``audio-visual`` where that is all it has);
+            a folder of Arrow or Parquet files with a column ``audio``, as ``save_to_disk`` writes;
+            one such file; a Kaldi list ``wav.scp``; or a folder of audio files, which are named by
+            their path in it, without extension.
+        keep: says by its name whether an utterance is wanted; by default all are.
+
+    Raises:
+        EmbeddingError: it is none of these, there is nothing in it, or nothing wanted.
+        StoreDamagedError: an Arrow file is damaged.
+    """
+    path = Path(place).expanduser().absolute()
+    if path.is_dir():
+        blocks = list(_blocks_of_folder(path, keep))
+    elif path.suffix == ".parquet" and path.is_file():
+        blocks = list(_parquet_blocks([path], keep))
+    elif path.suffix == ".arrow" and path.is_file():
+        blocks = list(_arrow_blocks([path], keep))
+    elif path.is_file():
+        blocks = list(_file_blocks(_read_scp(path), keep))
+    else:
+        raise EmbeddingError(f"There is no file or folder {path}.")
+    if not blocks:
+        raise EmbeddingError(
+            f"There is nothing to embed in {path}: expected a store, Arrow or Parquet files with a "
+            f"column 'audio', a list wav.scp, or audio files ({', '.join(EXTENSIONS)})."
+            if keep is None
+            else f"None of the utterances that are wanted is in {path}. Do its names fit the list?"
+        )
+    return list(_split(blocks))
+
+
+def _split(blocks: Sequence[EmbeddingBlock]) -> Iterator[EmbeddingBlock]:
+    total = sum(len(block.rows) for block in blocks)
+    wanted = max(1, min(_MAX_ROWS, total // _MIN_BLOCKS))
+    for block in blocks:
+        size = wanted
+        if block.kind == "parquet":
+            size = max(size, -(-len(block.rows) // _MAX_BLOCKS_PER_ROW_GROUP))
+        for start in range(0, len(block.rows), size):
+            some = slice(start, start + size)
+            yield replace(block, rows=block.rows[some], files=block.files[some])
+
+
+def _blocks_of_folder(folder: Path, keep: Keep | None) -> Iterator[EmbeddingBlock]:
+    store = Store(folder)
+    if store.ledger.exists():
+        return _store_blocks(store, keep)
+    # datasets keeps what map and filter made beside the data of a saved dataset.
+    arrows = sorted(one for one in folder.glob("**/*.arrow") if not one.name.startswith("cache-"))
+    if arrows:
+        return _arrow_blocks(arrows, keep)
+    if parquets := sorted(folder.glob("**/*.parquet")):
+        return _parquet_blocks(parquets, keep)
+    files = (
+        (path.relative_to(folder).with_suffix("").as_posix(), str(path))
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in EXTENSIONS and path.is_file()
+    )
+    return _file_blocks(files, keep)
+
+
+def _store_blocks(store: Store, keep: Keep | None) -> Iterator[EmbeddingBlock]:
+    for config in ("audio", "audio-visual"):
+        with Ledger(store.ledger, config, readonly=True) as ledger:
+            shards = [store.shards(config) / shard.name for shard in ledger.shards()]
+        if shards:
+            return _arrow_blocks(shards, keep)
+    return iter(())
+
+
+def _arrow_blocks(paths: Iterable[Path], keep: Keep | None) -> Iterator[EmbeddingBlock]:
+    for path in paths:
+        for place, batch in enumerate(read_batches(path)):
+            rows: Sequence[int] = range(batch.num_rows)
+            if keep is not None:
+                rows = _kept(pa.Table.from_batches([batch]), keep)
+            if rows:
+                yield EmbeddingBlock("arrow", rows, str(path), place)
+
+
+def _parquet_blocks(paths: Iterable[Path], keep: Keep | None) -> Iterator[EmbeddingBlock]:
+    for path in paths:
+        try:
+            with pq.ParquetFile(path) as file:
+                for place in range(file.num_row_groups):
+                    rows: Sequence[int] = range(file.metadata.row_group(place).num_rows)
+                    if keep is not None:
+                        columns = _name_columns(file.schema_arrow)
+                        rows = _kept(file.read_row_group(place, columns=columns), keep)
+                    if rows:
+                        yield EmbeddingBlock("parquet", rows, str(path), place)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise EmbeddingError(f"{path} cannot be read as Parquet: {error}") from error
+
+
+def _kept(rows: pa.Table, keep: Keep) -> tuple[int, ...]:
+    return tuple(row for row, name in enumerate(_names(rows)) if keep(name))
+
+
+def _file_blocks(files: Iterable[tuple[str, str]], keep: Keep | None) -> Iterator[EmbeddingBlock]:
+    wanted: dict[str, str] = {}
+    for name, path in files:
+        if name in wanted:
+            raise EmbeddingError(f"{name!r} is there twice, as {wanted[name]} and as {path}.")
+        if keep is None or keep(name):
+            wanted[name] = path
+    if wanted:
+        yield EmbeddingBlock("files", range(len(wanted)), files=tuple(wanted.items()))
+
+
+def _read_scp(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield names and files of ``NAME FILE`` lines; files as written, else beside the list."""
+    try:
+        text = path.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise EmbeddingError(f"{path} cannot be read as a list: {error}") from error
+    for number, line in enumerate(text.splitlines(), start=1):
+        words = line.strip().split(maxsplit=1)
+        if not words:
+            continue
+        if len(words) == 1 or words[1].endswith("|") or words[1].startswith("|"):
+            raise EmbeddingError(
+                f"{path}: line {number} is {line.strip()!r}; expected 'NAME FILE'. Commands ('|') "
+                "are never run."
+            )
+        written = Path(words[1]).absolute()
+        yield words[0], str(written if written.is_file() else path.parent / words[1])

@@ -1,0 +1,137 @@
+"""A speaker model with its feature extractor, ready to embed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import transformers
+from transformers import AutoFeatureExtractor, AutoModelForAudioXVector
+
+from voxblink2_lib.embedding.model_location import NAME_A_MODEL
+from voxblink2_lib.errors import ModelError, first_line
+from voxblink2_lib.models import SpeakerModel
+from voxblink2_lib.records import SAMPLE_RATE_HZ
+
+# So much audio, padding included, makes a batch. A processor is as fast with single utterances, and
+# loses what padding costs; batches only spare it the overhead of very short ones.
+_CPU_BATCH_SECONDS = 4
+_ACCELERATOR_BATCH_SECONDS = 300
+_LISTED = 4
+
+# Weights that only training uses; many checkpoints are published without them.
+_OF_TRAINING = ("head.", "objective.", "classifier.", "masked_spec_embed")
+Waveform = npt.NDArray[np.float32]
+Vector = npt.NDArray[np.float32]
+Piece = tuple[int, Waveform]
+
+
+class Embedder:
+    """Any model that ``AutoModelForAudioXVector`` loads.
+
+    Args:
+        model: a folder that ``save_pretrained`` wrote, or a name on the Hub.
+        dtype: of the network, a name of PyTorch's.
+        device: a PyTorch device.
+        threads: of PyTorch in this process.
+
+    Raises:
+        ModelError: the model cannot be loaded, it has weights that its checkpoint lacks, or there
+            is no such device.
+    """
+
+    def __init__(self, model: str, *, dtype: str, device: str, threads: int) -> None:
+        torch.set_num_threads(threads)
+        self._device = device
+        self._dtype = getattr(torch, dtype)
+        self._extractor, network = _load(model)
+        try:
+            self._model = network.eval().to(device, self._dtype, memory_format=torch.channels_last)
+        except (RuntimeError, AssertionError) as error:  # the latter without CUDA in PyTorch
+            raise ModelError(
+                f"The device {device!r} cannot be used: {first_line(error).rstrip('.')}. "
+                "Use cpu, cuda, or another device that PyTorch has here."
+            ) from error
+        seconds = _CPU_BATCH_SECONDS if device == "cpu" else _ACCELERATOR_BATCH_SECONDS
+        self._batch_samples = seconds * SAMPLE_RATE_HZ
+        # Padding changes what other models give, also those that take a mask: their time-delay
+        # layers and normalisation see it.
+        self._pads = isinstance(network, SpeakerModel)
+
+    def embed(self, pieces: Sequence[Piece]) -> Iterator[tuple[int, Vector | str]]:
+        """Yield the vector of each numbered waveform, or why there is none, in any order."""
+        for batch in self._batches(sorted(pieces, key=lambda piece: len(piece[1]))):
+            yield from self._embed_batch(batch)
+
+    def _batches(self, pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
+        """Put pieces of like length together, as many as a batch holds."""
+        batch: list[Piece] = []
+        for piece in pieces:
+            length = len(piece[1])
+            full = (len(batch) + 1) * length > self._batch_samples
+            if batch and (full or not (self._pads or length == len(batch[0][1]))):
+                yield batch
+                batch = []
+            batch.append(piece)
+        if batch:
+            yield batch
+
+    def _embed_batch(self, batch: Sequence[Piece]) -> Iterator[tuple[int, Vector | str]]:
+        try:
+            vectors = self._forward([waveform for _, waveform in batch])
+        except torch.OutOfMemoryError as error:
+            raise ModelError(
+                f"The device {self._device} has not enough memory for a batch of "
+                f"{len(batch)} x {len(batch[-1][1]) / SAMPLE_RATE_HZ:.1f} s. Use windows "
+                "(--window 5), fewer --workers, or another --device."
+            ) from error
+        except (RuntimeError, ValueError) as error:
+            if len(batch) > 1:  # one of them is at fault
+                for piece in batch:
+                    yield from self._embed_batch([piece])
+            else:
+                yield batch[0][0], f"the model failed on it: {first_line(error).rstrip('.')}"
+            return
+        for (row, _), vector in zip(batch, vectors, strict=True):
+            finite = bool(np.isfinite(vector).all())
+            yield row, vector if finite else "the model gave numbers that are not finite"
+
+    def _forward(self, waveforms: Sequence[Waveform]) -> Vector:
+        features = self._extractor(
+            waveforms, sampling_rate=SAMPLE_RATE_HZ, return_tensors="pt", padding=True
+        )
+        if "attention_mask" in features and bool(features["attention_mask"].all()):
+            del features["attention_mask"]
+        with torch.inference_mode():
+            inputs = {
+                name: tensor.to(self._device, self._dtype if tensor.is_floating_point() else None)
+                for name, tensor in features.items()
+            }
+            vectors: Vector = self._model(**inputs).embeddings.float().cpu().numpy()
+        return vectors
+
+
+def _load(model: str) -> tuple[Any, Any]:
+    # A run has a progress bar of its own, and says itself what is wrong.
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    try:
+        extractor = AutoFeatureExtractor.from_pretrained(model)
+        network, about = AutoModelForAudioXVector.from_pretrained(model, output_loading_info=True)
+    except Exception as error:  # whatever transformers, hub and safetensors raise
+        raise ModelError(
+            f"The model {model} cannot be loaded: {first_line(error).rstrip('.')}. {NAME_A_MODEL}"
+        ) from error
+    lacking = sorted(
+        name for name in about["missing_keys"] if not any(one in name for one in _OF_TRAINING)
+    )
+    if lacking:
+        named = ", ".join(lacking[:_LISTED]) + ", ..." * (len(lacking) > _LISTED)
+        raise ModelError(
+            f"The model {model} is no trained speaker model: its checkpoint lacks {len(lacking)} "
+            f"weights ({named}), which would be random numbers."
+        )
+    return extractor, network

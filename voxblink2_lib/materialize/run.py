@@ -1,0 +1,170 @@
+"""Run everything that a store still lacks, on the processes of this machine."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+from voxblink2_lib.errors import DependencyError, StoreError, StoreReadOnlyError
+from voxblink2_lib.materialize.planning import is_complete, plan_retry, plan_run
+from voxblink2_lib.materialize.request import MaterializeConfig
+from voxblink2_lib.materialize.scheduler import Run
+from voxblink2_lib.materialize.video_queue import RunContext
+from voxblink2_lib.outcomes import POLICIES, Status
+from voxblink2_lib.progress import counting
+from voxblink2_lib.release import builtin
+from voxblink2_lib.release.index import Index
+from voxblink2_lib.release.index_build import open_index
+from voxblink2_lib.release.location import Release, open_release
+from voxblink2_lib.sources import SourceSpec, parse_source
+from voxblink2_lib.store.catalogue import local_catalogue
+from voxblink2_lib.store.layout import Store, named_store, open_store
+from voxblink2_lib.store.ledger import Ledger
+
+_log = logging.getLogger(__name__)
+
+
+def find_store(config: MaterializeConfig) -> tuple[Release, Store]:
+    """Return the release and the store that a configuration means."""
+    release = open_release(config.data_dir)
+    return release, open_store(config.store, release)
+
+
+def index_release(config: MaterializeConfig) -> Index:
+    """Make the index of a store, or check the one that is there.
+
+    Raises:
+        ReleaseError: the release cannot be read.
+        StoreMismatchError: the store was made from another release.
+        StoreBusyError: another process works on the store.
+    """
+    release, store = find_store(config)
+    with store.locked(wait=False):
+        return _index(release, store)
+
+
+def _index(release: Release, store: Store) -> Index:
+    with counting("Reading annotations", unit="file") as progress:
+        index = open_index(release, store.index, progress=progress)
+    if index.info.rejected:
+        _log.warning(
+            "%d annotation files could not be read and are left out; %s says why.",
+            index.info.rejected,
+            store.index / "rejects.csv",
+        )
+    return index
+
+
+def materialize(config: MaterializeConfig, *, retry: bool, wait: bool) -> Store:
+    """Bring, cut and seal every selected video that the store does not have yet.
+
+    Args:
+        config: what to do, and where.
+        retry: also ask again for videos of earlier runs, as far as their time has come.
+        wait: wait, with a message, while another process works on the store.
+
+    Returns:
+        The store. All jobs in it are sealed.
+
+    Raises:
+        ReleaseError, SelectionError, SourceError: the input is not usable.
+        StoreMismatchError: the store holds another corpus.
+        StoreBusyError: another process works on the store, and ``wait`` is false.
+        StoreReadOnlyError: work is left in a store that cannot be written to.
+        StoreFullError: the disk is full.
+        StoppedError: work is left, since the source could not be reached.
+        BlockedError: work is left, since the source refuses every outgoing address.
+        DependencyError: this machine lacks something that fetching needs.
+    """
+    release, store = find_store(config)
+    named = config.source or (str(builtin.MEDIA) if release.is_demo else None)
+    source = parse_source(named, config.fetch)
+    try:
+        with store.locked(wait=wait):
+            index = _index(release, store)
+            with Ledger(store.ledger, config.config) as ledger:
+                if retry:
+                    _ask_again_elsewhere(ledger, config, source)
+                options = plan_run(config, store, index, ledger, retry=retry)
+                _go_on(RunContext(config, store, index, source, ledger, options), retry=retry)
+    except StoreReadOnlyError:
+        if not is_complete(config, store, release):
+            raise
+    return store
+
+
+def retry_videos(config: MaterializeConfig, statuses: Iterable[Status]) -> tuple[Store, int]:
+    """Ask again for the videos of some classes, also of those that are final. No video is added.
+
+    Args:
+        config: what to do; its store must be there, its release and selection are not looked at.
+        statuses: the classes.
+
+    Returns:
+        The store, and how many videos were asked for again.
+
+    Raises:
+        StoreError: there is no such store.
+        Exception: see :func:`materialize`.
+    """
+    store = named_store(config.store) if config.store else find_store(config)[1]
+    if not (store.ledger.exists() and (store.index / "index.json").exists()):
+        raise StoreError(
+            f"There is no store at {store.root}. Name the store of an earlier "
+            "'voxblink2 materialize' with --store."
+        )
+    with store.locked(wait=False), Ledger(store.ledger, config.config) as ledger:
+        named = config.source or ledger.setting(f"{config.config}.source")
+        source = parse_source(named, config.fetch)
+        asked = tuple(statuses)
+        count = ledger.reset_for_retry(asked)
+        options = plan_retry(config, store, ledger, ledger.due(statuses=asked))
+        index = Index(store.index)
+        _go_on(RunContext(config, store, index, source, ledger, options), retry=False)
+    return store, count
+
+
+def _ask_again_elsewhere(ledger: Ledger, config: MaterializeConfig, source: SourceSpec) -> None:
+    """What one source lacks another may have; and asking a folder costs nothing."""
+    before = ledger.setting(f"{config.config}.source")
+    if before == source.named and source.is_remote:
+        return
+    # The same file of a folder would be as unusable as before.
+    final = {"done", "excluded"} | ({"media-unusable"} if before == source.named else set())
+    ledger.reset_for_retry(status for status in POLICIES if status not in final)
+
+
+def _go_on(work: RunContext, *, retry: bool) -> None:
+    """Run the open jobs; then, where asked for, what has become due in the meantime."""
+    config, store, ledger = work.config, work.store, work.ledger
+    while open_jobs := ledger.open_jobs():
+        _check_machine(work.source)
+        store.clear_leftovers(config.config, open_jobs=open_jobs)
+        ledger.set_setting(f"{config.config}.source", work.source.named)
+        Run(work).run(open_jobs)
+        # What a folder lacks will not have come in the meantime.
+        if retry and work.source.is_remote:
+            plan_retry(config, store, ledger, ledger.due(after_a_wait=True))
+    store.clear_leftovers(config.config, open_jobs=())
+    if any(store.shards(config.config).glob("*.arrow")):
+        # Made now, training finds it at once, and it is uploaded with the shards.
+        local_catalogue(store.root, config.config)
+
+
+def _check_machine(source: SourceSpec) -> None:
+    """Say before the first video what would fail every one.
+
+    Raises:
+        DependencyError: there is no JavaScript runtime, which YouTube needs.
+        SourceError: options of yt-dlp are not allowed.
+    """
+    if not source.is_remote:
+        return
+    from voxblink2_lib.sources.ytdlp_options import ydl_options
+
+    ydl_options(source.options, source.via)
+    if source.kind == "youtube":
+        from voxblink2_lib.sources.javascript import javascript_problem
+
+        if problem := javascript_problem():
+            raise DependencyError(problem)

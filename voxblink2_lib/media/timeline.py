@@ -1,0 +1,220 @@
+"""Where time zero lies in a media file, and how far its audio reaches.
+
+Annotations count from the start of the video. In a file with pictures that is the first
+picture; containers often start their clock elsewhere (MPEG-TS at 1.4 s, Matroska a few
+milliseconds late, since the muxer makes room for the audio encoder's delay). In a file without
+pictures it is the container's zero, less the encoder's delay where the decoder drops it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from voxblink2_lib.errors import MediaError
+
+# Encoder delays are below this (AAC 48 ms at 44.1 kHz with SBR, MP3 50 ms); a first sample
+# later than this in a file without pictures is audio that really begins late.
+_MAX_ENCODER_DELAY_SECONDS = 0.1
+
+# Container clocks tick in milliseconds at worst; a lost packet is 20 ms or more.
+MAX_JITTER_SECONDS = 0.005
+
+# Formats whose clock begins at an arbitrary value.
+_FREE_CLOCKS = {"mpegts", "mpeg"}
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """What a container says about its audio.
+
+    Attributes:
+        audio_start_seconds: time stamp of the first audio packet, encoder delay included.
+        video_start_seconds: when pictures begin, or ``None`` without pictures.
+        free_clock: the container's clock begins at an arbitrary value.
+        end_seconds: end of the last audio packet read, on the container's clock.
+        contiguous: each packet begins where the one before it ends.
+    """
+
+    audio_start_seconds: float
+    video_start_seconds: float | None
+    free_clock: bool
+    end_seconds: float
+    contiguous: bool
+
+    @property
+    def late_seconds(self) -> float:
+        """How late on the container's clock the video may start."""
+        return max(0.0, self.audio_start_seconds, self.video_start_seconds or 0.0)
+
+    def origin_seconds(self, first_sample_seconds: float) -> float:
+        """Return the container's time at which the video starts.
+
+        Args:
+            first_sample_seconds: time stamp of the first decoded sample.
+        """
+        if self.video_start_seconds is not None:
+            return self.video_start_seconds
+        if self.free_clock or abs(first_sample_seconds) <= _MAX_ENCODER_DELAY_SECONDS:
+            return first_sample_seconds
+        return 0.0
+
+
+def read_timeline(path: Path, *, until_seconds: float = float("inf")) -> Timeline:
+    """Read the time stamps of a file's first audio stream, decoding nothing.
+
+    Args:
+        path: a media file, which may be cut short.
+        until_seconds: read packets up to so many seconds after the start of the video.
+
+    Raises:
+        MediaError: the file is no media file, or has no audio.
+    """
+    with open_media(path) as container:
+        return _read(container, until_seconds)
+
+
+@contextlib.contextmanager
+def open_media(path: Path) -> Iterator[Any]:
+    """Open a media file.
+
+    Raises:
+        MediaError: the file is no media file.
+    """
+    import av
+
+    if not path.stat().st_size:
+        raise MediaError("the media file is empty")
+    try:
+        with av.open(path, metadata_errors="replace") as container:
+            yield container
+    except av.error.FFmpegError as error:
+        raise MediaError(f"the media file cannot be read: {error.strerror}") from error
+
+
+def demuxed(container: Any, stream: Any) -> Iterator[Any]:
+    """Yield the packets of a stream in the order of decoding, up to where the file is damaged."""
+    import av
+
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets)
+        except (StopIteration, av.error.FFmpegError, IndexError):
+            return  # Cut short or damaged from here on; what came before counts.
+        yield packet
+
+
+def picture_streams(container: Any) -> list[Any]:
+    """Return the streams of moving pictures; the cover of an album is none."""
+    from av.stream import Disposition
+
+    return [
+        stream
+        for stream in container.streams.video
+        if not stream.disposition & Disposition.attached_pic
+    ]
+
+
+def read_video_start(path: Path) -> float | None:
+    """Return when a file's pictures begin on the container's clock; ``None`` without pictures.
+
+    Raises:
+        MediaError: the file is no media file.
+    """
+    with open_media(path) as container:
+        return next(iter(_picture_starts(container)), None)
+
+
+def _picture_starts(container: Any) -> list[float]:
+    return [
+        float(stream.start_time * stream.time_base)
+        for stream in picture_streams(container)
+        if stream.start_time is not None
+    ]
+
+
+def _read(container: Any, until_seconds: float) -> Timeline:
+    from av.stream import Discard
+
+    if not container.streams.audio:
+        raise MediaError("the media file has no audio stream")
+    audio = container.streams.audio[0]
+    if audio.codec_context is None:
+        raise MediaError("the media file's audio has an unknown encoding")
+    pictures = _picture_starts(container)
+    formats = set(container.format.name.split(","))
+    late_seconds = max(0.0, float((audio.start_time or 0) * (audio.time_base or 0)), *pictures[:1])
+    for stream in container.streams:
+        if stream is not audio:
+            stream.discard = Discard.all  # spares reading the pictures from disk
+    packets = _Packets(container, audio, until_seconds + late_seconds)
+    if pictures and "matroska" in formats:
+        pictures[0] = _matroska_start(pictures[0], packets, tick=float(audio.time_base))
+    return Timeline(
+        audio_start_seconds=packets.first_seconds,
+        video_start_seconds=pictures[0] if pictures else None,
+        free_clock=bool(_FREE_CLOCKS & formats),
+        end_seconds=packets.end_seconds,
+        contiguous=packets.contiguous,
+    )
+
+
+def _matroska_start(picture_seconds: float, packets: _Packets, *, tick: float) -> float:
+    """Undo what Matroska does to the start of the pictures for the audio encoder's sake.
+
+    FFmpeg's muxer shifts all streams by the encoder's delay, and its demuxer shifts the audio
+    alone back: a negative first time stamp tells by how much. Other muxers do not shift.
+    """
+    shifted = picture_seconds + min(0.0, packets.first_seconds)
+    if shifted < -tick:
+        return picture_seconds
+    # AAC's delay is one frame; the clock rounds it to a whole millisecond.
+    exact = packets.first_seconds + packets.frame_seconds
+    return exact if abs(shifted - exact) <= tick / 2 else shifted
+
+
+class _Packets:
+    """The time stamps of a stream's packets, up to some time.
+
+    Attributes:
+        first_seconds: time stamp of the first packet.
+        end_seconds: end of the last one.
+        contiguous: each begins where the one before it ends.
+        frame_seconds: length of a packet, or 0 where the encoding does not fix it.
+    """
+
+    def __init__(self, container: Any, audio: Any, until_seconds: float) -> None:
+        import av
+
+        self.first_seconds = self.end_seconds = 0.0
+        self.contiguous = True
+        tick = float(audio.time_base or 0)
+        codec = audio.codec_context
+        self.frame_seconds = codec.frame_size / codec.sample_rate if codec.sample_rate else 0.0
+        first = True
+        expected: float | None = None
+        try:
+            for packet in container.demux(audio):
+                if packet.pts is None:
+                    continue
+                start = packet.pts * tick
+                if first:
+                    self.first_seconds, first = start, False
+                if expected is not None and abs(start - expected) > MAX_JITTER_SECONDS:
+                    self.contiguous = False
+                seconds = (packet.duration or 0) * tick
+                if self.frame_seconds and seconds > self.frame_seconds + MAX_JITTER_SECONDS:
+                    # MP4's table has no holes: the packet before one lasts until its end.
+                    self.contiguous, seconds = False, self.frame_seconds
+                # The first packet of some files does not say how long it is.
+                expected = start + seconds if seconds else None
+                self.end_seconds = max(self.end_seconds, start + seconds)
+                if self.end_seconds > until_seconds:
+                    break
+        except (av.error.FFmpegError, IndexError):  # IndexError: a stream that appears late
+            # Cut short or damaged from here on; what came before counts.
+            self.contiguous = False

@@ -1,0 +1,3 @@
+"""Building blocks for training and evaluating a speaker model."""
+
+from __future__ import annotations

@@ -1,0 +1,168 @@
+"""Read one annotation file: what is said, when, and where the face is.
+
+The file is read by content, not by line count, since VoxBlink1 and VoxBlink2 have different
+headers: lines ``name : value`` first, then the column titles, then five numbers a line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+import numpy.typing as npt
+
+from voxblink2_lib.records import Utterance, check_ids
+
+_INT16 = np.iinfo(np.int16)
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """One annotation file.
+
+    Attributes:
+        utterance: its ids, first and last frame.
+        start_seconds: start that the header gives, or ``None``.
+        duration_seconds: duration that the header gives, or ``None``.
+        frame_size: width and height of the picture that the header gives, or ``None``.
+        frames: frame numbers, shape (n,), strictly rising.
+        boxes: x, y, width, height in pixels, shape (n, 4).
+    """
+
+    utterance: Utterance
+    start_seconds: float | None
+    duration_seconds: float | None
+    frame_size: tuple[int, int] | None
+    frames: npt.NDArray[np.int32]
+    boxes: npt.NDArray[np.int16]
+
+    def digest(self) -> int:
+        """Return a 64-bit hash, with a sign, of all that the file says."""
+        hasher = hashlib.blake2b(digest_size=8)
+        hasher.update(f"{self.utterance} {self.start_seconds} {self.duration_seconds}".encode())
+        if self.frame_size is not None:
+            hasher.update(f"{self.frame_size}".encode())
+        hasher.update(self.frames.tobytes())
+        hasher.update(self.boxes.tobytes())
+        return int.from_bytes(hasher.digest(), "little", signed=True)
+
+
+def read_annotation(path: str, data: bytes) -> Annotation:
+    """Read an annotation file.
+
+    Args:
+        path: its path in the release, ending in ``<speaker>/<video>/<utterance>.txt``.
+        data: its bytes.
+
+    Raises:
+        ValueError: says what is wrong with it, in words for the rejects file.
+    """
+    ids = _ids_of_path(path)
+    header, rows = _split(_text(data))
+    for key, name, expected in (("identity", "speaker", ids[0]), ("reference", "video", ids[1])):
+        if header.get(key, expected) != expected:
+            raise ValueError(
+                f"the header says {name} {header[key][:64]!r}, the path says {expected!r}"
+            )
+    numbers = _numbers(rows)
+    frames = numbers[:, 0]
+    if frames[0] < 0 or np.any(np.diff(frames) <= 0):
+        raise ValueError("frames do not rise from line to line")
+    if frames[-1] > np.iinfo(np.int32).max:
+        raise ValueError(f"frame {frames[-1]:.0f} is out of range")
+    if np.any(numbers[:, 1:] < _INT16.min) or np.any(numbers[:, 1:] > _INT16.max):
+        raise ValueError("a box is out of range: pixels must fit 16 bits")
+    start, duration = _times(header.get("start and duration", ""))
+    return Annotation(
+        utterance=Utterance(*ids, first_frame=int(frames[0]), last_frame=int(frames[-1])),
+        start_seconds=start,
+        duration_seconds=duration,
+        frame_size=_picture_size(header),
+        frames=frames.astype(np.int32),
+        boxes=numbers[:, 1:].astype(np.int16),
+    )
+
+
+def _ids_of_path(path: str) -> tuple[str, str, str]:
+    parts = path.split("/")
+    if len(parts) < 3 or not parts[-1].endswith(".txt"):
+        raise ValueError("not named <speaker>/<video>/<utterance>.txt")
+    speaker_id, video_id, utterance_id = parts[-3], parts[-2], parts[-1].removesuffix(".txt")
+    check_ids(speaker_id, video_id, utterance_id)
+    return speaker_id, video_id, utterance_id
+
+
+def _text(data: bytes) -> str:
+    if not data.strip():
+        raise ValueError("the file is empty")
+    if b"\0" in data:
+        raise ValueError("the file is binary, not text")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"the file is not UTF-8 text (byte {error.start})") from error
+
+
+def _split(text: str) -> tuple[dict[str, str], list[tuple[int, list[str]]]]:
+    """Split into header values and (line number, words) of every line after the titles."""
+    header: dict[str, str] = {}
+    rows: list[tuple[int, list[str]]] = []
+    in_header = True
+    for number, line in enumerate(text.splitlines(), start=1):
+        words = line.split()
+        if not words:
+            continue
+        name, colon, value = line.partition(":")
+        if in_header and colon:
+            header[name.strip().lower()] = value.strip()
+        elif in_header and words[0].upper() == "FRAME":
+            in_header = False
+        else:
+            in_header = False
+            rows.append((number, words))
+    if not rows:
+        raise ValueError("the file has no frames")
+    return header, rows
+
+
+def _numbers(rows: list[tuple[int, list[str]]]) -> npt.NDArray[np.float64]:
+    for number, words in rows:
+        if len(words) != 5:
+            raise ValueError(f"line {number}: expected five numbers, got {len(words)} words")
+    try:
+        numbers = np.array(list(chain.from_iterable(words for _, words in rows)), dtype=np.float64)
+    except ValueError:
+        number = next(number for number, words in rows if not all(map(_is_number, words)))
+        raise ValueError(f"line {number}: expected five numbers, got words") from None
+    if not np.all(np.isfinite(numbers)) or np.any(numbers != np.floor(numbers)):
+        raise ValueError("frames and boxes must be whole numbers")
+    return numbers.reshape(-1, 5)
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def _times(text: str) -> tuple[float | None, float | None]:
+    words = text.split()
+    if len(words) != 2 or not all(map(_is_number, words)):
+        return None, None
+    return float(words[0]), float(words[1])
+
+
+def _picture_size(header: dict[str, str]) -> tuple[int, int] | None:
+    """Return width and height where a header line gives them, as in ``Resolution: 1280x720``."""
+    for name in ("resolution", "picture size", "video size", "frame size", "size"):
+        words = re.split(r"\s*[x\u00d7*,]\s*|\s+", header.get(name, "").lower())
+        if len(words) == 2 and all(re.fullmatch("[0-9]{1,5}", word) for word in words):
+            width, height = map(int, words)
+            if min(width, height) > 0 and max(width, height) <= _INT16.max:
+                return width, height
+    return None

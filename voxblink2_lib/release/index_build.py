@@ -1,0 +1,317 @@
+"""Write the files of an index as annotations come, a row group at a time."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import itertools
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from voxblink2_lib.errors import (
+    ReleaseError,
+    StoreMismatchError,
+)
+from voxblink2_lib.files import atomic_write, named_if_disk_full
+from voxblink2_lib.records import FRAMES_PER_SECOND
+from voxblink2_lib.release.annotation import Annotation, read_annotation
+from voxblink2_lib.release.index import BOX_COLUMNS, UTTERANCE_COLUMNS, Index, IndexInfo
+from voxblink2_lib.release.location import AnnotationFile, Release
+
+# Neighbouring boxes differ little: as differences in few bits they take about 3 bytes instead of
+# 8, and are quicker to write and to read. benchmarks/index_boxes.py compares what there is.
+_BOX_ENCODING = "DELTA_BINARY_PACKED"
+UTTERANCES_PER_GROUP = 65_536
+BOXES_PER_GROUP = 8_192
+_STRETCHES = pa.schema(
+    [
+        ("speaker_id", pa.string()),
+        ("video_id", pa.string()),
+        ("first_row", pa.int64()),
+        ("rows", pa.int32()),
+        ("digest", pa.int64()),
+    ]
+)
+
+
+def _wrapped(number: int) -> int:
+    """Bring a sum of digests back to 64 bits with a sign, as Arrow's sums do."""
+    return (number + (1 << 63)) % (1 << 64) - (1 << 63)
+
+
+class IndexWriter:
+    """Writes utterances and boxes as they come, and notes where each video's rows are."""
+
+    def __init__(self, folder: Path) -> None:
+        self._tables = {
+            "utterances": _Table(
+                folder / "utterances.parquet", UTTERANCE_COLUMNS, UTTERANCES_PER_GROUP
+            ),
+            "boxes": _Table(
+                folder / "boxes.parquet",
+                BOX_COLUMNS,
+                BOXES_PER_GROUP,
+                use_dictionary=False,
+                column_encoding={f"{one}.list.element": _BOX_ENCODING for one in BOX_COLUMNS.names},
+            ),
+        }
+        self._rejects_file = open(  # noqa: SIM115  # closed in __exit__
+            folder / "rejects.csv", "w", newline="", encoding="utf-8"
+        )
+        self._rejects = csv.writer(self._rejects_file)
+        self._rejects.writerow(["path", "reason"])
+        self.rejected = 0
+        self.rows = 0
+        self.frames = 0
+        self.boxes = 0
+        self._stretches: list[pa.RecordBatch] = []
+        self._pending: list[tuple[str, str, int, int, int]] = []
+        self._key: tuple[str, str] | None = None
+        self._names: set[str] = set()
+        self._first_row = 0
+        self._digest = 0
+
+    def take(self, file: AnnotationFile) -> None:
+        """Write what a file says, or why it cannot be read."""
+        try:
+            if file.problem:
+                raise ValueError(file.problem)
+            self._add(read_annotation(file.path, file.data))
+        except ValueError as error:
+            self._rejects.writerow([file.path.encode(errors="replace").decode(), str(error)])
+            self.rejected += 1
+
+    def _add(self, annotation: Annotation) -> None:
+        utterance = annotation.utterance
+        key = (utterance.speaker_id, utterance.video_id)
+        if key != self._key:
+            self._close_stretch()
+            self._key = key
+        if utterance.utterance_id in self._names:
+            raise ValueError("the release has this utterance twice; the first is kept")
+        self._names.add(utterance.utterance_id)
+        self._digest = _wrapped(self._digest + annotation.digest())
+        times = (annotation.start_seconds, annotation.duration_seconds)
+        size = annotation.frame_size or (None, None)
+        self._tables["utterances"].append(
+            (
+                *key,
+                utterance.utterance_id,
+                utterance.first_frame,
+                utterance.last_frame,
+                *times,
+                *size,
+            )
+        )
+        self._tables["boxes"].append((annotation.frames, *annotation.boxes.T))
+        self.rows += 1
+        self.boxes += len(annotation.frames)
+        self.frames += utterance.last_frame + 1 - utterance.first_frame
+
+    def stretches(self) -> pa.Table:
+        """Return where the rows of each video are; a video may stand in several places."""
+        self._flush_stretches()
+        return pa.Table.from_batches(self._stretches, schema=_STRETCHES)
+
+    def _close_stretch(self) -> None:
+        if self._key is not None:
+            rows = self.rows - self._first_row
+            self._pending.append((*self._key, self._first_row, rows, self._digest))
+            if len(self._pending) >= UTTERANCES_PER_GROUP:
+                self._flush_stretches()
+        self._key, self._names, self._first_row, self._digest = None, set(), self.rows, 0
+
+    def _flush_stretches(self) -> None:
+        self._stretches.append(_batch(self._pending, _STRETCHES))
+        self._pending = []
+
+    def __enter__(self) -> IndexWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._close_stretch()
+        for table in self._tables.values():
+            table.close()
+        self._rejects_file.close()
+
+
+class _Table:
+    """A Parquet file written a row group at a time."""
+
+    def __init__(self, path: Path, schema: pa.Schema, rows_per_group: int, **options: Any) -> None:
+        self._schema = schema
+        self._rows_per_group = rows_per_group
+        self._rows: list[tuple[Any, ...]] = []
+        self._writer = pq.ParquetWriter(path, schema, compression="zstd", **options)
+
+    def append(self, row: tuple[Any, ...]) -> None:
+        self._rows.append(row)
+        if len(self._rows) == self._rows_per_group:
+            self._flush()
+
+    def close(self) -> None:
+        if self._rows:
+            self._flush()
+        self._writer.close()
+
+    def _flush(self) -> None:
+        self._writer.write_batch(_batch(self._rows, self._schema))
+        self._rows = []
+
+
+def _batch(rows: list[tuple[Any, ...]], schema: pa.Schema) -> pa.RecordBatch:
+    columns = zip(*rows, strict=True) if rows else ([] for _ in schema)
+    arrays = [pa.array(list(values), one.type) for values, one in zip(columns, schema, strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def open_index(
+    release: Release, folder: Path, *, progress: Callable[[], object] = lambda: None
+) -> Index:
+    """Return the index of a release, made now if there is none or the release has changed.
+
+    Args:
+        release: where the release is.
+        folder: where the index lies or will lie.
+        progress: called once a file that is read.
+
+    Raises:
+        ReleaseError: see :func:`build_index`.
+        StoreMismatchError: the release no longer says what the index says.
+    """
+    old = Index(folder) if (folder / "index.json").exists() else None
+    if old is not None and old.info.signature == release.signature(progress=progress):
+        return old
+    fresh = folder.with_name(f"{folder.name}.new")
+    new = build_index(release, fresh, progress=progress)
+    try:
+        if old is not None:
+            check_growth(old, new)
+        # Renamed first, so that a kill never leaves half an index under its name.
+        stale = folder.with_name(f"{folder.name}.old")
+        shutil.rmtree(stale, ignore_errors=True)
+        if folder.exists():
+            folder.rename(stale)
+        fresh.rename(folder)
+        shutil.rmtree(stale, ignore_errors=True)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return Index(folder)
+
+
+def build_index(
+    release: Release, folder: Path, *, progress: Callable[[], object] = lambda: None
+) -> Index:
+    """Read a whole release into an index. A folder that is there already is replaced.
+
+    Args:
+        release: where the release is.
+        folder: where to put the index.
+        progress: called once a file that is read.
+
+    Returns:
+        The new index.
+
+    Raises:
+        ReleaseError: the release is damaged, or no file of it could be read. Nothing is left.
+        StoreFullError: the disk is full. Nothing is left.
+    """
+    signature = release.signature(progress=progress)
+    shutil.rmtree(folder, ignore_errors=True)
+    with named_if_disk_full(folder):
+        try:
+            folder.mkdir(parents=True)
+            with IndexWriter(folder) as writer:
+                for file in release.annotations():
+                    progress()
+                    writer.take(file)
+            _finish(writer, folder, release, signature)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+    return Index(folder)
+
+
+def _finish(writer: IndexWriter, folder: Path, release: Release, signature: str) -> None:
+    """Sort the videos, settle the ones that stand in two places, write the summary."""
+    if not writer.rows:
+        why = (
+            f" ({writer.rejected} files were rejected; {_first_reject(folder)})"
+            if writer.rejected
+            else ""
+        )
+        raise ReleaseError(f"The release {release.path} has no usable annotation{why}.")
+    videos = (
+        writer.stretches()
+        .group_by(["speaker_id", "video_id"], use_threads=False)
+        .aggregate([("first_row", "list"), ("rows", "list"), ("digest", "sum")])
+        .rename_columns(["speaker_id", "video_id", "first_rows", "row_counts", "digest"])
+        .sort_by([("speaker_id", "ascending"), ("video_id", "ascending")])
+    )
+    pq.write_table(videos, folder / "videos.parquet", compression="zstd")
+    info = IndexInfo(
+        speakers=pc.count_distinct(videos["speaker_id"]).as_py(),
+        videos=len(videos),
+        utterances=writer.rows,
+        boxes=writer.boxes,
+        hours=round(writer.frames / FRAMES_PER_SECOND / 3600, 4),
+        rejected=writer.rejected,
+        fingerprint=_fingerprint(videos),
+        signature=signature,
+    )
+    with atomic_write(folder / "index.json") as file:
+        file.write(json.dumps(asdict(info), indent=1).encode())
+
+
+def _first_reject(folder: Path) -> str:
+    with open(folder / "rejects.csv", newline="", encoding="utf-8") as file:
+        _, (path, reason) = itertools.islice(csv.reader(file), 2)
+    return f"the first, {path}: {reason}"
+
+
+def _fingerprint(videos: pa.Table) -> str:
+    digest = hashlib.sha256()
+    for batch in videos.select(["speaker_id", "video_id", "digest"]).to_batches():
+        rows = zip(*(column.to_pylist() for column in batch.columns), strict=True)
+        digest.update("".join(f"{one} {two} {three}\n" for one, two, three in rows).encode())
+    return digest.hexdigest()
+
+
+def check_growth(old: Index, new: Index) -> None:
+    """Refuse a release that says other things than the one a store was made from.
+
+    New videos are fine; a video that was there must be there still, and say the same.
+
+    Raises:
+        StoreMismatchError: names the first difference.
+    """
+    if old.info.fingerprint == new.info.fingerprint:
+        return
+    keys = ["speaker_id", "video_id", "digest"]
+    before = pq.read_table(old.folder / "videos.parquet", columns=keys)
+    after = pq.read_table(new.folder / "videos.parquet", columns=keys)
+    lost = before.join(after, keys=keys, join_type="left anti").sort_by(
+        [("speaker_id", "ascending"), ("video_id", "ascending")]
+    )
+    if len(lost):
+        first = lost.slice(0, 1).to_pylist()[0]
+        raise StoreMismatchError(
+            f"This release is not the one that the store was made from: {len(lost)} of its "
+            f"{len(before)} videos are gone or annotated otherwise, the first is "
+            f"{first['speaker_id']}/{first['video_id']}. Mixing them would give a wrong corpus. "
+            "Use the old release, or another store."
+        )

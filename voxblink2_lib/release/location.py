@@ -1,0 +1,228 @@
+"""Where the release is, and a safe way to read its annotation files.
+
+A release is a folder (``meta/<speaker>/<video>/<utterance>.txt``, or the archive
+``vb2_meta.tar.gz`` in it) or the archive itself, which is read as a stream and never unpacked.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import hashlib
+import lzma
+import os
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, cast
+
+from voxblink2_lib.errors import ReleaseError
+from voxblink2_lib.release import builtin
+
+RELEASE_VARIABLE = "VOXBLINK2_RELEASE"
+META_ARCHIVE = "vb2_meta.tar.gz"
+_MAX_FILE_BYTES = 8 << 20
+
+# What tarfile and the decompressors raise on damaged input; tarfile parses some numbers bare.
+_DAMAGED = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError, ValueError)
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotationFile:
+    """One file of the release: its path there, and its bytes or why they were not read."""
+
+    path: str
+    data: bytes = b""
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A release that can be read.
+
+    Attributes:
+        path: the ``meta`` folder or the archive.
+        is_demo: whether it is the built-in one.
+    """
+
+    path: Path
+    is_demo: bool = False
+
+    def signature(self, *, progress: Callable[[], object] = lambda: None) -> str:
+        """Return a text that changes when the release's files change.
+
+        An archive is told by size and time, a folder by path, size and time of every file.
+
+        Args:
+            progress: called once a file that is looked at.
+        """
+        if self.path.is_file():
+            state = self.path.stat()
+            return f"archive {state.st_size} {state.st_mtime_ns}"
+        digest = hashlib.sha256()
+        for name, entry in _walk(self.path):
+            progress()
+            # Of a link, the file; of a dangling one, the link: annotations() will reject it.
+            state = entry.stat(follow_symlinks=os.path.exists(entry.path))
+            digest.update(os.fsencode(f"{name} {state.st_size} {state.st_mtime_ns}\n"))
+        return f"folder {digest.hexdigest()}"
+
+    def annotations(self) -> Iterator[AnnotationFile]:
+        """Yield every file of the release, in the order it is stored.
+
+        Raises:
+            ReleaseError: the archive is damaged, or holds a member that no release has
+                (absolute names, ``..``, links, devices).
+        """
+        yield from _read_archive(self.path) if self.path.is_file() else _read_folder(self.path)
+
+
+def open_release(data_dir: str | os.PathLike[str] | None) -> Release:
+    """Find the release that a user named.
+
+    Args:
+        data_dir: a folder, an archive, ``"demo"``, or ``None`` for what the environment
+            variable ``VOXBLINK2_RELEASE`` names.
+
+    Raises:
+        ReleaseError: nothing was named, or nothing usable is there.
+    """
+    named = os.fspath(data_dir) if data_dir is not None else os.environ.get(RELEASE_VARIABLE)
+    if not named:
+        raise ReleaseError(
+            "No release was named. The VoxBlink2 release is a set of annotation files that its "
+            "authors publish (github.com/VoxBlink2/ScriptsForVoxBlink2 tells where); the one "
+            f"needed here is {META_ARCHIVE}. Name it, or a folder that holds it, with "
+            f"data_dir=... (--data-dir on the command line) or the variable {RELEASE_VARIABLE}. "
+            'data_dir="demo" names the small built-in release.'
+        )
+    if named == "demo":
+        return Release(builtin.RELEASE / META_ARCHIVE, is_demo=True)
+    path = Path(named).expanduser()
+    if not path.exists():
+        raise ReleaseError(f"The release {path} does not exist. Check data_dir.")
+    if not os.access(path, os.R_OK):
+        raise ReleaseError(f"The release {path} cannot be read: permission denied.")
+    if path.is_file():
+        return Release(path)
+    for candidate in (path / "meta", path / META_ARCHIVE):
+        if candidate.exists():
+            return Release(candidate)
+    if path.name == "meta":
+        return Release(path)
+    raise ReleaseError(
+        f"{path} is not a VoxBlink2 release: it has neither a folder meta nor a file "
+        f"{META_ARCHIVE}. Name the folder that holds one of them, or the archive itself."
+    )
+
+
+def _walk(meta: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Yield the files three levels down, and files that stand at a wrong level, in order."""
+
+    def below(folder: str, prefix: str, depth: int) -> Iterator[tuple[str, os.DirEntry[str]]]:
+        with os.scandir(folder) as entries:
+            for entry in sorted(entries, key=lambda one: one.name):
+                name = f"{prefix}/{entry.name}"
+                if entry.is_dir() and depth < 3:
+                    yield from below(entry.path, name, depth + 1)
+                else:
+                    yield name, entry
+
+    try:
+        yield from below(os.fspath(meta), meta.name, 1)
+    except PermissionError as error:
+        raise ReleaseError(
+            f"The release {meta} cannot be read: {error.filename}: permission denied. "
+            "A part of a release would give a wrong corpus; make all of it readable."
+        ) from error
+
+
+def _read_folder(meta: Path) -> Iterator[AnnotationFile]:
+    for name, entry in _walk(meta):
+        try:
+            if not entry.is_file():
+                yield AnnotationFile(name, problem="not a regular file")
+            elif entry.stat().st_size > _MAX_FILE_BYTES:
+                yield AnnotationFile(name, problem=_too_large(entry.stat().st_size))
+            else:
+                yield AnnotationFile(name, Path(entry.path).read_bytes())
+        except OSError as error:
+            yield AnnotationFile(name, problem=f"cannot be read: {error.strerror}")
+
+
+def _too_large(size_bytes: int) -> str:
+    return f"too large for an annotation: {size_bytes} bytes, at most {_MAX_FILE_BYTES}"
+
+
+class _Member(tarfile.TarInfo):
+    """A member whose header must be good: `tarfile` takes a bad one for the end of the archive."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> _Member:
+        try:
+            return super().fromtarfile(archive)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # not in typeshed
+            raise  # The mark that ends a whole archive.
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"{error} at byte {archive.offset}") from error
+
+
+def _open_archive(path: Path) -> BinaryIO:
+    """Open an archive decompressed. `tarfile`'s own streams overlook a cut or a wrong checksum."""
+    with open(path, "rb") as file:
+        start = file.read(6)
+    if start.startswith(b"\x1f\x8b"):
+        return cast(BinaryIO, gzip.open(path))
+    if start.startswith(b"BZh"):
+        return cast(BinaryIO, bz2.open(path))
+    if start.startswith(b"\xfd7zXZ\0"):
+        return cast(BinaryIO, lzma.open(path))
+    return open(path, "rb")
+
+
+def _read_archive(path: Path) -> Iterator[AnnotationFile]:
+    count = 0
+    try:
+        with (
+            _open_archive(path) as stream,
+            tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as archive,
+        ):
+            while (member := archive.next()) is not None:
+                # tarfile keeps every member it has seen: with ten million that is gigabytes.
+                archive.members.clear()  # type: ignore[attr-defined]  # not in typeshed
+                _refuse_hostile(path, member)
+                if member.isdir():
+                    continue
+                count += 1
+                if member.size > _MAX_FILE_BYTES:
+                    yield AnnotationFile(member.name, problem=_too_large(member.size))
+                    continue
+                file = archive.extractfile(member)
+                if file is None:
+                    raise ReleaseError(f"{path}: member {member.name!r} has no content.")
+                yield AnnotationFile(member.name, file.read())
+            while stream.read(1 << 16):
+                pass  # The checksum of what was read stands at the very end.
+    except ReleaseError:
+        raise
+    except _DAMAGED as error:
+        raise ReleaseError(
+            f"The archive {path} is damaged or not a tar archive: after {count} files it reads "
+            f"{error!s}. Nothing was taken from it; fetch it again."
+        ) from error
+
+
+def _refuse_hostile(path: Path, member: tarfile.TarInfo) -> None:
+    parts = PurePosixPath(member.name).parts
+    if member.name.startswith("/") or ".." in parts:
+        problem = "has a name that reaches outside the archive"
+    elif not (member.isreg() or member.isdir()):
+        problem = "is a link or a device"
+    else:
+        return
+    raise ReleaseError(
+        f"The archive {path} is not a VoxBlink2 release: member {member.name!r} {problem}. "
+        "Nothing was taken from it."
+    )

@@ -1,0 +1,3 @@
+"""A page, plots and a CSV file about a store."""
+
+from __future__ import annotations

@@ -1,0 +1,312 @@
+"""What callers hand in, turned into arrays, with errors that name the argument and the row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from voxblink2_lib.errors import ScoringError
+
+Floats = npt.NDArray[np.floating[Any]]
+Flags = npt.NDArray[np.bool_]
+Rows = npt.NDArray[np.int64]
+
+# Called with how many things were done more.
+Progress = Callable[[int], object]
+
+# Checks walk through an array in blocks of this many values, so that none of them doubles it.
+_BLOCK_VALUES = 1 << 20
+
+# Lengths of embeddings whose products neither overflow nor vanish in float32.
+_SHORTEST, _LONGEST = 1e-15, 1e15
+
+
+def as_array(values: object, name: str) -> npt.NDArray[Any]:
+    """Return an array of what may be a list, an array, or a PyTorch tensor on any device.
+
+    Raises:
+        ScoringError: the rows are of different lengths.
+    """
+    tensor: Any = values
+    if hasattr(tensor, "detach"):
+        tensor = tensor.detach().cpu()
+        # NumPy has no bfloat16.
+        values = tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise ScoringError(f"{name} has rows of different lengths; all must be equal.") from error
+
+
+def as_scores(values: object, name: str) -> Floats:
+    """Return scores as a 1-D array of float32 or float64.
+
+    Raises:
+        ScoringError: not one-dimensional, empty, not numbers, or not finite.
+    """
+    scores = _as_column(values, name)
+    if scores.size == 0:
+        raise ScoringError(f"{name} is empty; at least one value is needed.")
+    if scores.dtype.kind not in "biuf":
+        raise ScoringError(f"{name} must be numbers, got {scores.dtype}.")
+    if scores.dtype not in (np.float32, np.float64):
+        wide = scores.dtype.itemsize > 4 or scores.dtype.kind in "iu"
+        scores = scores.astype(np.float64 if wide else np.float32)
+    check_finite(scores, name)
+    return scores
+
+
+def as_labels(values: object, name: str, *, rows: int, of: str) -> Flags:
+    """Return labels as flags: true for a target.
+
+    Args:
+        values: 0 or 1 for each score; booleans and 0.0, 1.0 serve, too.
+        name: the argument's name, for messages.
+        rows: how many there must be.
+        of: name of the argument that has so many.
+
+    Raises:
+        ScoringError: another length, or a value that is neither 0 nor 1; names the row.
+    """
+    labels = _as_column(values, name)
+    check_length(labels, name, expected=rows, of=of)
+    if labels.dtype == np.bool_:
+        return labels
+    if labels.dtype.kind not in "iuf":
+        found: list[Any] = labels.tolist()
+        numbers = [isinstance(one, int | float) for one in found]
+        if not all(numbers):
+            row = numbers.index(False)
+            raise ScoringError(
+                f"{name} must be 0 (non-target) or 1 (target), got {found[row]!r} in row {row}."
+            )
+        labels = labels.astype(np.float64)  # numbers, held as objects
+    flags: Flags = np.equal(labels, 1)
+    for start, block in _blocks(labels):
+        wrong = np.flatnonzero(~flags[start : start + len(block)] & (block != 0))
+        if wrong.size:
+            row = start + int(wrong[0])
+            raise ScoringError(
+                f"{name} must be 0 (non-target) or 1 (target), got {labels[row].item()!r} "
+                f"in row {row}."
+            )
+    return flags
+
+
+def as_trials(scores: object, labels: object) -> tuple[Floats, Flags]:
+    """Return checked scores [trials] and flags [trials] of the same length, both classes present.
+
+    Raises:
+        ScoringError: see :func:`as_scores` and :func:`as_labels`; or only one of the two classes.
+    """
+    values = as_scores(scores, "scores")
+    targets = as_labels(labels, "labels", rows=len(values), of="scores")
+    count = int(np.count_nonzero(targets))
+    if count in {0, len(targets)}:
+        raise ScoringError(
+            f"labels are all {int(count > 0)}; error rates need target (1) and non-target (0) "
+            "trials."
+        )
+    return values, targets
+
+
+def as_embeddings(values: object, name: str, *, dimensions: int | None = None) -> Floats:
+    """Return embeddings as a float32 array [rows, dimensions]; float32 is not copied.
+
+    Args:
+        values: what was handed in.
+        name: the argument's name, for messages.
+        dimensions: how many there must be; any number by default.
+
+    Raises:
+        ScoringError: not two-dimensional, empty, another number of dimensions, not finite; names
+            the row.
+    """
+    vectors = as_array(values, name)
+    if vectors.ndim != 2:
+        raise ScoringError(
+            f"{name} must have the shape (rows, dimensions), got {vectors.shape}."
+            if vectors.size
+            else f"{name} is empty; at least one embedding is needed."
+        )
+    if vectors.size == 0:
+        raise ScoringError(f"{name} is empty, its shape is {vectors.shape}.")
+    if vectors.dtype.kind not in "iuf":
+        raise ScoringError(f"{name} must be numbers, got {vectors.dtype}.")
+    if dimensions is not None and vectors.shape[1] != dimensions:
+        raise ScoringError(
+            f"{name} has {vectors.shape[1]} dimensions where {dimensions} are needed; "
+            "embeddings of one model have the same number everywhere."
+        )
+    with np.errstate(over="ignore"):  # what float32 cannot hold is refused as infinite
+        vectors = vectors.astype(np.float32, copy=False)
+    check_finite(vectors, name)
+    return vectors
+
+
+def check_finite(values: npt.NDArray[Any], name: str) -> None:
+    """Refuse NaN and infinity.
+
+    Raises:
+        ScoringError: names the first row that is not finite.
+    """
+    if (row := row_not_finite(values)) is not None:
+        found = np.ravel(values[row])
+        value = found[~np.isfinite(found)][0]
+        raise ScoringError(f"{name} must be finite, got {value} in row {row}.")
+
+
+def row_not_finite(values: npt.NDArray[Any]) -> int | None:
+    """Return the first row that holds NaN or infinity; looks at some rows at a time."""
+    for start, block in _blocks(values):
+        finite = np.isfinite(block)
+        if not finite.all():
+            return start + int(np.argmin(finite.reshape(len(block), -1).all(axis=1)))
+    return None
+
+
+def norms_of(vectors: Floats, name: str, rows: Rows | None = None) -> Floats:
+    """Return the Euclidean length of each row, float32 [rows].
+
+    Args:
+        vectors: float32 [rows, dimensions].
+        name: the argument's name, for messages.
+        rows: which rows of that argument these are; by default all.
+
+    Raises:
+        ScoringError: a row is zero, so that its cosine is not defined, or its length is nothing
+            that float32 can multiply with another.
+    """
+    norms = np.empty(len(vectors), np.float32)
+    for start, block in _blocks(vectors):
+        # In float64: rounded at the end, the same row has the same length in any memory layout.
+        squares = np.einsum("ij,ij->i", block, block, dtype=np.float64)
+        with np.errstate(over="ignore"):  # refused below
+            norms[start : start + len(block)] = np.sqrt(squares)
+    wrong = np.flatnonzero(~((norms >= _SHORTEST) & (norms <= _LONGEST)))
+    if wrong.size:
+        row = wrong[0] if rows is None else rows[wrong[0]]
+        raise ScoringError(
+            f"{name}: row {row} has the length {norms[wrong[0]]:g}; a cosine needs one that is "
+            f"not zero, between {_SHORTEST:g} and {_LONGEST:g}."
+        )
+    return norms
+
+
+def as_speaker_labels(
+    values: object, name: str, *, rows: int | None = None, of: str = ""
+) -> npt.NDArray[Any]:
+    """Return labels of speakers as a 1-D array of integers or texts.
+
+    Raises:
+        ScoringError: another length, or labels that are neither integers nor texts.
+    """
+    labels = _as_column(values, name)
+    if labels.dtype.kind == "O":  # pandas and Arrow hand out texts as objects
+        wrong = [row for row, label in enumerate(labels.flat) if not isinstance(label, str)]
+        if wrong:
+            raise ScoringError(
+                f"{name} must be integers or texts, all of one kind, got "
+                f"{labels.flat[wrong[0]]!r} in row {wrong[0]}."
+            )
+        labels = labels.astype(str)
+    if labels.dtype.kind not in "iuU":
+        raise ScoringError(f"{name} must be integers or texts, got {labels.dtype}.")
+    if rows is not None:
+        check_length(labels, name, expected=rows, of=of, unit="rows")
+    return labels
+
+
+def check_length(
+    values: npt.NDArray[Any], name: str, *, expected: int, of: str, unit: str = "values"
+) -> None:
+    """Refuse an array whose length is not that of another argument.
+
+    Raises:
+        ScoringError: names both arguments and both lengths.
+    """
+    if len(values) != expected:
+        raise ScoringError(
+            f"{of} has {expected:,} {unit} and {name} {len(values):,}; both must agree."
+        )
+
+
+def check_number(name: str, value: object) -> None:
+    """Refuse what is not one number.
+
+    Raises:
+        ScoringError: names the argument and the value.
+    """
+    given = np.asarray(value)
+    if given.ndim or given.dtype.kind not in "iuf":
+        raise ScoringError(f"{name} must be a number, got {value!r}.")
+
+
+def check_prior(p_target: float) -> None:
+    """Refuse a prior probability of a target trial that is not between 0 and 1.
+
+    Raises:
+        ScoringError: says what it is.
+    """
+    check_number("p_target", p_target)
+    if not 0 < p_target < 1:
+        raise ScoringError(f"p_target must lie between 0 and 1, got {p_target}.")
+
+
+def check_choice(name: str, value: object, allowed: Sequence[object]) -> None:
+    """Refuse a value that is not among those allowed.
+
+    Raises:
+        ScoringError: names the argument, the value, and what is allowed.
+    """
+    if value not in allowed:
+        *others, last = map(repr, allowed)
+        raise ScoringError(f"{name} is {value!r}; allowed are {', '.join(others)} and {last}.")
+
+
+def checked_rows(
+    rows: object, name: str, *, utterances: int, trials: int | None = None, of: str = "scores"
+) -> Rows:
+    """Return rows of embeddings, int64 [trials].
+
+    Args:
+        rows: what was handed in.
+        name: the argument's name, for messages.
+        utterances: how many embeddings there are.
+        trials: how many rows there must be; any number by default.
+        of: name of the argument that has so many.
+
+    Raises:
+        ScoringError: not integers, not one-dimensional, another length, or no such row; names the
+            first.
+    """
+    found = as_array(rows, name)
+    if found.ndim != 1 or found.dtype.kind not in "iu":
+        raise ScoringError(
+            f"{name} must be rows of embeddings, integers in one dimension; got {found.dtype} "
+            f"of shape {found.shape}."
+        )
+    if trials is not None:
+        check_length(found, name, expected=trials, of=of)
+    if (wrong := np.flatnonzero((found < 0) | (found >= utterances))).size:
+        raise ScoringError(
+            f"{name} must lie between 0 and {utterances - 1:,}, the rows of embeddings; got "
+            f"{found[wrong[0]]} in row {wrong[0]}."
+        )
+    return found.astype(np.int64, copy=False)
+
+
+def _as_column(values: object, name: str) -> npt.NDArray[Any]:
+    column = as_array(values, name)
+    if column.ndim != 1:
+        raise ScoringError(f"{name} must have one dimension, got shape {column.shape}.")
+    return column
+
+
+def _blocks(values: npt.NDArray[Any]) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+    rows = max(1, _BLOCK_VALUES // max(1, values[:1].size))
+    for start in range(0, len(values), rows):
+        yield start, values[start : start + rows]

@@ -1,0 +1,3 @@
+"""What is stored on disk, and who may write it."""
+
+from __future__ import annotations

@@ -1,0 +1,178 @@
+"""Where things lie in a store, who may write to it, and what it was made from.
+
+STORE/
+  index/                    see index.py
+  ledger.sqlite             see ledger.py
+  parts/<config>/<job>/     clips of finished videos whose shard is not sealed yet
+  shards/<config>/          sealed shards, each with its sha256 beside it
+  media/<config>/           media that are fetched and not cut yet
+  tmp/                      media being fetched; emptied by the next run
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import logging
+import os
+import shutil
+import socket
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from voxblink2_lib.errors import StoreBusyError, StoreError, StoreReadOnlyError
+from voxblink2_lib.files import TEMP_GLOB, home_folder, named_if_disk_full
+from voxblink2_lib.records import VideoKey
+from voxblink2_lib.release.location import Release
+
+_SHORT_WAIT_SECONDS = 2.0
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A folder and the places in it."""
+
+    root: Path
+
+    @property
+    def index(self) -> Path:
+        """Folder of the index."""
+        return self.root / "index"
+
+    @property
+    def ledger(self) -> Path:
+        """The SQLite file."""
+        return self.root / "ledger.sqlite"
+
+    @property
+    def tmp(self) -> Path:
+        """Folder for media on their way."""
+        return self.root / "tmp"
+
+    def shards(self, config: str) -> Path:
+        """Folder of sealed shards."""
+        return self.root / "shards" / config
+
+    def job_parts(self, config: str, job: int) -> Path:
+        """Folder of the parts of one job."""
+        return self.root / "parts" / config / f"{job:05}"
+
+    def part(self, config: str, job: int, key: VideoKey) -> Path:
+        """Part file of one video."""
+        return self.job_parts(config, job) / f"{key.speaker_id}_{key.video_id}.arrow"
+
+    def fetched(self, config: str, key: VideoKey) -> Path:
+        """Folder of the media of one video, between fetching and cutting."""
+        return self.root / "media" / config / f"{key.speaker_id}_{key.video_id}"
+
+    @contextlib.contextmanager
+    def locked(self, *, wait: bool) -> Iterator[None]:
+        """Hold the store's lock.
+
+        Args:
+            wait: wait for another holder, with a message; otherwise raise.
+
+        Raises:
+            StoreBusyError: another process holds it.
+            StoreError: the folder cannot be made or written to.
+        """
+        try:
+            with named_if_disk_full(self.root):
+                self.root.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.root / ".lock")
+            try:
+                # Another load that has nothing to bring holds the lock for a moment only.
+                lock.acquire(timeout=_SHORT_WAIT_SECONDS if wait else 0)
+            except Timeout:
+                self._report_busy(wait=wait)
+                lock.acquire()
+            try:
+                with named_if_disk_full(self.root):
+                    self._holder.write_text(f"process {os.getpid()} on {socket.gethostname()}")
+            except BaseException:
+                lock.release()
+                raise
+        except OSError as error:
+            if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+                raise StoreReadOnlyError(
+                    f"The store {self.root} cannot be written to ({error.strerror}), and it lacks "
+                    "something that was asked for. Leave out data_dir to load it as it is."
+                ) from error
+            raise StoreError(f"The store {self.root} cannot be used: {error}.") from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @property
+    def _holder(self) -> Path:
+        return self.root / ".lock-holder"
+
+    def _report_busy(self, *, wait: bool) -> None:
+        try:
+            holder = self._holder.read_text()
+        except OSError:
+            holder = "another process"
+        if not wait:
+            raise StoreBusyError(
+                f"{holder} is working on the store {self.root}. Nothing was changed. "
+                "Run this again when it is done, or name another store."
+            )
+        _log.warning("%s is working on the store %s; waiting for it to finish.", holder, self.root)
+
+    def clear_leftovers(self, config: str, *, open_jobs: Collection[int]) -> None:
+        """Remove what killed runs left behind. Only for who holds the lock.
+
+        Args:
+            config: the configuration.
+            open_jobs: jobs that are not sealed, whose parts are kept.
+        """
+        shutil.rmtree(self.tmp, ignore_errors=True)
+        with named_if_disk_full(self.tmp):
+            self.tmp.mkdir(parents=True, exist_ok=True)
+        for path in self.shards(config).glob(TEMP_GLOB):
+            path.unlink(missing_ok=True)
+        kept = {self.job_parts(config, job) for job in open_jobs}
+        for folder in (self.root / "parts" / config).glob("*"):
+            if folder not in kept:
+                shutil.rmtree(folder, ignore_errors=True)
+        if not open_jobs:
+            # Nothing is left to be cut: these are of videos that are no longer wanted.
+            shutil.rmtree(self.root / "media" / config, ignore_errors=True)
+
+
+def named_store(path: str | os.PathLike[str]) -> Store:
+    """Return the store in a folder, which need not be there yet.
+
+    Raises:
+        StoreError: a file is in its place.
+    """
+    if not os.fspath(path):
+        raise StoreError("store is an empty text. Leave it out, or name a folder.")
+    root = Path(path).expanduser().absolute()
+    if root.exists() and not root.is_dir():
+        raise StoreError(f"The store {root} is a file; it must be a folder.")
+    return Store(root)
+
+
+def open_store(path: str | None, release: Release) -> Store:
+    """Return the store that a user named, or the default one of a release.
+
+    Args:
+        path: a local folder, or ``None``.
+        release: decides the name of the default store, so that two releases never share one.
+    """
+    if path is not None:
+        return named_store(path)
+    base = home_folder()
+    if release.is_demo:
+        return Store(base / "demo")
+    where = release.path.resolve()
+    name = where.parent.name if where.name.startswith(("meta", "vb2_meta")) else where.name
+    tag = hashlib.sha256(os.fsencode(where)).hexdigest()[:8]
+    return Store(base / f"{name or 'release'}-{tag}")

@@ -1,0 +1,34 @@
+"""The columns of a shard, stated once."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+from datasets import Audio, Features, Sequence, Value, Video
+
+from voxblink2_lib.records import SAMPLE_RATE_HZ
+
+_WHO_AND_WHEN = {
+    "speaker_id": Value("string"),
+    "video_id": Value("string"),
+    "utterance_id": Value("string"),
+    "start_seconds": Value("float64"),
+    "end_seconds": Value("float64"),
+    "source": Value("string"),
+}
+FEATURES: dict[str, Features] = {
+    "audio": Features({"audio": Audio(sampling_rate=SAMPLE_RATE_HZ), **_WHO_AND_WHEN}),
+    "audio-visual": Features(
+        {
+            "audio": Audio(sampling_rate=SAMPLE_RATE_HZ),
+            "video": Video(),
+            **_WHO_AND_WHEN,
+            "boxes": Sequence(Sequence(Value("int16"), length=4)),
+            "boxes_fit": Value("bool"),
+        }
+    ),
+}
+
+
+def arrow_schema(config: str) -> pa.Schema:
+    """Return the Arrow schema of a configuration's shards, as ``datasets`` expects it."""
+    return FEATURES[config].arrow_schema

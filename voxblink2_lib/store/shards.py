@@ -1,0 +1,170 @@
+"""Part files of finished videos, and the sealed shards made of them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from voxblink2_lib.errors import StoreDamagedError
+from voxblink2_lib.files import HashingWriter, atomic_write, sha256_of
+from voxblink2_lib.outcomes import MissingUtterance, Outcome
+from voxblink2_lib.records import AudioFormat, Clip, FaceClip, SealedShard, VideoKey
+
+_OUTCOME = b"voxblink2_outcome"
+
+# Readers work a batch at a time: large enough that millions of rows make few batches, small
+# enough that one batch is tens of megabytes.
+_ROWS_PER_BATCH = 256
+_BYTES_PER_BATCH = 32 << 20
+
+
+def make_rows(
+    clips: Sequence[Clip],
+    faces: Sequence[FaceClip] = (),
+    *,
+    schema: pa.Schema,
+    audio_format: AudioFormat,
+    source: str,
+) -> pa.RecordBatch:
+    """Return clips as rows.
+
+    Args:
+        clips: the sound of each row.
+        faces: the face of each row, in the same order; none in a configuration of sound alone.
+        schema: the columns.
+        audio_format: how the sound is encoded.
+        source: what the column of that name says.
+    """
+    cuts = [clip.utterance for clip in clips]
+    columns: dict[str, Any] = {
+        "audio": [
+            {"bytes": clip.data, "path": f"{clip.utterance.name}.{audio_format}"} for clip in clips
+        ],
+        "speaker_id": [cut.speaker_id for cut in cuts],
+        "video_id": [cut.video_id for cut in cuts],
+        "utterance_id": [cut.utterance_id for cut in cuts],
+        "start_seconds": [cut.seconds[0] for cut in cuts],
+        "end_seconds": [cut.seconds[1] for cut in cuts],
+        "source": [source] * len(cuts),
+        "video": [{"bytes": face.data, "path": f"{face.utterance.name}.mp4"} for face in faces],
+        "boxes": [face.boxes.tolist() for face in faces],
+        "boxes_fit": [face.boxes_fit for face in faces],
+    }
+    arrays = [pa.array(columns[field.name], field.type) for field in schema]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def write_part(path: Path, rows: pa.RecordBatch, outcome: Outcome) -> None:
+    """Write the rows of a finished video, and its outcome, so that they outlive a kill."""
+    said = json.dumps(asdict(outcome)).encode()
+    schema = rows.schema.with_metadata({**(rows.schema.metadata or {}), _OUTCOME: said})
+    with atomic_write(path) as file, pa.ipc.new_stream(file, schema) as writer:
+        writer.write_batch(rows.replace_schema_metadata(schema.metadata))
+
+
+def read_part_outcome(path: Path) -> Outcome | None:
+    """Return the outcome that a part file holds, or ``None`` if there is no such file."""
+    try:
+        with pa.memory_map(str(path)) as file:
+            said = json.loads(pa.ipc.open_stream(file).schema.metadata[_OUTCOME])
+        said["key"] = VideoKey(*said["key"])
+        said["missing"] = tuple(MissingUtterance(*one) for one in said["missing"])
+        return Outcome(**said)
+    except FileNotFoundError:
+        return None
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise StoreDamagedError(f"The part file {path} is damaged ({error}). Delete it.") from error
+
+
+def checksum_file(shard: Path) -> Path:
+    """Return the path of the checksum beside a shard, in the form of ``sha256sum``."""
+    return shard.with_name(f"{shard.name}.sha256")
+
+
+def seal_shard(job: int, parts: Iterable[Path], target: Path, schema: pa.Schema) -> SealedShard:
+    """Join part files into one Arrow stream file with a checksum beside it.
+
+    Args:
+        job: number of the job.
+        parts: the part files, in the order of the rows.
+        target: the shard. It is not made when there are no parts.
+        schema: schema of the rows.
+
+    Returns:
+        What the ledger keeps of it. Without parts its name is empty.
+
+    Raises:
+        StoreFullError: the disk is full; the parts are still there.
+    """
+    rows = 0
+    with contextlib.ExitStack() as stack:
+        hashing: HashingWriter | None = None
+        for batch in _batches(parts, schema):
+            if hashing is None:
+                hashing = HashingWriter(stack.enter_context(atomic_write(target)))
+                writer = stack.enter_context(pa.ipc.new_stream(hashing, schema))
+            writer.write_batch(batch)
+            rows += batch.num_rows
+    if hashing is None:
+        return SealedShard(job, "", "", 0, 0)
+    with atomic_write(checksum_file(target)) as file:
+        file.write(f"{hashing.sha256}  {target.name}\n".encode())
+    return SealedShard(job, target.name, hashing.sha256, rows, hashing.size_bytes)
+
+
+def _batches(parts: Iterable[Path], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    waiting = schema.empty_table()
+    for path in parts:
+        for batch in read_batches(path):
+            rows = pa.Table.from_batches([batch]).replace_schema_metadata(schema.metadata)
+            waiting = pa.concat_tables([waiting, rows])
+            while waiting.num_rows >= _ROWS_PER_BATCH or waiting.nbytes >= _BYTES_PER_BATCH:
+                yield _combined(waiting.slice(0, _ROWS_PER_BATCH))
+                waiting = waiting.slice(_ROWS_PER_BATCH)
+    if waiting.num_rows:
+        yield _combined(waiting)
+
+
+def _combined(rows: pa.Table) -> pa.RecordBatch:
+    return rows.combine_chunks().to_batches()[0]
+
+
+def read_batches(path: Path) -> Iterator[pa.RecordBatch]:
+    """Yield the record batches of a part or shard, memory-mapped."""
+    try:
+        with pa.memory_map(str(path)) as file:
+            yield from pa.ipc.open_stream(file)
+    except FileNotFoundError as error:
+        raise StoreDamagedError(f"The file {path} is gone.") from error
+    except (OSError, pa.ArrowInvalid) as error:
+        raise StoreDamagedError(f"The file {path} is damaged ({error}).") from error
+
+
+def check_shard(folder: Path, shard: SealedShard) -> None:
+    """Compare a sealed shard with its checksum, in the ledger and beside it.
+
+    Raises:
+        StoreDamagedError: says what differs.
+    """
+    path = folder / shard.name
+    if not path.exists():
+        raise StoreDamagedError(f"The shard {path} is gone.")
+    found = sha256_of(path)
+    if found != shard.sha256:
+        raise StoreDamagedError(
+            f"The shard {path} is damaged: its SHA-256 is {found}, sealed was {shard.sha256}."
+        )
+    try:
+        beside = checksum_file(path).read_text(encoding="utf-8").split()[0]
+    except (OSError, IndexError, UnicodeDecodeError) as error:
+        raise StoreDamagedError(f"The checksum file of {path} cannot be read: {error}.") from error
+    if beside != shard.sha256:
+        raise StoreDamagedError(
+            f"The checksum beside {path} is {beside}, sealed was {shard.sha256}."
+        )
