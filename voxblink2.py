@@ -29,7 +29,7 @@ import pyarrow as pa
 from voxblink2_lib import __version__
 from voxblink2_lib.errors import SelectionError, StoreError
 from voxblink2_lib.files import link_file
-from voxblink2_lib.materialize.request import MaterializeConfig
+from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.materialize.run import find_store, materialize
 from voxblink2_lib.media.options import ClipOptions
 from voxblink2_lib.records import SealedShard
@@ -111,13 +111,13 @@ class VoxBlink2Config(datasets.BuilderConfig):  # type: ignore[misc]  # no type 
     fetches: int | None = None
     reasons: str | None = None
 
-    def request(self, *, workers: int | None = None) -> MaterializeConfig:
+    def request(self, *, workers: int | None = None) -> MaterializeRequest:
         """Return these options as the library takes them."""
         for name in _IDS:
             ids = getattr(self, name)
             if ids is not None and not isinstance(ids, (str, os.PathLike)):
                 setattr(self, name, list(ids))  # options are read more than once
-        return MaterializeConfig(
+        return MaterializeRequest(
             config=self.name,
             data_dir=None if self.data_dir is None else os.fspath(self.data_dir),
             source=None if self.source is None else os.fspath(self.source),

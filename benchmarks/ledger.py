@@ -29,7 +29,7 @@ _MEASURED = """
 import re, sys, time
 import datasets, pyarrow
 from pathlib import Path
-from voxblink2_lib.config import MaterializeConfig
+from voxblink2_lib.config import MaterializeRequest
 from voxblink2_lib.engines.planning import plan_run
 from voxblink2_lib.index import Index
 from voxblink2_lib.ledger import Ledger
@@ -41,7 +41,7 @@ def nothing(store):
 
 def first_plan(store):
     with Ledger(store.ledger, "audio") as ledger:
-        plan_run(MaterializeConfig(), store, Index(store.index), ledger, retry=True)
+        plan_run(MaterializeRequest(), store, Index(store.index), ledger, retry=True)
 
 def open_ledger(store):
     Ledger(store.ledger, "audio").close()
@@ -49,7 +49,7 @@ def open_ledger(store):
 def next_job(store):
     with Ledger(store.ledger, "audio") as ledger:
         index = Index(store.index)
-        plan_run(MaterializeConfig(), store, index, ledger, retry=True)
+        plan_run(MaterializeRequest(), store, index, ledger, retry=True)
         wanted = frozenset(ledger.to_do(ledger.open_jobs()[0]))
         assert len(list(index._find(wanted))) == len(wanted) > 0
         assert ledger.unfinished()

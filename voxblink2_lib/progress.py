@@ -4,17 +4,49 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol
 
 import tqdm
 
+# Called with how many more are done.
+Advance = Callable[[int], object]
+
+
+class Progress(Protocol):
+    """Shows how far a task is, from the start of a ``with`` block to its end.
+
+    Functions that take long take one of these, :func:`no_progress` by default; the command line
+    hands :func:`show_progress` in.
+
+    >>> with no_progress("Verifying", unit="shard", total=2) as advance:
+    ...     advance(1)
+    """
+
+    def __call__(
+        self, task: str, *, unit: str, total: int | None = None
+    ) -> AbstractContextManager[Advance]:
+        """Begin a task.
+
+        Args:
+            task: what is done, as "Verifying".
+            unit: what is counted.
+            total: how many there are, where that is known.
+        """
+
 
 @contextmanager
-def counting(what: str, *, unit: str, total: int | None = None) -> Iterator[Any]:
-    """Show how many things went by, if it takes a while; of how many, where that is known."""
-    with _bar(desc=what, unit=unit, total=total, delay=1.0) as bar:
+def no_progress(task: str, *, unit: str, total: int | None = None) -> Iterator[Advance]:
+    """Show nothing."""
+    del task, unit, total
+    yield lambda _: None
+
+
+@contextmanager
+def show_progress(task: str, *, unit: str, total: int | None = None) -> Iterator[Advance]:
+    """Show a bar on standard error, if the task takes longer than a second."""
+    with _bar(desc=task, unit=unit, total=total, delay=1.0) as bar:
         yield bar.update
 
 

@@ -23,7 +23,7 @@ from voxblink2_lib.demo.site import MediaSite
 from voxblink2_lib.doctor import checks
 from voxblink2_lib.doctor.checks import Finding, run_checks
 from voxblink2_lib.errors import DependencyError
-from voxblink2_lib.materialize.request import MaterializeConfig
+from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.release.index_build import open_index
 from voxblink2_lib.release.location import open_release
 from voxblink2_lib.release.selection import Selection
@@ -76,7 +76,7 @@ def look(
     what: str, *, proxies: tuple[str, ...] = (), cookies: tuple[str, ...] = (), **named: Any
 ) -> list[Finding]:
     """Return the findings of one check, without the words of the others."""
-    found = run_checks(config=MaterializeConfig(**named), proxies=proxies, cookies=cookies)
+    found = run_checks(request=MaterializeRequest(**named), proxies=proxies, cookies=cookies)
     for one in found:
         assert one.says
         assert (one.level == "ok") == (not one.remedy), one
@@ -307,7 +307,7 @@ def test_real_file_systems(options: str, said: str, media: Path, tmp_path: Path)
     small.mkdir()
     code = (
         "import sys; from voxblink2_lib.doctor.checks import *;"
-        "[print(one.level, one.says) for one in examine(config=MaterializeConfig("
+        "[print(one.level, one.says) for one in examine(config=MaterializeRequest("
         "source=sys.argv[1], store=sys.argv[2] + '/store'))]"
     )
     script = 'mount -t tmpfs -o "$0" tmpfs "$1"; shift; exec "$@"'

@@ -32,7 +32,7 @@ from voxblink2_lib.demo.site import MediaSite
 from voxblink2_lib.errors import SelectionError, StoreError, StoreMismatchError
 from voxblink2_lib.files import sha256_of
 from voxblink2_lib.materialize.planning import plan_run
-from voxblink2_lib.materialize.request import MaterializeConfig
+from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.materialize.run import materialize
 from voxblink2_lib.media.faces import crop_faces
 from voxblink2_lib.media.options import ClipOptions
@@ -171,7 +171,7 @@ def test_the_sound_is_that_of_the_audio_configuration(copy: Path, inline: None) 
     """Both configurations live in one store, and neither touches the other."""
     before = cli_process.shards(copy, CONFIG)
     selection = Selection.of(max_speakers=SPEAKERS)
-    request = MaterializeConfig(data_dir="demo", store=str(copy), selection=selection)
+    request = MaterializeRequest(data_dir="demo", store=str(copy), selection=selection)
     store = materialize(request, retry=True, wait=False)
     assert cli_process.shards(copy, CONFIG) == before
     faces, sound = cli_process.rows(copy, CONFIG), cli_process.rows(copy)
@@ -206,7 +206,7 @@ def fresh(tmp_path: Path) -> Store:
 
 
 def plan(store: Store, config: Any = CONFIG, **chosen: Any) -> ClipOptions:
-    request = MaterializeConfig(config=config, store=str(store.root), **chosen)
+    request = MaterializeRequest(config=config, store=str(store.root), **chosen)
     with Ledger(store.ledger, config) as ledger:
         return plan_run(request, store, Index(store.index), ledger, retry=False)
 
@@ -595,8 +595,8 @@ def test_killed_runs_end_in_the_shards_of_an_undisturbed_one(
     assert not list((store / "tmp").iterdir())
 
 
-def request(corpus: Path, site: MediaSite, store: Path, *, workers: int) -> MaterializeConfig:
-    return MaterializeConfig(
+def request(corpus: Path, site: MediaSite, store: Path, *, workers: int) -> MaterializeRequest:
+    return MaterializeRequest(
         config="audio-visual",
         data_dir=str(corpus),
         source=site.url_template,

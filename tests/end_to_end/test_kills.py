@@ -11,7 +11,7 @@ import pytest
 from support import cli_process
 
 from voxblink2_lib.demo.site import MediaSite
-from voxblink2_lib.materialize.request import MaterializeConfig
+from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.materialize.run import materialize
 from voxblink2_lib.release.builtin import MEDIA
 from voxblink2_lib.sources.options import FetchOptions
@@ -105,7 +105,7 @@ def test_killed_between_a_file_and_its_ledger_row(
     moment: str, undisturbed: Path, tmp_path: Path, site: MediaSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The files are ahead of the ledger by one step; the next run finds them."""
-    request = MaterializeConfig(
+    request = MaterializeRequest(
         data_dir="demo",
         store=str(tmp_path / "store"),
         source=site.url_template,
@@ -133,7 +133,7 @@ def test_what_killed_writers_leave_is_cleared(undisturbed: Path, tmp_path: Path)
     shutil.copytree(undisturbed, store)
     (store / "shards" / "audio" / ".audio-00000.arrow.5_el176r.tmp").write_bytes(b"half")
     (store / "tmp" / "video").write_bytes(b"half")
-    request = MaterializeConfig(data_dir="demo", store=str(store))
+    request = MaterializeRequest(data_dir="demo", store=str(store))
     materialize(request, retry=False, wait=False)
     assert cli_process.shards(store) == cli_process.shards(undisturbed)
     assert not list((store / "tmp").iterdir())
@@ -143,7 +143,7 @@ def test_number_of_workers_and_runs_does_not_change_the_shards(
     undisturbed: Path, tmp_path: Path, site: MediaSite
 ) -> None:
     store = tmp_path / "store"
-    request = MaterializeConfig(
+    request = MaterializeRequest(
         data_dir="demo", store=str(store), source=site.url_template, workers=3
     )
     materialize(request, retry=False, wait=False)

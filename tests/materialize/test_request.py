@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from voxblink2_lib.errors import SelectionError, StoreError
-from voxblink2_lib.materialize.request import MaterializeConfig
+from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.media.options import ClipOptions
 from voxblink2_lib.release.selection import Selection, read_ids
 
@@ -135,28 +135,28 @@ def test_limits_are_whole_numbers(name: str, limit: Any) -> None:
 def test_wrong_choices_name_the_right_ones() -> None:
     wrong: Any = "vidio"
     with pytest.raises(SelectionError, match=r"no configuration 'vidio'\. Available: audio"):
-        MaterializeConfig(config=wrong)
+        MaterializeRequest(config=wrong)
     with pytest.raises(SelectionError, match=r"'vidio' is not supported\. .* flac, wav, opus"):
-        MaterializeConfig(audio_format=wrong)
+        MaterializeRequest(audio_format=wrong)
 
 
 @pytest.mark.parametrize("workers", [0, -2, 1.0, "4"])
 def test_workers(workers: Any) -> None:
     with pytest.raises(SelectionError, match="workers must be a whole number of 1 or more"):
-        MaterializeConfig(workers=workers)
+        MaterializeRequest(workers=workers)
 
 
 def test_a_remote_store_is_refused() -> None:
     with pytest.raises(StoreError, match="must be a local folder, got 's3://bucket/x'"):
-        MaterializeConfig(store="s3://bucket/x")
+        MaterializeRequest(store="s3://bucket/x")
 
 
 def test_worker_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert MaterializeConfig(workers=3).worker_count == 3
+    assert MaterializeRequest(workers=3).worker_count == 3
     monkeypatch.setattr("os.cpu_count", lambda: 64)
-    assert MaterializeConfig().worker_count == 8
+    assert MaterializeRequest().worker_count == 8
     monkeypatch.setattr("os.cpu_count", lambda: None)
-    assert MaterializeConfig().worker_count == 1
+    assert MaterializeRequest().worker_count == 1
 
 
 # How clips are made
@@ -197,10 +197,10 @@ def test_wrong_options_of_clips_name_what_is_allowed(name: str) -> None:
         with pytest.raises(SelectionError, match=words):
             ClipOptions(**{name: value})
         with pytest.raises(SelectionError, match=words):
-            MaterializeConfig(config="audio-visual", **{name: value})
+            MaterializeRequest(config="audio-visual", **{name: value})
         # What is wrong in itself is said before what would change nothing.
         with pytest.raises(SelectionError, match=words):
-            MaterializeConfig(config="audio", **{name: value})
+            MaterializeRequest(config="audio", **{name: value})
 
 
 @pytest.mark.parametrize("name", VIDEO_OPTIONS)
@@ -208,7 +208,7 @@ def test_right_options_of_clips_are_kept(name: str) -> None:
     for value in RIGHT[name]:
         assert getattr(ClipOptions(**{name: value}), name) == value
         chosen: Any = {name: value}
-        config = MaterializeConfig(config="audio-visual", **chosen)
+        config = MaterializeRequest(config="audio-visual", **chosen)
         assert config.clip_options == {name: value}
         assert config.with_faces
 
@@ -222,19 +222,19 @@ def test_options_of_faces_are_refused_with_sound_alone(name: str) -> None:
             match=rf"^{name} would change nothing in the configuration 'audio'\. "
             r"Leave it out, or choose 'audio-visual'\.$",
         ):
-            MaterializeConfig(**chosen)
+            MaterializeRequest(**chosen)
 
 
 def test_all_options_that_would_change_nothing_are_named() -> None:
     with pytest.raises(SelectionError, match=r"^video_crf, video_size would change nothing in "):
-        MaterializeConfig(audio_format="wav", video_size=64, video_crf=9)
+        MaterializeRequest(audio_format="wav", video_size=64, video_crf=9)
 
 
 def test_options_that_are_left_out_are_not_chosen() -> None:
-    assert MaterializeConfig().clip_options == {}
-    assert MaterializeConfig(config="audio-visual").clip_options == {}
-    assert MaterializeConfig(audio_format="opus").clip_options == {"audio_format": "opus"}
-    assert not MaterializeConfig().with_faces
+    assert MaterializeRequest().clip_options == {}
+    assert MaterializeRequest(config="audio-visual").clip_options == {}
+    assert MaterializeRequest(audio_format="opus").clip_options == {"audio_format": "opus"}
+    assert not MaterializeRequest().with_faces
 
 
 def test_defaults_of_the_design() -> None:
@@ -255,4 +255,4 @@ def test_names_of_the_options_of_a_configuration() -> None:
 def test_every_configuration_is_named() -> None:
     wrong: Any = "video"
     with pytest.raises(SelectionError, match=r"'video'\. Available: audio, audio-visual\.$"):
-        MaterializeConfig(config=wrong)
+        MaterializeRequest(config=wrong)

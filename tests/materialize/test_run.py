@@ -27,7 +27,7 @@ from voxblink2_lib.errors import (
     StoreMismatchError,
 )
 from voxblink2_lib.materialize.planning import PlanDiff, diff_plan
-from voxblink2_lib.materialize.request import MaterializeConfig
+from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.materialize.run import index_release, materialize, retry_videos
 from voxblink2_lib.materialize.tasks import VideoTask
 from voxblink2_lib.materialize.video_queue import RUN_TRIES
@@ -46,12 +46,12 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("voxblink2_lib.materialize.video_queue._RETRY_SECONDS", 0.01)
 
 
-def request(tmp_path: Path, **options: object) -> MaterializeConfig:
+def request(tmp_path: Path, **options: object) -> MaterializeRequest:
     defaults: dict[str, object] = {"data_dir": "demo", "store": str(tmp_path / "store")}
-    return MaterializeConfig(**{**defaults, "workers": 1, **options})  # type: ignore[arg-type]
+    return MaterializeRequest(**{**defaults, "workers": 1, **options})  # type: ignore[arg-type]
 
 
-def go(config: MaterializeConfig, *, retry: bool = True) -> Store:
+def go(config: MaterializeRequest, *, retry: bool = True) -> Store:
     return materialize(config, retry=retry, wait=False)
 
 
@@ -199,7 +199,7 @@ def test_the_same_plan_is_not_compared_twice(
         compared += 1
         return diff_plan(*tables)
 
-    monkeypatch.setattr("voxblink2_lib.materialize.planning.compare", counting)
+    monkeypatch.setattr("voxblink2_lib.materialize.planning.diff_plan", counting)
     small = Selection.of(max_speakers=1, max_videos_per_speaker=1)
     for selection, times in ((small, 1), (small, 1), (ONE_SPEAKER, 2), (ONE_SPEAKER, 2)):
         store = go(request(tmp_path, selection=selection))
@@ -240,18 +240,18 @@ def test_retry_asks_for_some_classes_and_adds_no_video(tmp_path: Path) -> None:
     with MediaSite(MEDIA, faults=faults) as broken:
         store = go(request(tmp_path, selection=ONE_SPEAKER, source=broken.url_template))
         # Nothing but the store and the classes are looked at; the source is that of before.
-        config = MaterializeConfig(store=str(store.root), workers=1)
+        config = MaterializeRequest(store=str(store.root), workers=1)
         assert retry_videos(config, ["private", "transient"]) == (store, 0)
         assert retry_videos(config, ["geo"]) == (store, 1)
         assert (broken.count(HARBOUR), broken.count(GARDEN)) == (2, 1)
         assert statuses(store) == {HARBOUR: "geo", GARDEN: "gone"}
-    config = MaterializeConfig(store=str(store.root), source=str(MEDIA), workers=1)
+    config = MaterializeRequest(store=str(store.root), source=str(MEDIA), workers=1)
     assert retry_videos(config, ["geo", "gone"]) == (store, 2)
     assert read_status(store, "audio").videos == {"done": 2}
 
 
 def test_retry_wants_a_store_that_is_there(tmp_path: Path) -> None:
-    config = MaterializeConfig(store=str(tmp_path / "nowhere"))
+    config = MaterializeRequest(store=str(tmp_path / "nowhere"))
     with pytest.raises(StoreError, match=r"There is no store at .*nowhere\. Name the store of an"):
         retry_videos(config, ["gone"])
     assert not (tmp_path / "nowhere").exists()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from voxblink2_lib.materialize.request import MaterializeConfig
+from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.media.options import ClipOptions
 from voxblink2_lib.records import CONFIG_NAMES
 from voxblink2_lib.release.selection import Selection
@@ -90,13 +90,13 @@ def add_fetch_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def build_request(options: argparse.Namespace) -> MaterializeConfig:
+def build_request(options: argparse.Namespace) -> MaterializeRequest:
     """Return what the options ask for, as the library takes it."""
 
     def get(name: str) -> Any:
         return getattr(options, name, None)
 
-    return MaterializeConfig(
+    return MaterializeRequest(
         config=options.config,
         data_dir=get("data_dir"),
         source=get("source"),

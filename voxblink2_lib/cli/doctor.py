@@ -13,7 +13,7 @@ from voxblink2_lib.cli.arguments import (
     add_way_arguments,
 )
 from voxblink2_lib.cli.terminal import CHECK_FAILED, DONE, add_command, write_result
-from voxblink2_lib.materialize.request import MaterializeConfig
+from voxblink2_lib.materialize.request import MaterializeRequest
 
 if TYPE_CHECKING:
     from voxblink2_lib.doctor.checks import Finding
@@ -22,13 +22,15 @@ if TYPE_CHECKING:
 def _doctor(options: argparse.Namespace) -> int:
     from voxblink2_lib.doctor.checks import run_checks
 
-    config = MaterializeConfig(
+    request = MaterializeRequest(
         config=options.config,
         data_dir=options.data_dir,
         source=options.source,
         store=options.store,
     )
-    findings = run_checks(config=config, proxies=options.proxy or (), cookies=options.cookies or ())
+    findings = run_checks(
+        request=request, proxies=options.proxy or (), cookies=options.cookies or ()
+    )
     errors = sum(one.level == "error" for one in findings)
     warnings = sum(one.level == "warning" for one in findings)
     record = {

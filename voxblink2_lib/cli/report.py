@@ -13,7 +13,7 @@ from voxblink2_lib.cli.terminal import DONE, WRONG_USE, add_command, write_messa
 
 def _report(options: argparse.Namespace) -> int:
     from voxblink2_lib import __version__
-    from voxblink2_lib.progress import counting
+    from voxblink2_lib.progress import show_progress
     from voxblink2_lib.report.page import ReportSubject, write_report
     from voxblink2_lib.store.layout import named_store
     from voxblink2_lib.store.status import open_ledger
@@ -29,7 +29,7 @@ def _report(options: argparse.Namespace) -> int:
     subject = ReportSubject(str(store.root), options.config, __version__, time.time())
     with (
         open_ledger(store, options.config) as ledger,
-        counting("Writing the report", unit="part") as progress,
+        show_progress("Writing the report", unit="part") as progress,
     ):
         missing = write_report(
             ledger.statistics,

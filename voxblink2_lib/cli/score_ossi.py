@@ -21,7 +21,7 @@ from voxblink2_lib.cli.score_inputs import add_plot_argument, missing_lines
 
 
 def _ossi(options: argparse.Namespace) -> int:
-    from voxblink2_lib.progress import counting
+    from voxblink2_lib.progress import show_progress
     from voxblink2_lib.scoring.evaluation import evaluate_protocol, read_protocols
     from voxblink2_lib.scoring.open_set import checked_far
     from voxblink2_lib.scoring.plots import check_plot_path, plot_dir
@@ -48,7 +48,7 @@ def _ossi(options: argparse.Namespace) -> int:
                 enrolment=options.enrolment,
                 method=options.method,
                 device=options.device,
-                watch=counting,
+                progress=show_progress,
             )
         )
     if options.plot:

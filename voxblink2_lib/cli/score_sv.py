@@ -29,7 +29,7 @@ _PUBLISHED_PRIOR = 0.01
 
 
 def _sv(options: argparse.Namespace) -> int:
-    from voxblink2_lib.progress import counting
+    from voxblink2_lib.progress import show_progress
     from voxblink2_lib.scoring.evaluation import evaluate_trials
     from voxblink2_lib.scoring.plots import check_plot_path, plot_det
     from voxblink2_lib.scoring.trials import read_trials
@@ -61,7 +61,7 @@ def _sv(options: argparse.Namespace) -> int:
         cohort=cohort,
         top_n=top_n,
         interval=options.interval,
-        watch=counting,
+        progress=show_progress,
     )
     if options.plot:
         points = {prior: found.threshold for prior, found in report.min_dcf.items()}

@@ -84,11 +84,11 @@ def _time_lines(status: StoreStatus) -> list[str]:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from voxblink2_lib.progress import counting
+    from voxblink2_lib.progress import show_progress
     from voxblink2_lib.store.verify import verify_store
 
     store = _named_store(options)
-    with counting("Verifying", unit="shard") as progress:
+    with show_progress("Verifying", unit="shard") as progress:
         result = verify_store(store, options.config, sample=options.sample, progress=progress)
     lines = [
         f"{result.shards:,} shards, {result.rows:,} rows, {result.clips_decoded:,} clips decoded: "

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from voxblink2_lib.progress import counting
+from voxblink2_lib.progress import show_progress
 from voxblink2_lib.recipes.holdout import hold_out_videos, score_held_out
 from voxblink2_lib.recipes.training import FeatureCollate, Schedule, make_model
 from voxblink2_lib.scoring import eer
@@ -103,7 +103,7 @@ def run_training_demo(
     started, step = time.monotonic(), 0
     model.train()
     head: Any = model.head
-    with counting("Training", unit="step", total=schedule.steps) as seen:
+    with show_progress("Training", unit="step", total=schedule.steps) as seen:
         while loader.epoch < _EPOCHS:
             for batch in loader:
                 head.margin = schedule.margin_at(step)

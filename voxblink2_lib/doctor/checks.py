@@ -31,7 +31,7 @@ from voxblink2_lib.errors import (
     UnreachableError,
     first_line,
 )
-from voxblink2_lib.materialize.request import MaterializeConfig
+from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.media.audio import audio_decoder
 from voxblink2_lib.records import is_speaker_id
 from voxblink2_lib.release import builtin
@@ -70,7 +70,7 @@ class Finding:
 class _Subject:
     """All that the checks look at. What could not be opened is ``None``."""
 
-    config: MaterializeConfig
+    request: MaterializeRequest
     release: Release | None
     source: SourceSpec | None
     store: Store | None
@@ -80,7 +80,7 @@ class _Subject:
 
 
 def run_checks(
-    *, config: MaterializeConfig, proxies: Sequence[str] = (), cookies: Sequence[str] = ()
+    *, request: MaterializeRequest, proxies: Sequence[str] = (), cookies: Sequence[str] = ()
 ) -> list[Finding]:
     """Look at all that a run with this configuration would need.
 
@@ -88,7 +88,7 @@ def run_checks(
     10 s to answer.
 
     Args:
-        config: what would be done, and where.
+        request: what would be done, and where.
         proxies: addresses of proxies, asked one by one; none means as the environment says.
         cookies: files of cookies in Netscape format.
 
@@ -96,14 +96,14 @@ def run_checks(
         What was found, in the order of the checks.
     """
     findings: list[Finding] = []
-    subject = _open(config, proxies, cookies, findings.append)
+    subject = _open(request, proxies, cookies, findings.append)
     for check in _CHECKS:
         findings += check(subject)
     return findings
 
 
 def _open(
-    config: MaterializeConfig,
+    request: MaterializeRequest,
     proxies: Sequence[str],
     cookies: Sequence[str],
     tell: Callable[[Finding], None],
@@ -111,25 +111,25 @@ def _open(
     """Open what was named, and tell what cannot be opened."""
     release = source = store = index = None
     try:
-        if config.data_dir is not None or os.environ.get(RELEASE_VARIABLE):
-            release = open_release(config.data_dir)
+        if request.data_dir is not None or os.environ.get(RELEASE_VARIABLE):
+            release = open_release(request.data_dir)
     except (ReleaseError, OSError) as error:
         tell(Finding("error", "release", first_line(error), "Name it with --data-dir."))
     try:
         is_demo = release is not None and release.is_demo
-        source = parse_source(config.source or (str(builtin.MEDIA) if is_demo else None))
+        source = parse_source(request.source or (str(builtin.MEDIA) if is_demo else None))
     except (SourceError, OSError) as error:
         tell(Finding("error", "source", first_line(error), "Name another one with --source."))
     try:
-        if config.store is not None:
-            store = named_store(config.store)
+        if request.store is not None:
+            store = named_store(request.store)
         elif release is not None:
             store = open_store(None, release)
         if store is not None and (store.index / "index.json").exists():
             index = Index(store.index)
     except (StoreError, OSError) as error:
         tell(Finding("error", "store", first_line(error), "Name another one with --store."))
-    return _Subject(config, release, source, store, index, tuple(proxies) or (None,), (*cookies,))
+    return _Subject(request, release, source, store, index, tuple(proxies) or (None,), (*cookies,))
 
 
 # -- this machine -----------------------------------------------------------------------------
@@ -235,7 +235,7 @@ def _disk(subject: _Subject) -> Iterator[Finding]:
     if subject.store is None:
         return
     try:
-        size = estimate_space(subject.config, subject.store, subject.index)
+        size = estimate_space(subject.request, subject.store, subject.index)
     except SelectionError as error:
         yield Finding("error", "selection", first_line(error), "Change the selection.")
         return

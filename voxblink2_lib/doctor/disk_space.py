@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from voxblink2_lib.materialize.request import MaterializeConfig
+from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.media.options import ClipOptions
 from voxblink2_lib.records import SAMPLE_RATE_HZ
 from voxblink2_lib.release.index import Index
@@ -41,11 +41,11 @@ class SpaceEstimate(NamedTuple):
     needed_bytes: float | None = None
 
 
-def estimate_space(config: MaterializeConfig, store: Store, index: Index | None) -> SpaceEstimate:
+def estimate_space(request: MaterializeRequest, store: Store, index: Index | None) -> SpaceEstimate:
     """Estimate the space that a run still needs. Quick: hours are shared out by videos.
 
     Args:
-        config: what would be done.
+        request: what would be done.
         store: where; it need not be there yet.
         index: the store's index, if it has one.
 
@@ -55,26 +55,26 @@ def estimate_space(config: MaterializeConfig, store: Store, index: Index | None)
     """
     done, held = 0.0, dict[str, str | None]()
     if store.ledger.exists():
-        with Ledger(store.ledger, config.config, readonly=True) as ledger:
+        with Ledger(store.ledger, request.config, readonly=True) as ledger:
             done = ledger.statistics.totals().samples / SAMPLE_RATE_HZ / 3600
-            held = {name: ledger.setting(f"{config.config}.{name}") for name in _SIZING}
-    hour_bytes = _hour_bytes(config, held)
+            held = {name: ledger.setting(name) for name in _SIZING}
+    hour_bytes = _hour_bytes(request, held)
     if index is None:
         return SpaceEstimate(hour_bytes)
-    part = len(select(index, config.selection)[0]) / index.info.videos
+    part = len(select(index, request.selection)[0]) / index.info.videos
     hours = max(0.0, index.info.hours * part - done)
     if not hours:
         return SpaceEstimate(hour_bytes, 0.0, 0.0)
     clips = hours * hour_bytes
-    flight = config.worker_count * _FLIGHT_BYTES[config.config]
+    flight = request.worker_count * _FLIGHT_BYTES[request.config]
     return SpaceEstimate(hour_bytes, hours, clips + min(clips, _SEAL_BYTES) + flight)
 
 
-def _hour_bytes(config: MaterializeConfig, held: dict[str, str | None]) -> float:
+def _hour_bytes(request: MaterializeRequest, held: dict[str, str | None]) -> float:
     """Return the size of an hour: as asked for, else as the store holds it, else by default."""
     new = ClipOptions()
-    sound = _HOUR_BYTES[config.audio_format or held.get("audio_format") or new.audio_format]
-    if not config.with_faces:
+    sound = _HOUR_BYTES[request.audio_format or held.get("audio_format") or new.audio_format]
+    if not request.with_faces:
         return sound
-    pixels = int(config.video_size or held.get("video_size") or new.video_size) ** 2
+    pixels = int(request.video_size or held.get("video_size") or new.video_size) ** 2
     return sound + _FACE_HOUR_BYTES * pixels / _FACE_PIXELS

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from voxblink2_lib.errors import StoreDamagedError, StoreMismatchError
 from voxblink2_lib.materialize.jobs import make_jobs
-from voxblink2_lib.materialize.request import MaterializeConfig
+from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.media.options import ClipOptions
 from voxblink2_lib.records import VideoKey
 from voxblink2_lib.release.index import KEY_COLUMNS, Index, VideoKeys, video_keys
@@ -24,12 +24,12 @@ from voxblink2_lib.store.ledger import Ledger
 
 
 def plan_run(
-    config: MaterializeConfig, store: Store, index: Index, ledger: Ledger, *, retry: bool
+    request: MaterializeRequest, store: Store, index: Index, ledger: Ledger, *, retry: bool
 ) -> ClipOptions:
     """Give every selected video that has none a job; forget those no longer wanted.
 
     Args:
-        config: what the user asked for.
+        request: what the user asked for.
         store: the store, locked by us.
         index: its index.
         ledger: its ledger.
@@ -42,33 +42,33 @@ def plan_run(
         StoreMismatchError: the store holds what was not asked for.
         StoreDamagedError: the ledger and the shards do not belong together.
     """
-    _check_shards(config, store, ledger)
-    options = _clip_options(config, store, ledger)
-    plan = _name_of_plan(config, index)
+    _check_shards(request, store, ledger)
+    options = _clip_options(request, store, ledger)
+    plan = _name_of_plan(request, index)
     # Comparing millions of videos takes seconds; the same plan has been compared already.
-    if ledger.setting(f"{config.config}.plan") != plan:
-        selected, excluded = select(index, config.selection)
+    if ledger.setting("plan") != plan:
+        selected, excluded = select(index, request.selection)
         changes = diff_plan(selected, ledger.planned_videos())
         _check_corpus(store, changes)
         ledger.drop(video_keys(changes.unwanted))
         ledger.exclude(video_keys(excluded))
         ledger.add_jobs(make_jobs(VideoKeys(changes.new)))
-        ledger.set_setting(f"{config.config}.plan", plan)
-    for name in ClipOptions.names(config.config):
-        if ledger.setting(f"{config.config}.{name}") is None:
-            ledger.set_setting(f"{config.config}.{name}", str(getattr(options, name)))
+        ledger.set_setting("plan", plan)
+    for name in ClipOptions.names(request.config):
+        if ledger.setting(name) is None:
+            ledger.set_setting(name, str(getattr(options, name)))
     if retry:
         ledger.add_jobs(make_jobs(ledger.due()))
     return options
 
 
 def plan_retry(
-    config: MaterializeConfig, store: Store, ledger: Ledger, due: Sequence[VideoKey]
+    request: MaterializeRequest, store: Store, ledger: Ledger, due: Sequence[VideoKey]
 ) -> ClipOptions:
     """Give videos that were tried before to new jobs, and look at no release.
 
     Args:
-        config: what the user asked for.
+        request: what the user asked for.
         store: the store, locked by us.
         ledger: its ledger.
         due: the videos; their jobs must be sealed.
@@ -79,34 +79,34 @@ def plan_retry(
     Raises:
         StoreDamagedError: the ledger and the shards do not belong together.
     """
-    _check_shards(config, store, ledger)
+    _check_shards(request, store, ledger)
     ledger.add_jobs(make_jobs(due))
-    return _clip_options(config, store, ledger)
+    return _clip_options(request, store, ledger)
 
 
-def _name_of_plan(config: MaterializeConfig, index: Index) -> str:
-    chosen = asdict(config.selection)
+def _name_of_plan(request: MaterializeRequest, index: Index) -> str:
+    chosen = asdict(request.selection)
     said = {name: sorted(v) if isinstance(v, frozenset) else v for name, v in chosen.items()}
     text = json.dumps([index.info.fingerprint, said])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def is_complete(config: MaterializeConfig, store: Store, release: Release) -> bool:
+def is_complete(request: MaterializeRequest, store: Store, release: Release) -> bool:
     """Say whether a store that cannot be written to already has all that is asked for."""
     if not (store.ledger.exists() and (store.index / "index.json").exists()):
         return False
     index = Index(store.index)
     if index.info.signature != release.signature():
         return False
-    with Ledger(store.ledger, config.config, readonly=True) as ledger:
-        changes = diff_plan(select(index, config.selection)[0], ledger.planned_videos())
+    with Ledger(store.ledger, request.config, readonly=True) as ledger:
+        changes = diff_plan(select(index, request.selection)[0], ledger.planned_videos())
         _check_corpus(store, changes)
-        _clip_options(config, store, ledger)
+        _clip_options(request, store, ledger)
         return not len(changes.new) and not ledger.open_jobs()
 
 
-def _check_shards(config: MaterializeConfig, store: Store, ledger: Ledger) -> None:
-    folder = store.shards(config.config)
+def _check_shards(request: MaterializeRequest, store: Store, ledger: Ledger) -> None:
+    folder = store.shards(request.config)
     known = {shard.name for shard in ledger.shards()}
     there = {path.name for path in folder.glob("*.arrow")}
     if there and not known and not ledger.statistics.videos():
@@ -138,14 +138,14 @@ def _check_corpus(store: Store, changes: PlanDiff) -> None:
         )
 
 
-def _clip_options(config: MaterializeConfig, store: Store, ledger: Ledger) -> ClipOptions:
+def _clip_options(request: MaterializeRequest, store: Store, ledger: Ledger) -> ClipOptions:
     """Return how the store's clips are made: as they were, else as asked for, else the default."""
     settled: dict[str, Any] = {}
-    for name in ClipOptions.names(config.config):
+    for name in ClipOptions.names(request.config):
         default = getattr(ClipOptions(), name)
-        said = ledger.setting(f"{config.config}.{name}")
+        said = ledger.setting(name)
         held = None if said is None else type(default)(said)
-        settled[name] = config.clip_options.get(name, default if held is None else held)
+        settled[name] = request.clip_options.get(name, default if held is None else held)
         if held not in {None, settled[name]}:
             raise StoreMismatchError(
                 f"The store {store.root} holds clips with {name}={held!r}, asked for is "

@@ -19,7 +19,7 @@ from voxblink2_lib.sources.options import FetchOptions
 
 
 @dataclass(frozen=True, slots=True)
-class MaterializeConfig:
+class MaterializeRequest:
     """All that one run needs to know.
 
     Attributes:

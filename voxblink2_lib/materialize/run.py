@@ -7,11 +7,11 @@ from collections.abc import Iterable
 
 from voxblink2_lib.errors import DependencyError, StoreError, StoreReadOnlyError
 from voxblink2_lib.materialize.planning import is_complete, plan_retry, plan_run
-from voxblink2_lib.materialize.request import MaterializeConfig
+from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.materialize.scheduler import Run
 from voxblink2_lib.materialize.video_queue import RunContext
 from voxblink2_lib.outcomes import POLICIES, Status
-from voxblink2_lib.progress import counting
+from voxblink2_lib.progress import show_progress
 from voxblink2_lib.release import builtin
 from voxblink2_lib.release.index import Index
 from voxblink2_lib.release.index_build import open_index
@@ -24,13 +24,13 @@ from voxblink2_lib.store.ledger import Ledger
 _log = logging.getLogger(__name__)
 
 
-def find_store(config: MaterializeConfig) -> tuple[Release, Store]:
+def find_store(request: MaterializeRequest) -> tuple[Release, Store]:
     """Return the release and the store that a configuration means."""
-    release = open_release(config.data_dir)
-    return release, open_store(config.store, release)
+    release = open_release(request.data_dir)
+    return release, open_store(request.store, release)
 
 
-def index_release(config: MaterializeConfig) -> Index:
+def index_release(request: MaterializeRequest) -> Index:
     """Make the index of a store, or check the one that is there.
 
     Raises:
@@ -38,13 +38,13 @@ def index_release(config: MaterializeConfig) -> Index:
         StoreMismatchError: the store was made from another release.
         StoreBusyError: another process works on the store.
     """
-    release, store = find_store(config)
+    release, store = find_store(request)
     with store.locked(wait=False):
         return _index(release, store)
 
 
 def _index(release: Release, store: Store) -> Index:
-    with counting("Reading annotations", unit="file") as progress:
+    with show_progress("Reading annotations", unit="file") as progress:
         index = open_index(release, store.index, progress=progress)
     if index.info.rejected:
         _log.warning(
@@ -55,11 +55,11 @@ def _index(release: Release, store: Store) -> Index:
     return index
 
 
-def materialize(config: MaterializeConfig, *, retry: bool, wait: bool) -> Store:
+def materialize(request: MaterializeRequest, *, retry: bool, wait: bool) -> Store:
     """Bring, cut and seal every selected video that the store does not have yet.
 
     Args:
-        config: what to do, and where.
+        request: what to do, and where.
         retry: also ask again for videos of earlier runs, as far as their time has come.
         wait: wait, with a message, while another process works on the store.
 
@@ -76,28 +76,28 @@ def materialize(config: MaterializeConfig, *, retry: bool, wait: bool) -> Store:
         BlockedError: work is left, since the source refuses every outgoing address.
         DependencyError: this machine lacks something that fetching needs.
     """
-    release, store = find_store(config)
-    named = config.source or (str(builtin.MEDIA) if release.is_demo else None)
-    source = parse_source(named, config.fetch)
+    release, store = find_store(request)
+    named = request.source or (str(builtin.MEDIA) if release.is_demo else None)
+    source = parse_source(named, request.fetch)
     try:
         with store.locked(wait=wait):
             index = _index(release, store)
-            with Ledger(store.ledger, config.config) as ledger:
+            with Ledger(store.ledger, request.config) as ledger:
                 if retry:
-                    _ask_again_elsewhere(ledger, config, source)
-                options = plan_run(config, store, index, ledger, retry=retry)
-                _go_on(RunContext(config, store, index, source, ledger, options), retry=retry)
+                    _ask_again_elsewhere(ledger, source)
+                options = plan_run(request, store, index, ledger, retry=retry)
+                _go_on(RunContext(request, store, index, source, ledger, options), retry=retry)
     except StoreReadOnlyError:
-        if not is_complete(config, store, release):
+        if not is_complete(request, store, release):
             raise
     return store
 
 
-def retry_videos(config: MaterializeConfig, statuses: Iterable[Status]) -> tuple[Store, int]:
+def retry_videos(request: MaterializeRequest, statuses: Iterable[Status]) -> tuple[Store, int]:
     """Ask again for the videos of some classes, also of those that are final. No video is added.
 
     Args:
-        config: what to do; its store must be there, its release and selection are not looked at.
+        request: what to do; its store must be there, its release and selection are not looked at.
         statuses: the classes.
 
     Returns:
@@ -107,26 +107,26 @@ def retry_videos(config: MaterializeConfig, statuses: Iterable[Status]) -> tuple
         StoreError: there is no such store.
         Exception: see :func:`materialize`.
     """
-    store = named_store(config.store) if config.store else find_store(config)[1]
+    store = named_store(request.store) if request.store else find_store(request)[1]
     if not (store.ledger.exists() and (store.index / "index.json").exists()):
         raise StoreError(
             f"There is no store at {store.root}. Name the store of an earlier "
             "'voxblink2 materialize' with --store."
         )
-    with store.locked(wait=False), Ledger(store.ledger, config.config) as ledger:
-        named = config.source or ledger.setting(f"{config.config}.source")
-        source = parse_source(named, config.fetch)
+    with store.locked(wait=False), Ledger(store.ledger, request.config) as ledger:
+        named = request.source or ledger.setting("source")
+        source = parse_source(named, request.fetch)
         asked = tuple(statuses)
         count = ledger.reset_for_retry(asked)
-        options = plan_retry(config, store, ledger, ledger.due(statuses=asked))
+        options = plan_retry(request, store, ledger, ledger.due(statuses=asked))
         index = Index(store.index)
-        _go_on(RunContext(config, store, index, source, ledger, options), retry=False)
+        _go_on(RunContext(request, store, index, source, ledger, options), retry=False)
     return store, count
 
 
-def _ask_again_elsewhere(ledger: Ledger, config: MaterializeConfig, source: SourceSpec) -> None:
+def _ask_again_elsewhere(ledger: Ledger, source: SourceSpec) -> None:
     """What one source lacks another may have; and asking a folder costs nothing."""
-    before = ledger.setting(f"{config.config}.source")
+    before = ledger.setting("source")
     if before == source.named and source.is_remote:
         return
     # The same file of a folder would be as unusable as before.
@@ -136,19 +136,19 @@ def _ask_again_elsewhere(ledger: Ledger, config: MaterializeConfig, source: Sour
 
 def _go_on(work: RunContext, *, retry: bool) -> None:
     """Run the open jobs; then, where asked for, what has become due in the meantime."""
-    config, store, ledger = work.config, work.store, work.ledger
+    request, store, ledger = work.request, work.store, work.ledger
     while open_jobs := ledger.open_jobs():
         _check_machine(work.source)
-        store.clear_leftovers(config.config, open_jobs=open_jobs)
-        ledger.set_setting(f"{config.config}.source", work.source.named)
+        store.clear_leftovers(request.config, open_jobs=open_jobs)
+        ledger.set_setting("source", work.source.named)
         Run(work).run(open_jobs)
         # What a folder lacks will not have come in the meantime.
         if retry and work.source.is_remote:
-            plan_retry(config, store, ledger, ledger.due(after_a_wait=True))
-    store.clear_leftovers(config.config, open_jobs=())
-    if any(store.shards(config.config).glob("*.arrow")):
+            plan_retry(request, store, ledger, ledger.due(after_a_wait=True))
+    store.clear_leftovers(request.config, open_jobs=())
+    if any(store.shards(request.config).glob("*.arrow")):
         # Made now, training finds it at once, and it is uploaded with the shards.
-        local_catalogue(store.root, config.config)
+        local_catalogue(store.root, request.config)
 
 
 def _check_machine(source: SourceSpec) -> None:

@@ -37,7 +37,7 @@ class Run:
     """
 
     def __init__(self, work: RunContext) -> None:
-        self._config = work.config
+        self._request = work.request
         self._store = work.store
         self._source = work.source
         self._ledger = work.ledger
@@ -53,13 +53,12 @@ class Run:
     def run(self, open_jobs: list[int]) -> None:
         """Do all that is left in these jobs."""
         self._feed.add_jobs(open_jobs)
-        ledger_fact = f"{self._config.config}.videos_an_hour"
-        self._ledger.set_setting(ledger_fact, str(self._lanes.videos_an_hour))
+        self._ledger.set_setting("videos_an_hour", str(self._lanes.videos_an_hour))
         fetches = self._source.options.fetch_count
         processes = min(_FETCH_PROCESSES, fetches)
         with contextlib.ExitStack() as stack:
             self._view = stack.enter_context(Dashboard(self._ledger.count_pending()))
-            self._cutters = stack.enter_context(WorkerPool(self._config.worker_count))
+            self._cutters = stack.enter_context(WorkerPool(self._request.worker_count))
             self._fetchers = stack.enter_context(
                 WorkerPool(processes, threads=-(-fetches // processes))
             )
@@ -126,7 +125,7 @@ class Run:
 
     def _has_room(self) -> bool:
         # What is fetched lies on the disk until it is cut: no more than keeps the cutters busy.
-        ready = len(self._ready) < 2 * self._config.worker_count
+        ready = len(self._ready) < 2 * self._request.worker_count
         return ready and (not self._source.is_remote or self._fetchers.free > 0)
 
     def _fetch(self, task: VideoTask, lane: RouteState, turn: Permit) -> None:
@@ -144,7 +143,7 @@ class Run:
         self._fetchers.submit((fetch_video, fetch))
 
     def _seal(self, number: int) -> None:
-        config = self._config.config
+        config = self._request.config
         parts = tuple(
             self._store.part(config, number, key)
             for key, status in self._ledger.job_videos(number)
@@ -228,7 +227,7 @@ class Run:
                 "again. If it happens again, the machine may be short of memory."
             )
         self._ledger.seal(shard)
-        shutil.rmtree(self._store.job_parts(self._config.config, task.job), ignore_errors=True)
+        shutil.rmtree(self._store.job_parts(self._request.config, task.job), ignore_errors=True)
 
     # -- no answer, and no address left -------------------------------------------------------
 

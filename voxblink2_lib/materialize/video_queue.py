@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from voxblink2_lib.materialize.request import MaterializeConfig
+from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.materialize.tasks import VideoTask
 from voxblink2_lib.media.options import ClipOptions
 from voxblink2_lib.outcomes import jitter
@@ -42,7 +42,7 @@ class RunContext:
     """What a run works on.
 
     Attributes:
-        config: what to do.
+        request: what to do.
         store: where.
         index: what is annotated.
         source: where media come from.
@@ -50,7 +50,7 @@ class RunContext:
         options: how clips are made.
     """
 
-    config: MaterializeConfig
+    request: MaterializeRequest
     store: Store
     index: Index
     source: SourceSpec
@@ -66,13 +66,13 @@ class VideoQueue:
     """
 
     def __init__(self, work: RunContext) -> None:
-        self._config = work.config
+        self._request = work.request
         self._store = work.store
         self._index = work.index
         self._source = work.source
         self._ledger = work.ledger
         self._options = work.options
-        self.schema = arrow_schema(work.config.config)
+        self.schema = arrow_schema(work.request.config)
         self._jobs: dict[VideoKey, Job] = {}
         self._complete: list[Job] = []
         self._videos: Iterator[VideoTask] = iter(())
@@ -148,20 +148,20 @@ class VideoQueue:
                     continue
                 # A run that was killed may have left the part without its row in the ledger; a
                 # part that someone removed has to be made again.
-                outcome = read_part_outcome(self._store.part(self._config.config, number, key))
+                outcome = read_part_outcome(self._store.part(self._request.config, number, key))
                 if outcome is None:
                     job.left.add(key)
                 elif status != "done":
                     self._ledger.record(outcome)
             self._jobs.update(dict.fromkeys(job.left, job))
             for video in self._index.annotated(
-                frozenset(job.left), with_tracks=self._config.with_faces
+                frozenset(job.left), with_tracks=self._request.with_faces
             ):
                 yield self._task(job, video)
             self._seal_if_complete(job)
 
     def _task(self, job: Job, video: AnnotatedVideo) -> VideoTask:
-        config = self._config.config
+        config = self._request.config
         return VideoTask(
             key=video.key,
             utterances=video.utterances,

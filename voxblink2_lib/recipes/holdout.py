@@ -13,7 +13,7 @@ from voxblink2_lib.models import (
     SpeakerFeatureExtractor,
     SpeakerModel,
 )
-from voxblink2_lib.progress import counting
+from voxblink2_lib.progress import show_progress
 from voxblink2_lib.records import SAMPLE_RATE_HZ
 from voxblink2_lib.scoring import Sweep, cosine_scores
 from voxblink2_lib.training import Corpus, Reader
@@ -115,7 +115,7 @@ def score_held_out(model: SpeakerModel, extractor: SpeakerFeatureExtractor, held
     reader, vectors = Reader(held.corpus), []
     with (
         torch.inference_mode(),
-        counting("Scoring", unit="utterance", total=len(rows)) as seen,
+        show_progress("Scoring", unit="utterance", total=len(rows)) as seen,
     ):
         for row in rows.tolist():
             features = extractor([reader.read(row)], sampling_rate=SAMPLE_RATE_HZ)["input_features"]

@@ -7,7 +7,6 @@ import hashlib
 import itertools
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +21,7 @@ from voxblink2_lib.errors import (
     StoreMismatchError,
 )
 from voxblink2_lib.files import atomic_write, named_if_disk_full
+from voxblink2_lib.progress import Advance
 from voxblink2_lib.records import FRAMES_PER_SECOND
 from voxblink2_lib.release.annotation import Annotation, read_annotation
 from voxblink2_lib.release.index import BOX_COLUMNS, UTTERANCE_COLUMNS, Index, IndexInfo
@@ -179,9 +179,7 @@ def _batch(rows: list[tuple[Any, ...]], schema: pa.Schema) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-def open_index(
-    release: Release, folder: Path, *, progress: Callable[[], object] = lambda: None
-) -> Index:
+def open_index(release: Release, folder: Path, *, progress: Advance = lambda _: None) -> Index:
     """Return the index of a release, made now if there is none or the release has changed.
 
     Args:
@@ -213,9 +211,7 @@ def open_index(
     return Index(folder)
 
 
-def build_index(
-    release: Release, folder: Path, *, progress: Callable[[], object] = lambda: None
-) -> Index:
+def build_index(release: Release, folder: Path, *, progress: Advance = lambda _: None) -> Index:
     """Read a whole release into an index. A folder that is there already is replaced.
 
     Args:
@@ -237,7 +233,7 @@ def build_index(
             folder.mkdir(parents=True)
             with IndexWriter(folder) as writer:
                 for file in release.annotations():
-                    progress()
+                    progress(1)
                     writer.take(file)
             _finish(writer, folder, release, signature)
         except BaseException:

@@ -13,12 +13,13 @@ import lzma
 import os
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
 
 from voxblink2_lib.errors import ReleaseError
+from voxblink2_lib.progress import Advance
 from voxblink2_lib.release import builtin
 
 RELEASE_VARIABLE = "VOXBLINK2_RELEASE"
@@ -50,7 +51,7 @@ class Release:
     path: Path
     is_demo: bool = False
 
-    def signature(self, *, progress: Callable[[], object] = lambda: None) -> str:
+    def signature(self, *, progress: Advance = lambda _: None) -> str:
         """Return a text that changes when the release's files change.
 
         An archive is told by size and time, a folder by path, size and time of every file.
@@ -63,7 +64,7 @@ class Release:
             return f"archive {state.st_size} {state.st_mtime_ns}"
         digest = hashlib.sha256()
         for name, entry in _walk(self.path):
-            progress()
+            progress(1)
             # Of a link, the file; of a dangling one, the link: annotations() will reject it.
             state = entry.stat(follow_symlinks=os.path.exists(entry.path))
             digest.update(os.fsencode(f"{name} {state.st_size} {state.st_mtime_ns}\n"))

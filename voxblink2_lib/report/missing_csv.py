@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
 from voxblink2_lib.files import atomic_write
+from voxblink2_lib.progress import Advance
 from voxblink2_lib.store.ledger_statistics import MissingVideo
 
 CSV_COLUMNS = (*("speaker_id", "video_id", "status", "reason", "attempts", "last_try", "next_try"),)
@@ -26,7 +27,7 @@ _FORMULA = re.compile(r"(^|;\s*)(?=[=+\-@\uff1d\uff0b\uff0d\uff20])")
 
 
 def write_missing(
-    rows: Iterable[MissingVideo], path: Path, *, progress: Callable[[], object] = lambda: None
+    rows: Iterable[MissingVideo], path: Path, *, progress: Advance = lambda _: None
 ) -> int:
     """Write a CSV file of missing videos: UTF-8, a header, one line a video.
 
@@ -55,7 +56,7 @@ def write_missing(
             times = (_iso(row.updated_at), _iso(row.next_at))
             writer.writerow((*row[:3], _cell(row.reason), row.attempts, *times))
             if not count % ROWS_PER_STEP:
-                progress()
+                progress(1)
     return count
 
 

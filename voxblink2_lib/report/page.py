@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import html
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from voxblink2_lib.errors import StoreError, first_line
 from voxblink2_lib.files import atomic_write
 from voxblink2_lib.outcomes import POLICIES, RetryPolicy
+from voxblink2_lib.progress import Advance
 from voxblink2_lib.records import FRAMES_PER_SECOND
 from voxblink2_lib.report.missing_csv import plain, write_missing
 from voxblink2_lib.report.plots import (
@@ -62,7 +63,7 @@ def write_report(
     target: Path,
     csv_file: Path,
     index: Path | None = None,
-    progress: Callable[[], object] = lambda: None,
+    progress: Advance = lambda _: None,
 ) -> int:
     """Write the page and the CSV file. The same ledger, subject and index give the same bytes.
 
@@ -86,7 +87,7 @@ def write_report(
         parts = []
         for part in _parts(views, subject, index, missing, (link, csv_file.name)):
             parts.append(part)
-            progress()
+            progress(1)
         page = _PAGE.format(title=_escaped(_title(subject)), style=_STYLE, body="\n".join(parts))
         with atomic_write(target) as file:
             file.write(page.encode("utf-8", errors="replace"))

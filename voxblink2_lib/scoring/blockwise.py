@@ -20,7 +20,8 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from voxblink2_lib.errors import DependencyError, ScoringError
-from voxblink2_lib.scoring.validation import Floats, Progress, Rows, norms_of
+from voxblink2_lib.progress import Advance
+from voxblink2_lib.scoring.validation import Floats, Rows, norms_of
 
 # What a function may hold beside its arguments and results, by default.
 MEMORY_BYTES = 256 << 20
@@ -82,7 +83,7 @@ def nearest(
     *,
     memory_bytes: int = MEMORY_BYTES,
     device: str | None = None,
-    progress: Progress | None = None,
+    progress: Advance | None = None,
 ) -> Rows:
     """Return for each probe the row of the model with the largest cosine, [probes].
 
@@ -119,7 +120,7 @@ def top_statistics(
     top_n: int | None = None,
     memory_bytes: int = MEMORY_BYTES,
     device: str | None = None,
-    progress: Progress | None = None,
+    progress: Advance | None = None,
 ) -> tuple[Floats, Floats]:
     """Return mean and standard deviation of each embedding's cosines with its nearest cohort.
 
@@ -282,7 +283,7 @@ def _for_blocks(  # noqa: PLR0917 - one call for each function above
     a: Floats,
     b: Floats,
     memory_bytes: int,
-    progress: Progress | None,
+    progress: Advance | None,
     *,
     kept: int = 0,
 ) -> None:

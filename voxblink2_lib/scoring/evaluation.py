@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol, get_args
+from typing import Literal, get_args
 
 import numpy as np
 
 from voxblink2_lib.errors import ScoringError
+from voxblink2_lib.progress import Progress, no_progress
 from voxblink2_lib.scoring.det import Sweep
 from voxblink2_lib.scoring.embeddings import Embeddings
 from voxblink2_lib.scoring.intervals import Intervals, bootstrap_intervals
@@ -28,7 +28,7 @@ from voxblink2_lib.scoring.trials import (
     score_trials,
     speakers_of,
 )
-from voxblink2_lib.scoring.validation import Flags, Progress, Rows, check_choice
+from voxblink2_lib.scoring.validation import Flags, Rows, check_choice
 from voxblink2_lib.scoring.verification import (
     EqualErrorRate,
     MinDcf,
@@ -36,20 +36,6 @@ from voxblink2_lib.scoring.verification import (
     min_cllr,
     min_dcf,
 )
-
-
-class Watch(Protocol):
-    """Shows progress: a context that gives what is called with how much was done more."""
-
-    def __call__(
-        self, what: str, *, unit: str, total: int
-    ) -> AbstractContextManager[Progress | None]:
-        """Begin to show that ``total`` units are being worked on."""
-
-
-def unwatched(what: str, *, unit: str, total: int) -> AbstractContextManager[None]:  # noqa: ARG001 - as Watch
-    """Show nothing."""
-    return nullcontext()
 
 
 @dataclass(frozen=True)
@@ -90,7 +76,7 @@ def evaluate_trials(
     cohort: Embeddings | None = None,
     top_n: int = 300,
     interval: Literal["trials", "speakers"] | None = None,
-    watch: Watch = unwatched,
+    progress: Progress = no_progress,
 ) -> VerificationReport:
     """Score trials by cosine and return the metrics of verification.
 
@@ -102,7 +88,7 @@ def evaluate_trials(
         cohort: embeddings of other speakers, for adaptive s-norm.
         top_n: how many of the cohort count.
         interval: draw this for 95% confidence intervals; ``"speakers"`` needs names that tell them.
-        watch: shows progress of what takes long.
+        progress: shows progress of what takes long.
 
     Raises:
         ScoringError: see :func:`~voxblink2_lib.scoring.trials.score_trials` and the metrics.
@@ -112,7 +98,7 @@ def evaluate_trials(
     scores = found.scores
     if cohort is not None:
         there = len(trials.names) - len(found.missing)  # fewer are used where trials were skipped
-        with watch("Normalising", unit="utterance", total=there) as progress:
+        with progress("Normalising", unit="utterance", total=there) as advance:
             scores = as_norm(
                 scores,
                 enrolment_rows=found.enrolment,
@@ -120,7 +106,7 @@ def evaluate_trials(
                 embeddings=embeddings.vectors,
                 cohort=cohort.vectors,
                 top_n=top_n,
-                progress=progress,
+                progress=advance,
             )
     sweep = Sweep.of(scores, found.labels)
     intervals = None
@@ -131,14 +117,14 @@ def evaluate_trials(
             sides = (trials.enrolment[found.rows], trials.test[found.rows])
             speakers = (spoken[sides[0]], spoken[sides[1]])
         resamples = 1000
-        with watch("Resampling", unit="resample", total=resamples) as progress:
+        with progress("Resampling", unit="resample", total=resamples) as advance:
             intervals = bootstrap_intervals(
                 scores,
                 found.labels,
                 speakers=speakers,
                 p_target=p_target[0],
                 resamples=resamples,
-                progress=progress,
+                progress=advance,
             )
     return VerificationReport(
         trials=len(trials.labels),
@@ -237,7 +223,7 @@ def evaluate_protocol(
     enrolment: Enrolment = "mean",
     method: Method = "exact",
     device: str | None = None,
-    watch: Watch = unwatched,
+    progress: Progress = no_progress,
 ) -> OpenSetReport:
     """Return the rates of open-set identification of a protocol.
 
@@ -250,7 +236,7 @@ def evaluate_protocol(
         enrolment: see :func:`~voxblink2_lib.scoring.open_set.open_set_identification`.
         method: see there.
         device: see there.
-        watch: shows progress of what takes long.
+        progress: shows progress of what takes long.
 
     Raises:
         ScoringError: an utterance has no embedding; or see there.
@@ -276,7 +262,7 @@ def evaluate_protocol(
             f"{absent[0]!r}, embeddings are named like {embeddings.names[0]!r}."
         )
     try:
-        with watch(protocol.name, unit="probe", total=int(scored.sum())) as progress:
+        with progress(protocol.name, unit="probe", total=int(scored.sum())) as advance:
             result = open_set_identification(
                 embeddings.vectors[gallery[enrolled]],
                 labels[enrolled],
@@ -286,7 +272,7 @@ def evaluate_protocol(
                 enrolment=enrolment,
                 method=method,
                 device=device,
-                progress=progress,
+                progress=advance,
             )
     except ScoringError as error:
         raise ScoringError(

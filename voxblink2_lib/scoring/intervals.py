@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from voxblink2_lib.errors import ScoringError
+from voxblink2_lib.progress import Advance
 from voxblink2_lib.scoring.det import crossing_of
-from voxblink2_lib.scoring.validation import Flags, Progress, Rows, as_speaker_labels, as_trials
+from voxblink2_lib.scoring.validation import Flags, Rows, as_speaker_labels, as_trials
 from voxblink2_lib.scoring.verification import cost_weights
 
 # A resample without any target or non-target trial is drawn again, so often at most.
@@ -65,7 +66,7 @@ def bootstrap_intervals(
     resamples: int = 1000,
     confidence: float = 0.95,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Advance | None = None,
 ) -> Intervals:
     """Return percentile bootstrap intervals of EER and minDCF.
 

@@ -12,10 +12,10 @@ from __future__ import annotations
 import numpy as np
 
 from voxblink2_lib.errors import ScoringError
+from voxblink2_lib.progress import Advance
 from voxblink2_lib.scoring.blockwise import MEMORY_BYTES, top_statistics, unit
 from voxblink2_lib.scoring.validation import (
     Floats,
-    Progress,
     as_embeddings,
     as_scores,
     checked_rows,
@@ -31,7 +31,7 @@ def s_norm(
     cohort: object,
     memory_bytes: int = MEMORY_BYTES,
     device: str | None = None,
-    progress: Progress | None = None,
+    progress: Advance | None = None,
 ) -> Floats:
     """Return scores normalised with the whole cohort, on both sides.
 
@@ -78,7 +78,7 @@ def as_norm(
     top_n: int | None = 300,
     memory_bytes: int = MEMORY_BYTES,
     device: str | None = None,
-    progress: Progress | None = None,
+    progress: Advance | None = None,
 ) -> Floats:
     """Return scores normalised with the nearest part of the cohort, on both sides.
 

@@ -20,10 +20,10 @@ import numpy as np
 import numpy.typing as npt
 
 from voxblink2_lib.errors import ScoringError
+from voxblink2_lib.progress import Advance
 from voxblink2_lib.scoring.blockwise import MEMORY_BYTES, cosines, nearest, unit
 from voxblink2_lib.scoring.validation import (
     Floats,
-    Progress,
     Rows,
     as_array,
     as_embeddings,
@@ -92,7 +92,7 @@ def open_set_identification(
     method: Method = "exact",
     memory_bytes: int = MEMORY_BYTES,
     device: str | None = None,
-    progress: Progress | None = None,
+    progress: Advance | None = None,
 ) -> OpenSetResult:
     """Identify each probe among the gallery's speakers, and return DIR at given FARs.
 

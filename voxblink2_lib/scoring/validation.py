@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,6 @@ Flags = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.int64]
 
 # Called with how many things were done more.
-Progress = Callable[[int], object]
 
 # Checks walk through an array in blocks of this many values, so that none of them doubles it.
 _BLOCK_VALUES = 1 << 20

@@ -26,7 +26,7 @@ from filelock import FileLock
 
 from voxblink2_lib.errors import StoreDamagedError, TrainingError
 from voxblink2_lib.files import atomic_write, home_folder
-from voxblink2_lib.progress import counting
+from voxblink2_lib.progress import show_progress
 from voxblink2_lib.records import SAMPLE_RATE_HZ
 
 FOLDER = "catalogue"
@@ -189,7 +189,7 @@ def _made(folder: Path, found: Mapping[str, int], known: Catalogue | None) -> Ca
     tables = [known.table.replace_schema_metadata(None)] if known else []
     new = list(found.items())[len(shards) :]
     with (
-        counting("Looking at shards", unit="shard", total=len(new)) as seen,
+        show_progress("Looking at shards", unit="shard", total=len(new)) as seen,
         ThreadPoolExecutor(_SCANS_AT_ONCE) as threads,
     ):
         for (name, size), rows in zip(

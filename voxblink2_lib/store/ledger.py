@@ -86,10 +86,10 @@ class Ledger:
             # The part files are the truth; losing the last rows in a power cut costs nothing,
             # since the next run finds the parts.
             self._database.execute("pragma synchronous = normal")
-            if self.setting("format") == "1":
+            if self._fact("format") == "1":
                 self._database.executescript(MIGRATE_1_TO_2)
             self._database.executescript(SCHEMA)
-        found = self.setting("format")
+        found = self._fact("format")
         if found == "1":
             raise StoreError(
                 f"The ledger {path} is of an earlier version. Run 'voxblink2 materialize' on the "
@@ -133,14 +133,19 @@ class Ledger:
         return self._database.execute(sql, values).fetchall()
 
     def setting(self, name: str) -> str | None:
-        """Return a fact about the store, or ``None``."""
-        rows = self._query("select value from facts where name = ?", name)
-        return rows[0][0] if rows else None
+        """Return what is kept under a name for this configuration, or ``None``."""
+        return self._fact(f"{self._config}.{name}")
 
     def set_setting(self, name: str, value: str) -> None:
-        """Write a fact about the store."""
+        """Keep a text under a name for this configuration."""
         with self._transaction() as database:
-            database.execute("insert or replace into facts values (?, ?)", (name, value))
+            database.execute(
+                "insert or replace into facts values (?, ?)", (f"{self._config}.{name}", value)
+            )
+
+    def _fact(self, name: str) -> str | None:
+        rows = self._query("select value from facts where name = ?", name)
+        return rows[0][0] if rows else None
 
     # -- planning -----------------------------------------------------------------------------
 

@@ -95,7 +95,7 @@ def read_status(store: Store, config: str) -> StoreStatus:
         shards = ledger.shards()
         waiting, next_try = ledger.waiting()
         speed = ledger.statistics.speed()
-        budget = float(ledger.setting(f"{config}.videos_an_hour") or "inf")
+        budget = float(ledger.setting("videos_an_hour") or "inf")
         tried_an_hour = min(3600 * speed.attempts / speed.seconds, budget) if speed else 0.0
         left = videos.get("planned", 0)
         return StoreStatus(

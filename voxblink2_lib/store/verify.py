@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 import random
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from voxblink2_lib.errors import StoreDamagedError, StoreError
+from voxblink2_lib.progress import Advance
 from voxblink2_lib.records import FRAMES_PER_SECOND, SAMPLE_RATE_HZ, SealedShard, Utterance
 from voxblink2_lib.release.index import Index
 from voxblink2_lib.store.layout import Store
@@ -34,7 +34,7 @@ def verify_store(
     *,
     sample: int,
     seed: int = 0,
-    progress: Callable[[], object] = lambda: None,
+    progress: Advance = lambda _: None,
 ) -> Verification:
     """Hash every shard again, compare rows with index and ledger, decode some clips.
 
@@ -58,7 +58,7 @@ def verify_store(
         shards = ledger.shards()
         for shard in shards:
             checker.check(ledger, shard, sample, chooser)
-            progress()
+            progress(1)
         checker.check_strangers({shard.name for shard in shards})
     return checker.result()
 
