@@ -503,7 +503,7 @@ def test_a_damaged_release_leaves_the_old_index(tmp_path: Path, folder: Path) ->
 def test_an_interrupted_reading_leaves_nothing(tmp_path: Path, folder: Path) -> None:
     release = Release(write_archive(tmp_path / "a.tar", small_release()))
 
-    def interrupt() -> None:
+    def interrupt(_: int) -> None:
         raise KeyboardInterrupt("now")
 
     with pytest.raises(KeyboardInterrupt, match="now"):
