@@ -100,11 +100,6 @@ def options(seen: tuple[Path, dict[str, Any]], tmp_path: Path) -> dict[str, Any]
     }
 
 
-@pytest.fixture
-def inline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("voxblink2_lib.materialize.scheduler.WorkerPool", cli_process.InlinePool)
-
-
 def annotated(store: Path, key: VideoKey) -> AnnotatedVideo:
     (video,) = Index(store / "index").annotated({key}, with_tracks=True)
     return video
@@ -167,7 +162,7 @@ def test_clips_are_what_the_media_give(seen: tuple[Path, dict[str, Any]]) -> Non
     assert [row["video"]["bytes"] for row in rows] == [clip.data for clip in cut.clips]
 
 
-def test_the_sound_is_that_of_the_audio_configuration(copy: Path, inline: None) -> None:
+def test_the_sound_is_that_of_the_audio_configuration(copy: Path, inline_workers: None) -> None:
     """Both configurations live in one store, and neither touches the other."""
     before = cli_process.shards(copy, CONFIG)
     selection = Selection.of(max_speakers=SPEAKERS)
@@ -371,7 +366,7 @@ def test_a_store_alone_can_be_loaded(options: dict[str, Any]) -> None:
             load_dataset("voxblink2", CONFIG, **{name: value}, **alone)
 
 
-def test_options_reach_the_clips(inline: None, options: dict[str, Any], tmp_path: Path) -> None:
+def test_options_reach_the_clips(inline_workers: None, options: dict[str, Any], tmp_path: Path) -> None:
     chosen: dict[str, Any] = {name: values[0] for name, values in OTHER_OPTIONS.items()}
     options.update(store=str(tmp_path / "store"), videos=["demoHarbour"])
     del options["max_speakers"]
@@ -630,7 +625,7 @@ def test_number_of_workers_does_not_change_the_shards(
     ],
 )
 def test_stopped_at_any_step_of_the_third_video(
-    moment: str, corpus: Path, whole: dict[str, bytes], tmp_path: Path, inline: None
+    moment: str, corpus: Path, whole: dict[str, bytes], tmp_path: Path, inline_workers: None
 ) -> None:
     """Files are ahead of the ledger by one step at most, and the next run finds them."""
     original = pkgutil.resolve_name(moment)

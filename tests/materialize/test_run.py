@@ -40,6 +40,9 @@ from voxblink2_lib.store.ledger import Ledger
 from voxblink2_lib.store.status import missing_videos, open_ledger, read_status
 from voxblink2_lib.workers.pool import WorkerDiedError, WorkerPool
 
+# Whoever wants workers of its own says so.
+pytestmark = pytest.mark.usefixtures("inline_workers")
+
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -517,6 +520,7 @@ def die_on_task(task: object) -> None:
 def test_a_video_that_kills_its_worker_is_an_outcome(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("voxblink2_lib.materialize.scheduler.WorkerPool", WorkerPool)
     monkeypatch.setattr("voxblink2_lib.materialize.scheduler.run_video", die_on_task)
     selection = Selection.of(speakers=["id990001"])
     store = go(request(tmp_path, selection=selection))

@@ -5,15 +5,18 @@
     sound     truth(0)  truth(1)  truth(2)  ...
                    ^ a cut that claims to start here must sound like truth(t) from here on
 
-FFmpeg encodes; each medium is made once a session and kept under pytest's temporary folder.
+FFmpeg encodes; each medium is made once and kept for the next sessions.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
+import os
 import subprocess
-from collections.abc import Iterable, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -22,6 +25,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 import soundfile
+from filelock import FileLock
 
 from voxblink2_lib.records import SAMPLE_RATE_HZ, Clip, Utterance
 
@@ -121,47 +125,64 @@ WAV = MediaSpec("plain.wav", 16_000, 1, "", ())
 
 
 class MediaCache:
-    """Makes media, each once.
+    """Makes media, each once; sessions and their processes share them.
 
     Args:
-        folder: where they are kept.
+        folder: where they are kept. Nothing in it may be changed.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        folder.mkdir(exist_ok=True)
+        self._folder = folder / _generation()
 
-    def make(self, recipe: MediaSpec) -> Path:
-        """Return the path of a medium, made now if it is not there."""
-        # Two recipes may give their media the same name.
-        mark = hashlib.sha256(repr(recipe).encode()).hexdigest()[:12]
-        path = self._folder / mark / recipe.name
+    def make(self, spec: MediaSpec) -> Path:
+        """Return the path of a medium, made now if it does not exist."""
+        return self.keep(spec.name, spec, functools.partial(self._encode, spec))
+
+    def keep(self, name: str, key: object, write: Callable[[Path], object]) -> Path:
+        """Return the path of a file, written now if it does not exist.
+
+        Args:
+            name: file name.
+            key: what the file is made from; its ``repr`` tells it from others of that name.
+            write: writes the file; of all processes one calls it.
+        """
+        # Two specifications may give their media the same name.
+        folder = self._folder / hashlib.sha256(repr((name, key)).encode()).hexdigest()[:12]
+        path = folder / name
         if not path.exists():
-            path.parent.mkdir(exist_ok=True)
-            sound = self._sound(recipe)
-            late = ["-itsoffset", str(recipe.sound_late_seconds)]
-            command = [*late, "-i", str(sound)]
-            if recipe.picture_rate:
-                source = (
-                    f"{recipe.picture}:rate={recipe.picture_rate}"
-                    f":duration={recipe.duration_seconds}"
-                )
-                late = ["-itsoffset", str(recipe.picture_late_seconds)]
-                command += [*late, "-f", "lavfi", "-i", source, "-map", "0:a", "-map", "1:v"]
-            ffmpeg(*command, *recipe.options, str(path))
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder / ".lock"), tempfile.TemporaryDirectory(dir=folder) as scratch:
+                if not path.exists():
+                    write(Path(scratch) / name)
+                    os.replace(Path(scratch) / name, path)
         return path
 
-    def _sound(self, recipe: MediaSpec) -> Path:
-        path = self._folder / (
-            f"sound-{recipe.rate_hz}-{recipe.channels}-{recipe.duration_seconds}.wav"
-        )
-        if not path.exists():
-            count = round(recipe.duration_seconds * recipe.rate_hz)
-            samples = truth(np.arange(count) / recipe.rate_hz)
-            # The right side is quieter, so that a reader of one channel alone is still in time.
-            both = np.stack([samples, 0.7 * samples][: recipe.channels], axis=1)
-            soundfile.write(path, both, recipe.rate_hz, subtype="PCM_16")
-        return path
+    def _encode(self, spec: MediaSpec, path: Path) -> None:
+        sound = ("sound.wav", (spec.rate_hz, spec.channels, spec.duration_seconds))
+        late = ["-itsoffset", str(spec.sound_late_seconds)]
+        command = [*late, "-i", str(self.keep(*sound, functools.partial(_write_sound, spec)))]
+        if spec.picture_rate:
+            source = f"{spec.picture}:rate={spec.picture_rate}:duration={spec.duration_seconds}"
+            late = ["-itsoffset", str(spec.picture_late_seconds)]
+            command += [*late, "-f", "lavfi", "-i", source, "-map", "0:a", "-map", "1:v"]
+        ffmpeg(*command, *spec.options, str(path))
+
+
+def _write_sound(spec: MediaSpec, path: Path) -> None:
+    count = round(spec.duration_seconds * spec.rate_hz)
+    samples = truth(np.arange(count) / spec.rate_hz)
+    # The right side is quieter, so that a reader of one channel alone is still in time.
+    both = np.stack([samples, 0.7 * samples][: spec.channels], axis=1)
+    soundfile.write(path, both, spec.rate_hz, subtype="PCM_16")
+
+
+@functools.cache
+def _generation() -> str:
+    """Return what kept media depend on besides their specification: encoders, and this code."""
+    version = subprocess.run(["ffmpeg", "-version"], capture_output=True, check=True).stdout
+    code = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("synthetic_*.py"))]
+    parts = [version, av.__version__.encode(), *code]
+    return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()[:8]
 
 
 def ffmpeg(*arguments: str) -> None:

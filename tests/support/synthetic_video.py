@@ -11,7 +11,6 @@ out here from exact fractions, by no part of the library. PyAV encodes; FFmpeg's
 from __future__ import annotations
 
 import functools
-import hashlib
 import random
 import subprocess
 import tempfile
@@ -96,12 +95,7 @@ def film(name: str, rate: Fraction | int, seconds: Fraction | int = 8, **more: A
 def shoot(studio: MediaCache, one: Film) -> Path:
     """Return the path of a film, made now if it is not there."""
     sound = studio.make(MediaSpec("film.wav", duration_seconds=_SOUND_SECONDS))
-    mark = hashlib.sha256(repr(one).encode()).hexdigest()[:12]
-    path = sound.parent / mark / one.name
-    if not path.exists():
-        path.parent.mkdir(exist_ok=True)
-        _encode(one, path, sound)
-    return path
+    return studio.keep(one.name, one, lambda path: _encode(one, path, sound))
 
 
 def _encode(one: Film, path: Path, sound: Path) -> None:
@@ -141,15 +135,16 @@ def shoot_with_hidden(studio: MediaCache, one: Film, *, clock: str) -> Path:
             has it, what is not shown has time stamps of its own.
     """
     source = shoot(studio, one)
-    path = source.parent / f"hidden-{clock.replace('/', '-')}.webm"
-    if not path.exists():
+
+    def encode(path: Path) -> None:
         speed = ("-deadline", "good", "-cpu-used", "4", "-enc_time_base", clock)
         hidden = ("-auto-alt-ref", "1", "-lag-in-frames", "16", "-arnr-maxframes", "5")
         common = ("-c:v", "libvpx", *speed, *hidden, "-b:v", "150k", "-g", "40")
         log = ("-passlogfile", str(path.with_suffix("")))
         run_ffmpeg("-i", str(source), *common, "-pass", "1", *log, "-f", "null", "-")
         run_ffmpeg("-i", str(source), *common, "-pass", "2", *log, str(path))
-    return path
+
+    return studio.keep("hidden.webm", (one, clock), encode)
 
 
 def luma_of(number: int) -> int:
