@@ -82,11 +82,13 @@ def run_json(*words: object, code: int = 0) -> dict[str, Any]:
     return dict(json.loads(run(*words, "--json", code=code).stdout))
 
 
-def run_inline(*words: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+def run_inline(
+    *words: object, code: int = 0, pool: type[InlinePool] = InlinePool
+) -> subprocess.CompletedProcess[str]:
     """Like :func:`run`, in this process and with workers in it: nothing has to be started."""
     arguments = list(map(str, words))
     with _streams() as (out, err), pytest.MonkeyPatch.context() as patched:
-        patched.setattr("voxblink2_lib.materialize.scheduler.WorkerPool", InlinePool)
+        patched.setattr("voxblink2_lib.materialize.scheduler.WorkerPool", pool)
         try:
             exit_code: Any = main(arguments)
         except SystemExit as ended:  # of argparse

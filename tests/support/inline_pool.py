@@ -1,10 +1,11 @@
-"""A worker pool without processes, for tests that a process proves nothing to."""
+"""Worker pools without processes, for tests that a process proves nothing to."""
 
 from __future__ import annotations
 
 import pickle
 import traceback
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import Pipe
 from typing import Any
 
@@ -31,6 +32,9 @@ class InlinePool(WorkerPool):
 
     def submit(self, call: Call) -> None:
         assert self.free > 0
+        self._run(call)
+
+    def _run(self, call: Call) -> None:
         function, argument = pickle.loads(pickle.dumps(call))
         try:
             result, error = pickle.loads(pickle.dumps(function(argument))), None
@@ -49,3 +53,34 @@ class InlinePool(WorkerPool):
         if error is not None:
             raise error
         yield call, result
+
+
+class ThreadPool(InlinePool):
+    """Run calls in threads of this process, as many at once as a pool of processes would."""
+
+    def __init__(
+        self, size: int, *, threads: int = 1, environment: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(size, threads=threads, environment=environment)
+        self._executor = ThreadPoolExecutor(size * threads)
+        self._busy = 0
+
+    @property
+    def busy(self) -> int:
+        return self._busy
+
+    def submit(self, call: Call) -> None:
+        assert self.free > 0
+        self._busy += 1
+        self._executor.submit(self._run, call)
+
+    def connections(self) -> list[Any]:
+        return [self._ours] if self._busy else []
+
+    def answers(self, connection: Any) -> Iterator[tuple[Call, Any]]:
+        self._busy -= 1
+        yield from super().answers(connection)
+
+    def kill(self) -> None:
+        self._executor.shutdown(cancel_futures=True)
+        super().kill()
