@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from support import cli_process
+from support.plain_corpus import make_corpus, video_ids
 
 from voxblink2_lib.demo.site import MediaSite
 from voxblink2_lib.materialize.request import MaterializeRequest
@@ -22,18 +23,8 @@ VIDEOS = 48
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A release with many short videos and their media, all with the same sound."""
-    folder = tmp_path_factory.mktemp("many")
-    media = next(MEDIA.rglob("demoLibrary.*"))
-    for number in range(VIDEOS):
-        speaker, video = f"id99{number % 4:04}", f"many-video{number:02}"[-11:]
-        meta = folder / "meta" / speaker / video
-        meta.mkdir(parents=True)
-        rows = "".join(f"{frame} 1 1 9 9\n" for frame in range(number, number + 50))
-        (meta / "00001.txt").write_text("FRAME X Y W H\n" + rows)
-        (folder / "media" / speaker).mkdir(parents=True, exist_ok=True)
-        (folder / "media" / speaker / f"{video}{media.suffix}").hardlink_to(media)
-    return folder
+    """A release with many short videos and their media."""
+    return make_corpus(tmp_path_factory.mktemp("many"), video_ids(VIDEOS), per_speaker=12)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +32,7 @@ def whole(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, b
     """The shards of an undisturbed run over it."""
     store = tmp_path_factory.mktemp("whole") / "store"
     with MediaSite(corpus / "media") as site:
-        cli_process.run(
+        cli_process.run_inline(
             "materialize", "--data-dir", corpus, "--store", store, "--source", site.url_template
         )
     return cli_process.shards(store)
@@ -52,14 +43,19 @@ def gets(site: MediaSite) -> int:
 
 
 # The moment of a stop is a number of requests, not a time: it hits the middle of a run on any
-# machine. Three requests bring one video and two videos are in flight, so that a run of 7 has
-# fetched one; ten runs of 2 to 13 requests do not get through all 144.
-TEN_MOMENTS = random.Random(20260).choices(range(2, 14), k=10)
+# machine. Two requests bring one video and two videos are in flight; no row of runs gets through
+# all 96.
+MOMENTS = random.Random(20260).choices(range(2, 12), k=10)
 
 
 @pytest.mark.parametrize(
     ("how", "moments"),
-    [(signal.SIGKILL, TEN_MOMENTS), (signal.SIGINT, [15, 9]), (signal.SIGTERM, [9, 15])],
+    [
+        pytest.param(signal.SIGKILL, MOMENTS[:4], id="SIGKILL"),
+        pytest.param(signal.SIGKILL, MOMENTS, id="SIGKILL-often", marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, [15, 9], id="SIGINT"),
+        pytest.param(signal.SIGTERM, [9, 15], id="SIGTERM"),
+    ],
 )
 def test_stopped_runs_end_in_the_shards_of_an_undisturbed_one(
     how: signal.Signals, moments: list[int], corpus: Path, whole: dict[str, bytes], tmp_path: Path
@@ -100,6 +96,7 @@ def stopped_runs(
     return counts_when_finished
 
 
+@pytest.mark.usefixtures("inline_workers")
 @pytest.mark.parametrize("moment", ["record", "seal"])
 def test_killed_between_a_file_and_its_ledger_row(
     moment: str, undisturbed: Path, tmp_path: Path, site: MediaSite, monkeypatch: pytest.MonkeyPatch
@@ -128,6 +125,7 @@ def test_killed_between_a_file_and_its_ledger_row(
     assert cli_process.shards(tmp_path / "store") == cli_process.shards(undisturbed)
 
 
+@pytest.mark.usefixtures("inline_workers")
 def test_what_killed_writers_leave_is_cleared(undisturbed: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     shutil.copytree(undisturbed, store)
