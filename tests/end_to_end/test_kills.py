@@ -42,23 +42,23 @@ def gets(site: MediaSite) -> int:
     return len(site.requests)
 
 
-# The moment of a stop is a number of requests, not a time: it hits the middle of a run on any
-# machine. Two requests bring one video and two videos are in flight; no row of runs gets through
-# all 96.
-MOMENTS = random.Random(20260).choices(range(2, 12), k=10)
+# The moment of a stop is a number of requests and of videos that are finished, not a time: it
+# hits the middle of a run on any machine. Two requests bring one video and two videos are in
+# flight; no row of runs gets through all 96.
+TEN_MOMENTS = [(count, count % 2) for count in random.Random(20260).choices(range(2, 12), k=10)]
 
 
 @pytest.mark.parametrize(
     ("how", "moments"),
     [
-        pytest.param(signal.SIGKILL, MOMENTS[:4], id="SIGKILL"),
-        pytest.param(signal.SIGKILL, MOMENTS, id="SIGKILL-often", marks=pytest.mark.slow),
-        pytest.param(signal.SIGINT, [15, 9], id="SIGINT"),
-        pytest.param(signal.SIGTERM, [9, 15], id="SIGTERM"),
+        pytest.param(signal.SIGKILL, [(3, 0), (0, 1), (9, 0)], id="SIGKILL"),
+        pytest.param(signal.SIGKILL, TEN_MOMENTS, id="SIGKILL-often", marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, [(9, 1)], id="SIGINT"),
+        pytest.param(signal.SIGTERM, [(5, 1)], id="SIGTERM"),
     ],
 )
 def test_stopped_runs_end_in_the_shards_of_an_undisturbed_one(
-    how: signal.Signals, moments: list[int], corpus: Path, whole: dict[str, bytes], tmp_path: Path
+    how: signal.Signals, moments: list[tuple[int, int]], corpus: Path, whole: dict[str, bytes], tmp_path: Path
 ) -> None:
     store = tmp_path / "store"
     with MediaSite(corpus / "media") as site:
@@ -67,7 +67,7 @@ def test_stopped_runs_end_in_the_shards_of_an_undisturbed_one(
             *("--source", site.url_template, "--workers", 2, "--fetches", 2),
         )
         counts = stopped_runs(words, how, moments, site, store)
-        cli_process.run(*words)
+        cli_process.run_inline(*words)
         assert cli_process.shards(store) == whole
         assert counts, "no run finished a video before it was stopped"
         for video, count in counts.items():
@@ -77,16 +77,21 @@ def test_stopped_runs_end_in_the_shards_of_an_undisturbed_one(
 def stopped_runs(
     words: tuple[object, ...],
     how: signal.Signals,
-    moments: list[int],
+    moments: list[tuple[int, int]],
     site: MediaSite,
     store: Path,
 ) -> dict[str, int]:
     """Start and stop runs; return the videos finished, with their requests at that time."""
     counts_when_finished: dict[str, int] = {}
-    for moment in moments:
-        goal = gets(site) + moment
+    for requests, videos in moments:
+        goals = gets(site) + requests, len(cli_process.finished_videos(store)) + videos
         process = cli_process.start(*words)
-        assert cli_process.wait_for(lambda goal=goal: gets(site) >= goal, process)  # type: ignore[misc]
+        assert cli_process.wait_for(
+            lambda goals=goals: (  # type: ignore[misc]
+                gets(site) >= goals[0] and len(cli_process.finished_videos(store)) >= goals[1]
+            ),
+            process,
+        )
         _, err = cli_process.stop(process, how)
         assert process.returncode == (3 if how != signal.SIGKILL else -9), err
         if how != signal.SIGKILL:
@@ -138,16 +143,17 @@ def test_what_killed_writers_leave_is_cleared(undisturbed: Path, tmp_path: Path)
 
 
 def test_number_of_workers_and_runs_does_not_change_the_shards(
-    undisturbed: Path, tmp_path: Path, site: MediaSite
+    corpus: Path, whole: dict[str, bytes], tmp_path: Path
 ) -> None:
     store = tmp_path / "store"
-    request = MaterializeRequest(
-        data_dir="demo", store=str(store), source=site.url_template, workers=3
-    )
-    materialize(request, retry=False, wait=False)
-    before = len(site.requests)
-    assert cli_process.shards(store) == cli_process.shards(undisturbed)
-    materialize(request, retry=False, wait=False)
-    assert len(site.requests) == before, "a second run without retry asked the site again"
+    with MediaSite(corpus / "media") as site:
+        request = MaterializeRequest(
+            data_dir=str(corpus), store=str(store), source=site.url_template, workers=3
+        )
+        materialize(request, retry=False, wait=False)
+        before = gets(site)
+        assert cli_process.shards(store) == whole
+        materialize(request, retry=False, wait=False)
+        assert gets(site) == before, "a second run without retry asked the site again"
     assert not list(store.glob("parts/audio/*")), "parts are left after sealing"
     assert not list((store / "tmp").iterdir()), "media are left after the run"
