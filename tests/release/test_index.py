@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from support.release_builder import (
 )
 
 from voxblink2_lib.errors import ReleaseError, StoreError, StoreMismatchError
+from voxblink2_lib.progress import Advance
 from voxblink2_lib.records import FaceTrack, Utterance, VideoKey
 from voxblink2_lib.release import index_build
 from voxblink2_lib.release.annotation import Annotation, read_annotation
@@ -332,7 +334,7 @@ def test_a_bad_file_is_a_row_of_rejects(tmp_path: Path) -> None:
         [member_name("id000009", VIDEO, "00001"), "the file is empty"],
         [
             member_name("id000009", VIDEO, "00002"),
-            "line 1: expected five numbers, got 4 words",
+            "line 1: expected five numbers, got 4 fields",
         ],
         ['meta/a "b",c.txt', "not named <speaker>/<video>/<utterance>.txt"],
         ["meta/é\n.txt", "not named <speaker>/<video>/<utterance>.txt"],
@@ -344,14 +346,14 @@ def test_all_bad_quotes_the_first_reason(tmp_path: Path) -> None:
     with pytest.raises(
         ReleaseError,
         match=r"has no usable annotation \(2 files were rejected; the first, "
-        r"meta/id000001/abcdefghijk/00001\.txt: line 1: expected five numbers, got 4 words\)",
+        r"meta/id000001/abcdefghijk/00001\.txt: line 1: expected five numbers, got 4 fields\)",
     ):
         build(tmp_path, files)
     assert not (tmp_path / "index").exists()
 
 
 def test_a_reason_stays_short_whatever_the_file_says(tmp_path: Path) -> None:
-    with pytest.raises(ReleaseError, match="the header says speaker 'xxx") as caught:
+    with pytest.raises(ReleaseError, match="the header has speaker 'xxx") as caught:
         build(tmp_path, {member_name(): b"Identity: " + b"x" * 300_000 + b"\n0 1 2 3 4\n"})
     assert len(str(caught.value)) < 2000
 
@@ -470,7 +472,7 @@ def test_a_changed_video_is_refused(
     for _ in range(2):
         with pytest.raises(
             StoreMismatchError,
-            match=r"1 of its 4 videos are gone or annotated otherwise, the first is "
+            match=r"1 of its 4 videos are missing or annotated otherwise, the first is "
             r"id000001/video001001\..*another store",
         ):
             open_index(release, folder)
@@ -503,8 +505,13 @@ def test_a_damaged_release_leaves_the_old_index(tmp_path: Path, folder: Path) ->
 def test_an_interrupted_reading_leaves_nothing(tmp_path: Path, folder: Path) -> None:
     release = Release(write_archive(tmp_path / "a.tar", small_release()))
 
-    def interrupt(_: int) -> None:
-        raise KeyboardInterrupt("now")
+    @contextmanager
+    def interrupt(task: str, *, unit: str, total: int | None = None) -> Iterator[Advance]:
+        def advance(_: int) -> None:
+            raise KeyboardInterrupt("now")
+
+        assert (task, unit, total) == ("Reading annotations", "file", None)
+        yield advance
 
     with pytest.raises(KeyboardInterrupt, match="now"):
         open_index(release, folder, progress=interrupt)
@@ -535,7 +542,7 @@ def test_a_kill_while_the_old_index_goes_away_can_be_continued(
         raise KeyboardInterrupt("killed")
 
     with monkeypatch.context() as patch:
-        patch.setattr("voxblink2_lib.release.index.shutil.rmtree", remove_half)
+        patch.setattr("voxblink2_lib.release.index_build.shutil.rmtree", remove_half)
         with pytest.raises(KeyboardInterrupt, match="killed"):
             open_index(grown, folder)
     assert open_index(grown, folder).info.speakers == 3

@@ -146,7 +146,7 @@ def test_clear_leftovers(store: Store) -> None:
 
 HOLDER = """
 import pathlib, sys
-from voxblink2_lib.store import Store
+from voxblink2_lib.store.layout import Store
 with Store(pathlib.Path(sys.argv[1])).locked(wait=False):
     print("held", flush=True)
     sys.stdin.read()
@@ -191,18 +191,19 @@ def test_another_holder_is_named(store: Store) -> None:
 
 def test_waiting_says_for_whom(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     with held_elsewhere(store) as process:
-        told = threading.Event()
+        logged = threading.Event()
 
-        class Watch(logging.Handler):
-            def emit(self, record: logging.LogRecord) -> None:  # noqa: ARG002
-                told.set()
+        class LogWatch(logging.Handler):
+            def emit(self, record: logging.LogRecord) -> None:
+                del record
+                logged.set()
 
         def let_go() -> None:
-            told.wait(60)
+            logged.wait(60)
             assert process.stdin is not None
             process.stdin.close()
 
-        watch = Watch()
+        watch = LogWatch()
         logger = logging.getLogger("voxblink2_lib.store.layout")
         logger.addHandler(watch)
         helper = threading.Thread(target=let_go)
@@ -211,7 +212,7 @@ def test_waiting_says_for_whom(store: Store, caplog: pytest.LogCaptureFixture) -
             with store.locked(wait=True):
                 assert process.wait(60) == 0
         finally:
-            told.set()
+            logged.set()
             helper.join()
             logger.removeHandler(watch)
         assert f"process {process.pid} on " in caplog.text

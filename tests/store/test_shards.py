@@ -341,7 +341,7 @@ def test_a_damaged_part_cannot_be_sealed_and_leaves_nothing(tmp_path: Path, cut:
 
 
 def test_a_part_that_is_gone_cannot_be_sealed(tmp_path: Path) -> None:
-    with pytest.raises(StoreDamagedError, match=r"gone\.arrow is gone"):
+    with pytest.raises(StoreDamagedError, match=r"gone\.arrow is missing"):
         seal_shard(0, [tmp_path / "gone.arrow"], tmp_path / "shard.arrow", SCHEMA)
     assert names(tmp_path) == []
 
@@ -392,7 +392,7 @@ def test_a_shard_cut_short_is_found(folder: Path, sealed: SealedShard) -> None:
 
 def test_a_missing_shard_is_found(folder: Path, sealed: SealedShard) -> None:
     (folder / sealed.name).unlink()
-    with pytest.raises(StoreDamagedError, match=r"The shard .*audio-00000\.arrow is gone"):
+    with pytest.raises(StoreDamagedError, match=r"The shard .*audio-00000\.arrow is missing"):
         check_shard(folder, sealed)
 
 

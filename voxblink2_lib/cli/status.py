@@ -38,16 +38,15 @@ def show_status(options: argparse.Namespace, store: Store) -> StoreStatus:
     from voxblink2_lib.store.status import missing_videos, read_status
 
     status = read_status(store, options.config)
-    record = asdict(status)
-    record["reasons"] = [one._asdict() for one in status.reasons]
+    record = status.as_dict()
     lines = _status_lines(status)
     if getattr(options, "missing", False):
         missing = missing_videos(store, options.config)
-        record["missing"] = [asdict(video) for video in missing]
+        record["missing"] = [video.as_dict() for video in missing]
         lines += [f"{one.speaker_id} {one.video_id} {one.status}: {one.reason}" for one in missing]
     elif status.reasons:
         lines += ["Most frequent reasons:"]
-        lines += [f"  {one.videos:6,}  {one.status}: {one.words}" for one in status.reasons]
+        lines += [f"  {one.videos:6,}  {one.status}: {one.message}" for one in status.reasons]
     write_result(options, record, lines)
     return status
 
@@ -88,8 +87,7 @@ def _verify(options: argparse.Namespace) -> int:
     from voxblink2_lib.store.verify import verify_store
 
     store = _named_store(options)
-    with show_progress("Verifying", unit="shard") as progress:
-        result = verify_store(store, options.config, sample=options.sample, progress=progress)
+    result = verify_store(store, options.config, sample=options.sample, progress=show_progress)
     lines = [
         f"{result.shards:,} shards, {result.rows:,} rows, {result.clips_decoded:,} clips decoded: "
         + (f"{len(result.problems)} problems" if result.problems else "all right"),

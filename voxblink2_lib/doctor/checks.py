@@ -34,7 +34,6 @@ from voxblink2_lib.errors import (
 from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.media.audio import audio_decoder
 from voxblink2_lib.records import is_speaker_id
-from voxblink2_lib.release import builtin
 from voxblink2_lib.release.index import Index
 from voxblink2_lib.release.location import RELEASE_VARIABLE, Release, open_release
 from voxblink2_lib.sources import SourceSpec, parse_source
@@ -116,8 +115,8 @@ def _open(
     except (ReleaseError, OSError) as error:
         tell(Finding("error", "release", first_line(error), "Name it with --data-dir."))
     try:
-        is_demo = release is not None and release.is_demo
-        source = parse_source(request.source or (str(builtin.MEDIA) if is_demo else None))
+        default = None if release is None else release.default_source
+        source = parse_source(request.source or default)
     except (SourceError, OSError) as error:
         tell(Finding("error", "source", first_line(error), "Name another one with --source."))
     try:
