@@ -35,7 +35,7 @@ from voxblink2_lib.progress import Advance
 from voxblink2_lib.records import FaceTrack, Utterance, VideoKey
 from voxblink2_lib.release import index_build
 from voxblink2_lib.release.annotation import Annotation, read_annotation
-from voxblink2_lib.release.index import Index, video_keys
+from voxblink2_lib.release.index import Index, VideoKeys, video_keys
 from voxblink2_lib.release.index_build import build_index, open_index
 from voxblink2_lib.release.location import Release, open_release
 
@@ -65,7 +65,7 @@ def small_groups(monkeypatch: pytest.MonkeyPatch, utterances: int, boxes: int) -
     monkeypatch.setattr(index_build, "BOXES_PER_GROUP", boxes)
 
 
-# -- what is in it ----------------------------------------------------------------------------
+# -- What is in it ---------------------------------------------------------------------------------
 
 
 def test_counts(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_any_order_of_files_gives_sorted_utterances(
         assert [one.first_frame for one in found] == [0, 10, 20], key
 
 
-# -- faces ------------------------------------------------------------------------------------
+# -- Faces -----------------------------------------------------------------------------------------
 
 
 def tracks_of(index: Index, keys: set[VideoKey]) -> dict[VideoKey, tuple[FaceTrack, ...]]:
@@ -315,7 +315,7 @@ def test_boxes_take_less_than_four_bytes_and_any_reader_reads_them(tmp_path: Pat
         assert list(zip(*row.values(), strict=True)) == rows
 
 
-# -- what is left out -------------------------------------------------------------------------
+# -- What is left out ------------------------------------------------------------------------------
 
 
 def test_a_bad_file_is_a_row_of_rejects(tmp_path: Path) -> None:
@@ -390,7 +390,7 @@ def test_the_first_of_two_files_far_apart_is_kept(tmp_path: Path) -> None:
     assert index.info.videos == 3
 
 
-# -- using it again ---------------------------------------------------------------------------
+# -- Using it again --------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -562,3 +562,20 @@ def test_an_index_that_is_not_ours_is_named(tmp_path: Path, folder: Path, text: 
     )
     with pytest.raises(StoreError, match=r"The index .*index cannot be used.*[Dd]elete"):
         open_index(release, folder)
+
+
+# -- Keys of a table --------------------------------------------------------------------------------
+
+
+def test_the_keys_of_a_table_are_a_sequence() -> None:
+    videos = [VideoKey("id000001", f"video{index:06}") for index in range(7)]
+    speakers, ids = zip(*videos, strict=True)
+    table = pa.table({"speaker_id": speakers, "video_id": ids})
+    keys = VideoKeys(pa.concat_tables([table.slice(0, 3), table.slice(3)]))
+    assert (len(keys), list(keys), list(reversed(keys))) == (7, videos, videos[::-1])
+    assert [keys[0], keys[6], keys[-1]] == [videos[0], videos[6], videos[6]]
+    assert (keys[2:5], keys[5:99]) == (videos[2:5], videos[5:])
+    assert videos[3] in keys
+    assert list(VideoKeys(table.slice(0, 0))) == []
+    with pytest.raises(IndexError):
+        keys[7]

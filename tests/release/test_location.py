@@ -49,7 +49,7 @@ def refuse(path: Path, message: str) -> None:
     assert not folder.exists()
 
 
-# -- where it is ------------------------------------------------------------------------------
+# -- Where it is -----------------------------------------------------------------------------------
 
 
 def test_a_folder_with_meta(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_an_empty_meta_folder(tmp_path: Path) -> None:
     refuse(open_release(tmp_path).path, r"The release .*meta has no usable annotation\.$")
 
 
-# -- the same in every form -------------------------------------------------------------------
+# -- The same in every form ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["m.tar", "m.tar.gz", "m.tgz", "m.tar.bz2", "m.tar.xz", "m"])
@@ -195,7 +195,7 @@ def test_hidden_files_are_rejected_one_by_one(tmp_path: Path) -> None:
         assert got.info.rejected == len(strange)
 
 
-# -- what is wrong with a folder --------------------------------------------------------------
+# -- What is wrong with a folder -------------------------------------------------------------------
 
 
 def test_things_in_a_folder_that_are_no_files(tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ def test_a_file_too_large_is_rejected_and_not_read(
     assert build_index(release, tmp_path / "index").info.rejected == 1
 
 
-# -- what is wrong with an archive ------------------------------------------------------------
+# -- What is wrong with an archive -----------------------------------------------------------------
 
 
 HOSTILE: dict[str, tuple[Member, str]] = {
@@ -418,7 +418,7 @@ def test_memory_does_not_grow_with_the_number_of_members(tmp_path: Path) -> None
     assert peak - before < 500_000
 
 
-# -- when it has changed ----------------------------------------------------------------------
+# -- When it has changed ---------------------------------------------------------------------------
 
 
 def test_signature_of_an_archive(archive: Path) -> None:

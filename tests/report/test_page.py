@@ -139,7 +139,7 @@ def write(
     return target.read_text(encoding="utf-8"), rows[1:]
 
 
-# -- The page ---------------------------------------------------------------------------------
+# -- The page --------------------------------------------------------------------------------------
 
 
 def test_the_page_is_whole_and_needs_nothing_else(
@@ -289,7 +289,7 @@ def test_a_page_where_a_folder_is_is_an_error_before_the_work(
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
-# -- The CSV file -----------------------------------------------------------------------------
+# -- The CSV file ----------------------------------------------------------------------------------
 
 
 def test_the_csv_file_has_every_missing_video_with_its_reason(
@@ -359,7 +359,7 @@ def test_a_failure_midway_leaves_the_old_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-# -- The command ------------------------------------------------------------------------------
+# -- The command -----------------------------------------------------------------------------------
 
 
 def run(*words: str | Path) -> int:

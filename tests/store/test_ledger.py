@@ -64,7 +64,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return stopped
 
 
-# -- Planning ---------------------------------------------------------------------------------
+# -- Planning --------------------------------------------------------------------------------------
 
 
 def test_a_fresh_ledger_is_empty(ledger: Ledger) -> None:
@@ -156,7 +156,7 @@ def test_drop_forgets_missing_utterances_as_well(ledger: Ledger) -> None:
     assert ledger.statistics.missing_names(0) == {"id000001/bbbbbbbbbbb/00001"}
 
 
-# -- What happened ----------------------------------------------------------------------------
+# -- What happened ---------------------------------------------------------------------------------
 
 
 def test_outcomes_are_recorded(ledger: Ledger) -> None:
@@ -255,7 +255,7 @@ def test_each_video_is_in_its_last_job(
         assert ledger.planned_videos().num_rows == len(last)
 
 
-# -- When a video is retried ------------------------------------------------------------------
+# -- When a video is retried -----------------------------------------------------------------------
 
 
 HOUR = 3600.0
@@ -470,7 +470,7 @@ def test_every_attempt_is_kept(path: Path, ledger: Ledger, clock: Clock) -> None
     ]
 
 
-# -- From the first format --------------------------------------------------------------------
+# -- From the first format -------------------------------------------------------------------------
 
 
 FORMAT_1 = """
@@ -580,7 +580,7 @@ def test_a_change_of_format_is_whole_or_not_at_all(
         assert ledger.due() == [B]
 
 
-# -- Opening ----------------------------------------------------------------------------------
+# -- Opening ---------------------------------------------------------------------------------------
 
 
 def test_all_is_there_after_opening_again(path: Path) -> None:
@@ -669,7 +669,7 @@ def test_a_ledger_that_is_refused_is_closed(path: Path) -> None:
         refused.fact("format")
 
 
-# -- At the same time -------------------------------------------------------------------------
+# -- At the same time ------------------------------------------------------------------------------
 
 
 READER = """

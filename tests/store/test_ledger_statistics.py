@@ -31,7 +31,7 @@ def ledger() -> Iterator[LedgerBuilder]:
         yield builder
 
 
-# -- counts -----------------------------------------------------------------------------------
+# -- Counts ----------------------------------------------------------------------------------------
 
 
 def test_an_empty_ledger_has_nothing_of_anything(ledger: LedgerBuilder) -> None:
@@ -98,7 +98,7 @@ def test_a_speaker_of_excluded_videos_only_is_not_counted(ledger: LedgerBuilder)
     assert sum(ledger.statistics.coverage().by_share) == 0
 
 
-# -- what is missing --------------------------------------------------------------------------
+# -- What is missing -------------------------------------------------------------------------------
 
 
 def test_missing_is_what_is_wanted_and_not_done_in_order(ledger: LedgerBuilder) -> None:
@@ -133,7 +133,7 @@ def test_reasons_that_differ_in_ids_only_are_one(ledger: LedgerBuilder) -> None:
     assert ledger.statistics.reasons(1) == [ReasonCount("gone", ids, 3)]
 
 
-# -- durations --------------------------------------------------------------------------------
+# -- Durations -------------------------------------------------------------------------------------
 
 
 def test_durations_of_videos_that_are_done(ledger: LedgerBuilder) -> None:
@@ -161,7 +161,7 @@ def test_bars_are_wide_enough_for_four_times_the_mean(mean_seconds: float) -> No
     assert bar_width(mean_seconds) * MOST_BINS / 2 >= 4 * mean_seconds * 0.999999
 
 
-# -- over time --------------------------------------------------------------------------------
+# -- Over time -------------------------------------------------------------------------------------
 
 
 def test_outcomes_fall_into_stretches_that_begin_at_whole_units(ledger: LedgerBuilder) -> None:
@@ -235,7 +235,7 @@ def test_attempts_that_began_before_the_hour_are_not_spread_over_more(
     assert (speed.attempts, speed.seconds) == (2, 3600)
 
 
-# -- how it is read ---------------------------------------------------------------------------
+# -- How it is read --------------------------------------------------------------------------------
 
 VIEWS: dict[str, tuple[Callable[[LedgerStatistics], Any], list[str]]] = {
     "videos": (LedgerStatistics.videos, ["COVERING INDEX videos_by_status"]),

@@ -59,7 +59,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-# -- rows -------------------------------------------------------------------------------------
+# -- Rows ------------------------------------------------------------------------------------------
 
 
 def test_rows_of_the_audio_configuration() -> None:
@@ -118,7 +118,7 @@ def test_clips_without_their_faces_are_no_rows() -> None:
             make_rows(clips, faces, schema=FACES_SCHEMA, audio_format="flac", source="files")
 
 
-# -- parts ------------------------------------------------------------------------------------
+# -- Parts -----------------------------------------------------------------------------------------
 
 
 OUTCOMES = st.builds(
@@ -223,7 +223,7 @@ def test_a_stream_without_an_outcome_is_no_part(tmp_path: Path, said: bytes | No
         read_part_outcome(path)
 
 
-# -- sealing ----------------------------------------------------------------------------------
+# -- Sealing ---------------------------------------------------------------------------------------
 
 
 def test_rows_keep_the_order_of_the_parts(tmp_path: Path) -> None:
@@ -346,7 +346,7 @@ def test_a_part_that_is_gone_cannot_be_sealed(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
-# -- checking ---------------------------------------------------------------------------------
+# -- Checking --------------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from voxblink2_lib.errors import ReleaseError, StoreMismatchError
 from voxblink2_lib.files import atomic_write, named_if_disk_full
 from voxblink2_lib.progress import Progress, no_progress
-from voxblink2_lib.records import FRAMES_PER_SECOND
+from voxblink2_lib.records import FRAMES_PER_SECOND, Utterance, VideoKey
 from voxblink2_lib.release.annotation import Annotation, read_annotation
 from voxblink2_lib.release.index import (
     BOX_COLUMNS,
@@ -81,12 +81,7 @@ class IndexWriter:
         self.rows = 0
         self.frames = 0
         self.boxes = 0
-        self._ranges: list[pa.RecordBatch] = []
-        self._pending: list[tuple[str, str, int, int, int]] = []
-        self._key: tuple[str, str] | None = None
-        self._names: set[str] = set()
-        self._first_row = 0
-        self._digest = 0
+        self._ranges = _RowRanges()
 
     def take(self, file: AnnotationFile) -> None:
         """Write the annotation of a file, or the reason why it cannot be read."""
@@ -100,19 +95,13 @@ class IndexWriter:
 
     def _add(self, annotation: Annotation) -> None:
         utterance = annotation.utterance
-        key = (utterance.speaker_id, utterance.video_id)
-        if key != self._key:
-            self._close_range()
-            self._key = key
-        if utterance.utterance_id in self._names:
-            raise ValueError("the release has this utterance twice; the first is kept")
-        self._names.add(utterance.utterance_id)
-        self._digest = _wrapped(self._digest + annotation.digest())
+        self._ranges.add(utterance, annotation.digest())
         times = (annotation.start_seconds, annotation.duration_seconds)
         size = annotation.frame_size or (None, None)
         self._tables["utterances"].append(
             (
-                *key,
+                utterance.speaker_id,
+                utterance.video_id,
                 utterance.utterance_id,
                 utterance.first_frame,
                 utterance.last_frame,
@@ -127,20 +116,7 @@ class IndexWriter:
 
     def ranges(self) -> pa.Table:
         """Return the row ranges of each video; a video may have several."""
-        self._flush_ranges()
-        return pa.Table.from_batches(self._ranges, schema=_RANGE_COLUMNS)
-
-    def _close_range(self) -> None:
-        if self._key is not None:
-            rows = self.rows - self._first_row
-            self._pending.append((*self._key, self._first_row, rows, self._digest))
-            if len(self._pending) >= UTTERANCES_PER_GROUP:
-                self._flush_ranges()
-        self._key, self._names, self._first_row, self._digest = None, set(), self.rows, 0
-
-    def _flush_ranges(self) -> None:
-        self._ranges.append(_batch(self._pending, _RANGE_COLUMNS))
-        self._pending = []
+        return self._ranges.table()
 
     def __enter__(self) -> IndexWriter:
         return self
@@ -151,10 +127,59 @@ class IndexWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._close_range()
         for table in self._tables.values():
             table.close()
         self._rejects_file.close()
+
+
+class _RowRanges:
+    """Collects the row ranges of videos from utterances in the order of their rows."""
+
+    def __init__(self) -> None:
+        self._batches: list[pa.RecordBatch] = []
+        self._pending: list[tuple[str, str, int, int, int]] = []
+        self._rows = 0
+        self._begin_range(None)
+
+    def _begin_range(self, key: VideoKey | None) -> None:
+        self._key = key
+        self._names: set[str] = set()
+        self._first_row = self._rows
+        self._digest = 0
+
+    def add(self, utterance: Utterance, digest: int) -> None:
+        """Count the next row.
+
+        Raises:
+            ValueError: the utterance is in the range already. It is not counted.
+        """
+        key = VideoKey(utterance.speaker_id, utterance.video_id)
+        if key != self._key:
+            self._end_range()
+            self._begin_range(key)
+        if utterance.utterance_id in self._names:
+            raise ValueError("the release has this utterance twice; the first is kept")
+        self._names.add(utterance.utterance_id)
+        self._digest = _wrapped(self._digest + digest)
+        self._rows += 1
+
+    def _end_range(self) -> None:
+        if self._key is not None:
+            rows = self._rows - self._first_row
+            self._pending.append((*self._key, self._first_row, rows, self._digest))
+            if len(self._pending) >= UTTERANCES_PER_GROUP:
+                self._flush()
+
+    def _flush(self) -> None:
+        self._batches.append(_batch(self._pending, _RANGE_COLUMNS))
+        self._pending = []
+
+    def table(self) -> pa.Table:
+        """Return the ranges, when all rows are counted."""
+        self._end_range()
+        self._begin_range(None)
+        self._flush()
+        return pa.Table.from_batches(self._batches, schema=_RANGE_COLUMNS)
 
 
 class _Table:

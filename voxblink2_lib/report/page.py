@@ -31,7 +31,7 @@ from voxblink2_lib.report.plots import (
     traffic_plot,
 )
 from voxblink2_lib.store.histograms import DURATION_BINS, Histogram, bar_width
-from voxblink2_lib.store.ledger_statistics import LedgerStatistics, ReasonCount
+from voxblink2_lib.store.ledger_statistics import LedgerStatistics, ReasonCount, Throughput
 
 _MOST_REASONS = 10
 _LONGEST_REASON = 300  # characters on the page; the CSV file has all
@@ -127,7 +127,7 @@ def _named_write_errors(*paths: Path) -> Iterator[None]:
         ) from error
 
 
-# -- Head -----------------------------------------------------------------------------------------
+# -- Head ------------------------------------------------------------------------------------------
 
 
 def _link(csv_file: Path, target: Path) -> Markup:
@@ -170,25 +170,25 @@ def _summary(statistics: LedgerStatistics, missing: int) -> Markup:
         ),
     ]
     if (speed := statistics.speed()) is not None:
-        minutes = round(speed.seconds / 60)
-        rows.append(
-            (
-                "Speed",
-                f"{speed.videos_an_hour:,.0f} videos per hour and "
-                f"{size_text(speed.bytes_a_second)} per second, in the "
-                f"{f'{minutes} minutes' if minutes > 1 else 'minute'} up to "
-                f"{_minute_text(speed.until)}",
-            )
-        )
+        rows.append(("Speed", _speed_text(speed)))
     columns = (Column("", is_header=True), Column(""))
     return markup.table(rows, columns, style="summary", titles=False)
+
+
+def _speed_text(speed: Throughput) -> str:
+    minutes = round(speed.seconds / 60)
+    span = f"{minutes} minutes" if minutes > 1 else "minute"
+    return (
+        f"{speed.videos_an_hour:,.0f} videos per hour and {size_text(speed.bytes_a_second)} "
+        f"per second, in the {span} up to {_minute_text(speed.until)}"
+    )
 
 
 def _minute_text(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
-# -- Sections -------------------------------------------------------------------------------------
+# -- Sections --------------------------------------------------------------------------------------
 
 
 def _sections(statistics: LedgerStatistics, index: Path | None) -> Iterator[Section]:

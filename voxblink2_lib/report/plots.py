@@ -162,7 +162,7 @@ def _draw_durations(axes: Axes, title: str, counted: str, histogram: Histogram) 
     _whole_numbers(axes)
 
 
-# -- Parts of plots ---------------------------------------------------------------------------
+# -- Parts of plots --------------------------------------------------------------------------------
 
 
 def _position(status: str) -> int:

@@ -13,10 +13,11 @@ import time
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
-from voxblink2_lib.outcomes import Outcome, Status, next_attempt
+from voxblink2_lib.outcomes import Outcome, RetryDecision, Status, next_attempt
 from voxblink2_lib.records import SealedShard, VideoKey
 from voxblink2_lib.store.ledger_database import LedgerDatabase
 from voxblink2_lib.store.ledger_statistics import LedgerStatistics
@@ -26,6 +27,17 @@ _NO_JOB = -1
 _ROWS_PER_BATCH = 65_536
 _IS_PENDING = "(status = 'planned' or next_at <= ?)"
 _IS_VIDEO = "config = ? and speaker_id = ? and video_id = ?"
+_UPDATE_VIDEO = """
+update videos set status = :status, reason = :reason, attempts = :attempt, tries = :tries,
+    next_at = :next_at, ambiguous_since = :since, clips = :clips, samples = :samples,
+    bytes_fetched = bytes_fetched + :bytes, seconds_taken = :seconds, digest = :digest,
+    updated_at = :now
+where config = :config and speaker_id = :speaker_id and video_id = :video_id
+"""
+_ADD_ATTEMPT = """
+insert or replace into attempts values (:config, :speaker_id, :video_id, :attempt, :now, :status,
+    :reason, :route, :bytes, :seconds)
+"""
 _PLANNED_COLUMNS = pa.schema(
     [
         ("speaker_id", pa.string()),
@@ -78,7 +90,7 @@ class Ledger:
                 "insert or replace into facts values (?, ?)", (f"{self._config}.{name}", value)
             )
 
-    # -- Planning -----------------------------------------------------------------------------
+    # -- Planning ----------------------------------------------------------------------------------
 
     def planned_videos(self) -> pa.Table:
         """Return every planned video, with ``status`` and ``digest``.
@@ -220,7 +232,7 @@ class Ledger:
         )
         return [(VideoKey(speaker_id, video_id), status) for speaker_id, video_id, status in rows]
 
-    # -- Outcomes ------------------------------------------------------------------------
+    # -- Outcomes ----------------------------------------------------------------------------------
 
     def record(self, outcome: Outcome, *, is_settled: bool = True) -> Status | None:
         """Write the outcome of a video.
@@ -242,42 +254,25 @@ class Ledger:
                 return None
             attempts, tries, since = row
             tries += is_settled
-            status, next_at = outcome.status, now
+            decision = RetryDecision(outcome.status, now)
             if is_settled:
-                status, next_at = next_attempt(  # type: ignore[assignment]  # no time means never
-                    outcome.key, status, tries=tries, ambiguous_since=since, now=now
+                decision = next_attempt(
+                    outcome.key, outcome.status, tries=tries, ambiguous_since=since, now=now
                 )
+            values = {**_values(outcome), "config": self._config, "now": now}
+            values |= {"attempt": attempts + 1, "tries": tries}
+            connection.execute(_ADD_ATTEMPT, values)
             # Another outcome in between restarts the wait.
-            since = (since or now) if outcome.status == "ambiguous" else None
-            connection.execute(
-                "update videos set status = ?, reason = ?, attempts = ?, tries = ?, next_at = ?, "
-                "ambiguous_since = ?, clips = ?, samples = ?, bytes_fetched = bytes_fetched + ?, "
-                "seconds_taken = ?, digest = ?, updated_at = ? "
-                "where config = ? and speaker_id = ? and video_id = ?",
-                (
-                    *(status, outcome.reason, attempts + 1, tries, next_at, since),
-                    *(outcome.clips, outcome.samples, outcome.bytes_fetched),
-                    *(outcome.seconds_taken, outcome.digest, now, self._config, *outcome.key),
-                ),
-            )
-            self._log(connection, outcome, attempts + 1, now)
-            return status
+            values["since"] = (since or now) if outcome.status == "ambiguous" else None
+            connection.execute(_UPDATE_VIDEO, values | decision._asdict())
+            self._replace_missing(connection, outcome)
+            return decision.status
 
-    def _log(
-        self, connection: sqlite3.Connection, outcome: Outcome, attempt: int, now: float
-    ) -> None:
-        key = (self._config, *outcome.key)
-        connection.execute(
-            "insert or replace into attempts values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                *(*key, attempt, now, outcome.status, outcome.reason, outcome.address),
-                *(outcome.bytes_fetched, outcome.seconds_taken),
-            ),
-        )
+    def _replace_missing(self, connection: sqlite3.Connection, outcome: Outcome) -> None:
         self._drop_missing(connection, outcome.key)
         connection.executemany(
             "insert into missing values (?, ?, ?, ?, ?)",
-            ((*key, *missing) for missing in outcome.missing),
+            ((self._config, *outcome.key, *missing) for missing in outcome.missing),
         )
 
     def _drop_missing(self, connection: sqlite3.Connection, key: VideoKey) -> None:
@@ -303,3 +298,18 @@ class Ledger:
             self._config,
         )
         return [SealedShard(*row) for row in rows]
+
+
+def _values(outcome: Outcome) -> dict[str, Any]:
+    """Return an outcome by the names in the statements that write it."""
+    return {
+        **outcome.key._asdict(),
+        "status": outcome.status,
+        "reason": outcome.reason,
+        "route": outcome.address,
+        "clips": outcome.clips,
+        "samples": outcome.samples,
+        "bytes": outcome.bytes_fetched,
+        "seconds": outcome.seconds_taken,
+        "digest": outcome.digest,
+    }

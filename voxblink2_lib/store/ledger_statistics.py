@@ -142,7 +142,7 @@ class LedgerStatistics:
         """Let all queries see the same state, whatever a run writes meanwhile."""
         return self._database.snapshot()
 
-    # -- Counts -------------------------------------------------------------------------------
+    # -- Counts ------------------------------------------------------------------------------------
 
     def videos(self) -> dict[str, int]:
         """Return the number of videos by status."""
@@ -219,7 +219,7 @@ class LedgerStatistics:
         )
         return {UtteranceKey(*row).name for row in rows}
 
-    # -- Durations ----------------------------------------------------------------------------
+    # -- Durations ---------------------------------------------------------------------------------
 
     def seconds_per_video(self) -> Histogram:
         """Return the number of videos by the total length of their clips."""
@@ -253,7 +253,7 @@ class LedgerStatistics:
         )
         return Histogram(width, dense_counts(rows, DURATION_BINS))
 
-    # -- Over time ----------------------------------------------------------------------------
+    # -- Over time ---------------------------------------------------------------------------------
 
     def outcomes_over_time(self) -> TimeLine:
         """Return how many videos got their present class, by class, over time."""
