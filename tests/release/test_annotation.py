@@ -270,7 +270,7 @@ def test_the_ids_are_the_last_three_names(prefix: str) -> None:
 
 
 def test_the_digest_covers_all_that_is_said() -> None:
-    said = [
+    annotations = [
         read(voxblink2()),
         read(voxblink2(make_rows(0, 23))),
         read(voxblink2(make_rows(1, 25))),
@@ -280,13 +280,13 @@ def test_the_digest_covers_all_that_is_said() -> None:
         read_annotation(member_name(utterance="00002"), voxblink2()),
         read_annotation(member_name("id000002"), voxblink2(speaker="id000002")),
     ]
-    assert len({one.digest() for one in said}) == len(said)
-    assert read(voxblink2()).digest() == said[0].digest()
+    assert len({annotation.digest() for annotation in annotations}) == len(annotations)
+    assert read(voxblink2()).digest() == annotations[0].digest()
 
 
 def test_a_digest_stays_what_it_was_before_headers_gave_sizes() -> None:
     """Stores know what they were cut by from digests: without a size they must not change."""
-    said = (
+    text = (
         "Utterance(speaker_id='id000001', video_id='abcdefghijk', utterance_id='00001', "
         "first_frame=3, last_frame=4) 0.12 0.08"
     )
@@ -294,7 +294,7 @@ def test_a_digest_stays_what_it_was_before_headers_gave_sizes() -> None:
     boxes = np.array([[512, 143, 201, 220], [513, 143, 201, 220]], "<i2").tobytes()
     digests = {}
     for size in ("", "(1280, 720)"):
-        digest = hashlib.blake2b(said.encode() + size.encode() + frames + boxes, digest_size=8)
+        digest = hashlib.blake2b(text.encode() + size.encode() + frames + boxes, digest_size=8)
         digests[size] = int.from_bytes(digest.digest(), "little", signed=True)
     rows = [(3, 512, 143, 201, 220), (4, 513, 143, 201, 220)]
     plain = voxblink2(rows, start="0.120", duration="0.080")

@@ -96,8 +96,8 @@ def test_utterances_and_headers_are_kept(tmp_path: Path) -> None:
 
 def test_videos_that_are_not_there_are_left_out(tmp_path: Path) -> None:
     index = build(tmp_path, small_release())
-    wanted = {VideoKey("id000001", "video001001"), VideoKey("id000002", "video001000"), KEY}
-    assert [key for key, _ in index.utterances(wanted)] == [VideoKey("id000001", "video001001")]
+    keys = {VideoKey("id000001", "video001001"), VideoKey("id000002", "video001000"), KEY}
+    assert [key for key, _ in index.utterances(keys)] == [VideoKey("id000001", "video001001")]
     assert list(index.utterances(set())) == []
 
 
@@ -106,11 +106,11 @@ def check_rows(index: Index, files: dict[str, bytes]) -> None:
     utterances = pq.read_table(index.folder / "utterances.parquet").to_pylist()
     boxes = pq.read_table(index.folder / "boxes.parquet").to_pylist()
     assert len(utterances) == len(boxes) == len(files)
-    for one, box in zip(utterances, boxes, strict=True):
-        data = files[member_name(one["speaker_id"], one["video_id"], one["utterance_id"])]
+    for row, box in zip(utterances, boxes, strict=True):
+        data = files[member_name(row["speaker_id"], row["video_id"], row["utterance_id"])]
         rows = [tuple(map(int, line.split())) for line in data.decode().splitlines()[7:]]
         assert list(zip(*box.values(), strict=True)) == rows
-        assert (one["first_frame"], one["last_frame"]) == (rows[0][0], rows[-1][0])
+        assert (row["first_frame"], row["last_frame"]) == (rows[0][0], rows[-1][0])
 
 
 @pytest.mark.parametrize(("utterances", "boxes"), [(1, 1), (3, 2), (4, 4), (5, 7), (100, 100)])
@@ -126,9 +126,13 @@ def test_row_groups_do_not_show(
     check_rows(index, files)
     got = list(index.utterances(all_keys(index)))
     assert [key for key, _ in got] == sorted(all_keys(index))
-    for key, found in got:
-        assert [one.utterance_id for one in found] == [f"{number:05}" for number in range(4)]
-        assert {VideoKey(one.speaker_id, one.video_id) for one in found} == {key}
+    for key, utterances in got:
+        assert [utterance.utterance_id for utterance in utterances] == [
+            f"{number:05}" for number in range(4)
+        ]
+        assert {VideoKey(utterance.speaker_id, utterance.video_id) for utterance in utterances} == {
+            key
+        }
 
 
 @PROPERTY
@@ -144,22 +148,22 @@ def test_any_order_of_files_gives_sorted_utterances(
         got = dict(index.utterances(all_keys(index)))
     check_rows(index, mixed)
     assert sorted(got) == list(got) == sorted(all_keys(index))
-    for key, found in got.items():
-        names = [one.utterance_id for one in found]
+    for key, utterances in got.items():
+        names = [utterance.utterance_id for utterance in utterances]
         assert names == [f"{number:05}" for number in range(3)]
-        assert [one.first_frame for one in found] == [0, 10, 20], key
+        assert [utterance.first_frame for utterance in utterances] == [0, 10, 20], key
 
 
 # -- Faces -----------------------------------------------------------------------------------------
 
 
 def tracks_of(index: Index, keys: set[VideoKey]) -> dict[VideoKey, tuple[FaceTrack, ...]]:
-    found: dict[VideoKey, tuple[FaceTrack, ...]] = {}
+    tracks: dict[VideoKey, tuple[FaceTrack, ...]] = {}
     for video in index.annotated(keys, with_tracks=True):
         assert video.tracks is not None
         assert tuple(track.utterance for track in video.tracks) == video.utterances
-        found[video.key] = video.tracks
-    return found
+        tracks[video.key] = video.tracks
+    return tracks
 
 
 def check_track(track: FaceTrack, rows: list[Row], size: tuple[int, int] | None) -> None:
@@ -194,7 +198,7 @@ def test_tracks_are_those_of_the_release_over_row_groups(
 ) -> None:
     small_groups(monkeypatch, utterances, boxes)
     files: dict[str, bytes] = {}
-    said: dict[str, tuple[list[Row], tuple[int, int] | None]] = {}
+    annotated_rows: dict[str, tuple[list[Row], tuple[int, int] | None]] = {}
     for number, (name, _) in enumerate(small_release(speakers=2, videos=3, utterances=4).items()):
         _, speaker, video, _ = name.split("/")
         # Each has its own length, boxes and size, so that no two can be mixed up.
@@ -202,19 +206,19 @@ def test_tracks_are_those_of_the_release_over_row_groups(
         size = (1280 + number, 720) if number % 3 else None
         header = f"Resolution: {size[0]}x{size[1]}\n".encode() if size else b""
         files[name] = header + voxblink2(rows, speaker=speaker, video=video)
-        said[name.removeprefix("meta/").removesuffix(".txt")] = (rows, size)
+        annotated_rows[name.removeprefix("meta/").removesuffix(".txt")] = (rows, size)
     index = build(tmp_path, files)
     assert pq.ParquetFile(index.folder / "boxes.parquet").num_row_groups == -(-24 // boxes)
-    found = tracks_of(index, all_keys(index))
-    assert list(found) == sorted(all_keys(index))
-    tracks = [track for video in found.values() for track in video]
-    assert [track.utterance.name for track in tracks] == sorted(said)
+    tracks_by_video = tracks_of(index, all_keys(index))
+    assert list(tracks_by_video) == sorted(all_keys(index))
+    tracks = [track for video in tracks_by_video.values() for track in video]
+    assert [track.utterance.name for track in tracks] == sorted(annotated_rows)
     for track in tracks:
-        check_track(track, *said[track.utterance.name])
+        check_track(track, *annotated_rows[track.utterance.name])
     # Any video alone, in any order, says the same.
     for key in sorted(all_keys(index), reverse=True):
         for track in tracks_of(index, {key})[key]:
-            check_track(track, *said[track.utterance.name])
+            check_track(track, *annotated_rows[track.utterance.name])
 
 
 def test_tracks_of_a_video_in_two_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,20 +243,20 @@ def annotated(draw: st.DrawFn) -> tuple[list[Row], tuple[int, int] | None]:
 
 @PROPERTY
 @given(
-    said=st.lists(annotated(), min_size=1, max_size=7),
+    annotations=st.lists(annotated(), min_size=1, max_size=7),
     order=st.randoms(use_true_random=False),
     groups=st.tuples(st.integers(1, 4), st.integers(1, 4)),
 )
 def test_what_is_annotated_reads_back(
     tmp_path_factory: pytest.TempPathFactory,
-    said: list[tuple[list[Row], tuple[int, int] | None]],
+    annotations: list[tuple[list[Row], tuple[int, int] | None]],
     order: Any,
     groups: tuple[int, int],
 ) -> None:
     videos = (VIDEO, "-bcdefghijk", "Abcdefghijk")
     named = {
-        member_name(SPEAKER, videos[number % 3], f"{number:05}"): one
-        for number, one in enumerate(said)
+        member_name(SPEAKER, videos[number % 3], f"{number:05}"): annotation
+        for number, annotation in enumerate(annotations)
     }
     names = list(named)
     order.shuffle(names)  # so that videos stand in several places
@@ -264,8 +268,8 @@ def test_what_is_annotated_reads_back(
     with pytest.MonkeyPatch.context() as patch:
         small_groups(patch, *groups)
         index = build(tmp_path_factory.mktemp("tracks"), files)
-        found = tracks_of(index, all_keys(index))
-    tracks = [track for video in found.values() for track in video]
+        tracks_by_video = tracks_of(index, all_keys(index))
+    tracks = [track for video in tracks_by_video.values() for track in video]
     assert [f"meta/{track.utterance.name}.txt" for track in tracks] == sorted(files)
     for track in tracks:
         check_track(track, *named[f"meta/{track.utterance.name}.txt"])
@@ -283,7 +287,9 @@ def walking_face(frames: int, *, seed: int) -> list[Row]:
 
     boxes = [column(500, sway), column(200, sway / 3), column(180, 20), column(220, 20)]
     first = int(chance.integers(0, 2000))
-    return list(zip(range(first, first + frames), *(one.tolist() for one in boxes), strict=True))
+    return list(
+        zip(range(first, first + frames), *(column.tolist() for column in boxes), strict=True)
+    )
 
 
 def test_boxes_take_less_than_four_bytes_and_any_reader_reads_them(tmp_path: Path) -> None:
@@ -307,7 +313,7 @@ def test_boxes_take_less_than_four_bytes_and_any_reader_reads_them(tmp_path: Pat
         assert not any("DICTIONARY" in encoding for encoding in column.encodings)
         assert not column.has_dictionary_page
     table = pq.read_table(path)
-    assert {one.name: one.type.value_type for one in table.schema} == {
+    assert {field.name: field.type.value_type for field in table.schema} == {
         "frame": pa.int32(),
         **dict.fromkeys(["x", "y", "width", "height"], pa.int16()),
     }
@@ -564,7 +570,7 @@ def test_an_index_that_is_not_ours_is_named(tmp_path: Path, folder: Path, text: 
         open_index(release, folder)
 
 
-# -- Keys of a table --------------------------------------------------------------------------------
+# -- Keys of a table ------------------------------------------------------------------------------
 
 
 def test_the_keys_of_a_table_are_a_sequence() -> None:

@@ -79,20 +79,20 @@ def test_every_release_has_a_store_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(HOME_VARIABLE, str(tmp_path / "home"))
-    one = write_release(tmp_path / "a" / "release", small_release())
-    two = write_release(tmp_path / "b" / "release", small_release())
+    first = write_release(tmp_path / "a" / "release", small_release())
+    second = write_release(tmp_path / "b" / "release", small_release())
     write_archive(tmp_path / "c" / META_ARCHIVE, small_release())
     roots = {
         name: open_store(None, open_release(where)).root
-        for name, where in {"a": one, "b": two, "c": tmp_path / "c"}.items()
+        for name, where in {"a": first, "b": second, "c": tmp_path / "c"}.items()
     }
     assert len(set(roots.values())) == 3
     assert all(name.startswith("release-") for name in (roots["a"].name, roots["b"].name))
     assert roots["c"].name.startswith("c-")
-    assert open_store(None, open_release(one / "meta")).root == roots["a"]
-    monkeypatch.chdir(one)
+    assert open_store(None, open_release(first / "meta")).root == roots["a"]
+    monkeypatch.chdir(first)
     assert open_store(None, open_release(".")).root == roots["a"]
-    (tmp_path / "link").symlink_to(one)
+    (tmp_path / "link").symlink_to(first)
     assert open_store(None, open_release(tmp_path / "link")).root == roots["a"]
 
 

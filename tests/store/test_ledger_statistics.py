@@ -152,8 +152,8 @@ def test_the_last_class_of_durations_has_no_end(ledger: LedgerBuilder) -> None:
     for _ in range(99):
         ledger.video("done", seconds=1, clips=1)
     ledger.video("done", seconds=1000, clips=1)
-    found = ledger.statistics.seconds_per_video()
-    assert (sum(found.counts), found.counts[-1]) == (100, 1)
+    histogram = ledger.statistics.seconds_per_video()
+    assert (sum(histogram.counts), histogram.counts[-1]) == (100, 1)
 
 
 @given(st.floats(0, 1e7))

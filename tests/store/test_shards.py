@@ -143,14 +143,14 @@ def test_parts_read_back(
     tmp_path_factory: pytest.TempPathFactory, outcome: Outcome, data: list[bytes]
 ) -> None:
     path = tmp_path_factory.mktemp("parts") / "part.arrow"
-    rows = make_batch([make_clip(number, one) for number, one in enumerate(data)])
+    rows = make_batch([make_clip(number, encoded) for number, encoded in enumerate(data)])
     write_part(path, rows, outcome)
     got = read_part_outcome(path)
     assert got == outcome
     assert got is not None
     assert got.seconds_taken == outcome.seconds_taken
     assert isinstance(got.key, VideoKey)
-    assert all(isinstance(one, MissingUtterance) for one in got.missing)
+    assert all(isinstance(utterance, MissingUtterance) for utterance in got.missing)
     assert rows_of(path) == rows.to_pylist()
     assert names(path.parent) == ["part.arrow"]
 
@@ -202,7 +202,7 @@ def test_a_part_of_other_bytes(tmp_path: Path, data: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "record",
     [
         None,
         b"",
@@ -214,8 +214,8 @@ def test_a_part_of_other_bytes(tmp_path: Path, data: bytes) -> None:
         b'{"key": ["id000001", "-bcdefghijk"], "missing": [[]], "status": "done"}',
     ],
 )
-def test_a_stream_without_an_outcome_is_no_part(tmp_path: Path, said: bytes | None) -> None:
-    metadata = {} if said is None else {b"voxblink2_outcome": said}
+def test_a_stream_without_an_outcome_is_no_part(tmp_path: Path, record: bytes | None) -> None:
+    metadata = {} if record is None else {b"voxblink2_outcome": record}
     path = tmp_path / "part.arrow"
     with pa.ipc.new_stream(str(path), pa.schema([("a", pa.int8())], metadata=metadata)):
         pass
