@@ -126,11 +126,11 @@ def test_row_groups_do_not_show(
     check_rows(index, files)
     got = list(index.utterances(all_keys(index)))
     assert [key for key, _ in got] == sorted(all_keys(index))
-    for key, utterances in got:
-        assert [utterance.utterance_id for utterance in utterances] == [
+    for key, of_video in got:
+        assert [utterance.utterance_id for utterance in of_video] == [
             f"{number:05}" for number in range(4)
         ]
-        assert {VideoKey(utterance.speaker_id, utterance.video_id) for utterance in utterances} == {
+        assert {VideoKey(utterance.speaker_id, utterance.video_id) for utterance in of_video} == {
             key
         }
 
@@ -148,10 +148,10 @@ def test_any_order_of_files_gives_sorted_utterances(
         got = dict(index.utterances(all_keys(index)))
     check_rows(index, mixed)
     assert sorted(got) == list(got) == sorted(all_keys(index))
-    for key, utterances in got.items():
-        names = [utterance.utterance_id for utterance in utterances]
+    for key, of_video in got.items():
+        names = [utterance.utterance_id for utterance in of_video]
         assert names == [f"{number:05}" for number in range(3)]
-        assert [utterance.first_frame for utterance in utterances] == [0, 10, 20], key
+        assert [utterance.first_frame for utterance in of_video] == [0, 10, 20], key
 
 
 # -- Faces -----------------------------------------------------------------------------------------

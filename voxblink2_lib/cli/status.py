@@ -52,6 +52,8 @@ def show_status(options: argparse.Namespace, store: Store) -> StoreStatus:
 
 
 def _status_lines(status: StoreStatus) -> list[str]:
+    from voxblink2_lib.progress import size_text
+
     videos = ", ".join(f"{count:,} {name}" for name, count in sorted(status.videos.items()))
     speakers = status.speakers
     return [
@@ -61,9 +63,9 @@ def _status_lines(status: StoreStatus) -> list[str]:
         f"{status.missing_utterances:,} could not be cut",
         f"Speakers   {speakers.complete:,} complete, {speakers.partial:,} partial, "
         f"{speakers.empty:,} empty",
-        f"Shards     {status.shards:,} ({status.shard_bytes / 1e6:,.1f} MB)",
-        f"Fetched    {status.bytes_fetched / 1e6:,.1f} MB; last hour of work: "
-        f"{status.videos_an_hour:,.0f} videos an hour, {status.bytes_a_second / 1e6:.2f} MB/s",
+        f"Shards     {status.shards:,} ({size_text(status.shard_bytes)})",
+        f"Fetched    {size_text(status.bytes_fetched)}; last hour of work: "
+        f"{status.videos_an_hour:,.0f} videos an hour, {size_text(status.bytes_a_second)}/s",
         *_time_lines(status),
     ]
 
