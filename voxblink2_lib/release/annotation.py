@@ -144,9 +144,9 @@ def _numbers(rows: list[tuple[int, list[str]]]) -> npt.NDArray[np.float64]:
     return numbers.reshape(-1, 5)
 
 
-def _is_number(word: str) -> bool:
+def _is_number(text: str) -> bool:
     try:
-        float(word)
+        float(text)
     except ValueError:
         return False
     return True

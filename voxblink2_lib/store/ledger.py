@@ -95,7 +95,7 @@ class Ledger:
     def planned_videos(self) -> pa.Table:
         """Return every planned video, with ``status`` and ``digest``.
 
-        ``digest`` says which annotations the clips were cut by.
+        ``digest`` identifies the annotations that the clips were cropped by.
         """
         rows = self._database.rows(
             "select speaker_id, video_id, status, digest from videos "
