@@ -28,7 +28,7 @@ import pyarrow as pa
 
 from voxblink2_lib import __version__
 from voxblink2_lib.errors import SelectionError, StoreError
-from voxblink2_lib.files import link_file, short_digest
+from voxblink2_lib.files import link_file
 from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.materialize.run import find_store, materialize
 from voxblink2_lib.media.options import ClipOptions
@@ -303,7 +303,7 @@ def _register() -> None:
         @functools.wraps(original)
         def factory(path: str, *args: Any, **kwargs: Any) -> Any:
             if path == "voxblink2":
-                code = short_digest(__version__.encode())
+                code = hashlib.sha256(__version__.encode()).hexdigest()[:16]
                 return datasets.load.DatasetModule("voxblink2", code, {})
             return original(path, *args, **kwargs)
 

@@ -31,13 +31,13 @@ UTTERANCE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 AudioFormat = Literal["flac", "wav", "opus"]
 AUDIO_FORMATS: tuple[str, ...] = get_args(AudioFormat)
 
-# What is cropped for a face: its box widened to a square, or the box itself, distorted to one.
+# Crop window of a face: its box widened to a square, or the box, distorted to one.
 WindowShape = Literal["square", "stretched"]
 WINDOW_SHAPES: tuple[str, ...] = get_args(WindowShape)
 ConfigName = Literal["audio", "audio-visual"]
 CONFIG_NAMES: tuple[str, ...] = get_args(ConfigName)
 
-# After a longer gap without a box, the face may have moved, or have left the frame.
+# Longer without a box, the face may have been elsewhere, or not in the video at all.
 MAX_GAP_FRAMES = FRAMES_PER_SECOND
 
 # Boxes belong to a rendition of at most this many lines, a fact of the release.
@@ -156,20 +156,20 @@ def check_ids(speaker_id: str, video_id: str, utterance_id: str) -> None:
 
 
 class Clip(NamedTuple):
-    """The encoded audio of one utterance."""
+    """The audio of one cropped utterance, encoded."""
 
     utterance: Utterance
     data: bytes
 
 
 class FaceClip(NamedTuple):
-    """The encoded face video of one utterance.
+    """The face of one cropped utterance.
 
     Attributes:
         utterance: the utterance.
         data: the encoded video.
         boxes: x, y, width, height of each frame, in the release's pixels, shape (n, 4).
-        boxes_fit: no box of the video has its centre outside the frame.
+        boxes_fit: no box of the video has its centre outside the video frame.
     """
 
     utterance: Utterance
