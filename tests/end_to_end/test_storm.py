@@ -300,7 +300,7 @@ def test_blocked_without_more_words_closes_the_address_too(
     (tmp_path / "short.toml").write_text('[[reason]]\nclass = "blocked"\nhttp = [418]\n')
     site.refused.add("direct")
     options = ("--reasons", tmp_path / "short.toml")
-    err = run(*words(small, tmp_path / "store", site, *options), code=4).stderr
+    err = cli_process.run(*words(small, tmp_path / "store", site, *options), code=4).stderr
     assert "The source refuses every address" in err
     assert site.count() <= FETCHES
 
