@@ -366,7 +366,9 @@ def test_a_store_alone_can_be_loaded(options: dict[str, Any]) -> None:
             load_dataset("voxblink2", CONFIG, **{name: value}, **alone)
 
 
-def test_options_reach_the_clips(inline_workers: None, options: dict[str, Any], tmp_path: Path) -> None:
+def test_options_reach_the_clips(
+    inline_workers: None, options: dict[str, Any], tmp_path: Path
+) -> None:
     chosen: dict[str, Any] = {name: values[0] for name, values in OTHER_OPTIONS.items()}
     options.update(store=str(tmp_path / "store"), videos=["demoHarbour"])
     del options["max_speakers"]

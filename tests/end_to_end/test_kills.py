@@ -14,7 +14,6 @@ from support.plain_corpus import make_corpus, video_ids
 from voxblink2_lib.demo.site import MediaSite
 from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.materialize.run import materialize
-from voxblink2_lib.release.builtin import MEDIA
 from voxblink2_lib.sources.options import FetchOptions
 from voxblink2_lib.store.ledger import Ledger
 
@@ -58,7 +57,11 @@ TEN_MOMENTS = [(count, count % 2) for count in random.Random(20260).choices(rang
     ],
 )
 def test_stopped_runs_end_in_the_shards_of_an_undisturbed_one(
-    how: signal.Signals, moments: list[tuple[int, int]], corpus: Path, whole: dict[str, bytes], tmp_path: Path
+    how: signal.Signals,
+    moments: list[tuple[int, int]],
+    corpus: Path,
+    whole: dict[str, bytes],
+    tmp_path: Path,
 ) -> None:
     store = tmp_path / "store"
     with MediaSite(corpus / "media") as site:

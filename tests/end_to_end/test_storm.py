@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 from support import cli_process, fault_site, plain_corpus
+from support.fault_site import FOR_GOOD, MANNERS, REASONS, StormySite
 from support.inline_pool import ThreadPool
 from support.plain_corpus import video_ids
-from support.fault_site import FOR_GOOD, MANNERS, REASONS, StormySite
 
 from voxblink2_lib.sources.rate_limits import RateLimiter
 
@@ -186,14 +186,15 @@ def test_a_run_ends_although_one_video_is_refused_for_ever(
     manner: str, small: Path, tmp_path: Path
 ) -> None:
     bad = video_ids(24)[3]
+    refusing = StormySite({bad: manner})
 
     def give_in(request: fault_site.Asked) -> None:
-        if site.count(bad) > 40:  # otherwise a wrong run would never end
-            site.manners.clear()
+        if refusing.count(bad) > 40:  # otherwise a wrong run would never end
+            refusing.manners.clear()
 
-    with StormySite({bad: manner}) as site:
-        site.before = give_in
-        run(*words(small, tmp_path / "store", site))
+    refusing.before = give_in
+    with refusing:
+        run(*words(small, tmp_path / "store", refusing))
     assert statuses(tmp_path / "store") == {
         **dict.fromkeys(video_ids(24), "done"),
         bad: MANNERS[manner],
