@@ -75,7 +75,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning
 def seen(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A store of the command line, and what was printed. Not to be changed."""
     store = tmp_path_factory.mktemp("seen") / "store"
-    said = cli_process.run_json(
+    said = cli_process.run_inline_json(
         *("materialize", "--config", CONFIG, "--data-dir", "demo", "--store", store),
         *("--max-speakers", SPEAKERS, "--workers", 1),
     )
@@ -444,10 +444,10 @@ def test_materialize_says_what_came_and_what_did_not(
 
 def test_status_and_verify(seen: tuple[Path, dict[str, Any]]) -> None:
     store, said = seen
-    status = cli_process.run_json("status", "--config", CONFIG, "--store", store, "--missing")
+    status = cli_process.run_inline_json("status", "--config", CONFIG, "--store", store, "--missing")
     assert {name: status[name] for name in said} == said
     assert [one["video_id"] for one in status["missing"]] == ["demoChess_1"]
-    verified = cli_process.run_json("verify", "--config", CONFIG, "--store", store, "--sample", 2)
+    verified = cli_process.run_inline_json("verify", "--config", CONFIG, "--store", store, "--sample", 2)
     assert verified["problems"] == []
     assert (verified["shards"], verified["rows"], verified["clips_decoded"]) == (3, ROWS, 6)
 
@@ -525,7 +525,7 @@ def corpus(studio: MediaCache, tmp_path_factory: pytest.TempPathFactory) -> Path
             lines = ["\t".join(map(str, (frame, *BOX))) for frame in range(first, first + FRAMES)]
             (meta / f"{utterance:05}.txt").write_text("\n".join(["FRAME X Y W H", *lines]))
         (folder / "media" / speaker).mkdir(parents=True, exist_ok=True)
-        (folder / "media" / speaker / f"{video}.mp4").hardlink_to(media)
+        (folder / "media" / speaker / f"{video}.mp4").write_bytes(media.read_bytes())
     return folder
 
 
@@ -534,7 +534,7 @@ def whole(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, b
     """The shards of an undisturbed run with one worker."""
     store = tmp_path_factory.mktemp("whole") / "store"
     with MediaSite(corpus / "media") as site:
-        cli_process.run(
+        cli_process.run_inline(
             *("materialize", *WORDS, "--data-dir", corpus, "--store", store, "--workers", 1),
             *("--source", site.url_template),
         )
@@ -583,8 +583,8 @@ def test_killed_runs_end_in_the_shards_of_an_undisturbed_one(
             for video in finished_videos(store):
                 counts.setdefault(video, site.count(video))
         assert 0 < len(counts) < VIDEOS
-        # The last run has two workers, and takes the options from the store.
-        cli_process.run(*words, "--workers", 2)
+        # The last run takes the options from the store.
+        cli_process.run_inline(*words, "--workers", 2)
         for video, count in counts.items():
             assert site.count(video) == count, f"{video} was fetched again after it was finished"
     assert cli_process.shards(store, CONFIG) == whole
