@@ -488,8 +488,8 @@ def one_box_less(rows: Rows) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (other_clip, "has 75 pictures and 63 boxes, expected are 63 of each"),
-        (one_box_less, "has 63 pictures and 62 boxes, expected are 63 of each"),
+        (other_clip, "has 75 frames and 63 boxes, expected are 63 of each"),
+        (one_box_less, "has 63 frames and 62 boxes, expected are 63 of each"),
         (no_clip, "does not decode: "),
     ],
 )
