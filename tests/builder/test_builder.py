@@ -27,7 +27,7 @@ from voxblink2_lib.errors import (
     StoreMismatchError,
     StoreReadOnlyError,
 )
-from voxblink2_lib.materialize.video_queue import RUN_TRIES
+from voxblink2_lib.outcomes import RUN_TRIES
 from voxblink2_lib.release.builtin import FAULTS, MEDIA
 from voxblink2_lib.store.schema import FEATURES
 

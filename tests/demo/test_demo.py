@@ -14,7 +14,7 @@ from PIL import Image
 
 from voxblink2_lib.demo.corpus import run_corpus_demo
 from voxblink2_lib.demo.face_sheet import draw_faces
-from voxblink2_lib.materialize.video_queue import RUN_TRIES
+from voxblink2_lib.outcomes import RUN_TRIES
 from voxblink2_lib.records import Utterance
 from voxblink2_lib.release.annotation import read_annotation
 from voxblink2_lib.release.builtin import FAULTS, MEDIA, RELEASE

@@ -30,7 +30,7 @@ from voxblink2_lib.materialize.planning import PlanDiff, diff_plan
 from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.materialize.run import index_release, materialize, retry_videos
 from voxblink2_lib.materialize.tasks import VideoTask
-from voxblink2_lib.materialize.video_queue import RUN_TRIES
+from voxblink2_lib.outcomes import RUN_TRIES
 from voxblink2_lib.records import VideoKey
 from voxblink2_lib.release.builtin import MEDIA
 from voxblink2_lib.release.selection import Selection

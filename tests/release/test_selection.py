@@ -222,7 +222,7 @@ def answer(
     changes = diff_plan(table(selected), ledger)
     return (
         list(video_keys(changes.new)),
-        list(video_keys(changes.unwanted)),
+        list(video_keys(changes.deselected)),
         list(video_keys(changes.outside)),
     )
 

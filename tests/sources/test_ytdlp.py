@@ -670,8 +670,8 @@ def test_a_bad_site_whose_media_cannot_be_had(bad: BadSite, tmp_path: Path, mann
         with pytest.raises(FetchError, match=words) as caught:
             fetch_bytes(source, tmp)
         assert caught.value.status == status
-        assert caught.value.pause_seconds == PAUSES.get(manners)
-        assert not caught.value.closes_route
+        assert caught.value.action.pause_seconds == PAUSES.get(manners)
+        assert not caught.value.action.closes_route
         # The site did answer.
         assert not isinstance(caught.value, UnreachableError)
         assert site.count(manners) < 40

@@ -12,14 +12,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pyarrow as pa
 
-from voxblink2_lib.workers.pool import Call
+from voxblink2_lib.workers.pool import Call, WorkerPool
 
 DEADLINE_SECONDS = 120.0
 
@@ -133,7 +132,7 @@ def finished_videos(store: Path) -> set[str]:
     return finished
 
 
-class InlinePool:
+class InlinePool(WorkerPool):
     """Runs calls in this process, which has all libraries at hand."""
 
     def __init__(
@@ -142,40 +141,16 @@ class InlinePool:
         assert size >= 1
         assert threads >= 1
         assert environment is None or environment
-        # An answer is announced as a process would, so that it can be waited for.
-        self._ours, self._theirs = Pipe()
-        self._answers: list[tuple[Call, Any]] = []
-
-    def __enter__(self) -> InlinePool:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ours.close()
-        self._theirs.close()
+        super().__init__(1)
+        self._results: list[tuple[Call, Any]] = []
 
     @property
     def busy(self) -> int:
-        return len(self._answers)
-
-    @property
-    def free(self) -> int:
-        return 1 - self.busy
+        return len(self._results)
 
     def submit(self, call: Call) -> None:
-        self._answers.append((call, call[0](call[1])))
-        self._theirs.send(None)
+        self._results.append((call, call[0](call[1])))
 
-    def connections(self) -> list[Any]:
-        return [self._ours] if self._answers else []
-
-    def answers(self, connection: Any) -> Iterator[tuple[Call, Any]]:
-        connection.recv()
-        yield self._answers.pop()
-
-    def run(self, next_call: Callable[[], Call]) -> Iterator[tuple[Call, Any]]:
-        while True:
-            try:
-                call = next_call()
-            except StopIteration:
-                return
-            yield call, call[0](call[1])
+    def results(self) -> Iterator[tuple[Call, Any]]:
+        results, self._results = self._results, []
+        yield from results

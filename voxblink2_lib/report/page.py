@@ -207,7 +207,7 @@ def _classes(videos: dict[str, int]) -> str:
     for status in sorted(videos, key=lambda status: (-videos[status], status)):
         policy = policies.get(status)
         means, follows = ("not tried yet", "the next run asks for it") if policy is None else (
-            policy.means, _follows(status, policy))  # fmt: skip
+            policy.description, _follows(status, policy))  # fmt: skip
         rows.append(
             f'<tr><th scope="row">{_swatch(status)}{_escaped(status)}</th>'
             f"<td class=number>{videos[status]:,}</td>"

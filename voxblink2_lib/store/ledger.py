@@ -346,7 +346,7 @@ class Ledger:
         database.execute(
             "insert or replace into attempts values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
-                *(*key, attempt, now, outcome.status, outcome.reason, outcome.address),
+                *(*key, attempt, now, outcome.status, outcome.reason, outcome.route),
                 *(outcome.bytes_fetched, outcome.seconds_taken),
             ),
         )
