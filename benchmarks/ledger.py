@@ -29,12 +29,12 @@ _MEASURED = """
 import re, sys, time
 import datasets, pyarrow
 from pathlib import Path
-from voxblink2_lib.config import MaterializeRequest
-from voxblink2_lib.engines.planning import plan_run
-from voxblink2_lib.index import Index
-from voxblink2_lib.ledger import Ledger
-from voxblink2_lib.report import read_status
-from voxblink2_lib.store import Store
+from voxblink2_lib.materialize.planning import plan_run
+from voxblink2_lib.materialize.request import MaterializeRequest
+from voxblink2_lib.release.index import Index
+from voxblink2_lib.store.layout import Store
+from voxblink2_lib.store.ledger import Ledger
+from voxblink2_lib.store.status import read_status
 
 def nothing(store):
     pass
@@ -50,13 +50,12 @@ def next_job(store):
     with Ledger(store.ledger, "audio") as ledger:
         index = Index(store.index)
         plan_run(MaterializeRequest(), store, index, ledger, retry=True)
-        wanted = frozenset(ledger.to_do(ledger.open_jobs()[0]))
-        assert len(list(index._find(wanted))) == len(wanted) > 0
-        assert ledger.unfinished()
+        videos = frozenset(ledger.pending_videos(ledger.open_jobs()[0]))
+        assert len(list(index._find(videos))) == len(videos) > 0
+        assert ledger.count_pending()
 
 def status(store):
-    said = read_status(store, "audio")
-    assert said.utterances
+    assert read_status(store, "audio").utterances
 
 store = Store(Path(sys.argv[2]))
 started = time.perf_counter()

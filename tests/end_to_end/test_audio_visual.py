@@ -224,7 +224,7 @@ def test_a_store_keeps_the_options_that_it_began_with(name: str, fresh: Store) -
         default = getattr(ClipOptions(), name)
         for asked in (other, default):
             words = (
-                f"The store {fresh.root} holds clips with {name}={held!r}, asked for is "
+                f"The store {fresh.root} holds clips with {name}={held!r}, requested is "
                 f"{asked!r}. Use {name}={held!r}, or another store."
             )
             with pytest.raises(StoreMismatchError, match=f"^{re.escape(words)}$"):
@@ -237,7 +237,7 @@ def test_defaults_are_kept_as_well(name: str, fresh: Store) -> None:
     asked = OTHER_OPTIONS[name][0]
     default = getattr(ClipOptions(), name)
     with pytest.raises(
-        StoreMismatchError, match=re.escape(f"{name}={default!r}, asked for is {asked!r}. Use")
+        StoreMismatchError, match=re.escape(f"{name}={default!r}, requested is {asked!r}. Use")
     ):
         plan(fresh, **{name: asked})
     assert plan(fresh, **{name: default}) == ClipOptions()
@@ -253,7 +253,7 @@ def test_each_configuration_has_options_of_its_own(fresh: Store) -> None:
     assert plan(fresh, audio_format="opus", video_size=64).audio_format == "opus"
     assert plan(fresh, "audio").audio_format == "wav"
     assert plan(fresh) == ClipOptions(audio_format="opus", video_size=64)
-    with pytest.raises(StoreMismatchError, match="audio_format='wav', asked for is 'opus'"):
+    with pytest.raises(StoreMismatchError, match="audio_format='wav', requested is 'opus'"):
         plan(fresh, "audio", audio_format="opus")
 
 
@@ -388,7 +388,7 @@ def test_options_reach_the_clips(inline: None, options: dict[str, Any], tmp_path
     # They are the store's now: left out, they are taken; others are refused.
     again = load_dataset("voxblink2", CONFIG, **options)
     assert again._fingerprint == rows._fingerprint
-    with pytest.raises(StoreMismatchError, match="holds clips with video_size=64, asked for is 6"):
+    with pytest.raises(StoreMismatchError, match="holds clips with video_size=64, requested is 6"):
         load_dataset("voxblink2", CONFIG, video_size=66, **options)
 
 
@@ -422,7 +422,7 @@ def test_other_options_are_refused_on_a_store_that_cannot_be_written_to(
 
     monkeypatch.setattr("voxblink2_lib.store.layout.FileLock", Refused)
     assert len(load_dataset("voxblink2", CONFIG, video_size=112, **options)) == ROWS
-    with pytest.raises(StoreMismatchError, match="video_size=112, asked for is 64"):
+    with pytest.raises(StoreMismatchError, match="video_size=112, requested is 64"):
         load_dataset("voxblink2", CONFIG, video_size=64, **options)
 
 

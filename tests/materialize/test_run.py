@@ -328,7 +328,7 @@ def test_other_format_and_other_release_are_refused(tmp_path: Path) -> None:
     store = go(request(tmp_path, selection=selection))
     before = cli_process.shards(store.root)
     with pytest.raises(
-        StoreMismatchError, match="holds clips with audio_format='flac', asked for is 'wav'"
+        StoreMismatchError, match="holds clips with audio_format='flac', requested is 'wav'"
     ):
         go(request(tmp_path, selection=selection, audio_format="wav"))
     folder = tmp_path / "release" / "meta" / "id990001" / "demoHarbour"
@@ -401,7 +401,7 @@ def test_shards_without_a_ledger_are_not_written_over(tmp_path: Path) -> None:
     before = cli_process.shards(store.root)
     for path in store.root.glob("ledger.sqlite*"):
         path.unlink()
-    with pytest.raises(StoreDamagedError, match="has 1 shards and a ledger that knows of none"):
+    with pytest.raises(StoreDamagedError, match="has 1 shards and a ledger that lists none"):
         go(request(tmp_path, selection=selection))
     assert cli_process.shards(store.root) == before
 
@@ -410,7 +410,7 @@ def test_a_lost_shard_is_told(tmp_path: Path) -> None:
     selection = Selection.of(max_speakers=1)
     store = go(request(tmp_path, selection=selection))
     (store.shards("audio") / "audio-00001.arrow").unlink()
-    with pytest.raises(StoreDamagedError, match=r"1 of the 2 shards .* are gone, .*audio-00001"):
+    with pytest.raises(StoreDamagedError, match=r"1 of the 2 shards .* are missing, .*audio-00001"):
         go(request(tmp_path, selection=selection))
 
 
@@ -424,7 +424,7 @@ def test_other_annotations_are_refused_even_without_the_index(tmp_path: Path) ->
     store = go(config)
     (meta / "00001.txt").write_text("FRAME X Y W H\n10 1 1 9 9\n60 1 1 9 9\n")
     shutil.rmtree(store.index)
-    with pytest.raises(StoreMismatchError, match="1 videos cut by other annotations"):
+    with pytest.raises(StoreMismatchError, match="1 videos cropped by other annotations"):
         go(config)
 
 
