@@ -284,7 +284,7 @@ def test_staged_media_that_someone_removed_are_for_a_later_run(
 
 
 @pytest.mark.parametrize(
-    ("status", "found"),
+    ("status", "expected"),
     [
         (403, "transient"),
         (404, "gone"),
