@@ -17,9 +17,11 @@ from voxblink2_lib.sources import SourceSpec
 from voxblink2_lib.sources.probe import probe_server
 from voxblink2_lib.sources.rate_limits import Budget, Permit, RateLimiter
 
-# So many videos in a row without any answer mean that the network or a proxy is down: not the
-# videos.
+# So many videos without any answer mean that the network or a proxy may be down.
 _UNANSWERED_LIMIT = 8
+
+# Videos at once on one route: so many may be lost to a route that is down.
+_MAX_IN_FLIGHT = 4 * _UNANSWERED_LIMIT
 
 # For a limit of the rate where neither the source nor a pattern states a time.
 _DEFAULT_PAUSE_SECONDS = 60.0
@@ -135,12 +137,12 @@ class Routes:
     def _usable(self) -> Iterator[RouteState]:
         for route in sorted(self.open, key=self._busy):
             busy, unanswered = self._busy(route), len(self.unanswered(route))
-            # After a pause, or without answers, one video tests whether the route works again.
-            is_tested = busy and (
-                busy + unanswered >= 4 * _UNANSWERED_LIMIT
+            # After a pause, one video alone tests whether the route works again.
+            is_full = busy and (
+                busy + unanswered >= _MAX_IN_FLIGHT
                 or (not route.has_worked and self._limiter.pause_for(route.key).consecutive_pauses)
             )
-            if not is_tested:
+            if not is_full:
                 yield route
 
     def _busy(self, route: RouteState) -> int:
