@@ -243,10 +243,10 @@ def test_sizes_of_other_options(media: Path) -> None:
         (found,) = look("disk", source=str(media), store=str(media / "new"), **named)
         return str(found.says)
 
-    assert "take about 115 GB" in said(audio_format="wav")
-    assert "take about 15 GB" in said(audio_format="opus")
+    assert "take about 115 GB" in said(clips={"audio_format": "wav"})
+    assert "take about 15 GB" in said(clips={"audio_format": "opus"})
     assert "take about 137 GB" in said(config="audio-visual")
-    assert "take about 317 GB" in said(config="audio-visual", video_size=224)
+    assert "take about 317 GB" in said(config="audio-visual", clips={"video_size": 224})
 
 
 def test_file_system(media: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -330,7 +330,7 @@ def test_killed_and_interrupted_runs_end_in_the_file_of_an_undisturbed_one(
         _, err = process.communicate(timeout=cli_process.DEADLINE_SECONDS)
         assert process.returncode == (3 if how == signal.SIGINT else -9), err
         if how == signal.SIGINT:
-            assert "Everything finished is kept; run the same command to go on." in err
+            assert "Finished work is kept; run the same command to resume." in err
         now = _parts(out)
         assert now.items() >= made.items(), "a finished part was made again"
         made = now

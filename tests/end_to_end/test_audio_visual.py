@@ -206,7 +206,7 @@ def fresh(tmp_path: Path) -> Store:
 
 
 def plan(store: Store, config: Any = CONFIG, **chosen: Any) -> ClipOptions:
-    request = MaterializeRequest(config=config, store=str(store.root), **chosen)
+    request = MaterializeRequest(config=config, store=str(store.root), clips=chosen)
     with Ledger(store.ledger, config) as ledger:
         return plan_run(request, store, Index(store.index), ledger, retry=False)
 
@@ -397,7 +397,7 @@ def test_options_reach_the_clips(inline: None, options: dict[str, Any], tmp_path
     [
         ("video_size", 63, "video_size must be an even number of pixels from 32 to 1024, got 63"),
         ("video_margin", -1, "video_margin must be a number from 0 to 2, .* got -1"),
-        ("video_shape", "round", "video_shape 'round' is not supported"),
+        ("video_shape", "round", "video_shape must be square or stretched, got 'round'"),
         ("video_crf", 52, r"video_crf must be a whole number from 0 \(lossless\) to 51, got 52"),
     ],
 )
@@ -601,7 +601,7 @@ def request(corpus: Path, site: MediaSite, store: Path, *, workers: int) -> Mate
         data_dir=str(corpus),
         source=site.url_template,
         store=str(store),
-        video_size=32,
+        clips={"video_size": 32},
         workers=workers,
     )
 

@@ -103,7 +103,7 @@ def test_what_voxblink2_has_a_name_for(tmp_path: Path) -> None:
     jar = tmp_path / "jar.txt"
     jar.touch()
     options = FetchOptions.of(proxy="http://10.0.0.1:80", cookies=str(jar), limit_rate="1K")
-    given = ydl_options(options, *options.vias())
+    given = ydl_options(options, *options.routes())
     assert given["proxy"] == "http://10.0.0.1:80"
     assert given["cookiefile"] == str(jar)
     assert given["ratelimit"] == 1024

@@ -72,9 +72,9 @@ def estimate_space(request: MaterializeRequest, store: Store, index: Index | Non
 
 def _hour_bytes(request: MaterializeRequest, held: dict[str, str | None]) -> float:
     """Return the size of an hour: as asked for, else as the store holds it, else by default."""
-    new = ClipOptions()
-    sound = _HOUR_BYTES[request.audio_format or held.get("audio_format") or new.audio_format]
+    new, clips = ClipOptions(), request.clips
+    sound = _HOUR_BYTES[clips.get("audio_format") or held.get("audio_format") or new.audio_format]
     if not request.with_faces:
         return sound
-    pixels = int(request.video_size or held.get("video_size") or new.video_size) ** 2
+    pixels = int(clips.get("video_size") or held.get("video_size") or new.video_size) ** 2
     return sound + _FACE_HOUR_BYTES * pixels / _FACE_PIXELS

@@ -63,7 +63,7 @@ class Routes:
         self._book = book
         self._options = source.options
         self.per_hour = self._options.per_hour(is_youtube=source.kind == "youtube")
-        self._lanes = [RouteState(replace(source, via=via)) for via in self._options.vias()]
+        self._lanes = [RouteState(replace(source, via=via)) for via in self._options.routes()]
 
     @property
     def open(self) -> list[RouteState]:
