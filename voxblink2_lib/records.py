@@ -10,6 +10,8 @@ rate. An utterance from frame 3 to frame 5 covers a half-open stretch of three f
     sample     0   640  1280   1920        ...    3840      at 16 kHz, 640 samples a frame
 
 :func:`frame_start_sample` is the only place where frames become samples or seconds.
+
+A field that users may set is declared with :func:`option`, which says all there is to say of it.
 """
 
 from __future__ import annotations

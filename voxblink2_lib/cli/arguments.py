@@ -7,7 +7,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from voxblink2_lib.materialize.request import MaterializeRequest, user_options
+from voxblink2_lib.media.options import ClipOptions
 from voxblink2_lib.records import Option, options_of
+from voxblink2_lib.release.selection import Selection
 from voxblink2_lib.sources.options import FetchOptions
 
 Parser = argparse.ArgumentParser | argparse._ArgumentGroup
@@ -74,6 +76,21 @@ def add_source_argument(parser: Parser, **changes: Any) -> None:
 def add_workers_argument(parser: Parser) -> None:
     """Add the number of worker processes."""
     add_options(parser, MaterializeRequest, ["workers"])
+
+
+def add_selection_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add which part of the release."""
+    note = "which videos; an id that begins with a dash: --videos=-demoSailor"
+    add_options(parser.add_argument_group("selection", note), Selection)
+
+
+def add_clip_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add how clips are cropped and encoded."""
+    note = (
+        "video options are for --config audio-visual; the defaults are those of a new store, "
+        "an existing store keeps its values"
+    )
+    add_options(parser.add_argument_group("clips", note), ClipOptions)
 
 
 def add_route_arguments(parser: argparse.ArgumentParser) -> None:

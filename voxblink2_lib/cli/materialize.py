@@ -7,19 +7,18 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from voxblink2_lib.cli.arguments import (
+    add_clip_arguments,
     add_config_argument,
     add_fetch_arguments,
-    add_options,
     add_place_arguments,
+    add_selection_arguments,
     add_source_argument,
     add_workers_argument,
     build_request,
 )
 from voxblink2_lib.cli.status import write_status
 from voxblink2_lib.cli.terminal import DONE, WRONG_USE, add_command, write_message, write_result
-from voxblink2_lib.media.options import ClipOptions
 from voxblink2_lib.outcomes import STATUSES
-from voxblink2_lib.release.selection import Selection
 
 if TYPE_CHECKING:
     from voxblink2_lib.release.index import Index
@@ -95,20 +94,8 @@ def add_materialize_command(commands: Any) -> None:
     add_place_arguments(parser)
     add_source_argument(parser)
     add_workers_argument(parser)
-    add_options(
-        parser.add_argument_group(
-            "selection", "which videos; an id that begins with a dash: --videos=-demoSailor"
-        ),
-        Selection,
-    )
-    add_options(
-        parser.add_argument_group(
-            "clips",
-            "video options are for --config audio-visual; the defaults are those of a new store, "
-            "an existing store keeps its values",
-        ),
-        ClipOptions,
-    )
+    add_selection_arguments(parser)
+    add_clip_arguments(parser)
     add_fetch_arguments(parser)
 
 

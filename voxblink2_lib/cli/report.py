@@ -5,19 +5,31 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from voxblink2_lib.cli.arguments import add_config_argument
 from voxblink2_lib.cli.terminal import DONE, WRONG_USE, add_command, write_message, write_result
 
+if TYPE_CHECKING:
+    from voxblink2_lib.store.layout import Store
+
 
 def _report(options: argparse.Namespace) -> int:
+    from voxblink2_lib.store.layout import named_store
+
     page, csv_file = _targets(options)
     if csv_file == page:
         write_message(f"voxblink2: --out and --csv name the same file, {page}. Name two files.")
         return WRONG_USE
-    record = _write(options, page, csv_file)
-    missing = record["missing"]
+    store = named_store(options.store)
+    missing = _write(store, options.config, page, csv_file)
+    record = {
+        "store": str(store.root),
+        "config": options.config,
+        "report": str(page),
+        "csv": str(csv_file),
+        "missing": missing,
+    }
     videos = "video" if missing == 1 else "videos"
     lines = [f"Report  {page}", f"Missing {csv_file} ({missing:,} {videos})"]
     write_result(options, record, lines)
@@ -32,21 +44,19 @@ def _targets(options: argparse.Namespace) -> tuple[Path, Path]:
     return page, Path(options.csv).expanduser().absolute()
 
 
-def _write(options: argparse.Namespace, page: Path, csv_file: Path) -> dict[str, Any]:
-    """Write both files; return what the command reports."""
+def _write(store: Store, config: str, page: Path, csv_file: Path) -> int:
+    """Write both files; return the number of missing videos."""
     from voxblink2_lib import __version__
     from voxblink2_lib.progress import show_progress
     from voxblink2_lib.report.page import ReportSubject, write_report
-    from voxblink2_lib.store.layout import named_store
     from voxblink2_lib.store.status import open_ledger
 
-    store = named_store(options.store)
-    subject = ReportSubject(str(store.root), options.config, __version__, time.time())
+    subject = ReportSubject(str(store.root), config, __version__, time.time())
     with (
-        open_ledger(store, options.config) as ledger,
+        open_ledger(store, config) as ledger,
         show_progress("Writing the report", unit="part") as progress,
     ):
-        missing = write_report(
+        return write_report(
             ledger.statistics,
             subject,
             target=page,
@@ -54,13 +64,6 @@ def _write(options: argparse.Namespace, page: Path, csv_file: Path) -> dict[str,
             index=store.index,
             progress=progress,
         )
-    return {
-        "store": str(store.root),
-        "config": options.config,
-        "report": str(page),
-        "csv": str(csv_file),
-        "missing": missing,
-    }
 
 
 def add_report_command(commands: Any) -> None:
