@@ -205,8 +205,15 @@ def fresh(tmp_path: Path) -> Store:
     return store
 
 
-def plan(store: Store, config: Any = CONFIG, **chosen: Any) -> ClipOptions:
-    request = MaterializeRequest(config=config, store=str(store.root), clips=chosen)
+def plan(
+    store: Store, config: Any = CONFIG, *, selection: Selection | None = None, **clips: Any
+) -> ClipOptions:
+    request = MaterializeRequest(
+        config=config,
+        store=str(store.root),
+        selection=selection or Selection(),
+        clips=clips,
+    )
     with Ledger(store.ledger, config) as ledger:
         return plan_run(request, store, Index(store.index), ledger, retry=False)
 

@@ -19,7 +19,7 @@ def _report(options: argparse.Namespace) -> int:
 
     page, csv_file = _targets(options)
     if csv_file == page:
-        write_message(f"voxblink2: --out and --csv name the same file, {page}. Name two files.")
+        write_message(f"voxblink2: --out and --csv are the same file, {page}. Name two files.")
         return WRONG_USE
     store = named_store(options.store)
     missing = _write(store, options.config, page, csv_file)
