@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from voxblink2_lib.cli.arguments import (
@@ -17,7 +16,7 @@ from voxblink2_lib.cli.terminal import CHECK_FAILED, DONE, add_command, write_re
 from voxblink2_lib.materialize.request import MaterializeRequest
 
 if TYPE_CHECKING:
-    from voxblink2_lib.doctor.checks import Finding
+    from voxblink2_lib.doctor.findings import Finding
 
 
 def _doctor(options: argparse.Namespace) -> int:
@@ -39,7 +38,7 @@ def _doctor(options: argparse.Namespace) -> int:
         "ok": not errors,
         "errors": errors,
         "warnings": warnings,
-        "findings": [asdict(finding) for finding in findings],
+        "findings": [finding.as_dict() for finding in findings],
     }
     summary = f"{_counted(errors, 'error')}, {_counted(warnings, 'warning')}"
     write_result(options, record, [*_lines(findings), summary])
@@ -52,9 +51,9 @@ def _counted(count: int, noun: str) -> str:
 
 def _lines(findings: Sequence[Finding]) -> Iterator[str]:
     """Yield each finding in columns, with its remedy indented below it."""
-    width = max(len(finding.what) for finding in findings)
+    width = max(len(finding.topic) for finding in findings)
     for finding in findings:
-        yield f"{finding.level:7}  {finding.what:{width}}  {finding.says}"
+        yield f"{finding.level:7}  {finding.topic:{width}}  {finding.message}"
         if finding.remedy:
             yield f"{'':7}  {'':{width}}  -> {finding.remedy}"
 
