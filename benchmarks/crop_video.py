@@ -82,7 +82,7 @@ def tasks_of(films: list[Film]) -> list[VideoTask]:
     return [film.task for film in films]
 
 
-# -- CPU time ---------------------------------------------------------------------------------
+# -- CPU time --------------------------------------------------------------------------------------
 
 
 def used(who: int) -> float:
@@ -110,7 +110,7 @@ def worker_seconds(pool: WorkerPool, tasks: list[VideoTask]) -> float:
     return clocks() - before
 
 
-# -- what we are compared with ----------------------------------------------------------------
+# -- What we are compared with ---------------------------------------------------------------------
 
 
 def decode_alone(films: list[Film]) -> None:
@@ -167,7 +167,7 @@ def crop_with_torchcodec(film: Film) -> None:
             )
 
 
-# -- figures ----------------------------------------------------------------------------------
+# -- Figures ---------------------------------------------------------------------------------------
 
 
 def measure_films(videos: Videos, size: Size) -> Iterator[Figure]:
