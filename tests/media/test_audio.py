@@ -34,8 +34,8 @@ from support.synthetic_audio import (
     delays_of,
     drop_audio,
     ffmpeg,
-    samples_of,
     measure_delay,
+    samples_of,
     utterance,
 )
 
