@@ -512,7 +512,9 @@ def test_spoiled_pictures_cost_no_sound(
     one = face_task(tmp_path, source)
     outcome = run_video(one)
     assert (outcome.status, outcome.clips, len(outcome.missing)) == ("media-unusable", 0, 2)
-    assert outcome.reason.startswith("2 of 2 utterances could not be cut; the first needs the video frame")
+    assert outcome.reason.startswith(
+        "2 of 2 utterances could not be cut; the first needs the video frame"
+    )
     assert {one.reason.rpartition(", ")[2] for one in outcome.missing} == {"which is damaged"}
     assert outcome.bytes_fetched > 0
     assert_nothing_written(one)
