@@ -341,7 +341,7 @@ def test_folder(media: Path, tmp_path: Path) -> None:
         Finding("ok", "source", f"speaker folders in {media}: 1")
     ]
     (finding,) = look("source", source=str(tmp_path / "none"))
-    assert (finding.level, "no folder that is there" in finding.message) == ("error", True)
+    assert (finding.level, "nor an existing folder" in finding.message) == ("error", True)
 
 
 @pytest.mark.parametrize(

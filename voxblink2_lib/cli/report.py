@@ -52,17 +52,14 @@ def _write(store: Store, config: str, page: Path, csv_file: Path) -> int:
     from voxblink2_lib.store.status import open_ledger
 
     subject = ReportSubject(str(store.root), config, __version__, time.time())
-    with (
-        open_ledger(store, config) as ledger,
-        show_progress("Writing the report", unit="part") as progress,
-    ):
+    with open_ledger(store, config) as ledger:
         return write_report(
             ledger.statistics,
             subject,
             target=page,
             csv_file=csv_file,
             index=store.index,
-            progress=progress,
+            progress=show_progress,
         )
 
 

@@ -30,8 +30,7 @@ def _verify(options: argparse.Namespace) -> int:
     from voxblink2_lib.store.verify import verify_store
 
     store = _named_store(options)
-    with show_progress("Verifying", unit="shard") as progress:
-        result = verify_store(store, options.config, sample=options.sample, progress=progress)
+    result = verify_store(store, options.config, sample=options.sample, progress=show_progress)
     summary = f"{len(result.problems)} problems" if result.problems else "no problems"
     lines = [
         f"{result.shards:,} shards, {result.rows:,} rows, {result.clips_decoded:,} clips decoded: "
@@ -68,12 +67,11 @@ def write_status(
     from voxblink2_lib.store.status import missing_videos, read_status
 
     status = read_status(store, options.config)
-    record = asdict(status)
-    record["reasons"] = [reason._asdict() for reason in status.reasons]
+    record = status.as_dict()
     lines = _status_lines(status)
     if with_missing:
         missing = missing_videos(store, options.config)
-        record["missing"] = [asdict(video) for video in missing]
+        record["missing"] = [video.as_dict() for video in missing]
         lines += [
             f"{video.speaker_id} {video.video_id} {video.status}: {video.reason}"
             for video in missing
@@ -85,6 +83,8 @@ def write_status(
 
 
 def _status_lines(status: StoreStatus) -> list[str]:
+    from voxblink2_lib.progress import size_text
+
     videos = ", ".join(f"{count:,} {name}" for name, count in sorted(status.videos.items()))
     speakers = status.speakers
     return [
@@ -94,9 +94,9 @@ def _status_lines(status: StoreStatus) -> list[str]:
         f"{status.missing_utterances:,} could not be cropped",
         f"Speakers   {speakers.complete:,} complete, {speakers.partial:,} partial, "
         f"{speakers.empty:,} empty",
-        f"Shards     {status.shards:,} ({status.shard_bytes / 1e6:,.1f} MB)",
-        f"Downloaded {status.bytes_fetched / 1e6:,.1f} MB; last hour of work: "
-        f"{status.videos_an_hour:,.0f} videos per hour, {status.bytes_a_second / 1e6:.2f} MB/s",
+        f"Shards     {status.shards:,} ({size_text(status.shard_bytes)})",
+        f"Downloaded {size_text(status.bytes_fetched)}; last hour of work: "
+        f"{status.videos_an_hour:,.0f} videos per hour, {size_text(status.bytes_a_second)}/s",
         *_time_lines(status),
     ]
 
@@ -119,7 +119,7 @@ def _reason_lines(status: StoreStatus) -> list[str]:
     if not status.reasons:
         return []
     reasons = [
-        f"  {reason.videos:6,}  {reason.status}: {reason.words}" for reason in status.reasons
+        f"  {reason.videos:6,}  {reason.status}: {reason.message}" for reason in status.reasons
     ]
     return ["Most frequent reasons:", *reasons]
 

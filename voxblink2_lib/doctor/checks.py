@@ -15,7 +15,6 @@ from voxblink2_lib.doctor import machine_checks, source_checks, store_checks
 from voxblink2_lib.doctor.findings import Check, Finding, Inputs
 from voxblink2_lib.errors import ReleaseError, SourceError, StoreError, first_line
 from voxblink2_lib.materialize.request import MaterializeRequest
-from voxblink2_lib.release import builtin
 from voxblink2_lib.release.index import Index
 from voxblink2_lib.release.location import RELEASE_VARIABLE, Release, open_release
 from voxblink2_lib.sources import SourceSpec, parse_source
@@ -59,8 +58,8 @@ def _open_inputs(
     except (ReleaseError, OSError) as error:
         report(Finding("error", "release", first_line(error), "Name a release with --data-dir."))
     try:
-        is_demo = release is not None and release.is_demo
-        source = parse_source(request.source or (str(builtin.MEDIA) if is_demo else None))
+        default = None if release is None else release.default_source
+        source = parse_source(request.source or default)
     except (SourceError, OSError) as error:
         report(Finding("error", "source", first_line(error), "Name another source with --source."))
     try:
