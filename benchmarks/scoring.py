@@ -84,9 +84,9 @@ def measure_verification(size: Size) -> Iterator[Figure]:
 def peak_of_verification(trials: int, kind: type) -> float:
     scores, labels = verification_data(trials, kind)
     given: int = scores.nbytes + labels.nbytes
-    held = forget_peak()
+    baseline = forget_peak()
     verify(scores, labels)
-    return float(peak_memory_bytes(None) - held + given) / given
+    return float(peak_memory_bytes(None) - baseline + given) / given
 
 
 def embeddings(rows: int, seed: int) -> Floats:
@@ -121,8 +121,8 @@ def large_open_set(size: Size) -> tuple[float, float]:
     probes = generator.standard_normal((size.large_probes, DIMENSIONS), np.float32)
     labels = np.arange(size.large_speakers)
     truth = generator.integers(2 * size.large_speakers, size=size.large_probes)
-    asked = slice(size.large_probes - size.large_part, None)
-    work = partial(open_set_identification, gallery, labels, probes[asked], truth[asked])
+    part = slice(size.large_probes - size.large_part, None)
+    work = partial(open_set_identification, gallery, labels, probes[part], truth[part])
     return seconds_of(work), peak_memory_bytes(None) - before
 
 
@@ -161,9 +161,9 @@ def gather_and_dot(vectors: Floats, enrolment: Any, test: Any) -> Floats:
 def peak_of_trials(size: Size) -> float:
     vectors = embeddings(size.utterances, 4)
     rows = np.random.default_rng(5).integers(size.utterances, size=(2, size.trials))
-    held = forget_peak()
+    baseline = forget_peak()
     scores = cosine_scores(vectors, *rows)
-    return peak_memory_bytes(None) - held - scores.nbytes
+    return peak_memory_bytes(None) - baseline - scores.nbytes
 
 
 def split_lines(file: Path) -> int:

@@ -108,7 +108,7 @@ def rising(draw: st.DrawFn, ranks: int) -> Array:
     single = draw(st.booleans())
     dtype: Any = np.float32 if single else np.float64
     numbers = st.one_of(
-        st.sampled_from(NASTY if single else NASTIER).map(lambda one: float(dtype(one))),
+        st.sampled_from(NASTY if single else NASTIER).map(lambda number: float(dtype(number))),
         st.floats(-4, 4, width=32),
         st.floats(allow_nan=False, allow_infinity=False, width=32 if single else 64),
     )
@@ -149,7 +149,7 @@ def point_at(scores: Iterable[float], labels: Iterable[int], threshold: float) -
 def points_of(scores: Array, labels: Array) -> list[Point]:
     """Return the point at each distinct score, and at infinity; thresholds rise."""
     values, flags = scores.tolist(), labels.tolist()
-    return [point_at(values, flags, one) for one in [*sorted(set(values)), INFINITY]]
+    return [point_at(values, flags, threshold) for threshold in [*sorted(set(values)), INFINITY]]
 
 
 def crossing_of(before: Point, after: Point) -> tuple[Fraction, Fraction]:
@@ -200,7 +200,9 @@ def slow_cllr(scores: Array, labels: Array) -> float:
         wrong = -score if label else score
         # ln(1 + e^wrong), which must not overflow
         costs[bool(label)].append(max(wrong, 0.0) + math.log1p(math.exp(-abs(wrong))))
-    return sum(math.fsum(one) / len(one) for one in costs.values()) / (2 * math.log(2))
+    return sum(math.fsum(of_class) / len(of_class) for of_class in costs.values()) / (
+        2 * math.log(2)
+    )
 
 
 def slow_hull(points: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
