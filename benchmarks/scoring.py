@@ -1,8 +1,8 @@
-"""Measure scoring against the plainest way to do the same, on two cores.
+"""Measure scoring against the simplest implementation of the same, on two cores.
 
-Times are taken in turns (A B A B ...), and told as ratios: the median of the rounds, with the
-least and the most. Peak memory is read in processes of their own. A benchmark is evidence, not a
-gate: it ends with 0 whether or not the wanted ratios hold.
+Times are measured alternately (A B A B ...) and reported as ratios: the median of the rounds, with
+minimum and maximum. Peak memory is measured in separate processes. A benchmark is evidence, not a
+gate: the exit code is 0 whether or not the ratios are as good as expected.
 
 Example:
     python benchmarks/scoring.py
@@ -114,7 +114,7 @@ def measure_open_set(size: Size) -> Iterator[Figure]:
 
 
 def large_open_set(size: Size) -> tuple[float, float]:
-    """Hold all the embeddings, identify a part of the probes."""
+    """Identify a part of the probes, with all embeddings in memory."""
     before = forget_peak()
     generator = np.random.default_rng(3)
     gallery = generator.standard_normal((size.large_speakers, DIMENSIONS), np.float32)
@@ -231,7 +231,7 @@ def measure_metrics(size: Size, folder: Path) -> Iterator[Figure]:
     yield figure("metric ossi: compute / our own function", ratios, at_most=1.2)
 
 
-# -- how it is measured -----------------------------------------------------------------------
+# -- How it is measured ----------------------------------------------------------------------------
 
 
 def turns(ours: Callable[[], object], theirs: Callable[[], object], rounds: int) -> list[float]:
@@ -245,7 +245,7 @@ def in_process(work: Callable[..., Any], *arguments: object) -> Any:
 
 
 def forget_peak() -> int:
-    """Begin to watch the peak anew; return what is held now."""
+    """Reset the peak memory, and return the memory in use."""
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     return peak_memory_bytes(None)
 

@@ -118,7 +118,7 @@ def answered(words: Sequence[str], capsys: pytest.CaptureFixture[str]) -> tuple[
     return out, err
 
 
-# -- verification --------------------------------------------------------------------------------
+# -- Verification ----------------------------------------------------------------------------------
 
 
 def test_from_audio_to_an_equal_error_rate(
@@ -201,7 +201,7 @@ def test_what_could_not_be_embedded_is_said_and_then_missing(
     assert record["scored"] == 11 * 10 // 2
 
 
-# -- published results ---------------------------------------------------------------------------
+# -- Published results -----------------------------------------------------------------------------
 
 
 def _released(model: str, folder: Path, release: dict[str, Any] | None) -> str:
@@ -269,7 +269,7 @@ def test_published_costs_of_a_prior_that_was_not_asked_for(
     assert published.endswith(" 0.553 %                   0.056")
 
 
-# -- open-set identification ---------------------------------------------------------------------
+# -- Open-set identification -----------------------------------------------------------------------
 
 
 def test_open_set_identification_from_audio(
@@ -306,7 +306,7 @@ def test_open_set_identification_from_audio(
     assert result["rank1"] == pytest.approx(np.mean(first))
 
 
-# -- wrong use -----------------------------------------------------------------------------------
+# -- Wrong use -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("command", ["sv --trials x", "ossi --protocol x"])

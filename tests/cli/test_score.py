@@ -37,7 +37,7 @@ COHORT = _RNG.normal(size=(20, 16)).astype(np.float32)
 PAIRS = [(i, j) for i in range(32) for j in range(i)]
 
 
-# -- files ------------------------------------------------------------------------------------
+# -- Files -----------------------------------------------------------------------------------------
 
 
 def write_parquet(folder: Path, names: Sequence[str], vectors: Any) -> list[str]:
@@ -111,7 +111,7 @@ def ossi(folder: Path, *words: object, protocol: str = "Small_2/perspk2") -> lis
     return list(map(str, ["score", "ossi", *given, folder / "embeddings.parquet", *words]))
 
 
-# -- running ----------------------------------------------------------------------------------
+# -- Running ---------------------------------------------------------------------------------------
 
 
 def _refuse(word: str) -> NoReturn:
@@ -167,7 +167,7 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Output:
     return run
 
 
-# -- verification -----------------------------------------------------------------------------
+# -- Verification ----------------------------------------------------------------------------------
 
 
 def test_sv_prints_the_numbers_of_the_library(files: Path, record: Record) -> None:
@@ -358,7 +358,7 @@ def test_all_formats_of_embeddings_give_the_same_numbers(
     assert record([*ossi(files), *words]) == record(ossi(files))
 
 
-# -- open-set identification ------------------------------------------------------------------
+# -- Open-set identification -----------------------------------------------------------------------
 
 
 def test_ossi_prints_the_numbers_of_the_library(files: Path, record: Record) -> None:
@@ -489,7 +489,7 @@ def test_ossi_draws_dir_over_far(
         assert f"<!-- {entry['protocol']} -->" in text
 
 
-# -- what is refused --------------------------------------------------------------------------
+# -- What is refused -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -559,7 +559,7 @@ def bad_input(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ("--protocol {tmp}", "{tmp} holds no open-set protocol: a folder with the files"),
+        ("--protocol {tmp}", "{tmp} contains no open-set protocol: a folder with the files"),
         (
             "--protocol {tmp}/none",
             "{tmp}/none is not a folder. The release has its protocols in data/ossi",
@@ -594,7 +594,7 @@ def test_a_plot_that_cannot_be_drawn_is_found_before_anything_is_scored(
     assert "Scoring" not in capsys.readouterr().err
 
 
-# -- processes of their own -------------------------------------------------------------------
+# -- Processes of their own ------------------------------------------------------------------------
 
 
 def test_the_program_scores_trials(files: Path, record: Record) -> None:

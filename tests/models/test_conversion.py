@@ -48,7 +48,7 @@ def refused(path: Path, match: str, *, arch: str = ARCH) -> str:
     return str(caught.value)
 
 
-# -- good ones ---------------------------------------------------------------------------------
+# -- Good ones -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("arch", RELEASED)
@@ -87,7 +87,7 @@ def test_a_converted_model_is_ready_to_embed(tmp_path: Path) -> None:
     assert model.head is None
 
 
-# -- tensors that do not fit -------------------------------------------------------------------
+# -- Tensors that do not fit -----------------------------------------------------------------------
 
 
 def without(key: str) -> Callable[[State], Any]:
@@ -207,7 +207,7 @@ def test_a_front_end_of_the_same_numbers_but_rounding_is_taken(tmp_path: Path) -
     convert(write(tmp_path / "a.pt", content), arch=ARCH)
 
 
-# -- files that are no state dict --------------------------------------------------------------
+# -- Files that are no state dict ------------------------------------------------------------------
 
 
 @dataclass
@@ -313,7 +313,7 @@ def test_tensors_of_another_kind_are_refused(kind: str, tmp_path: Path) -> None:
     refused(write(tmp_path / "a.pt", content), "fc6.bias")
 
 
-# -- the card ----------------------------------------------------------------------------------
+# -- The card --------------------------------------------------------------------------------------
 
 PUBLISHED = {
     # Vox1-O: EER in percent and minDCF, pre-trained and fine-tuned.

@@ -42,7 +42,7 @@ def some_waveforms(count: int, samples: int) -> Array:
     return np.stack(waves).astype(np.float32)
 
 
-# -- the same embeddings -----------------------------------------------------------------------
+# -- The same embeddings ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_its_front_end_is_that_of_the_feature_extractor(
     assert apart(result, embeddings_of(model, extractor(waves)["input_features"])) < TOLERANCE
 
 
-# -- no file -----------------------------------------------------------------------------------
+# -- No file ---------------------------------------------------------------------------------------
 
 
 class Exported:

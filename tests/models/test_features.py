@@ -37,7 +37,7 @@ def features(waveforms: Any, **options: Any) -> Array:
     return result
 
 
-# -- the numbers -------------------------------------------------------------------------------
+# -- The numbers -----------------------------------------------------------------------------------
 
 
 def test_golden_frames() -> None:
@@ -91,7 +91,7 @@ def test_volume_matters_only_a_little() -> None:
     assert 0 < float((peak(WAVE)["input_features"] - peak(quiet)["input_features"]).abs().max()) < 1
 
 
-# -- batches -----------------------------------------------------------------------------------
+# -- Batches ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
@@ -121,7 +121,7 @@ def test_numpy_and_torch_results_are_the_same() -> None:
         np.testing.assert_array_equal(result, ours[name])
 
 
-# -- kinds of waveforms ------------------------------------------------------------------------
+# -- Kinds of waveforms ----------------------------------------------------------------------------
 
 
 def test_int16_is_float_times_32768() -> None:
@@ -189,7 +189,7 @@ def test_a_waveform_is_left_as_it_was() -> None:
     np.testing.assert_array_equal(tensor, WAVE)
 
 
-# -- what is refused ---------------------------------------------------------------------------
+# -- What is refused -------------------------------------------------------------------------------
 
 
 def changed(place: int, value: float) -> Array:
@@ -259,7 +259,7 @@ def test_bad_options_of_an_extractor() -> None:
         SpeakerFeatureExtractor(sampling_rate=8000)
 
 
-# -- saved and loaded --------------------------------------------------------------------------
+# -- Saved and loaded ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)

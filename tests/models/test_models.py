@@ -49,7 +49,7 @@ EVERY = pytest.mark.parametrize("kind", SMALL)
 ONE_OF_EACH = pytest.mark.parametrize("kind", ["ecapa", "basic-gsp", "bottleneck-tsp", "simam-asp"])
 
 
-# -- the released models -----------------------------------------------------------------------
+# -- The released models ---------------------------------------------------------------------------
 
 Converted = tuple[str, SpeakerModel, SpeakerFeatureExtractor]
 
@@ -100,7 +100,7 @@ def test_bfloat16_of_a_released_model(converted: Converted) -> None:
     assert float(functional.cosine_similarity(result.float(), expected).min()) >= 0.9995
 
 
-# -- padding -----------------------------------------------------------------------------------
+# -- Padding ---------------------------------------------------------------------------------------
 
 
 @EVERY
@@ -166,7 +166,7 @@ def test_simam_follows_its_paper(frames: int) -> None:
     torch.testing.assert_close(result.double(), expected, rtol=1e-5, atol=1e-6)
 
 
-# -- saved and loaded --------------------------------------------------------------------------
+# -- Saved and loaded ------------------------------------------------------------------------------
 
 
 @ONE_OF_EACH
@@ -207,7 +207,7 @@ def test_a_config_refuses_what_it_does_not_know() -> None:
         SpeakerResNetConfig(pooling=unknown)
 
 
-# -- training ----------------------------------------------------------------------------------
+# -- Training --------------------------------------------------------------------------------------
 
 BATCH = [random_features(seed, frames) for seed, frames in enumerate((11, 16, 17, 24, 33, 64))]
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2])
@@ -280,7 +280,7 @@ def test_a_few_steps_learn_a_toy_problem(kind: str) -> None:
     assert losses[-1] < losses[0] / 4
 
 
-# -- the margin head ---------------------------------------------------------------------------
+# -- The margin head -------------------------------------------------------------------------------
 
 
 def slow_margin_loss(cosines: Any, labels: list[int], margin: float, scale: float) -> float:
@@ -360,7 +360,7 @@ def test_what_a_model_returns() -> None:
     assert (logits.shape, embeddings.shape, loss.shape, len(others)) == ((1, 4), (1, 12), (), 2)
 
 
-# -- compiled, and in bfloat16 -----------------------------------------------------------------
+# -- Compiled, and in bfloat16 ---------------------------------------------------------------------
 
 
 @ONE_OF_EACH

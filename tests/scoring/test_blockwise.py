@@ -1,4 +1,4 @@
-"""Blocks of products: the right one is found, in bounded memory, and cosines keep their bits."""
+"""Products in blocks: the right row is selected, in bounded memory, and cosines keep their bits."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def peak_bytes(call: Callable[[], object]) -> int:
         tracemalloc.stop()
 
 
-# -- unit -----------------------------------------------------------------------------------------
+# -- Unit ------------------------------------------------------------------------------------------
 
 
 def test_unit_rows_have_length_1_and_their_direction() -> None:
@@ -72,7 +72,7 @@ def test_unit_names_a_zero_row() -> None:
         unit(rows, "gallery")
 
 
-# -- cosines --------------------------------------------------------------------------------------
+# -- Cosines ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dimensions", [1, 2, 3, 7, 31, 64, 192, 193, 255, 256, 257, 512, 2048])
@@ -120,7 +120,7 @@ def test_cosines_are_those_of_a_loop_in_float64(pairs: int) -> None:
     np.testing.assert_allclose(values, expected, **CLOSE)
 
 
-# -- nearest --------------------------------------------------------------------------------------
+# -- Nearest ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -208,7 +208,7 @@ def test_an_error_in_one_block_ends_the_others(monkeypatch: pytest.MonkeyPatch) 
     assert sum(pool["num_threads"] for pool in blockwise._blas()[0].info()) > 0
 
 
-# -- the nearest of a cohort ----------------------------------------------------------------------
+# -- The nearest of a cohort -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -227,7 +227,7 @@ def test_top_statistics_are_those_of_the_sorted_cosines(
         np.testing.assert_allclose(deviation, best.std(axis=1), **CLOSE)
 
 
-# -- memory ---------------------------------------------------------------------------------------
+# -- Memory ----------------------------------------------------------------------------------------
 
 # Beside the bound: iterators, small arrays, Python itself.
 SMALL = 100_000
@@ -267,7 +267,7 @@ def test_cosines_take_a_few_mebibytes_however_many_pairs() -> None:
     assert peak - 4 * rows.shape[1] < 3 * MEBIBYTE
 
 
-# -- engines --------------------------------------------------------------------------------------
+# -- Engines ---------------------------------------------------------------------------------------
 
 
 def test_pytorch_is_not_loaded_for_small_products() -> None:

@@ -1,4 +1,4 @@
-"""Calibration finds the best affine map, keeps it exactly, and says when there is none."""
+"""Calibration finds the best affine map, saves it exactly, and refuses data that has none."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def durations(seed: int, trials: int = 4000) -> tuple[Array, Array, dict[str, Ar
     return generator.normal(labels + length, 0.6), labels, {"length": length, "noise": noise}
 
 
-# -- the best map ---------------------------------------------------------------------------------
+# -- The best map ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -151,7 +151,7 @@ def test_a_few_wrong_trials_among_very_many_are_enough(wrong: int) -> None:
     assert cllr(calibration(scores), labels) < 0.01
 
 
-# -- quality measures -----------------------------------------------------------------------------
+# -- Quality measures ------------------------------------------------------------------------------
 
 
 def test_a_quality_measure_helps_where_it_says_something() -> None:
@@ -179,7 +179,7 @@ def test_ratios_are_the_affine_map() -> None:
     assert Calibration(2.0, -1.0)([1.0], {}).tolist() == [1.0]
 
 
-# -- perfectly separated --------------------------------------------------------------------------
+# -- Perfectly separated ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_a_larger_ridge_gives_a_smaller_slope() -> None:
     assert 0 < slopes[-1] < 1e-3
 
 
-# -- files ----------------------------------------------------------------------------------------
+# -- Files -----------------------------------------------------------------------------------------
 
 
 @PROPERTY
@@ -291,7 +291,7 @@ def test_a_file_that_is_missing_or_a_folder_is_named(tmp_path: Path) -> None:
         assert str(path) in str(caught.value)
 
 
-# -- errors ---------------------------------------------------------------------------------------
+# -- Errors ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

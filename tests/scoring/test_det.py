@@ -55,7 +55,7 @@ def slow_vertices(scores: Array, labels: Array) -> list[tuple[int, int]]:
     )
 
 
-# -- counting -------------------------------------------------------------------------------------
+# -- Counting --------------------------------------------------------------------------------------
 
 
 def test_the_drawing_at_the_head_of_the_module() -> None:
@@ -123,7 +123,7 @@ def test_float32_and_whole_thresholds_serve_for_float64_scores() -> None:
     assert sweep.miss([16777217]).tolist() == [1]
 
 
-# -- the curve ------------------------------------------------------------------------------------
+# -- The curve -------------------------------------------------------------------------------------
 
 
 @PROPERTY
@@ -201,7 +201,7 @@ def test_too_few_points_are_refused_or_kept_to(max_points: int) -> None:
         assert points <= max_points
 
 
-# -- the crossing ---------------------------------------------------------------------------------
+# -- The crossing ----------------------------------------------------------------------------------
 
 
 @given(
@@ -217,7 +217,7 @@ def test_lines_cross_where_both_rates_are_one(fnr: list[int], fpr: list[int]) ->
     assert rate == pytest.approx(((1 - share) * fpr[0] + share * fpr[1]) / 20, abs=1e-15)
 
 
-# -- the least cost -------------------------------------------------------------------------------
+# -- The least cost --------------------------------------------------------------------------------
 
 
 @PROPERTY
@@ -272,7 +272,7 @@ def test_blocks_that_cannot_hold_the_best_threshold_are_not_looked_at(
     assert sum(looked_at) < len(sweep.target) / 4
 
 
-# -- the hull -------------------------------------------------------------------------------------
+# -- The hull --------------------------------------------------------------------------------------
 
 
 @PROPERTY
@@ -380,7 +380,7 @@ def test_the_stack_serves_a_sweep_as_well(stacked: list[int]) -> None:
     assert slopes == sorted(set(slopes))
 
 
-# -- what must not matter -------------------------------------------------------------------------
+# -- What must not matter --------------------------------------------------------------------------
 
 
 @PROPERTY

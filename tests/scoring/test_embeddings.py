@@ -1,4 +1,4 @@
-"""Embeddings: every format by files of the real libraries, every way a file can be broken."""
+"""Embeddings: every format as the real libraries write it, and broken and hostile files."""
 
 from __future__ import annotations
 

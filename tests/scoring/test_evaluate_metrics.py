@@ -1,4 +1,4 @@
-"""The metrics of ``evaluate``: the library's numbers, whichever way ``evaluate`` calls for them."""
+"""The metrics of ``evaluate``: the library's numbers, however ``evaluate`` passes the values."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def options(name: str) -> dict[str, Any]:
     return ENROLLED if name == "ossi" else {}
 
 
-# -- where they lie ---------------------------------------------------------------------------
+# -- Where they lie --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -190,7 +190,7 @@ def test_a_wheel_has_them_inside_the_package(tmp_path: Path) -> None:
     assert all((package / "metrics" / name / "README.md").is_file() for name in METRICS)
 
 
-# -- cards and examples -----------------------------------------------------------------------
+# -- Cards and examples ----------------------------------------------------------------------------
 
 
 def run_examples(text: str, name: str) -> None:
@@ -240,7 +240,7 @@ def test_the_metric_says_what_it_is(name: str) -> None:
         assert part in metric.compute.__doc__
 
 
-# -- the library's numbers --------------------------------------------------------------------
+# -- The library's numbers -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -352,7 +352,7 @@ def test_the_order_of_rows_makes_no_difference(name: str) -> None:
     assert load(name).compute(**given, **enrolled) == of_library(name)
 
 
-# -- ways through evaluate --------------------------------------------------------------------
+# -- Ways through evaluate -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -518,7 +518,7 @@ def test_metrics_combine_by_name_and_with_prefixes() -> None:
     assert result["sre10_min_dcf"] == min_dcf(SCORES, LABELS, p_target=0.001).min_dcf
 
 
-# -- labels of speakers -----------------------------------------------------------------------
+# -- Labels of speakers ----------------------------------------------------------------------------
 
 
 NUMBERS = [int(label) for label in PROBE_LABELS]
@@ -575,7 +575,7 @@ def test_numbers_do_not_meet_texts(added: bool, tmp_path: Path) -> None:
         metric.compute(**given, **ENROLLED)
 
 
-# -- what is refused --------------------------------------------------------------------------
+# -- What is refused -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("added", [False, True], ids=["direct", "added"])

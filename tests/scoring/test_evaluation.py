@@ -1,4 +1,4 @@
-"""From lists and embeddings by name to reports: what is counted, and what is never dropped."""
+"""Reports of trial lists and protocols: coverage, rates, and what is never dropped silently."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def has(*rows: int) -> Array:
     return np.asarray(~np.isin(PAIRS, rows).any(axis=1))
 
 
-# -- trials -----------------------------------------------------------------------------------
+# -- Trials ----------------------------------------------------------------------------------------
 
 
 def test_trials_give_the_metrics_of_their_scores() -> None:
@@ -339,7 +339,7 @@ def test_reports_compare_and_print_without_their_scores() -> None:
     assert report == evaluate_trials(trials(), embeddings())
 
 
-# -- open-set protocols -----------------------------------------------------------------------
+# -- Open-set protocols ----------------------------------------------------------------------------
 
 # Speakers 0 to 4 are enrolled with two utterances; everybody's other two are probes.
 KNOWN = 5
@@ -483,7 +483,7 @@ def test_skipping_may_leave_nothing_to_score_which_is_an_error(
         evaluate_protocol(protocol(), embeddings(kept), missing="skip")
 
 
-# -- protocols on the disk --------------------------------------------------------------------
+# -- Protocols on the disk -------------------------------------------------------------------------
 
 
 def write(folder: Path, gallery: Sequence[str], probe: Sequence[str]) -> None:
@@ -533,7 +533,7 @@ def test_a_folder_without_protocols_is_an_error(kind: str, tmp_path: Path) -> No
     if kind == "file":
         folder.write_text("x 0\n")
     message = (
-        "holds no open-set protocol: a folder with the" if kind == "empty" else "is not a folder"
+        "contains no open-set protocol: a folder with the" if kind == "empty" else "is not a folder"
     )
     with pytest.raises(ScoringError, match=f"{kind} {message}"):
         read_protocols(folder)

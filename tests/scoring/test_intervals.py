@@ -52,7 +52,7 @@ def weighted_metrics(
     return intervals._metrics(weights[order], labels[order] == 1, steps, *costs)
 
 
-# -- weighted metrics -----------------------------------------------------------------------------
+# -- Weighted metrics ------------------------------------------------------------------------------
 
 
 @PROPERTY
@@ -83,7 +83,7 @@ def test_a_weight_is_so_many_copies_of_a_trial(
     assert cost == pytest.approx(min_dcf(*again).min_dcf, rel=1e-13, abs=1e-14)
 
 
-# -- drawing --------------------------------------------------------------------------------------
+# -- Drawing ---------------------------------------------------------------------------------------
 
 
 def test_the_same_seed_gives_the_same_intervals_and_another_seed_others() -> None:
@@ -170,7 +170,7 @@ def test_a_draw_without_both_classes_is_drawn_again() -> None:
     assert intervals.over == "speakers"
 
 
-# -- what must not matter -------------------------------------------------------------------------
+# -- What must not matter --------------------------------------------------------------------------
 
 
 @PROPERTY
@@ -210,7 +210,7 @@ def test_rising_maps_leave_the_intervals_alone(data: st.DataObject) -> None:
     assert bootstrap_intervals(other, labels, resamples=5) == intervals
 
 
-# -- width ----------------------------------------------------------------------------------------
+# -- Width -----------------------------------------------------------------------------------------
 
 
 def test_intervals_over_trials_cover_the_true_rate_as_often_as_they_say() -> None:
@@ -254,7 +254,7 @@ def test_intervals_over_speakers_cover_the_true_rate_where_those_over_trials_do_
     assert covered["trials"] <= 20
 
 
-# -- errors ---------------------------------------------------------------------------------------
+# -- Errors ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""s-norm and AS-norm against the formula, loop by loop; sides, order and blocks do not show."""
+"""s-norm and AS-norm against the formula in loops; sides, order and blocks make no difference."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def slow_norm(scores: Array, arguments: dict[str, Any], top_n: int | None = None
     return np.array(normalized)
 
 
-# -- the formula ----------------------------------------------------------------------------------
+# -- The formula -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -123,7 +123,7 @@ def test_normalisation_helps_where_utterances_differ_in_how_near_all_others_are(
     assert eer(normed, labels).eer < 0.9 * eer(raw, labels).eer
 
 
-# -- what must not matter -------------------------------------------------------------------------
+# -- What must not matter --------------------------------------------------------------------------
 
 
 @PROPERTY
@@ -242,7 +242,7 @@ def test_lists_and_tensors_serve() -> None:
     np.testing.assert_allclose(s_norm(torch.tensor(scores), **tensors), expected, **CLOSE)
 
 
-# -- errors ---------------------------------------------------------------------------------------
+# -- Errors ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Open-set identification against its definition; order, names, ties and blocks do not show."""
+"""Open-set identification against its definition, whatever the order, names, ties and blocks."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def random_protocol(
     return golden_protocol({**case, "known_probes": 200, "unknown_probes": 300, "noise": noise})
 
 
-# -- published numbers ----------------------------------------------------------------------------
+# -- Published numbers -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("case", GOLDEN_CASES)
@@ -159,7 +159,7 @@ def test_the_exact_method_keeps_to_the_far_where_the_published_lets_more_pass(
         assert result.speakers == case["case"]["speakers"]
 
 
-# -- against the definition -----------------------------------------------------------------------
+# -- Against the definition ------------------------------------------------------------------------
 
 
 @PROPERTY
@@ -303,7 +303,7 @@ def test_a_loud_utterance_pulls_the_plain_mean_only() -> None:
     assert identify(protocol, enrolment="max").rank1 == 1
 
 
-# -- false acceptance rates -----------------------------------------------------------------------
+# -- False acceptance rates ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("unknown", [7, 10, 49, 100, 1000])
@@ -368,7 +368,7 @@ def test_perfect_and_hopeless_protocols() -> None:
     assert (result.auc, result.rank1) == (0, 0)
 
 
-# -- what must not matter -------------------------------------------------------------------------
+# -- What must not matter --------------------------------------------------------------------------
 
 
 def outcome(result: OpenSetResult) -> tuple[Any, ...]:
@@ -514,7 +514,7 @@ def test_memory_beside_arguments_models_and_scores_is_bounded() -> None:
     assert peak < MEBIBYTE + models * dimensions * (4 + 2 * 8) + 100 * (models + rows)
 
 
-# -- arguments ------------------------------------------------------------------------------------
+# -- Arguments -------------------------------------------------------------------------------------
 
 
 def test_the_result_says_what_was_asked() -> None:

@@ -1,4 +1,4 @@
-"""Plots: files that are pictures, curves through the exact points, and what lies at the edges."""
+"""Plots: image files, curves through the exact points, and edge cases."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def det_of(axes: Any) -> tuple[Array, list[Array]]:
     return points(curve), [points(mark)[0] for mark in marks]
 
 
-# -- files ------------------------------------------------------------------------------------
+# -- Files -----------------------------------------------------------------------------------------
 
 
 PLOTS: dict[str, Callable[[Path], None]] = {
@@ -176,7 +176,7 @@ def test_a_place_that_cannot_be_written_to_is_an_error(
         PLOTS[name](tmp_path / file)
 
 
-# -- DET --------------------------------------------------------------------------------------
+# -- DET -------------------------------------------------------------------------------------------
 
 
 def test_the_det_curve_goes_through_every_operating_point(drawn: Draw) -> None:
@@ -316,7 +316,7 @@ def test_a_miss_of_the_only_trial_is_seen(edge: str, drawn: Draw) -> None:
     assert np.ptp(curve[:, 1]) > 0.5
 
 
-# -- DIR --------------------------------------------------------------------------------------
+# -- DIR -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", ["exact", "voxblink2"])

@@ -79,7 +79,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trials_module, "_CHUNK_BYTES", 100)
 
 
-# -- formats --------------------------------------------------------------------------------------
+# -- Formats ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_a_path_may_be_a_text(tmp_path: Path) -> None:
     assert listed(read_trials(str(tmp_path / "a.txt"))) == [("a", "b", True)]
 
 
-# -- against a naive reader -----------------------------------------------------------------------
+# -- Against a naive reader ------------------------------------------------------------------------
 
 
 def naive(text: str) -> list[Trial]:
@@ -247,7 +247,7 @@ def test_many_trials_in_real_blocks(tmp_path: Path) -> None:
     np.testing.assert_array_equal(result.labels, labels)
 
 
-# -- wrong lines ----------------------------------------------------------------------------------
+# -- Wrong lines -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("line", [1, 2, 40, 100])
@@ -300,8 +300,8 @@ def test_the_header_is_a_line_that_counts(
         ("\n\n", r"is empty"),
         (" \t\n\r\n ,\n", r"is empty"),
         ("\ufeff", r"is empty"),
-        ("enrol,test,label\n", r"holds no trial\. Allowed are"),
-        ("label enrol test", r"holds no trial"),
+        ("enrol,test,label\n", r"contains no trial\. Allowed are"),
+        ("label enrol test", r"contains no trial"),
         ("a b c\n", r"line 1: 'a b c' is not a trial\. Allowed are '1 enrol test'"),
         ("1.0 a b\n", r"line 1: '1\.0 a b' is not a trial"),
         ("enrol,enrol,label\na,b,1\n", r"line 1: 'enrol enrol label' is not a trial"),
@@ -326,7 +326,7 @@ def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
                 reader(path)
 
 
-# -- lists of utterances and labels ---------------------------------------------------------------
+# -- Lists of utterances and labels ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -376,7 +376,7 @@ def test_a_name_that_does_not_tell_its_speaker_is_named(name: str) -> None:
         speakers_of(["id10270/a/1.wav", name])
 
 
-# -- cosines --------------------------------------------------------------------------------------
+# -- Cosines ---------------------------------------------------------------------------------------
 
 
 def random_rows(seed: int, rows: int, dimensions: int) -> Array:
@@ -495,7 +495,7 @@ def test_what_cannot_be_scored_is_named(
     assert isinstance(caught.value, ValueError)
 
 
-# -- trials by name -------------------------------------------------------------------------------
+# -- Trials by name --------------------------------------------------------------------------------
 
 
 def trial_list(trials: list[Trial]) -> TrialList:

@@ -1,4 +1,4 @@
-"""Whatever holds numbers or texts may be handed in; what cannot be used is named with its row."""
+"""Arguments may be any array of numbers or strings; errors name the argument and the row."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def block_values(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(validation, "_BLOCK_VALUES", request.param)
 
 
-# -- scores ---------------------------------------------------------------------------------------
+# -- Scores ----------------------------------------------------------------------------------------
 
 SCORES = [0.5, -1.0, 2.0]
 
@@ -166,7 +166,7 @@ def test_the_first_row_that_is_not_finite_is_named(row: int) -> None:
     check_finite(vectors[:row], "x")
 
 
-# -- labels of trials -----------------------------------------------------------------------------
+# -- Labels of trials ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -265,7 +265,7 @@ def test_one_class_alone_is_refused(trials: int, label: int) -> None:
     refused(message, lambda: Sweep.of(np.arange(trials), labels.astype(bool)))
 
 
-# -- embeddings -----------------------------------------------------------------------------------
+# -- Embeddings ------------------------------------------------------------------------------------
 
 VECTORS = [[0.5, -1.0, 2.0], [1.0, 0.0, 0.25]]
 
@@ -340,7 +340,7 @@ def test_embeddings_too_large_for_float32_are_named_without_a_warning(number: fl
     refused(r"name .* row 1", lambda: as_embeddings([[1.0, 2.0], [number, 1.0]], "name"))
 
 
-# -- lengths of embeddings ------------------------------------------------------------------------
+# -- Lengths of embeddings -------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("block_values")
@@ -367,7 +367,7 @@ def test_a_row_too_long_for_float32_is_named() -> None:
     refused(r"gallery: row 2 has the length", lambda: norms_of(vectors, "gallery"))
 
 
-# -- labels of speakers ---------------------------------------------------------------------------
+# -- Labels of speakers ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -419,7 +419,7 @@ def test_speakers_that_cannot_be_used_are_named(values: Any, message: str) -> No
     refused(message, lambda: as_speaker_labels(values, "name", rows=2, of="of"))
 
 
-# -- rows of embeddings ---------------------------------------------------------------------------
+# -- Rows of embeddings ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -456,7 +456,7 @@ def test_rows_that_cannot_be_used_are_named(values: Any, message: str) -> None:
     refused(message, lambda: checked_rows(values, "name", utterances=5, trials=3))
 
 
-# -- arrays ---------------------------------------------------------------------------------------
+# -- Arrays ----------------------------------------------------------------------------------------
 
 
 def test_tensors_lose_neither_type_nor_values() -> None:

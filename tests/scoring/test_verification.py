@@ -56,7 +56,7 @@ def normal_trials(seed: int, trials: int, decimals: int | None = None) -> tuple[
     return (scores if decimals is None else scores.round(decimals)), labels
 
 
-# -- published numbers ----------------------------------------------------------------------------
+# -- Published numbers -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("case", GOLDEN_CASES)
@@ -69,7 +69,7 @@ def test_golden_eer_and_min_dcf(case: dict[str, Any]) -> None:
     )
 
 
-# -- known answers --------------------------------------------------------------------------------
+# -- Known answers ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("trials", [2, 3, 10, 1001])
@@ -118,7 +118,7 @@ def test_a_sweep_serves_every_metric_and_is_sorted_once(monkeypatch: pytest.Monk
     assert hull <= eer(sweep).eer
 
 
-# -- against the definitions ----------------------------------------------------------------------
+# -- Against the definitions -----------------------------------------------------------------------
 
 
 @PROPERTY
@@ -261,7 +261,7 @@ def test_act_dcf_and_cllr_of_true_ratios_are_close_to_their_minima() -> None:
     assert cllr(scores + 1, labels) > cllr(sweep) + 0.01
 
 
-# -- against scikit-learn -------------------------------------------------------------------------
+# -- Against scikit-learn --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("decimals", [None, 2, 1, 0])
@@ -328,7 +328,7 @@ def test_no_rising_map_has_a_cllr_below_min_cllr(
     assert 0 <= min_cllr(ranks, labels) <= 1 + 1e-12
 
 
-# -- what must not matter -------------------------------------------------------------------------
+# -- What must not matter --------------------------------------------------------------------------
 
 
 def rates_of(scores: Array, labels: Array) -> tuple[float, ...]:
@@ -407,7 +407,7 @@ def test_blocks_do_not_show(trials: tuple[Array, Array], block: int) -> None:
         assert [*rates_of(*trials), min_dcf(*trials, p_target=[0.3, 0.01]).threshold] == whole
 
 
-# -- arguments ------------------------------------------------------------------------------------
+# -- Arguments -------------------------------------------------------------------------------------
 
 
 def test_metrics_are_plain_floats() -> None:

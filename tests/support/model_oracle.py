@@ -1,4 +1,4 @@
-"""Golden weights, waveforms and small speaker models to test with, and the front end once more.
+"""Golden weights, waveforms and small speaker models for tests, and a reference front end.
 
 The reference front end is slow, in float64 and straight from the definitions, independent of the
 library. Weights and waveforms are made as those of the golden numbers were.
@@ -40,7 +40,7 @@ FRONT_END = ("featCal.fbankCal.spectrogram.window", "featCal.fbankCal.mel_scale.
 _SALT = "dev"
 
 
-# -- golden recipes ----------------------------------------------------------------------------
+# -- Golden recipes --------------------------------------------------------------------------------
 
 
 @functools.cache
@@ -106,7 +106,7 @@ def _repeated(key: str, shape: list[int]) -> Tensor:
     return torch.tensor(zlib.crc32(key.encode()) / 2**32).expand(shape)
 
 
-# -- the front end, slow -----------------------------------------------------------------------
+# -- The front end, slow ---------------------------------------------------------------------------
 
 
 def slow_window() -> Array:
@@ -149,7 +149,7 @@ def slow_log_mel(waveform: Array, normalization: str, bands: int = 80) -> Array:
     return taken_off
 
 
-# -- small models ------------------------------------------------------------------------------
+# -- Small models ----------------------------------------------------------------------------------
 
 # 20 bands halve to 10, 5 and 3: odd numbers on the way, as the frames have.
 SMALL: dict[str, Callable[..., SpeakerConfig]] = {

@@ -23,7 +23,7 @@ from voxblink2_lib.errors import DependencyError, ScoringError
 from voxblink2_lib.progress import Advance
 from voxblink2_lib.scoring.validation import Floats, Rows, norms_of
 
-# Default bound of a function's memory beside its arguments and results.
+# Default bound of a function's memory in addition to its arguments and results.
 MEMORY_BYTES = 256 << 20
 
 # A block of this shape is large enough for a fast matrix product and small enough for the cache.
@@ -90,7 +90,7 @@ def nearest(
     Args:
         probes: float32; their lengths make no difference. Shape: [probes, dimensions].
         models: float32, rows of length 1. Shape: [models, dimensions].
-        memory_bytes: bound of the memory beside the arguments, at least a mebibyte.
+        memory_bytes: bound of the memory in addition to the arguments, at least a mebibyte.
         device: a PyTorch device such as ``"cuda"``. By default CUDA for large products where it is
             available, else NumPy.
         progress: called with the number of probes done since the last call.
@@ -128,7 +128,7 @@ def top_statistics(
         embeddings: float32, rows of length 1. Shape: [rows, dimensions].
         cohort: float32, rows of length 1. Shape: [cohort, dimensions].
         top_n: how many of the largest cosines count; all by default.
-        memory_bytes: bound of the memory beside the arguments, at least a mebibyte.
+        memory_bytes: bound of the memory in addition to the arguments, at least a mebibyte.
         device: as in :func:`nearest`.
         progress: called with the number of embeddings done since the last call.
 

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from voxblink2_lib.errors import ScoringError
 from voxblink2_lib.scoring.validation import Floats, Rows, as_trials
 
-# Thresholds that are evaluated at once; bounds the memory beside the sorted scores.
+# Thresholds that are evaluated at once; bounds the memory in addition to the sorted scores.
 _BLOCK = 1 << 16
 
 # Both ends of both classes, and infinity.

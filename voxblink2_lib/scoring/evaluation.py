@@ -79,7 +79,7 @@ class VerificationReport:
     sweep: Sweep = field(repr=False, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the report as JSON can hold it; a threshold is null where nothing is accepted."""
+        """Return the report for JSON; a threshold is null where nothing is accepted."""
         return {
             "trials": self.trials,
             "scored": self.scored,
@@ -232,7 +232,7 @@ class OpenSetReport:
     result: OpenSetResult
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the report as JSON can hold it; a threshold is null where all are accepted."""
+        """Return the report for JSON; a threshold is null where every probe is accepted."""
         result = self.result
         return {
             "protocol": self.protocol,

@@ -56,7 +56,7 @@ class Intervals:
     over: str
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the ends of the intervals, and what they are made of, as JSON can hold it."""
+        """Return the ends of the intervals and how they were computed, for JSON."""
         return {
             "over": self.over,
             "confidence": self.confidence,

@@ -43,7 +43,7 @@ def s_norm(
         test_rows: rows of ``embeddings``. Shape: [trials].
         embeddings: embeddings. Shape: [utterances, dimensions].
         cohort: embeddings of other speakers, ideally one of each. Shape: [cohort, dimensions].
-        memory_bytes: bound of the memory beside arguments and results.
+        memory_bytes: bound of the memory in addition to arguments and results.
         device: a PyTorch device such as ``"cuda"``; by default CUDA for large products where it is
             available, else NumPy.
         progress: called with the number of utterances done since the last call.
@@ -92,7 +92,7 @@ def as_norm(
         embeddings: embeddings. Shape: [utterances, dimensions].
         cohort: embeddings of other speakers, ideally one of each. Shape: [cohort, dimensions].
         top_n: how many of the cohort count, from 2 to all; ``None`` for all, which is s-norm.
-        memory_bytes: bound of the memory beside arguments and results.
+        memory_bytes: bound of the memory in addition to arguments and results.
         device: a PyTorch device such as ``"cuda"``; by default CUDA for large products where it is
             available, else NumPy.
         progress: called with the number of utterances done since the last call.

@@ -111,7 +111,7 @@ def open_set_identification(
             1,000 thresholds evenly spaced between the lowest and the highest score of an unknown
             probe, at the FAR nearest to the requested one (which may exceed it), and the area over
             points whose DIR and FAR are both at least 1e-5.
-        memory_bytes: bound of the memory beside arguments, models and scores.
+        memory_bytes: bound of the memory in addition to arguments, models and scores.
         device: a PyTorch device such as ``"cuda"``; by default CUDA for large products where it is
             available, else NumPy.
         progress: called with the number of probes done since the last call.

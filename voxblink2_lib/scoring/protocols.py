@@ -80,8 +80,8 @@ def read_protocols(folder: str | Path) -> list[OpenSetProtocol]:
         protocols.append(OpenSetProtocol(name, *lists))
     if not protocols:
         raise ScoringError(
-            f"{folder} holds no open-set protocol: a folder with the files 'gallery' and 'probe'. "
-            "The release has them in data/ossi."
+            f"{folder} contains no open-set protocol: a folder with the files 'gallery' and "
+            "'probe'. The release has them in data/ossi."
         )
     return sorted(protocols, key=_gallery_size)
 

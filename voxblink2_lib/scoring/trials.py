@@ -101,8 +101,8 @@ class ScoredTrials:
 def cosine_scores(embeddings: object, enrolment_rows: object, test_rows: object) -> Floats:
     """Return the cosine of each trial, float32. Shape: [trials].
 
-    Trials are processed in blocks, so the memory beside arguments and result is a few mebibytes.
-    The same two embeddings give the same bits in whatever rows they are.
+    Trials are processed in blocks, so the memory in addition to arguments and result is a few
+    mebibytes. The same two embeddings give the same bits in whatever rows they are.
 
     Args:
         embeddings: embeddings. Shape: [utterances, dimensions].
@@ -203,7 +203,7 @@ def read_trials(path: str | Path) -> TrialList:
         flags = _flags(label, path, line + header)
         parts.append((*_name_rows(enrolment, test, rows_by_name), flags))
     if not sum(len(flags) for _, _, flags in parts):
-        raise ScoringError(f"{path} holds no trial. {_TRIAL_LINES.description}")
+        raise ScoringError(f"{path} contains no trial. {_TRIAL_LINES.description}")
     enrolments, tests, labels = (np.concatenate(column) for column in zip(*parts, strict=True))
     return TrialList(list(rows_by_name), enrolments, tests, labels)
 
