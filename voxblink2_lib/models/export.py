@@ -21,10 +21,10 @@ from voxblink2_lib.models.features import (
     MAX_OFFSET,
     MIN_SAMPLES,
     PRE_EMPHASIS,
-    SAMPLE_RATE_HZ,
     SpeakerFeatureExtractor,
     window_and_filters,
 )
+from voxblink2_lib.records import SAMPLE_RATE_HZ
 
 # Relative distance of embeddings; fast runtimes add in another order.
 _TOLERANCE = 1e-3

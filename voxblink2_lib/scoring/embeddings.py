@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from voxblink2_lib.errors import ScoringError
+from voxblink2_lib.records import SPEAKER_ID, VIDEO_ID
 from voxblink2_lib.scoring.embedding_files import (
     NamedVectors,
     read_npy,
@@ -42,7 +43,9 @@ _ARRAYS = (".npy", ".safetensors")
 _AUDIO = re.compile(r"\.(wav|flac|m4a|mp3|opus|ogg)$", re.IGNORECASE)
 
 # id10270/x6uYqmx31kE/00001 or id10270-x6uYqmx31kE-00001, below any folders.
-_UTTERANCE = re.compile(r"(?:.*/)?(id[0-9]{5,6})([/-])([A-Za-z0-9_-]{11})\2([0-9]{5})", re.DOTALL)
+_UTTERANCE = re.compile(
+    rf"(?:.*/)?({SPEAKER_ID.pattern})([/-])({VIDEO_ID.pattern})\2([0-9]{{5}})", re.DOTALL
+)
 
 
 @dataclass(frozen=True, eq=False)

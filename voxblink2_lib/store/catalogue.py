@@ -9,7 +9,6 @@ STORE/catalogue/<config>.arrow    an Arrow file; in the user's cache where a sto
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -25,7 +24,7 @@ import pyarrow.compute as pc
 from filelock import FileLock
 
 from voxblink2_lib.errors import StoreDamagedError, TrainingError
-from voxblink2_lib.files import atomic_write, home_folder
+from voxblink2_lib.files import atomic_write, home_folder, short_digest
 from voxblink2_lib.progress import show_progress
 from voxblink2_lib.records import SAMPLE_RATE_HZ
 
@@ -163,7 +162,7 @@ def _place(store: Path, folder: Path, config: str) -> Path:
     beside = store / FOLDER if folder != store else folder / f".{FOLDER}"
     if os.access(beside if beside.exists() else store, os.W_OK):
         return beside / f"{config}.arrow"
-    tag = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
+    tag = short_digest(os.fsencode(folder.resolve()))
     return home_folder() / FOLDER / f"{tag}-{config}.arrow"
 
 

@@ -8,7 +8,6 @@ name the same folder share it.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ import fsspec
 from filelock import FileLock
 
 from voxblink2_lib.errors import StoreDamagedError, TrainingError
-from voxblink2_lib.files import atomic_write, home_folder
+from voxblink2_lib.files import atomic_write, home_folder, short_digest
 from voxblink2_lib.store.catalogue import FOLDER, Catalogue
 
 CACHE_BYTES = 8 << 30
@@ -61,7 +60,7 @@ class RemoteShards:
                 f"cache_bytes is {cache_bytes:,}; expected are at least {PIECE_BYTES:,}, one piece."
             )
         base = home_folder() / "pieces" if cache_dir is None else Path(cache_dir).absolute()
-        tag = hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:16]
+        tag = short_digest(url.rstrip("/").encode())
         return cls(url.rstrip("/"), config, base / f"{tag}-{config}", cache_bytes)
 
     def read(self, shard: str, shard_bytes: int, offset: int, size: int) -> bytes:
@@ -154,7 +153,7 @@ def read_remote_catalogue(shards: RemoteShards) -> Catalogue:
     try:
         system, path = _system(address)
         about = system.info(path)
-        tag = hashlib.sha256(repr(sorted(_version(about).items())).encode()).hexdigest()[:16]
+        tag = short_digest(repr(sorted(_version(about).items())).encode())
         copy = shards.cache / FOLDER / f"{tag}.arrow"
         if not copy.exists():
             with atomic_write(copy) as file:
