@@ -89,7 +89,7 @@ def test_the_tour_of_faces_shows_them_with_their_boxes(tmp_path: Path) -> None:
     tour = run_corpus_demo(tmp_path, config="audio-visual", workers=2)
     said = "\n".join(tour.lines())
     assert "num_rows: 36" in said
-    assert said.count("the media file has no pictures") == 4
+    assert said.count("the media file has no video stream") == 4
     assert '"audio-visual", data_dir="demo"' in said
     assert tour.first_row["video"] == "75 frames of 112 x 112"
     assert tour.first_row["boxes"] == "75 x 4"

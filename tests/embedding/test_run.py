@@ -330,7 +330,7 @@ def test_killed_and_interrupted_runs_end_in_the_file_of_an_undisturbed_one(
         _, err = process.communicate(timeout=cli_process.DEADLINE_SECONDS)
         assert process.returncode == (3 if how == signal.SIGINT else -9), err
         if how == signal.SIGINT:
-            assert "Everything finished is kept; run the same command to go on." in err
+            assert "Finished work is kept; run the same command to resume." in err
         now = _parts(out)
         assert now.items() >= made.items(), "a finished part was made again"
         made = now
@@ -485,7 +485,7 @@ def test_the_command_says_what_it_made(
     rejects = tmp_path / "out.parquet.rejects.csv"
     assert capsys.readouterr().out.splitlines() == [
         f"Embeddings {out}: 1 of 12 dimensions",
-        f"Rejected   1 utterances; {rejects} says why",
+        f"Rejected   1 utterances; reasons in {rejects}",
     ]
     assert {task.options for task in ran} == {EmbedOptions(model, 1.0, "bfloat16", "cpu")}
     assert main([*words, "--json"]) == 0

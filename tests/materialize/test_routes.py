@@ -72,7 +72,7 @@ def names(states: list[RouteState]) -> list[str]:
     return [state.name for state in states]
 
 
-# -- permits ----------------------------------------------------------------------------------
+# -- permits ---------------------------------------------------------------------------------------
 
 
 def test_the_least_busy_route_is_next(routes: Routes) -> None:
@@ -102,7 +102,7 @@ def test_without_an_open_route_there_is_nothing_to_wait_for(direct: Routes) -> N
     assert direct.seconds_until_permit() is None
 
 
-# -- results ----------------------------------------------------------------------------------
+# -- results ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_after_a_pause_one_video_tests_the_route(tmp_path: Path) -> None:
     assert len(send(routes, 3)) == 3
 
 
-# -- no answer --------------------------------------------------------------------------------
+# -- no answer -------------------------------------------------------------------------------------
 
 
 def test_videos_without_an_answer_stay_in_flight_until_they_are_judged(direct: Routes) -> None:

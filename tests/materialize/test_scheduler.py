@@ -105,7 +105,7 @@ def statuses(context: RunContext) -> dict[VideoKey, str]:
     return dict(entry for job in range(2) for entry in ledger.job_videos(job))
 
 
-# -- faults of a video ------------------------------------------------------------------------
+# -- faults of a video -----------------------------------------------------------------------------
 
 
 def test_videos_are_downloaded_cropped_and_sealed(script: Script, context: RunContext) -> None:
@@ -162,7 +162,7 @@ def test_a_worker_that_dies_while_it_seals_stops_the_run(
         run(context)
 
 
-# -- faults of a route ------------------------------------------------------------------------
+# -- faults of a route -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("pauses", "tries"), [(1, RUN_TRIES), (2, 8)])
@@ -215,7 +215,7 @@ def test_a_fault_of_the_machine_stops_the_run(script: Script, context: RunContex
     assert BAD in {key for job in range(2) for key in context.ledger.pending_videos(job)}
 
 
-# -- no answer --------------------------------------------------------------------------------
+# -- no answer -------------------------------------------------------------------------------------
 
 
 def probes(monkeypatch: pytest.MonkeyPatch, error: UnreachableError | None) -> list[str]:

@@ -119,7 +119,7 @@ def run_training_demo(
     seconds = time.monotonic() - started
     trained = score_held_out(model, extractor, held)
     plot, folder = out / "det.png", out / "model"
-    plot_det(trained, plot, min_dcf={}, beside={"untrained": untrained})
+    plot_det(trained, plot, min_dcf={}, compare_with={"untrained": untrained})
     model.save_pretrained(folder)
     extractor.save_pretrained(folder)
     labels.save(folder / "labels.json")

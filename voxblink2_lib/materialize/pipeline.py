@@ -44,10 +44,10 @@ def fetch_video(task: FetchTask) -> FetchResult:
         StoreFullError: the disk is full.
     """
     started = time.monotonic()
-    route = task.source.via.name
+    route = task.source.route.name
     confirm = functools.partial(task.rate_limiter.confirm, task.permit)
     try:
-        source = open_source(task.source, pictures=task.with_video)
+        source = open_source(task.source, with_video=task.with_video)
         with source.fetch(
             task.key, needed_seconds=task.needed_seconds, tmp=task.tmp, answered=confirm
         ) as media:
@@ -97,7 +97,7 @@ def media_for(task: VideoTask) -> Iterator[tuple[Media, FetchRecord]]:
     """
     if task.staged is None:
         started = time.monotonic()
-        source = open_source(task.source, pictures=task.tracks is not None)
+        source = open_source(task.source, with_video=task.tracks is not None)
         with source.fetch(task.key, needed_seconds=task.needed_seconds, tmp=task.tmp) as media:
             yield media, FetchRecord(media.size_bytes, time.monotonic() - started, route="")
         return
@@ -161,10 +161,10 @@ def _crop(task: VideoTask, media: Media) -> _Clips:
     """Crop audio and, where requested, faces; an utterance that lacks one of them is missing."""
     # Audio first: it costs little, and no face is cropped for an utterance without audio.
     audio = crop_audio(
-        media.sound,
+        media.audio,
         task.utterances,
         audio_format=task.options.audio_format,
-        pictures=media.path if media.audio_path else None,
+        video_path=media.path if media.audio_path else None,
     )
     if task.tracks is None:
         return _Clips(audio.clips, (), audio.missing)

@@ -147,7 +147,7 @@ def _clip_options(request: MaterializeRequest, store: Store, ledger: Ledger) -> 
         default = getattr(ClipOptions(), name)
         text = ledger.setting(name)
         stored = None if text is None else type(default)(text)
-        options[name] = request.clip_options.get(name, default if stored is None else stored)
+        options[name] = request.clips.get(name, default if stored is None else stored)
         if stored not in {None, options[name]}:
             raise StoreMismatchError(
                 f"The store {store.root} holds clips with {name}={stored!r}, requested is "

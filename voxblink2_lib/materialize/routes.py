@@ -58,7 +58,7 @@ class RouteState:
     @property
     def name(self) -> str:
         """Its name in messages."""
-        return self.source.via.name
+        return self.source.route.name
 
     @property
     def key(self) -> str:
@@ -102,7 +102,7 @@ class Routes:
         options = source.options
         per_hour = options.per_hour(is_youtube=source.kind == "youtube")
         self._budget = Budget(per_hour, options.sleep)
-        self._routes = [RouteState(replace(source, via=route)) for route in options.vias()]
+        self._routes = [RouteState(replace(source, route=route)) for route in options.routes()]
         self._in_flight: dict[VideoKey, InFlight] = {}
 
     @property
@@ -209,7 +209,7 @@ class Routes:
     def probe(self, route: RouteState) -> bool:
         """Return whether the source answers on an open route; close the route if not."""
         try:
-            probe_server(route.source.front_page, proxy=route.source.via.proxy)
+            probe_server(route.source.front_page, proxy=route.source.route.proxy)
         except UnreachableError as error:
             route.close(str(error), is_unanswered=True)
             return False

@@ -163,7 +163,7 @@ def _check_machine(source: SourceSpec) -> None:
         return
     from voxblink2_lib.sources.ytdlp_options import ydl_options
 
-    ydl_options(source.options, source.via)
+    ydl_options(source.options, source.route)
     if source.kind == "youtube":
         from voxblink2_lib.sources.javascript import javascript_problem
 

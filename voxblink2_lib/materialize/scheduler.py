@@ -168,7 +168,7 @@ class Scheduler:
         if isinstance(task, SealTask):
             self._handle_sealed(task, result)
         elif isinstance(task, FetchTask):
-            route = task.source.via.name
+            route = task.source.route.name
             died = Outcome(task.key, "transient", str(death), route=route) if death else None
             self._handle_fetched(FetchResult(task.key, died) if died else result)
         else:
