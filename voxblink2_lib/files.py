@@ -101,6 +101,15 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+def short_digest(data: bytes) -> str:
+    """Return the first 16 hexadecimal digits of a SHA-256, for names in a cache.
+
+    >>> short_digest(b"abc")
+    'ba7816bf8f01cfea'
+    """
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
 class HashingWriter(io.RawIOBase):
     """A binary file that hashes what is written through it. Closing it leaves the file open.
 

@@ -17,7 +17,7 @@ from support import cli_process, tiny_models
 from support.model_oracle import PROPERTY
 from support.tiny_models import read_all, write_arrow, write_scp, write_store
 
-from voxblink2_lib.embedding.blocks import EXTENSIONS, NAME_COLUMNS, find_blocks
+from voxblink2_lib.embedding.blocks import EXTENSIONS, NAME_COLUMNS, EmbeddingBlock, find_blocks
 from voxblink2_lib.errors import EmbeddingError, VoxBlink2Error
 
 AUDIO = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -245,7 +245,7 @@ def test_only_wanted_utterances_of_each_kind(tmp_path: Path) -> None:
     for place in places:
         found = read_all(find_blocks(place, keep=wanted.__contains__))
         assert [name for name, _ in found] == sorted(wanted), place
-        with pytest.raises(EmbeddingError, match=r"None of the utterances that are wanted is in"):
+        with pytest.raises(EmbeddingError, match=r"None of the requested utterances is in"):
             find_blocks(place, keep=lambda _: False)
 
 
@@ -285,7 +285,7 @@ def test_commands_and_lonely_words_are_refused_with_their_line(line: str, tmp_pa
 
 def test_a_name_that_is_there_twice_is_refused(tmp_path: Path) -> None:
     (tmp_path / "wav.scp").write_text("a /one.wav\nb /two.wav\na /three.wav\n")
-    with pytest.raises(EmbeddingError, match=r"'a' is there twice, as /one.wav and as /three.wav"):
+    with pytest.raises(EmbeddingError, match=r"'a' exists twice, as /one.wav and as /three.wav"):
         find_blocks(tmp_path / "wav.scp")
 
 
@@ -403,3 +403,15 @@ def test_a_file_that_changed_is_another_version(suffix: str, tmp_path: Path) -> 
     second = block.version()
     path.unlink()
     assert len({first, second, block.version()}) == 3
+
+
+def test_the_identity_of_a_block_never_changes() -> None:
+    # Embeddings that were made by an earlier version are recognized by a hash of it.
+    files = EmbeddingBlock("files", range(1), files=(("a", "/x/a.wav"),))
+    assert files.identity() == (
+        "Block(kind='files', rows=range(0, 1), path='', place=0, files=(('a', '/x/a.wav'),))"
+    )
+    rows = EmbeddingBlock("arrow", (3, 5), "/x/a.arrow", 2)
+    assert rows.identity() == (
+        "Block(kind='arrow', rows=(3, 5), path='/x/a.arrow', place=2, files=())"
+    )

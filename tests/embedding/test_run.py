@@ -209,7 +209,7 @@ def test_parts_of_another_run_are_refused(
         embed(sounds, out, EmbedOptions(model))
     before = _parts(out)
     calls_here(monkeypatch)  # from here on nothing stops a run
-    with pytest.raises(EmbeddingError, match=r"out.parquet.parts holds what a stopped run made"):
+    with pytest.raises(EmbeddingError, match=r"out.parquet.parts has the parts of an interrupted"):
         embed(*_placed(other(tmp_path, model, sounds), out))
     assert _parts(out) == before
     assert len(before) == 2
@@ -438,7 +438,7 @@ def test_what_others_made_is_not_overwritten(
     name: str, make: Callable[[Path], None], model: str, sounds: Path, tmp_path: Path
 ) -> None:
     make(tmp_path / name)
-    with pytest.raises(EmbeddingError, match=r"is there and was not made by 'voxblink2 embed'"):
+    with pytest.raises(EmbeddingError, match=r"exists and was not made by 'voxblink2 embed'"):
         embed(sounds, tmp_path / name, EmbedOptions(model))
 
 

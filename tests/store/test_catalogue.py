@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import pickle
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,9 @@ import pytest
 from store import test_shards
 from support import cli_process, shard_builder
 
-from voxblink2_lib.errors import StoreDamagedError, TrainingError
+from voxblink2_lib.errors import StoreDamagedError, StoreError, TrainingError
 from voxblink2_lib.outcomes import Outcome
+from voxblink2_lib.progress import AdvanceWithNote
 from voxblink2_lib.store import catalogue
 from voxblink2_lib.store.shards import seal_shard, write_part
 from voxblink2_lib.training import Corpus
@@ -33,13 +35,13 @@ def store(undisturbed: Path, tmp_path: Path) -> Path:
 def scanned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the shards that are looked into from here on."""
     names: list[str] = []
-    scan = catalogue._scanned
+    scan = catalogue._scan_shard
 
     def noted(path: Path) -> pa.Table:
         names.append(path.name)
         return scan(path)
 
-    monkeypatch.setattr(catalogue, "_scanned", noted)
+    monkeypatch.setattr(catalogue, "_scan_shard", noted)
     return names
 
 
@@ -159,8 +161,8 @@ def test_speakers_of_a_selection_are_numbered_anew(store: Path) -> None:
     [
         ([], "the selection is empty"),
         (np.zeros(48, bool), "the selection is empty"),
-        ([0, 48], r"Rows 0 to 48 were asked for; there are 0 to 47"),
-        ([-1], r"Rows -1 to -1 were asked for; there are 0 to 47"),
+        ([0, 48], r"Rows 0 to 48 were requested; expected are 0 to 47"),
+        ([-1], r"Rows -1 to -1 were requested; expected are 0 to 47"),
         ([True, False], r"The mask has shape \(2,\); expected is \(48,\)"),
     ],
 )
@@ -404,3 +406,37 @@ def test_a_shard_cut_short_anywhere_is_told(tmp_path: Path) -> None:
             Corpus.open(cut.parent)
     cut.write_bytes(whole)
     assert len(Corpus.open(cut.parent)) == 300
+
+
+# -- as the store's own users see it ----------------------------------------------------------
+
+
+def test_the_store_reports_errors_of_its_own(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="There are no shards in"):
+        catalogue.local_catalogue(tmp_path, "audio")
+
+
+def test_only_new_shards_count_for_progress(tmp_path: Path) -> None:
+    tasks: list[list[int]] = []
+
+    @contextlib.contextmanager
+    def noted(
+        task: str, *, unit: str, total: int | None = None, done: int = 0
+    ) -> Iterator[AdvanceWithNote]:
+        assert (task, unit, done) == ("Scanning shards", "shard", 0)
+        counts = [total or 0]
+        tasks.append(counts)
+
+        def advance(count: int, /, *, note: str = "") -> None:
+            assert not note
+            counts.append(count)
+
+        yield advance
+
+    for name in ("a", "b"):
+        shard_builder.seal(tmp_path / f"{name}.arrow", [shard_builder.clip(0)])
+    for _ in range(2):  # the second time, nothing is scanned
+        catalogue.local_catalogue(tmp_path, "audio", progress=noted)
+    shard_builder.seal(tmp_path / "c.arrow", [shard_builder.clip(0)])
+    catalogue.local_catalogue(tmp_path, "audio", progress=noted)
+    assert tasks == [[2, 1, 1], [1, 1]]

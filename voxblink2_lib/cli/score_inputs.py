@@ -72,6 +72,7 @@ def read_file(path: str, names: str | None) -> Embeddings:
 def _embed_wanted(options: argparse.Namespace, names: Iterable[str]) -> Path:
     """Embed the utterances of some lists; a finished run's file is found again."""
     from voxblink2_lib.embedding.run import embed
+    from voxblink2_lib.progress import show_progress
     from voxblink2_lib.scoring.embeddings import utterance_key
 
     wanted = {utterance_key(name) for name in names}
@@ -81,6 +82,7 @@ def _embed_wanted(options: argparse.Namespace, names: Iterable[str]) -> Path:
         embed_options(options),
         workers=options.workers,
         keep=lambda name: utterance_key(name) in wanted,
+        progress=show_progress,
     )
     write_message(f"Embeddings: {made.utterances:,} in {made.out}, kept for the next run")
     if made.rejects:
