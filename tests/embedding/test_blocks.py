@@ -316,7 +316,7 @@ def test_each_extension_counts(extension: str, tmp_path: Path) -> None:
 def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
     for name in ("x.wav", "x.flac"):
         (tmp_path / name).touch()
-    with pytest.raises(EmbeddingError, match=r"'x' is there twice, as .*x\.flac and as .*x\.wav"):
+    with pytest.raises(EmbeddingError, match=r"'x' exists twice, as .*x\.flac and as .*x\.wav"):
         find_blocks(tmp_path)
 
 

@@ -17,8 +17,8 @@ def _demo(options: argparse.Namespace) -> int:
     from voxblink2_lib.demo.corpus import run_corpus_demo
 
     out = Path(options.out).absolute()
-    tour = run_corpus_demo(out, config=options.config, workers=options.workers)
-    record, lines = tour.as_json(), tour.lines()
+    corpus = run_corpus_demo(out, config=options.config, workers=options.workers)
+    record, lines = corpus.as_json(), corpus.lines()
     if options.train:
         import torch
 
@@ -26,8 +26,8 @@ def _demo(options: argparse.Namespace) -> int:
 
         # Two threads gain a tenth; where other work has the cores, they take ten times as long.
         torch.set_num_threads(1)
-        lesson = run_training_demo(out / "store", out, config=options.config)
-        record["training"], lines = lesson.as_json(), [*lines, "", *lesson.lines()]
+        training = run_training_demo(out / "store", out, config=options.config)
+        record["training"], lines = training.as_json(), [*lines, "", *training.lines()]
     write_result(options, record, lines)
     return DONE
 
@@ -40,7 +40,7 @@ def add_demo_command(commands: Any) -> None:
         "--out",
         default="voxblink2-demo",
         metavar="DIR",
-        help="folder for store, clips and picture; default: %(default)s",
+        help="folder for store, clips and plot; default: %(default)s",
     )
     add_config_argument(parser)
     parser.add_argument(
