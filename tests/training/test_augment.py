@@ -365,8 +365,8 @@ def test_a_room_whose_first_channel_is_silent(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"snr_db": (9.0, 3.0)}, r"snr_db is \(9\.0, 3\.0\); expected are the least and the most"),
-        ({"files": (0, 3)}, r"files is \(0, 3\); expected are the least and the most, 1 or more"),
+        ({"snr_db": (9.0, 3.0)}, r"snr_db is \(9\.0, 3\.0\); expected are the lowest and the hig"),
+        ({"files": (0, 3)}, r"files is \(0, 3\); expected are the lowest and the highest, 1 or more"),
         ({"files": (4, 3)}, r"files is \(4, 3\)"),
     ],
 )
@@ -378,12 +378,14 @@ def test_ranges_that_are_none(options: dict[str, Any], words: str, tmp_path: Pat
 
 @pytest.mark.parametrize("names", [["mp3", "aac"], []])
 def test_codecs_that_nobody_knows(names: list[str]) -> None:
-    with pytest.raises(TrainingError, match=r"are not all known\. Available: mp3, vorbis, opus"):
+    with pytest.raises(
+        TrainingError, match=r"are not all available\. Available: mp3, vorbis, opus"
+    ):
         Codec(names)
 
 
 @pytest.mark.parametrize(("probability", "choices"), [(1.5, [_twice]), (-0.1, [_twice]), (0.5, [])])
 def test_chances_that_are_none(probability: float, choices: list[Callable[..., Array]]) -> None:
-    words = rf"probability is {probability:g} and there are {len(choices)} choices; expected"
+    words = rf"probability is {probability:g} with {len(choices)} choices; expected"
     with pytest.raises(TrainingError, match=words):
         RandomChoice(probability, *choices)

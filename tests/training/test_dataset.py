@@ -208,7 +208,7 @@ def test_an_augmentation_may_give_any_array(augment: Any, corpus: Corpus) -> Non
 
 @pytest.mark.parametrize("row", [-1, 6, 1_000])
 def test_a_number_that_is_not_there(row: int, corpus: Corpus) -> None:
-    with pytest.raises(IndexError, match=rf"Row {row} was asked for; there are 0 to 5\."):
+    with pytest.raises(IndexError, match=rf"Row {row} was requested; expected is 0 to 5\."):
         UtteranceDataset(corpus)[row]
 
 
@@ -351,7 +351,7 @@ def test_a_loader_leaves_the_order_to_the_sampler(
     options: dict[str, Any], named: str, corpus: Corpus
 ) -> None:
     sampler = ShuffleSampler(corpus, batch_size=2)
-    words = rf"^{named}: the sampler decides that; give it to the sampler\.$"
+    words = rf"^{named}: set by the sampler; give it to the sampler\.$"
     with pytest.raises(TrainingError, match=words):
         TrainingLoader(UtteranceDataset(corpus), sampler, **options)
 
@@ -392,6 +392,7 @@ def test_crops_are_stacked(workers: int, corpus: Corpus) -> None:
 def test_what_was_damaged_is_beside_a_batch(corpus: Corpus) -> None:
     dataset = UtteranceDataset(corpus)
     damaged = [DamagedClip(8, "Shard x row 8"), DamagedClip(9, "Shard x row 9")]
+    assert damaged[0].message == damaged[0].words == "Shard x row 8"  # an earlier version's name
     batch = collate([damaged[0], dataset[3], damaged[1], dataset[0]])
     assert batch["rows"].tolist() == [3, 0]
     assert batch["waveforms"].shape == (2, SAMPLES[0])
@@ -435,7 +436,7 @@ def test_a_function_of_the_user_sees_good_clips_only(
     assert all(batch["x"].shape == (len(batch["r"]), 8_000) for batch in batches)
     assert sorted(row for batch in batches for row in batch["r"]) == [0, 2, 3, 5]
     assert sorted(one.row for one in loader.damaged) == [1, 4]
-    assert all("cannot be decoded" in one.words for one in loader.damaged)
+    assert all("cannot be decoded" in clip.message for clip in loader.damaged)
 
 
 def test_a_function_of_the_user_may_return_anything(damaged: Corpus) -> None:
@@ -474,4 +475,4 @@ def test_a_damaged_clip_raises_by_default(damaged: Corpus) -> None:
     found = UtteranceDataset(damaged, crop_seconds=0.5, on_damaged="skip")[4]
     assert isinstance(found, DamagedClip)
     assert found.row == 4
-    assert found.words.startswith("Shard 0.arrow row 4 ")
+    assert found.message.startswith("Shard 0.arrow row 4 ")

@@ -33,7 +33,7 @@ from voxblink2_lib.training import (
     remote_shards,
 )
 
-PIECE = 64 << 10
+CHUNK = 64 << 10
 URL = "s3://bucket/corpora/store"
 
 
@@ -49,12 +49,12 @@ def address() -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def _user(address: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What a user sets, and small pieces."""
+    """What a user sets, and small chunks."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("AWS_ENDPOINT_URL", address)
-    monkeypatch.setattr(remote_shards, "PIECE_BYTES", PIECE)
+    monkeypatch.setattr(remote_shards, "CHUNK_BYTES", CHUNK)
     system = fsspec.get_filesystem_class("s3")
     system.clear_instance_cache()
     yield
@@ -63,7 +63,7 @@ def _user(address: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store of three shards with its catalogue; some clips are longer than a piece."""
+    """A store of three shards with its catalogue; some clips are longer than a chunk."""
     store = tmp_path_factory.mktemp("local") / "store"
     shards = store / "shards" / "audio"
     shards.mkdir(parents=True)
@@ -119,24 +119,24 @@ def fetches(monkeypatch: pytest.MonkeyPatch, bucket: str) -> Fetches:
     return found
 
 
-def pieces(corpus: Corpus) -> list[Path]:
+def chunks(corpus: Corpus) -> list[Path]:
     """The files of the cache, half-written ones too."""
     assert isinstance(corpus.shards, remote_shards.RemoteShards)
     return sorted(p for p in corpus.shards.cache.iterdir() if p.is_file() and p.name != ".lock")
 
 
 def kept_bytes(corpus: Corpus) -> int:
-    return sum(path.stat().st_size for path in pieces(corpus))
+    return sum(path.stat().st_size for path in chunks(corpus))
 
 
-def pieces_of(corpus: Corpus, rows: Any) -> set[tuple[str, int]]:
-    """Shard and first byte of every piece that some clips touch."""
+def chunks_of(corpus: Corpus, rows: Any) -> set[tuple[str, int]]:
+    """Shard and first byte of every chunk that some clips touch."""
     found = set()
     for row in rows:
         place = corpus.place(int(row))
         last = place.offset + place.size - 1
-        for number in range(place.offset // PIECE, last // PIECE + 1):
-            found.add((place.shard, number * PIECE))
+        for number in range(place.offset // CHUNK, last // CHUNK + 1):
+            found.add((place.shard, number * CHUNK))
     return found
 
 
@@ -186,7 +186,7 @@ def test_only_what_is_needed_is_fetched_and_once(bucket: str, fetches: Fetches) 
     for row in rows:
         reader.read(row, samples=100)
     assert len(fetches.seen) == len(set(fetches.seen))
-    assert set(fetches.seen) == pieces_of(corpus, rows)
+    assert set(fetches.seen) == chunks_of(corpus, rows)
     Reader(Corpus.open(bucket)).read(17)
     assert len(fetches.seen) == len(set(fetches.seen))
 
@@ -211,7 +211,7 @@ def test_a_new_catalogue_is_fetched(local: Path, bucket: str, tmp_path: Path) ->
 def test_the_cache_stays_within_its_bound(
     bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    bound = 3 * PIECE + 1_000
+    bound = 3 * CHUNK + 1_000
     corpus = Corpus.open(bucket, cache_dir=tmp_path / "cache", cache_bytes=bound)
     most: list[int] = []
     write = remote_shards.atomic_write_unsynced
@@ -226,12 +226,12 @@ def test_the_cache_stays_within_its_bound(
     for row in np.random.default_rng(0).integers(48, size=150).tolist():
         assert reader.encoded(row) == local[row]
     assert len(most) > 50
-    assert 2 * PIECE < max(most) <= bound
-    assert {path.parent.parent for path in pieces(corpus)} == {tmp_path / "cache"}
+    assert 2 * CHUNK < max(most) <= bound
+    assert {path.parent.parent for path in chunks(corpus)} == {tmp_path / "cache"}
 
 
 def test_workers_share_a_cache_within_its_bound(bucket: str, local: Path, tmp_path: Path) -> None:
-    bound = 4 * PIECE
+    bound = 4 * CHUNK
     corpus = Corpus.open(bucket, cache_dir=tmp_path, cache_bytes=bound)
     dataset = _Measuring(corpus)
     loader = TrainingLoader(dataset, ShuffleSampler(corpus, batch_size=4), num_workers=2)
@@ -246,7 +246,7 @@ def test_workers_share_a_cache_within_its_bound(bucket: str, local: Path, tmp_pa
                 assert np.array_equal(waveform[:length].numpy(), expected.read(row).numpy())
                 rows.append(row)
         assert sorted(rows) == list(range(48))
-    assert pieces(corpus)
+    assert chunks(corpus)
 
 
 class _Measuring(UtteranceDataset):
@@ -267,11 +267,11 @@ def kept_bytes_at_most(corpus: Corpus, bound: int) -> bool:
         return kept_bytes(corpus) <= bound
 
 
-def test_pieces_used_longest_ago_go_first(tmp_path: Path, bucket: str) -> None:
+def test_chunks_used_longest_ago_go_first(tmp_path: Path, bucket: str) -> None:
     system = fsspec.filesystem("s3")
-    data = np.random.default_rng(0).bytes(6 * PIECE)
+    data = np.random.default_rng(0).bytes(6 * CHUNK)
     system.pipe_file("bucket/corpora/store/shards/audio/x.arrow", data)
-    shards = remote_shards.RemoteShards.at(URL, "audio", tmp_path, 3 * PIECE)
+    shards = remote_shards.RemoteShards.at(URL, "audio", tmp_path, 3 * CHUNK)
 
     def read(offset: int, size: int) -> bytes:
         return shards.read("x.arrow", len(data), offset, size)
@@ -284,7 +284,7 @@ def test_pieces_used_longest_ago_go_first(tmp_path: Path, bucket: str) -> None:
         for path in shards.cache.glob("x.arrow.*"):
             about = path.stat()
             os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns - 10**9))
-        assert read(number * PIECE + 7, 9) == data[number * PIECE + 7 :][:9]
+        assert read(number * CHUNK + 7, 9) == data[number * CHUNK + 7 :][:9]
 
     for number in (0, 1, 2):
         use(number)
@@ -295,24 +295,24 @@ def test_pieces_used_longest_ago_go_first(tmp_path: Path, bucket: str) -> None:
     use(2)
     use(4)
     assert kept() == [2, 3, 4]
-    assert read(2 * PIECE - 3, 6) == data[2 * PIECE - 3 : 2 * PIECE + 3]
+    assert read(2 * CHUNK - 3, 6) == data[2 * CHUNK - 3 : 2 * CHUNK + 3]
 
 
 @pytest.mark.parametrize("left", [0, 1_000])
-def test_a_piece_that_a_crash_cut_short_is_fetched_again(
+def test_a_chunk_that_a_crash_cut_short_is_fetched_again(
     left: int, bucket: str, local: Path
 ) -> None:
     corpus, expected = Corpus.open(bucket), Reader(Corpus.open(local))
-    last = len(corpus) - 1  # in the last piece of its shard, which is shorter than others
+    last = len(corpus) - 1  # in the last chunk of its shard, which is shorter than others
     whole = {}
     for row in (9, last):
         assert Reader(corpus).encoded(row) == expected.encoded(row)
-    for path in pieces(corpus):
+    for path in chunks(corpus):
         whole[path] = path.read_bytes()
         path.write_bytes(whole[path][:left])
     for row in (9, last):
         assert Reader(corpus).encoded(row) == expected.encoded(row)
-    assert {path: path.read_bytes() for path in pieces(corpus)} == whole
+    assert {path: path.read_bytes() for path in chunks(corpus)} == whole
 
 
 def test_a_store_made_anew_at_the_same_address_is_read_anew(bucket: str, tmp_path: Path) -> None:
@@ -330,9 +330,9 @@ def test_a_store_made_anew_at_the_same_address_is_read_anew(bucket: str, tmp_pat
     assert after.encoded(0) != old[0]
 
 
-def test_a_cache_that_holds_not_one_piece(bucket: str) -> None:
+def test_a_cache_that_holds_not_one_chunk(bucket: str) -> None:
     with pytest.raises(TrainingError, match="cache_bytes is 65,535; expected are at least 65,536"):
-        Corpus.open(bucket, cache_bytes=PIECE - 1)
+        Corpus.open(bucket, cache_bytes=CHUNK - 1)
 
 
 # -- what goes wrong --------------------------------------------------------------------------
@@ -346,7 +346,7 @@ def test_a_broken_connection_is_tried_again(bucket: str, local: Path, fetches: F
         exceptions.ConnectionClosedError(endpoint_url="x"),
     ]
     assert Reader(corpus).encoded(0) == Reader(Corpus.open(local)).encoded(0)
-    assert len(fetches.seen) == 2 + len(pieces_of(corpus, [0]))
+    assert len(fetches.seen) == 2 + len(chunks_of(corpus, [0]))
 
 
 @pytest.mark.parametrize(
@@ -428,7 +428,7 @@ def test_a_remote_shard_that_is_gone_or_short(bucket: str) -> None:
         Reader(corpus).read(0)
     gone = corpus.place(47).shard
     system.rm(f"bucket/corpora/store/shards/audio/{gone}")
-    with pytest.raises(StoreDamagedError, match=rf"The shard {URL}/shards/audio/{gone} is gone"):
+    with pytest.raises(StoreDamagedError, match=rf"The shard {URL}/shards/audio/{gone} is missing"):
         Reader(corpus).read(47)
 
 
@@ -490,10 +490,10 @@ def test_a_store_on_a_web_server(local: Path) -> None:
 def test_a_web_server_without_ranges_is_told(local: Path) -> None:
     with web(local, _Silent) as url:
         corpus = Corpus.open(url)
-        words = r"cannot be read in parts: 65,536 bytes were asked for and [\d,]+ came\. The server"
+        words = r"cannot be read in parts: 65,536 bytes were requested and [\d,]+ received\. The s"
         with pytest.raises(StoreDamagedError, match=words):
             Reader(corpus).read(0)
-        assert not pieces(corpus)
+        assert not chunks(corpus)
 
 
 def test_a_store_in_memory(local: Path) -> None:

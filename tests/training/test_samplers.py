@@ -656,7 +656,7 @@ def test_seeds_are_64_bits(kind: str) -> None:
         (lambda: SpeakerSampler(SMALL, speakers=1, utterances=0), "utterances is 0; expected is 1"),
         (
             lambda: SpeakerSampler(SMALL, speakers=6, utterances=1),
-            "Batches of 6 different speakers were asked for; the corpus has 5",
+            "Batches of 6 different speakers were requested; the corpus has 5",
         ),
         (lambda: BucketSampler(SMALL, batch_seconds=9, buckets=0), "buckets is 0; expected is 1"),
         (
@@ -748,5 +748,5 @@ def test_a_state_beyond_the_end_is_told_and_changes_nothing(position: int) -> No
 )
 def test_a_loader_leaves_the_order_to_the_sampler(option: dict[str, Any]) -> None:
     words = ", ".join(sorted(option))
-    with pytest.raises(TrainingError, match=f"{words}: the sampler decides that"):
+    with pytest.raises(TrainingError, match=f"{words}: set by the sampler"):
         _loader(MAKES["shuffle"](SMALL, 0, 0, 1), 0, **option)
