@@ -1,11 +1,11 @@
 """Measure embedding against a loop over single utterances in float32, on the same processor.
 
-Both are whole programs that read files and write embeddings. What they take for two utterances, to
-start and to load the model, is taken off and told by itself. They run in turns, and are told as
-ratios: the median of the rounds, with the least and the most. Then how near the network comes to
-what a convolution alone reaches. Where there is a CUDA device,
-ResNet293 in bfloat16 is measured on it. A benchmark is evidence, not a gate: it ends with 0 whether
-or not the wanted ratios hold.
+Both are whole programs that read files and write embeddings. Their time for two utterances, to
+start and to load the model, is subtracted and reported separately. They run in turns and are
+reported as ratios: the median of the rounds, with the lowest and the highest. Then the speed of the
+network is compared with that of a convolution alone. If there is a CUDA device, ResNet293 in
+bfloat16 is measured on it. A benchmark is evidence, not a gate: it ends with 0 whether or not the
+target ratios are met.
 
 Example:
     python benchmarks/embed.py
@@ -37,7 +37,7 @@ from voxblink2_lib.scoring import read_embeddings
 
 
 class Size(NamedTuple):
-    """How much is measured."""
+    """Size of the measurement."""
 
     rounds: int
     utterances: dict[str, int]  # by model: as many as take about half a minute
@@ -51,7 +51,7 @@ BATCH, BATCH_SECONDS = 50, 6
 
 
 def save_model(folder: Path, arch: str) -> Path:
-    """Save a released architecture; what its weights are does not change the time."""
+    """Save a released architecture; the time does not depend on its weights."""
     released = RELEASED[arch]
     torch.manual_seed(1)
     model = KINDS[type(released.config)](released.config)
@@ -76,7 +76,7 @@ def make_audio(folder: Path, utterances: int) -> Path:
     return folder / "wav.scp"
 
 
-# What one writes without this package's programs, but with its models.
+# The usual code without this package's programs, but with its models.
 LOOP = """
 import sys
 import numpy as np
@@ -110,12 +110,12 @@ def loop(model: Path, wav_scp: Path) -> list[str]:
 def ours(model: Path, wav_scp: Path, dtype: str) -> list[str]:
     out = wav_scp.with_name(f"{dtype}.parquet")
     out.unlink(missing_ok=True)
-    words = ("--model", model, "--wav-scp", wav_scp, "--out", out, "--dtype", dtype)
-    return [sys.executable, "-m", "voxblink2_lib.cli", "embed", *map(str, words)]
+    arguments = ("--model", model, "--wav-scp", wav_scp, "--out", out, "--dtype", dtype)
+    return [sys.executable, "-m", "voxblink2_lib.cli", "embed", *map(str, arguments)]
 
 
 def run(command: list[str]) -> tuple[float, float]:
-    """Return the seconds of a program, and the most memory of it or a process of its, in MB."""
+    """Return the seconds of a program, and the peak memory of its largest process in MB."""
     peaks: list[float] = []
 
     def wait() -> None:
@@ -129,7 +129,7 @@ def run(command: list[str]) -> tuple[float, float]:
 
 
 def cosine(folder: Path, dtype: str) -> float:
-    """Return the least cosine between the embeddings of an utterance, ours and the loop's."""
+    """Return the lowest cosine between our embedding of an utterance and the loop's."""
     mine = read_embeddings(folder / f"{dtype}.parquet").vectors
     theirs = np.load(folder / "loop.npy")
     both = np.einsum("nd,nd->n", mine, theirs)
@@ -156,16 +156,18 @@ def programs(folder: Path, size: Size) -> Iterator[Figure]:
                 rates[name].append(3600 * hours / (seconds - start))
                 peaks[name].append(peak)
         for name in commands:
-            said = f"{arch}, {name}"
+            title = f"{arch}, {name}"
             if name != "loop":
-                ratios = [one / two for one, two in zip(rates[name], rates["loop"], strict=True)]
-                wanted = 1.0 if name == "float32" else 1.7
-                yield figure(f"{said}: speed / loop in float32", ratios, at_least=wanted)
-                near = cosine(many.parent, name)
-                yield figure(f"{said}: least cosine to the loop", [near], at_least=0.9995)
-            yield figure(f"{said}: hours of speech an hour", rates[name], unit="h")
-            yield figure(f"{said}: two utterances", starts[name], unit="s")
-            yield figure(f"{said}: peak memory of a process", peaks[name], unit="MB")
+                ratios = [
+                    mine / loop for mine, loop in zip(rates[name], rates["loop"], strict=True)
+                ]
+                target = 1.0 if name == "float32" else 1.7
+                yield figure(f"{title}: speed / loop in float32", ratios, at_least=target)
+                lowest = cosine(many.parent, name)
+                yield figure(f"{title}: lowest cosine to the loop", [lowest], at_least=0.9995)
+            yield figure(f"{title}: hours of speech an hour", rates[name], unit="h")
+            yield figure(f"{title}: two utterances", starts[name], unit="s")
+            yield figure(f"{title}: peak memory of a process", peaks[name], unit="MB")
 
 
 def _hours(wav_scp: Path) -> float:
@@ -174,7 +176,7 @@ def _hours(wav_scp: Path) -> float:
 
 
 def network_alone(arch: str, dtype: torch.dtype, device: str, batch: int) -> Iterator[Figure]:
-    """Compare a network with the best that one of its convolutions reaches alone."""
+    """Compare a network with the fastest of its convolutions alone."""
     released = RELEASED[arch]
     network: Any = KINDS[type(released.config)](released.config)
     network = network.eval().to(device, dtype, memory_format=torch.channels_last)
@@ -207,15 +209,15 @@ def _convolution_rate(shape: tuple[int, ...], dtype: torch.dtype, device: str) -
 
 
 def _seconds(work: Callable[[], object], device: str) -> float:
-    """Return the seconds of one call: the best of some, once it is warm."""
+    """Return the seconds of one call: the fastest of several after a warm-up."""
 
-    def waited() -> None:
+    def finish() -> None:
         work()
         if device != "cpu":
             torch.cuda.synchronize()
 
-    waited()
-    return min(seconds_of(waited) for _ in range(5))
+    finish()
+    return min(seconds_of(finish) for _ in range(5))
 
 
 def measure(folder: Path, quick: bool) -> Iterator[Figure]:

@@ -1,10 +1,10 @@
-"""Measure random 2 s crops from 6 s FLAC utterances, as batches that reach a training loop.
+"""Measure random 2 s crops of 6 s FLAC utterances, as batches in a training loop.
 
-Four ways take turns in one run, each with two processes that decode: ours; datasets' own decode of
-whole utterances; WebDataset tars of the same FLAC bytes, decoded whole with soundfile, and, for
-comparison, only the crop; and a loop that does nothing but decode such crops from memory. Then how
-long the first batch takes for a store of 2,000 shards with as many utterances as the corpus has.
-A benchmark is evidence, not a gate: it ends with 0 whether or not the wanted ratios hold.
+Several readers take turns in one run, each with two processes that decode: this package; datasets'
+own decoding of whole utterances; WebDataset tars of the same FLAC bytes, decoded whole with
+soundfile, and, for comparison, only the crop; and a loop that only decodes such crops from memory.
+Then the time to the first batch of a store of 2,000 shards with as many utterances as the corpus.
+A benchmark is evidence, not a gate: it ends with 0 whether or not the target ratios are met.
 
 Example:
     python benchmarks/read.py
@@ -47,7 +47,7 @@ CLIPS: list[bytes] = []  # inherited by processes that decode from memory
 
 
 class Size(NamedTuple):
-    """How much is measured."""
+    """Size of the measurement."""
 
     rounds: int
     shards: int  # of 6 s utterances
@@ -60,24 +60,24 @@ MANY_SHARDS = 2_000
 
 
 def make_shard(path: Path, clips: list[bytes], *, first: int, seconds: float) -> None:
-    """Write a shard as the package seals them; names are made up from the number of the row."""
+    """Write a shard in the package's format; names are derived from the index of the row."""
     schema = arrow_schema("audio")
     path.parent.mkdir(parents=True, exist_ok=True)
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, schema) as writer:
         for start in range(0, len(clips), ROWS_PER_SHARD):
-            some = clips[start : start + ROWS_PER_SHARD]
-            rows = range(first + start, first + start + len(some))
+            part = clips[start : start + ROWS_PER_SHARD]
+            rows = range(first + start, first + start + len(part))
             columns: dict[str, Any] = {
                 "audio": [
                     {"bytes": clip, "path": f"{row}.flac"}
-                    for clip, row in zip(some, rows, strict=True)
+                    for clip, row in zip(part, rows, strict=True)
                 ],
                 "speaker_id": [f"id{row // 89:06}" for row in rows],
                 "video_id": [f"video{row // 7:06}" for row in rows],
                 "utterance_id": [f"{row % 7:05}" for row in rows],
-                "start_seconds": [0.0] * len(some),
-                "end_seconds": [seconds] * len(some),
-                "source": ["made up"] * len(some),
+                "start_seconds": [0.0] * len(part),
+                "end_seconds": [seconds] * len(part),
+                "source": ["synthetic"] * len(part),
             }
             arrays = [pa.array(columns[field.name], field.type) for field in schema]
             writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
@@ -107,14 +107,14 @@ def make_inputs(folder: Path, shards: int) -> list[bytes]:
         (folder / "tars").mkdir(exist_ok=True)
         with tarfile.open(folder / "tars" / f"{name}.tar", "w") as tar:
             for row, clip in enumerate(clips):
-                about = tarfile.TarInfo(f"{number:05}{row:05}.flac")
-                about.size = len(clip)
-                tar.addfile(about, io.BytesIO(clip))
+                member = tarfile.TarInfo(f"{number:05}{row:05}.flac")
+                member.size = len(clip)
+                tar.addfile(member, io.BytesIO(clip))
         everything += clips
     return everything
 
 
-# -- the ways ---------------------------------------------------------------------------------
+# -- readers ----------------------------------------------------------------------------------
 
 
 def ours(folder: Path) -> Iterator[Any]:
@@ -131,11 +131,11 @@ def cropped(waveform: torch.Tensor) -> torch.Tensor:
 
 
 class WholeByDatasets(torch.utils.data.Dataset[torch.Tensor]):
-    """What one writes with `datasets`: its decoded audio, then a crop."""
+    """The usual code with `datasets`: its decoded audio, then a crop."""
 
     def __init__(self, folder: Path) -> None:
-        files = [str(one) for one in sorted(folder.glob("store/shards/audio/*.arrow"))]
-        parts = [datasets.Dataset.from_file(one) for one in files]
+        paths = sorted(folder.glob("store/shards/audio/*.arrow"))
+        parts = [datasets.Dataset.from_file(str(path)) for path in paths]
         self._rows = datasets.concatenate_datasets(parts)
 
     def __len__(self) -> int:
@@ -168,7 +168,7 @@ def part(sample: dict[str, Any]) -> torch.Tensor:
 
 def by_webdataset(decode: Callable[[dict[str, Any]], torch.Tensor]) -> Any:
     def run(folder: Path) -> Iterator[Any]:
-        tars = [str(one) for one in sorted(folder.glob("tars/*.tar"))]
+        tars = [str(path) for path in sorted(folder.glob("tars/*.tar"))]
         samples = webdataset.WebDataset(tars, shardshuffle=100, empty_check=False)
         batches = samples.shuffle(1000).map(decode).batched(BATCH, collation_fn=torch.stack)
         yield from torch.utils.data.DataLoader(batches, batch_size=None, num_workers=WORKERS)
@@ -176,9 +176,9 @@ def by_webdataset(decode: Callable[[dict[str, Any]], torch.Tensor]) -> Any:
     return run
 
 
-def rate_of(way: Callable[[Path], Iterable[Any]], folder: Path) -> float:
+def rate_of(reader: Callable[[Path], Iterable[Any]], folder: Path) -> float:
     """Return crops a second, from the second batch on: workers are running by then."""
-    batches = iter(way(folder))
+    batches = iter(reader(folder))
     assert next(batches).shape[1] == CROP
     start, count = time.perf_counter(), 0
     for batch in batches:
@@ -193,7 +193,7 @@ def decode_all(part: int) -> float:
 
 
 def rate_from_memory() -> float:
-    """Return crops a second of two processes that only decode, and keep nothing."""
+    """Return crops a second of two processes that only decode, and discard the result."""
     with get_context("fork").Pool(WORKERS) as pool:
         return len(CLIPS) / max(pool.map(decode_all, range(WORKERS), chunksize=1))
 
@@ -215,7 +215,7 @@ print(json.dumps([imported - started, time.perf_counter() - imported]))
 
 
 def make_many(folder: Path, rows: int) -> None:
-    """Write 2,000 shards of tiny clips: how long they are does not matter here."""
+    """Write 2,000 shards of tiny clips: their length does not matter here."""
     clips = [encoded(0.1 * np.random.default_rng(1).standard_normal(640))] * rows
     for number in range(MANY_SHARDS):
         path = folder / "shards" / "audio" / f"audio-{number:05}.arrow"
@@ -234,23 +234,22 @@ def first_batch(store: Path) -> tuple[float, float]:
 def measure(folder: Path, quick: bool) -> Iterator[Figure]:
     size = QUICK if quick else FULL
     CLIPS[:] = make_inputs(folder, size.shards)
-    ways: dict[str, Callable[[], float]] = {
+    readers: dict[str, Callable[[], float]] = {
         "datasets": lambda: rate_of(by_datasets, folder),
         "WebDataset, whole": lambda: rate_of(by_webdataset(whole), folder),
         "ours": lambda: rate_of(ours, folder),
-        # Beside ours, where a few per cent are the question: the machine's speed drifts.
+        # Next to ours: a few per cent matter in their ratio, and the machine's speed drifts.
         "memory": rate_from_memory,
         "WebDataset, crops": lambda: rate_of(by_webdataset(part), folder),
     }
-    rates: dict[str, list[float]] = {name: [] for name in ways}
+    rates: dict[str, list[float]] = {name: [] for name in readers}
     for _ in range(size.rounds):
-        for name, rate in ways.items():
+        for name, rate in readers.items():
             rates[name].append(rate())
 
-    def ratio(name: str, wanted: float = 0) -> Figure:
-        said = f"ours / {name}"
+    def ratio(name: str, at_least: float = 0) -> Figure:
         values = [mine / other for mine, other in zip(rates["ours"], rates[name], strict=True)]
-        return figure(said, values, at_least=wanted)
+        return figure(f"ours / {name}", values, at_least=at_least)
 
     yield figure("2 s crops a second: ours", rates["ours"], unit="")
     yield ratio("datasets", 2)
@@ -263,8 +262,9 @@ def measure(folder: Path, quick: bool) -> Iterator[Figure]:
     imports, once = first_batch(store)
     yield figure(f"2,000 shards, {total:,} rows: first batch ever", [once], unit="s")
     again = [first_batch(store) for _ in range(size.rounds)]
-    yield figure("the same, catalogue there", [one for _, one in again], unit="s", at_most=3)
-    yield figure("imports before", [imports, *(one for one, _ in again)], unit="s")
+    batches = [batch for _, batch in again]
+    yield figure("the same, with a catalogue", batches, unit="s", at_most=3)
+    yield figure("imports before", [imports, *(seconds for seconds, _ in again)], unit="s")
 
 
 if __name__ == "__main__":

@@ -366,7 +366,10 @@ def test_a_room_whose_first_channel_is_silent(tmp_path: Path) -> None:
     ("options", "words"),
     [
         ({"snr_db": (9.0, 3.0)}, r"snr_db is \(9\.0, 3\.0\); expected are the lowest and the hig"),
-        ({"files": (0, 3)}, r"files is \(0, 3\); expected are the lowest and the highest, 1 or more"),
+        (
+            {"files": (0, 3)},
+            r"files is \(0, 3\); expected are the lowest and the highest, 1 or more",
+        ),
         ({"files": (4, 3)}, r"files is \(4, 3\)"),
     ],
 )
