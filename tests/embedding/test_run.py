@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -21,6 +22,7 @@ import pytest
 import safetensors.numpy
 from support import cli_process, tiny_models
 from support.model_oracle import apart
+from support.recorded_progress import RecordedProgress
 from support.tiny_models import SAME, cache_in, calls_here, directly, voice, write, write_scp
 
 from voxblink2_lib.cli import main
@@ -262,6 +264,34 @@ def test_a_file_that_is_mended_between_runs_is_embedded_again_alone(
     write(files["c"], voice(3, 0.75))
     with pytest.raises(EmbeddingError, match=r"out\.parquet was made from other audio"):
         embed(sounds, out, EmbedOptions(model))
+
+
+def test_progress_shows_utterances_hours_and_speed(
+    model: str, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, progress = tmp_path / "out.parquet", RecordedProgress()
+    stop_after(monkeypatch, 2)
+    with pytest.raises(KeyboardInterrupt):
+        embed(sounds, out, EmbedOptions(model))
+    calls_here(monkeypatch)
+    embed(sounds, out, EmbedOptions(model), progress=progress)
+    (task,) = progress.tasks
+    assert (task.task, task.unit, task.total, task.done) == ("Embedding", "utterance", 5, 2)
+    assert task.counts == [1, 1, 1]
+    assert all(re.fullmatch(r"0\.00 h, \d+\.\d{4} h/s", note) for note in task.notes)
+
+
+def test_progress_shows_rejected_utterances(
+    model: str, tmp_path: Path, ran: list[BlockTask]
+) -> None:
+    good, missing = write(tmp_path / "a.wav", voice(1, 0.5)), tmp_path / "b.wav"
+    sounds, progress = (
+        write_scp(tmp_path / "wav.scp", {"a": good, "b": missing}),
+        RecordedProgress(),
+    )
+    embed(sounds, tmp_path / "out.parquet", EmbedOptions(model), progress=progress)
+    assert len(ran) == sum(progress.tasks[0].counts) == 2
+    assert [note.partition("h/s")[2] for note in progress.tasks[0].notes] == ["", ", 1 rejected"]
 
 
 def test_a_worker_that_dies_stops_the_run(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import os
 import pickle
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +14,10 @@ import pyarrow as pa
 import pytest
 from store import test_shards
 from support import cli_process, shard_builder
+from support.recorded_progress import RecordedProgress
 
 from voxblink2_lib.errors import StoreDamagedError, StoreError, TrainingError
 from voxblink2_lib.outcomes import Outcome
-from voxblink2_lib.progress import AdvanceWithNote
 from voxblink2_lib.store import catalogue
 from voxblink2_lib.store.shards import seal_shard, write_part
 from voxblink2_lib.training import Corpus
@@ -417,26 +416,14 @@ def test_the_store_reports_errors_of_its_own(tmp_path: Path) -> None:
 
 
 def test_only_new_shards_count_for_progress(tmp_path: Path) -> None:
-    tasks: list[list[int]] = []
-
-    @contextlib.contextmanager
-    def noted(
-        task: str, *, unit: str, total: int | None = None, done: int = 0
-    ) -> Iterator[AdvanceWithNote]:
-        assert (task, unit, done) == ("Scanning shards", "shard", 0)
-        counts = [total or 0]
-        tasks.append(counts)
-
-        def advance(count: int, /, *, note: str = "") -> None:
-            assert not note
-            counts.append(count)
-
-        yield advance
-
+    progress = RecordedProgress()
     for name in ("a", "b"):
         shard_builder.seal(tmp_path / f"{name}.arrow", [shard_builder.clip(0)])
     for _ in range(2):  # the second time, nothing is scanned
-        catalogue.local_catalogue(tmp_path, "audio", progress=noted)
+        catalogue.local_catalogue(tmp_path, "audio", progress=progress)
     shard_builder.seal(tmp_path / "c.arrow", [shard_builder.clip(0)])
-    catalogue.local_catalogue(tmp_path, "audio", progress=noted)
-    assert tasks == [[2, 1, 1], [1, 1]]
+    catalogue.local_catalogue(tmp_path, "audio", progress=progress)
+    assert [(task.task, task.unit, task.total, task.counts) for task in progress.tasks] == [
+        ("Scanning shards", "shard", 2, [1, 1]),
+        ("Scanning shards", "shard", 1, [1]),
+    ]
