@@ -1,8 +1,8 @@
-"""Measure what cutting audio costs, against FFmpeg and against decoding alone.
+"""Measure the cost of cropping audio, against FFmpeg and against decoding alone.
 
-Everything is measured in one run, in turns (A B A B ...), and told as a ratio: the median of
-the rounds, with the least and the most. A benchmark is evidence, not a gate: it ends with 0
-whether or not the wanted ratios hold.
+Everything is measured in one run, in turns (A B A B ...), and reported as a ratio: the median of
+the rounds, with minimum and maximum. A benchmark is evidence, not a gate: it exits with 0 whether
+or not the targets are met.
 
 Example:
     python benchmarks/crop_audio.py
@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from figures import Figure, figure, seconds_of, tell
+from figures import Figure, figure, run_benchmark, seconds_of
 from inputs import FIRST_FRAMES, Videos, ffmpeg
 from machine import peak_memory_bytes
 from torchcodec.decoders import AudioDecoder  # type: ignore[attr-defined]
@@ -51,9 +51,9 @@ QUICK = Size(rounds=3, wav_videos=4, mp4_videos=2, memory_videos=(10, 20))
 
 
 def whole(outcome: Outcome) -> Outcome:
-    """Return an outcome, or end the benchmark: times of work not done say nothing."""
+    """Return an outcome, or end the benchmark: timings of incomplete work are meaningless."""
     if outcome.clips != len(FIRST_FRAMES):
-        raise RuntimeError(f"a video was not cut whole: {outcome}")
+        raise RuntimeError(f"a video was not cropped completely: {outcome}")
     return outcome
 
 
@@ -68,24 +68,24 @@ def run_cold(tasks: list[VideoTask]) -> None:
 
 
 def run_ffmpeg(videos: Videos, tasks: list[VideoTask]) -> None:
-    """Cut with one FFmpeg process an utterance, as many at a time as we have workers."""
+    """Crop with one FFmpeg process per utterance, as many at a time as we have workers."""
 
-    def cut(path: Path, utterance: Utterance, target: Path) -> None:
-        start, stop = (f"{one:.2f}" for one in utterance.seconds)
+    def crop(path: Path, utterance: Utterance, target: Path) -> None:
+        start, stop = (f"{seconds:.2f}" for seconds in utterance.seconds)
         ffmpeg("-i", path, "-ss", start, "-to", stop, "-c", "copy", target)
 
     with ThreadPoolExecutor(PROCESSES) as threads:
-        waiting = [
-            threads.submit(cut, path, one, task.part.with_suffix(f".{one.utterance_id}.wav"))
+        futures = [
+            threads.submit(crop, path, cut, task.part.with_suffix(f".{cut.utterance_id}.wav"))
             for path, task in zip(videos.paths, tasks, strict=True)
-            for one in task.utterances
+            for cut in task.utterances
         ]
-        for one in waiting:
-            one.result()
+        for future in futures:
+            future.result()
 
 
 def measure_wav(videos: Videos, size: Size) -> Iterator[Figure]:
-    """Compare utterances a second with FFmpeg's; both cut the same ones."""
+    """Compare utterances per second with FFmpeg's; both crop the same ones."""
     warm: list[float] = []
     cold: list[float] = []
     with WorkerPool(PROCESSES) as pool:
@@ -97,7 +97,7 @@ def measure_wav(videos: Videos, size: Size) -> Iterator[Figure]:
             warm.append(theirs / ours)
             cold.append(theirs / seconds_of(partial(run_cold, videos.tasks())))
             shutil.rmtree(tasks[0].part.parent)
-    yield figure("wav: our cuts a second / ffmpeg's", warm, at_least=10)
+    yield figure("wav: our crops per second / ffmpeg's", warm, at_least=10)
     yield figure(f"wav: the same, {size.wav_videos} videos and start of workers", cold)
 
 
@@ -115,8 +115,8 @@ def stages(path: Path, task: VideoTask) -> dict[str, Callable[[], object]]:
     samples = decode_audio(path, end_seconds=until).samples
     kind = task.options.audio_format
 
-    def cut() -> list[Clip]:
-        parts = [samples[slice(*one.samples)] for one in task.utterances]
+    def crop() -> list[Clip]:
+        parts = [samples[slice(*utterance.samples)] for utterance in task.utterances]
         coded = [encode(part, audio_format=kind) for part in parts]
         return list(map(Clip, task.utterances, coded))
 
@@ -127,8 +127,8 @@ def stages(path: Path, task: VideoTask) -> dict[str, Callable[[], object]]:
     return {
         "decoding": partial(decode_alone, path),
         "time stamps": partial(read_timeline, path, until_seconds=until + 10),
-        "cut and encode": cut,
-        "part file": partial(write, cut()),
+        "crop and encode": crop,
+        "part file": partial(write, crop()),
     }
 
 
@@ -136,7 +136,7 @@ def measure_mp4(videos: Videos, size: Size) -> Iterator[Figure]:
     """Compare all of a video's work with decoding its audio, in this process."""
     ratios: list[float] = []
     shares: dict[str, list[float]] = defaultdict(list)
-    for turn in range(size.rounds + 1):
+    for index in range(size.rounds + 1):
         ours = 0.0
         taken: dict[str, float] = defaultdict(float)
         tasks = videos.tasks()[: size.mp4_videos]
@@ -144,7 +144,7 @@ def measure_mp4(videos: Videos, size: Size) -> Iterator[Figure]:
             ours += seconds_of(partial(run_here, task))
             for name, stage in stages(path, task).items():
                 taken[name] += seconds_of(stage)
-        if turn:  # the first one warms up
+        if index:  # the first round warms up
             ratios.append(ours / taken["decoding"])
             for name, seconds in taken.items():
                 shares[name].append(100 * seconds / sum(taken.values()))
@@ -161,8 +161,8 @@ def measure_memory(videos: Videos, size: Size) -> Iterator[Figure]:
         for count in size.memory_videos:
             run_tasks(pool, videos.tasks()[done:count])
             done = count
-            asked = iter([(peak_memory_bytes, None)])
-            peaks += [peak / 1e6 for _, peak in pool.run(asked.__next__)]
+            calls = iter([(peak_memory_bytes, None)])
+            peaks += [peak / 1e6 for _, peak in pool.run(calls.__next__)]
     early, late = peaks
     first, last = size.memory_videos
     yield figure(f"memory: a worker's peak after {first} videos", [early], unit="MB")
@@ -171,14 +171,14 @@ def measure_memory(videos: Videos, size: Size) -> Iterator[Figure]:
 
 
 def measure(folder: Path, size: Size) -> Iterator[Figure]:
-    yield from measure_wav(Videos(folder / "wav", ending="wav", count=size.wav_videos), size)
-    films = Videos(folder / "mp4", ending="mp4", count=size.memory_videos[-1])
+    yield from measure_wav(Videos(folder / "wav", extension="wav", count=size.wav_videos), size)
+    films = Videos(folder / "mp4", extension="mp4", count=size.memory_videos[-1])
     yield from measure_mp4(films, size)
     yield from measure_memory(films, size)
 
 
 def main() -> None:
-    tell(__doc__, lambda folder, quick: measure(folder, QUICK if quick else FULL))
+    run_benchmark(__doc__, lambda folder, quick: measure(folder, QUICK if quick else FULL))
 
 
 if __name__ == "__main__":

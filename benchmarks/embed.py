@@ -1,11 +1,11 @@
 """Measure embedding against a loop over single utterances in float32, on the same processor.
 
-Both are whole programs that read files and write embeddings. Their time for two utterances, to
-start and to load the model, is subtracted and reported separately. They run in turns and are
-reported as ratios: the median of the rounds, with the lowest and the highest. Then the speed of the
-network is compared with that of a convolution alone. If there is a CUDA device, ResNet293 in
-bfloat16 is measured on it. A benchmark is evidence, not a gate: it ends with 0 whether or not the
-target ratios are met.
+Both are whole programs that read files and write embeddings. Their time for two utterances, which
+is start-up and loading the model, is subtracted and reported separately. They run in turns, and are
+reported as ratios: the median of the rounds, with minimum and maximum. Then the throughput of the
+network is compared with that of a single convolution. If there is a CUDA device, ResNet293 in
+bfloat16 is measured on it. A benchmark is evidence, not a gate: it exits with 0 whether or not the
+targets are met.
 
 Example:
     python benchmarks/embed.py
@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import soundfile
 import torch
-from figures import Figure, figure, seconds_of, tell
+from figures import Figure, figure, run_benchmark, seconds_of
 from inputs import speech_like
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -37,10 +37,10 @@ from voxblink2_lib.scoring import read_embeddings
 
 
 class Size(NamedTuple):
-    """Size of the measurement."""
+    """How much is measured."""
 
     rounds: int
-    utterances: dict[str, int]  # by model: as many as take about half a minute
+    utterances: dict[str, int]  # by model: so many that they take about half a minute
 
 
 FULL = Size(3, {"resnet34": 60, "ecapa_tdnn": 200})
@@ -51,7 +51,7 @@ BATCH, BATCH_SECONDS = 50, 6
 
 
 def save_model(folder: Path, arch: str) -> Path:
-    """Save a released architecture; the time does not depend on its weights."""
+    """Save a released architecture with random weights, which do not change the time."""
     released = RELEASED[arch]
     torch.manual_seed(1)
     model = KINDS[type(released.config)](released.config)
@@ -66,17 +66,17 @@ def make_audio(folder: Path, utterances: int) -> Path:
     generator = np.random.default_rng(1)
     voice = speech_like(rate_hz=SAMPLE_RATE_HZ, seed=1)
     lines = []
-    for number in range(utterances):
+    for index in range(utterances):
         seconds = generator.uniform(2, 10)
         first = int(generator.uniform(0, len(voice) - 10 * SAMPLE_RATE_HZ))
         cut = voice[first : first + int(seconds * SAMPLE_RATE_HZ)]
-        soundfile.write(folder / f"{number:05}.flac", cut, SAMPLE_RATE_HZ)
-        lines.append(f"{number:05} {folder / f'{number:05}.flac'}\n")
+        soundfile.write(folder / f"{index:05}.flac", cut, SAMPLE_RATE_HZ)
+        lines.append(f"{index:05} {folder / f'{index:05}.flac'}\n")
     (folder / "wav.scp").write_text("".join(lines), encoding="utf-8")
     return folder / "wav.scp"
 
 
-# The usual code without this package's programs, but with its models.
+# A plain loop that uses this package's models, but none of its commands.
 LOOP = """
 import sys
 import numpy as np
@@ -110,12 +110,12 @@ def loop(model: Path, wav_scp: Path) -> list[str]:
 def ours(model: Path, wav_scp: Path, dtype: str) -> list[str]:
     out = wav_scp.with_name(f"{dtype}.parquet")
     out.unlink(missing_ok=True)
-    arguments = ("--model", model, "--wav-scp", wav_scp, "--out", out, "--dtype", dtype)
-    return [sys.executable, "-m", "voxblink2_lib.cli", "embed", *map(str, arguments)]
+    options = ("--model", model, "--wav-scp", wav_scp, "--out", out, "--dtype", dtype)
+    return [sys.executable, "-m", "voxblink2_lib.cli", "embed", *map(str, options)]
 
 
 def run(command: list[str]) -> tuple[float, float]:
-    """Return the seconds of a program, and the peak memory of its largest process in MB."""
+    """Return the seconds of a program, and the peak memory in MB of its largest process."""
     peaks: list[float] = []
 
     def wait() -> None:
@@ -129,7 +129,7 @@ def run(command: list[str]) -> tuple[float, float]:
 
 
 def cosine(folder: Path, dtype: str) -> float:
-    """Return the lowest cosine between our embedding of an utterance and the loop's."""
+    """Return the minimum cosine between our embedding of an utterance and the loop's."""
     mine = read_embeddings(folder / f"{dtype}.parquet").vectors
     theirs = np.load(folder / "loop.npy")
     both = np.einsum("nd,nd->n", mine, theirs)
@@ -137,7 +137,7 @@ def cosine(folder: Path, dtype: str) -> float:
 
 
 def programs(folder: Path, size: Size) -> Iterator[Figure]:
-    """Compare whole programs, less the time that they take for two utterances."""
+    """Compare whole programs, minus their time for two utterances."""
     for arch, utterances in size.utterances.items():
         few = make_audio(folder / f"{arch}-few", 2)
         many = make_audio(folder / f"{arch}-many", utterances)
@@ -163,9 +163,9 @@ def programs(folder: Path, size: Size) -> Iterator[Figure]:
                 ]
                 target = 1.0 if name == "float32" else 1.7
                 yield figure(f"{title}: speed / loop in float32", ratios, at_least=target)
-                lowest = cosine(many.parent, name)
-                yield figure(f"{title}: lowest cosine to the loop", [lowest], at_least=0.9995)
-            yield figure(f"{title}: hours of speech an hour", rates[name], unit="h")
+                minimum = cosine(many.parent, name)
+                yield figure(f"{title}: minimum cosine to the loop", [minimum], at_least=0.9995)
+            yield figure(f"{title}: hours of speech per hour", rates[name], unit="h")
             yield figure(f"{title}: two utterances", starts[name], unit="s")
             yield figure(f"{title}: peak memory of a process", peaks[name], unit="MB")
 
@@ -176,7 +176,7 @@ def _hours(wav_scp: Path) -> float:
 
 
 def network_alone(arch: str, dtype: torch.dtype, device: str, batch: int) -> Iterator[Figure]:
-    """Compare a network with the fastest of its convolutions alone."""
+    """Compare the throughput of a network with that of its fastest convolution."""
     released = RELEASED[arch]
     network: Any = KINDS[type(released.config)](released.config)
     network = network.eval().to(device, dtype, memory_format=torch.channels_last)
@@ -190,7 +190,7 @@ def network_alone(arch: str, dtype: torch.dtype, device: str, batch: int) -> Ite
     rate = counter.get_total_flops() / seconds
     name = f"{arch}, {str(dtype).removeprefix('torch.')}, network alone on {device}"
     speech = batch * BATCH_SECONDS / 3600 / seconds
-    yield figure(f"{name}: hours of speech a second", [speech], unit="h")
+    yield figure(f"{name}: hours of speech per second", [speech], unit="h")
     yield figure(f"{name}: share of the bare convolution", [rate / alone])
 
 
@@ -199,7 +199,7 @@ _STAGES = ((64, 80, 600), (128, 40, 300), (256, 20, 150), (512, 10, 75))
 
 
 def _convolution_rate(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> float:
-    """Return the operations a second of a 3x3 convolution over (batch, channels, bands, frames)."""
+    """Return the operations per second of a 3x3 convolution of (batch, channels, bands, frames)."""
     batch, channels, bands, frames = shape
     layer: Any = torch.nn.Conv2d(channels, channels, 3, padding=1, bias=False)
     layer = layer.to(device, dtype, memory_format=torch.channels_last)
@@ -209,15 +209,15 @@ def _convolution_rate(shape: tuple[int, ...], dtype: torch.dtype, device: str) -
 
 
 def _seconds(work: Callable[[], object], device: str) -> float:
-    """Return the seconds of one call: the fastest of several after a warm-up."""
+    """Return the seconds of one call: the best of five, after a warm-up."""
 
-    def finish() -> None:
+    def waited() -> None:
         work()
         if device != "cpu":
             torch.cuda.synchronize()
 
-    finish()
-    return min(seconds_of(finish) for _ in range(5))
+    waited()
+    return min(seconds_of(waited) for _ in range(5))
 
 
 def measure(folder: Path, quick: bool) -> Iterator[Figure]:
@@ -232,4 +232,4 @@ def measure(folder: Path, quick: bool) -> Iterator[Figure]:
 
 
 if __name__ == "__main__":
-    tell(__doc__, measure)
+    run_benchmark(__doc__, measure)

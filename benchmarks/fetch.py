@@ -1,8 +1,8 @@
-"""Measure fetching against the `yt-dlp` command, from a site with 50 ms latency a request.
+"""Measure fetching against the `yt-dlp` command, from a site with 50 ms latency per request.
 
-The site is a process of its own on loopback. Our fetches run as a run's do, in two processes of
-threads; what is counted begins when these are warm, since a run takes hours. The command fetches
-whole files one by one, each in a process of its own, as scripts do.
+The site is a separate process on loopback. Ours downloads as in a run, in two processes of threads;
+timing starts when these are warm, since a run takes hours. The command downloads whole files one by
+one, each in a process of its own, as scripts do.
 
 Example:
     python benchmarks/fetch.py
@@ -20,7 +20,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from figures import Figure, figure, seconds_of, tell
+from figures import Figure, figure, run_benchmark, seconds_of
 from inputs import ffmpeg
 
 from voxblink2_lib.materialize.fetched_media import open_staged
@@ -37,19 +37,19 @@ AT_ONCE = (1, 4, 16)
 
 
 class Corpus:
-    """Media that all have the same sound, and tasks that fetch them."""
+    """Media that all have the same audio, and tasks that download them."""
 
     def __init__(self, folder: Path) -> None:
-        self.media, self._kept = folder / "media", folder / "kept"
+        self.media, self._staged = folder / "media", folder / "staged"
         self.tmp = folder / "tmp"
-        for one in (self.media, self._kept, self.tmp):
-            one.mkdir()
+        for path in (self.media, self._staged, self.tmp):
+            path.mkdir()
         self._first = self.media / "first.m4a"
         ffmpeg("-f", "lavfi", "-i", f"sine=duration={WHOLE_SECONDS}:sample_rate=44100",
                "-f", "lavfi", "-i", f"anoisesrc=duration={WHOLE_SECONDS}:amplitude=0.2",
                "-filter_complex", "amix", "-c:a", "aac", "-b:a", "128k",
                "-movflags", "+faststart", self._first)  # fmt: skip
-        self._numbers = itertools.count()
+        self._indices = itertools.count()
 
     @property
     def whole_bytes(self) -> int:
@@ -57,65 +57,66 @@ class Corpus:
         return self._first.stat().st_size
 
     def ids(self, count: int) -> list[str]:
-        """Return ids of videos that nobody has asked for yet."""
-        ids = [f"video{number:06}" for number in itertools.islice(self._numbers, count)]
-        for one in ids:
-            (self.media / f"{one}.m4a").hardlink_to(self._first)
+        """Return ids of videos that were not requested before."""
+        ids = [f"video{index:06}" for index in itertools.islice(self._indices, count)]
+        for video_id in ids:
+            (self.media / f"{video_id}.m4a").hardlink_to(self._first)
         return ids
 
     def tasks(self, template: str, count: int) -> list[FetchTask]:
-        """Return tasks that fetch as many new videos."""
+        """Return tasks that download that many new videos."""
         return [
             FetchTask(
-                key=VideoKey("id000001", one),
+                key=VideoKey("id000001", video_id),
                 needed_seconds=NEEDED_SECONDS,
                 source=SourceSpec("url", template),
                 pictures=False,
-                target=self._kept / one,
+                target=self._staged / video_id,
                 tmp=self.tmp,
                 turn=Permit(),
             )
-            for one in self.ids(count)
+            for video_id in self.ids(count)
         ]
 
 
 @contextlib.contextmanager
 def site(folder: Path) -> Iterator[str]:
     script = str(Path(__file__).with_name("slow_site.py"))
-    words = [sys.executable, script, str(folder), str(LATENCY_SECONDS)]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as one:
-        assert one.stdin is not None  # for mypy: both are pipes
-        assert one.stdout is not None
+    command = [sys.executable, script, str(folder), str(LATENCY_SECONDS)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdin is not None  # for mypy: both are pipes
+        assert process.stdout is not None
         try:
-            yield one.stdout.readline().strip()
+            yield process.stdout.readline().strip()
         finally:
-            one.stdin.close()
+            process.stdin.close()
 
 
 def fetch_all(pool: WorkerPool, tasks: Iterable[FetchTask]) -> int:
-    """Fetch videos; return the bytes that came."""
-    came = 0
+    """Download videos; return the bytes downloaded."""
+    downloaded = 0
     calls: Iterator[Call] = ((fetch_video, task) for task in tasks)
     for (_, task), result in pool.run(calls.__next__):
-        kept = open_staged(task.target)
-        if not isinstance(result, FetchResult) or result.failure or kept is None:
-            raise RuntimeError(f"a video did not come: {result}")
-        came += kept[1].bytes_fetched
-    return came
+        staged = open_staged(task.target)
+        if not isinstance(result, FetchResult) or result.failure or staged is None:
+            raise RuntimeError(f"a download failed: {result}")
+        downloaded += staged[1].bytes_fetched
+    return downloaded
 
 
 def run_command(template: str, ids: Iterable[str], folder: Path) -> None:
-    for one in ids:
-        address = template.replace("{video_id}", one)
-        words = [sys.executable, "-m", "yt_dlp", "--quiet", "--ignore-config", "--no-cache-dir"]
-        subprocess.run([*words, "-o", folder / f"{one}.m4a", address], check=True)
+    for video_id in ids:
+        url = template.replace("{video_id}", video_id)
+        command = [sys.executable, "-m", "yt_dlp", "--quiet", "--ignore-config", "--no-cache-dir"]
+        subprocess.run([*command, "-o", folder / f"{video_id}.m4a", url], check=True)
 
 
 def measure(folder: Path, quick: bool) -> Iterable[Figure]:
     corpus = Corpus(folder)
     rounds, scale = (2, 8) if quick else (5, 32)
     speed: dict[str, list[float]] = defaultdict(list)
-    parts: list[float] = []
+    shares: list[float] = []
     with contextlib.ExitStack() as stack:
         template = stack.enter_context(site(corpus.media))
         pools = {}
@@ -127,25 +128,25 @@ def measure(folder: Path, quick: bool) -> Iterable[Figure]:
             for count, pool in pools.items():
                 tasks = corpus.tasks(template, scale * min(count, 8))
                 started = time.perf_counter()
-                came = fetch_all(pool, tasks)
+                downloaded = fetch_all(pool, tasks)
                 speed[str(count)].append(60 * len(tasks) / (time.perf_counter() - started))
-                parts.append(came / len(tasks) / corpus.whole_bytes)
+                shares.append(downloaded / len(tasks) / corpus.whole_bytes)
             ids = corpus.ids(3)
             taken = seconds_of(lambda ids=ids: run_command(template, ids, corpus.tmp))  # type: ignore[misc]
             speed["yt-dlp"].append(60 * len(ids) / taken)
-    yield figure("videos a minute: yt-dlp, one by one", speed["yt-dlp"], unit="")
+    yield figure("videos per minute: yt-dlp, one by one", speed["yt-dlp"], unit="")
     for count in AT_ONCE:
         ours = speed[str(count)]
-        yield figure(f"videos a minute: ours, {count} at once", ours, unit="")
+        yield figure(f"videos per minute: ours, {count} at once", ours, unit="")
         ratios = [a / b for a, b in zip(ours, speed["yt-dlp"], strict=True)]
         yield figure(f"the same / yt-dlp, {count} at once", ratios)
     ratios = [a / b for a, b in zip(speed["16"], speed["1"], strict=True)]
     yield figure("16 at once / one at once", ratios, at_least=5)
     needed = NEEDED_SECONDS / WHOLE_SECONDS
-    yield figure("bytes fetched / whole files", parts)
-    yield figure("bytes fetched / bytes of the needed seconds", [one / needed for one in parts],
-                 at_most=1.3)  # fmt: skip
+    yield figure("bytes downloaded / whole files", shares)
+    ratios = [share / needed for share in shares]
+    yield figure("bytes downloaded / bytes of the needed seconds", ratios, at_most=1.3)
 
 
 if __name__ == "__main__":
-    tell(__doc__, measure)
+    run_benchmark(__doc__, measure)

@@ -1,4 +1,4 @@
-"""Figures of a benchmark: medians of rounds, with what is wanted of them, told as a table."""
+"""Figures of a benchmark: medians of rounds with their targets, printed as a table."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from machine import describe
 
 
 class Figure(NamedTuple):
-    """One line of the result: a median of rounds, and what is wanted of it, if anything."""
+    """One line of the result: the median of the rounds, and its target, if any."""
 
     name: str
     unit: str
     median: float
-    least: float
-    most: float
-    wanted: str
-    holds: bool | None
+    minimum: float
+    maximum: float
+    target: str
+    is_met: bool | None
 
 
 def figure(
     name: str, values: list[float], *, unit: str = "x", at_least: float = 0, at_most: float = 0
 ) -> Figure:
     median = statistics.median(values)
-    wanted, holds = "", None
+    target, is_met = "", None
     if at_least:
-        wanted, holds = f"at least {at_least:g}", median >= at_least
+        target, is_met = f"at least {at_least:g}", median >= at_least
     elif at_most:
-        wanted, holds = f"at most {at_most:g}", median <= at_most
-    return Figure(name, unit, median, min(values), max(values), wanted, holds)
+        target, is_met = f"at most {at_most:g}", median <= at_most
+    return Figure(name, unit, median, min(values), max(values), target, is_met)
 
 
 def seconds_of(work: Callable[[], object]) -> float:
@@ -44,35 +44,37 @@ def seconds_of(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def line(one: Figure) -> str:
-    spread = f"{one.least:.2f}-{one.most:.2f}" if one.least < one.most else ""
-    holds = {None: "", True: "yes", False: "NO"}[one.holds]
-    return f"{one.name:60} {one.median:8.2f} {one.unit:2} {spread:>14}  {one.wanted:14} {holds}"
+def format_figure(item: Figure) -> str:
+    spread = f"{item.minimum:.2f}-{item.maximum:.2f}" if item.minimum < item.maximum else ""
+    is_met = {None: "", True: "yes", False: "NO"}[item.is_met]
+    return (
+        f"{item.name:60} {item.median:8.2f} {item.unit:2} {spread:>14}  {item.target:14} {is_met}"
+    )
 
 
-def tell(said: str | None, measure: Callable[[Path, bool], Iterable[Figure]]) -> None:
+def run_benchmark(docstring: str | None, measure: Callable[[Path, bool], Iterable[Figure]]) -> None:
     """Measure in a temporary folder and print a table, or JSON.
 
     Args:
-        said: the benchmark's docstring; what follows "Example:" ends the help.
-        measure: gets the folder, and whether to be quick.
+        docstring: of the benchmark; the part after "Example:" ends the help.
+        measure: yields figures, given the folder and whether to use little data.
     """
-    says, _, example = (said or "").partition("Example:")
+    description, _, example = (docstring or "").partition("Example:")
     parser = argparse.ArgumentParser(
-        description=says,
+        description=description,
         epilog=f"example:{example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--quick", action="store_true", help="little data, to see that it runs")
+    parser.add_argument("--quick", action="store_true", help="little data, to test that it runs")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as named:
-        machine = describe(Path(named))
+    with tempfile.TemporaryDirectory() as folder:
+        machine = describe(Path(folder))
         if args.json:
-            figures = [one._asdict() for one in measure(Path(named), args.quick)]
+            figures = [item._asdict() for item in measure(Path(folder), args.quick)]
             print(json.dumps({"machine": machine, "figures": figures}))
             return
         print(", ".join(f"{name} {value}" for name, value in machine.items()))
-        print(f"{'figure':60} {'median':>8} {'':2} {'least-most':>14}  {'wanted':14} holds")
-        for one in measure(Path(named), args.quick):
-            print(line(one), flush=True)
+        print(f"{'figure':60} {'median':>8} {'':2} {'min-max':>14}  {'target':14} met")
+        for item in measure(Path(folder), args.quick):
+            print(format_figure(item), flush=True)

@@ -1,4 +1,4 @@
-"""Measure what ``import voxblink2`` takes beyond ``import datasets``, in fresh processes in turns.
+"""Measure the cost of ``import voxblink2`` beyond ``import datasets``, in fresh processes in turns.
 
 Example:
     python benchmarks/import_time.py
@@ -25,7 +25,7 @@ def seconds_of(statement: str) -> float:
 
 
 def main() -> None:
-    for statement in STATEMENTS:  # file caches
+    for statement in STATEMENTS:  # warm the file caches
         seconds_of(statement)
     pairs = [[seconds_of(statement) for statement in STATEMENTS] for _ in range(ROUNDS)]
     differences = [ours - theirs for theirs, ours in pairs]
@@ -34,7 +34,7 @@ def main() -> None:
     print(
         f"voxblink2 / datasets: {statistics.median(ratios):.2f} x "
         f"({min(ratios):.2f}-{max(ratios):.2f}); "
-        f"difference {statistics.median(differences):.2f} s, wanted below 1 s"
+        f"difference {statistics.median(differences):.2f} s, target below 1 s"
     )
 
 

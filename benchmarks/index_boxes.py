@@ -1,8 +1,8 @@
-"""Measure encodings of the boxes of an index: bytes a box, and the time to write and to read.
+"""Measure encodings of the boxes of an index: bytes per box, and the time to write and to read.
 
-No release is at hand everywhere, so tracks are made: a face that wanders, and a detector that
-errs by some pixels from frame to frame. How much it errs decides the size; three strengths tell
-what that does. Everything happens in memory, in turns; times are CPU time, figures medians.
+The tracks are synthetic, so no release is needed: a face that wanders, and a detector whose error
+differs from frame to frame. That error determines the size, so three strengths are measured.
+Everything happens in memory, in turns; times are CPU time, figures medians.
 
 Example:
     python benchmarks/index_boxes.py
@@ -24,13 +24,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-from figures import Figure, figure, tell
+from figures import Figure, figure, run_benchmark
 
 from voxblink2_lib.records import FRAMES_PER_SECOND
 from voxblink2_lib.release.index import BOX_COLUMNS
 from voxblink2_lib.release.index_build import BOXES_PER_GROUP, IndexWriter
 
-# The error of the detector, in pixels; times are told for the middle one.
+# The error of the detector, in pixels; times are reported for the middle one.
 JITTERS = (0.4, 1.5, 4.0)
 TIMED_JITTER = 1.5
 OURS = "ours"
@@ -48,11 +48,11 @@ FULL = Size(rounds=9, tracks=BOXES_PER_GROUP)
 QUICK = Size(rounds=1, tracks=BOXES_PER_GROUP // 16)
 
 
-# -- tracks -----------------------------------------------------------------------------------
+# -- Tracks ----------------------------------------------------------------------------------------
 
 
 def make_tracks(count: int, *, jitter: float) -> pa.Table:
-    """Return tracks as the index holds them; about 150 frames each."""
+    """Return synthetic tracks in the index's columns; about 150 frames each."""
     rng = np.random.default_rng(0)
     lengths = rng.gamma(2.5, 60, count).clip(40, 700).astype(int)
     starts = rng.integers(0, 60 * FRAMES_PER_SECOND, count)
@@ -72,12 +72,12 @@ def make_boxes(rng: np.random.Generator, frames: int, jitter: float) -> npt.NDAr
     width = rng.uniform(60, 300)
     start = np.array([rng.uniform(50, 900), rng.uniform(20, 400), width, 1.25 * width])
     steps = rng.normal(0, (0.6, 0.6, 0.3, 0.3), (frames, 4))
-    seen = start + np.cumsum(steps, axis=0) + rng.normal(0, jitter, (frames, 4))
-    return np.asarray(np.rint(seen), np.int64)
+    detected = start + np.cumsum(steps, axis=0) + rng.normal(0, jitter, (frames, 4))
+    return np.asarray(np.rint(detected), np.int64)
 
 
 def entropy_bytes(tracks: pa.Table) -> float:
-    """Return what a box takes where each difference is coded as briefly as its frequency allows."""
+    """Return the bytes per box of an ideal entropy code of the differences."""
     bits = 0.0
     for column in tracks.columns:
         joined = column.combine_chunks()
@@ -88,7 +88,7 @@ def entropy_bytes(tracks: pa.Table) -> float:
     return bits / 8
 
 
-# -- encodings --------------------------------------------------------------------------------
+# -- Encodings -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,8 @@ class Encoding:
     """A way to store boxes.
 
     Attributes:
-        options: words for ``pyarrow.parquet.write_table``.
-        differences: store what each value adds to the one before, and add up after reading.
+        options: arguments of ``pyarrow.parquet.write_table``.
+        differences: store differences of consecutive values, and sum them after reading.
     """
 
     options: dict[str, Any]
@@ -125,7 +125,7 @@ def sums(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def mapped(table: pa.Table, change: Any) -> pa.Table:
-    """Return lists whose values, of all tracks in a row, are changed."""
+    """Apply a function to the concatenated values of each column of lists."""
     columns = []
     for column in table.columns:
         joined = column.combine_chunks()
@@ -135,7 +135,7 @@ def mapped(table: pa.Table, change: Any) -> pa.Table:
 
 
 def our_options(folder: Path) -> dict[str, Any]:
-    """Return what the library makes its writer with; so nothing of it is written down twice."""
+    """Return the options of the library's own writer, so that they are not repeated here."""
     with patch.object(pq, "ParquetWriter", wraps=pq.ParquetWriter) as made, IndexWriter(folder):
         pass
     return next(
@@ -144,7 +144,7 @@ def our_options(folder: Path) -> dict[str, Any]:
 
 
 def encodings(folder: Path) -> dict[str, Encoding]:
-    """Return what was considered, ours first."""
+    """Return the encodings that are compared, ours first."""
     ours = our_options(folder)
     plain = {"compression": "zstd", "use_dictionary": False}
     split = dict.fromkeys(ours["column_encoding"], "BYTE_STREAM_SPLIT")
@@ -163,47 +163,49 @@ def encodings(folder: Path) -> dict[str, Encoding]:
     }
 
 
-# -- figures ----------------------------------------------------------------------------------
+# -- Figures ---------------------------------------------------------------------------------------
 
 
-def measure_sizes(found: dict[str, Encoding], tracks: pa.Table, jitter: float) -> Iterator[Figure]:
+def measure_sizes(
+    compared: dict[str, Encoding], tracks: pa.Table, jitter: float
+) -> Iterator[Figure]:
     boxes = len(tracks["x"].combine_chunks().flatten())
     ours = 0.0
-    for name, encoding in found.items():
+    for name, encoding in compared.items():
         data = encoding.write(tracks)
         if not encoding.read(data).equals(tracks):
-            raise RuntimeError(f"what was read is not what was written: {name}")
+            raise RuntimeError(f"the tracks that were read differ from those written: {name}")
         ours = ours or data.size
-        yield figure(f"{jitter:g} px: {name}, a box", [data.size / boxes], unit="B")
+        yield figure(f"{jitter:g} px: {name}, per box", [data.size / boxes], unit="B")
         if name != OURS:
             yield figure("   size / ours", [data.size / ours])
     entropy = entropy_bytes(tracks)
-    yield figure(f"{jitter:g} px: entropy of the differences, a box", [entropy], unit="B")
+    yield figure(f"{jitter:g} px: entropy of the differences, per box", [entropy], unit="B")
     yield figure("   size / ours", [entropy * boxes / ours])
 
 
 def cpu_seconds_of(work: Callable[[], object]) -> float:
-    # Milliseconds are measured: in wall time, whatever else runs would be most of them.
+    # These are milliseconds: wall time would mostly measure other processes.
     start = time.process_time()
     work()
     return time.process_time() - start
 
 
-def measure_times(found: dict[str, Encoding], tracks: pa.Table, rounds: int) -> Iterator[Figure]:
+def measure_times(compared: dict[str, Encoding], tracks: pa.Table, rounds: int) -> Iterator[Figure]:
     boxes = len(tracks["x"].combine_chunks().flatten())
     seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for turn in range(rounds + 1):
-        for name, encoding in found.items():
+    for index in range(rounds + 1):
+        for name, encoding in compared.items():
             data = encoding.write(tracks)
             writing = cpu_seconds_of(partial(encoding.write, tracks))
             reading = cpu_seconds_of(partial(encoding.read, data))
-            if turn:  # the first one warms up
+            if index:  # the first round warms up
                 seconds["writing", name].append(writing)
                 seconds["reading", name].append(reading)
     for verb in ("writing", "reading"):
         ours = seconds[verb, OURS]
-        yield figure(f"{verb}: ours, a box", [1e9 * one / boxes for one in ours], unit="ns")
-        for name in found:
+        yield figure(f"{verb}: ours, per box", [1e9 * value / boxes for value in ours], unit="ns")
+        for name in compared:
             if name != OURS:
                 pairs = zip(seconds[verb, name], ours, strict=True)
                 yield figure(f"{verb}: {name} / ours", [its / our for its, our in pairs])
@@ -211,11 +213,11 @@ def measure_times(found: dict[str, Encoding], tracks: pa.Table, rounds: int) -> 
 
 def measure(folder: Path, quick: bool) -> Iterator[Figure]:
     size = QUICK if quick else FULL
-    found = encodings(folder)
+    compared = encodings(folder)
     for jitter in JITTERS:
-        yield from measure_sizes(found, make_tracks(size.tracks, jitter=jitter), jitter)
-    yield from measure_times(found, make_tracks(size.tracks, jitter=TIMED_JITTER), size.rounds)
+        yield from measure_sizes(compared, make_tracks(size.tracks, jitter=jitter), jitter)
+    yield from measure_times(compared, make_tracks(size.tracks, jitter=TIMED_JITTER), size.rounds)
 
 
 if __name__ == "__main__":
-    tell(__doc__, measure)
+    run_benchmark(__doc__, measure)

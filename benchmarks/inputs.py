@@ -1,4 +1,4 @@
-"""Make the media that benchmarks cut: speech-like sound and pictures, the same on every run."""
+"""Make the media that benchmarks crop: speech-like audio and video, the same on every run."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from voxblink2_lib.sources import SourceSpec
 from voxblink2_lib.store.schema import arrow_schema
 
 SECONDS = 60
-# Five cuts of 6 s (150 frames), the last of which ends 0.4 s before the video does.
+# Five utterances of 6 s (150 frames), the last of which ends 0.4 s before the video does.
 FIRST_FRAMES = (0, 335, 670, 1005, 1340)
 FRAMES = 150
-# The lengths of cuts with a face: 3 to 8 s.
+# The lengths of utterances with a face: 3 to 8 s.
 FACE_FRAMES = (200, 75, 170, 110, 145)
 SPEAKER = "id000001"
 DISTINCT = 3
@@ -51,57 +51,55 @@ def make_wav(path: Path, *, seed: int, rate_hz: int = SAMPLE_RATE_HZ) -> None:
 
 
 def make_mp4(path: Path, *, seed: int) -> None:
-    pictures = f"testsrc2=size=320x180:rate=25:duration={SECONDS}"
-    encode(path, pictures, "-preset", "ultrafast", seed=seed)
+    video = f"testsrc2=size=320x180:rate=25:duration={SECONDS}"
+    encode(path, video, "-preset", "ultrafast", seed=seed)
 
 
 def make_film(path: Path, *, seed: int, lines: int = 720, preset: str = "medium") -> None:
     """Make a file that costs about as much to decode as YouTube's of the same size.
 
-    What decoding costs is decided by the bits and by how blocks are predicted. So: the bit rate
-    and the key pictures (5 s apart) of YouTube's 720p, B pictures as x264 chooses them, and noise
-    that differs from picture to picture, since without it most bits would go unused. Four blocks
-    of five are taken unchanged from other pictures, as in films of people who sit and talk.
+    The cost of decoding depends on the bit rate and on how blocks are predicted. So: the bit rate
+    and the keyframe interval (5 s) of YouTube's 720p, B-frames as x264 chooses them, and noise that
+    differs from frame to frame, since without it most bits would go unused. Four of five blocks are
+    copied unchanged from other frames, as in videos of people who sit and talk.
     """
     kilobits = 1500 * lines**2 // 720**2
-    pictures = (
-        f"testsrc2=size={lines * 16 // 9}x{lines}:rate={FRAMES_PER_SECOND}:duration={SECONDS}"
-    )
+    video = f"testsrc2=size={lines * 16 // 9}x{lines}:rate={FRAMES_PER_SECOND}:duration={SECONDS}"
     noise = f"noise=alls=6:allf=t:all_seed={seed + 1}"
-    encode(path, f"{pictures},{noise}", "-preset", preset, "-b:v", f"{kilobits}k",
+    encode(path, f"{video},{noise}", "-preset", preset, "-b:v", f"{kilobits}k",
            "-g", f"{5 * FRAMES_PER_SECOND}", seed=seed)  # fmt: skip
 
 
-def encode(path: Path, pictures: str, *words: str, seed: int) -> None:
-    """Encode pictures, in FFmpeg's words, and speech-like sound as H.264 and AAC."""
-    sound = path.with_suffix(".sound.wav")
-    make_wav(sound, seed=seed, rate_hz=44_100)
-    ffmpeg("-f", "lavfi", "-i", pictures, "-i", sound, "-c:v", "libx264", *words,
+def encode(path: Path, video: str, *options: str, seed: int) -> None:
+    """Encode video, given as an FFmpeg source filter, and speech-like audio as H.264 and AAC."""
+    audio = path.with_suffix(".audio.wav")
+    make_wav(audio, seed=seed, rate_hz=44_100)
+    ffmpeg("-f", "lavfi", "-i", video, "-i", audio, "-c:v", "libx264", *options,
            "-pix_fmt", "yuv420p", "-c:a", "aac", "-b:a", "128k", "-ac", "2", path)  # fmt: skip
-    sound.unlink()
+    audio.unlink()
 
 
-def ffmpeg(*words: str | Path) -> None:
-    subprocess.run(["ffmpeg", "-v", "error", "-y", "-nostdin", *words], check=True)
+def ffmpeg(*arguments: str | Path) -> None:
+    subprocess.run(["ffmpeg", "-v", "error", "-y", "-nostdin", *arguments], check=True)
 
 
 class Videos:
-    """A folder source of videos, and the tasks that cut them.
+    """A folder source of videos, and the tasks that crop them.
 
     Args:
-        folder: where the media go; it is made.
-        ending: ``"wav"`` or ``"mp4"``.
-        count: how many videos.
-        distinct: how many of them differ; the others are second names of these.
-        make: makes a file, given its path and a seed; by default what the ending says, with
-            pictures that cost little.
+        folder: where the media are written; it is created.
+        extension: ``"wav"`` or ``"mp4"``.
+        count: number of videos.
+        distinct: number of different videos; the others are hard links to these.
+        make: makes a file, given its path and a seed; by default according to the extension, with
+            video that is cheap to decode.
     """
 
     def __init__(
         self,
         folder: Path,
         *,
-        ending: str,
+        extension: str,
         count: int,
         distinct: int = DISTINCT,
         make: Callable[..., None] | None = None,
@@ -109,16 +107,16 @@ class Videos:
         self._folder = folder
         self._schema = arrow_schema("audio")
         self._written = 0
-        make = make or (make_wav if ending == "wav" else make_mp4)
+        make = make or (make_wav if extension == "wav" else make_mp4)
         (folder / SPEAKER).mkdir(parents=True)
-        self.paths = [folder / SPEAKER / f"video{i:06}.{ending}" for i in range(count)]
+        self.paths = [folder / SPEAKER / f"video{i:06}.{extension}" for i in range(count)]
         for seed, path in enumerate(self.paths[:distinct]):
             make(path, seed=seed)
         for i, path in enumerate(self.paths[distinct:]):
             os.link(self.paths[i % distinct], path)
 
     def tasks(self) -> list[VideoTask]:
-        """Return a task for every video, with part files that are not there yet."""
+        """Return a task for every video, with new part files."""
         self._written += 1
         parts = self._folder / f"parts{self._written}"
         return [
@@ -140,11 +138,11 @@ class Videos:
 
 
 def with_faces(task: VideoTask, *, first_frames: Sequence[int] = FIRST_FRAMES) -> VideoTask:
-    """Return a task whose utterances are 3 to 8 s long and have a face to be cut as well."""
-    cuts = zip(task.utterances, first_frames, FACE_FRAMES, strict=True)
+    """Return a task whose utterances are 3 to 8 s long and have a face to crop."""
+    intervals = zip(task.utterances, first_frames, FACE_FRAMES, strict=True)
     utterances = tuple(
-        replace(one, first_frame=first, last_frame=first + frames - 1)
-        for one, first, frames in cuts
+        replace(utterance, first_frame=first, last_frame=first + frames - 1)
+        for utterance, first, frames in intervals
     )
     tracks = tuple(map(moving_face, utterances))
     schema = arrow_schema("audio-visual")
@@ -152,7 +150,7 @@ def with_faces(task: VideoTask, *, first_frames: Sequence[int] = FIRST_FRAMES) -
 
 
 def moving_face(utterance: Utterance) -> FaceTrack:
-    """Return a face about 220 pixels large that nods and sways about the middle of 720 lines."""
+    """Return a face of about 220 pixels that nods and sways around the centre of 720 lines."""
     frames = np.arange(utterance.first_frame, utterance.last_frame + 1, dtype=np.int32)
     seconds = frames / FRAMES_PER_SECOND
     jitter = np.random.default_rng(utterance.first_frame).normal(0, 1.5, (4, len(frames)))

@@ -1,8 +1,8 @@
 """Measure a store of 2 million videos: opening its ledger, planning the next job, its status.
 
-Each is a process of its own, started anew, whose time and memory are those of the whole process,
-and is told as a ratio to the same Python that only imports what all of them need. The release is
-made up; the ledger is filled by the library's own planning and then by SQL.
+Each runs in a fresh process; time and memory are those of the whole process, also as a ratio to a
+Python that only imports what all of them need. The release is synthetic; the ledger is filled by
+the library's own planning and then by SQL.
 
 Example:
     python benchmarks/ledger.py
@@ -21,20 +21,20 @@ from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from figures import Figure, figure, tell
+from figures import Figure, figure, run_benchmark
 
 VIDEOS, QUICK_VIDEOS = 2_000_000, 50_000
-VIDEOS_A_SPEAKER = 18
+VIDEOS_PER_SPEAKER = 18
 _MEASURED = """
 import re, sys, time
 import datasets, pyarrow
 from pathlib import Path
-from voxblink2_lib.config import MaterializeRequest
-from voxblink2_lib.engines.planning import plan_run
-from voxblink2_lib.index import Index
-from voxblink2_lib.ledger import Ledger
-from voxblink2_lib.report import read_status
-from voxblink2_lib.store import Store
+from voxblink2_lib.materialize.planning import plan_run
+from voxblink2_lib.materialize.request import MaterializeRequest
+from voxblink2_lib.release.index import Index
+from voxblink2_lib.store.layout import Store
+from voxblink2_lib.store.ledger import Ledger
+from voxblink2_lib.store.status import read_status
 
 def nothing(store):
     pass
@@ -50,19 +50,18 @@ def next_job(store):
     with Ledger(store.ledger, "audio") as ledger:
         index = Index(store.index)
         plan_run(MaterializeRequest(), store, index, ledger, retry=True)
-        wanted = frozenset(ledger.to_do(ledger.open_jobs()[0]))
-        assert len(list(index._find(wanted))) == len(wanted) > 0
-        assert ledger.unfinished()
+        pending = frozenset(ledger.pending_videos(ledger.open_jobs()[0]))
+        assert len(list(index._find(pending))) == len(pending) > 0
+        assert ledger.count_pending()
 
 def status(store):
-    said = read_status(store, "audio")
-    assert said.utterances
+    assert read_status(store, "audio").utterances
 
 store = Store(Path(sys.argv[2]))
 started = time.perf_counter()
 globals()[sys.argv[1]](store)
 taken = time.perf_counter() - started
-# Of this program alone: what getrusage says may be its parent's.
+# Of this program alone: the value of getrusage may be its parent's.
 peak = re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1]
 print(taken, int(peak) / 1024)
 """
@@ -83,36 +82,36 @@ update jobs set shard = '', sha256 = '', rows = 0, bytes = 0 where job % 10 < 9;
 
 
 class Taken(NamedTuple):
-    """What a process took."""
+    """Time and memory of a process."""
 
     seconds: float
     mebibytes: float
 
 
-def run(what: str, store: Path) -> Taken:
-    words = [sys.executable, "-c", _MEASURED, what, str(store)]
-    done = subprocess.run(words, check=True, capture_output=True, text=True)
+def run(function: str, store: Path) -> Taken:
+    command = [sys.executable, "-c", _MEASURED, function, str(store)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
     return Taken(*map(float, done.stdout.split()))
 
 
 def make_index(folder: Path, videos: int) -> None:
     """Write what planning reads of an index."""
     folder.mkdir(parents=True)
-    numbers = range(videos)
+    indices = range(videos)
     table = pa.table(
         {
-            "speaker_id": [f"id{number // VIDEOS_A_SPEAKER:06}" for number in numbers],
-            "video_id": [f"v{number:010}" for number in numbers],
-            "first_rows": pa.array([[5 * number] for number in numbers], pa.list_(pa.int64())),
+            "speaker_id": [f"id{index // VIDEOS_PER_SPEAKER:06}" for index in indices],
+            "video_id": [f"v{index:010}" for index in indices],
+            "first_rows": pa.array([[5 * index] for index in indices], pa.list_(pa.int64())),
             "row_counts": pa.array([[5]] * videos, pa.list_(pa.int64())),
-            "digest": pa.array(numbers, pa.int64()),
+            "digest": pa.array(indices, pa.int64()),
         }
     )
     pq.write_table(table, folder / "videos.parquet", compression="zstd")
-    said = {"speakers": videos // VIDEOS_A_SPEAKER, "videos": videos, "utterances": 5 * videos,
+    info = {"speakers": videos // VIDEOS_PER_SPEAKER, "videos": videos, "utterances": 5 * videos,
             "boxes": 1, "hours": 1.0, "rejected": 0, "fingerprint": "x", "signature": "y",
             "format": 2}  # fmt: skip
-    (folder / "index.json").write_text(json.dumps(said))
+    (folder / "index.json").write_text(json.dumps(info))
 
 
 def measure(folder: Path, quick: bool) -> Iterable[Figure]:
@@ -126,14 +125,15 @@ def measure(folder: Path, quick: bool) -> Iterable[Figure]:
     yield figure("the same: memory of the process", [first.mebibytes], unit="MB")
     bare = run("nothing", folder)
     yield figure("imports alone: memory of the process", [bare.mebibytes], unit="MB")
-    for what in ("open_ledger", "next_job", "status"):
-        taken = [run(what, folder) for _ in range(3)]
-        seconds = [one.seconds for one in taken]
-        yield figure(f"{what}: seconds", seconds, unit="s", at_most=5)
-        most = [one.mebibytes for one in taken]
-        yield figure(f"{what}: memory of the process", most, unit="MB", at_most=500)
-        yield figure(f"{what}: memory / imports alone", [one / bare.mebibytes for one in most])
+    for function in ("open_ledger", "next_job", "status"):
+        runs = [run(function, folder) for _ in range(3)]
+        seconds = [taken.seconds for taken in runs]
+        yield figure(f"{function}: seconds", seconds, unit="s", at_most=5)
+        peaks = [taken.mebibytes for taken in runs]
+        yield figure(f"{function}: memory of the process", peaks, unit="MB", at_most=500)
+        ratios = [peak / bare.mebibytes for peak in peaks]
+        yield figure(f"{function}: memory / imports alone", ratios)
 
 
 if __name__ == "__main__":
-    tell(__doc__, measure)
+    run_benchmark(__doc__, measure)

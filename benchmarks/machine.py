@@ -9,17 +9,23 @@ import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
-_PACKAGES = (
-    *("torch", "torchcodec", "av", "soundfile", "pyarrow", "numpy", "scikit-learn"),
+_PACKAGES = [
+    "torch",
+    "torchcodec",
+    "av",
+    "soundfile",
+    "pyarrow",
+    "numpy",
+    "scikit-learn",
     "opencv-python-headless",
-)
+]
 
 
 def describe(work: Path) -> dict[str, str]:
-    """Return what the figures depend on.
+    """Return what the figures depend on: hardware and versions.
 
     Args:
-        work: the folder that the benchmark writes to; only its kind of file system is told.
+        work: the folder that the benchmark writes to; only its type of file system is reported.
     """
     packages = {name: version(name) for name in _PACKAGES}
     return {
@@ -36,13 +42,13 @@ def describe(work: Path) -> dict[str, str]:
 
 
 def peak_memory_bytes(_: object) -> int:
-    """Return the most memory that this process ever held; a call for a worker."""
+    """Return the peak memory of this process, as a call for a worker."""
     return _kibibytes("VmHWM", Path("/proc/self/status")) << 10
 
 
 def _first(pattern: str, file: Path) -> str:
-    found = re.search(pattern, file.read_text(encoding="utf-8"))
-    return found[1] if found else ""
+    match = re.search(pattern, file.read_text(encoding="utf-8"))
+    return match[1] if match else ""
 
 
 def _kibibytes(name: str, file: Path) -> int:
@@ -51,10 +57,10 @@ def _kibibytes(name: str, file: Path) -> int:
 
 def _file_system(folder: Path) -> str:
     mounts = [line.split() for line in Path("/proc/mounts").read_text("utf-8").splitlines()]
-    above = {str(one) for one in (folder, *folder.resolve().parents)}
-    return max((len(place), kind) for _, place, kind, *_ in mounts if place in above)[1]
+    parents = {str(path) for path in (folder, *folder.resolve().parents)}
+    return max((len(point), kind) for _, point, kind, *_ in mounts if point in parents)[1]
 
 
 def _ffmpeg_version() -> str:
-    said = subprocess.run(["ffmpeg", "-version"], capture_output=True, text=True, check=True)
-    return said.stdout.split()[2]
+    done = subprocess.run(["ffmpeg", "-version"], capture_output=True, text=True, check=True)
+    return done.stdout.split()[2]

@@ -1,10 +1,10 @@
-"""Measure random 2 s crops of 6 s FLAC utterances, as batches in a training loop.
+"""Measure random 2 s crops from 6 s FLAC utterances, as batches that reach a training loop.
 
-Several readers take turns in one run, each with two processes that decode: this package; datasets'
-own decoding of whole utterances; WebDataset tars of the same FLAC bytes, decoded whole with
-soundfile, and, for comparison, only the crop; and a loop that only decodes such crops from memory.
-Then the time to the first batch of a store of 2,000 shards with as many utterances as the corpus.
-A benchmark is evidence, not a gate: it ends with 0 whether or not the target ratios are met.
+Four methods run in turns, each with two decoding processes: ours; datasets, which decodes whole
+utterances; WebDataset tars of the same FLAC bytes, decoded whole with soundfile, and, for
+comparison, only the crop; and a loop that only decodes such crops from memory. Then the time to the
+first batch of a store of 2,000 shards with as many utterances as the corpus has. A benchmark is
+evidence, not a gate: it exits with 0 whether or not the targets are met.
 
 Example:
     python benchmarks/read.py
@@ -32,7 +32,7 @@ import pyarrow as pa
 import soundfile
 import torch
 import webdataset
-from figures import Figure, figure, seconds_of, tell
+from figures import Figure, figure, run_benchmark, seconds_of
 from inputs import speech_like
 
 from voxblink2_lib.records import SAMPLE_RATE_HZ
@@ -47,7 +47,7 @@ CLIPS: list[bytes] = []  # inherited by processes that decode from memory
 
 
 class Size(NamedTuple):
-    """Size of the measurement."""
+    """How much is measured."""
 
     rounds: int
     shards: int  # of 6 s utterances
@@ -60,24 +60,24 @@ MANY_SHARDS = 2_000
 
 
 def make_shard(path: Path, clips: list[bytes], *, first: int, seconds: float) -> None:
-    """Write a shard in the package's format; names are derived from the index of the row."""
+    """Write a shard as the package seals them; ids are derived from the row index."""
     schema = arrow_schema("audio")
     path.parent.mkdir(parents=True, exist_ok=True)
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, schema) as writer:
         for start in range(0, len(clips), ROWS_PER_SHARD):
-            part = clips[start : start + ROWS_PER_SHARD]
-            rows = range(first + start, first + start + len(part))
+            batch = clips[start : start + ROWS_PER_SHARD]
+            rows = range(first + start, first + start + len(batch))
             columns: dict[str, Any] = {
                 "audio": [
                     {"bytes": clip, "path": f"{row}.flac"}
-                    for clip, row in zip(part, rows, strict=True)
+                    for clip, row in zip(batch, rows, strict=True)
                 ],
                 "speaker_id": [f"id{row // 89:06}" for row in rows],
                 "video_id": [f"video{row // 7:06}" for row in rows],
                 "utterance_id": [f"{row % 7:05}" for row in rows],
-                "start_seconds": [0.0] * len(part),
-                "end_seconds": [seconds] * len(part),
-                "source": ["synthetic"] * len(part),
+                "start_seconds": [0.0] * len(batch),
+                "end_seconds": [seconds] * len(batch),
+                "source": ["synthetic"] * len(batch),
             }
             arrays = [pa.array(columns[field.name], field.type) for field in schema]
             writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
@@ -107,14 +107,14 @@ def make_inputs(folder: Path, shards: int) -> list[bytes]:
         (folder / "tars").mkdir(exist_ok=True)
         with tarfile.open(folder / "tars" / f"{name}.tar", "w") as tar:
             for row, clip in enumerate(clips):
-                member = tarfile.TarInfo(f"{number:05}{row:05}.flac")
-                member.size = len(clip)
-                tar.addfile(member, io.BytesIO(clip))
+                about = tarfile.TarInfo(f"{number:05}{row:05}.flac")
+                about.size = len(clip)
+                tar.addfile(about, io.BytesIO(clip))
         everything += clips
     return everything
 
 
-# -- readers ----------------------------------------------------------------------------------
+# -- The methods -----------------------------------------------------------------------------------
 
 
 def ours(folder: Path) -> Iterator[Any]:
@@ -134,8 +134,8 @@ class WholeByDatasets(torch.utils.data.Dataset[torch.Tensor]):
     """The usual code with `datasets`: its decoded audio, then a crop."""
 
     def __init__(self, folder: Path) -> None:
-        paths = sorted(folder.glob("store/shards/audio/*.arrow"))
-        parts = [datasets.Dataset.from_file(str(path)) for path in paths]
+        files = [str(path) for path in sorted(folder.glob("store/shards/audio/*.arrow"))]
+        parts = [datasets.Dataset.from_file(file) for file in files]
         self._rows = datasets.concatenate_datasets(parts)
 
     def __len__(self) -> int:
@@ -176,9 +176,9 @@ def by_webdataset(decode: Callable[[dict[str, Any]], torch.Tensor]) -> Any:
     return run
 
 
-def rate_of(reader: Callable[[Path], Iterable[Any]], folder: Path) -> float:
-    """Return crops a second, from the second batch on: workers are running by then."""
-    batches = iter(reader(folder))
+def rate_of(method: Callable[[Path], Iterable[Any]], folder: Path) -> float:
+    """Return crops per second, from the second batch on: workers are running by then."""
+    batches = iter(method(folder))
     assert next(batches).shape[1] == CROP
     start, count = time.perf_counter(), 0
     for batch in batches:
@@ -193,12 +193,12 @@ def decode_all(part: int) -> float:
 
 
 def rate_from_memory() -> float:
-    """Return crops a second of two processes that only decode, and discard the result."""
+    """Return crops per second of two processes that only decode, and store nothing."""
     with get_context("fork").Pool(WORKERS) as pool:
         return len(CLIPS) / max(pool.map(decode_all, range(WORKERS), chunksize=1))
 
 
-# -- many shards ------------------------------------------------------------------------------
+# -- Many shards -----------------------------------------------------------------------------------
 
 FIRST_BATCH = """
 import sys, time, json
@@ -215,7 +215,7 @@ print(json.dumps([imported - started, time.perf_counter() - imported]))
 
 
 def make_many(folder: Path, rows: int) -> None:
-    """Write 2,000 shards of tiny clips: their length does not matter here."""
+    """Write 2,000 shards of tiny clips: their duration does not matter here."""
     clips = [encoded(0.1 * np.random.default_rng(1).standard_normal(640))] * rows
     for number in range(MANY_SHARDS):
         path = folder / "shards" / "audio" / f"audio-{number:05}.arrow"
@@ -234,24 +234,24 @@ def first_batch(store: Path) -> tuple[float, float]:
 def measure(folder: Path, quick: bool) -> Iterator[Figure]:
     size = QUICK if quick else FULL
     CLIPS[:] = make_inputs(folder, size.shards)
-    readers: dict[str, Callable[[], float]] = {
+    methods: dict[str, Callable[[], float]] = {
         "datasets": lambda: rate_of(by_datasets, folder),
         "WebDataset, whole": lambda: rate_of(by_webdataset(whole), folder),
         "ours": lambda: rate_of(ours, folder),
-        # Next to ours: a few per cent matter in their ratio, and the machine's speed drifts.
+        # Next to ours, where a few per cent matter: the machine's speed drifts.
         "memory": rate_from_memory,
         "WebDataset, crops": lambda: rate_of(by_webdataset(part), folder),
     }
-    rates: dict[str, list[float]] = {name: [] for name in readers}
+    rates: dict[str, list[float]] = {name: [] for name in methods}
     for _ in range(size.rounds):
-        for name, rate in readers.items():
+        for name, rate in methods.items():
             rates[name].append(rate())
 
-    def ratio(name: str, at_least: float = 0) -> Figure:
+    def ratio(name: str, target: float = 0) -> Figure:
         values = [mine / other for mine, other in zip(rates["ours"], rates[name], strict=True)]
-        return figure(f"ours / {name}", values, at_least=at_least)
+        return figure(f"ours / {name}", values, at_least=target)
 
-    yield figure("2 s crops a second: ours", rates["ours"], unit="")
+    yield figure("2 s crops per second: ours", rates["ours"], unit="")
     yield ratio("datasets", 2)
     yield ratio("WebDataset, whole", 1.2)
     yield ratio("WebDataset, crops")
@@ -259,13 +259,12 @@ def measure(folder: Path, quick: bool) -> Iterator[Figure]:
     store = folder / "many"
     make_many(store, size.many_rows)
     total = MANY_SHARDS * size.many_rows
-    imports, once = first_batch(store)
-    yield figure(f"2,000 shards, {total:,} rows: first batch ever", [once], unit="s")
+    imports, first = first_batch(store)
+    yield figure(f"2,000 shards, {total:,} rows: first batch ever", [first], unit="s")
     again = [first_batch(store) for _ in range(size.rounds)]
-    batches = [batch for _, batch in again]
-    yield figure("the same, with a catalogue", batches, unit="s", at_most=3)
+    yield figure("the same, catalogue exists", [batch for _, batch in again], unit="s", at_most=3)
     yield figure("imports before", [imports, *(seconds for seconds, _ in again)], unit="s")
 
 
 if __name__ == "__main__":
-    tell(__doc__, measure)
+    run_benchmark(__doc__, measure)

@@ -1,8 +1,8 @@
-"""Measure scoring against the plainest way to do the same, on two cores.
+"""Measure scoring against the simplest code that does the same, on two cores.
 
-Times are taken in turns (A B A B ...), and told as ratios: the median of the rounds, with the
-least and the most. Peak memory is read in processes of their own. A benchmark is evidence, not a
-gate: it ends with 0 whether or not the wanted ratios hold.
+Times are taken in turns (A B A B ...), and reported as ratios: the median of the rounds, with
+minimum and maximum. Peak memory is measured in separate processes. A benchmark is evidence, not a
+gate: it exits with 0 whether or not the targets are met.
 
 Example:
     python benchmarks/scoring.py
@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import evaluate
 import numpy as np
-from figures import Figure, figure, seconds_of, tell
+from figures import Figure, figure, run_benchmark, seconds_of
 from machine import peak_memory_bytes
 from sklearn.metrics import roc_curve
 
@@ -84,9 +84,9 @@ def measure_verification(size: Size) -> Iterator[Figure]:
 def peak_of_verification(trials: int, kind: type) -> float:
     scores, labels = verification_data(trials, kind)
     given: int = scores.nbytes + labels.nbytes
-    held = forget_peak()
+    before = reset_peak()
     verify(scores, labels)
-    return float(peak_memory_bytes(None) - held + given) / given
+    return float(peak_memory_bytes(None) - before + given) / given
 
 
 def embeddings(rows: int, seed: int) -> Floats:
@@ -98,10 +98,10 @@ def measure_open_set(size: Size) -> Iterator[Figure]:
     labels = np.repeat(np.arange(size.speakers), 3)
     truth = np.arange(size.probes) % (2 * size.speakers)
     models = gallery[: size.speakers]
-    room = np.empty((size.probes, size.speakers), np.float32)
+    output = np.empty((size.probes, size.speakers), np.float32)
     ratios = turns(
         partial(open_set_identification, gallery, labels, probes, truth),
-        partial(np.matmul, probes, models.T, out=room),
+        partial(np.matmul, probes, models.T, out=output),
         size.rounds,
     )
     name = f"OSSI, {size.probes:,} probes, {size.speakers:,} speakers x 3 / the bare product"
@@ -114,15 +114,15 @@ def measure_open_set(size: Size) -> Iterator[Figure]:
 
 
 def large_open_set(size: Size) -> tuple[float, float]:
-    """Hold all the embeddings, identify a part of the probes."""
-    before = forget_peak()
+    """Keep all embeddings in memory, identify a part of the probes."""
+    before = reset_peak()
     generator = np.random.default_rng(3)
     gallery = generator.standard_normal((size.large_speakers, DIMENSIONS), np.float32)
     probes = generator.standard_normal((size.large_probes, DIMENSIONS), np.float32)
     labels = np.arange(size.large_speakers)
     truth = generator.integers(2 * size.large_speakers, size=size.large_probes)
-    asked = slice(size.large_probes - size.large_part, None)
-    work = partial(open_set_identification, gallery, labels, probes[asked], truth[asked])
+    part = slice(size.large_probes - size.large_part, None)
+    work = partial(open_set_identification, gallery, labels, probes[part], truth[part])
     return seconds_of(work), peak_memory_bytes(None) - before
 
 
@@ -138,7 +138,7 @@ def measure_trials(size: Size, folder: Path) -> Iterator[Figure]:
     name = f"{size.trials:,} trials of {size.utterances:,} embeddings / gather and dot"
     yield figure(name, ratios, at_most=2)
     peak = in_process(peak_of_trials, size)
-    yield figure("   memory beside embeddings, rows and scores", [peak / 1e6], unit="MB")
+    yield figure("   memory beyond embeddings, rows and scores", [peak / 1e6], unit="MB")
     file = folder / "trials"
     with open(file, "w", encoding="utf-8") as lines:
         for left, right in zip(enrolment, test, strict=True):
@@ -161,9 +161,9 @@ def gather_and_dot(vectors: Floats, enrolment: Any, test: Any) -> Floats:
 def peak_of_trials(size: Size) -> float:
     vectors = embeddings(size.utterances, 4)
     rows = np.random.default_rng(5).integers(size.utterances, size=(2, size.trials))
-    held = forget_peak()
+    before = reset_peak()
     scores = cosine_scores(vectors, *rows)
-    return peak_memory_bytes(None) - held - scores.nbytes
+    return peak_memory_bytes(None) - before - scores.nbytes
 
 
 def split_lines(file: Path) -> int:
@@ -231,7 +231,7 @@ def measure_metrics(size: Size, folder: Path) -> Iterator[Figure]:
     yield figure("metric ossi: compute / our own function", ratios, at_most=1.2)
 
 
-# -- how it is measured -----------------------------------------------------------------------
+# -- Measuring -------------------------------------------------------------------------------------
 
 
 def turns(ours: Callable[[], object], theirs: Callable[[], object], rounds: int) -> list[float]:
@@ -244,8 +244,8 @@ def in_process(work: Callable[..., Any], *arguments: object) -> Any:
         return pool.apply(work, arguments)
 
 
-def forget_peak() -> int:
-    """Begin to watch the peak anew; return what is held now."""
+def reset_peak() -> int:
+    """Reset the peak memory; return the memory in use."""
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     return peak_memory_bytes(None)
 
@@ -260,4 +260,4 @@ def measure(folder: Path, quick: bool) -> Iterator[Figure]:
 
 
 if __name__ == "__main__":
-    tell(__doc__, measure)
+    run_benchmark(__doc__, measure)

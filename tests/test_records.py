@@ -71,7 +71,7 @@ def test_length_is_whole_frames_and_agrees_in_seconds(first: int, length: int) -
     cut = utterance(first, first + length - 1)
     start, stop = cut.samples
     assert stop - start == 640 * length
-    assert [round(one * 16_000) for one in cut.seconds] == [start, stop]
+    assert [round(seconds * 16_000) for seconds in cut.seconds] == [start, stop]
 
 
 @pytest.mark.parametrize(("first", "last"), [(-1, 0), (5, 4), (-3, -1)])
@@ -182,6 +182,6 @@ def test_whatever_passes_is_a_plain_name(text: str) -> None:
 def test_outcomes_are_equal_whatever_time_they_took() -> None:
     key = VideoKey(SPEAKER, VIDEO)
     missing = (MissingUtterance("00001", "too short"),)
-    one = Outcome(key, "done", clips=1, missing=missing, seconds_taken=1.0)
-    assert one == dataclasses.replace(one, seconds_taken=2.0)
-    assert one != dataclasses.replace(one, clips=2)
+    outcome = Outcome(key, "done", clips=1, missing=missing, seconds_taken=1.0)
+    assert outcome == dataclasses.replace(outcome, seconds_taken=2.0)
+    assert outcome != dataclasses.replace(outcome, clips=2)

@@ -1,8 +1,8 @@
-"""Make the embedded demo: a small release in VoxBlink2's form, and the media it speaks of.
+"""Make the built-in release, in VoxBlink2's format, and its media.
 
-Nothing in it comes from a real recording: the voices are synthetic, the sentences were written
-for this file, the faces are drawn and the video ids are made up. Two of the eighteen videos have
-annotations but no media; the demo's site answers 404 and 403 for them.
+Nothing in it is from a real recording: the voices are synthetic, the sentences were written for
+this file, the faces are drawn and the video ids are fictitious. Two of the eighteen videos have
+annotations but no media; the demo's site responds with 404 and 403 for them.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ import numpy as np
 import numpy.typing as npt
 
 EPILOG = """\
-default: the demo of this checkout; release/ and media/ in the folder are deleted and made anew
+default: the data of this checkout; release/ and media/ in the folder are deleted and created again
 needs:   flite (voices awb, kal16, rms, slt), espeak-ng, ffmpeg (libx264, aac, libvpx-vp9, libopus)
 example: python tools/make_demo.py --out /tmp/demo
 """
 DEMO = Path(__file__).resolve().parents[1] / "voxblink2_lib" / "release" / "builtin_data"
 LIMIT_BYTES = 4_500_000
-ANNOTATION_FPS = 25  # the release counts frames so, whatever the rate of the video itself
+ANNOTATION_FPS = 25  # of the release's frame numbers, whatever the rate of the video itself
 TAIL_SECONDS = 0.9  # of no speech: every utterance ends well before the audio does
 Floats = npt.NDArray[np.float32]
 RGB = tuple[int, ...]
 Spans = Sequence[tuple[int, int]]  # first and last frame of each utterance
 
-# speaker -> what speaks, and the colours of backdrop, skin and hair
+# speaker -> command of the synthesizer, and the colours of backdrop, skin and hair
 VOICES = {
     "id990001": ("flite -voice awb --setf duration_stretch=1.12", "345478 e7bc9e 5e3a24"),
     "id990002": ("flite -voice kal16 --setf duration_stretch=1.3", "b09a78 8d5c40 1c1818"),
@@ -49,7 +49,7 @@ VOICES = {
     "id990007": ("espeak-ng -v en-gb-scotland+klatt4 -p 60 -s 150", "84464c f4d2be b05c28"),
     "id990008": ("espeak-ng -v en-029+f2 -p 85 -s 148", "525860 ac7858 34221c"),
 }
-# kind -> file extension, pictures a second (none: audio only), further options of FFmpeg
+# kind -> file extension, fps (none: audio only), further options of FFmpeg
 KINDS: dict[str, tuple[str, Fraction | None, str]] = {
     "mp4-25": ("mp4", Fraction(25), "-movflags +faststart"),
     "mp4-25-moov-last": ("mp4", Fraction(25), ""),
@@ -58,10 +58,10 @@ KINDS: dict[str, tuple[str, Fraction | None, str]] = {
     "webm": ("webm", Fraction(30000, 1001), ""),
     "m4a": ("m4a", None, "-movflags +faststart"),
 }
-# How many sentences a video has -> first and last sentence of each of its three utterances.
-# With four, the third stays without annotation; with five, the second utterance overlaps the first.
+# Number of sentences of a video -> first and last sentence of each of its three utterances.
+# With four, the third has no annotation; with five, the second utterance overlaps the first.
 UTTERANCES = {4: ((0, 0), (1, 1), (3, 3)), 5: ((0, 1), (1, 2), (3, 4))}
-# Each video: speaker, id, kind, sample rate, channels, picture, noise floor in dBFS; its sentences.
+# Each video: speaker, id, kind, sample rate, channels, frame size, noise floor in dBFS; sentences.
 SCRIPT = """\
 id990001 demoHarbour mp4-25 48000 1 426x240 -58
   The harbour was quiet when the first boats returned. Two men carried the nets up to the shed.
@@ -121,7 +121,7 @@ MISSING = (
 
 @dataclass(frozen=True)
 class Video:
-    """One video of the script; `kind` is a key of `KINDS`."""
+    """One video of the script; ``kind`` is a key of ``KINDS``."""
 
     speaker: str
     video_id: str
@@ -134,7 +134,7 @@ class Video:
 
     @classmethod
     def of(cls, paragraph: str) -> Video:
-        """Read one paragraph of `SCRIPT`."""
+        """Parse one paragraph of ``SCRIPT``."""
         head, _, text = paragraph.partition("\n")
         speaker, video_id, kind, rate, channels, size, noise = head.split()
         width, height = map(int, size.split("x"))
@@ -143,12 +143,12 @@ class Video:
         return cls(*about, float(noise), sentences)
 
     def chance(self, use: str) -> np.random.Generator:
-        """Random numbers that depend on the video and their use alone."""
+        """Return a random generator that depends only on the video and the use."""
         return np.random.default_rng(zlib.crc32(f"{use} {self.video_id}".encode()))
 
     @property
     def colours(self) -> list[RGB]:
-        """Backdrop, skin and hair."""
+        """Colours of backdrop, skin and hair."""
         return [tuple(bytes.fromhex(colour)) for colour in VOICES[self.speaker][1].split()]
 
 
@@ -162,7 +162,7 @@ class Track:
 
 
 class Face:
-    """Where the face of a video is: a smooth path, in pixels of its picture."""
+    """The position of a video's face: a smooth path, in pixels of its frames."""
 
     def __init__(self, video_id: str, size: tuple[int, int]) -> None:
         rng = np.random.default_rng(zlib.crc32(video_id.encode()))
@@ -171,14 +171,14 @@ class Face:
         self.periods = rng.uniform((6.0, 4.0, 7.0), (9.0, 6.0, 11.0))
 
     def at(self, seconds: float) -> tuple[float, float, float, float]:
-        """Centre x, centre y, half width and half height of the head."""
+        """Return centre x, centre y, half width and half height of the head."""
         sway, nod, lean = np.sin(2 * math.pi * seconds / self.periods + self.phases)
         half_width = self.height * 0.17 * (1 + 0.08 * lean)
         centre_x, centre_y = self.width * (0.5 + 0.17 * sway), self.height * (0.45 + 0.05 * nod)
         return float(centre_x), float(centre_y), float(half_width), float(half_width * 1.32)
 
     def rows(self, first: int, last: int) -> Iterator[str]:
-        """The lines FRAME, X, Y, W, H of an utterance; `last` is included."""
+        """Yield the lines FRAME, X, Y, W, H of an utterance; ``last`` is included."""
         for frame in range(first, last + 1):
             x, y, half_width, half_height = self.at(frame / ANNOTATION_FPS)
             box = (x - half_width, y - half_height, 2 * half_width, 2 * half_height)
@@ -186,7 +186,7 @@ class Face:
 
 
 def run(command: Sequence[str], stdin: bytes = b"") -> bytes:
-    """Run a command; its output, or an end with what it said."""
+    """Run a command and return its output, or exit with its error message."""
     done = subprocess.run(command, input=stdin, capture_output=True, check=False)
     if done.returncode:
         raise SystemExit(f"{command[0]} failed ({done.returncode}): {done.stderr.decode()[-800:]}")
@@ -194,7 +194,7 @@ def run(command: Sequence[str], stdin: bytes = b"") -> bytes:
 
 
 def need_programs() -> None:
-    """End with the list of what is missing, before any work."""
+    """Exit with the list of missing programs, before any work."""
     if missing := [name for name in ("flite", "espeak-ng", "ffmpeg") if not shutil.which(name)]:
         raise SystemExit(f"missing on this machine: {', '.join(missing)}; install and run again")
     has = run(["flite", "-lv"]) + run(["ffmpeg", "-v", "error", "-encoders"])
@@ -204,7 +204,7 @@ def need_programs() -> None:
 
 
 def speak(video: Video, sentence: str, folder: Path) -> Floats:
-    """One sentence at the video's rate, peak 1, silence at both ends cut off."""
+    """Return one sentence at the video's rate, peak 1, without silence at both ends."""
     command, wav = VOICES[video.speaker][0].split(), str(folder / "sentence.wav")
     run([*command, *(["-o", wav, "-t"] if command[0] == "flite" else ["-w", wav]), sentence])
     convert = ["-ac", "1", "-ar", str(video.rate_hz), "-bitexact", "-f", "f32le", "-"]
@@ -215,7 +215,7 @@ def speak(video: Video, sentence: str, folder: Path) -> Floats:
 
 
 def record(video: Video, folder: Path) -> Track:
-    """Speak a video's sentences with short pauses over a noise floor of its own."""
+    """Synthesize a video's sentences with short pauses over a noise floor of its own."""
     rng, rate = video.chance("audio"), video.rate_hz
     pieces, spans = [np.zeros(int(rng.uniform(0.7, 1.1) * rate), np.float32)], []
     for sentence in video.sentences:
@@ -236,79 +236,79 @@ def record(video: Video, folder: Path) -> Track:
 
 
 def ellipse(  # noqa: PLR0917  # the order of geometry: x, y, half axes
-    picture: Floats, x: float, y: float, a: float, b: float, colour: RGB
+    image: Floats, x: float, y: float, a: float, b: float, colour: RGB
 ) -> None:
     """Paint an ellipse with soft edges; centre (x, y), half axes a and b."""
     top, left = max(0, int(y - b) - 1), max(0, int(x - a) - 1)
-    region = picture[top : max(0, int(y + b) + 3), left : max(0, int(x + a) + 3)]
+    region = image[top : max(0, int(y + b) + 3), left : max(0, int(x + a) + 3)]
     rows, columns = np.ogrid[top : top + region.shape[0], left : left + region.shape[1]]
-    # The centre of the pixel (row, column) lies at (row + 0.5, column + 0.5).
+    # The centre of the pixel (row, column) is at (row + 0.5, column + 0.5).
     radius = np.hypot((columns + 0.5 - x) / a, (rows + 0.5 - y) / b)
     cover = np.clip(0.5 - (radius - 1) * min(a, b), 0, 1)[..., None]
     region += cover * (np.array(colour) - region)
 
 
 def paint_room(video: Video) -> Floats:
-    """The wall behind the face, (height, width, 3): lit from above, a frame, a shelf, a lamp."""
+    """Return the wall behind the face, shape (height, width, 3), with a frame, a shelf, a lamp."""
     rng, (width, height) = video.chance("room"), video.size
     red, green, blue = video.colours[0]
     light = np.linspace(1.25, 0.75, height, dtype=np.float32)[:, None, None]
-    picture = light * np.full((width, 3), (red, green, blue), np.float32)
+    image = light * np.full((width, 3), (red, green, blue), np.float32)
     left, top = int(width * rng.uniform(0.06, 0.12)), int(height * rng.uniform(0.1, 0.2))
     right, bottom = left + width // 6, top + height // 3
-    picture[top:bottom, left:right] *= 0.7
-    picture[top + 5 : bottom - 5, left + 5 : right - 5] *= 1.8
+    image[top:bottom, left:right] *= 0.7
+    image[top + 5 : bottom - 5, left + 5 : right - 5] *= 1.8
     shelf = int(height * rng.uniform(0.55, 0.65))
-    picture[shelf : shelf + 5, int(width * 0.72) :] *= 0.6
+    image[shelf : shelf + 5, int(width * 0.72) :] *= 0.6
     lamp, size = (red + 70, green + 70, blue + 50), height * 0.08
-    ellipse(picture, width * 0.88, shelf - size, size * 0.8, size, lamp)
-    return picture.clip(0, 255)
+    ellipse(image, width * 0.88, shelf - size, size * 0.8, size, lamp)
+    return image.clip(0, 255)
 
 
-def paint_face(video: Video, picture: Floats, face: Face, seconds: float, loud: float) -> None:
-    """Paint shoulders, head, eyes that blink, and a mouth open by `loud` (0 to 1)."""
+def paint_face(video: Video, image: Floats, face: Face, seconds: float, loud: float) -> None:
+    """Paint shoulders, head, blinking eyes, and a mouth opened by ``loud`` (0 to 1)."""
     x, y, a, b = face.at(seconds)
     (red, green, blue), skin, hair = video.colours
     shade = tuple(part * 7 // 8 for part in skin)
     coat, lips, dark, white = (red // 2, green // 2, blue // 2), (150, 62, 66), (36, 24, 28), 245
     lids = 0.02 if (seconds + face.phases[0]) % 3.7 < 0.14 else 0.09
-    ellipse(picture, x, y + b * 1.2, a * 0.46, b * 1.2, shade)
-    ellipse(picture, 0.9 * x + 0.05 * face.width, face.height * 1.06, a * 2.3, a * 1.5, coat)
-    ellipse(picture, x, y - b * 0.13, a * 1.08, b * 0.98, hair)
+    ellipse(image, x, y + b * 1.2, a * 0.46, b * 1.2, shade)
+    ellipse(image, 0.9 * x + 0.05 * face.width, face.height * 1.06, a * 2.3, a * 1.5, coat)
+    ellipse(image, x, y - b * 0.13, a * 1.08, b * 0.98, hair)
     for side in (-1, 1):
-        ellipse(picture, x + side * a * 0.97, y + b * 0.05, a * 0.12, b * 0.15, shade)
-    ellipse(picture, x, y + b * 0.06, a * 0.97, b * 0.94, skin)
+        ellipse(image, x + side * a * 0.97, y + b * 0.05, a * 0.12, b * 0.15, shade)
+    ellipse(image, x, y + b * 0.06, a * 0.97, b * 0.94, skin)
     for eye in (x - a * 0.38, x + a * 0.38):
-        ellipse(picture, eye, y - b * 0.3, a * 0.24, b * 0.045, hair)
-        ellipse(picture, eye, y - b * 0.1, a * 0.19, b * lids, (white, white, white))
-        ellipse(picture, eye, y - b * 0.1, a * 0.08, b * lids * 0.8, dark)
-    ellipse(picture, x, y + b * 0.2, a * 0.11, b * 0.13, shade)
-    ellipse(picture, x, y + b * 0.54, a * 0.36, b * (0.06 + 0.2 * loud), lips)
-    ellipse(picture, x, y + b * 0.54, a * 0.28, b * (0.015 + 0.17 * loud), dark)
+        ellipse(image, eye, y - b * 0.3, a * 0.24, b * 0.045, hair)
+        ellipse(image, eye, y - b * 0.1, a * 0.19, b * lids, (white, white, white))
+        ellipse(image, eye, y - b * 0.1, a * 0.08, b * lids * 0.8, dark)
+    ellipse(image, x, y + b * 0.2, a * 0.11, b * 0.13, shade)
+    ellipse(image, x, y + b * 0.54, a * 0.36, b * (0.06 + 0.2 * loud), lips)
+    ellipse(image, x, y + b * 0.54, a * 0.28, b * (0.015 + 0.17 * loud), dark)
 
 
 def draw(video: Video, track: Track, fps: Fraction) -> Iterator[bytes]:
-    """The pictures of a video as raw RGB, one after the other, to the end of its audio."""
+    """Yield the frames of a video as raw RGB, to the end of its audio."""
     background, face = paint_room(video), Face(video.video_id, video.size)
     width = int(video.rate_hz * 0.06)  # the mouth follows the loudness of 60 ms
     loudness = np.sqrt(np.convolve(track.voice**2, np.ones(width) / width, "same").clip(0))
     loudness /= loudness.max()
-    for number in range(math.ceil(len(track.voice) / video.rate_hz * fps)):
-        seconds, picture = float(number / fps), background.copy()
+    for index in range(math.ceil(len(track.voice) / video.rate_hz * fps)):
+        seconds, image = float(index / fps), background.copy()
         sample = min(int(seconds * video.rate_hz), len(loudness) - 1)
-        paint_face(video, picture, face, seconds, float(loudness[sample]))
-        yield picture.round().astype(np.uint8).tobytes()
+        paint_face(video, image, face, seconds, float(loudness[sample]))
+        yield image.round().astype(np.uint8).tobytes()
 
 
 def encode(video: Video, track: Track, target: Path, folder: Path) -> None:
-    """Write the media file with FFmpeg, the same bytes at every run."""
+    """Write the media file with FFmpeg, with the same bytes in every run."""
     (folder / "track.pcm").write_bytes(track.samples.T.astype("<f4").tobytes())
     suffix, fps, further = KINDS[video.kind]
-    webm, kbps, size, pictures, source = suffix == "webm", 16 * video.channels, video.size, b"", ""
+    webm, kbps, size, raw_video, source = suffix == "webm", 16 * video.channels, video.size, b"", ""
     audio = f"-c:a libopus -b:a {44 + kbps}k" if webm else f"-c:a aac -b:a {56 + kbps}k"
     codec = "-vn"
     if fps:
-        pictures = b"".join(draw(video, track, fps))
+        raw_video = b"".join(draw(video, track, fps))
         source = f"-f rawvideo -pix_fmt rgb24 -s {size[0]}x{size[1]} -r {fps} -i -"
         # One thread: the encoders then give the same bytes whatever the number of cores.
         h264, vp9 = "libx264 -preset slow -crf 25", "libvpx-vp9 -crf 35 -b:v 0 -cpu-used 3"
@@ -316,24 +316,24 @@ def encode(video: Video, track: Track, target: Path, folder: Path) -> None:
     exact = "-map_metadata -1 -fflags +bitexact -flags:v +bitexact -flags:a +bitexact"
     source += f" -f f32le -ar {video.rate_hz} -ac {video.channels}"
     command = ["ffmpeg", "-v", "error", *source.split(), "-i", str(folder / "track.pcm")]
-    run([*command, *f"{codec} {audio} {further} {exact}".split(), str(target)], pictures)
+    run([*command, *f"{codec} {audio} {further} {exact}".split(), str(target)], raw_video)
 
 
 def frames(video: Video, track: Track) -> Spans:
-    """First and last frame of each utterance: [first/25, (last + 1)/25) holds its sentences."""
-    found: list[tuple[int, int]] = []
+    """Return first and last frame per utterance; [first/25, (last + 1)/25) has its sentences."""
+    spans: list[tuple[int, int]] = []
     for begin, end in UTTERANCES[len(video.sentences)]:
         start_seconds, stop_seconds = track.spans[begin][0], track.spans[end][1]
         stop = math.ceil(stop_seconds * ANNOTATION_FPS)
-        found.append((math.floor(start_seconds * ANNOTATION_FPS), stop - 1))
-        seconds = (stop - found[-1][0]) / ANNOTATION_FPS
+        spans.append((math.floor(start_seconds * ANNOTATION_FPS), stop - 1))
+        seconds = (stop - spans[-1][0]) / ANNOTATION_FPS
         if not 2 <= seconds <= 5:
             raise SystemExit(f"{video.video_id}: an utterance of {seconds:.2f} s; change its text")
-    return found
+    return spans
 
 
 def annotate(speaker: str, video_id: str, face: Face, kbps: float, spans: Spans) -> dict[str, str]:
-    """The annotation files of one video: name in the archive -> text."""
+    """Return the annotation files of one video: name in the archive -> text."""
     files, rng = {}, np.random.default_rng(zlib.crc32(f"confidence {video_id}".encode()))
     for number, (first, last) in enumerate(spans, 1):
         start, length = first / ANNOTATION_FPS, (last + 1 - first) / ANNOTATION_FPS
@@ -347,7 +347,7 @@ def annotate(speaker: str, video_id: str, face: Face, kbps: float, spans: Spans)
 
 
 def pack(files: dict[str, str], target: Path) -> None:
-    """Write a gzipped tar that depends on names and texts alone."""
+    """Write a gzipped tar that depends only on names and texts."""
     with (
         target.open("wb") as raw,
         gzip.GzipFile("", "wb", 9, raw, mtime=0) as packed,
@@ -360,11 +360,11 @@ def pack(files: dict[str, str], target: Path) -> None:
 
 
 def main() -> None:
-    """Make every video and the release; say what was made."""
+    """Make every video and the release; print a summary."""
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=DEMO, help="folder of the demo")
+    parser.add_argument("--out", type=Path, default=DEMO, help="folder to write")
     out: Path = parser.parse_args().out
     need_programs()
     for part in ("media", "release"):

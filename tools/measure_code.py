@@ -1,10 +1,10 @@
-"""Print how long the library's functions are, and how its variables are named.
+"""Print the lengths of the library's functions and the share of vague variable names.
 
     python tools/measure_code.py            the library and the builder
     python tools/measure_code.py --longest 20
 
 A function's length is the number of lines of its body, without its signature and docstring. A
-binding is every place where a name gets its value: assignments, parameters, loops, ``with``,
+binding is every place where a name is assigned: assignments, parameters, loops, ``with``,
 ``except``, comprehensions and patterns.
 """
 
@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-# Names that do not say what they hold.
+# Names that do not describe their value.
 VAGUE = ("one", "said", "told", "held", "found", "there", "wanted")
 MAX_MEDIAN, MAX_95TH, MAX_LONGEST, MAX_VAGUE_SHARE, MAX_FILE_LINES = 7, 24, 48, 0.003, 400
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -33,13 +33,13 @@ def body_lines(function: Function) -> int:
     """Return the number of lines of a function's body, without its docstring."""
     first, *others = function.body
     is_docstring = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
-    if is_docstring and isinstance(first.value.value, str):  # type: ignore[attr-defined]  # as said
+    if is_docstring and isinstance(first.value.value, str):  # type: ignore[attr-defined]  # a Constant, as checked above
         return sum(1 for _ in others) and (function.end_lineno or 0) - others[0].lineno + 1
     return (function.end_lineno or 0) - first.lineno + 1
 
 
 def bindings(tree: ast.AST) -> Iterator[str]:
-    """Yield every name where it gets a value."""
+    """Yield the name of every binding."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             yield node.id
@@ -50,7 +50,7 @@ def bindings(tree: ast.AST) -> Iterator[str]:
 
 
 def percentile(values: list[int], share: float) -> int:
-    """Return the least value that a share of all does not exceed.
+    """Return the smallest value that a share of all values does not exceed.
 
     >>> percentile([1, 2, 3, 4], 0.5)
     2
@@ -59,7 +59,7 @@ def percentile(values: list[int], share: float) -> int:
 
 
 def main() -> int:
-    """Print the figures; return 1 if one of them is above its limit."""
+    """Print the figures; return 1 if any is above its limit."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--longest", type=int, default=5, metavar="N", help="functions to list")
     options = parser.parse_args()

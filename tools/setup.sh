@@ -1,5 +1,5 @@
 #!/bin/sh
-# Make a virtual environment with voxblink2 in it, and see that FFmpeg is there.
+# Create a virtual environment with voxblink2 in it, and make sure that FFmpeg is installed.
 #   sh tools/setup.sh FOLDER WHAT     for example: sh tools/setup.sh .venv ".[dev]"
 set -eu
 
@@ -8,19 +8,19 @@ what=$2
 python=${PYTHON:-python3}
 constraints=${CONSTRAINTS:-constraints.txt}
 
-say() { printf '%s\n' "$*" >&2; }
+log() { printf '%s\n' "$*" >&2; }
 
-# Install a Debian package, or say what to do where that is not possible.
+# Install a Debian package, or print what to do if that is not possible.
 debian() {
-    say "$1 is missing; installing it with apt."
+    log "$1 is missing; installing it with apt."
     if ! command -v apt-get >/dev/null 2>&1; then
-        say "apt-get is not here. Install $2, then run this again."
+        log "There is no apt-get. Install $2, then run this again."
         exit 2
     fi
     sudo=""
     if [ "$(id -u)" != 0 ]; then
         if ! command -v sudo >/dev/null 2>&1; then
-            say "Neither root nor sudo: ask an administrator for 'apt-get install $1'."
+            log "Neither root nor sudo: ask an administrator for 'apt-get install $1'."
             exit 2
         fi
         sudo=sudo
@@ -33,20 +33,20 @@ if ! command -v "$python" >/dev/null 2>&1; then
     debian python3 "Python 3.11 or later"
 fi
 if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
-    say "Python 3.11 or later is needed, $python is $("$python" -V 2>&1)."
-    say "Name another one: make PYTHON=python3.12 ..."
+    log "Python 3.11 or later is required, $python is $("$python" -V 2>&1)."
+    log "Name another Python: make PYTHON=python3.12 ..."
     exit 2
 fi
 if ! "$python" -c 'import ensurepip, venv' >/dev/null 2>&1; then
     version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
     debian "python$version-venv" "Python's venv module"
 fi
-# Debian's package brings the shared libraries that decoding needs, not only the program.
+# Debian's package includes the shared libraries that decoding needs, not only the program.
 if ! command -v ffmpeg >/dev/null 2>&1; then
     debian ffmpeg "FFmpeg 4 to 8 with its shared libraries"
 fi
 
-say "Setting up $folder (the first time this takes a few minutes)."
+log "Setting up $folder (the first time this takes a few minutes)."
 [ -x "$folder/bin/python" ] || "$python" -m venv "$folder"
 "$folder/bin/python" -m pip install -q --disable-pip-version-check -c "$constraints" -e "$what"
 "$folder/bin/python" - <<'END'
@@ -56,6 +56,6 @@ try:
 except Exception as error:
     raise SystemExit(
         "torchcodec cannot load FFmpeg's shared libraries; FFmpeg 4 to 8 must be installed with "
-        f"them. It says: {str(error).strip().splitlines()[0]}"
+        f"them. The error: {str(error).strip().splitlines()[0]}"
     )
 END

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there, and their checksums."""
+"""Atomic writes, checksums, and the error of a full disk."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 from voxblink2_lib.errors import StoreFullError
 
 HOME_VARIABLE = "VOXBLINK2_HOME"
-_FULL = {errno.ENOSPC, errno.EDQUOT}
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 # What atomic_write leaves behind when its process is killed.
 TEMP_GLOB = ".*.tmp"
@@ -23,7 +23,7 @@ _COPY_BYTES = 1 << 20
 
 
 def home_folder() -> Path:
-    """Return the folder of what is kept for the user: ``VOXBLINK2_HOME``, else in the cache."""
+    """Return the folder of default stores and state: ``VOXBLINK2_HOME``, else in the cache."""
     home = os.environ.get(HOME_VARIABLE)
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return (Path(home).expanduser() if home else Path(cache) / "voxblink2").absolute()
@@ -31,11 +31,11 @@ def home_folder() -> Path:
 
 @contextlib.contextmanager
 def named_if_disk_full(path: Path) -> Iterator[None]:
-    """Turn "no space left on device" into a :class:`StoreFullError` that says where."""
+    """Turn "no space left on device" into a :class:`StoreFullError` that names the path."""
     try:
         yield
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno not in _DISK_FULL:
             raise
         raise StoreFullError(
             f"No space is left for {path}. Everything finished is kept: "
@@ -45,13 +45,13 @@ def named_if_disk_full(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """Open a file for writing that appears under its name only when it is whole.
+    """Open a file for writing that appears under its name only when it is complete.
 
     A temporary file beside it is written, flushed to disk and renamed; then the folder is
     flushed. If the body raises, nothing is left behind.
 
     Args:
-        path: the final name. Its folder is made when missing.
+        path: the final name. Its folder is created if missing.
 
     Yields:
         A binary file.
@@ -84,12 +84,21 @@ def _umask() -> int:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush a folder, so that a rename in it outlives a power cut."""
+    """Flush a folder, so that a rename in it survives a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def short_digest(data: bytes) -> str:
+    """Return 16 hexadecimal digits of the SHA-256 of some bytes, for names in a cache.
+
+    >>> short_digest(b"abc")
+    'ba7816bf8f01cfea'
+    """
+    return hashlib.sha256(data).hexdigest()[:16]
 
 
 def sha256_of(path: Path) -> str:
@@ -99,15 +108,6 @@ def sha256_of(path: Path) -> str:
         while block := file.read(_COPY_BYTES):
             digest.update(block)
     return digest.hexdigest()
-
-
-def short_digest(data: bytes) -> str:
-    """Return the first 16 hexadecimal digits of a SHA-256, for names in a cache.
-
-    >>> short_digest(b"abc")
-    'ba7816bf8f01cfea'
-    """
-    return hashlib.sha256(data).hexdigest()[:16]
 
 
 class HashingWriter(io.RawIOBase):
@@ -127,7 +127,7 @@ class HashingWriter(io.RawIOBase):
         self.size_bytes = 0
 
     def writable(self) -> bool:
-        """Say yes."""
+        """Return true."""
         return True
 
     def write(self, data: Any) -> int:

@@ -80,6 +80,32 @@ def _bar(**options: Any) -> Any:
     return bar(mininterval=interval, maxinterval=max(10.0, interval), dynamic_ncols=True, **options)
 
 
+def size_text(size_bytes: float) -> str:
+    """Return a number of bytes as text, in decimal units.
+
+    >>> size_text(999), size_text(4.5e6), size_text(2e12)
+    ('999 bytes', '4.5 MB', '2.00 TB')
+    """
+    if size_bytes < 1000:
+        return f"{size_bytes:,.0f} bytes"
+    for unit in ("kB", "MB", "GB"):
+        size_bytes /= 1000
+        if size_bytes < 1000:
+            return f"{size_bytes:,.1f} {unit}"
+    return f"{size_bytes / 1000:,.2f} TB"
+
+
+def interval_text(seconds: float) -> str:
+    """Return a duration as text, in its largest unit.
+
+    >>> interval_text(1), interval_text(900), interval_text(5400), interval_text(86_400)
+    ('1 second', '15 minutes', '1.5 hours', '1 day')
+    """
+    units = (("day", 86_400), ("hour", 3600), ("minute", 60), ("second", 1))
+    unit, size = next((unit, size) for unit, size in units if seconds >= size)
+    return f"{seconds / size:g} {unit}" + ("" if seconds == size else "s")
+
+
 def duration_text(seconds: float) -> str:
     """Return a readable duration in its two largest units.
 

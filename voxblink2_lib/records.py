@@ -1,7 +1,7 @@
-"""What the stages hand to each other: frozen records, checked where they are made.
+"""Records that several stages share: frozen, validated on construction.
 
 Time is counted in frames, 25 a second from the start of the video, whatever the video's own
-rate. An utterance from frame 3 to frame 5 covers a half-open stretch of three frames:
+rate. An utterance from frame 3 to frame 5 covers a half-open interval of three frames:
 
     frame      0     1     2     3     4     5     6
     seconds    0   0.04  0.08  0.12  0.16  0.20  0.24
@@ -31,16 +31,16 @@ UTTERANCE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 AudioFormat = Literal["flac", "wav", "opus"]
 AUDIO_FORMATS: tuple[str, ...] = get_args(AudioFormat)
 
-# What of a picture is cut for a face: its box widened to a square, or the box, distorted to one.
+# Crop window of a face: its box widened to a square, or the box, distorted to one.
 WindowShape = Literal["square", "stretched"]
 WINDOW_SHAPES: tuple[str, ...] = get_args(WindowShape)
 ConfigName = Literal["audio", "audio-visual"]
 CONFIG_NAMES: tuple[str, ...] = get_args(ConfigName)
 
-# Longer without a box, the face may have been somewhere else, or not in the picture at all.
+# Longer without a box, the face may have been elsewhere, or not in the video at all.
 MAX_GAP_FRAMES = FRAMES_PER_SECOND
 
-# Boxes belong to a rendition of at most so many lines (facts of the release).
+# Boxes belong to a rendition of at most this many lines, a fact of the release.
 MAX_ANNOTATED_LINES = 720
 
 
@@ -54,7 +54,7 @@ def frame_start_sample(frame: int) -> int:
 
 
 def is_speaker_id(text: str) -> bool:
-    """Say whether a text is a speaker id: ``id`` and 6 digits, or 5 in VoxBlink1.
+    """Return whether a text is a speaker id: ``id`` and 6 digits, or 5 in VoxBlink1.
 
     >>> is_speaker_id("id000002"), is_speaker_id("../x")
     (True, False)
@@ -63,7 +63,7 @@ def is_speaker_id(text: str) -> bool:
 
 
 def is_video_id(text: str) -> bool:
-    """Say whether a text is a video id: 11 characters of ``A-Za-z0-9_-``.
+    """Return whether a text is a video id: 11 characters of ``A-Za-z0-9_-``.
 
     >>> is_video_id("-JUT3czS6OI"), is_video_id("YJUT3czS/OI")
     (True, False)
@@ -72,25 +72,42 @@ def is_video_id(text: str) -> bool:
 
 
 class VideoKey(NamedTuple):
-    """Names one video of one speaker."""
+    """Ids of one video of one speaker."""
 
     speaker_id: str
     video_id: str
 
 
+class UtteranceKey(NamedTuple):
+    """Ids of one utterance.
+
+    >>> UtteranceKey("id000002", "-JUT3czS6OI", "00001").name
+    'id000002/-JUT3czS6OI/00001'
+    """
+
+    speaker_id: str
+    video_id: str
+    utterance_id: str
+
+    @property
+    def name(self) -> str:
+        """``speaker/video/utterance``, the name that Kaldi-style lists use."""
+        return "/".join(self)
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Utterance:
-    """One cut of one video.
+    """One annotated part of one video.
 
     Attributes:
         speaker_id: ``id`` and digits.
         video_id: 11 characters.
-        utterance_id: the name of its annotation file, without the ending.
+        utterance_id: the name of its annotation file, without the file extension.
         first_frame: first frame, 25 a second.
         last_frame: last frame, included.
 
     Raises:
-        ValueError: an id is not an id, or the frames run backwards.
+        ValueError: an id is malformed, or the last frame is before the first.
     """
 
     speaker_id: str
@@ -109,8 +126,8 @@ class Utterance:
 
     @property
     def name(self) -> str:
-        """``speaker/video/utterance``, the name that Kaldi-style lists use."""
-        return f"{self.speaker_id}/{self.video_id}/{self.utterance_id}"
+        """``speaker/video/utterance``, see :attr:`UtteranceKey.name`."""
+        return UtteranceKey(self.speaker_id, self.video_id, self.utterance_id).name
 
     @property
     def samples(self) -> tuple[int, int]:
@@ -125,10 +142,10 @@ class Utterance:
 
 
 def check_ids(speaker_id: str, video_id: str, utterance_id: str) -> None:
-    """Refuse ids that could reach outside a folder or an address.
+    """Refuse malformed ids, which could reach outside a folder or a URL path.
 
     Raises:
-        ValueError: names the id, and what is allowed.
+        ValueError: an id is malformed.
     """
     if not is_speaker_id(speaker_id):
         raise ValueError(f"{speaker_id!r} is not a speaker id ('id' and 5 or 6 digits)")
@@ -139,20 +156,20 @@ def check_ids(speaker_id: str, video_id: str, utterance_id: str) -> None:
 
 
 class Clip(NamedTuple):
-    """The sound of one cut utterance, encoded."""
+    """The audio of one cropped utterance, encoded."""
 
     utterance: Utterance
     data: bytes
 
 
 class FaceClip(NamedTuple):
-    """The face of one cut utterance.
+    """The face of one cropped utterance.
 
     Attributes:
         utterance: the utterance.
-        data: the encoded pictures.
+        data: the encoded video.
         boxes: x, y, width, height of each frame, in the release's pixels, shape (n, 4).
-        boxes_fit: no box of the video has its centre outside the picture.
+        boxes_fit: no box of the video has its centre outside the video frame.
     """
 
     utterance: Utterance
@@ -163,7 +180,7 @@ class FaceClip(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SealedShard:
-    """A shard that will not change any more. One without rows has no file and no name."""
+    """A finished shard. One without rows has no file and no name."""
 
     job: int
     name: str
@@ -174,57 +191,17 @@ class SealedShard:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FaceTrack:
-    """Where the face of an utterance is.
+    """The face boxes of one utterance; :mod:`voxblink2_lib.media.windows` has their geometry.
 
     Attributes:
         utterance: the utterance.
         frames: frames that have a box, 25 a second, shape (n,), strictly rising.
         boxes: x, y, width, height of each, shape (n, 4).
-        frame_size: width and height of the rendition that the boxes belong to, where the
-            release says so.
+        frame_size: width and height of the rendition that the boxes belong to; ``None`` if the
+            release does not state it.
     """
 
     utterance: Utterance
     frames: npt.NDArray[np.int32]
     boxes: npt.NDArray[np.int16]
     frame_size: tuple[int, int] | None = None
-
-    def boxes_of_all_frames(self) -> npt.NDArray[np.int16]:
-        """Return one box a frame of the utterance; between rows that are there, on a line.
-
-        Raises:
-            ValueError: more than 25 frames in a row have no box, or a box has no area.
-        """
-        bad = np.flatnonzero(np.any(self.boxes[:, 2:] <= 0, axis=1))
-        if len(bad):
-            width, height = self.boxes[bad[0], 2:]
-            raise ValueError(
-                f"has a box without area at frame {self.frames[bad[0]]} ({width} x {height} pixels)"
-            )
-        gaps = np.diff(self.frames) - 1
-        if len(gaps) and gaps.max() > MAX_GAP_FRAMES:
-            before = self.frames[np.argmax(gaps)]
-            raise ValueError(
-                f"has no box for {gaps.max()} frames after frame {before}; at most "
-                f"{MAX_GAP_FRAMES} are filled in"
-            )
-        if not len(gaps) or not gaps.any():
-            return self.boxes
-        wanted = np.arange(self.utterance.first_frame, self.utterance.last_frame + 1)
-        columns = [np.interp(wanted, self.frames, column) for column in self.boxes.T]
-        return np.asarray(np.rint(np.stack(columns, axis=1)), np.int16)
-
-    def scale_to(self, frame_size: tuple[int, int]) -> tuple[float, float]:
-        """Return by what to multiply boxes, across and down, to have pixels of a picture.
-
-        Without a size in the release, a picture of more than 720 lines is taken to be a larger
-        rendition of one with 720, and any other to be the annotators' own.
-
-        Args:
-            frame_size: width and height of the picture, as it is shown.
-        """
-        width, height = frame_size
-        if self.frame_size is not None:
-            return width / self.frame_size[0], height / self.frame_size[1]
-        factor = max(1.0, height / MAX_ANNOTATED_LINES)
-        return factor, factor

@@ -244,7 +244,7 @@ def test_errors_say_what_to_do(options: dict[str, Any], tmp_path: Path) -> None:
 def test_nothing_came_is_an_error_with_the_reasons(tmp_path: Path) -> None:
     with (
         MediaSite(MEDIA, faults={"demoHarbour": 404, "demo_Garden": 410}) as site,
-        pytest.raises(StoreError, match=r"(?s)No video came.*1 videos: .*HTTP Error 4"),
+        pytest.raises(StoreError, match=r"(?s)No video is available.*1 videos: .*HTTP Error 4"),
     ):
         load_dataset(
             "voxblink2",

@@ -205,7 +205,7 @@ def test_verify_finds_lost_and_strange_shards(copy: Path) -> None:
     folder = copy / "shards" / "audio"
     (folder / "audio-00003.arrow").rename(folder / "audio-00099.arrow")
     gone, strange = problems(copy)
-    assert "audio-00003.arrow is gone" in gone
+    assert "audio-00003.arrow is missing" in gone
     assert "audio-00099.arrow is in the folder and not in the ledger" in strange
 
 
@@ -217,7 +217,7 @@ def test_verify_compares_with_ledger_and_index(copy: Path) -> None:
     database.close()
     found = problems(copy)
     assert sum("is not in the index or not done in the ledger" in one for one in found) == 3
-    assert sum("has 3 rows, the ledger says 4" in one for one in found) == 1
+    assert sum("has 3 rows, in the ledger it has 4" in one for one in found) == 1
 
 
 def test_demo_runs_the_whole_way(tmp_path: Path) -> None:
@@ -258,7 +258,7 @@ def test_a_run_without_any_clip_is_an_error(tmp_path: Path) -> None:
     words = ("materialize", "--data-dir", "demo", "--speakers", "id990001")
     places = ("--store", tmp_path / "store", "--source", tmp_path / "media")
     result = cli_process.run(*words, *places, code=2)
-    assert "No video came, so there is nothing to load" in result.stderr
+    assert "No video is available, so there is nothing to load" in result.stderr
     assert "1 videos: the media file is empty" in result.stderr
     assert "1 gone, 1 media-unusable" in result.stdout
 
@@ -285,4 +285,4 @@ def test_json_is_one_object_and_messages_go_elsewhere(tmp_path: Path) -> None:
     assert json.loads(result.stdout)["rejected"] == 1
     assert "1 annotation files could not be read and are left out" in result.stderr
     rejects = (tmp_path / "store" / "index" / "rejects.csv").read_text()
-    assert '00002.txt,"line 2: expected five numbers, got words"' in rejects
+    assert '00002.txt,"line 2: expected five numbers, got text"' in rejects

@@ -91,7 +91,7 @@ def test_the_corpus_demo_draws_faces_with_their_boxes(tmp_path: Path) -> None:
     result = run_corpus_demo(tmp_path, config="audio-visual", workers=2)
     text = "\n".join(result.lines())
     assert "num_rows: 36" in text
-    assert text.count("the media file has no pictures") == 4
+    assert text.count("the media file has no video stream") == 4
     assert '"audio-visual", data_dir="demo"' in text
     assert result.first_row["video"] == "75 frames of 112 x 112"
     assert result.first_row["boxes"] == "75 x 4"

@@ -23,7 +23,7 @@ import torch
 from datasets import Audio, Video, load_dataset
 from filelock import FileLock
 from support import cli_process
-from support.gray_frames import BOX, film, without_packets
+from support.gray_frames import BOX, gray_video, without_packets
 from support.synthetic_audio import MediaCache
 from torch.utils.data import DataLoader
 
@@ -439,7 +439,7 @@ def test_materialize_says_what_came_and_what_did_not(
     (missing,) = missing_videos(Store(store), CONFIG)
     assert (missing.video_id, missing.status) == ("demoChess_1", "gone")
     assert missing.reason.startswith("no file id990002/demoChess_1.<ext> in ")
-    assert "(endings looked for: mp4, mkv, " in missing.reason
+    assert "(extensions tried: mp4, mkv, " in missing.reason
     names = {path.name for path in (store / "shards" / CONFIG).iterdir()}
     shards = {f"{CONFIG}-0000{number}.arrow" for number in range(4)}
     assert names <= shards | {f"{name}.sha256" for name in shards}
@@ -512,13 +512,17 @@ WORDS = ("--config", CONFIG, "--video-size", 32)
 
 
 @pytest.fixture(scope="module")
-def corpus(studio: MediaCache, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def corpus(media_cache: MediaCache, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A release with many short videos, whose media are all the same film."""
     folder = tmp_path_factory.mktemp("films")
     # A hole after the last utterance: sound with holes is decoded by PyAV, and not by torchcodec,
     # so that no worker has to import PyTorch before it can be killed.
     media = without_packets(
-        studio.make(film()), folder / "film.mp4", kind="audio", from_seconds=3.3, to_seconds=3.4
+        media_cache.make(gray_video()),
+        folder / "film.mp4",
+        kind="audio",
+        from_seconds=3.3,
+        to_seconds=3.4,
     )
     for number in range(VIDEOS):
         speaker, video = f"id99{number % 4:04}", f"many-film{number:02}"

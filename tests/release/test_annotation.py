@@ -78,7 +78,7 @@ def test_no_header_at_all() -> None:
 
 def test_a_byte_order_mark() -> None:
     assert contents(read(b"\xef\xbb\xbf" + voxblink2())) == contents(read(voxblink2()))
-    with pytest.raises(ValueError, match="the header says speaker 'id000009'"):
+    with pytest.raises(ValueError, match="the header has speaker 'id000009'"):
         read(b"\xef\xbb\xbf" + voxblink2(speaker="id000009"))
 
 
@@ -184,38 +184,44 @@ BROKEN = {
     "not UTF-8": (b"Identity: \xff\n0 1 2 3 4\n", r"^the file is not UTF-8 text \(byte 10\)$"),
     "UTF-16": (voxblink2().decode().encode("utf-16"), "^the file is binary, not text$"),
     "header only": (voxblink2([]), "^the file has no frames$"),
-    "cut in a row": (voxblink2([(0, 1, 2, 3, 4)]) + b"1\t512\t14", "line 9: expected five .* 3 w"),
+    "cut in a row": (voxblink2([(0, 1, 2, 3, 4)]) + b"1\t512\t14", "line 9: expected five .* 3 f"),
     "six columns": (
         voxblink2([(0, 1, 2, 3, 4, 5)]),
-        "^line 8: expected five numbers, got 6 words$",
+        "^line 8: expected five numbers, got 6 fields$",
     ),
     "a page instead": (
         b"<html>\n<body> Not found\n",
-        "^line 1: expected five numbers, got 1 words$",
+        "^line 1: expected five numbers, got 1 fields$",
     ),
     "five words": (
         voxblink2([(0, 1, 2, 3, 4)]) + b"one two three four five\n",
-        "^line 9: expected five numbers, got words$",
+        "^line 9: expected five numbers, got text$",
     ),
-    "one word": (voxblink2() + b"25 1 2 x 4\n", "^line 33: expected five numbers, got words$"),
+    "one word": (voxblink2() + b"25 1 2 x 4\n", "^line 33: expected five numbers, got text$"),
     "titles twice": (
         voxblink2() + b"FRAME X Y W H\n",
-        "^line 33: expected five numbers, got words$",
+        "^line 33: expected five numbers, got text$",
     ),
     "colon in the first row": (
         b"FRAME X Y W H\n0 1 2 3:4 5\n1 1 2 3 4\n",
-        "^line 2: expected five numbers, got words$",
+        "^line 2: expected five numbers, got text$",
     ),
-    "backwards": (voxblink2([(5, 1, 1, 1, 1), (4, 1, 1, 1, 1)]), "^frames do not rise from line"),
-    "repeated": (voxblink2([(5, 1, 1, 1, 1), (5, 1, 1, 1, 1)]), "^frames do not rise from line"),
-    "negative": (voxblink2([(-1, 1, 1, 1, 1)]), "^frames do not rise from line"),
+    "backwards": (
+        voxblink2([(5, 1, 1, 1, 1), (4, 1, 1, 1, 1)]),
+        "^frames do not increase from line",
+    ),
+    "repeated": (
+        voxblink2([(5, 1, 1, 1, 1), (5, 1, 1, 1, 1)]),
+        "^frames do not increase from line",
+    ),
+    "negative": (voxblink2([(-1, 1, 1, 1, 1)]), "^frames do not increase from line"),
     "speaker": (
         voxblink2(speaker="id000009"),
-        "header says speaker 'id000009'.* path says 'id00000",
+        "header has speaker 'id000009'.* path has 'id00000",
     ),
     "video": (
         voxblink2(video="ABCDEFGHIJK"),
-        "header says video 'ABCDEFGHIJK'.* path says 'abcdef",
+        "header has video 'ABCDEFGHIJK'.* path has 'abcdef",
     ),
     "huge frame": (voxblink2([(2**31, 1, 1, 1, 1)]), "^frame 2147483648 is out of range$"),
     "huge frame later": (voxblink2([(0, 1, 1, 1, 1), (10**300, 1, 1, 1, 1)]), "^frame 10.* is out"),
@@ -264,7 +270,7 @@ def test_the_ids_are_the_last_three_names(prefix: str) -> None:
 
 
 def test_the_digest_covers_all_that_is_said() -> None:
-    said = [
+    annotations = [
         read(voxblink2()),
         read(voxblink2(make_rows(0, 23))),
         read(voxblink2(make_rows(1, 25))),
@@ -274,13 +280,13 @@ def test_the_digest_covers_all_that_is_said() -> None:
         read_annotation(member_name(utterance="00002"), voxblink2()),
         read_annotation(member_name("id000002"), voxblink2(speaker="id000002")),
     ]
-    assert len({one.digest() for one in said}) == len(said)
-    assert read(voxblink2()).digest() == said[0].digest()
+    assert len({annotation.digest() for annotation in annotations}) == len(annotations)
+    assert read(voxblink2()).digest() == annotations[0].digest()
 
 
 def test_a_digest_stays_what_it_was_before_headers_gave_sizes() -> None:
     """Stores know what they were cut by from digests: without a size they must not change."""
-    said = (
+    text = (
         "Utterance(speaker_id='id000001', video_id='abcdefghijk', utterance_id='00001', "
         "first_frame=3, last_frame=4) 0.12 0.08"
     )
@@ -288,7 +294,7 @@ def test_a_digest_stays_what_it_was_before_headers_gave_sizes() -> None:
     boxes = np.array([[512, 143, 201, 220], [513, 143, 201, 220]], "<i2").tobytes()
     digests = {}
     for size in ("", "(1280, 720)"):
-        digest = hashlib.blake2b(said.encode() + size.encode() + frames + boxes, digest_size=8)
+        digest = hashlib.blake2b(text.encode() + size.encode() + frames + boxes, digest_size=8)
         digests[size] = int.from_bytes(digest.digest(), "little", signed=True)
     rows = [(3, 512, 143, 201, 220), (4, 513, 143, 201, 220)]
     plain = voxblink2(rows, start="0.120", duration="0.080")

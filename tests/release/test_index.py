@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,11 @@ from support.release_builder import (
 )
 
 from voxblink2_lib.errors import ReleaseError, StoreError, StoreMismatchError
+from voxblink2_lib.progress import AdvanceWithNote
 from voxblink2_lib.records import FaceTrack, Utterance, VideoKey
 from voxblink2_lib.release import index_build
 from voxblink2_lib.release.annotation import Annotation, read_annotation
-from voxblink2_lib.release.index import Index, video_keys
+from voxblink2_lib.release.index import Index, VideoKeys, video_keys
 from voxblink2_lib.release.index_build import build_index, open_index
 from voxblink2_lib.release.location import Release, open_release
 
@@ -63,7 +65,7 @@ def small_groups(monkeypatch: pytest.MonkeyPatch, utterances: int, boxes: int) -
     monkeypatch.setattr(index_build, "BOXES_PER_GROUP", boxes)
 
 
-# -- what is in it ----------------------------------------------------------------------------
+# -- What is in it ---------------------------------------------------------------------------------
 
 
 def test_counts(tmp_path: Path) -> None:
@@ -94,8 +96,8 @@ def test_utterances_and_headers_are_kept(tmp_path: Path) -> None:
 
 def test_videos_that_are_not_there_are_left_out(tmp_path: Path) -> None:
     index = build(tmp_path, small_release())
-    wanted = {VideoKey("id000001", "video001001"), VideoKey("id000002", "video001000"), KEY}
-    assert [key for key, _ in index.utterances(wanted)] == [VideoKey("id000001", "video001001")]
+    keys = {VideoKey("id000001", "video001001"), VideoKey("id000002", "video001000"), KEY}
+    assert [key for key, _ in index.utterances(keys)] == [VideoKey("id000001", "video001001")]
     assert list(index.utterances(set())) == []
 
 
@@ -104,11 +106,11 @@ def check_rows(index: Index, files: dict[str, bytes]) -> None:
     utterances = pq.read_table(index.folder / "utterances.parquet").to_pylist()
     boxes = pq.read_table(index.folder / "boxes.parquet").to_pylist()
     assert len(utterances) == len(boxes) == len(files)
-    for one, box in zip(utterances, boxes, strict=True):
-        data = files[member_name(one["speaker_id"], one["video_id"], one["utterance_id"])]
+    for row, box in zip(utterances, boxes, strict=True):
+        data = files[member_name(row["speaker_id"], row["video_id"], row["utterance_id"])]
         rows = [tuple(map(int, line.split())) for line in data.decode().splitlines()[7:]]
         assert list(zip(*box.values(), strict=True)) == rows
-        assert (one["first_frame"], one["last_frame"]) == (rows[0][0], rows[-1][0])
+        assert (row["first_frame"], row["last_frame"]) == (rows[0][0], rows[-1][0])
 
 
 @pytest.mark.parametrize(("utterances", "boxes"), [(1, 1), (3, 2), (4, 4), (5, 7), (100, 100)])
@@ -124,9 +126,13 @@ def test_row_groups_do_not_show(
     check_rows(index, files)
     got = list(index.utterances(all_keys(index)))
     assert [key for key, _ in got] == sorted(all_keys(index))
-    for key, found in got:
-        assert [one.utterance_id for one in found] == [f"{number:05}" for number in range(4)]
-        assert {VideoKey(one.speaker_id, one.video_id) for one in found} == {key}
+    for key, of_video in got:
+        assert [utterance.utterance_id for utterance in of_video] == [
+            f"{number:05}" for number in range(4)
+        ]
+        assert {VideoKey(utterance.speaker_id, utterance.video_id) for utterance in of_video} == {
+            key
+        }
 
 
 @PROPERTY
@@ -142,22 +148,22 @@ def test_any_order_of_files_gives_sorted_utterances(
         got = dict(index.utterances(all_keys(index)))
     check_rows(index, mixed)
     assert sorted(got) == list(got) == sorted(all_keys(index))
-    for key, found in got.items():
-        names = [one.utterance_id for one in found]
+    for key, of_video in got.items():
+        names = [utterance.utterance_id for utterance in of_video]
         assert names == [f"{number:05}" for number in range(3)]
-        assert [one.first_frame for one in found] == [0, 10, 20], key
+        assert [utterance.first_frame for utterance in of_video] == [0, 10, 20], key
 
 
-# -- faces ------------------------------------------------------------------------------------
+# -- Faces -----------------------------------------------------------------------------------------
 
 
 def tracks_of(index: Index, keys: set[VideoKey]) -> dict[VideoKey, tuple[FaceTrack, ...]]:
-    found: dict[VideoKey, tuple[FaceTrack, ...]] = {}
+    tracks: dict[VideoKey, tuple[FaceTrack, ...]] = {}
     for video in index.annotated(keys, with_tracks=True):
         assert video.tracks is not None
         assert tuple(track.utterance for track in video.tracks) == video.utterances
-        found[video.key] = video.tracks
-    return found
+        tracks[video.key] = video.tracks
+    return tracks
 
 
 def check_track(track: FaceTrack, rows: list[Row], size: tuple[int, int] | None) -> None:
@@ -192,7 +198,7 @@ def test_tracks_are_those_of_the_release_over_row_groups(
 ) -> None:
     small_groups(monkeypatch, utterances, boxes)
     files: dict[str, bytes] = {}
-    said: dict[str, tuple[list[Row], tuple[int, int] | None]] = {}
+    annotated_rows: dict[str, tuple[list[Row], tuple[int, int] | None]] = {}
     for number, (name, _) in enumerate(small_release(speakers=2, videos=3, utterances=4).items()):
         _, speaker, video, _ = name.split("/")
         # Each has its own length, boxes and size, so that no two can be mixed up.
@@ -200,19 +206,19 @@ def test_tracks_are_those_of_the_release_over_row_groups(
         size = (1280 + number, 720) if number % 3 else None
         header = f"Resolution: {size[0]}x{size[1]}\n".encode() if size else b""
         files[name] = header + voxblink2(rows, speaker=speaker, video=video)
-        said[name.removeprefix("meta/").removesuffix(".txt")] = (rows, size)
+        annotated_rows[name.removeprefix("meta/").removesuffix(".txt")] = (rows, size)
     index = build(tmp_path, files)
     assert pq.ParquetFile(index.folder / "boxes.parquet").num_row_groups == -(-24 // boxes)
-    found = tracks_of(index, all_keys(index))
-    assert list(found) == sorted(all_keys(index))
-    tracks = [track for video in found.values() for track in video]
-    assert [track.utterance.name for track in tracks] == sorted(said)
+    tracks_by_video = tracks_of(index, all_keys(index))
+    assert list(tracks_by_video) == sorted(all_keys(index))
+    tracks = [track for video in tracks_by_video.values() for track in video]
+    assert [track.utterance.name for track in tracks] == sorted(annotated_rows)
     for track in tracks:
-        check_track(track, *said[track.utterance.name])
+        check_track(track, *annotated_rows[track.utterance.name])
     # Any video alone, in any order, says the same.
     for key in sorted(all_keys(index), reverse=True):
         for track in tracks_of(index, {key})[key]:
-            check_track(track, *said[track.utterance.name])
+            check_track(track, *annotated_rows[track.utterance.name])
 
 
 def test_tracks_of_a_video_in_two_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,20 +243,20 @@ def annotated(draw: st.DrawFn) -> tuple[list[Row], tuple[int, int] | None]:
 
 @PROPERTY
 @given(
-    said=st.lists(annotated(), min_size=1, max_size=7),
+    annotations=st.lists(annotated(), min_size=1, max_size=7),
     order=st.randoms(use_true_random=False),
     groups=st.tuples(st.integers(1, 4), st.integers(1, 4)),
 )
 def test_what_is_annotated_reads_back(
     tmp_path_factory: pytest.TempPathFactory,
-    said: list[tuple[list[Row], tuple[int, int] | None]],
+    annotations: list[tuple[list[Row], tuple[int, int] | None]],
     order: Any,
     groups: tuple[int, int],
 ) -> None:
     videos = (VIDEO, "-bcdefghijk", "Abcdefghijk")
     named = {
-        member_name(SPEAKER, videos[number % 3], f"{number:05}"): one
-        for number, one in enumerate(said)
+        member_name(SPEAKER, videos[number % 3], f"{number:05}"): annotation
+        for number, annotation in enumerate(annotations)
     }
     names = list(named)
     order.shuffle(names)  # so that videos stand in several places
@@ -262,8 +268,8 @@ def test_what_is_annotated_reads_back(
     with pytest.MonkeyPatch.context() as patch:
         small_groups(patch, *groups)
         index = build(tmp_path_factory.mktemp("tracks"), files)
-        found = tracks_of(index, all_keys(index))
-    tracks = [track for video in found.values() for track in video]
+        tracks_by_video = tracks_of(index, all_keys(index))
+    tracks = [track for video in tracks_by_video.values() for track in video]
     assert [f"meta/{track.utterance.name}.txt" for track in tracks] == sorted(files)
     for track in tracks:
         check_track(track, *named[f"meta/{track.utterance.name}.txt"])
@@ -281,7 +287,9 @@ def walking_face(frames: int, *, seed: int) -> list[Row]:
 
     boxes = [column(500, sway), column(200, sway / 3), column(180, 20), column(220, 20)]
     first = int(chance.integers(0, 2000))
-    return list(zip(range(first, first + frames), *(one.tolist() for one in boxes), strict=True))
+    return list(
+        zip(range(first, first + frames), *(column.tolist() for column in boxes), strict=True)
+    )
 
 
 def test_boxes_take_less_than_four_bytes_and_any_reader_reads_them(tmp_path: Path) -> None:
@@ -305,7 +313,7 @@ def test_boxes_take_less_than_four_bytes_and_any_reader_reads_them(tmp_path: Pat
         assert not any("DICTIONARY" in encoding for encoding in column.encodings)
         assert not column.has_dictionary_page
     table = pq.read_table(path)
-    assert {one.name: one.type.value_type for one in table.schema} == {
+    assert {field.name: field.type.value_type for field in table.schema} == {
         "frame": pa.int32(),
         **dict.fromkeys(["x", "y", "width", "height"], pa.int16()),
     }
@@ -313,7 +321,7 @@ def test_boxes_take_less_than_four_bytes_and_any_reader_reads_them(tmp_path: Pat
         assert list(zip(*row.values(), strict=True)) == rows
 
 
-# -- what is left out -------------------------------------------------------------------------
+# -- What is left out ------------------------------------------------------------------------------
 
 
 def test_a_bad_file_is_a_row_of_rejects(tmp_path: Path) -> None:
@@ -332,7 +340,7 @@ def test_a_bad_file_is_a_row_of_rejects(tmp_path: Path) -> None:
         [member_name("id000009", VIDEO, "00001"), "the file is empty"],
         [
             member_name("id000009", VIDEO, "00002"),
-            "line 1: expected five numbers, got 4 words",
+            "line 1: expected five numbers, got 4 fields",
         ],
         ['meta/a "b",c.txt', "not named <speaker>/<video>/<utterance>.txt"],
         ["meta/é\n.txt", "not named <speaker>/<video>/<utterance>.txt"],
@@ -344,14 +352,14 @@ def test_all_bad_quotes_the_first_reason(tmp_path: Path) -> None:
     with pytest.raises(
         ReleaseError,
         match=r"has no usable annotation \(2 files were rejected; the first, "
-        r"meta/id000001/abcdefghijk/00001\.txt: line 1: expected five numbers, got 4 words\)",
+        r"meta/id000001/abcdefghijk/00001\.txt: line 1: expected five numbers, got 4 fields\)",
     ):
         build(tmp_path, files)
     assert not (tmp_path / "index").exists()
 
 
 def test_a_reason_stays_short_whatever_the_file_says(tmp_path: Path) -> None:
-    with pytest.raises(ReleaseError, match="the header says speaker 'xxx") as caught:
+    with pytest.raises(ReleaseError, match="the header has speaker 'xxx") as caught:
         build(tmp_path, {member_name(): b"Identity: " + b"x" * 300_000 + b"\n0 1 2 3 4\n"})
     assert len(str(caught.value)) < 2000
 
@@ -388,7 +396,7 @@ def test_the_first_of_two_files_far_apart_is_kept(tmp_path: Path) -> None:
     assert index.info.videos == 3
 
 
-# -- using it again ---------------------------------------------------------------------------
+# -- Using it again --------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -470,7 +478,7 @@ def test_a_changed_video_is_refused(
     for _ in range(2):
         with pytest.raises(
             StoreMismatchError,
-            match=r"1 of its 4 videos are gone or annotated otherwise, the first is "
+            match=r"1 of its 4 videos are missing or annotated otherwise, the first is "
             r"id000001/video001001\..*another store",
         ):
             open_index(release, folder)
@@ -503,8 +511,16 @@ def test_a_damaged_release_leaves_the_old_index(tmp_path: Path, folder: Path) ->
 def test_an_interrupted_reading_leaves_nothing(tmp_path: Path, folder: Path) -> None:
     release = Release(write_archive(tmp_path / "a.tar", small_release()))
 
-    def interrupt(_: int) -> None:
-        raise KeyboardInterrupt("now")
+    @contextmanager
+    def interrupt(
+        task: str, *, unit: str, total: int | None = None, done: int = 0
+    ) -> Iterator[AdvanceWithNote]:
+        def advance(count: int, /, *, note: str = "") -> None:
+            del count, note
+            raise KeyboardInterrupt("now")
+
+        assert (task, unit, total, done) == ("Reading annotations", "file", None, 0)
+        yield advance
 
     with pytest.raises(KeyboardInterrupt, match="now"):
         open_index(release, folder, progress=interrupt)
@@ -535,7 +551,7 @@ def test_a_kill_while_the_old_index_goes_away_can_be_continued(
         raise KeyboardInterrupt("killed")
 
     with monkeypatch.context() as patch:
-        patch.setattr("voxblink2_lib.release.index.shutil.rmtree", remove_half)
+        patch.setattr("voxblink2_lib.release.index_build.shutil.rmtree", remove_half)
         with pytest.raises(KeyboardInterrupt, match="killed"):
             open_index(grown, folder)
     assert open_index(grown, folder).info.speakers == 3
@@ -555,3 +571,20 @@ def test_an_index_that_is_not_ours_is_named(tmp_path: Path, folder: Path, text: 
     )
     with pytest.raises(StoreError, match=r"The index .*index cannot be used.*[Dd]elete"):
         open_index(release, folder)
+
+
+# -- Keys of a table ------------------------------------------------------------------------------
+
+
+def test_the_keys_of_a_table_are_a_sequence() -> None:
+    videos = [VideoKey("id000001", f"video{index:06}") for index in range(7)]
+    speakers, ids = zip(*videos, strict=True)
+    table = pa.table({"speaker_id": speakers, "video_id": ids})
+    keys = VideoKeys(pa.concat_tables([table.slice(0, 3), table.slice(3)]))
+    assert (len(keys), list(keys), list(reversed(keys))) == (7, videos, videos[::-1])
+    assert [keys[0], keys[6], keys[-1]] == [videos[0], videos[6], videos[6]]
+    assert (keys[2:5], keys[5:99]) == (videos[2:5], videos[5:])
+    assert videos[3] in keys
+    assert list(VideoKeys(table.slice(0, 0))) == []
+    with pytest.raises(IndexError):
+        keys[7]

@@ -24,7 +24,7 @@ from support.release_builder import (
 )
 
 from voxblink2_lib.errors import ReleaseError
-from voxblink2_lib.release import location
+from voxblink2_lib.release import builtin, location
 from voxblink2_lib.release.index import video_keys
 from voxblink2_lib.release.index_build import build_index
 from voxblink2_lib.release.location import META_ARCHIVE, RELEASE_VARIABLE, Release, open_release
@@ -49,7 +49,7 @@ def refuse(path: Path, message: str) -> None:
     assert not folder.exists()
 
 
-# -- where it is ------------------------------------------------------------------------------
+# -- Where it is -----------------------------------------------------------------------------------
 
 
 def test_a_folder_with_meta(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_the_variable_names_the_release(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_demo(monkeypatch: pytest.MonkeyPatch) -> None:
     release = open_release("demo")
-    assert release.is_demo
+    assert release.default_source == str(builtin.MEDIA)
     assert release.path.is_file()
     monkeypatch.setenv(RELEASE_VARIABLE, "demo")
     assert open_release(None) == release
@@ -128,7 +128,7 @@ def test_an_empty_meta_folder(tmp_path: Path) -> None:
     refuse(open_release(tmp_path).path, r"The release .*meta has no usable annotation\.$")
 
 
-# -- the same in every form -------------------------------------------------------------------
+# -- The same in every form ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["m.tar", "m.tar.gz", "m.tgz", "m.tar.bz2", "m.tar.xz", "m"])
@@ -195,7 +195,7 @@ def test_hidden_files_are_rejected_one_by_one(tmp_path: Path) -> None:
         assert got.info.rejected == len(strange)
 
 
-# -- what is wrong with a folder --------------------------------------------------------------
+# -- What is wrong with a folder -------------------------------------------------------------------
 
 
 def test_things_in_a_folder_that_are_no_files(tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ def test_a_file_too_large_is_rejected_and_not_read(
     assert build_index(release, tmp_path / "index").info.rejected == 1
 
 
-# -- what is wrong with an archive ------------------------------------------------------------
+# -- What is wrong with an archive -----------------------------------------------------------------
 
 
 HOSTILE: dict[str, tuple[Member, str]] = {
@@ -274,7 +274,7 @@ def test_hostile_members_are_refused_by_name(
     members: list[Member] = [*small_release().items(), member]
     refuse(
         write_archive(tmp_path / f"a.{suffix}", members),
-        f"is not a VoxBlink2 release: member {message}.*Nothing was taken",
+        f"is not a VoxBlink2 release: member {message}.*Nothing was read",
     )
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"a.{suffix}", "store"]
 
@@ -321,7 +321,7 @@ def test_an_archive_cut_anywhere_is_refused(tmp_path: Path, suffix: str) -> None
         path.write_bytes(whole[:stop])
         with pytest.raises(ReleaseError, match=r"is damaged or not a tar archive: after \d+ files"):
             read_all(Release(path))
-    refuse(path, "is damaged or not a tar archive: after .* Nothing was taken from it; fetch it")
+    refuse(path, "is damaged or not a tar archive: after .* Nothing was read from it; download it")
 
 
 def test_a_damaged_header_in_the_middle_is_refused(archive: Path) -> None:
@@ -418,7 +418,7 @@ def test_memory_does_not_grow_with_the_number_of_members(tmp_path: Path) -> None
     assert peak - before < 500_000
 
 
-# -- when it has changed ----------------------------------------------------------------------
+# -- When it has changed ---------------------------------------------------------------------------
 
 
 def test_signature_of_an_archive(archive: Path) -> None:

@@ -22,7 +22,8 @@ from voxblink2_lib.release.index import UTTERANCE_COLUMNS
 from voxblink2_lib.report.missing_csv import CSV_COLUMNS, write_missing
 from voxblink2_lib.report.page import ReportSubject, seconds_per_utterance, write_report
 from voxblink2_lib.report.plots import COLOURS
-from voxblink2_lib.store.ledger_statistics import Histogram, MissingVideo
+from voxblink2_lib.store.histograms import Histogram
+from voxblink2_lib.store.ledger_statistics import MissingVideo
 
 SUBJECT = ReportSubject("/data/<store> & more", "audio", "1.2.3", DAY + 90_000)
 HOSTILE = [
@@ -117,9 +118,9 @@ def index(tmp_path: Path) -> Path:
     frames = [1, 25, 50, 51, 1_000_000]
     columns = {
         "first_frame": pa.array([7] * 5, pa.int32()),
-        "last_frame": pa.array([7 + one - 1 for one in frames], pa.int32()),
+        "last_frame": pa.array([7 + count - 1 for count in frames], pa.int32()),
     }
-    arrays = [columns.get(one.name, pa.nulls(5, one.type)) for one in UTTERANCE_COLUMNS]
+    arrays = [columns.get(field.name, pa.nulls(5, field.type)) for field in UTTERANCE_COLUMNS]
     table = pa.Table.from_arrays(arrays, schema=UTTERANCE_COLUMNS)
     pq.write_table(table, folder / "utterances.parquet")
     return folder
@@ -138,7 +139,7 @@ def write(
     return target.read_text(encoding="utf-8"), rows[1:]
 
 
-# -- the page ---------------------------------------------------------------------------------
+# -- The page --------------------------------------------------------------------------------------
 
 
 def test_the_page_is_whole_and_needs_nothing_else(
@@ -166,7 +167,7 @@ def test_the_page_has_four_plots_with_words_as_text(
     page = Page(write(everything, tmp_path, index=index)[0])
     for word in (
         *("share of the speaker's videos that are done", "videos in 20 minutes"),
-        *("videos an hour", "megabytes a second", "Clips of one video together"),
+        *("videos per hour", "megabytes per second", "Clips of one video together"),
         *("Mean utterance of a video", "Utterances of the release", "media-unusable"),
         *("seconds; last bar:", "UTC", "speakers"),
     ):
@@ -179,10 +180,10 @@ def test_hostile_reasons_are_text(ledger: LedgerBuilder, tmp_path: Path) -> None
         ledger.video("gone", reason=reason)
     text, _ = write(ledger, tmp_path)
     page = Page(text)
-    shown = [row[3] for row in page.cells if len(row) == 4 and row[2] == "gone"]
-    expected = [" ".join(re.sub(r"[\x00-\x1f\u202e]+", " ", one).split(" ")) for one in HOSTILE]
+    messages = [row[3] for row in page.cells if len(row) == 4 and row[2] == "gone"]
+    expected = [re.sub(r"[\x00-\x1f\u202e]+", " ", reason) for reason in HOSTILE]
     expected[-1] = f"{expected[-1][:300]}…"
-    assert sorted(shown) == sorted(expected)
+    assert sorted(messages) == sorted(expected)
     assert not re.search(r"[\x00-\x09\x0b-\x1f\u202e]", text)
     assert SUBJECT.store in page.words
 
@@ -198,12 +199,12 @@ def test_the_page_says_what_classes_mean_and_what_happens_next(
         assert rows[status][3]
     assert rows["transient"][0] == str(1 + 2 * len(HOSTILE))
     assert rows["transient"][3] == (
-        "asked for again after 15 minutes, then after twice as long each time, up to a day; "
+        "retried after 15 minutes, then after twice as long each time, up to a day; "
         "given up after 8 tries"
     )
-    assert rows["planned"][2:] == ["not tried yet", "the next run asks for it"]
-    assert rows["blocked"][3] == "the next run asks again"
-    assert rows["gone"][3] == "it is not asked for again, unless you say so with 'voxblink2 retry'"
+    assert rows["planned"][2:] == ["not tried yet", "the next run downloads it"]
+    assert rows["blocked"][3] == "the next run retries it"
+    assert rows["gone"][3] == "nothing, unless you retry it with 'voxblink2 retry'"
 
 
 def test_the_page_sums_up(ledger: LedgerBuilder, tmp_path: Path) -> None:
@@ -215,14 +216,14 @@ def test_the_page_sums_up(ledger: LedgerBuilder, tmp_path: Path) -> None:
     ledger.video("excluded", speaker="id000009")
     rows = {row[0]: row[1] for row in Page(write(ledger, tmp_path)[0]).cells if len(row) == 2}
     assert rows == {
-        "Videos that are done": "3 of 5 (60.0 %)",
-        "Videos that are missing": "2",
-        "Videos that are excluded": "1",
+        "Videos done": "3 of 5 (60.0 %)",
+        "Videos missing": "2",
+        "Videos excluded": "1",
         "Utterances": "6",
         "Hours": "3.00",
-        "Bytes fetched": "4.5 MB",
+        "Downloaded": "4.5 MB",
         "Speakers": "2 complete, 1 partial, 1 empty",
-        "Speed": "60 videos an hour and 25.0 kB a second, in the 3 minutes up to "
+        "Speed": "60 videos per hour and 25.0 kB per second, in the 3 minutes up to "
         "2025-10-10 00:02 UTC",
     }
 
@@ -235,7 +236,9 @@ def test_a_ledger_with_little_in_it_gives_a_whole_page(
         ledger.video(status)
     text, rows = write(ledger, tmp_path)
     page = Page(text)
-    assert [row[2] for row in rows] == [one for one in statuses if one in {"planned", "gone"}]
+    assert [row[2] for row in rows] == [
+        status for status in statuses if status in {"planned", "gone"}
+    ]
     assert ("No video was tried yet." in page.words) == (statuses in ([], ["planned"]))
     assert ("No video is planned yet." in page.words) == (statuses in ([], ["excluded"]))
     assert "nan" not in page.words
@@ -266,9 +269,9 @@ def test_plots_do_not_look_like_the_users_own(everything: LedgerBuilder, tmp_pat
 
 
 def test_durations_of_the_release_are_counted_from_frames(index: Path) -> None:
-    found = seconds_per_utterance(index)
+    histogram = seconds_per_utterance(index)
     # The mean counts nothing as longer than an hour: 720.2 s.
-    assert found == Histogram(120, (4, *(0,) * 28, 1))
+    assert histogram == Histogram(120, (4, *(0,) * 28, 1))
 
 
 def test_a_damaged_index_is_an_error(ledger: LedgerBuilder, index: Path, tmp_path: Path) -> None:
@@ -286,7 +289,7 @@ def test_a_page_where_a_folder_is_is_an_error_before_the_work(
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
-# -- the CSV file -----------------------------------------------------------------------------
+# -- The CSV file ----------------------------------------------------------------------------------
 
 
 def test_the_csv_file_has_every_missing_video_with_its_reason(
@@ -338,8 +341,8 @@ def test_a_reason_is_no_formula(reason: str, cell: str, tmp_path: Path) -> None:
     row = MissingVideo("id000001", "-JUT3czS6OI", "gone", reason, 1, None, None)
     assert write_missing(iter([row]), path) == 1
     with open(path, newline="", encoding="utf-8") as file:
-        (_, found) = csv.reader(file)
-    assert found == ["id000001", "-JUT3czS6OI", "gone", cell, "1", "", ""]
+        (_, fields) = csv.reader(file)
+    assert fields == ["id000001", "-JUT3czS6OI", "gone", cell, "1", "", ""]
 
 
 def test_a_failure_midway_leaves_the_old_file(tmp_path: Path) -> None:
@@ -356,7 +359,7 @@ def test_a_failure_midway_leaves_the_old_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-# -- the command ------------------------------------------------------------------------------
+# -- The command -----------------------------------------------------------------------------------
 
 
 def run(*words: str | Path) -> int:
@@ -380,8 +383,8 @@ def test_the_command_says_where_both_files_lie(
 ) -> None:
     out = tmp_path / "new" / "page.html"
     assert run("--store", store, "--out", out) == 0
-    said = capsys.readouterr().out
-    assert said == f"Report  {out}\nMissing {out.parent / 'missing.csv'} (1 video)\n"
+    text = capsys.readouterr().out
+    assert text == f"Report  {out}\nMissing {out.parent / 'missing.csv'} (1 video)\n"
     assert run("--store", store, "--out", out, "--csv", tmp_path / "a b.csv", "--json") == 0
     assert json.loads(capsys.readouterr().out) == {
         "store": str(store),

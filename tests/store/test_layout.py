@@ -28,7 +28,7 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "store")
 
 
-# -- places -----------------------------------------------------------------------------------
+# -- Places ----------------------------------------------------------------------------------------
 
 
 def test_places(store: Store) -> None:
@@ -79,20 +79,20 @@ def test_every_release_has_a_store_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(HOME_VARIABLE, str(tmp_path / "home"))
-    one = write_release(tmp_path / "a" / "release", small_release())
-    two = write_release(tmp_path / "b" / "release", small_release())
+    first = write_release(tmp_path / "a" / "release", small_release())
+    second = write_release(tmp_path / "b" / "release", small_release())
     write_archive(tmp_path / "c" / META_ARCHIVE, small_release())
     roots = {
         name: open_store(None, open_release(where)).root
-        for name, where in {"a": one, "b": two, "c": tmp_path / "c"}.items()
+        for name, where in {"a": first, "b": second, "c": tmp_path / "c"}.items()
     }
     assert len(set(roots.values())) == 3
     assert all(name.startswith("release-") for name in (roots["a"].name, roots["b"].name))
     assert roots["c"].name.startswith("c-")
-    assert open_store(None, open_release(one / "meta")).root == roots["a"]
-    monkeypatch.chdir(one)
+    assert open_store(None, open_release(first / "meta")).root == roots["a"]
+    monkeypatch.chdir(first)
     assert open_store(None, open_release(".")).root == roots["a"]
-    (tmp_path / "link").symlink_to(one)
+    (tmp_path / "link").symlink_to(first)
     assert open_store(None, open_release(tmp_path / "link")).root == roots["a"]
 
 
@@ -141,12 +141,12 @@ def test_clear_leftovers(store: Store) -> None:
     assert list(store.tmp.iterdir()) == []
 
 
-# -- one at a time ----------------------------------------------------------------------------
+# -- One at a time ---------------------------------------------------------------------------------
 
 
 HOLDER = """
 import pathlib, sys
-from voxblink2_lib.store import Store
+from voxblink2_lib.store.layout import Store
 with Store(pathlib.Path(sys.argv[1])).locked(wait=False):
     print("held", flush=True)
     sys.stdin.read()
@@ -191,18 +191,19 @@ def test_another_holder_is_named(store: Store) -> None:
 
 def test_waiting_says_for_whom(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     with held_elsewhere(store) as process:
-        told = threading.Event()
+        logged = threading.Event()
 
-        class Watch(logging.Handler):
-            def emit(self, record: logging.LogRecord) -> None:  # noqa: ARG002
-                told.set()
+        class LogWatch(logging.Handler):
+            def emit(self, record: logging.LogRecord) -> None:
+                del record
+                logged.set()
 
         def let_go() -> None:
-            told.wait(60)
+            logged.wait(60)
             assert process.stdin is not None
             process.stdin.close()
 
-        watch = Watch()
+        watch = LogWatch()
         logger = logging.getLogger("voxblink2_lib.store.layout")
         logger.addHandler(watch)
         helper = threading.Thread(target=let_go)
@@ -211,7 +212,7 @@ def test_waiting_says_for_whom(store: Store, caplog: pytest.LogCaptureFixture) -
             with store.locked(wait=True):
                 assert process.wait(60) == 0
         finally:
-            told.set()
+            logged.set()
             helper.join()
             logger.removeHandler(watch)
         assert f"process {process.pid} on " in caplog.text

@@ -1,4 +1,4 @@
-"""What the ledger keeps, and what it refuses to open."""
+"""What the ledger stores, and what it refuses to open."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def rows(ledger: Ledger) -> list[tuple[object, ...]]:
 
 def problems(ledger: Ledger) -> list[tuple[VideoKey, str, str, int]]:
     return [
-        (VideoKey(one.speaker_id, one.video_id), one.status, one.reason, one.attempts)
-        for one in ledger.statistics.missing()
-        if one.status != "planned"
+        (VideoKey(video.speaker_id, video.video_id), video.status, video.reason, video.attempts)
+        for video in ledger.statistics.missing()
+        if video.status != "planned"
     ]
 
 
@@ -64,7 +64,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return stopped
 
 
-# -- planning ---------------------------------------------------------------------------------
+# -- Planning --------------------------------------------------------------------------------------
 
 
 def test_a_fresh_ledger_is_empty(ledger: Ledger) -> None:
@@ -80,13 +80,13 @@ def test_a_fresh_ledger_is_empty(ledger: Ledger) -> None:
 
 def test_whoever_opens_a_ledger_while_it_is_made_finds_a_whole_one(path: Path) -> None:
     """Looked at after each line of the making; several loads of one store do this."""
-    before, found = sys.gettrace(), 0
+    before, reads = sys.gettrace(), 0
 
     def look(*_: object) -> Callable[..., Any]:
-        nonlocal found
+        nonlocal reads
         if path.exists():
             with Ledger(path, "audio", readonly=True) as reader:
-                found += reader.planned_videos().num_rows == 0
+                reads += reader.planned_videos().num_rows == 0
         return look
 
     sys.settrace(look)
@@ -95,7 +95,7 @@ def test_whoever_opens_a_ledger_while_it_is_made_finds_a_whole_one(path: Path) -
             pass
     finally:
         sys.settrace(before)
-    assert found > 10
+    assert reads > 10
 
 
 def test_jobs_are_numbered_on(ledger: Ledger) -> None:
@@ -152,11 +152,11 @@ def test_drop_forgets_missing_utterances_as_well(ledger: Ledger) -> None:
     ledger.record(Outcome(A, "media-unusable", "bad", missing=missing))
     ledger.record(Outcome(B, "done", clips=1, samples=640, missing=missing[:1]))
     ledger.drop([A, B])
-    assert ledger.missing_utterances() == 1
-    assert ledger.missing_names(0) == {"id000001/bbbbbbbbbbb/00001"}
+    assert ledger.statistics.missing_utterances() == 1
+    assert ledger.statistics.missing_names(0) == {"id000001/bbbbbbbbbbb/00001"}
 
 
-# -- what happened ----------------------------------------------------------------------------
+# -- What happened ---------------------------------------------------------------------------------
 
 
 def test_outcomes_are_recorded(ledger: Ledger) -> None:
@@ -185,17 +185,17 @@ def test_a_later_outcome_replaces_the_earlier(ledger: Ledger) -> None:
 
 
 def test_missing_utterances_are_replaced(ledger: Ledger) -> None:
-    one, two, three = (MissingUtterance(f"0000{number}", "short") for number in (1, 2, 3))
+    first, second, third = (MissingUtterance(f"0000{index}", "short") for index in (1, 2, 3))
     ledger.add_jobs([[A], [B]])
-    ledger.record(Outcome(A, "done", clips=1, missing=(one, two)))
-    ledger.record(Outcome(B, "done", clips=1, missing=(one,)))
-    assert ledger.missing_utterances() == 3
-    ledger.record(Outcome(A, "done", clips=2, missing=(three,)))
-    assert ledger.missing_utterances() == 2
-    assert ledger.missing_names(0) == {"id000001/aaaaaaaaaaa/00003"}
-    assert ledger.missing_names(1) == {"id000001/bbbbbbbbbbb/00001"}
+    ledger.record(Outcome(A, "done", clips=1, missing=(first, second)))
+    ledger.record(Outcome(B, "done", clips=1, missing=(first,)))
+    assert ledger.statistics.missing_utterances() == 3
+    ledger.record(Outcome(A, "done", clips=2, missing=(third,)))
+    assert ledger.statistics.missing_utterances() == 2
+    assert ledger.statistics.missing_names(0) == {"id000001/aaaaaaaaaaa/00003"}
+    assert ledger.statistics.missing_names(1) == {"id000001/bbbbbbbbbbb/00001"}
     ledger.record(Outcome(A, "done", clips=3))
-    assert ledger.missing_names(0) == set()
+    assert ledger.statistics.missing_names(0) == set()
 
 
 def test_an_outcome_is_written_whole_or_not_at_all(ledger: Ledger) -> None:
@@ -204,12 +204,12 @@ def test_an_outcome_is_written_whole_or_not_at_all(ledger: Ledger) -> None:
     with pytest.raises(StoreError, match=r"The ledger .* cannot be used: UNIQUE constraint failed"):
         ledger.record(Outcome(A, "done", clips=1, missing=twice))
     assert ledger.statistics.videos() == {"planned": 1}
-    assert ledger.missing_utterances() == 0
+    assert ledger.statistics.missing_utterances() == 0
 
 
 def test_an_outcome_of_an_unknown_video_leaves_no_trace(ledger: Ledger) -> None:
     ledger.record(Outcome(A, "media-unusable", "bad", missing=(MissingUtterance("00001", "bad"),)))
-    assert (ledger.statistics.videos(), ledger.missing_utterances()) == ({}, 0)
+    assert (ledger.statistics.videos(), ledger.statistics.missing_utterances()) == ({}, 0)
 
 
 def test_shards(ledger: Ledger) -> None:
@@ -231,7 +231,7 @@ def test_configurations_do_not_see_each_other(path: Path) -> None:
         other.drop([A])
         assert rows(audio) == [(*A, "done"), (*B, "planned")]
         assert rows(other) == []
-        assert (other.open_jobs(), other.missing_utterances()) == ([0], 0)
+        assert (other.open_jobs(), other.statistics.missing_utterances()) == ([0], 0)
 
 
 @PROPERTY
@@ -244,10 +244,10 @@ def test_configurations_do_not_see_each_other(path: Path) -> None:
 def test_each_video_is_in_its_last_job(
     tmp_path_factory: pytest.TempPathFactory, jobs: list[list[tuple[str, str]]]
 ) -> None:
-    wanted = [[VideoKey(f"id00000{ord(a) - 96}", b * 11) for a, b in job] for job in jobs]
-    last = {key: number for number, job in enumerate(wanted) for key in job}
+    planned = [[VideoKey(f"id00000{ord(a) - 96}", b * 11) for a, b in job] for job in jobs]
+    last = {key: number for number, job in enumerate(planned) for key in job}
     with Ledger(tmp_path_factory.mktemp("jobs") / "l.sqlite", "audio") as ledger:
-        ledger.add_jobs(wanted)
+        ledger.add_jobs(planned)
         assert ledger.open_jobs() == list(range(len(jobs)))
         for number in range(len(jobs)):
             expected = sorted(key for key, job in last.items() if job == number)
@@ -255,7 +255,7 @@ def test_each_video_is_in_its_last_job(
         assert ledger.planned_videos().num_rows == len(last)
 
 
-# -- when a video is asked for again ----------------------------------------------------------
+# -- When a video is retried -----------------------------------------------------------------------
 
 
 HOUR = 3600.0
@@ -329,8 +329,8 @@ def test_the_wait_doubles_over_new_jobs_until_a_video_is_given_up(
 def test_an_unsettled_outcome_leaves_the_video_to_be_tried(ledger: Ledger, clock: Clock) -> None:
     ledger.add_jobs([[A]])
     for status in ("transient", "rate-limited", "blocked", "credentials"):
-        said = Outcome(A, status, "later", bytes_fetched=5)
-        assert ledger.record(said, is_settled=False) == status
+        outcome = Outcome(A, status, "later", bytes_fetched=5)
+        assert ledger.record(outcome, is_settled=False) == status
         assert (ledger.pending_videos(0), ledger.count_pending()) == ([A], 1)
         assert ledger.statistics.videos() == {status: 1}
     # They do not count as tries: the first settled one waits as long as a first one does.
@@ -457,20 +457,20 @@ def test_every_attempt_is_kept(path: Path, ledger: Ledger, clock: Clock) -> None
     ledger.record(Outcome(A, "done", clips=1, bytes_fetched=900, seconds_taken=2.5))
     ledger.record(Outcome(E, "done", clips=1))  # not known
     database = sqlite3.connect(path)
-    found = database.execute(
+    rows_of_attempts = database.execute(
         "select video_id, attempt, at, status, reason, address, bytes, seconds from attempts "
         "order by video_id, attempt"
     ).fetchall()
     database.close()
     start = clock.now - 120
-    assert found == [
+    assert rows_of_attempts == [
         (A.video_id, 1, start, "rate-limited", "wait", "direct", 7, 0.5),
         (A.video_id, 2, start + 60, "transient", "HTTP 503", "10.0.0.1:8080", 0, 1.5),
         (A.video_id, 3, start + 120, "done", "", "", 900, 2.5),
     ]
 
 
-# -- from the first format --------------------------------------------------------------------
+# -- From the first format -------------------------------------------------------------------------
 
 
 FORMAT_1 = """
@@ -504,6 +504,21 @@ insert into missing values ('audio', 'id000001', 'aaaaaaaaaaa', '00009', 'too sh
 """
 
 
+def fact(path: Path, name: str) -> str:
+    database = sqlite3.connect(path)
+    ((value,),) = database.execute("select value from facts where name = ?", (name,)).fetchall()
+    database.close()
+    return str(value)
+
+
+def make_format_3(path: Path) -> None:
+    Ledger(path, "audio").close()
+    database = sqlite3.connect(path)
+    database.execute("update facts set value = '3' where name = 'format'")
+    database.commit()
+    database.close()
+
+
 @pytest.fixture
 def old(path: Path) -> Path:
     """A ledger as the first version wrote it: a sealed job and an open one."""
@@ -516,8 +531,8 @@ def old(path: Path) -> Path:
 def test_a_ledger_of_the_first_format_becomes_one_of_ours(old: Path, clock: Clock) -> None:
     for _ in range(2):
         with Ledger(old, "audio") as ledger:
-            assert ledger.setting("format") == "2"
-            assert ledger.setting("audio.audio_format") == "wav"
+            assert fact(old, "format") == "2"
+            assert ledger.setting("audio_format") == "wav"
             assert ledger.statistics.videos() == {
                 **{"done": 1, "transient": 1, "media-unusable": 1, "planned": 1}
             }
@@ -530,7 +545,7 @@ def test_a_ledger_of_the_first_format_becomes_one_of_ours(old: Path, clock: Cloc
             assert ledger.planned_videos()["digest"].to_pylist()[0] == 42
             assert ledger.statistics.totals() == (7, 640, 920)
             assert ledger.shards() == [SealedShard(0, "audio-00000.arrow", "abab", 7, 700)]
-            assert ledger.missing_names(0) == {"id000001/aaaaaaaaaaa/00009"}
+            assert ledger.statistics.missing_names(0) == {"id000001/aaaaaaaaaaa/00009"}
             # It had no classes: what failed is asked for again by the next run.
             assert (ledger.due(), ledger.open_jobs(), ledger.pending_videos(1)) == ([B], [1], [D])
     with Ledger(old, "audio") as ledger:
@@ -545,7 +560,7 @@ def test_a_ledger_of_the_first_format_becomes_one_of_ours(old: Path, clock: Cloc
 
 def test_a_ledger_of_the_first_format_is_not_changed_by_a_reader(old: Path) -> None:
     before = old.read_bytes()
-    with pytest.raises(StoreError, match=r"is of an earlier version\. Run 'voxblink2 materialize'"):
+    with pytest.raises(StoreError, match=r"has an earlier format\. Run 'voxblink2 materialize'"):
         Ledger(old, "audio", readonly=True)
     assert old.read_bytes() == before
 
@@ -554,7 +569,7 @@ def test_a_change_of_format_is_whole_or_not_at_all(
     old: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "voxblink2_lib.store.ledger.MIGRATE_1_TO_2",
+        "voxblink2_lib.store.ledger_database.MIGRATE_1_TO_2",
         MIGRATE_1_TO_2.replace("update facts", "update no_such_table"),
     )
     with pytest.raises(StoreError, match="no such table: no_such_table"):
@@ -565,18 +580,18 @@ def test_a_change_of_format_is_whole_or_not_at_all(
         assert ledger.due() == [B]
 
 
-# -- opening ----------------------------------------------------------------------------------
+# -- Opening ---------------------------------------------------------------------------------------
 
 
 def test_all_is_there_after_opening_again(path: Path) -> None:
     with Ledger(path, "audio") as ledger:
-        ledger.set_setting("audio.audio_format", "flac")
+        ledger.set_setting("audio_format", "flac")
         ledger.add_jobs([[A], [B]])
         ledger.record(Outcome(A, "done", clips=1, samples=640))
         ledger.seal(SealedShard(0, "audio-00000.arrow", "ab" * 32, 1, 99))
     for readonly in (False, True):
         with Ledger(path, "audio", readonly=readonly) as ledger:
-            assert ledger.setting("audio.audio_format") == "flac"
+            assert ledger.setting("audio_format") == "flac"
             assert ledger.setting("nothing") is None
             assert rows(ledger) == [(*A, "done"), (*B, "planned")]
             assert len(ledger.shards()) == 1
@@ -634,8 +649,7 @@ def test_another_database_is_not_read(path: Path) -> None:
 
 @pytest.mark.parametrize("readonly", [False, True])
 def test_another_format(path: Path, readonly: bool) -> None:
-    with Ledger(path, "audio") as ledger:
-        ledger.set_setting("format", "3")
+    make_format_3(path)
     with pytest.raises(
         StoreError, match=r"has format 3, this version reads format 2.*another store"
     ):
@@ -643,8 +657,7 @@ def test_another_format(path: Path, readonly: bool) -> None:
 
 
 def test_a_ledger_that_is_refused_is_closed(path: Path) -> None:
-    with Ledger(path, "audio") as ledger:
-        ledger.set_setting("format", "3")
+    make_format_3(path)
     with pytest.raises(StoreError, match="format 3") as caught:
         Ledger(path, "audio")
     traceback = caught.value.__traceback__
@@ -652,18 +665,18 @@ def test_a_ledger_that_is_refused_is_closed(path: Path) -> None:
     while traceback.tb_next is not None:
         traceback = traceback.tb_next
     refused = traceback.tb_frame.f_locals["self"]
-    with pytest.raises(sqlite3.ProgrammingError, match="closed database"):
-        refused.setting("format")
+    with pytest.raises(StoreError, match="closed database"):
+        refused.fact("format")
 
 
-# -- at the same time -------------------------------------------------------------------------
+# -- At the same time ------------------------------------------------------------------------------
 
 
 READER = """
 import sys, pathlib
-from voxblink2_lib.ledger import Ledger
+from voxblink2_lib.store.ledger import Ledger
 with Ledger(pathlib.Path(sys.argv[1]), "audio", readonly=True) as ledger:
-    print(sorted(ledger.views.videos().items()), ledger.open_jobs())
+    print(sorted(ledger.statistics.videos().items()), ledger.open_jobs())
 """
 
 
@@ -703,8 +716,9 @@ def test_a_reader_sees_the_state_before_an_open_transaction(path: Path, ledger: 
 def test_a_writer_that_is_killed_leaves_whole_outcomes(path: Path) -> None:
     code = """
 import os, signal, sys, pathlib
-from voxblink2_lib.ledger import Ledger
-from voxblink2_lib.records import Outcome, VideoKey
+from voxblink2_lib.store.ledger import Ledger
+from voxblink2_lib.outcomes import Outcome
+from voxblink2_lib.records import VideoKey
 ledger = Ledger(pathlib.Path(sys.argv[1]), "audio")
 a, b = VideoKey("id000001", "a" * 11), VideoKey("id000001", "b" * 11)
 ledger.add_jobs([[a, b]])

@@ -1,4 +1,4 @@
-"""What the ledger says as a whole: counted by hand, and read without sorting whole tables."""
+"""Statistics of a ledger: counted by hand, and read without sorting whole tables."""
 
 from __future__ import annotations
 
@@ -15,15 +15,13 @@ from support.ledger_builder import DAY, LedgerBuilder
 
 from voxblink2_lib.errors import StoreError
 from voxblink2_lib.outcomes import STATUSES
+from voxblink2_lib.store.histograms import MOST_BINS, Histogram, TimeLine, bar_width
+from voxblink2_lib.store.ledger_database import LedgerDatabase
 from voxblink2_lib.store.ledger_statistics import (
-    MOST_BINS,
-    Coverage,
-    Histogram,
     LedgerStatistics,
     ReasonCount,
+    SpeakerCoverage,
     Throughput,
-    TimeLine,
-    bar_width,
 )
 
 
@@ -33,7 +31,7 @@ def ledger() -> Iterator[LedgerBuilder]:
         yield builder
 
 
-# -- counts -----------------------------------------------------------------------------------
+# -- Counts ----------------------------------------------------------------------------------------
 
 
 def test_an_empty_ledger_has_nothing_of_anything(ledger: LedgerBuilder) -> None:
@@ -41,7 +39,7 @@ def test_an_empty_ledger_has_nothing_of_anything(ledger: LedgerBuilder) -> None:
     assert statistics.videos() == {}
     assert statistics.totals() == (0, 0, 0)
     assert statistics.totals().hours == 0
-    assert statistics.coverage() == Coverage(0, 0, 0, (0,) * 12)
+    assert statistics.coverage() == SpeakerCoverage(0, 0, 0, (0,) * 12)
     assert statistics.reasons(10) == []
     assert list(statistics.missing()) == []
     assert statistics.outcomes_over_time().series == {}
@@ -56,7 +54,7 @@ def test_only_planned_videos_are_missing_and_have_no_outcome(ledger: LedgerBuild
         ledger.video("planned")
     statistics = ledger.statistics
     assert statistics.videos() == {"planned": 3}
-    assert statistics.coverage() == Coverage(0, 0, 1, (1, *(0,) * 11))
+    assert statistics.coverage() == SpeakerCoverage(0, 0, 1, (1, *(0,) * 11))
     assert statistics.reasons(10) == []
     assert [row.status for row in statistics.missing()] == ["planned"] * 3
     assert [row.updated_at for row in statistics.missing()] == [None] * 3
@@ -90,17 +88,17 @@ def test_a_speaker_is_in_the_class_of_its_share(
         for _ in range(count):
             ledger.video(status)
     coverage = ledger.statistics.coverage()
-    assert coverage.speakers == tuple(int(n == place) for n in range(12))
+    assert coverage.by_share == tuple(int(n == place) for n in range(12))
     expected = (place == 11, 0 < place < 11, place == 0)
     assert coverage[:3] == tuple(map(int, expected))
 
 
 def test_a_speaker_of_excluded_videos_only_is_not_counted(ledger: LedgerBuilder) -> None:
     ledger.video("excluded")
-    assert sum(ledger.statistics.coverage().speakers) == 0
+    assert sum(ledger.statistics.coverage().by_share) == 0
 
 
-# -- what is missing --------------------------------------------------------------------------
+# -- What is missing -------------------------------------------------------------------------------
 
 
 def test_missing_is_what_is_wanted_and_not_done_in_order(ledger: LedgerBuilder) -> None:
@@ -135,7 +133,7 @@ def test_reasons_that_differ_in_ids_only_are_one(ledger: LedgerBuilder) -> None:
     assert ledger.statistics.reasons(1) == [ReasonCount("gone", ids, 3)]
 
 
-# -- durations --------------------------------------------------------------------------------
+# -- Durations -------------------------------------------------------------------------------------
 
 
 def test_durations_of_videos_that_are_done(ledger: LedgerBuilder) -> None:
@@ -154,8 +152,8 @@ def test_the_last_class_of_durations_has_no_end(ledger: LedgerBuilder) -> None:
     for _ in range(99):
         ledger.video("done", seconds=1, clips=1)
     ledger.video("done", seconds=1000, clips=1)
-    found = ledger.statistics.seconds_per_video()
-    assert (sum(found.counts), found.counts[-1]) == (100, 1)
+    histogram = ledger.statistics.seconds_per_video()
+    assert (sum(histogram.counts), histogram.counts[-1]) == (100, 1)
 
 
 @given(st.floats(0, 1e7))
@@ -163,7 +161,7 @@ def test_bars_are_wide_enough_for_four_times_the_mean(mean_seconds: float) -> No
     assert bar_width(mean_seconds) * MOST_BINS / 2 >= 4 * mean_seconds * 0.999999
 
 
-# -- over time --------------------------------------------------------------------------------
+# -- Over time -------------------------------------------------------------------------------------
 
 
 def test_outcomes_fall_into_stretches_that_begin_at_whole_units(ledger: LedgerBuilder) -> None:
@@ -237,7 +235,7 @@ def test_attempts_that_began_before_the_hour_are_not_spread_over_more(
     assert (speed.attempts, speed.seconds) == (2, 3600)
 
 
-# -- how it is read ---------------------------------------------------------------------------
+# -- How it is read --------------------------------------------------------------------------------
 
 VIEWS: dict[str, tuple[Callable[[LedgerStatistics], Any], list[str]]] = {
     "videos": (LedgerStatistics.videos, ["COVERING INDEX videos_by_status"]),
@@ -271,19 +269,19 @@ def test_views_read_by_an_index_and_sort_no_rows(name: str, ledger: LedgerBuilde
         ledger.video(STATUSES[n % len(STATUSES)], speaker=f"id{n % 20:06}", at=DAY + n)
         ledger.attempt(DAY + n)
     view, allowed = VIEWS[name]
-    asked: list[str] = []
-    ledger.database.set_trace_callback(asked.append)
+    queries: list[str] = []
+    ledger.database.set_trace_callback(queries.append)
     view(ledger.statistics)
     ledger.database.set_trace_callback(None)
-    assert asked
-    for sql in dict.fromkeys(asked):
+    assert queries
+    for sql in dict.fromkeys(queries):
         plan = [row[3] for row in ledger.database.execute(f"explain query plan {sql}")]
         sorts = {step.removeprefix("USE TEMP B-TREE FOR ") for step in plan if "TEMP" in step}
         assert sorts <= SORTED.get(name, set()), plan
         for step in plan:
             if re.match(r"(SEARCH|SCAN) (videos|attempts)", step):
                 assert step.startswith("SEARCH"), plan
-                assert any(f"USING {one}" in step for one in allowed), plan
+                assert any(f"USING {index}" in step for index in allowed), plan
 
 
 def test_all_views_of_a_snapshot_show_one_moment(tmp_path: Path) -> None:
@@ -293,7 +291,7 @@ def test_all_views_of_a_snapshot_show_one_moment(tmp_path: Path) -> None:
         writer.video("done")
         writer.database.commit()
         reader = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, isolation_level=None)
-        statistics = LedgerStatistics(reader, "audio")
+        statistics = LedgerStatistics(LedgerDatabase(reader, path), "audio")
         with statistics.snapshot():
             before = statistics.videos()
             writer.video("gone")
@@ -307,9 +305,9 @@ def test_all_views_of_a_snapshot_show_one_moment(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_ledger_is_an_error_of_the_store() -> None:
     database = sqlite3.connect(":memory:")
-    statistics = LedgerStatistics(database, "audio")
-    with pytest.raises(StoreError, match="cannot be read: no such table"):
+    statistics = LedgerStatistics(LedgerDatabase(database, Path("x")), "audio")
+    with pytest.raises(StoreError, match="The ledger x cannot be used: no such table"):
         statistics.videos()
-    with pytest.raises(StoreError, match="cannot be read: no such table"):
+    with pytest.raises(StoreError, match="The ledger x cannot be used: no such table"):
         list(statistics.missing())
     database.close()

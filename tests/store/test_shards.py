@@ -59,7 +59,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-# -- rows -------------------------------------------------------------------------------------
+# -- Rows ------------------------------------------------------------------------------------------
 
 
 def test_rows_of_the_audio_configuration() -> None:
@@ -118,7 +118,7 @@ def test_clips_without_their_faces_are_no_rows() -> None:
             make_rows(clips, faces, schema=FACES_SCHEMA, audio_format="flac", source="files")
 
 
-# -- parts ------------------------------------------------------------------------------------
+# -- Parts -----------------------------------------------------------------------------------------
 
 
 OUTCOMES = st.builds(
@@ -143,14 +143,14 @@ def test_parts_read_back(
     tmp_path_factory: pytest.TempPathFactory, outcome: Outcome, data: list[bytes]
 ) -> None:
     path = tmp_path_factory.mktemp("parts") / "part.arrow"
-    rows = make_batch([make_clip(number, one) for number, one in enumerate(data)])
+    rows = make_batch([make_clip(number, encoded) for number, encoded in enumerate(data)])
     write_part(path, rows, outcome)
     got = read_part_outcome(path)
     assert got == outcome
     assert got is not None
     assert got.seconds_taken == outcome.seconds_taken
     assert isinstance(got.key, VideoKey)
-    assert all(isinstance(one, MissingUtterance) for one in got.missing)
+    assert all(isinstance(utterance, MissingUtterance) for utterance in got.missing)
     assert rows_of(path) == rows.to_pylist()
     assert names(path.parent) == ["part.arrow"]
 
@@ -202,7 +202,7 @@ def test_a_part_of_other_bytes(tmp_path: Path, data: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "record",
     [
         None,
         b"",
@@ -214,8 +214,8 @@ def test_a_part_of_other_bytes(tmp_path: Path, data: bytes) -> None:
         b'{"key": ["id000001", "-bcdefghijk"], "missing": [[]], "status": "done"}',
     ],
 )
-def test_a_stream_without_an_outcome_is_no_part(tmp_path: Path, said: bytes | None) -> None:
-    metadata = {} if said is None else {b"voxblink2_outcome": said}
+def test_a_stream_without_an_outcome_is_no_part(tmp_path: Path, record: bytes | None) -> None:
+    metadata = {} if record is None else {b"voxblink2_outcome": record}
     path = tmp_path / "part.arrow"
     with pa.ipc.new_stream(str(path), pa.schema([("a", pa.int8())], metadata=metadata)):
         pass
@@ -223,7 +223,7 @@ def test_a_stream_without_an_outcome_is_no_part(tmp_path: Path, said: bytes | No
         read_part_outcome(path)
 
 
-# -- sealing ----------------------------------------------------------------------------------
+# -- Sealing ---------------------------------------------------------------------------------------
 
 
 def test_rows_keep_the_order_of_the_parts(tmp_path: Path) -> None:
@@ -341,12 +341,12 @@ def test_a_damaged_part_cannot_be_sealed_and_leaves_nothing(tmp_path: Path, cut:
 
 
 def test_a_part_that_is_gone_cannot_be_sealed(tmp_path: Path) -> None:
-    with pytest.raises(StoreDamagedError, match=r"gone\.arrow is gone"):
+    with pytest.raises(StoreDamagedError, match=r"gone\.arrow is missing"):
         seal_shard(0, [tmp_path / "gone.arrow"], tmp_path / "shard.arrow", SCHEMA)
     assert names(tmp_path) == []
 
 
-# -- checking ---------------------------------------------------------------------------------
+# -- Checking --------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -392,7 +392,7 @@ def test_a_shard_cut_short_is_found(folder: Path, sealed: SealedShard) -> None:
 
 def test_a_missing_shard_is_found(folder: Path, sealed: SealedShard) -> None:
     (folder / sealed.name).unlink()
-    with pytest.raises(StoreDamagedError, match=r"The shard .*audio-00000\.arrow is gone"):
+    with pytest.raises(StoreDamagedError, match=r"The shard .*audio-00000\.arrow is missing"):
         check_shard(folder, sealed)
 
 

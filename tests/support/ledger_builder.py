@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from voxblink2_lib.store.ledger_database import SCHEMA
+from voxblink2_lib.store.ledger_database import SCHEMA, LedgerDatabase
 from voxblink2_lib.store.ledger_statistics import LedgerStatistics
 
 DAY = 1_760_054_400.0  # 2025-10-10 00:00 UTC
@@ -16,10 +16,11 @@ class LedgerBuilder:
 
     Args:
         path: the file.
-        config: the configuration that rows are of by default.
+        config: the configuration of rows by default.
     """
 
     def __init__(self, path: Path | str = ":memory:", *, config: str = "audio") -> None:
+        self._path = Path(path)
         self.database = sqlite3.connect(path)
         self.database.executescript(SCHEMA)
         self._config = config
@@ -34,7 +35,7 @@ class LedgerBuilder:
 
     @property
     def statistics(self) -> LedgerStatistics:
-        return LedgerStatistics(self.database, self._config)
+        return LedgerStatistics(LedgerDatabase(self.database, self._path), self._config)
 
     def video(
         self,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from voxblink2_lib.cli.arguments import (
@@ -16,7 +15,7 @@ from voxblink2_lib.cli.terminal import CHECK_FAILED, DONE, add_command, write_re
 from voxblink2_lib.materialize.request import MaterializeRequest
 
 if TYPE_CHECKING:
-    from voxblink2_lib.doctor.checks import Finding
+    from voxblink2_lib.doctor.findings import Finding
 
 
 def _doctor(options: argparse.Namespace) -> int:
@@ -37,7 +36,7 @@ def _doctor(options: argparse.Namespace) -> int:
         "ok": not errors,
         "errors": errors,
         "warnings": warnings,
-        "findings": [asdict(one) for one in findings],
+        "findings": [one.as_dict() for one in findings],
     }
     write_result(
         options,
@@ -53,9 +52,9 @@ def _many(count: int, word: str) -> str:
 
 def _lines(findings: Sequence[Finding]) -> Iterator[str]:
     """Yield words to the left in columns, each remedy indented below what it is for."""
-    width = max(len(one.what) for one in findings)
+    width = max(len(one.topic) for one in findings)
     for one in findings:
-        yield f"{one.level:7}  {one.what:{width}}  {one.says}"
+        yield f"{one.level:7}  {one.topic:{width}}  {one.message}"
         if one.remedy:
             yield f"{'':7}  {'':{width}}  -> {one.remedy}"
 

@@ -27,17 +27,14 @@ def _report(options: argparse.Namespace) -> int:
         write_message(f"voxblink2: --out and --csv are the same file, {target}; name two.")
         return WRONG_USE
     subject = ReportSubject(str(store.root), options.config, __version__, time.time())
-    with (
-        open_ledger(store, options.config) as ledger,
-        show_progress("Writing the report", unit="part") as progress,
-    ):
+    with open_ledger(store, options.config) as ledger:
         missing = write_report(
             ledger.statistics,
             subject,
             target=target,
             csv_file=csv_file,
             index=store.index,
-            progress=progress,
+            progress=show_progress,
         )
     record = {
         "store": str(store.root),

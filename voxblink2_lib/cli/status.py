@@ -38,21 +38,22 @@ def show_status(options: argparse.Namespace, store: Store) -> StoreStatus:
     from voxblink2_lib.store.status import missing_videos, read_status
 
     status = read_status(store, options.config)
-    record = asdict(status)
-    record["reasons"] = [one._asdict() for one in status.reasons]
+    record = status.as_dict()
     lines = _status_lines(status)
     if getattr(options, "missing", False):
         missing = missing_videos(store, options.config)
-        record["missing"] = [asdict(video) for video in missing]
+        record["missing"] = [video.as_dict() for video in missing]
         lines += [f"{one.speaker_id} {one.video_id} {one.status}: {one.reason}" for one in missing]
     elif status.reasons:
         lines += ["Most frequent reasons:"]
-        lines += [f"  {one.videos:6,}  {one.status}: {one.words}" for one in status.reasons]
+        lines += [f"  {one.videos:6,}  {one.status}: {one.message}" for one in status.reasons]
     write_result(options, record, lines)
     return status
 
 
 def _status_lines(status: StoreStatus) -> list[str]:
+    from voxblink2_lib.progress import size_text
+
     videos = ", ".join(f"{count:,} {name}" for name, count in sorted(status.videos.items()))
     speakers = status.speakers
     return [
@@ -62,9 +63,9 @@ def _status_lines(status: StoreStatus) -> list[str]:
         f"{status.missing_utterances:,} could not be cut",
         f"Speakers   {speakers.complete:,} complete, {speakers.partial:,} partial, "
         f"{speakers.empty:,} empty",
-        f"Shards     {status.shards:,} ({status.shard_bytes / 1e6:,.1f} MB)",
-        f"Fetched    {status.bytes_fetched / 1e6:,.1f} MB; last hour of work: "
-        f"{status.videos_an_hour:,.0f} videos an hour, {status.bytes_a_second / 1e6:.2f} MB/s",
+        f"Shards     {status.shards:,} ({size_text(status.shard_bytes)})",
+        f"Fetched    {size_text(status.bytes_fetched)}; last hour of work: "
+        f"{status.videos_an_hour:,.0f} videos an hour, {size_text(status.bytes_a_second)}/s",
         *_time_lines(status),
     ]
 
@@ -88,8 +89,7 @@ def _verify(options: argparse.Namespace) -> int:
     from voxblink2_lib.store.verify import verify_store
 
     store = _named_store(options)
-    with show_progress("Verifying", unit="shard") as progress:
-        result = verify_store(store, options.config, sample=options.sample, progress=progress)
+    result = verify_store(store, options.config, sample=options.sample, progress=show_progress)
     lines = [
         f"{result.shards:,} shards, {result.rows:,} rows, {result.clips_decoded:,} clips decoded: "
         + (f"{len(result.problems)} problems" if result.problems else "all right"),

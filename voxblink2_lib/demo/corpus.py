@@ -23,7 +23,8 @@ from voxblink2_lib.media.video_index import read_frame_times
 from voxblink2_lib.records import FRAMES_PER_SECOND
 from voxblink2_lib.release.builtin import FAULTS, MEDIA
 from voxblink2_lib.store.layout import Store
-from voxblink2_lib.store.status import MissingVideo, StoreStatus, missing_videos, read_status
+from voxblink2_lib.store.ledger_statistics import MissingVideo
+from voxblink2_lib.store.status import StoreStatus, missing_videos, read_status
 
 # A speaker and a video of theirs, and an utterance with its start and end in seconds.
 _Video = tuple[str, str]

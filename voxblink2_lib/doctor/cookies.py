@@ -1,4 +1,4 @@
-"""Whether a file of cookies will do for a source. No message ever holds a cookie's value."""
+"""Whether a cookie file is usable for a source. No message contains a cookie's value."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _YOUTUBE = "youtube.com"
 _LOGIN = "LOGIN_INFO"
 _LOGIN_KEYS = frozenset({"SAPISID", "__Secure-1PAPISID", "__Secure-3PAPISID"})
 _EXPORT = (
-    "Export them again, in Netscape format (cookies.txt), from a browser that is logged in there"
+    "Export them again, in Netscape format (cookies.txt), from a browser that is logged in there."
 )
 
 _SKIPPED = re.compile(r"^WARNING: skipping cookie file entry", re.MULTILINE)
@@ -27,23 +27,23 @@ _DAY_SECONDS = 86_400
 
 
 class CookieCheck(NamedTuple):
-    """What is to be said about a file of cookies.
+    """The result of checking a cookie file.
 
     Attributes:
-        level: ``"error"``: it is of no use; ``"warning"``: of less use than it should be.
-        says: what was seen.
-        remedy: what to do; empty when all is well.
+        level: ``"error"``: it is useless; ``"warning"``: less useful than it should be.
+        message: what was observed.
+        remedy: what to do; empty if there is no problem.
     """
 
     level: Literal["ok", "warning", "error"]
-    says: str
+    message: str
     remedy: str = ""
 
 
 def check_cookies(
     path: str | os.PathLike[str], *, host: str, now: float | None = None
 ) -> CookieCheck:
-    """Look at a file of cookies in Netscape format, as yt-dlp reads it.
+    """Check a cookie file in Netscape format, parsed as yt-dlp parses it.
 
     Args:
         path: the file.
@@ -51,20 +51,19 @@ def check_cookies(
         now: Unix time; the machine's clock by default.
 
     Returns:
-        What is to be said about it. A file that cannot be read is an error in there, not an
-        exception.
+        The result. A file that cannot be read is an error in it, not an exception.
     """
     now = time.time() if now is None else now
     try:
-        # Read once before: yt-dlp's words about a bad file would quote the line.
+        # Read once before: yt-dlp's message about a bad file would quote the line.
         Path(path).expanduser().read_text(encoding="utf-8")
         cookies, skipped = _load(Path(path).expanduser())
     except UnicodeDecodeError:
-        return CookieCheck("error", "is not a text file in UTF-8", f"{_EXPORT}.")
+        return CookieCheck("error", "is not a text file in UTF-8", _EXPORT)
     except http.cookiejar.LoadError:
-        return CookieCheck("error", "is not a file of cookies in Netscape format", f"{_EXPORT}.")
+        return CookieCheck("error", "is not a cookie file in Netscape format", _EXPORT)
     except OSError as error:
-        remedy = "Check the name, and that you may read it."
+        remedy = "Check the file name and your permission to read it."
         return CookieCheck("error", f"cannot be read: {error.strerror}", remedy)
     return _judge(cookies, skipped, host, now)
 
@@ -74,51 +73,59 @@ def _load(path: Path) -> tuple[list[Any], int]:
     from yt_dlp.cookies import YoutubeDLCookieJar
 
     jar = YoutubeDLCookieJar(path)
-    said = io.StringIO()
+    output = io.StringIO()
     # yt-dlp prints the lines that it skips, and the standard library warns about others. Both
-    # would show secrets.
-    with contextlib.redirect_stderr(said), warnings.catch_warnings():
+    # would reveal secrets.
+    with contextlib.redirect_stderr(output), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         jar.load(ignore_discard=True, ignore_expires=True)
-    return list(jar), len(_SKIPPED.findall(said.getvalue()))
+    return list(jar), len(_SKIPPED.findall(output.getvalue()))
 
 
 def _judge(cookies: Iterable[Any], skipped: int, host: str, now: float) -> CookieCheck:
-    ours = [one for one in cookies if _is_for(one.domain, host)]
+    ours = [cookie for cookie in cookies if _is_for(cookie.domain, host)]
     if not ours:
-        domains = ", ".join(sorted({one.domain.lstrip(".") for one in cookies})[:5]) or "nobody"
-        return CookieCheck("error", f"has no cookie for {host}, but for {domains}", f"{_EXPORT}.")
-    alive = [one for one in ours if not one.is_expired(now)]
-    expired = len(ours) - len(alive)
-    if not alive:
-        days = (now - max(one.expires for one in ours)) / _DAY_SECONDS
-        says = f"all {expired} cookies for {host} have expired, the last {days:,.0f} days ago"
-        return CookieCheck("error", says, f"{_EXPORT}.")
-    says = f"{len(alive)} cookies for {host}" + _first_end(alive, now)
-    problems = []
-    if _is_for(_YOUTUBE, host) and not _is_login(alive):
-        problems.append("no login to YouTube among them")
-    if expired:
-        names = ", ".join(sorted(one.name for one in ours if one.is_expired(now))[:5])
-        problems.append(f"{expired} more have expired ({names})")
-    if skipped:
-        problems.append(f"{skipped} lines are not in Netscape format and are skipped")
+        domains = sorted({cookie.domain.lstrip(".") for cookie in cookies})[:5]
+        message = f"has no cookie for {host}, only for {', '.join(domains) or 'no domain'}"
+        return CookieCheck("error", message, _EXPORT)
+    valid = [cookie for cookie in ours if not cookie.is_expired(now)]
+    expired = [cookie for cookie in ours if cookie.is_expired(now)]
+    if not valid:
+        days = (now - max(cookie.expires for cookie in expired)) / _DAY_SECONDS
+        message = f"cookies for {host}: {len(expired)}, all expired, the last {days:,.0f} days ago"
+        return CookieCheck("error", message, _EXPORT)
+    message = f"cookies for {host}: {len(valid)}{_first_expiry(valid, now)}"
+    problems = _problems(valid, expired, skipped, host)
     if problems:
-        return CookieCheck("warning", "; ".join([says, *problems]), f"{_EXPORT}.")
-    return CookieCheck("ok", says)
+        return CookieCheck("warning", "; ".join([message, *problems]), _EXPORT)
+    return CookieCheck("ok", message)
+
+
+def _problems(valid: list[Any], expired: list[Any], skipped: int, host: str) -> list[str]:
+    problems = []
+    if _is_for(_YOUTUBE, host) and not _is_login(valid):
+        problems.append("no YouTube login among them")
+    if expired:
+        names = ", ".join(sorted(cookie.name for cookie in expired)[:5])
+        problems.append(f"expired: {len(expired)} ({names})")
+    if skipped:
+        problems.append(f"skipped lines that are not in Netscape format: {skipped}")
+    return problems
 
 
 def _is_for(domain: str, host: str) -> bool:
-    """Say whether a cookie of a domain is sent to a host."""
+    """Return whether a cookie of a domain is sent to a host."""
     bare = domain.lstrip(".").lower()
     return host.lower() == bare or host.lower().endswith(f".{bare}")
 
 
 def _is_login(cookies: Iterable[Any]) -> bool:
-    names = {one.name for one in cookies}
+    names = {cookie.name for cookie in cookies}
     return _LOGIN in names and bool(names & _LOGIN_KEYS)
 
 
-def _first_end(cookies: Iterable[Any], now: float) -> str:
-    ends = [one.expires - now for one in cookies if one.expires is not None]
-    return f", the first ends in {min(ends) / _DAY_SECONDS:,.1f} days" if ends else ""
+def _first_expiry(cookies: Iterable[Any], now: float) -> str:
+    lifetimes = [cookie.expires - now for cookie in cookies if cookie.expires is not None]
+    if not lifetimes:
+        return ""
+    return f", the first expires in {min(lifetimes) / _DAY_SECONDS:,.1f} days"

@@ -1,4 +1,4 @@
-"""About how much space a run still needs: enough to warn by, not to plan by."""
+"""Estimate the disk space that a run still needs: good enough for a warning."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from voxblink2_lib.store.ledger import Ledger
 # Bytes of an hour of clips, measured on the demo's shards; WAV follows from the sampling rate.
 _HOUR_BYTES = {"flac": 77e6, "opus": 15e6, "wav": 3600 * 2 * SAMPLE_RATE_HZ}
 
-# The demo's drawn faces take 27 MB at 112 x 112 pixels; real skin and hair take about twice that.
+# The demo's drawn faces take 27 MB at 112 x 112 pixels; real skin and hair about twice that.
 _FACE_HOUR_BYTES = 60e6
 _FACE_PIXELS = 112**2
 
-# Media of one worker on their way, and what is there twice while a job is being sealed.
-_FLIGHT_BYTES = {"audio": 32e6, "audio-visual": 256e6}
+# Partial downloads of one worker, and clips that exist twice while a job is being sealed.
+_DOWNLOAD_BYTES = {"audio": 32e6, "audio-visual": 256e6}
 _SEAL_BYTES = 1e9
 
-# What decides about the size of a clip, as the ledger calls it.
-_SIZING = ("audio_format", "video_size")
+# Settings in the ledger that determine the size of a clip.
+_SIZE_SETTINGS = ("audio_format", "video_size")
 
 
 class SpaceEstimate(NamedTuple):
-    """What is still to come into a store.
+    """Estimated space for what a store still lacks.
 
     Attributes:
-        hour_bytes: about what an hour of clips takes.
-        hours: how many are selected and not there yet; ``None`` without an index.
-        needed_bytes: for all of them, and for what is on its way; ``None`` without an index.
+        hour_bytes: size of an hour of clips.
+        hours: hours that are selected and not in the store; ``None`` without an index.
+        needed_bytes: for all of them and for partial downloads; ``None`` without an index.
     """
 
     hour_bytes: float
@@ -42,39 +42,41 @@ class SpaceEstimate(NamedTuple):
 
 
 def estimate_space(request: MaterializeRequest, store: Store, index: Index | None) -> SpaceEstimate:
-    """Estimate the space that a run still needs. Quick: hours are shared out by videos.
+    """Estimate the space that a run still needs, assuming that all videos are equally long.
 
     Args:
         request: what would be done.
-        store: where; it need not be there yet.
+        store: where the clips go; it need not exist.
         index: the store's index, if it has one.
 
     Raises:
         SelectionError: the selection is not possible.
         StoreError: the ledger cannot be read.
     """
-    done, held = 0.0, dict[str, str | None]()
+    done_hours, settings = 0.0, dict[str, str | None]()
     if store.ledger.exists():
         with Ledger(store.ledger, request.config, readonly=True) as ledger:
-            done = ledger.statistics.totals().samples / SAMPLE_RATE_HZ / 3600
-            held = {name: ledger.setting(name) for name in _SIZING}
-    hour_bytes = _hour_bytes(request, held)
+            done_hours = ledger.statistics.totals().samples / SAMPLE_RATE_HZ / 3600
+            settings = {name: ledger.setting(name) for name in _SIZE_SETTINGS}
+    hour_bytes = _hour_bytes(request, settings)
     if index is None:
         return SpaceEstimate(hour_bytes)
-    part = len(select(index, request.selection)[0]) / index.info.videos
-    hours = max(0.0, index.info.hours * part - done)
+    selected_share = len(select(index, request.selection)[0]) / index.info.videos
+    hours = max(0.0, index.info.hours * selected_share - done_hours)
     if not hours:
         return SpaceEstimate(hour_bytes, 0.0, 0.0)
-    clips = hours * hour_bytes
-    flight = request.worker_count * _FLIGHT_BYTES[request.config]
-    return SpaceEstimate(hour_bytes, hours, clips + min(clips, _SEAL_BYTES) + flight)
+    clip_bytes = hours * hour_bytes
+    download_bytes = request.worker_count * _DOWNLOAD_BYTES[request.config]
+    needed_bytes = clip_bytes + min(clip_bytes, _SEAL_BYTES) + download_bytes
+    return SpaceEstimate(hour_bytes, hours, needed_bytes)
 
 
-def _hour_bytes(request: MaterializeRequest, held: dict[str, str | None]) -> float:
-    """Return the size of an hour: as asked for, else as the store holds it, else by default."""
-    new = ClipOptions()
-    sound = _HOUR_BYTES[request.audio_format or held.get("audio_format") or new.audio_format]
+def _hour_bytes(request: MaterializeRequest, settings: dict[str, str | None]) -> float:
+    """Return the size of an hour with the requested options, else the store's, else defaults."""
+    defaults = ClipOptions()
+    audio_format = request.audio_format or settings.get("audio_format") or defaults.audio_format
+    audio_bytes = _HOUR_BYTES[audio_format]
     if not request.with_faces:
-        return sound
-    pixels = int(request.video_size or held.get("video_size") or new.video_size) ** 2
-    return sound + _FACE_HOUR_BYTES * pixels / _FACE_PIXELS
+        return audio_bytes
+    pixels = int(request.video_size or settings.get("video_size") or defaults.video_size) ** 2
+    return audio_bytes + _FACE_HOUR_BYTES * pixels / _FACE_PIXELS

@@ -1,4 +1,4 @@
-"""Whether a folder can do what a store asks of it, found out by doing it."""
+"""Whether a folder supports what a store requires, established by trying it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from voxblink2_lib.files import atomic_write
 
 
 class Capability(NamedTuple):
-    """One thing that a file system must do.
+    """One operation that a store requires of its file system.
 
     Attributes:
-        name: what.
-        problem: why it does not; empty if it does.
+        name: the operation.
+        problem: why it fails; empty if it works.
         is_needed: whether a run fails without it.
     """
 
@@ -31,33 +31,33 @@ class Capability(NamedTuple):
 
 
 def existing_folder(folder: Path) -> Path:
-    """Return a folder, or the nearest thing above it that is there."""
-    return next(one for one in (folder, *folder.parents) if os.path.exists(one))
+    """Return a folder, or its nearest parent that exists."""
+    return next(path for path in (folder, *folder.parents) if os.path.exists(path))
 
 
-def probe_capabilities(place: Path) -> list[Capability]:
-    """Do in a folder of its own, removed afterwards, what a run does in a store.
+def probe_capabilities(parent: Path) -> list[Capability]:
+    """Try what a run does in a store, in a temporary folder.
 
     Args:
-        place: an existing folder.
+        parent: an existing folder.
 
     Raises:
-        OSError: nothing can be written there at all.
-        StoreFullError: no space is left.
+        OSError: the folder is not writable.
+        StoreFullError: the disk is full.
     """
-    with tempfile.TemporaryDirectory(prefix=".voxblink2-doctor-", dir=place) as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory(prefix=".voxblink2-doctor-", dir=parent) as temporary:
+        folder = Path(temporary)
         # A temporary file, flushed and renamed, and then the folder flushed.
         with atomic_write(folder / "file") as stream:
             stream.write(b"voxblink2")
-        tests: tuple[tuple[str, Callable[[Path], str], bool], ...] = (
+        probes: tuple[tuple[str, Callable[[Path], str], bool], ...] = (
             ("locking", _lock, True),
             ("SQLite in WAL mode", _use_sqlite, True),
             ("hard links", _link, False),
         )
         return [
             Capability("writing, flushing and renaming", "", True),
-            *(Capability(what, test(folder), needed) for what, test, needed in tests),
+            *(Capability(name, probe(folder), is_needed) for name, probe, is_needed in probes),
         ]
 
 
@@ -67,7 +67,7 @@ def _lock(folder: Path) -> str:
         with FileLock(path).acquire(timeout=0):
             try:
                 with FileLock(path).acquire(timeout=0):
-                    return "two at a time hold the same lock"
+                    return "two processes can hold the same lock"
             except Timeout:
                 return ""
     except (OSError, NotImplementedError) as error:
@@ -90,4 +90,4 @@ def _use_sqlite(folder: Path) -> str:
             database.commit()
     except sqlite3.Error as error:
         return first_line(error)
-    return "" if mode == "wal" else f"it stays in mode {mode}"
+    return "" if mode == "wal" else f"SQLite stays in mode {mode}"

@@ -12,7 +12,6 @@ from voxblink2_lib.materialize.scheduler import Run
 from voxblink2_lib.materialize.video_queue import RunContext
 from voxblink2_lib.outcomes import POLICIES, Status
 from voxblink2_lib.progress import show_progress
-from voxblink2_lib.release import builtin
 from voxblink2_lib.release.index import Index
 from voxblink2_lib.release.index_build import open_index
 from voxblink2_lib.release.location import Release, open_release
@@ -44,8 +43,7 @@ def index_release(request: MaterializeRequest) -> Index:
 
 
 def _index(release: Release, store: Store) -> Index:
-    with show_progress("Reading annotations", unit="file") as progress:
-        index = open_index(release, store.index, progress=progress)
+    index = open_index(release, store.index, progress=show_progress)
     if index.info.rejected:
         _log.warning(
             "%d annotation files could not be read and are left out; %s says why.",
@@ -77,7 +75,7 @@ def materialize(request: MaterializeRequest, *, retry: bool, wait: bool) -> Stor
         DependencyError: this machine lacks something that fetching needs.
     """
     release, store = find_store(request)
-    named = request.source or (str(builtin.MEDIA) if release.is_demo else None)
+    named = request.source or release.default_source
     source = parse_source(named, request.fetch)
     try:
         with store.locked(wait=wait):
@@ -162,7 +160,7 @@ def _check_machine(source: SourceSpec) -> None:
         return
     from voxblink2_lib.sources.ytdlp_options import ydl_options
 
-    ydl_options(source.options, source.via)
+    ydl_options(source.options, source.route)
     if source.kind == "youtube":
         from voxblink2_lib.sources.javascript import javascript_problem
 

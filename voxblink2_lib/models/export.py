@@ -20,10 +20,10 @@ from voxblink2_lib.models.features import (
     MAX_OFFSET,
     MIN_SAMPLES,
     PRE_EMPHASIS,
-    SAMPLE_RATE_HZ,
     SpeakerFeatureExtractor,
     window_and_filters,
 )
+from voxblink2_lib.records import SAMPLE_RATE_HZ
 
 # Relative distance of embeddings; fast runtimes order their sums in other ways.
 _TOLERANCE = 1e-3

@@ -18,11 +18,11 @@ from transformers import BatchFeature, SequenceFeatureExtractor
 from transformers.audio_utils import mel_filter_bank
 
 from voxblink2_lib.errors import ModelError
+from voxblink2_lib.records import SAMPLE_RATE_HZ
 
 Normalization = Literal["std", "max"]
 NORMALIZATIONS: tuple[str, ...] = get_args(Normalization)
 
-SAMPLE_RATE_HZ = 16_000
 WINDOW_SAMPLES, HOP_SAMPLES, FFT_SAMPLES = 400, 160, 512
 
 # The deepest network halves time three times and takes a variance over what is left.

@@ -1,4 +1,4 @@
-"""Read one annotation file: what is said, when, and where the face is.
+"""Read one annotation file: start and end of an utterance, and its face boxes.
 
 The file is read by content, not by line count, since VoxBlink1 and VoxBlink2 have different
 headers: lines ``name : value`` first, then the column titles, then five numbers a line.
@@ -27,8 +27,8 @@ class Annotation:
         utterance: its ids, first and last frame.
         start_seconds: start that the header gives, or ``None``.
         duration_seconds: duration that the header gives, or ``None``.
-        frame_size: width and height of the picture that the header gives, or ``None``.
-        frames: frame numbers, shape (n,), strictly rising.
+        frame_size: width and height of the video that the header gives, or ``None``.
+        frames: frame numbers, shape (n,), strictly increasing.
         boxes: x, y, width, height in pixels, shape (n, 4).
     """
 
@@ -40,7 +40,7 @@ class Annotation:
     boxes: npt.NDArray[np.int16]
 
     def digest(self) -> int:
-        """Return a 64-bit hash, with a sign, of all that the file says."""
+        """Return a signed 64-bit hash of everything in the file."""
         hasher = hashlib.blake2b(digest_size=8)
         hasher.update(f"{self.utterance} {self.start_seconds} {self.duration_seconds}".encode())
         if self.frame_size is not None:
@@ -58,19 +58,19 @@ def read_annotation(path: str, data: bytes) -> Annotation:
         data: its bytes.
 
     Raises:
-        ValueError: says what is wrong with it, in words for the rejects file.
+        ValueError: the file is malformed; the message goes to the rejects file.
     """
     ids = _ids_of_path(path)
     header, rows = _split(_text(data))
     for key, name, expected in (("identity", "speaker", ids[0]), ("reference", "video", ids[1])):
         if header.get(key, expected) != expected:
             raise ValueError(
-                f"the header says {name} {header[key][:64]!r}, the path says {expected!r}"
+                f"the header has {name} {header[key][:64]!r}, the path has {expected!r}"
             )
     numbers = _numbers(rows)
     frames = numbers[:, 0]
     if frames[0] < 0 or np.any(np.diff(frames) <= 0):
-        raise ValueError("frames do not rise from line to line")
+        raise ValueError("frames do not increase from line to line")
     if frames[-1] > np.iinfo(np.int32).max:
         raise ValueError(f"frame {frames[-1]:.0f} is out of range")
     if np.any(numbers[:, 1:] < _INT16.min) or np.any(numbers[:, 1:] > _INT16.max):
@@ -80,7 +80,7 @@ def read_annotation(path: str, data: bytes) -> Annotation:
         utterance=Utterance(*ids, first_frame=int(frames[0]), last_frame=int(frames[-1])),
         start_seconds=start,
         duration_seconds=duration,
-        frame_size=_picture_size(header),
+        frame_size=_frame_size(header),
         frames=frames.astype(np.int32),
         boxes=numbers[:, 1:].astype(np.int16),
     )
@@ -107,62 +107,64 @@ def _text(data: bytes) -> str:
 
 
 def _split(text: str) -> tuple[dict[str, str], list[tuple[int, list[str]]]]:
-    """Split into header values and (line number, words) of every line after the titles."""
+    """Split into header values and (line number, fields) of every line after the titles."""
     header: dict[str, str] = {}
     rows: list[tuple[int, list[str]]] = []
     in_header = True
     for number, line in enumerate(text.splitlines(), start=1):
-        words = line.split()
-        if not words:
+        fields = line.split()
+        if not fields:
             continue
         name, colon, value = line.partition(":")
         if in_header and colon:
             header[name.strip().lower()] = value.strip()
-        elif in_header and words[0].upper() == "FRAME":
+        elif in_header and fields[0].upper() == "FRAME":
             in_header = False
         else:
             in_header = False
-            rows.append((number, words))
+            rows.append((number, fields))
     if not rows:
         raise ValueError("the file has no frames")
     return header, rows
 
 
 def _numbers(rows: list[tuple[int, list[str]]]) -> npt.NDArray[np.float64]:
-    for number, words in rows:
-        if len(words) != 5:
-            raise ValueError(f"line {number}: expected five numbers, got {len(words)} words")
+    for number, fields in rows:
+        if len(fields) != 5:
+            raise ValueError(f"line {number}: expected five numbers, got {len(fields)} fields")
     try:
-        numbers = np.array(list(chain.from_iterable(words for _, words in rows)), dtype=np.float64)
+        numbers = np.array(
+            list(chain.from_iterable(fields for _, fields in rows)), dtype=np.float64
+        )
     except ValueError:
-        number = next(number for number, words in rows if not all(map(_is_number, words)))
-        raise ValueError(f"line {number}: expected five numbers, got words") from None
+        number = next(number for number, fields in rows if not all(map(_is_number, fields)))
+        raise ValueError(f"line {number}: expected five numbers, got text") from None
     if not np.all(np.isfinite(numbers)) or np.any(numbers != np.floor(numbers)):
         raise ValueError("frames and boxes must be whole numbers")
     return numbers.reshape(-1, 5)
 
 
-def _is_number(word: str) -> bool:
+def _is_number(text: str) -> bool:
     try:
-        float(word)
+        float(text)
     except ValueError:
         return False
     return True
 
 
 def _times(text: str) -> tuple[float | None, float | None]:
-    words = text.split()
-    if len(words) != 2 or not all(map(_is_number, words)):
+    fields = text.split()
+    if len(fields) != 2 or not all(map(_is_number, fields)):
         return None, None
-    return float(words[0]), float(words[1])
+    return float(fields[0]), float(fields[1])
 
 
-def _picture_size(header: dict[str, str]) -> tuple[int, int] | None:
+def _frame_size(header: dict[str, str]) -> tuple[int, int] | None:
     """Return width and height where a header line gives them, as in ``Resolution: 1280x720``."""
     for name in ("resolution", "picture size", "video size", "frame size", "size"):
-        words = re.split(r"\s*[x\u00d7*,]\s*|\s+", header.get(name, "").lower())
-        if len(words) == 2 and all(re.fullmatch("[0-9]{1,5}", word) for word in words):
-            width, height = map(int, words)
+        fields = re.split(r"\s*[x\u00d7*,]\s*|\s+", header.get(name, "").lower())
+        if len(fields) == 2 and all(re.fullmatch("[0-9]{1,5}", field) for field in fields):
+            width, height = map(int, fields)
             if min(width, height) > 0 and max(width, height) <= _INT16.max:
                 return width, height
     return None

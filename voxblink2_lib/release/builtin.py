@@ -1,8 +1,8 @@
-"""The embedded demo: a small release in VoxBlink2's form, its media, and a site that serves them.
+"""Paths of the built-in release: a small one in VoxBlink2's form, with its media.
 
 Eight synthetic speakers, eighteen videos, three utterances each. Sixteen videos have a media file;
-the other two answer with the status in `FAULTS`, as a part of the real videos does by now.
-`tools/make_demo.py` makes all of it.
+requests for the other two fail with the status in ``FAULTS``, like requests for many real videos.
+``tools/make_demo.py`` makes all of it.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 
 RELEASE: Path = Path(__file__).parent / "builtin_data" / "release"
-"""Folder with `data/spk2videos` and `vb2_meta.tar.gz`, as the authors publish them."""
+"""Folder with ``data/spk2videos`` and ``vb2_meta.tar.gz``, as the authors publish them."""
 MEDIA: Path = Path(__file__).parent / "builtin_data" / "media"
-"""Folder with the media files, `<speaker>/<video>.<extension>`."""
+"""Folder with the media files, ``<speaker>/<video>.<extension>``."""
 FAULTS: dict[str, int] = {"demoGone404": 404, "demoShut403": 403}
-"""Videos with annotations but no media -> HTTP status that the demo's site answers."""
+"""Videos with annotations but no media -> HTTP status of the demo's site for them."""

@@ -1,11 +1,11 @@
-"""From annotation files to an index of Parquet files, in one pass and bounded memory.
+"""Read an index: the annotations of a release as Parquet files.
 
 index/
-  utterances.parquet   one row an utterance, in the release's order
+  utterances.parquet   one row per utterance, in the release's order
   boxes.parquet        row i holds the face boxes of row i of utterances.parquet
-  videos.parquet       one row a video, sorted: where its rows are, and a digest of them
-  rejects.csv          files that could not be read, and why
-  index.json           counts, and what the release looked like
+  videos.parquet       one row per video, sorted: ranges of its rows, and a digest of them
+  rejects.csv          files that could not be read, with the reason
+  index.json           counts, and signature of the release
 """
 
 from __future__ import annotations
@@ -24,10 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from voxblink2_lib.errors import (
-    StoreDamagedError,
-    StoreError,
-)
+from voxblink2_lib.errors import StoreDamagedError, StoreError
 from voxblink2_lib.records import FaceTrack, Utterance, VideoKey
 
 _FORMAT = 2
@@ -58,7 +55,7 @@ KEY_COLUMNS = ["speaker_id", "video_id"]
 
 @dataclass(frozen=True, slots=True)
 class IndexInfo:
-    """What ``index.json`` says."""
+    """Contents of ``index.json``."""
 
     speakers: int
     videos: int
@@ -72,13 +69,13 @@ class IndexInfo:
 
 
 class AnnotatedVideo(NamedTuple):
-    """What the release says about one video.
+    """Annotations of one video.
 
     Attributes:
         key: the video.
         utterances: sorted by their ids.
-        digest: 64-bit hash of all that is annotated.
-        tracks: the face of each utterance; ``None`` if not asked for.
+        digest: 64-bit hash of all annotations.
+        tracks: the face track of each utterance; ``None`` if not requested.
     """
 
     key: VideoKey
@@ -91,14 +88,14 @@ class Index:
     """An index on disk.
 
     Args:
-        folder: the folder that :func:`build_index` filled.
+        folder: the folder that ``build_index`` filled.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         try:
-            said = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-            self.info = IndexInfo(**said)
+            record = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+            self.info = IndexInfo(**record)
             if self.info.format != _FORMAT:
                 raise ValueError(f"it has format {self.info.format}, not {_FORMAT}")
         except (OSError, TypeError, ValueError) as error:
@@ -114,7 +111,7 @@ class Index:
 
     def videos(self) -> pa.Table:
         """Return all videos, sorted: columns ``speaker_id``, ``video_id`` and ``digest``."""
-        return self._places().select(["speaker_id", "video_id", "digest"])
+        return self._video_table().select(["speaker_id", "video_id", "digest"])
 
     def utterances(
         self, keys: Collection[VideoKey]
@@ -122,7 +119,7 @@ class Index:
         """Yield videos with their utterances, both sorted by their ids.
 
         Args:
-            keys: which videos; those that the index does not have are left out.
+            keys: which videos; those that are not in the index are left out.
         """
         for video in self.annotated(keys):
             yield video.key, video.utterances
@@ -130,38 +127,38 @@ class Index:
     def annotated(
         self, keys: Collection[VideoKey], *, with_tracks: bool = False
     ) -> Iterator[AnnotatedVideo]:
-        """Yield what :meth:`utterances` does, with all else that is annotated.
+        """Yield videos with all their annotations, as :meth:`utterances` does.
 
         Args:
-            keys: as there.
+            keys: which videos; those that are not in the index are left out.
             with_tracks: read the face boxes as well.
         """
-        for place in self._find(keys):
-            found: dict[str, tuple[Utterance, FaceTrack | None]] = {}
-            for first, count in zip(place["first_rows"], place["row_counts"], strict=True):
+        for video in self._find(keys):
+            rows: dict[str, tuple[Utterance, FaceTrack | None]] = {}
+            for first, count in zip(video["first_rows"], video["row_counts"], strict=True):
                 for row in self._read(first, count, with_tracks=with_tracks):
-                    found.setdefault(row[0].utterance_id, row)
-            in_order = [found[name] for name in sorted(found)]
+                    rows.setdefault(row[0].utterance_id, row)
+            in_order = [rows[utterance_id] for utterance_id in sorted(rows)]
             yield AnnotatedVideo(
-                key=VideoKey(place["speaker_id"], place["video_id"]),
+                key=VideoKey(video["speaker_id"], video["video_id"]),
                 utterances=tuple(utterance for utterance, _ in in_order),
-                digest=place["digest"],
+                digest=video["digest"],
                 tracks=tuple(track for _, track in in_order if track) if with_tracks else None,
             )
 
     def _find(self, keys: Collection[VideoKey]) -> Iterator[dict[str, Any]]:
         if not keys:
             return
-        places = self._places()
-        for column, values in zip(("speaker_id", "video_id"), zip(*keys, strict=True), strict=True):
-            places = places.filter(pc.is_in(places[column], pa.array(sorted(set(values)))))
+        videos = self._video_table()
+        for column, ids in zip(KEY_COLUMNS, zip(*keys, strict=True), strict=True):
+            videos = videos.filter(pc.is_in(videos[column], pa.array(sorted(set(ids)))))
         # The speaker of one key with the video of another is none of the keys.
-        for place in places.to_pylist():
-            if (place["speaker_id"], place["video_id"]) in keys:
-                yield place
+        for video in videos.to_pylist():
+            if (video["speaker_id"], video["video_id"]) in keys:
+                yield video
 
-    @lru_cache(maxsize=1)  # noqa: B019  # one index lives as long as its run
-    def _places(self) -> pa.Table:
+    @lru_cache(maxsize=1)  # noqa: B019  # an index lives as long as its run
+    def _video_table(self) -> pa.Table:
         with self._named_damage():
             return pq.read_table(self.folder / "videos.parquet")
 
@@ -172,7 +169,7 @@ class Index:
         except (OSError, pa.ArrowInvalid) as error:
             raise StoreDamagedError(
                 f"The index {self.folder} is damaged: {error}. Delete that folder and run "
-                "'voxblink2 index' to have it made again from the release."
+                "'voxblink2 index' to make it again from the release."
             ) from error
 
     def _read(
@@ -234,7 +231,7 @@ def _tracks(tables: Iterator[pa.Table]) -> Iterator[tuple[npt.NDArray[Any], npt.
 
 
 class VideoKeys(Sequence[VideoKey]):
-    """The keys of a table of videos, made when they are looked at: there may be millions.
+    """The keys of a table of videos, made on access: there may be millions.
 
     Args:
         videos: columns ``speaker_id`` and ``video_id``.
@@ -247,14 +244,14 @@ class VideoKeys(Sequence[VideoKey]):
         return len(self._videos)
 
     @overload
-    def __getitem__(self, place: int) -> VideoKey: ...
+    def __getitem__(self, index: int) -> VideoKey: ...
     @overload
-    def __getitem__(self, place: slice) -> list[VideoKey]: ...
-    def __getitem__(self, place: int | slice) -> VideoKey | list[VideoKey]:
-        if isinstance(place, int):
-            # Of a range, so that a place beyond the end is an IndexError, which ends a loop.
-            return next(video_keys(self._videos.slice(range(len(self))[place], 1)))
-        start, stop, _ = place.indices(len(self))
+    def __getitem__(self, index: slice) -> list[VideoKey]: ...
+    def __getitem__(self, index: int | slice) -> VideoKey | list[VideoKey]:
+        if isinstance(index, int):
+            # Through a range, so that an index beyond the end is an IndexError, which ends a loop.
+            return next(video_keys(self._videos.slice(range(len(self))[index], 1)))
+        start, stop, _ = index.indices(len(self))
         return list(video_keys(self._videos.slice(start, stop - start)))
 
 

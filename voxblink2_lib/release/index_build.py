@@ -1,4 +1,4 @@
-"""Write the files of an index as annotations come, a row group at a time."""
+"""Build an index from annotation files, in one pass and bounded memory, a row group at a time."""
 
 from __future__ import annotations
 
@@ -16,23 +16,26 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from voxblink2_lib.errors import (
-    ReleaseError,
-    StoreMismatchError,
-)
+from voxblink2_lib.errors import ReleaseError, StoreMismatchError
 from voxblink2_lib.files import atomic_write, named_if_disk_full
-from voxblink2_lib.progress import Advance
-from voxblink2_lib.records import FRAMES_PER_SECOND
+from voxblink2_lib.progress import Progress, no_progress
+from voxblink2_lib.records import FRAMES_PER_SECOND, Utterance, VideoKey
 from voxblink2_lib.release.annotation import Annotation, read_annotation
-from voxblink2_lib.release.index import BOX_COLUMNS, UTTERANCE_COLUMNS, Index, IndexInfo
+from voxblink2_lib.release.index import (
+    BOX_COLUMNS,
+    KEY_COLUMNS,
+    UTTERANCE_COLUMNS,
+    Index,
+    IndexInfo,
+)
 from voxblink2_lib.release.location import AnnotationFile, Release
 
 # Neighbouring boxes differ little: as differences in few bits they take about 3 bytes instead of
-# 8, and are quicker to write and to read. benchmarks/index_boxes.py compares what there is.
+# 8, and are faster to write and to read. benchmarks/index_boxes.py compares the encodings.
 _BOX_ENCODING = "DELTA_BINARY_PACKED"
 UTTERANCES_PER_GROUP = 65_536
 BOXES_PER_GROUP = 8_192
-_STRETCHES = pa.schema(
+_RANGE_COLUMNS = pa.schema(
     [
         ("speaker_id", pa.string()),
         ("video_id", pa.string()),
@@ -43,13 +46,16 @@ _STRETCHES = pa.schema(
 )
 
 
+_BY_KEY = [(name, "ascending") for name in KEY_COLUMNS]
+
+
 def _wrapped(number: int) -> int:
-    """Bring a sum of digests back to 64 bits with a sign, as Arrow's sums do."""
+    """Wrap a sum of digests to a signed 64-bit integer, as Arrow's sums do."""
     return (number + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
 class IndexWriter:
-    """Writes utterances and boxes as they come, and notes where each video's rows are."""
+    """Writes utterances and boxes as they are read, and collects each video's row ranges."""
 
     def __init__(self, folder: Path) -> None:
         self._tables = {
@@ -61,7 +67,9 @@ class IndexWriter:
                 BOX_COLUMNS,
                 BOXES_PER_GROUP,
                 use_dictionary=False,
-                column_encoding={f"{one}.list.element": _BOX_ENCODING for one in BOX_COLUMNS.names},
+                column_encoding={
+                    f"{name}.list.element": _BOX_ENCODING for name in BOX_COLUMNS.names
+                },
             ),
         }
         self._rejects_file = open(  # noqa: SIM115  # closed in __exit__
@@ -73,15 +81,10 @@ class IndexWriter:
         self.rows = 0
         self.frames = 0
         self.boxes = 0
-        self._stretches: list[pa.RecordBatch] = []
-        self._pending: list[tuple[str, str, int, int, int]] = []
-        self._key: tuple[str, str] | None = None
-        self._names: set[str] = set()
-        self._first_row = 0
-        self._digest = 0
+        self._ranges = _RowRanges()
 
     def take(self, file: AnnotationFile) -> None:
-        """Write what a file says, or why it cannot be read."""
+        """Write the annotation of a file, or the reason why it cannot be read."""
         try:
             if file.problem:
                 raise ValueError(file.problem)
@@ -92,19 +95,13 @@ class IndexWriter:
 
     def _add(self, annotation: Annotation) -> None:
         utterance = annotation.utterance
-        key = (utterance.speaker_id, utterance.video_id)
-        if key != self._key:
-            self._close_stretch()
-            self._key = key
-        if utterance.utterance_id in self._names:
-            raise ValueError("the release has this utterance twice; the first is kept")
-        self._names.add(utterance.utterance_id)
-        self._digest = _wrapped(self._digest + annotation.digest())
+        self._ranges.add(utterance, annotation.digest())
         times = (annotation.start_seconds, annotation.duration_seconds)
         size = annotation.frame_size or (None, None)
         self._tables["utterances"].append(
             (
-                *key,
+                utterance.speaker_id,
+                utterance.video_id,
                 utterance.utterance_id,
                 utterance.first_frame,
                 utterance.last_frame,
@@ -117,22 +114,9 @@ class IndexWriter:
         self.boxes += len(annotation.frames)
         self.frames += utterance.last_frame + 1 - utterance.first_frame
 
-    def stretches(self) -> pa.Table:
-        """Return where the rows of each video are; a video may stand in several places."""
-        self._flush_stretches()
-        return pa.Table.from_batches(self._stretches, schema=_STRETCHES)
-
-    def _close_stretch(self) -> None:
-        if self._key is not None:
-            rows = self.rows - self._first_row
-            self._pending.append((*self._key, self._first_row, rows, self._digest))
-            if len(self._pending) >= UTTERANCES_PER_GROUP:
-                self._flush_stretches()
-        self._key, self._names, self._first_row, self._digest = None, set(), self.rows, 0
-
-    def _flush_stretches(self) -> None:
-        self._stretches.append(_batch(self._pending, _STRETCHES))
-        self._pending = []
+    def ranges(self) -> pa.Table:
+        """Return the row ranges of each video; a video may have several."""
+        return self._ranges.table()
 
     def __enter__(self) -> IndexWriter:
         return self
@@ -143,10 +127,59 @@ class IndexWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._close_stretch()
         for table in self._tables.values():
             table.close()
         self._rejects_file.close()
+
+
+class _RowRanges:
+    """Collects the row ranges of videos from utterances in the order of their rows."""
+
+    def __init__(self) -> None:
+        self._batches: list[pa.RecordBatch] = []
+        self._pending: list[tuple[str, str, int, int, int]] = []
+        self._rows = 0
+        self._begin_range(None)
+
+    def _begin_range(self, key: VideoKey | None) -> None:
+        self._key = key
+        self._names: set[str] = set()
+        self._first_row = self._rows
+        self._digest = 0
+
+    def add(self, utterance: Utterance, digest: int) -> None:
+        """Count the next row.
+
+        Raises:
+            ValueError: the utterance is in the range already. It is not counted.
+        """
+        key = VideoKey(utterance.speaker_id, utterance.video_id)
+        if key != self._key:
+            self._end_range()
+            self._begin_range(key)
+        if utterance.utterance_id in self._names:
+            raise ValueError("the release has this utterance twice; the first is kept")
+        self._names.add(utterance.utterance_id)
+        self._digest = _wrapped(self._digest + digest)
+        self._rows += 1
+
+    def _end_range(self) -> None:
+        if self._key is not None:
+            rows = self._rows - self._first_row
+            self._pending.append((*self._key, self._first_row, rows, self._digest))
+            if len(self._pending) >= UTTERANCES_PER_GROUP:
+                self._flush()
+
+    def _flush(self) -> None:
+        self._batches.append(_batch(self._pending, _RANGE_COLUMNS))
+        self._pending = []
+
+    def table(self) -> pa.Table:
+        """Return the ranges, when all rows are counted."""
+        self._end_range()
+        self._begin_range(None)
+        self._flush()
+        return pa.Table.from_batches(self._batches, schema=_RANGE_COLUMNS)
 
 
 class _Table:
@@ -175,21 +208,23 @@ class _Table:
 
 def _batch(rows: list[tuple[Any, ...]], schema: pa.Schema) -> pa.RecordBatch:
     columns = zip(*rows, strict=True) if rows else ([] for _ in schema)
-    arrays = [pa.array(list(values), one.type) for values, one in zip(columns, schema, strict=True)]
+    arrays = [
+        pa.array(list(values), field.type) for values, field in zip(columns, schema, strict=True)
+    ]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-def open_index(release: Release, folder: Path, *, progress: Advance = lambda _: None) -> Index:
-    """Return the index of a release, made now if there is none or the release has changed.
+def open_index(release: Release, folder: Path, *, progress: Progress = no_progress) -> Index:
+    """Return the index of a release, built now if there is none or the release has changed.
 
     Args:
         release: where the release is.
-        folder: where the index lies or will lie.
-        progress: called once a file that is read.
+        folder: folder of the index.
+        progress: counts files.
 
     Raises:
         ReleaseError: see :func:`build_index`.
-        StoreMismatchError: the release no longer says what the index says.
+        StoreMismatchError: the release contradicts the index.
     """
     old = Index(folder) if (folder / "index.json").exists() else None
     if old is not None and old.info.signature == release.signature(progress=progress):
@@ -211,13 +246,13 @@ def open_index(release: Release, folder: Path, *, progress: Advance = lambda _: 
     return Index(folder)
 
 
-def build_index(release: Release, folder: Path, *, progress: Advance = lambda _: None) -> Index:
-    """Read a whole release into an index. A folder that is there already is replaced.
+def build_index(release: Release, folder: Path, *, progress: Progress = no_progress) -> Index:
+    """Read a whole release into an index. An existing folder is replaced.
 
     Args:
         release: where the release is.
         folder: where to put the index.
-        progress: called once a file that is read.
+        progress: counts files.
 
     Returns:
         The new index.
@@ -231,9 +266,12 @@ def build_index(release: Release, folder: Path, *, progress: Advance = lambda _:
     with named_if_disk_full(folder):
         try:
             folder.mkdir(parents=True)
-            with IndexWriter(folder) as writer:
+            with (
+                IndexWriter(folder) as writer,
+                progress("Reading annotations", unit="file") as advance,
+            ):
                 for file in release.annotations():
-                    progress(1)
+                    advance(1)
                     writer.take(file)
             _finish(writer, folder, release, signature)
         except BaseException:
@@ -243,20 +281,18 @@ def build_index(release: Release, folder: Path, *, progress: Advance = lambda _:
 
 
 def _finish(writer: IndexWriter, folder: Path, release: Release, signature: str) -> None:
-    """Sort the videos, settle the ones that stand in two places, write the summary."""
+    """Sort the videos, join the row ranges of each, write the summary."""
     if not writer.rows:
-        why = (
-            f" ({writer.rejected} files were rejected; {_first_reject(folder)})"
-            if writer.rejected
-            else ""
-        )
-        raise ReleaseError(f"The release {release.path} has no usable annotation{why}.")
+        rejects = ""
+        if writer.rejected:
+            rejects = f" ({writer.rejected} files were rejected; {_first_reject(folder)})"
+        raise ReleaseError(f"The release {release.path} has no usable annotation{rejects}.")
     videos = (
-        writer.stretches()
-        .group_by(["speaker_id", "video_id"], use_threads=False)
+        writer.ranges()
+        .group_by(KEY_COLUMNS, use_threads=False)
         .aggregate([("first_row", "list"), ("rows", "list"), ("digest", "sum")])
-        .rename_columns(["speaker_id", "video_id", "first_rows", "row_counts", "digest"])
-        .sort_by([("speaker_id", "ascending"), ("video_id", "ascending")])
+        .rename_columns([*KEY_COLUMNS, "first_rows", "row_counts", "digest"])
+        .sort_by(_BY_KEY)
     )
     pq.write_table(videos, folder / "videos.parquet", compression="zstd")
     info = IndexInfo(
@@ -281,33 +317,32 @@ def _first_reject(folder: Path) -> str:
 
 def _fingerprint(videos: pa.Table) -> str:
     digest = hashlib.sha256()
-    for batch in videos.select(["speaker_id", "video_id", "digest"]).to_batches():
+    for batch in videos.select([*KEY_COLUMNS, "digest"]).to_batches():
         rows = zip(*(column.to_pylist() for column in batch.columns), strict=True)
-        digest.update("".join(f"{one} {two} {three}\n" for one, two, three in rows).encode())
+        lines = (f"{speaker} {video} {content}\n" for speaker, video, content in rows)
+        digest.update("".join(lines).encode())
     return digest.hexdigest()
 
 
 def check_growth(old: Index, new: Index) -> None:
-    """Refuse a release that says other things than the one a store was made from.
+    """Refuse a release that contradicts the one a store was made from.
 
-    New videos are fine; a video that was there must be there still, and say the same.
+    New videos are fine; earlier videos must still exist, with the same annotations.
 
     Raises:
-        StoreMismatchError: names the first difference.
+        StoreMismatchError: with the first difference.
     """
     if old.info.fingerprint == new.info.fingerprint:
         return
-    keys = ["speaker_id", "video_id", "digest"]
+    keys = [*KEY_COLUMNS, "digest"]
     before = pq.read_table(old.folder / "videos.parquet", columns=keys)
     after = pq.read_table(new.folder / "videos.parquet", columns=keys)
-    lost = before.join(after, keys=keys, join_type="left anti").sort_by(
-        [("speaker_id", "ascending"), ("video_id", "ascending")]
-    )
+    lost = before.join(after, keys=keys, join_type="left anti").sort_by(_BY_KEY)
     if len(lost):
         first = lost.slice(0, 1).to_pylist()[0]
         raise StoreMismatchError(
             f"This release is not the one that the store was made from: {len(lost)} of its "
-            f"{len(before)} videos are gone or annotated otherwise, the first is "
+            f"{len(before)} videos are missing or annotated otherwise, the first is "
             f"{first['speaker_id']}/{first['video_id']}. Mixing them would give a wrong corpus. "
             "Use the old release, or another store."
         )

@@ -1,4 +1,4 @@
-"""Where the release is, and a safe way to read its annotation files.
+"""Find the release, and read its annotation files safely.
 
 A release is a folder (``meta/<speaker>/<video>/<utterance>.txt``, or the archive
 ``vb2_meta.tar.gz`` in it) or the archive itself, which is read as a stream and never unpacked.
@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
 
 from voxblink2_lib.errors import ReleaseError
-from voxblink2_lib.progress import Advance
+from voxblink2_lib.progress import Progress, no_progress
 from voxblink2_lib.release import builtin
 
 RELEASE_VARIABLE = "VOXBLINK2_RELEASE"
@@ -32,7 +32,7 @@ _DAMAGED = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError, Val
 
 @dataclass(frozen=True, slots=True)
 class AnnotationFile:
-    """One file of the release: its path there, and its bytes or why they were not read."""
+    """One file of the release: its path in it, and its bytes or the reason why they are absent."""
 
     path: str
     data: bytes = b""
@@ -45,29 +45,32 @@ class Release:
 
     Attributes:
         path: the ``meta`` folder or the archive.
-        is_demo: whether it is the built-in one.
+        default_source: source of its media, a folder, where it has one of its own: only the
+            built-in release has.
     """
 
     path: Path
-    is_demo: bool = False
+    default_source: str | None = None
 
-    def signature(self, *, progress: Advance = lambda _: None) -> str:
+    def signature(self, *, progress: Progress = no_progress) -> str:
         """Return a text that changes when the release's files change.
 
-        An archive is told by size and time, a folder by path, size and time of every file.
+        An archive is identified by size and modification time, a folder by path, size and
+        modification time of every file.
 
         Args:
-            progress: called once a file that is looked at.
+            progress: counts the files of a folder.
         """
         if self.path.is_file():
             state = self.path.stat()
             return f"archive {state.st_size} {state.st_mtime_ns}"
         digest = hashlib.sha256()
-        for name, entry in _walk(self.path):
-            progress(1)
-            # Of a link, the file; of a dangling one, the link: annotations() will reject it.
-            state = entry.stat(follow_symlinks=os.path.exists(entry.path))
-            digest.update(os.fsencode(f"{name} {state.st_size} {state.st_mtime_ns}\n"))
+        with progress("Checking the release", unit="file") as advance:
+            for name, entry in _walk(self.path):
+                advance(1)
+                # Of a link, the file; of a dangling one, the link: annotations() will reject it.
+                state = entry.stat(follow_symlinks=os.path.exists(entry.path))
+                digest.update(os.fsencode(f"{name} {state.st_size} {state.st_mtime_ns}\n"))
         return f"folder {digest.hexdigest()}"
 
     def annotations(self) -> Iterator[AnnotationFile]:
@@ -81,26 +84,26 @@ class Release:
 
 
 def open_release(data_dir: str | os.PathLike[str] | None) -> Release:
-    """Find the release that a user named.
+    """Find the release that a user names.
 
     Args:
         data_dir: a folder, an archive, ``"demo"``, or ``None`` for what the environment
             variable ``VOXBLINK2_RELEASE`` names.
 
     Raises:
-        ReleaseError: nothing was named, or nothing usable is there.
+        ReleaseError: nothing is named, or the path is not a readable release.
     """
     named = os.fspath(data_dir) if data_dir is not None else os.environ.get(RELEASE_VARIABLE)
     if not named:
         raise ReleaseError(
             "No release was named. The VoxBlink2 release is a set of annotation files that its "
-            "authors publish (github.com/VoxBlink2/ScriptsForVoxBlink2 tells where); the one "
-            f"needed here is {META_ARCHIVE}. Name it, or a folder that holds it, with "
+            "authors publish (see github.com/VoxBlink2/ScriptsForVoxBlink2); the one needed here "
+            f"is {META_ARCHIVE}. Name it, or a folder that holds it, with "
             f"data_dir=... (--data-dir on the command line) or the variable {RELEASE_VARIABLE}. "
             'data_dir="demo" names the small built-in release.'
         )
     if named == "demo":
-        return Release(builtin.RELEASE / META_ARCHIVE, is_demo=True)
+        return Release(builtin.RELEASE / META_ARCHIVE, default_source=str(builtin.MEDIA))
     path = Path(named).expanduser()
     if not path.exists():
         raise ReleaseError(f"The release {path} does not exist. Check data_dir.")
@@ -120,11 +123,11 @@ def open_release(data_dir: str | os.PathLike[str] | None) -> Release:
 
 
 def _walk(meta: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Yield the files three levels down, and files that stand at a wrong level, in order."""
+    """Yield the files three levels down, and files at a wrong level, in order."""
 
     def below(folder: str, prefix: str, depth: int) -> Iterator[tuple[str, os.DirEntry[str]]]:
         with os.scandir(folder) as entries:
-            for entry in sorted(entries, key=lambda one: one.name):
+            for entry in sorted(entries, key=lambda entry: entry.name):
                 name = f"{prefix}/{entry.name}"
                 if entry.is_dir() and depth < 3:
                     yield from below(entry.path, name, depth + 1)
@@ -158,20 +161,20 @@ def _too_large(size_bytes: int) -> str:
 
 
 class _Member(tarfile.TarInfo):
-    """A member whose header must be good: `tarfile` takes a bad one for the end of the archive."""
+    """A member with a valid header: ``tarfile`` takes a bad one for the end of the archive."""
 
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> _Member:
         try:
             return super().fromtarfile(archive)
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # not in typeshed
-            raise  # The mark that ends a whole archive.
+            raise  # The mark that ends a complete archive.
         except tarfile.HeaderError as error:
             raise tarfile.ReadError(f"{error} at byte {archive.offset}") from error
 
 
 def _open_archive(path: Path) -> BinaryIO:
-    """Open an archive decompressed. `tarfile`'s own streams overlook a cut or a wrong checksum."""
+    """Open an archive decompressed. ``tarfile``'s streams overlook a cut or a wrong checksum."""
     with open(path, "rb") as file:
         start = file.read(6)
     if start.startswith(b"\x1f\x8b"):
@@ -205,13 +208,13 @@ def _read_archive(path: Path) -> Iterator[AnnotationFile]:
                     raise ReleaseError(f"{path}: member {member.name!r} has no content.")
                 yield AnnotationFile(member.name, file.read())
             while stream.read(1 << 16):
-                pass  # The checksum of what was read stands at the very end.
+                pass  # The checksum of what was read is at the very end.
     except ReleaseError:
         raise
     except _DAMAGED as error:
         raise ReleaseError(
             f"The archive {path} is damaged or not a tar archive: after {count} files it reads "
-            f"{error!s}. Nothing was taken from it; fetch it again."
+            f"{error!s}. Nothing was read from it; download it again."
         ) from error
 
 
@@ -225,5 +228,5 @@ def _refuse_hostile(path: Path, member: tarfile.TarInfo) -> None:
         return
     raise ReleaseError(
         f"The archive {path} is not a VoxBlink2 release: member {member.name!r} {problem}. "
-        "Nothing was taken from it."
+        "Nothing was read from it."
     )

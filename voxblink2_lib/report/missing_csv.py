@@ -12,70 +12,70 @@ from pathlib import Path
 from typing import BinaryIO
 
 from voxblink2_lib.files import atomic_write
-from voxblink2_lib.progress import Advance
+from voxblink2_lib.progress import Progress, no_progress
+from voxblink2_lib.report.markup import visible_line
 from voxblink2_lib.store.ledger_statistics import MissingVideo
 
-CSV_COLUMNS = (*("speaker_id", "video_id", "status", "reason", "attempts", "last_try", "next_try"),)
+CSV_COLUMNS = (
+    "speaker_id",
+    "video_id",
+    "status",
+    "reason",
+    "attempts",
+    "last_try",
+    "next_try",
+)
 ROWS_PER_STEP = 100_000
 
-# Control characters, line ends, and what turns the direction of writing round.
-_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]+")
-
-# Also after a semicolon, which parts cells where the comma is in numbers. The wide forms of
+# Also after a semicolon, which separates cells where the comma is in numbers. The wide forms of
 # the four signs begin a formula too.
 _FORMULA = re.compile(r"(^|;\s*)(?=[=+\-@\uff1d\uff0b\uff0d\uff20])")
 
 
 def write_missing(
-    rows: Iterable[MissingVideo], path: Path, *, progress: Advance = lambda _: None
+    videos: Iterable[MissingVideo], path: Path, *, progress: Progress = no_progress
 ) -> int:
-    """Write a CSV file of missing videos: UTF-8, a header, one line a video.
+    """Write a CSV file of missing videos: UTF-8, a header, one line per video.
 
-    ``last_try`` and ``next_try`` are ISO 8601 in UTC, to the second. An empty ``next_try`` says
-    that the video will not be asked for by itself; one of status ``planned`` is asked for by the
-    next run.
+    ``last_try`` and ``next_try`` are ISO 8601 in UTC, to the second. With an empty ``next_try``
+    a video is not retried by itself; one of status ``planned`` is downloaded by the next run.
 
     Reasons are made safe for spreadsheets: an apostrophe goes before a first ``=``, ``+``, ``-``
     or ``@``, and control characters and line ends become a space. Ids are written as they are,
-    since programs read them: one that begins with ``-`` may look odd in a spreadsheet, and can
-    do no harm, since a formula that does anything needs characters that no id has.
+    since programs read them: one that begins with ``-`` may look odd in a spreadsheet, and is
+    harmless, since a formula with any effect needs characters that no id has.
 
     Args:
-        rows: in the order of the file.
-        path: the file. It appears when it is whole.
-        progress: called after each 100,000 rows.
+        videos: in the order of the file.
+        path: the file. It appears when it is complete.
+        progress: counts videos.
 
     Returns:
         The number of videos.
     """
     count = 0
-    with atomic_write(path) as file, _text_over(file) as text:
+    with (
+        atomic_write(path) as file,
+        _text_over(file) as text,
+        progress("Listing missing videos", unit="video") as advance,
+    ):
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(CSV_COLUMNS)
-        for count, row in enumerate(rows, start=1):
-            times = (_iso(row.updated_at), _iso(row.next_at))
-            writer.writerow((*row[:3], _cell(row.reason), row.attempts, *times))
+        for count, video in enumerate(videos, start=1):
+            times = (_iso(video.updated_at), _iso(video.next_at))
+            writer.writerow((*video[:3], _cell(video.reason), video.attempts, *times))
             if not count % ROWS_PER_STEP:
-                progress(1)
+                advance(ROWS_PER_STEP)
     return count
 
 
-def plain(words: str) -> str:
-    r"""Return words on one line, without characters that cannot be seen.
-
-    >>> plain("two\nlines ")
-    'two lines'
-    """
-    return _UNSEEN.sub(" ", words).strip()
-
-
 def _cell(reason: str) -> str:
-    """Return a reason as a cell that no spreadsheet takes for a formula.
+    """Return a reason as a cell that no spreadsheet evaluates as a formula.
 
     >>> _cell("=1+1"), _cell("- not found"), _cell("HTTP 404")
     ("'=1+1", "'- not found", 'HTTP 404')
     """
-    return _FORMULA.sub(r"\1'", plain(reason))
+    return _FORMULA.sub(r"\1'", visible_line(reason))
 
 
 def _iso(seconds: float | None) -> str:

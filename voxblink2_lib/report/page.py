@@ -1,12 +1,8 @@
-"""The report: one HTML page that needs nothing else, beside a CSV file of what is missing.
-
-Reasons are the words of a stranger's server: whatever is in them, they are text on the page.
-"""
+"""The report: one HTML page that needs no other file, beside a CSV file of missing videos."""
 
 from __future__ import annotations
 
 import errno
-import html
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,9 +17,11 @@ import pyarrow.parquet as pq
 from voxblink2_lib.errors import StoreError, first_line
 from voxblink2_lib.files import atomic_write
 from voxblink2_lib.outcomes import POLICIES, RetryPolicy
-from voxblink2_lib.progress import Advance
+from voxblink2_lib.progress import Progress, interval_text, no_progress, size_text
 from voxblink2_lib.records import FRAMES_PER_SECOND
-from voxblink2_lib.report.missing_csv import plain, write_missing
+from voxblink2_lib.report import markup
+from voxblink2_lib.report.markup import Column, Markup, Section
+from voxblink2_lib.report.missing_csv import write_missing
 from voxblink2_lib.report.plots import (
     COLOURS,
     UNKNOWN_COLOUR,
@@ -32,16 +30,30 @@ from voxblink2_lib.report.plots import (
     outcomes_plot,
     traffic_plot,
 )
-from voxblink2_lib.store.ledger_statistics import MOST_BINS, Histogram, LedgerStatistics, bar_width
+from voxblink2_lib.store.histograms import DURATION_BINS, Histogram, bar_width
+from voxblink2_lib.store.ledger_statistics import LedgerStatistics, ReasonCount, Throughput
 
 _MOST_REASONS = 10
 _LONGEST_REASON = 300  # characters on the page; the CSV file has all
 _LONGEST_FRAMES = 3600 * FRAMES_PER_SECOND
+_CLASS_COLUMNS = (
+    Column("Class", is_header=True),
+    Column("Videos", "number"),
+    Column("Share", "number"),
+    Column("Meaning"),
+    Column("What happens next"),
+)
+_REASON_COLUMNS = (
+    Column("Videos", "number"),
+    Column("", "bars"),
+    Column("Class", "status"),
+    Column("Message", "message"),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class ReportSubject:
-    """What the page says of itself.
+    """What the page is about.
 
     Attributes:
         store: the store's folder.
@@ -55,25 +67,30 @@ class ReportSubject:
     version: str
     now: float
 
+    @property
+    def title(self) -> str:
+        """Title of the page."""
+        return f"VoxBlink2 report: {self.config}"
+
 
 def write_report(
-    views: LedgerStatistics,
+    statistics: LedgerStatistics,
     subject: ReportSubject,
     *,
     target: Path,
     csv_file: Path,
     index: Path | None = None,
-    progress: Advance = lambda _: None,
+    progress: Progress = no_progress,
 ) -> int:
     """Write the page and the CSV file. The same ledger, subject and index give the same bytes.
 
     Args:
-        views: the ledger.
-        subject: what the page says of itself.
+        statistics: of the ledger.
+        subject: what the page is about.
         target: the page to write.
-        csv_file: the CSV file to write, see ``report_csv.py``.
+        csv_file: the CSV file to write, see ``missing_csv.py``.
         index: folder of the store's index; ``None`` leaves its durations out.
-        progress: called after each part, and after each 100,000 rows.
+        progress: counts missing videos, then sections of the page.
 
     Returns:
         The number of missing videos.
@@ -81,203 +98,196 @@ def write_report(
     Raises:
         StoreError: the ledger cannot be read, or a file cannot be written.
     """
-    with _named(target, csv_file), views.snapshot():
-        missing = write_missing(views.missing(), csv_file, progress=progress)
-        link = "./" + quote(os.path.relpath(csv_file, target.parent).replace(os.sep, "/"))
-        parts = []
-        for part in _parts(views, subject, index, missing, (link, csv_file.name)):
-            parts.append(part)
-            progress(1)
-        page = _PAGE.format(title=_escaped(_title(subject)), style=_STYLE, body="\n".join(parts))
+    with _named_write_errors(target, csv_file), statistics.snapshot():
+        missing = write_missing(statistics.missing(), csv_file, progress=progress)
+        head = _head(statistics, subject, missing, _link(csv_file, target))
+        sections = []
+        with progress("Writing the report", unit="part") as advance:
+            for section in _sections(statistics, index):
+                sections.append(section)
+                advance(1)
+        page = markup.page(subject.title, head, sections)
         with atomic_write(target) as file:
             file.write(page.encode("utf-8", errors="replace"))
     return missing
 
 
 @contextmanager
-def _named(*paths: Path) -> Iterator[None]:
-    """Say which files when one of them cannot be written."""
+def _named_write_errors(*paths: Path) -> Iterator[None]:
+    """Name the files when one of them cannot be written."""
     try:
         for path in paths:
-            if path.is_dir():  # found out before the work, which may take a minute
+            if path.is_dir():  # checked before the work, which may take a minute
                 raise IsADirectoryError(errno.EISDIR, f"{path.name} is a folder")
         yield
     except OSError as error:
-        where = " and ".join(map(str, paths))
+        names = " and ".join(map(str, paths))
         raise StoreError(
-            f"The report cannot be written to {where}: {error.strerror or first_line(error)}."
+            f"The report cannot be written to {names}: {error.strerror or first_line(error)}."
         ) from error
 
 
-# -- the page ---------------------------------------------------------------------------------
+# -- Head ------------------------------------------------------------------------------------------
 
 
-def _parts(
-    views: LedgerStatistics,
-    subject: ReportSubject,
-    index: Path | None,
-    missing: int,
-    csv_link: tuple[str, str],
-) -> Iterator[str]:
-    """Yield the parts of the page in order; each is one or two queries."""
-    videos = views.videos()
-    link, name = csv_link
-    yield (
-        f"<h1>{_escaped(_title(subject))}</h1>"
-        f"<p>Store {_escaped(subject.store)}, made {_minute(subject.now)} by voxblink2 "
-        f"{_escaped(subject.version)}.</p>"
+def _link(csv_file: Path, target: Path) -> Markup:
+    url = "./" + quote(os.path.relpath(csv_file, target.parent).replace(os.sep, "/"))
+    return markup.fill('<a href="$url">$name</a>', url=url, name=csv_file.name)
+
+
+def _head(
+    statistics: LedgerStatistics, subject: ReportSubject, missing: int, link: Markup
+) -> Markup:
+    return markup.fill(
+        "<h1>$title</h1><p>Store $store, made $now by voxblink2 $version.</p>\n$summary\n"
+        '<p class="note">Every missing video with its reason: $link, $missing rows.</p>',
+        title=subject.title,
+        store=subject.store,
+        now=_minute_text(subject.now),
+        version=subject.version,
+        summary=_summary(statistics, missing),
+        link=link,
+        missing=f"{missing:,}",
     )
-    yield _summary(views, videos, missing)
-    yield (
-        f'<p class="note">Every missing video with its reason: <a href="{_escaped(link)}">'
-        f"{_escaped(name)}</a>, {missing:,} rows.</p>"
-    )
-    yield f"<h2>Classes</h2>{_classes(videos)}"
-    coverage = views.coverage()
-    plot = coverage_plot(coverage) if sum(coverage.speakers) else ""
-    yield _section("Coverage per speaker", plot, "No video is planned yet.")
-    outcomes = views.outcomes_over_time()
-    plot = outcomes_plot(outcomes) if outcomes.series else ""
-    yield _section("Outcomes over time", plot, "No video was tried yet.",
-                   "A video counts once, when it got the class that it has now.")  # fmt: skip
-    traffic = views.traffic_over_time()
-    plot = traffic_plot(traffic) if traffic.series else ""
-    yield _section("Speed over time", plot, "No attempt was written down yet.")
-    yield _durations(views, index)
-    yield f"<h2>Reasons</h2>{_reasons(views)}"
 
 
-def _title(subject: ReportSubject) -> str:
-    return f"VoxBlink2 report: {subject.config}"
-
-
-def _section(title: str, plot: str, empty: str, note: str = "") -> str:
-    shown = f"<figure>{plot}</figure>" if plot else f'<p class="note">{empty}</p>'
-    said = f'<p class="note">{note}</p>' if plot and note else ""
-    return f"<h2>{title}</h2>{shown}{said}"
-
-
-def _summary(views: LedgerStatistics, videos: dict[str, int], missing: int) -> str:
-    totals, coverage, speed = views.totals(), views.coverage(), views.speed()
-    done, excluded = videos.get("done", 0), videos.get("excluded", 0)
-    wanted = done + missing
+def _summary(statistics: LedgerStatistics, missing: int) -> Markup:
+    videos, totals, coverage = statistics.videos(), statistics.totals(), statistics.coverage()
+    done = videos.get("done", 0)
+    selected = done + missing
+    share = f" ({100 * done / selected:.1f} %)" if selected else ""
     rows = [
-        ("Videos that are done", f"{done:,} of {wanted:,}{_share(done, wanted)}"),
-        ("Videos that are missing", f"{missing:,}"),
-        ("Videos that are excluded", f"{excluded:,}"),
+        ("Videos done", f"{done:,} of {selected:,}{share}"),
+        ("Videos missing", f"{missing:,}"),
+        ("Videos excluded", f"{videos.get('excluded', 0):,}"),
         ("Utterances", f"{totals.clips:,}"),
         ("Hours", f"{totals.hours:,.2f}"),
-        ("Bytes fetched", _size(totals.bytes_fetched)),
+        ("Downloaded", size_text(totals.bytes_fetched)),
         (
             "Speakers",
             f"{coverage.complete:,} complete, {coverage.partial:,} partial, "
             f"{coverage.empty:,} empty",
         ),
     ]
-    if speed is not None:
-        rows.append(
-            (
-                "Speed",
-                f"{speed.videos_an_hour:,.0f} videos an hour and "
-                f"{_size(speed.bytes_a_second)} a second, in the {_minutes(speed.seconds)} up to "
-                f"{_minute(speed.until)}",
-            )
-        )
-    cells = "".join(f'<tr><th scope="row">{name}</th><td>{said}</td></tr>' for name, said in rows)
-    return f'<table class="summary">{cells}</table>'
+    if (speed := statistics.speed()) is not None:
+        rows.append(("Speed", _speed_text(speed)))
+    columns = (Column("", is_header=True), Column(""))
+    return markup.table(rows, columns, style="summary", titles=False)
 
 
-def _share(part: int, whole: int) -> str:
-    return f" ({100 * part / whole:.1f} %)" if whole else ""
+def _speed_text(speed: Throughput) -> str:
+    minutes = round(speed.seconds / 60)
+    span = f"{minutes} minutes" if minutes > 1 else "minute"
+    return (
+        f"{speed.videos_an_hour:,.0f} videos per hour and {size_text(speed.bytes_a_second)} "
+        f"per second, in the {span} up to {_minute_text(speed.until)}"
+    )
 
 
-def _size(size_bytes: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size_bytes < 1000:
-            return f"{size_bytes:,.0f} {unit}" if unit == "bytes" else f"{size_bytes:,.1f} {unit}"
-        size_bytes /= 1000
-    return f"{size_bytes:,.2f} TB"
+def _minute_text(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def _classes(videos: dict[str, int]) -> str:
-    """Return the table of classes: how many, what it means, and what happens next."""
-    everything = sum(videos.values())
-    policies: dict[str, RetryPolicy] = {str(one): policy for one, policy in POLICIES.items()}
+# -- Sections --------------------------------------------------------------------------------------
+
+
+def _sections(statistics: LedgerStatistics, index: Path | None) -> Iterator[Section]:
+    """Yield the sections of the page in order; each is one or two queries."""
+    yield Section("Classes", _classes(statistics.videos()))
+    coverage = statistics.coverage()
+    plot = coverage_plot(coverage) if sum(coverage.by_share) else ""
+    yield _plot_section("Coverage per speaker", plot, "No video is planned yet.")
+    outcomes = statistics.outcomes_over_time()
+    plot = outcomes_plot(outcomes) if outcomes.series else ""
+    remark = "A video counts once, at the time when it got its present class."
+    yield _plot_section("Outcomes over time", plot, "No video was tried yet.", remark)
+    traffic = statistics.traffic_over_time()
+    plot = traffic_plot(traffic) if traffic.series else ""
+    yield _plot_section("Speed over time", plot, "No attempt is recorded yet.")
+    yield _durations(statistics, index)
+    yield Section("Reasons", _reasons(statistics.reasons(_MOST_REASONS)))
+
+
+def _plot_section(title: str, plot: str, message: str, remark: str = "") -> Section:
+    """Return a plot with a remark, or a message in place of an empty plot."""
+    if not plot:
+        return Section(title, markup.note(message))
+    figure = markup.fill("<figure>$plot</figure>", plot=Markup(plot))
+    return Section(title, markup.join([figure, markup.note(remark)] if remark else [figure]))
+
+
+def _classes(videos: dict[str, int]) -> Markup:
+    """Return the table of classes: how many videos, the meaning, and what happens next."""
+    if not videos:
+        return markup.note("No video is planned yet.")
+    total = sum(videos.values())
+    policies: dict[str, RetryPolicy] = dict(POLICIES.items())
     rows = []
     for status in sorted(videos, key=lambda status: (-videos[status], status)):
-        policy = policies.get(status)
-        means, follows = ("not tried yet", "the next run asks for it") if policy is None else (
-            policy.means, _follows(status, policy))  # fmt: skip
-        rows.append(
-            f'<tr><th scope="row">{_swatch(status)}{_escaped(status)}</th>'
-            f"<td class=number>{videos[status]:,}</td>"
-            f"<td class=number>{100 * videos[status] / everything:.1f} %</td>"
-            f"<td>{_escaped(means)}</td><td>{_escaped(follows)}</td></tr>"
+        meaning, next_step = "not tried yet", "the next run downloads it"
+        if (policy := policies.get(status)) is not None:
+            meaning, next_step = policy.means, _next_step(status, policy)
+        swatch = markup.fill(
+            '<span class="swatch" style="background:$colour"></span>$status',
+            colour=COLOURS.get(status, UNKNOWN_COLOUR),
+            status=status,
         )
-    head = "<tr><th>Class</th><th class=number>Videos</th><th class=number>Share</th>"
-    head += "<th>What it means</th><th>What happens next</th></tr>"
-    if not rows:
-        return '<p class="note">No video is planned yet.</p>'
-    return f"<table>{head}{''.join(rows)}</table>"
+        share = f"{100 * videos[status] / total:.1f} %"
+        rows.append((swatch, f"{videos[status]:,}", share, meaning, next_step))
+    return markup.table(rows, _CLASS_COLUMNS)
 
 
-def _follows(status: str, policy: RetryPolicy) -> str:
-    """Say what happens next to a video of a class."""
+def _next_step(status: str, policy: RetryPolicy) -> str:
+    """Return what happens next to a video of a class."""
     if status == "done":
-        return "nothing, it is never fetched again"
+        return "nothing, it is never downloaded again"
     if status == "excluded":
         return "nothing"
     if policy.wait_seconds is None:
-        return "it is not asked for again, unless you say so with 'voxblink2 retry'"
+        return "nothing, unless you retry it with 'voxblink2 retry'"
     if not policy.wait_seconds:
-        return "the next run asks again"
-    minutes = policy.wait_seconds / 60
-    wait = f"{minutes:g} minutes" if minutes < 60 else f"{minutes / 60:g} hours"
-    said = f"asked for again after {wait}"
+        return "the next run retries it"
+    text = f"retried after {interval_text(policy.wait_seconds)}"
     if policy.doubles:
-        said += ", then after twice as long each time, up to a day"
-    return said + (f"; given up after {policy.max_tries} tries" if policy.max_tries else "")
+        text += ", then after twice as long each time, up to a day"
+    return text + (f"; given up after {policy.max_tries} tries" if policy.max_tries else "")
 
 
-def _reasons(views: LedgerStatistics) -> str:
+def _reasons(reasons: list[ReasonCount]) -> Markup:
     """Return the table of the most frequent reasons, with a bar for each."""
-    reasons = views.reasons(_MOST_REASONS)
     if not reasons:
-        return '<p class="note">No video that was tried is missing.</p>'
+        return markup.note("No video that was tried is missing.")
     most = max(reason.videos for reason in reasons)
     rows = []
     for reason in reasons:
-        words = plain(reason.words) or "(no words)"
-        if len(words) > _LONGEST_REASON:
-            words = f"{words[:_LONGEST_REASON]}…"
-        width = 100 * reason.videos / most
-        colour = COLOURS.get(reason.status, UNKNOWN_COLOUR)
-        bar = f'<div class="bar" style="width:{width:.1f}%;background:{colour}"></div>'
-        rows.append(
-            f"<tr><td class=number>{reason.videos:,}</td>"
-            f'<td class="bars">{bar}</td><td class="status">{_escaped(reason.status)}</td>'
-            f'<td class="words">{_escaped(words)}</td></tr>'
+        message = markup.visible_line(reason.message) or "(no message)"
+        if len(message) > _LONGEST_REASON:
+            message = f"{message[:_LONGEST_REASON]}…"
+        bar = markup.fill(
+            '<div class="bar" style="width:$width%;background:$colour"></div>',
+            width=f"{100 * reason.videos / most:.1f}",
+            colour=COLOURS.get(reason.status, UNKNOWN_COLOUR),
         )
-    head = "<tr><th class=number>Videos</th><th></th><th>Class</th><th>In the source's words</th>"
-    return f'<table class="reasons">{head}</tr>{"".join(rows)}</table>'
+        rows.append((f"{reason.videos:,}", bar, reason.status, message))
+    return markup.table(rows, _REASON_COLUMNS, style="reasons")
 
 
-def _durations(views: LedgerStatistics, index: Path | None) -> str:
+def _durations(statistics: LedgerStatistics, index: Path | None) -> Section:
     panels = [
-        ("Clips of one video together", "videos", views.seconds_per_video()),
-        ("Mean utterance of a video", "videos", views.mean_seconds_per_utterance()),
+        ("Clips of one video together", "videos", statistics.seconds_per_video()),
+        ("Mean utterance of a video", "videos", statistics.mean_seconds_per_utterance()),
     ]
-    note = "The store's videos that are done."
+    remark = "The store's videos that are done."
     if index is not None and (index / "utterances.parquet").exists():
         panels.append(("Utterances of the release", "utterances", seconds_per_utterance(index)))
-        note += " On the right, every utterance that the release names, whether it came or not."
+        remark += " On the right, every utterance of the release, whether available or not."
     panels = [panel for panel in panels if any(panel[2].counts)]
     plot = durations_plot(panels) if panels else ""
-    return _section("Durations", plot, "No video is done yet.", note)
+    return _plot_section("Durations", plot, "No video is done yet.", remark)
 
 
 def seconds_per_utterance(index: Path) -> Histogram:
-    """Return how many utterances of the release have which duration.
+    """Return the number of utterances of the release by duration.
 
     Args:
         index: folder of the index. Two of its columns are read, a batch at a time.
@@ -297,65 +307,7 @@ def seconds_per_utterance(index: Path) -> Histogram:
     frames = np.arange(len(counts))
     mean = float((counts * frames).sum() / max(1, counts.sum())) / FRAMES_PER_SECOND
     width = bar_width(mean)
-    bins = MOST_BINS // 2
-    place = np.minimum(frames / FRAMES_PER_SECOND // width, bins - 1).astype(np.int64)
-    binned = np.zeros(bins, dtype=np.int64)
-    np.add.at(binned, place, counts)
+    places = np.minimum(frames / FRAMES_PER_SECOND // width, DURATION_BINS - 1).astype(np.int64)
+    binned = np.zeros(DURATION_BINS, dtype=np.int64)
+    np.add.at(binned, places, counts)
     return Histogram(width, tuple(binned.tolist()))
-
-
-def _swatch(status: str) -> str:
-    return f'<span class="swatch" style="background:{COLOURS.get(status, UNKNOWN_COLOUR)}"></span>'
-
-
-def _minutes(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    return f"{minutes} minutes" if minutes > 1 else "minute"
-
-
-def _minute(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
-
-
-def _escaped(words: str) -> str:
-    return html.escape(plain(words))
-
-
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1f2933; --paper: #fff; --line: #d9dee4; --soft: #5b6875; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #dde3ea; --paper: #15191e; --line: #37404a; --soft: #98a4b1; }
-}
-body { font: 15px/1.45 system-ui, sans-serif; color: var(--ink); background: var(--paper);
-  max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.6rem; margin: 0; } h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; }
-table { border-collapse: collapse; width: 100%; }
-th, td { text-align: left; vertical-align: top; padding: .3rem .6rem .3rem 0;
-  border-bottom: 1px solid var(--line); }
-tr:first-child th { white-space: nowrap; }
-th { font-weight: 600; } .summary th { width: 14rem; font-weight: 400; color: var(--soft); }
-.number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
-td.number, th.number { padding-right: 1rem; }
-th[scope=row], .status { white-space: nowrap; }
-.swatch { display: inline-block; width: .7em; height: .7em; margin-right: .5em; }
-.bars { width: 9rem; } .bar { height: .8em; margin-top: .3em; min-width: 1px; }
-.words { overflow-wrap: anywhere; }
-figure { margin: 0; } svg { width: 100%; height: auto; }
-svg text { font-family: system-ui, sans-serif !important; }
-.note { color: var(--soft); } a { color: inherit; }
-"""
-# Nothing is loaded from anywhere and nothing runs, even if a word got through as markup.
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body>
-{body}
-</body>
-</html>
-"""

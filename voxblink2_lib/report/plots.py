@@ -1,7 +1,7 @@
 """The plots of the report, as SVG to put into a page.
 
-Words are text in the page's own font, and ink is the page's own colour, so the plots are as
-light or dark as the page. The same numbers give the same bytes. No text of the ledger gets in.
+Labels are text in the page's own font and colour, so the plots are as light or dark as the page.
+The same numbers give the same bytes. No text of the ledger is in a plot.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from voxblink2_lib.store.ledger_statistics import Coverage, Histogram, TimeLine
+from voxblink2_lib.progress import interval_text
+from voxblink2_lib.store.histograms import Histogram, TimeLine
+from voxblink2_lib.store.ledger_statistics import SpeakerCoverage
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# One hue a family: what came, what the address or machine did, what may come yet, what will not.
+# One hue per family: done, blamed on route or machine, retried later, final.
 COLOURS: Mapping[str, str] = MappingProxyType(
     {
         "done": "#2e9e5b",
@@ -65,7 +67,7 @@ _SETTINGS = {
 }
 
 # For steps of years, months, days, hours, minutes and seconds: of a tick, of a tick where the next
-# larger unit begins, and of what is written once beside the axis.
+# larger unit begins, and of the text once beside the axis.
 _DATE_FORMATS = {
     "formats": ["%Y", "%Y-%m", "%m-%d", "%H:%M", "%H:%M", "%H:%M:%S"],
     "zero_formats": ["", "%Y", "%m-%d", "%m-%d", "%H:%M", "%H:%M"],
@@ -74,12 +76,12 @@ _DATE_FORMATS = {
 _COVERAGE_CLASSES = ("none", *(f"to {n}0 %" for n in range(1, 10)), "below all", "all")
 
 
-def coverage_plot(coverage: Coverage) -> str:
+def coverage_plot(coverage: SpeakerCoverage) -> str:
     """Draw the number of speakers by the share of their videos that are done."""
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        bars = axes.bar(_COVERAGE_CLASSES, coverage.speakers, color=_BAR_COLOUR, width=0.85)
+        bars = axes.bar(_COVERAGE_CLASSES, coverage.by_share, color=_BAR_COLOUR, width=0.85)
         bars[0].set_facecolor(COLOURS["gone"])
         bars[-1].set_facecolor(COLOURS["done"])
         axes.bar_label(bars, fmt=lambda count: f"{count:,.0f}" if count else "", fontsize=8)
@@ -97,14 +99,14 @@ def outcomes_plot(line: TimeLine) -> str:
         axes = figure.subplots()
         edges = _edges(line)
         below = np.zeros(len(edges) - 1)
-        for status in sorted(line.series, key=_place):
+        for status in sorted(line.series, key=_position):
             above = below + np.asarray(line.series[status], dtype=np.float64)
             axes.stairs(
                 above, edges, baseline=below, fill=True, color=_colour(status), label=status
             )
             below = above
         _time_axis(axes, edges)
-        axes.set_ylabel(f"videos in {_span(line.step_seconds)}")
+        axes.set_ylabel(f"videos in {interval_text(line.step_seconds)}")
         _whole_numbers(axes)
         figure.legend(loc="outside right upper", reverse=True)
 
@@ -112,27 +114,27 @@ def outcomes_plot(line: TimeLine) -> str:
 
 
 def traffic_plot(line: TimeLine) -> str:
-    """Draw videos an hour and megabytes a second over time."""
+    """Draw videos per hour and megabytes per second over time."""
 
     def draw(figure: Figure) -> None:
         edges = _edges(line)
         left, right = figure.subplots(1, 2)
         hours = line.step_seconds / 3600
-        for name, label in (("attempts", "tried"), ("done", "came")):
+        for name, label in (("attempts", "tried"), ("done", "done")):
             rate = np.asarray(line.series[name]) / hours
             colour = COLOURS["done" if name == "done" else "planned"]
             left.stairs(rate, edges, fill=True, color=colour, label=label)
-        left.set_ylabel("videos an hour")
+        left.set_ylabel("videos per hour")
         left.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0)
         _whole_numbers(left)
         rate = np.asarray(line.series["bytes"], dtype=np.float64) / line.step_seconds / 1e6
         right.stairs(rate, edges, fill=True, color=_BAR_COLOUR)
-        right.set_ylabel("megabytes a second")
+        right.set_ylabel("megabytes per second")
         for axes in (left, right):
             _time_axis(axes, edges)
             axes.set_ylim(bottom=0)
 
-    return _svg("traffic", "Videos an hour and megabytes a second over time", 2.6, draw)
+    return _svg("traffic", "Videos per hour and megabytes per second over time", 2.6, draw)
 
 
 def durations_plot(panels: Sequence[tuple[str, str, Histogram]]) -> str:
@@ -143,8 +145,8 @@ def durations_plot(panels: Sequence[tuple[str, str, Histogram]]) -> str:
     """
 
     def draw(figure: Figure) -> None:
-        for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels,
-                               strict=True):  # fmt: skip
+        row = figure.subplots(1, len(panels), squeeze=False)[0]
+        for axes, panel in zip(row, panels, strict=True):
             _draw_durations(axes, *panel)
 
     return _svg("durations", "Durations", 2.8, draw)
@@ -160,10 +162,10 @@ def _draw_durations(axes: Axes, title: str, counted: str, histogram: Histogram) 
     _whole_numbers(axes)
 
 
-# -- parts of plots ---------------------------------------------------------------------------
+# -- Parts of plots --------------------------------------------------------------------------------
 
 
-def _place(status: str) -> int:
+def _position(status: str) -> int:
     order = list(COLOURS)
     return order.index(status) if status in COLOURS else len(order)
 
@@ -172,19 +174,8 @@ def _colour(status: str) -> str:
     return COLOURS.get(status, UNKNOWN_COLOUR)
 
 
-def _span(seconds: float) -> str:
-    """Return a length of time in words.
-
-    >>> _span(1), _span(60), _span(21600), _span(86400)
-    ('1 second', '1 minute', '6 hours', '1 day')
-    """
-    units = (("day", 86_400), ("hour", 3600), ("minute", 60), ("second", 1))
-    unit, size = next((unit, size) for unit, size in units if seconds >= size)
-    return f"{seconds / size:g} {unit}" + ("" if seconds == size else "s")
-
-
 def _edges(line: TimeLine) -> npt.NDArray[np.float64]:
-    """Return the bounds of the stretches, as matplotlib counts days."""
+    """Return the bounds of the intervals, as matplotlib counts days."""
     bins = len(next(iter(line.series.values())))
     seconds = line.start + line.step_seconds * np.arange(bins + 1)
     return np.asarray(_dates().date2num(seconds.astype("datetime64[s]")), dtype=np.float64)
@@ -242,7 +233,7 @@ _LABELS = ("Date", "Creator", "Format", "Type")
 def _settings(name: str) -> Iterator[None]:
     from matplotlib import style
 
-    # From the defaults, not from what the user's own plots look like; ids from the name.
+    # From the defaults, not from the user's own settings; ids from the name.
     settings: dict[str, Any] = {**_SETTINGS, "svg.hashsalt": name}
     with style.context(["default", settings]):
         yield

@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from voxblink2_lib.errors import DependencyError, ScoringError
+from voxblink2_lib.records import SPEAKER_ID, VIDEO_ID
 from voxblink2_lib.scoring.pickles import Part, read_pickle
 from voxblink2_lib.scoring.validation import row_not_finite
 
@@ -35,7 +36,9 @@ _WHOLE_LINES = (".safetensors", ".ids")
 _AUDIO = re.compile(r"\.(wav|flac|m4a|mp3|opus|ogg)$", re.IGNORECASE)
 
 # id10270/x6uYqmx31kE/00001 or id10270-x6uYqmx31kE-00001, and above them any folders.
-_UTTERANCE = re.compile(r"(?:.*/)?(id[0-9]{5,6})([/-])([A-Za-z0-9_-]{11})\2([0-9]{5})", re.DOTALL)
+_UTTERANCE = re.compile(
+    rf"(?:.*/)?({SPEAKER_ID.pattern})([/-])({VIDEO_ID.pattern})\2([0-9]{{5}})", re.DOTALL
+)
 _TEXT_TYPE = re.compile(r"(large_)?string|dictionary<values=(large_)?string, .*")
 _LIST_TYPE = re.compile(r"(large_|fixed_size_)?list<[^<]*: (halffloat|float|double|u?int\d+)\b.*")
 _KALDI_PLACE = re.compile(r"(?![|])(.+?)(?::([0-9]{1,18}))?(?<![]|])")  # no commands, no ranges

@@ -1,19 +1,18 @@
-"""Where things lie in a store, who may write to it, and what it was made from.
+"""Paths in a store, its lock, and the default store of a release.
 
 STORE/
   index/                    see index.py
   ledger.sqlite             see ledger.py
   parts/<config>/<job>/     clips of finished videos whose shard is not sealed yet
   shards/<config>/          sealed shards, each with its sha256 beside it
-  media/<config>/           media that are fetched and not cut yet
-  tmp/                      media being fetched; emptied by the next run
+  media/<config>/           downloaded media, staged until they are cropped
+  tmp/                      partial downloads; emptied by the next run
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import logging
 import os
 import shutil
@@ -25,7 +24,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from voxblink2_lib.errors import StoreBusyError, StoreError, StoreReadOnlyError
-from voxblink2_lib.files import TEMP_GLOB, home_folder, named_if_disk_full
+from voxblink2_lib.files import TEMP_GLOB, home_folder, named_if_disk_full, short_digest
 from voxblink2_lib.records import VideoKey
 from voxblink2_lib.release.location import Release
 
@@ -51,7 +50,7 @@ class Store:
 
     @property
     def tmp(self) -> Path:
-        """Folder for media on their way."""
+        """Folder of partial downloads."""
         return self.root / "tmp"
 
     def shards(self, config: str) -> Path:
@@ -67,7 +66,7 @@ class Store:
         return self.job_parts(config, job) / f"{key.speaker_id}_{key.video_id}.arrow"
 
     def fetched(self, config: str, key: VideoKey) -> Path:
-        """Folder of the media of one video, between fetching and cutting."""
+        """Folder of the media of one video, staged until they are cropped."""
         return self.root / "media" / config / f"{key.speaker_id}_{key.video_id}"
 
     @contextlib.contextmanager
@@ -79,14 +78,14 @@ class Store:
 
         Raises:
             StoreBusyError: another process holds it.
-            StoreError: the folder cannot be made or written to.
+            StoreError: the folder cannot be created or written to.
         """
         try:
             with named_if_disk_full(self.root):
                 self.root.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.root / ".lock")
             try:
-                # Another load that has nothing to bring holds the lock for a moment only.
+                # Another load that has nothing to download holds the lock for a moment only.
                 lock.acquire(timeout=_SHORT_WAIT_SECONDS if wait else 0)
             except Timeout:
                 self._report_busy(wait=wait)
@@ -101,7 +100,7 @@ class Store:
             if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
                 raise StoreReadOnlyError(
                     f"The store {self.root} cannot be written to ({error.strerror}), and it lacks "
-                    "something that was asked for. Leave out data_dir to load it as it is."
+                    "something that was requested. Leave out data_dir to load it as it is."
                 ) from error
             raise StoreError(f"The store {self.root} cannot be used: {error}.") from error
         try:
@@ -126,7 +125,7 @@ class Store:
         _log.warning("%s is working on the store %s; waiting for it to finish.", holder, self.root)
 
     def clear_leftovers(self, config: str, *, open_jobs: Collection[int]) -> None:
-        """Remove what killed runs left behind. Only for who holds the lock.
+        """Remove what killed runs left behind. Requires the lock.
 
         Args:
             config: the configuration.
@@ -142,12 +141,12 @@ class Store:
             if folder not in kept:
                 shutil.rmtree(folder, ignore_errors=True)
         if not open_jobs:
-            # Nothing is left to be cut: these are of videos that are no longer wanted.
+            # Nothing is left to crop: these are of videos that are no longer selected.
             shutil.rmtree(self.root / "media" / config, ignore_errors=True)
 
 
 def named_store(path: str | os.PathLike[str]) -> Store:
-    """Return the store in a folder, which need not be there yet.
+    """Return the store in a folder, which need not exist yet.
 
     Raises:
         StoreError: a file is in its place.
@@ -165,14 +164,15 @@ def open_store(path: str | None, release: Release) -> Store:
 
     Args:
         path: a local folder, or ``None``.
-        release: decides the name of the default store, so that two releases never share one.
+        release: gives the default store its name, so that two releases never share one.
     """
     if path is not None:
         return named_store(path)
     base = home_folder()
-    if release.is_demo:
+    if release.default_source is not None:  # the built-in one, whose path each install changes
         return Store(base / "demo")
-    where = release.path.resolve()
-    name = where.parent.name if where.name.startswith(("meta", "vb2_meta")) else where.name
-    tag = hashlib.sha256(os.fsencode(where)).hexdigest()[:8]
+    path_of_release = release.path.resolve()
+    is_in_folder = path_of_release.name.startswith(("meta", "vb2_meta"))
+    name = path_of_release.parent.name if is_in_folder else path_of_release.name
+    tag = short_digest(os.fsencode(path_of_release))[:8]
     return Store(base / f"{name or 'release'}-{tag}")

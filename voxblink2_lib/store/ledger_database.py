@@ -1,11 +1,14 @@
-"""The tables of a ledger, how a new one is made, and how an older one becomes one of these."""
+"""The SQLite file of a ledger: its tables, opening, migration, transactions, names of errors."""
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import tempfile
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 from voxblink2_lib.errors import StoreError, StoreFullError
 from voxblink2_lib.files import atomic_write
@@ -16,7 +19,7 @@ create table if not exists facts (
     name text primary key, value text not null) without rowid;
 create table if not exists jobs (
     config text not null, job integer not null,
-    shard text,               -- null until sealed; '' when no video of the job came
+    shard text,               -- null until sealed; '' when no video of the job has a clip
     sha256 text, rows integer, bytes integer,
     primary key (config, job)) without rowid;
 create table if not exists videos (
@@ -25,9 +28,9 @@ create table if not exists videos (
     status text not null,     -- planned, or the class of the last outcome
     reason text not null default '',
     attempts integer not null default 0,
-    tries integer not null default 0,    -- attempts since planned, or since the user asked again
-    next_at real,             -- Unix time from which it may be asked for; null: never by itself
-    ambiguous_since real,     -- when it was first found ambiguous, if it is so since then
+    tries integer not null default 0,    -- attempts since planned, or since the user reset it
+    next_at real,             -- Unix time of the next retry; null: never by itself
+    ambiguous_since real,     -- when it was first ambiguous, if it has been so since
     clips integer not null default 0, samples integer not null default 0,
     bytes_fetched integer not null default 0, seconds_taken real not null default 0,
     digest integer not null default 0,   -- of the annotations that the clips were cut by
@@ -41,7 +44,7 @@ create table if not exists attempts (
     attempt integer not null,
     at real not null,         -- Unix time of its end
     status text not null, reason text not null,
-    address text not null,    -- name of the outgoing address; '' for what is on this machine
+    address text not null,    -- name of the route; '' for a local source
     bytes integer not null, seconds real not null,
     primary key (config, speaker_id, video_id, attempt)) without rowid;
 create index if not exists attempts_by_time on attempts (config, at);
@@ -51,7 +54,7 @@ create table if not exists missing (
     primary key (config, speaker_id, video_id, utterance_id)) without rowid;
 insert or ignore into facts values ('format', '2');
 """
-# From format 1, which knew no classes: what failed is asked for again by the next run.
+# Format 1 had no classes of failure: everything that failed is retried by the next run.
 MIGRATE_1_TO_2 = """
 begin immediate;
 alter table videos add column tries integer not null default 0;
@@ -62,8 +65,120 @@ update videos set status = 'media-unusable' where status = 'unusable';
 update facts set value = '2' where name = 'format';
 commit;
 """
-# The second is said where the file that SQLite maps beside the ledger finds no space.
-_FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE}
+# SQLite reports the second where the file that it maps beside the ledger finds no space.
+_DISK_FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE}
+
+
+class LedgerDatabase:
+    """A connection to a ledger, whose SQLite errors are raised as :class:`StoreError`.
+
+    Args:
+        connection: without an isolation level, so that no transaction begins by itself.
+        path: the file, for messages.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self._connection = connection
+        self._path = path
+
+    @classmethod
+    def open(cls, path: Path, *, readonly: bool) -> LedgerDatabase:
+        """Open a ledger; for writing, create or migrate it first where necessary.
+
+        Raises:
+            StoreError: the file is not a ledger, has another format, or cannot be created.
+        """
+        if not readonly and not (path.exists() and path.stat().st_size):
+            make_ledger(path)
+        uri = _uri(path, readonly=readonly)
+        try:
+            connection = sqlite3.connect(uri, uri=True, timeout=60, isolation_level=None)
+        except sqlite3.Error as error:
+            raise StoreError(f"The ledger {path} cannot be opened: {error}.") from error
+        database = cls(connection, path)
+        try:
+            if not readonly:
+                database._prepare_for_writing()
+            database._check_format()
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+    def _prepare_for_writing(self) -> None:
+        with self._named_errors():
+            # A new ledger has this mode; one that was copied with SQLite's tools may not.
+            self._connection.execute("pragma journal_mode = wal")
+            # The part files are the truth; losing the last rows in a power cut costs nothing,
+            # since the next run reads the parts.
+            self._connection.execute("pragma synchronous = normal")
+            if self.fact("format") == "1":
+                self._connection.executescript(MIGRATE_1_TO_2)
+            self._connection.executescript(SCHEMA)
+
+    def _check_format(self) -> None:
+        version = self.fact("format")
+        if version == "1":
+            raise StoreError(
+                f"The ledger {self._path} has an earlier format. Run 'voxblink2 materialize' on "
+                "the store once to migrate it; nothing in it is lost."
+            )
+        if version != FORMAT:
+            raise StoreError(
+                f"The ledger {self._path} has format {version}, this version reads format "
+                f"{FORMAT}. Use the version of voxblink2 that made the store, or another store."
+            )
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise as_store_error(error, self._path) from error
+
+    def rows(self, sql: str, *values: Any) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows of a query one by one."""
+        with self._named_errors():
+            yield from self._connection.execute(sql, values)
+
+    def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Return the rows of a query."""
+        with self._named_errors():
+            return self._connection.execute(sql, values).fetchall()
+
+    def fact(self, name: str) -> str | None:
+        """Return the value of a row of the table ``facts``, or ``None``."""
+        rows = self.query("select value from facts where name = ?", name)
+        return rows[0][0] if rows else None
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Commit what the body writes, or nothing of it if the body raises."""
+        with self._named_errors():
+            try:
+                self._connection.execute("begin immediate")
+                yield self._connection
+                self._connection.execute("commit")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("rollback")
+                raise
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Read one state of the file throughout the body, whatever a run writes meanwhile."""
+        if self._connection.in_transaction:
+            yield
+            return
+        self.query("begin")
+        try:
+            yield
+        finally:
+            self._connection.rollback()  # nothing was written
 
 
 def make_ledger(path: Path) -> None:
@@ -74,20 +189,31 @@ def make_ledger(path: Path) -> None:
     """
     try:
         with tempfile.TemporaryDirectory() as folder:
-            new = Path(folder) / path.name
-            with closing(sqlite3.connect(new, isolation_level=None)) as database:
+            draft = Path(folder) / path.name
+            with closing(sqlite3.connect(draft, isolation_level=None)) as connection:
                 # Here, since only a file that nobody else has open changes its mode for certain.
-                database.execute("pragma journal_mode = wal")
-                database.executescript(SCHEMA)
+                connection.execute("pragma journal_mode = wal")
+                connection.executescript(SCHEMA)
             with atomic_write(path) as file:
-                file.write(new.read_bytes())
+                file.write(draft.read_bytes())
     except (OSError, sqlite3.Error) as error:
         raise StoreError(f"The ledger {path} cannot be made: {error}.") from error
 
 
+def _uri(path: Path, *, readonly: bool) -> str:
+    uri = f"{path.resolve().as_uri()}?mode={'ro' if readonly else 'rw'}"
+    if readonly and not os.access(path.parent, os.W_OK):
+        # SQLite needs to write beside a file in WAL mode even to read it. Without permission to
+        # write, the file can be read as it is, unless a writer has rows outside of it just now.
+        log = Path(f"{path}-wal")
+        if not log.exists() or not log.stat().st_size:
+            uri += "&immutable=1"
+    return uri
+
+
 def as_store_error(error: sqlite3.Error, path: Path) -> StoreError:
-    """Return an error of SQLite as one of ours; a full disk by its name."""
-    if getattr(error, "sqlite_errorcode", None) in _FULL:
+    """Return an error of SQLite as a :class:`StoreError`; of a full disk, as its subclass."""
+    if getattr(error, "sqlite_errorcode", None) in _DISK_FULL:
         return StoreFullError(
             f"No space is left for the ledger {path}. Everything finished is kept: free some "
             "space and run the same command again."

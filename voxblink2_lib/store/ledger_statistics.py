@@ -1,35 +1,28 @@
-"""What the ledger says of a corpus as a whole: counts, histograms, rates. It only reads.
+"""Counts, histograms and rates of a corpus, from its ledger. Only for reports; reads only.
 
-Every view is one pass over a table or an index, in constant memory: a ledger of millions of
+Every query is one pass over a table or an index, in constant memory: a ledger of millions of
 videos is summed up in SQL and never read into Python. Times are Unix times, in seconds.
 """
 
 from __future__ import annotations
 
-import math
-import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
-from voxblink2_lib.errors import StoreError
 from voxblink2_lib.outcomes import STATUSES
-from voxblink2_lib.records import SAMPLE_RATE_HZ
-
-MOST_BINS = 60
-
-# Bars of a plot over time begin at whole seconds, minutes, hours or days, in UTC.
-_MINUTE, _HOUR, _DAY = 60, 3600, 86_400
-_STEPS_SECONDS = (
-    *(1, 2, 5, 10, 30),
-    *(_MINUTE * n for n in (1, 2, 5, 10, 20, 30)),
-    *(_HOUR * n for n in (1, 2, 3, 6, 12)),
-    *(_DAY * n for n in (1, 2, 7)),
+from voxblink2_lib.records import SAMPLE_RATE_HZ, UtteranceKey
+from voxblink2_lib.store.histograms import (
+    DURATION_BINS,
+    HOUR_SECONDS,
+    MINUTE_SECONDS,
+    Histogram,
+    TimeLine,
+    bar_width,
+    dense_counts,
+    split_time,
 )
-
-# Widths of the bars of a plot of durations.
-_WIDTHS_SECONDS = (0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600)
+from voxblink2_lib.store.ledger_database import LedgerDatabase
 
 
 class Totals(NamedTuple):
@@ -38,7 +31,7 @@ class Totals(NamedTuple):
     Attributes:
         clips: utterances cut.
         samples: their length, samples at 16 kHz.
-        bytes_fetched: what came from the source.
+        bytes_fetched: what was downloaded, or read from files.
     """
 
     clips: int
@@ -51,60 +44,32 @@ class Totals(NamedTuple):
         return self.samples / SAMPLE_RATE_HZ / 3600
 
 
-class Coverage(NamedTuple):
-    """How much of each speaker is there. Excluded videos are not counted.
+class SpeakerCoverage(NamedTuple):
+    """How complete the speakers are. Excluded videos are not counted.
 
     Attributes:
         complete: speakers of whom every video is done.
         partial: speakers of whom some videos are done, and not all.
         empty: speakers of whom no video is done.
-        speakers: number of speakers by the share of videos that are done, of 12 classes: none,
+        by_share: number of speakers by the share of videos that are done, of 12 classes: none,
             above 0 and up to 10 %, ..., above 90 % and below all, all.
     """
 
     complete: int
     partial: int
     empty: int
-    speakers: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Histogram:
-    """Numbers of things by a duration.
-
-    Attributes:
-        width_seconds: of each class. The first is [0, width); the last one has no end.
-        counts: one for each class.
-    """
-
-    width_seconds: float
-    counts: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class TimeLine:
-    """Numbers in equal stretches of time.
-
-    Attributes:
-        start: where the first stretch begins.
-        step_seconds: length of each.
-        series: by name, one number for each stretch. Empty when nothing happened yet.
-    """
-
-    start: float
-    step_seconds: float
-    series: dict[str, tuple[int, ...]]
+    by_share: tuple[int, ...]
 
 
 class Throughput(NamedTuple):
-    """How fast it went in the last hour in which something happened.
+    """Speed of the last hour in which something was tried.
 
     Attributes:
         until: end of the last attempt.
         seconds: from the start of the first attempt of that hour to ``until``.
         attempts: number of attempts that ended in that time.
-        done: those that brought their video.
-        bytes_fetched: what they brought.
+        done: attempts after which their video was done.
+        bytes_fetched: what they downloaded.
     """
 
     until: float
@@ -115,33 +80,33 @@ class Throughput(NamedTuple):
 
     @property
     def videos_an_hour(self) -> float:
-        """Videos that came, an hour."""
+        """Videos done per hour."""
         return 3600 * self.done / self.seconds
 
     @property
     def bytes_a_second(self) -> float:
-        """Bytes that came, a second."""
+        """Bytes downloaded per second."""
         return self.bytes_fetched / self.seconds
 
 
 class ReasonCount(NamedTuple):
-    """A reason that videos share. Their ids in it are left open."""
+    """A reason that videos share, with placeholders for their ids."""
 
     status: str
-    words: str
+    message: str
     videos: int
 
 
 class MissingVideo(NamedTuple):
-    """A video that is wanted and not done.
+    """A video that is selected and not done.
 
     Attributes:
         speaker_id: its speaker.
         video_id: the video.
         status: its class, or ``planned``.
-        reason: the source's own words at the last attempt; empty if there was none.
+        reason: error message of the last attempt; empty if there was none.
         attempts: how often it was tried.
-        next_at: from when it may be tried again; ``None`` means never by itself.
+        next_at: time of the next retry; ``None`` means never by itself.
         updated_at: when it was last tried.
     """
 
@@ -153,9 +118,14 @@ class MissingVideo(NamedTuple):
     next_at: float | None
     updated_at: float | None
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return what ``voxblink2 status --missing --json`` writes."""
+        names = ("speaker_id", "video_id", "status", "reason", "attempts")
+        return {name: getattr(self, name) for name in names}
+
 
 class LedgerStatistics:
-    """Read-only views of one configuration of a ledger.
+    """Statistics of one configuration of a ledger.
 
     Every method raises :class:`StoreError` when the file cannot be read.
 
@@ -164,53 +134,45 @@ class LedgerStatistics:
         config: name of the configuration.
     """
 
-    def __init__(self, database: sqlite3.Connection, config: str) -> None:
+    def __init__(self, database: LedgerDatabase, config: str) -> None:
         self._database = database
         self._config = config
 
-    @contextmanager
-    def snapshot(self) -> Iterator[None]:
-        """Let all views show the same moment, whatever a run writes meanwhile."""
-        if self._database.in_transaction:
-            yield
-            return
-        self._query("begin")
-        try:
-            yield
-        finally:
-            self._database.rollback()  # nothing was written
+    def snapshot(self) -> AbstractContextManager[None]:
+        """Let all queries see the same state, whatever a run writes meanwhile."""
+        return self._database.snapshot()
 
-    # -- counts -------------------------------------------------------------------------------
+    # -- Counts ------------------------------------------------------------------------------------
 
     def videos(self) -> dict[str, int]:
         """Return the number of videos by status."""
         return dict(
-            self._query(
+            self._database.query(
                 "select status, count(*) from videos where config = ? group by status", self._config
             )
         )
 
     def totals(self) -> Totals:
         """Return the sums over all videos."""
-        (row,) = self._query(
+        (row,) = self._database.query(
             "select coalesce(sum(clips), 0), coalesce(sum(samples), 0), "
             "coalesce(sum(bytes_fetched), 0) from videos where config = ?",
             self._config,
         )
         return Totals(*row)
 
-    def coverage(self) -> Coverage:
-        """Return how much of each speaker is there."""
+    def coverage(self) -> SpeakerCoverage:
+        """Return how complete the speakers are."""
         # Rounded up: of 20 videos, 1 is in the class up to 10 %, and 19 are in the one below all.
-        rows = self._query(
-            "select case when done = wanted then 11 else (10 * done + wanted - 1) / wanted end, "
+        rows = self._database.query(
+            "select case when done = planned then 11 else (10 * done + planned - 1) / planned end, "
             "count(*) from (select sum(status = 'done') as done, "
-            "sum(status <> 'excluded') as wanted from videos where config = ? "
-            "group by speaker_id) where wanted > 0 group by 1",
+            "sum(status <> 'excluded') as planned from videos where config = ? "
+            "group by speaker_id) where planned > 0 group by 1",
             self._config,
         )
-        speakers = _dense(rows, 12)
-        return Coverage(speakers[11], sum(speakers[1:11]), speakers[0], speakers)
+        by_share = dense_counts(rows, 12)
+        return SpeakerCoverage(by_share[11], sum(by_share[1:11]), by_share[0], by_share)
 
     def reasons(self, most: int) -> list[ReasonCount]:
         """Return the most frequent reasons of missing videos that were tried.
@@ -220,66 +182,86 @@ class LedgerStatistics:
         """
         # In this order: grouped by the status first, SQLite reads the table by an index, one
         # row here and one there, which takes ten times as long.
-        rows = self._query(
+        rows = self._database.query(
             "select status, replace(replace(reason, video_id, '<video>'), speaker_id, '<speaker>') "
-            "as words, count(*) as number from videos not indexed where config = ? "
+            "as message, count(*) as number from videos not indexed where config = ? "
             "and status not in ('done', 'excluded', 'planned') "
-            "group by words, status order by number desc, words, status limit ?",
+            "group by message, status order by number desc, message, status limit ?",
             self._config,
             most,
         )
         return [ReasonCount(*row) for row in rows]
 
     def missing(self) -> Iterator[MissingVideo]:
-        """Yield every video that is wanted and not done, sorted by speaker and video."""
-        with _readable():
-            for row in self._database.execute(
-                "select speaker_id, video_id, status, reason, attempts, next_at, updated_at "
-                "from videos not indexed where config = ? and status not in ('done', 'excluded') "
-                "order by speaker_id, video_id",
-                (self._config,),
-            ):
-                yield MissingVideo(*row)
+        """Yield every video that is selected and not done, sorted by speaker and video."""
+        rows = self._database.rows(
+            "select speaker_id, video_id, status, reason, attempts, next_at, updated_at "
+            "from videos not indexed where config = ? and status not in ('done', 'excluded') "
+            "order by speaker_id, video_id",
+            self._config,
+        )
+        return map(MissingVideo._make, rows)
 
-    # -- durations ----------------------------------------------------------------------------
+    def missing_utterances(self) -> int:
+        """Return how many utterances could not be cropped although their video was downloaded."""
+        ((count,),) = self._database.query(
+            "select count(*) from missing where config = ?", self._config
+        )
+        return int(count)
+
+    def missing_names(self, job: int) -> set[str]:
+        """Return the ``speaker/video/utterance`` names of a job that could not be cropped."""
+        rows = self._database.query(
+            "select speaker_id, video_id, utterance_id from missing "
+            "join videos using (config, speaker_id, video_id) where config = ? and job = ?",
+            self._config,
+            job,
+        )
+        return {UtteranceKey(*row).name for row in rows}
+
+    # -- Durations ---------------------------------------------------------------------------------
 
     def seconds_per_video(self) -> Histogram:
-        """Return how many seconds of clips came of how many videos."""
-        ((mean_samples,),) = self._query(
+        """Return the number of videos by the total length of their clips."""
+        ((mean_samples,),) = self._database.query(
             "select avg(samples) from videos where config = ? and status = 'done'", self._config
         )
         width = bar_width((mean_samples or 0) / SAMPLE_RATE_HZ)
-        rows = self._query(
+        rows = self._database.query(
             "select min(cast(samples / ? as integer), ?), count(*) from videos not indexed "
             "where config = ? and status = 'done' group by 1",
-            *(width * SAMPLE_RATE_HZ, MOST_BINS // 2 - 1, self._config),
+            width * SAMPLE_RATE_HZ,
+            DURATION_BINS - 1,
+            self._config,
         )
-        return Histogram(width, _dense(rows, MOST_BINS // 2))
+        return Histogram(width, dense_counts(rows, DURATION_BINS))
 
     def mean_seconds_per_utterance(self) -> Histogram:
-        """Return how many videos have utterances of which mean length."""
-        ((mean_samples,),) = self._query(
+        """Return the number of videos by the mean length of their utterances."""
+        ((mean_samples,),) = self._database.query(
             "select sum(samples) * 1.0 / sum(clips) from videos where config = ? "
             "and status = 'done'",
             self._config,
         )
         width = bar_width((mean_samples or 0) / SAMPLE_RATE_HZ)
-        rows = self._query(
+        rows = self._database.query(
             "select min(cast(samples / (clips * ?) as integer), ?), count(*) "
             "from videos not indexed where config = ? and status = 'done' and clips > 0 group by 1",
-            *(width * SAMPLE_RATE_HZ, MOST_BINS // 2 - 1, self._config),
+            width * SAMPLE_RATE_HZ,
+            DURATION_BINS - 1,
+            self._config,
         )
-        return Histogram(width, _dense(rows, MOST_BINS // 2))
+        return Histogram(width, dense_counts(rows, DURATION_BINS))
 
-    # -- over time ----------------------------------------------------------------------------
+    # -- Over time ---------------------------------------------------------------------------------
 
     def outcomes_over_time(self) -> TimeLine:
-        """Return how many videos got the class that they have now, by class, over time."""
+        """Return how many videos got their present class, by class, over time."""
         edges = [self._updated(status) for status in STATUSES]
         starts = [first for first, _ in edges if first is not None]
         if not starts:
-            return TimeLine(0.0, _MINUTE, {})
-        start, step, bins = _stretches(
+            return TimeLine(0.0, MINUTE_SECONDS, {})
+        start, step, bins = split_time(
             min(starts), max(last for _, last in edges if last is not None)
         )
         series = {}
@@ -292,100 +274,65 @@ class LedgerStatistics:
         return TimeLine(start, step, series)
 
     def _updated(self, status: str) -> tuple[float | None, float | None]:
-        # Two queries in one: asked for both at once, SQLite reads all there is between them.
-        (row,) = self._query(
+        # Two queries in one: with both in one select, SQLite reads everything between them.
+        (row,) = self._database.query(
             "select (select min(updated_at) from videos where config = ?1 and status = ?2), "
             "(select max(updated_at) from videos where config = ?1 and status = ?2)",
-            *(self._config, status),
+            self._config,
+            status,
         )
         return row[0], row[1]
 
     def _count_updated(self, status: str, start: float, stop: float) -> int:
-        # A stretch of the index: no sorting, unlike a group for every stretch of time.
-        (row,) = self._query(
+        # A range of the index: no sorting, unlike a group for every interval.
+        (row,) = self._database.query(
             "select count(*) from videos where config = ? and status = ? "
             "and updated_at >= ? and updated_at < ?",
-            *(self._config, status, start, stop),
+            self._config,
+            status,
+            start,
+            stop,
         )
         return int(row[0])
 
     def traffic_over_time(self) -> TimeLine:
-        """Return ``attempts``, ``done`` (those that brought a video) and ``bytes`` over time."""
-        ((first, last),) = self._query(
+        """Return ``attempts``, ``done`` (successful attempts) and ``bytes`` over time."""
+        ((first, last),) = self._database.query(
             "select (select min(at) from attempts where config = ?1), "
             "(select max(at) from attempts where config = ?1)",
             self._config,
         )
         if first is None:
-            return TimeLine(0.0, _MINUTE, {})
-        start, step, bins = _stretches(first, last)
-        rows = self._query(
+            return TimeLine(0.0, MINUTE_SECONDS, {})
+        start, step, bins = split_time(first, last)
+        rows = self._database.query(
             "select cast((at - ?) / ? as integer), count(*), sum(status = 'done'), sum(bytes) "
             "from attempts where config = ? group by 1",
-            *(start, step, self._config),
+            start,
+            step,
+            self._config,
         )
         return TimeLine(
             start,
             step,
             {
-                "attempts": _dense([(row[0], row[1]) for row in rows], bins),
-                "done": _dense([(row[0], row[2]) for row in rows], bins),
-                "bytes": _dense([(row[0], row[3]) for row in rows], bins),
+                "attempts": dense_counts([(row[0], row[1]) for row in rows], bins),
+                "done": dense_counts([(row[0], row[2]) for row in rows], bins),
+                "bytes": dense_counts([(row[0], row[3]) for row in rows], bins),
             },
         )
 
     def speed(self) -> Throughput | None:
-        """Return how fast the last hour with any attempt went; ``None`` if there was none."""
-        (row,) = self._query(
+        """Return the throughput of the last hour with any attempt; ``None`` if there was none."""
+        (row,) = self._database.query(
             "select max(at), min(at - seconds), count(*), sum(status = 'done'), sum(bytes) "
             "from attempts where config = ?1 "
             "and at > (select max(at) from attempts where config = ?1) - ?2",
-            *(self._config, _HOUR),
+            self._config,
+            HOUR_SECONDS,
         )
         if row[0] is None:
             return None
         until, started, attempts, done, size = row
-        # A run of ten minutes is not to be spread over an hour, nor one video over no time.
-        return Throughput(until, min(max(until - started, 1.0), _HOUR), attempts, done, size)
-
-    def _query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
-        with _readable():
-            return self._database.execute(sql, values).fetchall()
-
-
-@contextmanager
-def _readable() -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise StoreError(f"The ledger cannot be read: {error}.") from error
-
-
-def bar_width(mean_seconds: float) -> float:
-    """Return a round width that spreads four times the mean over half of ``MOST_BINS`` bars.
-
-    >>> bar_width(5.9), bar_width(40.0)
-    (1, 10)
-    """
-    wanted = 4 * mean_seconds / (MOST_BINS // 2)
-    return next((width for width in _WIDTHS_SECONDS if width >= wanted), math.ceil(wanted))
-
-
-def _stretches(first: float, last: float) -> tuple[float, int, int]:
-    """Return start, length and number of equal stretches that hold two times and all between."""
-    for step in _STEPS_SECONDS:
-        start = first // step * step
-        bins = int((last - start) // step) + 1
-        if bins <= MOST_BINS:
-            return start, step, bins
-    step = math.ceil((last - first) / (MOST_BINS - 1) / _DAY) * _DAY
-    start = first // step * step
-    return start, step, int((last - start) // step) + 1
-
-
-def _dense(rows: list[tuple[Any, ...]], length: int) -> tuple[int, ...]:
-    """Return one number for each place, 0 where no row speaks of it."""
-    counts = [0] * length
-    for place, count in rows:
-        counts[min(max(place, 0), length - 1)] += count
-    return tuple(counts)
+        # A run of ten minutes is not spread over an hour, nor one video over no time.
+        return Throughput(until, min(max(until - started, 1.0), HOUR_SECONDS), attempts, done, size)

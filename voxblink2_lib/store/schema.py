@@ -1,4 +1,4 @@
-"""The columns of a shard, stated once."""
+"""Columns of a shard."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datasets import Audio, Features, Sequence, Value, Video
 
 from voxblink2_lib.records import SAMPLE_RATE_HZ
 
-_WHO_AND_WHEN = {
+_ABOUT_COLUMNS = {
     "speaker_id": Value("string"),
     "video_id": Value("string"),
     "utterance_id": Value("string"),
@@ -16,12 +16,12 @@ _WHO_AND_WHEN = {
     "source": Value("string"),
 }
 FEATURES: dict[str, Features] = {
-    "audio": Features({"audio": Audio(sampling_rate=SAMPLE_RATE_HZ), **_WHO_AND_WHEN}),
+    "audio": Features({"audio": Audio(sampling_rate=SAMPLE_RATE_HZ), **_ABOUT_COLUMNS}),
     "audio-visual": Features(
         {
             "audio": Audio(sampling_rate=SAMPLE_RATE_HZ),
             "video": Video(),
-            **_WHO_AND_WHEN,
+            **_ABOUT_COLUMNS,
             "boxes": Sequence(Sequence(Value("int16"), length=4)),
             "boxes_fit": Value("bool"),
         }

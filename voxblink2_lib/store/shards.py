@@ -35,23 +35,23 @@ def make_rows(
     """Return clips as rows.
 
     Args:
-        clips: the sound of each row.
-        faces: the face of each row, in the same order; none in a configuration of sound alone.
+        clips: the audio of each row.
+        faces: the face of each row, in the same order; none in the configuration ``audio``.
         schema: the columns.
-        audio_format: how the sound is encoded.
-        source: what the column of that name says.
+        audio_format: how the audio is encoded.
+        source: value of the column of that name.
     """
-    cuts = [clip.utterance for clip in clips]
+    utterances = [clip.utterance for clip in clips]
     columns: dict[str, Any] = {
         "audio": [
             {"bytes": clip.data, "path": f"{clip.utterance.name}.{audio_format}"} for clip in clips
         ],
-        "speaker_id": [cut.speaker_id for cut in cuts],
-        "video_id": [cut.video_id for cut in cuts],
-        "utterance_id": [cut.utterance_id for cut in cuts],
-        "start_seconds": [cut.seconds[0] for cut in cuts],
-        "end_seconds": [cut.seconds[1] for cut in cuts],
-        "source": [source] * len(cuts),
+        "speaker_id": [utterance.speaker_id for utterance in utterances],
+        "video_id": [utterance.video_id for utterance in utterances],
+        "utterance_id": [utterance.utterance_id for utterance in utterances],
+        "start_seconds": [utterance.seconds[0] for utterance in utterances],
+        "end_seconds": [utterance.seconds[1] for utterance in utterances],
+        "source": [source] * len(utterances),
         "video": [{"bytes": face.data, "path": f"{face.utterance.name}.mp4"} for face in faces],
         "boxes": [face.boxes.tolist() for face in faces],
         "boxes_fit": [face.boxes_fit for face in faces],
@@ -61,21 +61,21 @@ def make_rows(
 
 
 def write_part(path: Path, rows: pa.RecordBatch, outcome: Outcome) -> None:
-    """Write the rows of a finished video, and its outcome, so that they outlive a kill."""
-    said = json.dumps(asdict(outcome)).encode()
-    schema = rows.schema.with_metadata({**(rows.schema.metadata or {}), _OUTCOME: said})
+    """Write the rows of a finished video, and its outcome, so that they survive a kill."""
+    record = json.dumps(asdict(outcome)).encode()
+    schema = rows.schema.with_metadata({**(rows.schema.metadata or {}), _OUTCOME: record})
     with atomic_write(path) as file, pa.ipc.new_stream(file, schema) as writer:
         writer.write_batch(rows.replace_schema_metadata(schema.metadata))
 
 
 def read_part_outcome(path: Path) -> Outcome | None:
-    """Return the outcome that a part file holds, or ``None`` if there is no such file."""
+    """Return the outcome in a part file, or ``None`` if there is no such file."""
     try:
         with pa.memory_map(str(path)) as file:
-            said = json.loads(pa.ipc.open_stream(file).schema.metadata[_OUTCOME])
-        said["key"] = VideoKey(*said["key"])
-        said["missing"] = tuple(MissingUtterance(*one) for one in said["missing"])
-        return Outcome(**said)
+            record = json.loads(pa.ipc.open_stream(file).schema.metadata[_OUTCOME])
+        record["key"] = VideoKey(*record["key"])
+        record["missing"] = tuple(MissingUtterance(*fields) for fields in record["missing"])
+        return Outcome(**record)
     except FileNotFoundError:
         return None
     except (OSError, KeyError, TypeError, ValueError) as error:
@@ -83,7 +83,7 @@ def read_part_outcome(path: Path) -> Outcome | None:
 
 
 def checksum_file(shard: Path) -> Path:
-    """Return the path of the checksum beside a shard, in the form of ``sha256sum``."""
+    """Return the path of the checksum file beside a shard, in the format of ``sha256sum``."""
     return shard.with_name(f"{shard.name}.sha256")
 
 
@@ -93,14 +93,14 @@ def seal_shard(job: int, parts: Iterable[Path], target: Path, schema: pa.Schema)
     Args:
         job: number of the job.
         parts: the part files, in the order of the rows.
-        target: the shard. It is not made when there are no parts.
+        target: the shard. It is not created when there are no parts.
         schema: schema of the rows.
 
     Returns:
-        What the ledger keeps of it. Without parts its name is empty.
+        Its entry in the ledger. Without parts its name is empty.
 
     Raises:
-        StoreFullError: the disk is full; the parts are still there.
+        StoreFullError: the disk is full; the parts are left as they are.
     """
     rows = 0
     with contextlib.ExitStack() as stack:
@@ -141,7 +141,7 @@ def read_batches(path: Path) -> Iterator[pa.RecordBatch]:
         with pa.memory_map(str(path)) as file:
             yield from pa.ipc.open_stream(file)
     except FileNotFoundError as error:
-        raise StoreDamagedError(f"The file {path} is gone.") from error
+        raise StoreDamagedError(f"The file {path} is missing.") from error
     except (OSError, pa.ArrowInvalid) as error:
         raise StoreDamagedError(f"The file {path} is damaged ({error}).") from error
 
@@ -150,21 +150,21 @@ def check_shard(folder: Path, shard: SealedShard) -> None:
     """Compare a sealed shard with its checksum, in the ledger and beside it.
 
     Raises:
-        StoreDamagedError: says what differs.
+        StoreDamagedError: they differ, or a file is missing.
     """
     path = folder / shard.name
     if not path.exists():
-        raise StoreDamagedError(f"The shard {path} is gone.")
-    found = sha256_of(path)
-    if found != shard.sha256:
+        raise StoreDamagedError(f"The shard {path} is missing.")
+    digest = sha256_of(path)
+    if digest != shard.sha256:
         raise StoreDamagedError(
-            f"The shard {path} is damaged: its SHA-256 is {found}, sealed was {shard.sha256}."
+            f"The shard {path} is damaged: its SHA-256 is {digest}, sealed was {shard.sha256}."
         )
     try:
-        beside = checksum_file(path).read_text(encoding="utf-8").split()[0]
+        listed = checksum_file(path).read_text(encoding="utf-8").split()[0]
     except (OSError, IndexError, UnicodeDecodeError) as error:
         raise StoreDamagedError(f"The checksum file of {path} cannot be read: {error}.") from error
-    if beside != shard.sha256:
+    if listed != shard.sha256:
         raise StoreDamagedError(
-            f"The checksum beside {path} is {beside}, sealed was {shard.sha256}."
+            f"The checksum beside {path} is {listed}, sealed was {shard.sha256}."
         )

@@ -1,0 +1,106 @@
+"""What a selection adds to a store, and what in the store it does not select."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from voxblink2_lib.materialize.planning import diff_plan
+from voxblink2_lib.outcomes import STATUSES
+from voxblink2_lib.records import VideoKey
+from voxblink2_lib.release.index import video_keys
+
+PROPERTY = settings(deadline=None, derandomize=True, max_examples=50)
+DIGEST = -(2**63)
+
+
+def table(keys: Iterable[VideoKey]) -> pa.Table:
+    rows = list(keys)
+    return pa.table(
+        {
+            "speaker_id": pa.array([row.speaker_id for row in rows], pa.string()),
+            "video_id": pa.array([row.video_id for row in rows], pa.string()),
+            "digest": pa.array([DIGEST] * len(rows), pa.int64()),
+        }
+    )
+
+
+A, B, C, D = (VideoKey("id000001", f"{letter * 11}") for letter in "abcd")
+
+
+def known(*rows: tuple[VideoKey, str], digest: int = DIGEST) -> pa.Table:
+    return pa.table(
+        {
+            "speaker_id": pa.array([row[0].speaker_id for row in rows], pa.string()),
+            "video_id": pa.array([row[0].video_id for row in rows], pa.string()),
+            "status": pa.array([row[1] for row in rows], pa.string()),
+            "digest": pa.array([digest] * len(rows), pa.int64()),
+        }
+    )
+
+
+def answer(
+    selected: Iterable[VideoKey], ledger: pa.Table
+) -> tuple[list[VideoKey], list[VideoKey], list[VideoKey]]:
+    changes = diff_plan(table(selected), ledger)
+    return (
+        list(video_keys(changes.new)),
+        list(video_keys(changes.unwanted)),
+        list(video_keys(changes.outside)),
+    )
+
+
+def test_done_videos_that_are_annotated_otherwise_now_are_changed() -> None:
+    rows = [(A, "done"), (B, "gone"), (C, "planned")]
+    changes = diff_plan(table([A, B, C]), known(*rows, digest=DIGEST + 1))
+    assert list(video_keys(changes.changed)) == [A]
+    assert not len(diff_plan(table([A, B, C]), known(*rows)).changed)
+
+
+def test_an_empty_store_needs_everything() -> None:
+    assert answer([A, B, C], known()) == ([A, B, C], [], [])
+
+
+def test_growth() -> None:
+    assert answer([A, B, C, D], known((B, "done"), (A, "done"))) == ([C, D], [], [])
+
+
+# A ledger has planned videos and those of every class, without excluded ones.
+KNOWN = ["planned", *(status for status in STATUSES if status != "excluded")]
+
+
+@pytest.mark.parametrize("status", KNOWN)
+def test_videos_that_are_known_are_not_new(status: str) -> None:
+    """Whether a video is retried follows from its outcome, not from the selection."""
+    assert answer([A], known((A, status))) == ([], [], [])
+
+
+@pytest.mark.parametrize("status", [status for status in KNOWN if status != "done"])
+def test_unwanted(status: str) -> None:
+    assert answer([B], known((A, status), (B, "done"))) == ([], [A], [])
+
+
+def test_outside() -> None:
+    assert answer([B], known((A, "done"))) == ([B], [], [A])
+
+
+def test_the_speaker_counts_as_well() -> None:
+    twin = VideoKey("id000002", A.video_id)
+    assert answer([twin], known((A, "planned"))) == ([twin], [A], [])
+
+
+@PROPERTY
+@given(
+    selected=st.sets(st.sampled_from([A, B, C, D])),
+    ledger=st.dictionaries(st.sampled_from([A, B, C, D]), st.sampled_from(KNOWN)),
+)
+def test_every_video_has_one_place(selected: set[VideoKey], ledger: dict[VideoKey, str]) -> None:
+    new, unwanted, outside = answer(selected, known(*ledger.items()))
+    assert set(new) == selected - set(ledger)
+    assert set(unwanted) | set(outside) == set(ledger) - selected
+    assert all(ledger[video] == "done" for video in outside)
+    assert not any(ledger[video] == "done" for video in unwanted)

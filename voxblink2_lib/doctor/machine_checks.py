@@ -1,0 +1,102 @@
+"""Checks of this machine: Python, packages, FFmpeg, JavaScript."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import sys
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+from voxblink2_lib.doctor.findings import Finding, Findings
+from voxblink2_lib.errors import DependencyError
+from voxblink2_lib.media.audio import audio_decoder
+from voxblink2_lib.sources.javascript import find_javascript
+
+if TYPE_CHECKING:
+    from packaging.specifiers import SpecifierSet
+
+_PYTHON = (3, 11)
+_OLD_DAYS = 90
+
+
+def check_python(*_: object) -> Findings:
+    """Check that Python is recent enough."""
+    message = f"Python {'.'.join(map(str, sys.version_info[:3]))}"
+    if sys.version_info >= _PYTHON:
+        yield Finding("ok", "python", message)
+    else:
+        remedy = f"Install Python {'.'.join(map(str, _PYTHON))} or later."
+        yield Finding("error", "python", message, remedy)
+
+
+def check_packages(*_: object) -> Findings:
+    """Check the installed versions of everything that this package requires."""
+    from packaging.requirements import Requirement
+
+    try:
+        lines = metadata.requires("voxblink2") or []
+    except metadata.PackageNotFoundError:
+        remedy = "Install it with pip, which also installs its dependencies."
+        yield Finding("warning", "packages", "voxblink2 itself is not installed", remedy)
+        return
+    requirements = [
+        requirement
+        for requirement in map(Requirement, lines)
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+    ]
+    findings = [_judge_package(item.name, item.specifier) for item in requirements]
+    yield from (finding for finding in findings if finding.level != "ok")
+    satisfied = ", ".join(finding.message for finding in findings if finding.level == "ok")
+    yield Finding("ok", "packages", satisfied)
+
+
+def _judge_package(name: str, versions: SpecifierSet) -> Finding:
+    install = f"Run pip install -U '{name}{versions}'."
+    try:
+        version = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return Finding("error", "packages", f"{name} is missing", install)
+    if versions.contains(version, prereleases=True):
+        return Finding("ok", "packages", f"{name} {version}")
+    message = f"{name} {version}, but {versions} is required"
+    return Finding("warning", "packages", message, install)
+
+
+def check_yt_dlp(*_: object) -> Findings:
+    """Check that yt-dlp is recent."""
+    with contextlib.suppress(metadata.PackageNotFoundError):  # reported by the check of packages
+        yield _judge_age(metadata.version("yt-dlp"), datetime.datetime.now(datetime.UTC))
+
+
+def _judge_age(version: str, now: datetime.datetime) -> Finding:
+    """Judge yt-dlp by its version, which is a date: sites change, and releases follow them."""
+    try:
+        released = datetime.date(*map(int, version.split(".")[:3]))
+    except (TypeError, ValueError):
+        return Finding("ok", "yt-dlp", f"yt-dlp {version}, release date unknown")
+    days = (now.date() - released).days
+    message = f"yt-dlp {version} is {days} days old"
+    if days <= _OLD_DAYS:
+        return Finding("ok", "yt-dlp", message)
+    return Finding("warning", "yt-dlp", message, "Run pip install -U yt-dlp: sites change often.")
+
+
+def check_ffmpeg(*_: object) -> Findings:
+    """Check that torchcodec can load FFmpeg's shared libraries."""
+    try:
+        audio_decoder()
+    except DependencyError as error:
+        remedy = "Run 'apt install ffmpeg', or install FFmpeg 4 to 8 with its shared libraries."
+        yield Finding("error", "ffmpeg", str(error), remedy)
+    else:
+        yield Finding("ok", "ffmpeg", "torchcodec loads FFmpeg's shared libraries")
+
+
+def check_javascript(*_: object) -> Findings:
+    """Check for the JavaScript runtime and solver that yt-dlp needs for YouTube."""
+    support = find_javascript()
+    if support.problem:
+        yield Finding("error", "javascript", support.problem, support.remedy)
+    else:
+        yield Finding("ok", "javascript", support.seen)

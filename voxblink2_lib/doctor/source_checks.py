@@ -1,0 +1,97 @@
+"""Checks of the source of media: folder, network, clock, cookies."""
+
+from __future__ import annotations
+
+import os
+from urllib.parse import urlsplit
+
+from voxblink2_lib.doctor.cookies import check_cookies
+from voxblink2_lib.doctor.findings import Finding, Findings, Inputs
+from voxblink2_lib.errors import UnreachableError
+from voxblink2_lib.records import is_speaker_id
+from voxblink2_lib.sources import SourceSpec
+from voxblink2_lib.sources.probe import ProbeResult, probe_server, shown_proxy
+
+_CLOCK_WARNING_SECONDS, _CLOCK_ERROR_SECONDS = 60, 300
+
+
+def check_media_folder(_: Inputs, folder: str) -> Findings:
+    """Check that a folder of media holds readable folders of speakers."""
+    try:
+        with os.scandir(folder) as entries:
+            speakers = [
+                entry.path for entry in entries if is_speaker_id(entry.name) and entry.is_dir()
+            ]
+    except OSError as error:
+        message = f"{folder} cannot be read: {error.strerror}"
+        yield Finding("error", "source", message, "Make it readable.")
+        return
+    unreadable = [path for path in speakers if not os.access(path, os.R_OK | os.X_OK)]
+    message = f"speaker folders in {folder}: {len(speakers):,}"
+    if not speakers:
+        remedy = "Media must be named <speaker>/<video>.<ext>; name the parent of these folders."
+        yield Finding("error", "source", message, remedy)
+    elif unreadable:
+        message += f", of which unreadable: {len(unreadable):,}, the first {min(unreadable)}"
+        yield Finding("warning", "source", message, "Make them readable.")
+    else:
+        yield Finding("ok", "source", message)
+
+
+def check_network(inputs: Inputs, source: SourceSpec) -> Findings:
+    """Check that the source responds through each proxy, and compare its clock with ours."""
+    clock_checked = False
+    for proxy in inputs.proxies:
+        where = f"{_host(source)} through {shown_proxy(proxy)}" if proxy else _host(source)
+        try:
+            result = probe_server(source.front_page, proxy=proxy)
+        except UnreachableError as error:
+            remedy = "Check the network and the URL of the source"
+            remedy += ", and the URL, user name and password of the proxy." if proxy else "."
+            yield Finding("error", "network", f"no response from {where}: {error}", remedy)
+            continue
+        yield _judge_response(result, f"response from {where}: HTTP {result.status}", source)
+        if not clock_checked and result.clock_off_seconds is not None:
+            clock_checked = True
+            yield _judge_clock(result.clock_off_seconds)
+
+
+def _host(source: SourceSpec) -> str:
+    return urlsplit(source.front_page).hostname or source.place
+
+
+def _judge_response(result: ProbeResult, message: str, source: SourceSpec) -> Finding:
+    if result.status == 407:
+        remedy = "The proxy requires a user name and a password in --proxy."
+        return Finding("error", "network", message, remedy)
+    if result.status == 429:
+        remedy = "Too many requests from this IP: wait an hour, or use another route with --proxy."
+        return Finding("warning", "network", message, remedy)
+    if result.status >= 500:
+        return Finding("warning", "network", message, "The server fails: try again later.")
+    if source.kind == "youtube" and result.status != 204:
+        remedy = "204 is expected: something in between may be responding, such as a login page."
+        return Finding("warning", "network", message, remedy)
+    # Any other status will do: a server of media need not have a front page.
+    return Finding("ok", "network", message)
+
+
+def _judge_clock(off_seconds: float) -> Finding:
+    size = abs(off_seconds)
+    if size <= _CLOCK_WARNING_SECONDS:
+        return Finding("ok", "clock", "within a minute of the source's clock")
+    side = "ahead of" if off_seconds > 0 else "behind"
+    message = f"{size:,.0f} s {side} the source's clock"
+    remedy = "Set this machine's clock: certificates, cookies and waiting times depend on it."
+    return Finding("error" if size > _CLOCK_ERROR_SECONDS else "warning", "clock", message, remedy)
+
+
+def check_cookie_files(inputs: Inputs, source: SourceSpec) -> Findings:
+    """Check that each cookie file is usable for the source."""
+    if not source.is_remote:
+        message = "a folder of media needs no cookies"
+        yield Finding("warning", "cookies", message, "Leave out --cookies, or name another source.")
+        return
+    for path in inputs.cookies:
+        check = check_cookies(path, host=_host(source))
+        yield Finding(check.level, "cookies", f"{path}: {check.message}", check.remedy)

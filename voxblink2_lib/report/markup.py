@@ -1,0 +1,130 @@
+"""HTML of the report: everything that is not :class:`Markup` is escaped.
+
+Reasons are texts of foreign servers: whatever is in them, they are text on the page.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from string import Template
+from typing import NamedTuple
+
+# Control characters, line ends, and what changes the direction of writing.
+_INVISIBLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]+")
+_FOLDER = Path(__file__).parent
+
+
+class Markup(str):
+    """A text that is HTML already."""
+
+    __slots__ = ()
+
+
+class Column(NamedTuple):
+    """A column of a table.
+
+    Attributes:
+        title: text above it.
+        style: CSS class of its cells; empty for none.
+        is_header: its cells name their rows.
+    """
+
+    title: str
+    style: str = ""
+    is_header: bool = False
+
+
+class Section(NamedTuple):
+    """A part of the page below its own heading."""
+
+    title: str
+    content: Markup
+
+
+def visible_line(text: str) -> str:
+    r"""Return a text on one line, without invisible characters.
+
+    >>> visible_line("two\nlines ")
+    'two lines'
+    """
+    return _INVISIBLE.sub(" ", text).strip()
+
+
+def escape(text: str) -> Markup:
+    """Return a text as HTML.
+
+    >>> escape("a < b"), escape(Markup("<br>"))
+    ('a &lt; b', '<br>')
+    """
+    return text if isinstance(text, Markup) else Markup(html.escape(visible_line(text)))
+
+
+def fill(template: str, **values: str) -> Markup:
+    """Return an HTML template with values in it.
+
+    >>> fill('<p class="$style">$text</p>', style="note", text="1 < 2")
+    '<p class="note">1 &lt; 2</p>'
+    """
+    return Markup(Template(template).substitute({k: escape(v) for k, v in values.items()}))
+
+
+def join(parts: Sequence[Markup]) -> Markup:
+    """Return parts one after the other."""
+    return Markup("".join(parts))
+
+
+def note(text: str) -> Markup:
+    """Return a remark."""
+    return fill('<p class="note">$text</p>', text=text)
+
+
+def table(
+    rows: Sequence[Sequence[str]],
+    columns: Sequence[Column],
+    *,
+    style: str = "",
+    titles: bool = True,
+) -> Markup:
+    """Return a table.
+
+    Args:
+        rows: a text or markup for each column.
+        columns: how each column looks.
+        style: CSS class of the table; empty for none.
+        titles: begin with a row of the columns' titles.
+    """
+    lines = [[_cell(*pair) for pair in zip(row, columns, strict=True)] for row in rows]
+    if titles:
+        lines.insert(0, [_cell(column.title, column, tag="th") for column in columns])
+    body = [fill("<tr>$cells</tr>", cells=join(cells)) for cells in lines]
+    return fill("<table$style>$body</table>", style=_class(style), body=join(body))
+
+
+def _cell(text: str, column: Column, *, tag: str = "") -> Markup:
+    scope = Markup(' scope="row"') if column.is_header and not tag else Markup()
+    tag = tag or ("th" if column.is_header else "td")
+    template = "<$tag$scope$style>$text</$tag>"
+    return fill(template, tag=tag, scope=scope, style=_class(column.style), text=text)
+
+
+def _class(name: str) -> Markup:
+    return fill(' class="$name"', name=name) if name else Markup()
+
+
+def page(title: str, head: Markup, sections: Sequence[Section]) -> str:
+    """Return the whole page: one file that needs no other file and runs nothing.
+
+    Args:
+        title: of the window.
+        head: what is above the sections.
+        sections: in order.
+    """
+    body = [head]
+    for section in sections:
+        body.append(fill("<h2>$title</h2>$content", **section._asdict()))
+    style = Markup((_FOLDER / "page.css").read_text(encoding="utf-8"))
+    template = (_FOLDER / "page.html").read_text(encoding="utf-8")
+    return fill(template, title=title, style=style, body=Markup("\n".join(body)))
