@@ -64,7 +64,7 @@ STAGES: dict[str, dict[str, Any]] = {
 RATES = {"sgd": 0.1, "adamw": 3e-3}
 
 
-# -- data -------------------------------------------------------------------------------------
+# -- Data ------------------------------------------------------------------------------------------
 
 
 def hold_out(corpus: Corpus, args: argparse.Namespace) -> HeldOut:
@@ -132,7 +132,7 @@ def make_loader(
     )
 
 
-# -- model ------------------------------------------------------------------------------------
+# -- Model -----------------------------------------------------------------------------------------
 
 
 def start_model(labels: SpeakerLabels, args: argparse.Namespace) -> tuple[Any, Any]:
@@ -162,7 +162,7 @@ def make_optimizer(model: nn.Module, args: argparse.Namespace) -> torch.optim.Op
     )
 
 
-# -- checkpoints ------------------------------------------------------------------------------
+# -- Checkpoints -----------------------------------------------------------------------------------
 
 
 class StepCounter:
@@ -220,7 +220,7 @@ def check_settings(args: argparse.Namespace, out: Path, *, write: bool) -> None:
         path.write_text(json.dumps(settings, indent=1), encoding="utf-8")
 
 
-# -- training ---------------------------------------------------------------------------------
+# -- Training --------------------------------------------------------------------------------------
 
 
 class Training:

@@ -103,20 +103,20 @@ class Fetches:
             system: Any, path: str, start: int | None = None, end: int | None = None
         ) -> Any:
             self.seen.append((path.rpartition("/")[2], -1 if start is None else start))
-            found = await fetch(system, path, start=start, end=end)
+            data = await fetch(system, path, start=start, end=end)
             if self.errors:
                 raise self.errors.pop(0)
-            return found
+            return data
 
         return noted
 
 
 @pytest.fixture
 def fetches(monkeypatch: pytest.MonkeyPatch, bucket: str) -> Fetches:
-    found, system = Fetches(), type(fsspec.filesystem("s3"))
-    monkeypatch.setattr(system, "_cat_file", found.patched(system._cat_file))
+    recorder, system = Fetches(), type(fsspec.filesystem("s3"))
+    monkeypatch.setattr(system, "_cat_file", recorder.patched(system._cat_file))
     system.clear_instance_cache()  # instances keep the method that they began with
-    return found
+    return recorder
 
 
 def chunks(corpus: Corpus) -> list[Path]:
@@ -131,25 +131,25 @@ def kept_bytes(corpus: Corpus) -> int:
 
 def chunks_of(corpus: Corpus, rows: Any) -> set[tuple[str, int]]:
     """Shard and first byte of every chunk that some clips touch."""
-    found = set()
+    touched = set()
     for row in rows:
         place = corpus.place(int(row))
         last = place.offset + place.size - 1
         for number in range(place.offset // CHUNK, last // CHUNK + 1):
-            found.add((place.shard, number * CHUNK))
-    return found
+            touched.add((place.shard, number * CHUNK))
+    return touched
 
 
-# -- what is read -----------------------------------------------------------------------------
+# -- What is read ----------------------------------------------------------------------------------
 
 
 def test_a_store_in_a_bucket_is_the_local_one(local: Path, bucket: str) -> None:
-    here, there = Corpus.open(local), Corpus.open(bucket)
-    assert there.names() == here.names()
-    assert there.speakers == here.speakers
-    assert repr(there) == repr(here)
-    assert [there.place(row) for row in range(48)] == [here.place(row) for row in range(48)]
-    ours, theirs = Reader(here), Reader(there)
+    here, remote = Corpus.open(local), Corpus.open(bucket)
+    assert remote.names() == here.names()
+    assert remote.speakers == here.speakers
+    assert repr(remote) == repr(here)
+    assert [remote.place(row) for row in range(48)] == [here.place(row) for row in range(48)]
+    ours, theirs = Reader(here), Reader(remote)
     for row in range(48):
         assert theirs.encoded(row) == ours.encoded(row)
         assert np.array_equal(theirs.read(row, start=50).numpy(), ours.read(row, start=50).numpy())
@@ -163,20 +163,20 @@ def test_opening_fetches_no_shard(bucket: str, fetches: Fetches) -> None:
 
 
 def test_opening_asks_little_of_a_server(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    system, asked = fsspec.get_filesystem_class("s3"), []
+    system, methods = fsspec.get_filesystem_class("s3"), []
     call = system._call_s3
 
     async def noted(self: Any, method: str, *args: Any, **options: Any) -> Any:
-        asked.append(method)
+        methods.append(method)
         return await call(self, method, *args, **options)
 
     monkeypatch.setattr(system, "_call_s3", noted)
     system.clear_instance_cache()
     Corpus.open(bucket)
     # s3fs asks for the size of what it fetches whole once more.
-    assert asked == ["head_object", "head_object", "get_object"]
+    assert methods == ["head_object", "head_object", "get_object"]
     Corpus.open(bucket)
-    assert asked[3:] == ["head_object"]
+    assert methods[3:] == ["head_object"]
 
 
 def test_only_what_is_needed_is_fetched_and_once(bucket: str, fetches: Fetches) -> None:
@@ -205,7 +205,7 @@ def test_a_new_catalogue_is_fetched(local: Path, bucket: str, tmp_path: Path) ->
     assert Reader(after).encoded(48) == b"new"
 
 
-# -- the cache --------------------------------------------------------------------------------
+# -- The cache -------------------------------------------------------------------------------------
 
 
 def test_the_cache_stays_within_its_bound(
@@ -335,7 +335,7 @@ def test_a_cache_that_holds_not_one_chunk(bucket: str) -> None:
         Corpus.open(bucket, cache_bytes=CHUNK - 1)
 
 
-# -- what goes wrong --------------------------------------------------------------------------
+# -- What goes wrong -------------------------------------------------------------------------------
 
 
 def test_a_broken_connection_is_tried_again(bucket: str, local: Path, fetches: Fetches) -> None:
@@ -432,7 +432,7 @@ def test_a_remote_shard_that_is_gone_or_short(bucket: str) -> None:
         Reader(corpus).read(47)
 
 
-# -- other file systems -----------------------------------------------------------------------
+# -- Other file systems ----------------------------------------------------------------------------
 
 
 class _Ranges(http.server.SimpleHTTPRequestHandler):
@@ -442,12 +442,12 @@ class _Ranges(http.server.SimpleHTTPRequestHandler):
         """Say nothing."""
 
     def do_GET(self) -> None:
-        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
-        if asked is None:
+        requested = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        if requested is None:
             super().do_GET()
             return
         data = Path(self.translate_path(self.path)).read_bytes()
-        first, last = int(asked[1]), min(int(asked[2]), len(data) - 1)
+        first, last = int(requested[1]), min(int(requested[2]), len(data) - 1)
         self.send_response(206)
         self.send_header("Content-Range", f"bytes {first}-{last}/{len(data)}")
         self.send_header("Content-Length", str(last + 1 - first))

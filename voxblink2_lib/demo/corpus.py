@@ -142,7 +142,7 @@ def run_corpus_demo(out: Path, *, config: str, workers: int | None) -> CorpusDem
     )
 
 
-# -- store and dataset ------------------------------------------------------------------------
+# -- Store and dataset -----------------------------------------------------------------------------
 
 
 def _fresh_store(out: Path) -> Store:
@@ -223,7 +223,7 @@ def _intervals(dataset: Any) -> dict[_Video, list[_Interval]]:
     return intervals
 
 
-# -- clips and plots --------------------------------------------------------------------------
+# -- Clips and plots -------------------------------------------------------------------------------
 
 
 def _write_clips(dataset: Any, folder: Path) -> list[Path]:

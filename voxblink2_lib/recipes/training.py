@@ -35,7 +35,7 @@ _SMALL = SpeakerResNetConfig(
 _FAINTEST_NOISE = 1e-5
 
 
-# -- model ------------------------------------------------------------------------------------
+# -- Model -----------------------------------------------------------------------------------------
 
 
 class ModelWithExtractor(NamedTuple):
@@ -71,7 +71,7 @@ def make_model(arch: str, *, classes: int, seed: int) -> ModelWithExtractor:
     return ModelWithExtractor(KINDS[type(config)](config), extractor)
 
 
-# -- batches and schedule ---------------------------------------------------------------------
+# -- Batches and schedule --------------------------------------------------------------------------
 
 
 class FeatureCollate:
