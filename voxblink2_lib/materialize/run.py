@@ -149,7 +149,7 @@ def _run_open_jobs(context: RunContext, *, retry: bool) -> None:
     store.clear_leftovers(request.config, open_jobs=())
     if any(store.shards(request.config).glob("*.arrow")):
         # Made now, training can use it at once, and it is uploaded with the shards.
-        local_catalogue(store.root, request.config)
+        local_catalogue(store.root, request.config, progress=show_progress)
 
 
 def _check_machine(source: SourceSpec) -> None:
