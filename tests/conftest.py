@@ -51,7 +51,7 @@ def _close_connections() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def studio(tmp_path_factory: pytest.TempPathFactory) -> MediaCache:
+def media_cache(tmp_path_factory: pytest.TempPathFactory) -> MediaCache:
     return MediaCache(tmp_path_factory.getbasetemp() / "truth")
 
 

@@ -23,7 +23,7 @@ import torch
 from datasets import Audio, Video, load_dataset
 from filelock import FileLock
 from support import cli_process
-from support.gray_frames import BOX, film, without_packets
+from support.gray_frames import BOX, gray_video, without_packets
 from support.synthetic_audio import MediaCache
 from torch.utils.data import DataLoader
 
@@ -205,8 +205,15 @@ def fresh(tmp_path: Path) -> Store:
     return store
 
 
-def plan(store: Store, config: Any = CONFIG, **chosen: Any) -> ClipOptions:
-    request = MaterializeRequest(config=config, store=str(store.root), **chosen)
+def plan(
+    store: Store, config: Any = CONFIG, *, selection: Selection | None = None, **clips: Any
+) -> ClipOptions:
+    request = MaterializeRequest(
+        config=config,
+        store=str(store.root),
+        selection=selection or Selection(),
+        clips=clips,
+    )
     with Ledger(store.ledger, config) as ledger:
         return plan_run(request, store, Index(store.index), ledger, retry=False)
 
@@ -397,7 +404,7 @@ def test_options_reach_the_clips(inline: None, options: dict[str, Any], tmp_path
     [
         ("video_size", 63, "video_size must be an even number of pixels from 32 to 1024, got 63"),
         ("video_margin", -1, "video_margin must be a number from 0 to 2, .* got -1"),
-        ("video_shape", "round", "video_shape 'round' is not supported"),
+        ("video_shape", "round", "video_shape must be square or stretched, got 'round'"),
         ("video_crf", 52, r"video_crf must be a whole number from 0 \(lossless\) to 51, got 52"),
     ],
 )
@@ -439,7 +446,7 @@ def test_materialize_says_what_came_and_what_did_not(
     (missing,) = missing_videos(Store(store), CONFIG)
     assert (missing.video_id, missing.status) == ("demoChess_1", "gone")
     assert missing.reason.startswith("no file id990002/demoChess_1.<ext> in ")
-    assert "(endings looked for: mp4, mkv, " in missing.reason
+    assert "(extensions tried: mp4, mkv, " in missing.reason
     names = {path.name for path in (store / "shards" / CONFIG).iterdir()}
     shards = {f"{CONFIG}-0000{number}.arrow" for number in range(4)}
     assert names <= shards | {f"{name}.sha256" for name in shards}
@@ -512,13 +519,17 @@ WORDS = ("--config", CONFIG, "--video-size", 32)
 
 
 @pytest.fixture(scope="module")
-def corpus(studio: MediaCache, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def corpus(media_cache: MediaCache, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A release with many short videos, whose media are all the same film."""
     folder = tmp_path_factory.mktemp("films")
     # A hole after the last utterance: sound with holes is decoded by PyAV, and not by torchcodec,
     # so that no worker has to import PyTorch before it can be killed.
     media = without_packets(
-        studio.make(film()), folder / "film.mp4", kind="audio", from_seconds=3.3, to_seconds=3.4
+        media_cache.make(gray_video()),
+        folder / "film.mp4",
+        kind="audio",
+        from_seconds=3.3,
+        to_seconds=3.4,
     )
     for number in range(VIDEOS):
         speaker, video = f"id99{number % 4:04}", f"many-film{number:02}"
@@ -601,7 +612,7 @@ def request(corpus: Path, site: MediaSite, store: Path, *, workers: int) -> Mate
         data_dir=str(corpus),
         source=site.url_template,
         store=str(store),
-        video_size=32,
+        clips={"video_size": 32},
         workers=workers,
     )
 

@@ -1,4 +1,4 @@
-"""The training scripts learn, stop and go on exactly, on the demo's utterances."""
+"""The training scripts learn, stop and resume exactly, on the demo's utterances."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SMALL = (
 )
 _FEW = ("--model", "small", "--batch-size", "24", "--epochs", "2", "--workers", "1")
 ALONE = (sys.executable,)
-# What is there as soon as there is a whole checkpoint.
+# Exists as soon as there is a complete checkpoint.
 SAVED = {
     "train_speaker.py": "checkpoint-*",
     "train_with_trainer.py": "checkpoint-*/trainer_state.json",
@@ -60,9 +60,9 @@ def killed(script: str, *words: object, out: Path, by: Sequence[str] = ALONE) ->
 
 
 def assert_same_weights(ours: Path, theirs: Path) -> None:
-    one, other = load_file(ours), load_file(theirs)
-    assert one.keys() == other.keys()
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    actual, expected = load_file(ours), load_file(theirs)
+    assert actual.keys() == expected.keys()
+    assert all(torch.equal(actual[name], expected[name]) for name in expected)
 
 
 def weights(out: Path) -> Path:
@@ -71,18 +71,18 @@ def weights(out: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed_run(undisturbed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a run that nobody stops leaves."""
+    """The output folder of an uninterrupted run."""
     out = tmp_path_factory.mktemp("whole") / "run"
-    said = run("train_speaker.py", "--store", undisturbed, "--out", out, *_SMALL)
-    assert len(re.findall(r"held out EER [\d.]+ %", said)) == 2
+    output = run("train_speaker.py", "--store", undisturbed, "--out", out, *_SMALL)
+    assert len(re.findall(r"held out EER [\d.]+ %", output)) == 2
     return out
 
 
-def test_the_lesson_halves_the_error_at_least(undisturbed: Path, tmp_path: Path) -> None:
-    lesson = run_training_demo(undisturbed, tmp_path)
-    assert lesson.eer_after <= lesson.eer_before / 2
-    assert lesson.eer_after <= 0.1
-    assert (lesson.trained_on, lesson.held_out, lesson.trials) == (24, 24, 576)
+def test_the_training_demo_at_least_halves_the_error(undisturbed: Path, tmp_path: Path) -> None:
+    result = run_training_demo(undisturbed, tmp_path)
+    assert result.eer_after <= result.eer_before / 2
+    assert result.eer_after <= 0.1
+    assert (result.trained_on, result.held_out, result.trials) == (24, 24, 576)
     assert (tmp_path / "det.png").stat().st_size > 10_000
 
 
@@ -91,7 +91,7 @@ def test_a_killed_training_ends_with_the_same_weights(
 ) -> None:
     words = ("--store", undisturbed, *_SMALL)
     killed("train_speaker.py", *words, out=tmp_path)
-    assert "Going on at step" in run("train_speaker.py", *words, "--out", tmp_path)
+    assert "Resuming at step" in run("train_speaker.py", *words, "--out", tmp_path)
     assert_same_weights(weights(tmp_path), weights(undisturbed_run))
 
 
@@ -103,8 +103,8 @@ def test_an_interrupted_training_ends_with_the_same_weights(
         assert cli_process.wait_for(lambda: list(tmp_path.glob(SAVED["train_speaker.py"])), process)
         out, _ = cli_process.stop(process, signal.SIGINT)
     assert process.returncode == 3, out
-    assert "Stopped; run the same command to go on." in out
-    assert "Going on at step" in run("train_speaker.py", *words)
+    assert "Stopped; run the same command to resume." in out
+    assert "Resuming at step" in run("train_speaker.py", *words)
     assert_same_weights(weights(tmp_path), weights(undisturbed_run))
 
 
@@ -115,7 +115,7 @@ def test_two_processes_that_are_killed_end_with_the_same_weights(
     words = ("--store", undisturbed, *_SMALL)
     run("train_speaker.py", *words, "--out", whole, by=TWO)
     killed("train_speaker.py", *words, out=stopped, by=TWO)
-    assert "Going on at step" in run("train_speaker.py", *words, "--out", stopped, by=TWO)
+    assert "Resuming at step" in run("train_speaker.py", *words, "--out", stopped, by=TWO)
     assert_same_weights(weights(stopped), weights(whole))
 
 
@@ -126,9 +126,9 @@ def test_large_margin_fine_tuning_goes_on_from_a_run(
     run("train_speaker.py", *words, "--stage", "lmft", "--from", undisturbed_run)
     assert len(json.loads((tmp_path / "labels.json").read_text())["speeds"]) == 1
     assert load_file(weights(tmp_path))["head.weight"].shape == (8, 64)
-    said = run("train_speaker.py", *words, "--rate", "1", code=2)
-    assert "--stage lmft needs" not in said
-    assert "was begun with other settings" in said
+    output = run("train_speaker.py", *words, "--rate", "1", code=2)
+    assert "--stage lmft needs" not in output
+    assert "was begun with other settings" in output
 
 
 def test_the_trainer_learns_and_a_killed_one_ends_with_the_same_weights(
@@ -136,10 +136,10 @@ def test_the_trainer_learns_and_a_killed_one_ends_with_the_same_weights(
 ) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     words = ("--store", undisturbed, *_FEW)
-    said = run("train_with_trainer.py", *words, "--out", whole)
-    found = re.search(r"([\d.]+) % before, ([\d.]+) % after", said)
-    assert found
-    assert float(found[2]) < float(found[1]) / 2
+    output = run("train_with_trainer.py", *words, "--out", whole)
+    rates = re.search(r"([\d.]+) % before, ([\d.]+) % after", output)
+    assert rates
+    assert float(rates[2]) < float(rates[1]) / 2
     killed("train_with_trainer.py", *words, "--save-every", "10", out=stopped)
     (stopped / "checkpoint-99").mkdir()  # as a kill leaves one that is being written
     run("train_with_trainer.py", *words, "--out", stopped)
@@ -148,8 +148,8 @@ def test_the_trainer_learns_and_a_killed_one_ends_with_the_same_weights(
 
 
 @pytest.mark.parametrize("script", ["train_speaker.py", "train_with_trainer.py"])
-def test_a_store_that_is_not_there_is_told_in_a_line(script: str, tmp_path: Path) -> None:
-    said = run(script, "--store", tmp_path / "none", "--out", tmp_path / "out", code=2)
-    last = said.splitlines()[-1]
+def test_a_missing_store_is_reported_in_one_line(script: str, tmp_path: Path) -> None:
+    output = run(script, "--store", tmp_path / "none", "--out", tmp_path / "out", code=2)
+    last = output.splitlines()[-1]
     assert last.startswith(f"{script.removesuffix('.py')}: There is no folder {tmp_path / 'none'}.")
-    assert "Traceback" not in said
+    assert "Traceback" not in output

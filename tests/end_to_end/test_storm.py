@@ -396,7 +396,7 @@ def test_a_limit_without_a_time_pauses_the_address_for_the_next_run_too(
     assert cli_process.wait_for(lambda: book.pause_of(key).strikes, process)
     _, err = cli_process.stop(process, signal.SIGINT)
     assert process.returncode == 3, err
-    assert "Everything finished is kept; run the same command to go on." in err
+    assert "Finished work is kept; run the same command to resume." in err
     assert re.search(r"direct: \d in flight, paused until [\d: -]+ \(.*HTTP Error 429", err)
     pause = book.pause_of(key)
     assert pause.strikes == 1
@@ -464,7 +464,7 @@ def test_retry_asks_for_the_videos_of_a_class_and_for_no_other(small: Path, tmp_
         site.manners[gone[2]] = "410"
         command = ("retry", "--class", "gone", "--store", store, *COMMON)
         result = cli_process.run(*command)
-        assert "3 videos were asked for again." in result.stderr
+        assert "3 videos were retried." in result.stderr
         assert {one.video_id for one in site.journal[asked:]} == {*gone}
         after = cli_process.shards(store)
         assert {name: after[name] for name in before} == before

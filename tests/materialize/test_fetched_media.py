@@ -44,7 +44,7 @@ def test_one_file(tmp: Path, target: Path) -> None:
     media, about = open_staged(target) or pytest.fail("nothing is kept")
     assert about == ABOUT
     assert media == Media(target / "media", 8)
-    assert media.sound == media.path
+    assert media.audio == media.path
     assert media.path.read_bytes() == b"pictures"
     assert list(tmp.iterdir()) == []
     assert sorted(path.name for path in target.parent.iterdir()) == [target.name]
@@ -54,7 +54,7 @@ def test_pictures_and_sound_in_two_files(tmp: Path, target: Path) -> None:
     stage(fetched(tmp, sound=b"sound"), target, ABOUT)
     media, _ = open_staged(target) or pytest.fail("nothing is kept")
     assert media == Media(target / "media", 13, target / "sound")
-    assert media.sound.read_bytes() == b"sound"
+    assert media.audio.read_bytes() == b"sound"
     assert list(tmp.iterdir()) == []
 
 
@@ -162,7 +162,7 @@ def test_killed_at_any_step_it_is_whole_or_not_there(tmp_path: Path) -> None:
         outcomes.append(found is not None)
         if found is not None:
             assert found[0].path.read_bytes() == b"pictures"
-            assert found[0].sound.read_bytes() == b"sound"
+            assert found[0].audio.read_bytes() == b"sound"
             assert json.loads((target / "fetched.json").read_text())["bytes_fetched"] == 13
         else:
             assert not target.exists()

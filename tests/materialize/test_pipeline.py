@@ -15,7 +15,15 @@ from typing import Any
 import numpy as np
 import pytest
 from support import cli_process
-from support.gray_frames import BOX, faces, film, greys_in, spoiled, without_packets, wrong_pictures
+from support.gray_frames import (
+    BOX,
+    corrupted,
+    faces,
+    gray_video,
+    grays_in,
+    without_packets,
+    wrong_frames,
+)
 from support.synthetic_audio import (
     M4A,
     SPEAKER,
@@ -24,8 +32,8 @@ from support.synthetic_audio import (
     MediaCache,
     MediaSpec,
     ffmpeg,
-    heard_in,
     measure_delay,
+    samples_of,
     utterance,
 )
 
@@ -46,7 +54,7 @@ from voxblink2_lib.store.shards import check_shard, read_batches, read_part_outc
 KEY = VideoKey(SPEAKER, VIDEO)
 SCHEMA = arrow_schema("audio")
 FACES_SCHEMA = arrow_schema("audio-visual")
-FILM = film()
+FILM = gray_video()
 
 
 # yt-dlp keeps connections for the life of a worker, and sources here live for one test.
@@ -81,14 +89,16 @@ def assert_nothing_written(one: VideoTask) -> None:
     assert list(one.tmp.iterdir()) == []
 
 
-def test_a_done_video_is_in_its_part_file(studio: MediaCache, media: Path, tmp_path: Path) -> None:
-    shutil.copy(studio.make(WAV), media / SPEAKER / f"{VIDEO}.wav")
+def test_a_done_video_is_in_its_part_file(
+    media_cache: MediaCache, media: Path, tmp_path: Path
+) -> None:
+    shutil.copy(media_cache.make(WAV), media / SPEAKER / f"{VIDEO}.wav")
     one = task(tmp_path, parse_source(str(media)))
     outcome = run_video(one)
     assert (outcome.key, outcome.status, outcome.reason) == (KEY, "done", "")
     assert (outcome.clips, outcome.samples, outcome.missing) == (2, 125 * 640, ())
     assert outcome.digest == 7
-    assert outcome.bytes_fetched == studio.make(WAV).stat().st_size
+    assert outcome.bytes_fetched == media_cache.make(WAV).stat().st_size
     assert outcome.seconds_taken > 0
     assert read_part_outcome(one.part) == outcome
     (batch,) = read_batches(one.part)
@@ -100,33 +110,35 @@ def test_a_done_video_is_in_its_part_file(studio: MediaCache, media: Path, tmp_p
     assert [(row["start_seconds"], row["end_seconds"]) for row in rows] == [(0.0, 2.0), (4.0, 7.0)]
     assert rows[0]["audio"]["path"] == f"{SPEAKER}/{VIDEO}/00000.flac"
     for row, cut in zip(rows, one.utterances, strict=True):
-        heard = heard_in(Clip(cut, row["audio"]["bytes"]))
+        heard = samples_of(Clip(cut, row["audio"]["bytes"]))
         assert abs(measure_delay(heard, start_sample=cut.samples[0])) < 0.01
     assert [path.name for path in one.part.parent.iterdir()] == [one.part.name]
     assert list(one.tmp.iterdir()) == []
 
 
-def test_a_done_video_may_lack_utterances(studio: MediaCache, media: Path, tmp_path: Path) -> None:
-    shutil.copy(studio.make(WAV), media / SPEAKER / f"{VIDEO}.wav")
+def test_a_done_video_may_lack_utterances(
+    media_cache: MediaCache, media: Path, tmp_path: Path
+) -> None:
+    shutil.copy(media_cache.make(WAV), media / SPEAKER / f"{VIDEO}.wav")
     there, gone = utterance(0, 24, "00000"), utterance(500, 549, "00001")
     one = task(tmp_path, parse_source(str(media)), there, gone)
     outcome = run_video(one)
     assert (outcome.status, outcome.clips, outcome.samples) == ("done", 1, 16_000)
     assert [lacking.utterance_id for lacking in outcome.missing] == ["00001"]
     assert outcome.reason.startswith(
-        "1 of 2 utterances could not be cut; the first lies at 20.00-22.00 s, of which 2.00 s "
+        "1 of 2 utterances could not be cut; the first spans 20.00-22.00 s, of which 2.00 s "
     )
     assert read_part_outcome(one.part) == outcome
 
 
 def test_a_video_too_short_for_all_is_unusable(
-    studio: MediaCache, media: Path, tmp_path: Path
+    media_cache: MediaCache, media: Path, tmp_path: Path
 ) -> None:
-    shutil.copy(studio.make(WAV), media / SPEAKER / f"{VIDEO}.wav")
+    shutil.copy(media_cache.make(WAV), media / SPEAKER / f"{VIDEO}.wav")
     one = task(tmp_path, parse_source(str(media)), utterance(500, 549), utterance(600, 649))
     outcome = run_video(one)
     assert (outcome.status, outcome.clips, len(outcome.missing)) == ("media-unusable", 0, 2)
-    assert outcome.reason.startswith("2 of 2 utterances could not be cut; the first lies at 20.00")
+    assert outcome.reason.startswith("2 of 2 utterances could not be cut; the first spans 20.00")
     assert outcome.bytes_fetched > 0
     assert_nothing_written(one)
 
@@ -149,15 +161,15 @@ def test_a_video_that_is_not_there_failed(media: Path, tmp_path: Path) -> None:
 
 
 def test_a_fetched_video_leaves_no_temporary_file(
-    studio: MediaCache, media: Path, tmp_path: Path
+    media_cache: MediaCache, media: Path, tmp_path: Path
 ) -> None:
-    shutil.copy(studio.make(M4A), media / SPEAKER / f"{VIDEO}.m4a")
+    shutil.copy(media_cache.make(M4A), media / SPEAKER / f"{VIDEO}.m4a")
     with MediaSite(media) as site:
         one = task(tmp_path, parse_source(site.url_template))
         outcome = run_video(one)
     assert (outcome.status, outcome.clips) == ("done", 2)
     # Of 12 s, those up to the end of the last utterance at 7 s, and a little more.
-    size = studio.make(M4A).stat().st_size
+    size = media_cache.make(M4A).stat().st_size
     assert size * 7 / 12 < outcome.bytes_fetched < size
     (batch,) = read_batches(one.part)
     assert batch.column("source").to_pylist() == ["url", "url"]
@@ -207,8 +219,8 @@ def failure_of(one: VideoTask) -> tuple[FetchResult, Outcome]:
     return result, result.failure
 
 
-def test_fetched_first_and_cut_later(studio: MediaCache, media: Path, tmp_path: Path) -> None:
-    shutil.copy(studio.make(M4A), media / SPEAKER / f"{VIDEO}.m4a")
+def test_fetched_first_and_cut_later(media_cache: MediaCache, media: Path, tmp_path: Path) -> None:
+    shutil.copy(media_cache.make(M4A), media / SPEAKER / f"{VIDEO}.m4a")
     with MediaSite(media) as site:
         one = remote_task(tmp_path, site.url_template)
         assert one.fetched is not None
@@ -221,7 +233,7 @@ def test_fetched_first_and_cut_later(studio: MediaCache, media: Path, tmp_path: 
         assert site.requests == asked, "a video that is here was asked for again"
     assert (outcome.status, outcome.clips, outcome.samples) == ("done", 2, 125 * 640)
     assert (outcome.address, outcome.digest) == ("direct", 7)
-    assert outcome.bytes_fetched == kept < studio.make(M4A).stat().st_size
+    assert outcome.bytes_fetched == kept < media_cache.make(M4A).stat().st_size
     assert read_part_outcome(one.part) == outcome
     assert not one.fetched.exists(), "media are left after cutting"
     # The same as in one step.
@@ -233,13 +245,13 @@ def test_fetched_first_and_cut_later(studio: MediaCache, media: Path, tmp_path: 
 
 
 def test_the_part_counts_the_seconds_of_both_steps(
-    studio: MediaCache, media: Path, tmp_path: Path
+    media_cache: MediaCache, media: Path, tmp_path: Path
 ) -> None:
     one = remote_task(tmp_path, "http://127.0.0.1:9/{video_id}")
     assert one.fetched is not None
     one.fetched.parent.mkdir()
     here = one.tmp / "media"
-    shutil.copy(studio.make(WAV), here)
+    shutil.copy(media_cache.make(WAV), here)
     stage(Media(here, 1234), one.fetched, FetchRecord(1234, 1000.0, "10.0.0.1:8080"))
     outcome = run_video(one)
     assert (outcome.status, outcome.bytes_fetched) == ("done", 1234)
@@ -262,9 +274,9 @@ def test_media_that_are_fetched_and_cannot_be_cut_are_dropped(media: Path, tmp_p
 
 
 def test_kept_media_that_someone_removed_are_for_a_later_run(
-    studio: MediaCache, media: Path, tmp_path: Path
+    media_cache: MediaCache, media: Path, tmp_path: Path
 ) -> None:
-    shutil.copy(studio.make(M4A), media / SPEAKER / f"{VIDEO}.m4a")
+    shutil.copy(media_cache.make(M4A), media / SPEAKER / f"{VIDEO}.m4a")
     with MediaSite(media) as site:
         one = remote_task(tmp_path, site.url_template)
         assert one.fetched is not None
@@ -340,9 +352,9 @@ def test_a_turn_counts_from_the_first_answer(media: Path, tmp_path: Path) -> Non
 
 
 def test_a_full_disk_is_no_fault_of_the_video(
-    studio: MediaCache, media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    media_cache: MediaCache, media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.copy(studio.make(M4A), media / SPEAKER / f"{VIDEO}.m4a")
+    shutil.copy(media_cache.make(M4A), media / SPEAKER / f"{VIDEO}.m4a")
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -358,9 +370,9 @@ def test_a_full_disk_is_no_fault_of_the_video(
 
 
 def test_what_is_no_fault_of_the_video_is_raised(
-    studio: MediaCache, media: Path, tmp_path: Path
+    media_cache: MediaCache, media: Path, tmp_path: Path
 ) -> None:
-    shutil.copy(studio.make(WAV), media / SPEAKER / f"{VIDEO}.wav")
+    shutil.copy(media_cache.make(WAV), media / SPEAKER / f"{VIDEO}.wav")
     one = task(tmp_path, parse_source(str(media)))
     one.part.parent.write_bytes(b"a file where the folder of the parts should be")
     with pytest.raises(FileExistsError, match="parts"):
@@ -384,9 +396,11 @@ def sealed(one: VideoTask) -> SealedShard:
     return shard
 
 
-def test_same_media_same_part_and_shard(studio: MediaCache, media: Path, tmp_path: Path) -> None:
+def test_same_media_same_part_and_shard(
+    media_cache: MediaCache, media: Path, tmp_path: Path
+) -> None:
     recipe = MediaSpec("44100.wav", 44_100, 2)
-    shutil.copy(studio.make(recipe), media / SPEAKER / f"{VIDEO}.wav")
+    shutil.copy(media_cache.make(recipe), media / SPEAKER / f"{VIDEO}.wav")
     shards = [sealed(task(folder, parse_source(str(media)))) for folder in folders(tmp_path)]
     assert shards[0] == shards[1]
     assert shards[0].rows == 2
@@ -422,22 +436,22 @@ def assert_rows_are_right(one: VideoTask, *utterance_ids: str) -> list[dict[str,
     for row in rows:
         cut = cuts[row["utterance_id"]]
         frames = cut.last_frame + 1 - cut.first_frame
-        heard = heard_in(Clip(cut, row["audio"]["bytes"]))
+        heard = samples_of(Clip(cut, row["audio"]["bytes"]))
         assert len(heard) == 640 * frames
         assert abs(measure_delay(heard, start_sample=cut.samples[0])) < 1
-        assert len(greys_in(row["video"]["bytes"])) == len(row["boxes"]) == frames
-        assert wrong_pictures(row["video"]["bytes"], utterance=cut) == []
+        assert len(grays_in(row["video"]["bytes"])) == len(row["boxes"]) == frames
+        assert wrong_frames(row["video"]["bytes"], utterance=cut) == []
         assert (row["start_seconds"], row["end_seconds"]) == cut.seconds
     return rows
 
 
-def test_rows_with_faces(studio: MediaCache, media: Path, tmp_path: Path) -> None:
-    shutil.copy(studio.make(FILM), media / SPEAKER / f"{VIDEO}.mp4")
+def test_rows_with_faces(media_cache: MediaCache, media: Path, tmp_path: Path) -> None:
+    shutil.copy(media_cache.make(FILM), media / SPEAKER / f"{VIDEO}.mp4")
     one = face_task(tmp_path, parse_source(str(media)))
     outcome = run_video(one)
     assert (outcome.status, outcome.reason, outcome.missing) == ("done", "", ())
     assert (outcome.clips, outcome.samples, outcome.digest) == (2, 125 * 640, 7)
-    assert outcome.bytes_fetched == studio.make(FILM).stat().st_size
+    assert outcome.bytes_fetched == media_cache.make(FILM).stat().st_size
     assert read_part_outcome(one.part) == outcome
     rows = assert_rows_are_right(one, "00000", "00001")
     assert set(rows[0]) == {
@@ -452,10 +466,10 @@ def test_rows_with_faces(studio: MediaCache, media: Path, tmp_path: Path) -> Non
 
 
 def test_rows_keep_the_order_that_is_asked_for(
-    studio: MediaCache, media: Path, tmp_path: Path
+    media_cache: MediaCache, media: Path, tmp_path: Path
 ) -> None:
     """Utterances overlap, and the order of their ids is not that of their times."""
-    shutil.copy(studio.make(FILM), media / SPEAKER / f"{VIDEO}.mp4")
+    shutil.copy(media_cache.make(FILM), media / SPEAKER / f"{VIDEO}.mp4")
     times = [(200, 229), (10, 49), (205, 209), (0, 29), (10, 49)]
     cuts = [utterance(*frames, f"{number:05}") for number, frames in enumerate(times)]
     one = face_task(tmp_path, parse_source(str(media)), *cuts)
@@ -464,10 +478,10 @@ def test_rows_keep_the_order_that_is_asked_for(
 
 
 def test_an_utterance_without_sound_or_pictures_is_missing_and_the_others_stay(
-    studio: MediaCache, media: Path, tmp_path: Path
+    media_cache: MediaCache, media: Path, tmp_path: Path
 ) -> None:
     mute, path = tmp_path / "mute.mp4", media / SPEAKER / f"{VIDEO}.mp4"
-    without_packets(studio.make(FILM), mute, kind="audio", from_seconds=4, to_seconds=6)
+    without_packets(media_cache.make(FILM), mute, kind="audio", from_seconds=4, to_seconds=6)
     without_packets(mute, path, kind="video", from_seconds=7, to_seconds=9)
     times = [(0, 49), (170, 229), (90, 119), (240, 269), (60, 69), (500, 510), (275, 284)]
     cuts = [utterance(*frames, f"{number:05}") for number, frames in enumerate(times)]
@@ -479,16 +493,18 @@ def test_an_utterance_without_sound_or_pictures_is_missing_and_the_others_stay(
     assert_rows_are_right(one, "00000", "00003", "00004")
     reasons = dict(outcome.missing)
     assert list(reasons) == ["00001", "00002", "00005", "00006"]
-    assert reasons["00001"].startswith("needs a picture at 7.96 s, the nearest one is 1.")
-    assert reasons["00002"].startswith("lies at 3.60-4.80 s, of which 0.")
-    assert reasons["00005"].startswith("lies at 20.00-20.44 s, of which 0.44 s are not in the")
-    assert reasons["00006"] == "has a box without area at frame 275 (0 x 0 pixels)"
+    assert reasons["00001"].startswith("needs a video frame at 7.96 s, but the nearest is 1.")
+    assert reasons["00002"].startswith("spans 3.60-4.80 s, of which 0.")
+    assert reasons["00005"].startswith("spans 20.00-20.44 s, of which 0.44 s is missing from the")
+    assert reasons["00006"] == "has a box with no area at frame 275 (0 x 0 pixels)"
     assert outcome.reason == (f"4 of 7 utterances could not be cut; the first {reasons['00001']}")
     assert read_part_outcome(one.part) == outcome
 
 
-def test_spoiled_pictures_cost_no_sound(studio: MediaCache, media: Path, tmp_path: Path) -> None:
-    spoiled(studio.make(FILM), media / SPEAKER / f"{VIDEO}.mp4")
+def test_spoiled_pictures_cost_no_sound(
+    media_cache: MediaCache, media: Path, tmp_path: Path
+) -> None:
+    corrupted(media_cache.make(FILM), media / SPEAKER / f"{VIDEO}.mp4")
     source = parse_source(str(media))
     plain = task(tmp_path, source)
     assert (run_video(plain).status, len(rows_of(plain))) == ("done", 2)
@@ -496,39 +512,43 @@ def test_spoiled_pictures_cost_no_sound(studio: MediaCache, media: Path, tmp_pat
     one = face_task(tmp_path, source)
     outcome = run_video(one)
     assert (outcome.status, outcome.clips, len(outcome.missing)) == ("media-unusable", 0, 2)
-    assert outcome.reason.startswith("2 of 2 utterances could not be cut; the first needs the pic")
+    assert outcome.reason.startswith(
+        "2 of 2 utterances could not be cut; the first needs the video frame"
+    )
     assert {one.reason.rpartition(", ")[2] for one in outcome.missing} == {"which is damaged"}
     assert outcome.bytes_fetched > 0
     assert_nothing_written(one)
 
 
 def test_spoiled_pictures_cost_only_the_utterances_that_need_them(
-    studio: MediaCache, media: Path, tmp_path: Path
+    media_cache: MediaCache, media: Path, tmp_path: Path
 ) -> None:
-    spoiled(studio.make(FILM), media / SPEAKER / f"{VIDEO}.mp4", from_seconds=5.2, to_seconds=5.6)
+    corrupted(
+        media_cache.make(FILM), media / SPEAKER / f"{VIDEO}.mp4", from_seconds=5.2, to_seconds=5.6
+    )
     times = [(0, 49), (115, 134), (100, 124), (150, 174), (120, 140)]
     cuts = [utterance(*frames, f"{number:05}") for number, frames in enumerate(times)]
     one = face_task(tmp_path, parse_source(str(media)), *cuts)
     outcome = run_video(one)
     assert outcome.status == "done"
     assert [lacking.utterance_id for lacking in outcome.missing] == ["00001", "00004"]
-    assert outcome.missing[0].reason == "needs the picture at 5.20 s, which is damaged"
+    assert outcome.missing[0].reason == "needs the video frame at 5.20 s, which is damaged"
     assert_rows_are_right(one, "00000", "00002", "00003")
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("-vn", "-c", "copy"), "the media file has no pictures"),
+        (("-vn", "-c", "copy"), "the media file has no video stream"),
         (("-an", "-c", "copy"), "the media file has no audio stream"),
     ],
     ids=["no pictures", "no sound"],
 )
 def test_a_file_that_lacks_one_of_both_is_unusable(
-    studio: MediaCache, media: Path, options: tuple[str, ...], words: str, tmp_path: Path
+    media_cache: MediaCache, media: Path, options: tuple[str, ...], words: str, tmp_path: Path
 ) -> None:
     path = media / SPEAKER / f"{VIDEO}.mp4"
-    ffmpeg("-i", str(studio.make(FILM)), *options, str(path))
+    ffmpeg("-i", str(media_cache.make(FILM)), *options, str(path))
     one = face_task(tmp_path, parse_source(str(media)))
     outcome = run_video(one)
     assert (outcome.status, outcome.reason, outcome.missing) == ("media-unusable", words, ())
@@ -537,37 +557,39 @@ def test_a_file_that_lacks_one_of_both_is_unusable(
 
 
 def test_sound_alone_in_the_folder_is_no_film(
-    studio: MediaCache, media: Path, tmp_path: Path
+    media_cache: MediaCache, media: Path, tmp_path: Path
 ) -> None:
-    shutil.copy(studio.make(WAV), media / SPEAKER / f"{VIDEO}.wav")
+    shutil.copy(media_cache.make(WAV), media / SPEAKER / f"{VIDEO}.wav")
     one = face_task(tmp_path, parse_source(str(media)))
     outcome = run_video(one)
     assert outcome.status == "gone"
-    assert "(endings looked for: mp4, mkv, " in outcome.reason
+    assert "(extensions tried: mp4, mkv, " in outcome.reason
     assert_nothing_written(one)
     # A film beside it serves the faces; sound alone is still taken from the smaller file.
-    shutil.copy(studio.make(FILM), media / SPEAKER / f"{VIDEO}.mp4")
-    assert run_video(one).bytes_fetched == studio.make(FILM).stat().st_size
-    assert run_video(task(tmp_path, one.source)).bytes_fetched == studio.make(WAV).stat().st_size
+    shutil.copy(media_cache.make(FILM), media / SPEAKER / f"{VIDEO}.mp4")
+    assert run_video(one).bytes_fetched == media_cache.make(FILM).stat().st_size
+    assert (
+        run_video(task(tmp_path, one.source)).bytes_fetched == media_cache.make(WAV).stat().st_size
+    )
 
 
 def test_what_lies_after_the_end_is_told_as_with_sound_alone(
-    studio: MediaCache, media: Path, tmp_path: Path
+    media_cache: MediaCache, media: Path, tmp_path: Path
 ) -> None:
-    shutil.copy(studio.make(FILM), media / SPEAKER / f"{VIDEO}.mp4")
+    shutil.copy(media_cache.make(FILM), media / SPEAKER / f"{VIDEO}.mp4")
     cuts = (utterance(500, 549, "00000"), utterance(600, 649, "00001"))
     one = face_task(tmp_path, parse_source(str(media)), *cuts)
     outcome = run_video(one)
     assert outcome == run_video(task(tmp_path, one.source, *cuts))
     assert (outcome.status, len(outcome.missing)) == ("media-unusable", 2)
-    assert outcome.reason.startswith("2 of 2 utterances could not be cut; the first lies at 20.00")
+    assert outcome.reason.startswith("2 of 2 utterances could not be cut; the first spans 20.00")
     assert_nothing_written(one)
 
 
 def test_a_fetched_film_leaves_no_temporary_file(
-    studio: MediaCache, media: Path, tmp_path: Path
+    media_cache: MediaCache, media: Path, tmp_path: Path
 ) -> None:
-    shutil.copy(studio.make(FILM), media / SPEAKER / f"{VIDEO}.mp4")
+    shutil.copy(media_cache.make(FILM), media / SPEAKER / f"{VIDEO}.mp4")
     with MediaSite(media) as site:
         one = face_task(tmp_path, parse_source(site.url_template))
         assert run_video(one).status == "done"
@@ -582,10 +604,10 @@ def test_a_fetched_film_leaves_no_temporary_file(
 class TwoFiles:
     """A source whose pictures and sound are two files."""
 
-    def __init__(self, film: Path, folder: Path) -> None:
+    def __init__(self, gray_video: Path, folder: Path) -> None:
         self.pictures, self.sound = folder / "pictures.mp4", folder / "sound.m4a"
-        ffmpeg("-i", str(film), "-an", "-c", "copy", str(self.pictures))
-        ffmpeg("-i", str(film), "-vn", "-c", "copy", str(self.sound))
+        ffmpeg("-i", str(gray_video), "-an", "-c", "copy", str(self.pictures))
+        ffmpeg("-i", str(gray_video), "-vn", "-c", "copy", str(self.sound))
 
     @contextlib.contextmanager
     def fetch(
@@ -602,13 +624,13 @@ class TwoFiles:
 
 
 def test_sound_may_come_in_a_file_of_its_own(
-    studio: MediaCache, media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    media_cache: MediaCache, media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[bool] = []
 
-    def opened(spec: SourceSpec, *, pictures: bool) -> TwoFiles:
-        asked.append(pictures)
-        return TwoFiles(studio.make(FILM), tmp_path)
+    def opened(spec: SourceSpec, *, with_video: bool) -> TwoFiles:
+        asked.append(with_video)
+        return TwoFiles(media_cache.make(FILM), tmp_path)
 
     monkeypatch.setattr("voxblink2_lib.materialize.pipeline.open_source", opened)
     one = face_task(tmp_path, parse_source(str(media)))
@@ -618,8 +640,10 @@ def test_sound_may_come_in_a_file_of_its_own(
     assert asked == [True, False]
 
 
-def test_same_film_same_part_and_shard(studio: MediaCache, media: Path, tmp_path: Path) -> None:
-    shutil.copy(studio.make(FILM), media / SPEAKER / f"{VIDEO}.mp4")
+def test_same_film_same_part_and_shard(
+    media_cache: MediaCache, media: Path, tmp_path: Path
+) -> None:
+    shutil.copy(media_cache.make(FILM), media / SPEAKER / f"{VIDEO}.mp4")
     shards = [sealed(face_task(folder, parse_source(str(media)))) for folder in folders(tmp_path)]
     assert shards[0] == shards[1]
     assert shards[0].rows == 2

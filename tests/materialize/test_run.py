@@ -330,7 +330,7 @@ def test_other_format_and_other_release_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         StoreMismatchError, match="holds clips with audio_format='flac', asked for is 'wav'"
     ):
-        go(request(tmp_path, selection=selection, audio_format="wav"))
+        go(request(tmp_path, selection=selection, clips={"audio_format": "wav"}))
     folder = tmp_path / "release" / "meta" / "id990001" / "demoHarbour"
     folder.mkdir(parents=True)
     (folder / "00001.txt").write_text("FRAME X Y W H\n0 1 1 9 9\n1 1 1 9 9\n")
@@ -474,7 +474,7 @@ def test_errors_that_cannot_travel_arrive_as_text() -> None:
 
 
 def test_wrong_input_leaves_no_store_behind(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="no folder that is there"):
+    with pytest.raises(SourceError, match="nor an existing folder"):
         go(request(tmp_path, source=str(tmp_path / "nowhere")))
     with pytest.raises(SelectionError, match=r"1 of the 1 speakers asked for .* id123456"):
         go(request(tmp_path, selection=Selection.of(speakers=["id123456"])))

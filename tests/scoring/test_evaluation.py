@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pytest
 
 from voxblink2_lib.errors import ScoringError
-from voxblink2_lib.progress import Advance
+from voxblink2_lib.progress import AdvanceWithNote
 from voxblink2_lib.scoring import (
     Embeddings,
     Sweep,
@@ -282,9 +282,15 @@ class CountedProgress:
         self.tasks: dict[tuple[str, str], tuple[int | None, int]] = {}
 
     @contextmanager
-    def __call__(self, task: str, *, unit: str, total: int | None = None) -> Iterator[Advance]:
-        counts: list[int] = []
-        yield counts.append
+    def __call__(
+        self, task: str, *, unit: str, total: int | None = None, done: int = 0
+    ) -> Iterator[AdvanceWithNote]:
+        counts = [done]
+
+        def advance(count: int, /, *, note: str = "") -> None:
+            counts.append(count)
+
+        yield advance
         self.tasks[task, unit] = (total, sum(counts))
 
 

@@ -38,8 +38,15 @@ def _convert(options: argparse.Namespace) -> int:
 
 def _embed(options: argparse.Namespace) -> int:
     from voxblink2_lib.embedding.run import embed
+    from voxblink2_lib.progress import show_progress
 
-    made = embed(options.audio, options.out, embed_options(options), workers=options.workers)
+    made = embed(
+        options.audio,
+        options.out,
+        embed_options(options),
+        workers=options.workers,
+        progress=show_progress,
+    )
     record = {
         "out": str(made.out),
         "utterances": made.utterances,

@@ -79,6 +79,7 @@ def read_file(path: str, names: str | None) -> Embeddings:
 def _embed(options: argparse.Namespace, names: Iterable[str]) -> Path:
     """Embed utterances and return the file; that of an earlier complete run is reused."""
     from voxblink2_lib.embedding.run import embed
+    from voxblink2_lib.progress import show_progress
     from voxblink2_lib.scoring.embeddings import utterance_key
 
     keys = {utterance_key(name) for name in names}
@@ -88,6 +89,7 @@ def _embed(options: argparse.Namespace, names: Iterable[str]) -> Path:
         embed_options(options),
         workers=options.workers,
         keep=lambda name: utterance_key(name) in keys,
+        progress=show_progress,
     )
     write_message(f"Embeddings: {made.utterances:,} in {made.out}, kept for the next run")
     if made.rejects:

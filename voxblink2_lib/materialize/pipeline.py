@@ -33,7 +33,7 @@ def fetch_video(task: FetchTask) -> FetchResult:
     """
     started = time.monotonic()
     try:
-        source = open_source(task.source, pictures=task.pictures)
+        source = open_source(task.source, with_video=task.pictures)
         with source.fetch(
             task.key,
             needed_seconds=task.needed_seconds,
@@ -44,7 +44,7 @@ def fetch_video(task: FetchTask) -> FetchResult:
             stage(
                 media,
                 task.target,
-                FetchRecord(media.size_bytes, seconds_taken, task.source.via.name),
+                FetchRecord(media.size_bytes, seconds_taken, task.source.route.name),
             )
         return FetchResult(task.key)
     except FetchError as error:
@@ -54,7 +54,7 @@ def fetch_video(task: FetchTask) -> FetchResult:
             str(error),
             bytes_fetched=error.bytes_fetched,
             seconds_taken=time.monotonic() - started,
-            address=task.source.via.name,
+            address=task.source.route.name,
         )
         return FetchResult(
             task.key,
@@ -94,7 +94,7 @@ def run_video(task: VideoTask) -> Outcome:
 def _bring(task: VideoTask, kept: Media | None) -> AbstractContextManager[Media]:
     if kept is not None:
         return nullcontext(kept)
-    source = open_source(task.source, pictures=task.tracks is not None)
+    source = open_source(task.source, with_video=task.tracks is not None)
     return source.fetch(task.key, needed_seconds=task.needed_seconds, tmp=task.tmp)
 
 
@@ -143,10 +143,10 @@ def _cut(
     """Cut sound and, where asked for, faces; an utterance that lacks one of them is missing."""
     # Sound first: it costs little, and what has none need not be looked at.
     sound = crop_audio(
-        media.sound,
+        media.audio,
         task.utterances,
         audio_format=task.options.audio_format,
-        pictures=media.path if media.audio_path else None,
+        video_path=media.path if media.audio_path else None,
     )
     if task.tracks is None:
         return sound.clips, (), sound.missing

@@ -145,7 +145,7 @@ def _clip_options(request: MaterializeRequest, store: Store, ledger: Ledger) -> 
         default = getattr(ClipOptions(), name)
         said = ledger.setting(name)
         held = None if said is None else type(default)(said)
-        settled[name] = request.clip_options.get(name, default if held is None else held)
+        settled[name] = request.clips.get(name, default if held is None else held)
         if held not in {None, settled[name]}:
             raise StoreMismatchError(
                 f"The store {store.root} holds clips with {name}={held!r}, asked for is "

@@ -43,7 +43,7 @@ class RouteState:
     @property
     def name(self) -> str:
         """What it is called in messages."""
-        return self.source.via.name
+        return self.source.route.name
 
     @property
     def key(self) -> str:
@@ -63,7 +63,7 @@ class Routes:
         self._book = book
         self._options = source.options
         self.per_hour = self._options.per_hour(is_youtube=source.kind == "youtube")
-        self._lanes = [RouteState(replace(source, via=via)) for via in self._options.vias()]
+        self._lanes = [RouteState(replace(source, route=route)) for route in self._options.routes()]
 
     @property
     def open(self) -> list[RouteState]:
@@ -125,7 +125,7 @@ class Routes:
     def answers(self, lane: RouteState) -> bool:
         """Ask the source's front page by an open lane; close it if there is no answer either."""
         try:
-            probe_server(lane.source.front_page, proxy=lane.source.via.proxy)
+            probe_server(lane.source.front_page, proxy=lane.source.route.proxy)
         except UnreachableError as error:
             lane.closed = str(error)
             lane.is_silent = True

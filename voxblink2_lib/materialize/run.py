@@ -146,7 +146,7 @@ def _go_on(work: RunContext, *, retry: bool) -> None:
     store.clear_leftovers(request.config, open_jobs=())
     if any(store.shards(request.config).glob("*.arrow")):
         # Made now, training finds it at once, and it is uploaded with the shards.
-        local_catalogue(store.root, request.config)
+        local_catalogue(store.root, request.config, progress=show_progress)
 
 
 def _check_machine(source: SourceSpec) -> None:
@@ -160,7 +160,7 @@ def _check_machine(source: SourceSpec) -> None:
         return
     from voxblink2_lib.sources.ytdlp_options import ydl_options
 
-    ydl_options(source.options, source.via)
+    ydl_options(source.options, source.route)
     if source.kind == "youtube":
         from voxblink2_lib.sources.javascript import javascript_problem
 

@@ -161,7 +161,7 @@ class Run:
             self._sealed(task, result)
         elif isinstance(task, FetchTask):
             if isinstance(result, WorkerDiedError):
-                died = Outcome(task.key, "transient", str(result), address=task.source.via.name)
+                died = Outcome(task.key, "transient", str(result), address=task.source.route.name)
                 result = FetchResult(task.key, died)
             self._fetched(task, result)
         else:
