@@ -229,7 +229,7 @@ def test_a_bad_waveform_is_named(wave: Any, match: str) -> None:
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"sampling_rate": 8000}, "have 8000 samples a second; resample them to 16000"),
+        ({"sampling_rate": 8000}, "have 8000 samples per second; resample them to 16000"),
         ({"padding": "max_length"}, "padding must be one of True and 'longest', got 'max_length'"),
         ({"padding": False}, "padding must be one of True and 'longest', got False"),
         ({"return_tensors": "tf"}, "return_tensors must be one of 'pt' and 'np', got 'tf'"),
