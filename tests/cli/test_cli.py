@@ -122,7 +122,7 @@ def test_wrong_words_end_with_2(
         (["materialize"], "No release was named"),
         (["materialize", "--data-dir", "/nowhere"], "The release /nowhere does not exist"),
         (["materialize", "--data-dir", "demo", "--source", "ftp://x/{video_id}"], "http://"),
-        (["materialize", "--data-dir", "demo", "--source", "http://x/video"], "hold {video_id}"),
+        (["materialize", "--data-dir", "demo", "--source", "http://x/video"], "contain {video_id}"),
         (["materialize", "--data-dir", "demo", "--speakers", "../x"], "neither a speaker id nor"),
         (["materialize", "--data-dir", "demo", "--workers", "0"], "workers must be"),
         (["materialize", "--data-dir", "demo", "--store", "s3://x/y"], "must be a local folder"),
@@ -133,7 +133,7 @@ def test_wrong_words_end_with_2(
         ),
         (
             ["materialize", "--data-dir", "demo", "--source", "http://x/{speaker_id}/{video_id}"],
-            "has {speaker_id}, which is not known",
+            "contains {speaker_id}; only {video_id} is filled in",
         ),
         (
             [*FACES, "--video-size", "63"],
