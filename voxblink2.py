@@ -6,8 +6,8 @@
     ds = load_dataset("voxblink2", "audio", data_dir=RELEASE, source=SOURCE, store=STORE)
     ds = load_dataset("voxblink2", "audio-visual", ...)  # with the speakers' faces
 
-The first load brings the media, cuts them and seals Arrow shards in the store; every load links
-those shards into the ``datasets`` cache. With datasets 3.6 this file runs as a script:
+The first load downloads the media, crops every utterance and seals Arrow shards in the store; every
+load links those shards into the ``datasets`` cache. With datasets 3.6 this file runs as a script:
 ``load_dataset("voxblink2.py", "audio", trust_remote_code=True, ...)``.
 """
 
@@ -19,7 +19,7 @@ import logging
 import os
 import shlex
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import field, make_dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -29,24 +29,19 @@ import pyarrow as pa
 from voxblink2_lib import __version__
 from voxblink2_lib.errors import SelectionError, StoreError
 from voxblink2_lib.files import link_file
-from voxblink2_lib.materialize.request import MaterializeRequest
+from voxblink2_lib.materialize.request import MaterializeRequest, user_options
 from voxblink2_lib.materialize.run import find_store, materialize
 from voxblink2_lib.media.options import ClipOptions
-from voxblink2_lib.records import SealedShard
+from voxblink2_lib.records import SealedShard, options_of
 from voxblink2_lib.release.location import RELEASE_VARIABLE
 from voxblink2_lib.release.selection import Selection
-from voxblink2_lib.sources.options import FetchOptions
 from voxblink2_lib.store.layout import Store, named_store
 from voxblink2_lib.store.schema import FEATURES
 from voxblink2_lib.store.shards import read_batches
 from voxblink2_lib.store.status import empty_store_message, open_ledger
 
-# Options that need a release to mean anything.
-_IDS = ("speakers", "videos", "exclude")
-_CLIPS = ClipOptions.names("audio-visual")
-_CHOICES = (*_IDS, "max_speakers", "max_videos_per_speaker", *_CLIPS)
-# Videos that no one needs to be told of.
-_NOT_ABSENT = ("done", "planned", "excluded")
+# Classes of videos that need no warning.
+_NOT_REPORTED = ("done", "planned", "excluded")
 
 _log = logging.getLogger("voxblink2_lib")
 
@@ -62,108 +57,31 @@ _CITATION = """\
 """
 
 
-@dataclass
-class VoxBlink2Config(datasets.BuilderConfig):  # type: ignore[misc]  # no type hints there
-    """Options of ``load_dataset("voxblink2", ...)``.
+# -- Configuration --------------------------------------------------------------------------------
 
-    Attributes:
-        source: ``"youtube"``, an address with ``{video_id}``, or a folder of media named
-            ``<speaker>/<video>.<ext>``. Default: YouTube.
-        store: folder that keeps index, ledger and shards. Default: one for this release under
-            ``VOXBLINK2_HOME`` or the user's cache folder.
-        audio_format: ``"flac"``, ``"wav"`` or ``"opus"``. Default: what the store holds, and
-            FLAC for a new one.
-        video_size: width and height of the faces in pixels; default 112. This and the next
-            three are for ``audio-visual``; a store keeps what it began with.
-        video_margin: what to add around a box, as a part of its size on each side; default 0.
-        video_shape: ``"square"`` (default) or ``"stretched"``.
-        video_crf: x264's quality, 0 to 51; default 20.
-        speakers: ids, or a file of ids; only these speakers.
-        videos: ids, or a file of ids; only these videos.
-        exclude: ids, or a file of ids, of speakers and videos to leave out.
-        max_speakers: the first so many speakers.
-        max_videos_per_speaker: the first so many videos of each.
-        proxy, cookies, cookies_from_browser, budget, sleep, limit_rate, extractor_args, yt_dlp,
-            fetches, reasons: how media are fetched, see
-            :class:`voxblink2_lib.sources.options.FetchOptions`.
-    """
+# The configuration, the release and the number of workers have names of their own in datasets.
+_OPTIONS = {
+    name: option
+    for name, option in user_options().items()
+    if name not in {"config", "data_dir", "workers"}
+}
+# A store is used as is only without options that its content depends on.
+_CONTENT_OPTIONS = (*options_of(Selection), *options_of(ClipOptions))
+_OptionsConfig = make_dataclass(
+    "_OptionsConfig",
+    [(name, Any, field(default=None)) for name in _OPTIONS],
+    bases=(datasets.BuilderConfig,),
+    namespace={"__module__": __name__},
+)
 
-    source: str | None = None
-    store: str | None = None
-    audio_format: str | None = None
-    video_size: int | None = None
-    video_margin: float | None = None
-    video_shape: str | None = None
-    video_crf: int | None = None
-    speakers: str | list[str] | None = None
-    videos: str | list[str] | None = None
-    exclude: str | list[str] | None = None
-    max_speakers: int | None = None
-    max_videos_per_speaker: int | None = None
-    proxy: str | list[str] | None = None
-    cookies: str | list[str] | None = None
-    cookies_from_browser: str | None = None
-    budget: float | None = None
-    sleep: float | None = None
-    limit_rate: str | None = None
-    extractor_args: str | list[str] | None = None
-    yt_dlp: str | None = None
-    fetches: int | None = None
-    reasons: str | None = None
+
+class VoxBlink2Config(_OptionsConfig):  # type: ignore[misc, valid-type]  # made at run time
+    """Options of ``load_dataset("voxblink2", ...)``."""
 
     def request(self, *, workers: int | None = None) -> MaterializeRequest:
         """Return these options as the library takes them."""
-        for name in _IDS:
-            ids = getattr(self, name)
-            if ids is not None and not isinstance(ids, (str, os.PathLike)):
-                setattr(self, name, list(ids))  # options are read more than once
-        return MaterializeRequest(
-            config=self.name,
-            data_dir=None if self.data_dir is None else os.fspath(self.data_dir),
-            source=None if self.source is None else os.fspath(self.source),
-            store=None if self.store is None else os.fspath(self.store),
-            **{name: getattr(self, name) for name in _CLIPS},
-            selection=Selection.of(
-                speakers=self.speakers,
-                videos=self.videos,
-                exclude=self.exclude,
-                max_speakers=self.max_speakers,
-                max_videos_per_speaker=self.max_videos_per_speaker,
-            ),
-            workers=workers,
-            fetch=FetchOptions.of(**{name: getattr(self, name) for name in FetchOptions.names()}),
-        )
-
-    def create_config_id(
-        self, config_kwargs: dict[str, Any], custom_features: datasets.Features | None = None
-    ) -> str:
-        """Name the cache folder after what the store holds, so that a grown store is seen."""
-        del config_kwargs
-        digest = hashlib.sha256(repr(custom_features).encode())
-        self._shards = sealed_shards(self.find_store(), self.name)
-        for shard in self._shards:
-            digest.update(f"{shard.name} {shard.sha256}\n".encode())
-        return f"{self.name}-{digest.hexdigest()[:16]}"
-
-    @property
-    def named_shards(self) -> list[SealedShard]:
-        """The shards that :meth:`create_config_id` saw last."""
-        return self._shards
-
-    def names_only_a_store(self) -> bool:
-        """Say whether a store that is there was named and no release: then it is taken as it is."""
-        if self.data_dir or os.environ.get(RELEASE_VARIABLE) or not self.store:
-            return False
-        if not named_store(self.store).ledger.exists():
-            return False
-        chosen = [name for name in _CHOICES if getattr(self, name) is not None]
-        if chosen:
-            raise SelectionError(
-                f"The store {self.store} is taken as it is, since no release is named; "
-                f"{', '.join(chosen)} would change nothing. Name the release with data_dir=..., "
-                "or leave that out and filter the dataset."
-            )
-        return True
+        options = {name: getattr(self, name) for name in ("data_dir", *_OPTIONS)}
+        return MaterializeRequest.of(config=self.name, workers=workers, **options)
 
     def find_store(self) -> Store:
         """Return the store."""
@@ -171,13 +89,62 @@ class VoxBlink2Config(datasets.BuilderConfig):  # type: ignore[misc]  # no type 
             return named_store(self.store)
         return find_store(self.request())[1]
 
+    def sealed_shards(self) -> list[SealedShard]:
+        """Return the shards that the store holds now; none if it does not exist yet."""
+        store = self.find_store()
+        if not store.ledger.exists():
+            return []
+        with open_ledger(store, self.name) as ledger:
+            return ledger.shards()
 
-def sealed_shards(store: Store, config: str) -> list[SealedShard]:
-    """Return the sealed shards of a store; none if there is no store yet."""
-    if not store.ledger.exists():
-        return []
-    with open_ledger(store, config) as ledger:
-        return ledger.shards()
+    def create_config_id(
+        self, config_kwargs: dict[str, Any], custom_features: datasets.Features | None = None
+    ) -> str:
+        """Return a name of the cache folder that follows what the store holds now."""
+        del config_kwargs
+        return config_id(self.name, self.sealed_shards(), custom_features)
+
+    def is_store_only(self) -> bool:
+        """Return whether an existing store was given without a release and is used as is.
+
+        Raises:
+            SelectionError: options are given that would change nothing in it.
+        """
+        if self.data_dir or os.environ.get(RELEASE_VARIABLE) or not self.store:
+            return False
+        if not named_store(self.store).ledger.exists():
+            return False
+        useless = [name for name in _CONTENT_OPTIONS if getattr(self, name) is not None]
+        if useless:
+            raise SelectionError(
+                f"The store {self.store} is used as is, since no release is given; "
+                f"{', '.join(useless)} would change nothing. Give the release with data_dir=..., "
+                "or leave out these options and filter the dataset."
+            )
+        return True
+
+
+VoxBlink2Config.__doc__ = "\n".join(
+    [
+        'Options of ``load_dataset("voxblink2", ...)``.\n',
+        "An existing store keeps its clip options; their defaults are those of a new store.\n",
+        "Attributes:",
+        *(f"    {name}: {option.summary}." for name, option in _OPTIONS.items()),
+    ]
+)
+
+
+def config_id(
+    name: str, shards: Iterable[SealedShard], custom_features: datasets.Features | None
+) -> str:
+    """Return the name of the cache folder: other shards or features, another folder."""
+    digest = hashlib.sha256(repr(custom_features).encode())
+    for shard in shards:
+        digest.update(f"{shard.name} {shard.sha256}\n".encode())
+    return f"{name}-{digest.hexdigest()[:16]}"
+
+
+# -- Builder --------------------------------------------------------------------------------------
 
 
 class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hints there
@@ -192,7 +159,7 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
         VoxBlink2Config(
             name="audio-visual",
             version=VERSION,
-            description="The same, and the speaker's face as video at 25 pictures a second.",
+            description="The same, and the speaker's face as video at 25 fps.",
         ),
     ]
     DEFAULT_CONFIG_NAME = "audio"
@@ -202,11 +169,16 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
 
     def __init__(self, *args: Any, features: datasets.Features | None = None, **kwargs: Any):
         self._custom_features = features
+        # Options are read more than once, and a generator only once.
+        kwargs |= {
+            name: list(value) for name, value in kwargs.items() if isinstance(value, Iterator)
+        }
         super().__init__(*args, features=features, **kwargs)
+        self._shards = self.config.sealed_shards()
 
     def _info(self) -> datasets.DatasetInfo:
         return datasets.DatasetInfo(
-            description="VoxBlink2: utterances of 111,284 speakers, cut from videos.",
+            description="VoxBlink2: utterances of 111,284 speakers, cropped from videos.",
             features=FEATURES[self.config.name],
             homepage="https://VoxBlink2.github.io",
             license="Annotations: CC BY-NC-SA 4.0. Media: their owners'.",
@@ -214,64 +186,65 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
         )
 
     def download_and_prepare(self, *args: Any, num_proc: int | None = None, **kwargs: Any) -> None:
-        """Bring what the store lacks, then link its shards into the cache."""
-        self._bring(workers=num_proc)
+        """Materialize what the store lacks, then link its shards into the cache."""
+        self._materialize(workers=num_proc)
         super().download_and_prepare(*args, num_proc=num_proc, **kwargs)
 
     def as_streaming_dataset(self, *args: Any, **kwargs: Any) -> Any:
-        """Bring what the store lacks, then read its shards where they are."""
-        self._bring(workers=None)
+        """Materialize what the store lacks, then stream its shards."""
+        self._materialize(workers=None)
         return super().as_streaming_dataset(*args, **kwargs)
 
-    def _bring(self, *, workers: int | None) -> None:
-        if self.config.names_only_a_store():
-            return
-        before = self.config_id
-        request = self.config.request(workers=workers)
-        store = materialize(request, retry=False, wait=True)
-        self.config_id = self.config.create_config_id({}, self._custom_features)
-        if self.config_id == before:
-            return
+    def _materialize(self, *, workers: int | None) -> None:
+        if not self.config.is_store_only():
+            materialize(self.config.request(workers=workers), retry=False, wait=True)
+        # The very shards that the cache folder is named after: the store may grow meanwhile.
+        self._shards = self.config.sealed_shards()
+        new_id = config_id(self.config.name, self._shards, self._custom_features)
+        if new_id != self.config_id:
+            self._move_cache(new_id)
+            self._warn_of_unavailable_videos()
+
+    def _move_cache(self, new_id: str) -> None:
+        self.config_id = new_id
         self._cache_dir = self._output_dir = self._build_cache_dir()
         self.info.splits = None
         self.info.download_size = self.info.dataset_size = self.info.size_in_bytes = None
+
+    def _warn_of_unavailable_videos(self) -> None:
+        store = self.config.find_store()
         with open_ledger(store, self.config.name) as ledger:
             counts = ledger.statistics.videos()
-        absent = sum(counts.values()) - sum(counts.get(one, 0) for one in _NOT_ABSENT)
-        if absent:
+        unavailable = sum(count for status, count in counts.items() if status not in _NOT_REPORTED)
+        if unavailable:
             _log.warning(
-                "%d videos did not come. 'voxblink2 status --store %s --missing' lists them with "
-                "the reasons; 'voxblink2 materialize' asks again where that may help.",
-                absent,
+                "%d videos are unavailable. 'voxblink2 status --store %s --missing' lists them "
+                "with the reasons; 'voxblink2 materialize' retries those that may be temporary.",
+                unavailable,
                 shlex.quote(str(store.root)),
             )
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         del dl_manager
         store = self.config.find_store()
-        # The very shards that the cache folder is named after: the store may have grown since.
-        shards = self.config.named_shards
-        if not shards:
+        if not self._shards:
             raise StoreError(empty_store_message(store, self.config.name))
         folder = store.shards(self.config.name)
-        self._rows = {str(folder / shard.name): shard.rows for shard in shards}
-        split = datasets.SplitGenerator(
-            name=datasets.Split.TRAIN, gen_kwargs={"shards": list(self._rows)}
-        )
-        return [split]
+        paths = [str(folder / shard.name) for shard in self._shards]
+        return [datasets.SplitGenerator(name=datasets.Split.TRAIN, gen_kwargs={"shards": paths})]
 
     def _generate_tables(self, shards: Iterable[str]) -> Iterator[tuple[Any, pa.Table]]:
-        for number, shard in enumerate(shards):
-            for batch_number, batch in enumerate(read_batches(Path(shard))):
-                yield _key(number, batch_number), pa.Table.from_batches([batch])
+        for shard_index, shard in enumerate(shards):
+            for batch_index, batch in enumerate(read_batches(Path(shard))):
+                yield _key(shard_index, batch_index), pa.Table.from_batches([batch])
 
     def _prepare_split(
         self, split_generator: datasets.SplitGenerator, file_format: str = "arrow", **kwargs: Any
     ) -> None:
-        """Link sealed shards into the cache: they already are what ``datasets`` reads."""
+        """Link sealed shards into the cache: they are in the format that ``datasets`` reads."""
         if (
             file_format != "arrow"
-            or self._custom_features is not None  # then columns must be written anew
+            or self._custom_features is not None  # then columns must be rewritten
             or datasets.filesystems.is_remote_filesystem(self._fs)
         ):
             kwargs.pop("num_proc", None)
@@ -279,7 +252,7 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
             return
         shards = [Path(shard) for shard in split_generator.gen_kwargs["shards"]]
         info = split_generator.split_info
-        info.shard_lengths = [self._rows[str(shard)] for shard in shards]
+        info.shard_lengths = [shard.rows for shard in self._shards]
         info.num_examples = sum(info.shard_lengths)
         info.num_bytes = sum(shard.stat().st_size for shard in shards)
         names = datasets.naming.filenames_for_dataset_split(
@@ -291,15 +264,18 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
 
 
 def _key(shard: int, batch: int) -> Any:
-    # datasets 5 wants its own key, datasets 3 any text.
+    # datasets 5 requires its own key, datasets 3 takes any text.
     key = getattr(datasets.builder, "Key", None)
     return key(shard, batch) if key else f"{shard}_{batch}"
 
 
-def _register() -> None:
-    """Teach ``datasets`` >= 4, which runs no scripts, where this builder is."""
+# -- Registration ---------------------------------------------------------------------------------
 
-    def taught(original: Any) -> Any:
+
+def _register() -> None:
+    """Let ``datasets`` >= 4, which runs no scripts, find this builder by its name."""
+
+    def with_builder(original: Any) -> Any:
         @functools.wraps(original)
         def factory(path: str, *args: Any, **kwargs: Any) -> Any:
             if path == "voxblink2":
@@ -310,9 +286,9 @@ def _register() -> None:
         return factory
 
     for module in (datasets.load, datasets.inspect):
-        module.dataset_module_factory = taught(module.dataset_module_factory)
+        module.dataset_module_factory = with_builder(module.dataset_module_factory)
 
 
-# As a script of datasets 3.6 the module has another name, and datasets knows where it is.
+# As a script of datasets 3.6 the module has another name, and needs no registration.
 if __name__ == "voxblink2":
     _register()

@@ -28,7 +28,7 @@ from voxblink2_lib.materialize.pipeline import fetch_video
 from voxblink2_lib.materialize.tasks import FetchResult, FetchTask
 from voxblink2_lib.records import VideoKey
 from voxblink2_lib.sources import SourceSpec
-from voxblink2_lib.sources.rate_limits import Permit
+from voxblink2_lib.sources.rate_limits import Permit, RateLimiter, shared_file
 from voxblink2_lib.workers.pool import Call, WorkerPool
 
 LATENCY_SECONDS = 0.05
@@ -70,10 +70,11 @@ class Corpus:
                 key=VideoKey("id000001", video_id),
                 needed_seconds=NEEDED_SECONDS,
                 source=SourceSpec("url", template),
-                pictures=False,
+                with_video=False,
                 target=self._staged / video_id,
                 tmp=self.tmp,
-                turn=Permit(),
+                permit=Permit(),
+                rate_limiter=RateLimiter(shared_file()),
             )
             for video_id in self.ids(count)
         ]

@@ -1,8 +1,8 @@
 """Train a speaker model on a store: additive angular margin, exact resume, then large margin.
 
 Stage "train" is the usual recipe: 2 s crops, speed perturbation with new speakers, a margin that
-rises to 0.2. Stage "lmft" goes on from it with longer crops and a larger margin (Thienpondt et al.,
-ICASSP 2021). Run the same command again after a stop, and it goes on at the next batch.
+rises to 0.2. Stage "lmft" continues with longer crops and a larger margin (Thienpondt et al.,
+ICASSP 2021). Run the same command again after an interruption, and it resumes at the next batch.
 
 Example:
     python examples/train_speaker.py --store /data/voxblink2 --out runs/a --model resnet34
@@ -30,6 +30,7 @@ from tqdm import tqdm
 from transformers import AutoFeatureExtractor, AutoModelForAudioXVector
 
 from voxblink2_lib.errors import TrainingError, VoxBlink2Error
+from voxblink2_lib.progress import show_progress
 from voxblink2_lib.recipes.holdout import (
     HeldOut,
     hold_out_speakers,
@@ -55,7 +56,7 @@ from voxblink2_lib.training import (
 )
 
 STOPPED = 3
-# What differs between the stages unless it is given.
+# Defaults that depend on the stage.
 STAGES: dict[str, dict[str, Any]] = {
     "train": {"crop_seconds": 2.0, "margin": 0.2, "speeds": [1.0, 0.9, 1.1], "rate": None},
     "lmft": {"crop_seconds": 5.0, "margin": 0.3, "speeds": [1.0], "rate": 1e-4},
@@ -63,40 +64,40 @@ STAGES: dict[str, dict[str, Any]] = {
 RATES = {"sgd": 0.1, "adamw": 3e-3}
 
 
-# -- data -------------------------------------------------------------------------------------
+# -- Data ------------------------------------------------------------------------------------------
 
 
 def hold_out(corpus: Corpus, args: argparse.Namespace) -> HeldOut:
     if args.hold_out == "videos":
         return hold_out_videos(corpus)
-    wanted = min(200, max(2, len(corpus.speakers) // 20))
-    return hold_out_speakers(corpus, args.held_out_speakers or wanted)
+    default = min(200, max(2, len(corpus.speakers) // 20))
+    return hold_out_speakers(corpus, args.held_out_speakers or default)
 
 
 def make_sampler(
     corpus: Corpus, args: argparse.Namespace, accelerator: Accelerator
 ) -> EpochSampler:
-    place = {"rank": accelerator.process_index, "world_size": accelerator.num_processes}
+    ranks = {"rank": accelerator.process_index, "world_size": accelerator.num_processes}
     if args.sampler == "balanced":
         return BalancedSampler(
             corpus,
             batch_size=args.batch_size,
             per_speaker=args.per_speaker,
             seed=args.seed,
-            **place,
+            **ranks,
         )
     if args.sampler == "speakers":
         return SpeakerSampler(
-            corpus, speakers=args.batch_size // 2, utterances=2, seed=args.seed, **place
+            corpus, speakers=args.batch_size // 2, utterances=2, seed=args.seed, **ranks
         )
-    # Batch normalization needs more than a rest of one utterance.
+    # Batch normalization needs more than the one utterance that a last batch may have.
     return ShuffleSampler(
-        corpus, batch_size=args.batch_size, seed=args.seed, drop_last=True, **place
+        corpus, batch_size=args.batch_size, seed=args.seed, drop_last=True, **ranks
     )
 
 
 def make_augmentation(args: argparse.Namespace) -> RandomChoice | None:
-    """Return what the usual recipe does with MUSAN, rooms and codecs, where they are given."""
+    """Return the usual augmentation with MUSAN, rooms and codecs, as far as they are given."""
     choices: list[Any] = []
     if args.noise:
         choices.append(AddNoise(args.noise, snr_db=(0, 15)))
@@ -131,11 +132,11 @@ def make_loader(
     )
 
 
-# -- model ------------------------------------------------------------------------------------
+# -- Model -----------------------------------------------------------------------------------------
 
 
 def start_model(labels: SpeakerLabels, args: argparse.Namespace) -> tuple[Any, Any]:
-    """Return a new model; for the second stage that of the first, with a class for each speaker."""
+    """Return a new model; for the second stage, that of the first with one class per speaker."""
     if args.stage == "train":
         return make_model(args.model, classes=labels.classes, seed=args.seed)
     before = Path(args.origin)
@@ -143,7 +144,7 @@ def start_model(labels: SpeakerLabels, args: argparse.Namespace) -> tuple[Any, A
     if trained_on.speakers != labels.speakers or trained_on.speeds[0] != 1:
         raise TrainingError(
             f"{before} was trained on {len(trained_on.speakers)} other speakers; the second stage "
-            f"needs those of the first, and here are {len(labels.speakers)}."
+            f"needs those of the first, but got {len(labels.speakers)}."
         )
     extractor = AutoFeatureExtractor.from_pretrained(before / "model")
     model = AutoModelForAudioXVector.from_pretrained(before / "model")
@@ -161,11 +162,11 @@ def make_optimizer(model: nn.Module, args: argparse.Namespace) -> torch.optim.Op
     )
 
 
-# -- checkpoints ------------------------------------------------------------------------------
+# -- Checkpoints -----------------------------------------------------------------------------------
 
 
-class Progress:
-    """Steps done: saved and loaded with the rest."""
+class StepCounter:
+    """Steps done; saved and loaded with model and optimizer."""
 
     def __init__(self) -> None:
         self.step = 0
@@ -182,55 +183,57 @@ def checkpoints(out: Path) -> list[Path]:
 
 
 def save_checkpoint(accelerator: Accelerator, out: Path, step: int) -> None:
-    """Save all that a resumed run needs; a kill leaves the one before untouched."""
-    half, whole = out / "half-checkpoint", out / f"checkpoint-{step:08}"
-    if whole.exists():
+    """Save all that a resumed run needs; a kill meanwhile leaves the last checkpoint intact."""
+    unfinished, finished = out / "half-checkpoint", out / f"checkpoint-{step:08}"
+    if finished.exists():
         return
     if accelerator.is_main_process:
-        shutil.rmtree(half, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
     accelerator.wait_for_everyone()
-    accelerator.save_state(str(half))
+    accelerator.save_state(str(unfinished))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        half.rename(whole)
+        unfinished.rename(finished)
         for old in checkpoints(out)[:-2]:
             shutil.rmtree(old)
     accelerator.wait_for_everyone()
 
 
-def same_settings(args: argparse.Namespace, out: Path, *, write: bool) -> None:
-    """Refuse to go on with other settings than a run began with."""
+def check_settings(args: argparse.Namespace, out: Path, *, write: bool) -> None:
+    """Refuse to resume a run with other settings; write those of a new run."""
     free = {"workers", "save_every", "score_every", "out", "store"}
     settings = {name: value for name, value in sorted(vars(args).items()) if name not in free}
     path = out / "settings.json"
     if path.exists():
         before = json.loads(path.read_text("utf-8"))
-        other = [name for name in settings if before.get(name) != settings[name]]
-        if other:
-            said = ", ".join(f"{one} {before.get(one)!r}, now {settings[one]!r}" for one in other)
-            raise TrainingError(f"{out} was begun with other settings: {said}. Name another --out.")
+        changes = [
+            f"{name} {before.get(name)!r}, now {value!r}"
+            for name, value in settings.items()
+            if before.get(name) != value
+        ]
+        if changes:
+            raise TrainingError(
+                f"{out} was begun with other settings: {', '.join(changes)}. Name another --out."
+            )
     elif write:
         out.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(settings, indent=1), encoding="utf-8")
 
 
-# -- training ---------------------------------------------------------------------------------
+# -- Training --------------------------------------------------------------------------------------
 
 
 class Training:
-    """A run: model, data and all that moves."""
+    """A run: model, data, optimizer and state."""
 
     def __init__(self, args: argparse.Namespace, accelerator: Accelerator) -> None:
         self.args, self.accelerator = args, accelerator
         self.out = Path(args.out)
-        self.held = hold_out(Corpus.open(args.store), args)
-        train = self.held.train
+        self.held_out = hold_out(Corpus.open(args.store), args)
+        train = self.held_out.train
+        self.labels = SpeakerLabels.of(train, speeds=args.speeds)
         if args.stage == "lmft":
-            long = train.samples >= args.crop_seconds * SAMPLE_RATE_HZ
-            self.labels = SpeakerLabels.of(train, speeds=args.speeds)
-            train = train.select(long)
-        else:
-            self.labels = SpeakerLabels.of(train, speeds=args.speeds)
+            train = train.select(train.samples >= args.crop_seconds * SAMPLE_RATE_HZ)
         model, self.extractor = start_model(self.labels, args)
         self.loader = make_loader(
             train, self.labels, FeatureCollate(self.extractor), args, accelerator
@@ -243,90 +246,91 @@ class Training:
             margin_rises=0.5 if args.stage == "train" else 0.0,
         )
         self.model, self.optimizer = accelerator.prepare(model, make_optimizer(model, args))
-        self.progress = Progress()
-        accelerator.register_for_checkpointing(self.progress, self.loader)
+        self.counter = StepCounter()
+        accelerator.register_for_checkpointing(self.counter, self.loader)
         self.stop = False
-        for one in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(one, self._ask_to_stop)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._request_stop)
 
-    def _ask_to_stop(self, *_: object) -> None:
+    def _request_stop(self, *_: object) -> None:
         self.stop = True
 
     def _must_stop(self) -> bool:
-        """Say whether any process was asked to; several of them ask each other now and then."""
+        """Return whether any process got a signal; several of them check it every few steps."""
         if self.accelerator.num_processes == 1:
             return self.stop
-        if self.progress.step % 20:
+        if self.counter.step % 20:
             return False
         if self.stop:
             self.accelerator.set_trigger()
         return bool(self.accelerator.check_trigger())
 
     def run(self) -> bool:
-        """Train to the end, or until asked to stop; say whether it came to the end."""
-        found = checkpoints(self.out)
-        if found:
-            self.accelerator.load_state(str(found[-1]))
-            self.accelerator.print(f"Going on at step {self.progress.step:,} of {self.steps:,}.")
+        """Train to the end or until a signal; return whether the end is reached."""
+        saved = checkpoints(self.out)
+        if saved:
+            self.accelerator.load_state(str(saved[-1]))
+            self.accelerator.print(f"Resuming at step {self.counter.step:,} of {self.steps:,}.")
         else:
             self.score()
         bar = tqdm(
             total=self.steps,
-            initial=self.progress.step,
+            initial=self.counter.step,
             unit="step",
             disable=not self.accelerator.is_local_main_process,
         )
         self.model.train()
-        while self.progress.step < self.steps:
+        while self.counter.step < self.steps:
             for batch in self.loader:
-                self.one_step(batch, bar)
+                self.train_step(batch, bar)
                 if self._must_stop():
-                    save_checkpoint(self.accelerator, self.out, self.progress.step)
+                    save_checkpoint(self.accelerator, self.out, self.counter.step)
                     return False
         bar.close()
         self.score()
         self.save_model()
         return True
 
-    def one_step(self, batch: dict[str, torch.Tensor], bar: Any) -> None:
-        step = self.progress.step
+    def train_step(self, batch: dict[str, torch.Tensor], bar: Any) -> None:
+        step = self.counter.step
         margin = self.schedule.margin_at(step)
         self.accelerator.unwrap_model(self.model).head.margin = margin
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule.rate_at(step)
-        on_device = {k: v.to(self.accelerator.device, non_blocking=True) for k, v in batch.items()}
+        device = self.accelerator.device
+        inputs = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
         with self.accelerator.autocast():
-            loss = self.model(**on_device).loss
+            loss = self.model(**inputs).loss
         self.optimizer.zero_grad()
         self.accelerator.backward(loss)
         self.accelerator.clip_grad_norm_(self.model.parameters(), 5.0)
         self.optimizer.step()
-        self.progress.step += 1
+        self.counter.step += 1
         bar.update()
-        if self.progress.step % self.args.log_every == 0:
-            told = {"loss": loss.item(), "rate": self.schedule.rate_at(step), "margin": margin}
-            bar.set_postfix(loss=f"{told['loss']:.3f}")
-            self.accelerator.log(told, step=self.progress.step)
-        if self.progress.step % self.args.save_every == 0:
-            save_checkpoint(self.accelerator, self.out, self.progress.step)
-        if self.progress.step % self.args.score_every == 0 and self.progress.step < self.steps:
+        if self.counter.step % self.args.log_every == 0:
+            values = {"loss": loss.item(), "rate": self.schedule.rate_at(step), "margin": margin}
+            bar.set_postfix(loss=f"{values['loss']:.3f}")
+            self.accelerator.log(values, step=self.counter.step)
+        if self.counter.step % self.args.save_every == 0:
+            save_checkpoint(self.accelerator, self.out, self.counter.step)
+        if self.counter.step % self.args.score_every == 0 and self.counter.step < self.steps:
             self.score()
 
     def score(self) -> None:
-        """Score what is held out, in the main process."""
+        """Score the held-out trials, in the main process."""
         if self.accelerator.is_main_process:
             model = self.accelerator.unwrap_model(self.model)
-            sweep = score_held_out(model, self.extractor, self.held)
+            sweep = score_held_out(model, self.extractor, self.held_out, progress=show_progress)
             rate, cost = eer(sweep).eer, min_dcf(sweep, p_target=0.01).min_dcf
-            self.accelerator.log({"eer": rate, "min_dcf": cost}, step=self.progress.step)
+            self.accelerator.log({"eer": rate, "min_dcf": cost}, step=self.counter.step)
             tqdm.write(
-                f"step {self.progress.step:,}: held out EER {100 * rate:.2f} %, "
-                f"minDCF(0.01) {cost:.3f}, {len(self.held.target):,} trials"
+                f"step {self.counter.step:,}: held out EER {100 * rate:.2f} %, "
+                f"minDCF(0.01) {cost:.3f}, {len(self.held_out.target):,} trials"
             )
         self.accelerator.wait_for_everyone()
 
     def save_model(self) -> None:
-        """Save the model as `voxblink2 embed --model` takes it, and the map of its labels."""
+        """Save the model for `voxblink2 embed --model`, and its labels."""
         if self.accelerator.is_main_process:
             folder = self.out / "model"
             self.accelerator.unwrap_model(self.model).save_pretrained(folder)
@@ -336,9 +340,9 @@ class Training:
 
 
 def parser() -> argparse.ArgumentParser:
-    says, _, example = (__doc__ or "").partition("Example:")
+    description, _, example = (__doc__ or "").partition("Example:")
     parser = argparse.ArgumentParser(
-        description=says,
+        description=description,
         epilog=f"examples:{example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -374,7 +378,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def complete(args: argparse.Namespace) -> argparse.Namespace:
-    """Fill in what the stage and the optimizer decide."""
+    """Fill in the defaults of the stage and the optimizer."""
     if (args.stage == "lmft") != (args.origin is not None):
         raise TrainingError("--stage lmft needs --from RUN, and the first stage takes none.")
     for name, value in STAGES[args.stage].items():
@@ -391,7 +395,7 @@ def main() -> int:
         accelerator = Accelerator(
             mixed_precision=args.mixed_precision, log_with="tensorboard", project_dir=args.out
         )
-        same_settings(args, Path(args.out), write=accelerator.is_main_process)
+        check_settings(args, Path(args.out), write=accelerator.is_main_process)
         set_seed(args.seed)
         accelerator.init_trackers("log")
         finished = Training(args, accelerator).run()
@@ -400,7 +404,7 @@ def main() -> int:
         print(f"train_speaker: {error}", file=sys.stderr)
         return error.exit_code
     if not finished:
-        accelerator.print("Stopped; run the same command to go on.")
+        accelerator.print("Stopped; run the same command to resume.")
     return 0 if finished else STOPPED
 
 

@@ -1,8 +1,8 @@
 """Train a speaker model with `transformers.Trainer`, in few lines.
 
-The trainer decides steps, precision, processes and checkpoints; the order of utterances and the
-crops are this package's. `examples/train_speaker.py` has the whole recipe. Run the same command
-again after a stop, and it goes on at its last checkpoint.
+The trainer controls steps, precision, processes and checkpoints; this package controls the order of
+utterances and the crops. `examples/train_speaker.py` has the whole recipe. Run the same command
+again after an interruption, and it resumes at its last checkpoint.
 
 Example:
     python examples/train_with_trainer.py --store /data/voxblink2 --out runs/c --model resnet34
@@ -18,6 +18,7 @@ from typing import Any
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from voxblink2_lib.errors import VoxBlink2Error
+from voxblink2_lib.progress import show_progress
 from voxblink2_lib.recipes.holdout import hold_out_videos, score_held_out
 from voxblink2_lib.recipes.training import ARCHITECTURES, FeatureCollate, Schedule, make_model
 from voxblink2_lib.scoring import eer
@@ -29,11 +30,11 @@ from voxblink2_lib.training import (
     UtteranceDataset,
 )
 
-CROPS_A_SPEAKER = 75  # in an epoch
+CROPS_PER_SPEAKER = 75  # in an epoch
 
 
 class MarginWarmUp(TrainerCallback):
-    """Lets the margin rise during the first half of the steps."""
+    """Raises the margin during the first half of the steps."""
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
         del control
@@ -43,9 +44,9 @@ class MarginWarmUp(TrainerCallback):
 
 
 class SpeakerTrainer(Trainer):
-    """A trainer that takes its batches from our loader; accelerate shares them out to processes.
+    """A trainer with batches of our loader, which accelerate distributes to the processes.
 
-    When it resumes, it skips the batches that were done: the order is the same in each run.
+    On resuming it skips the batches that are done: the order is the same in each run.
     """
 
     def get_train_dataloader(self) -> Any:
@@ -56,7 +57,7 @@ class SpeakerTrainer(Trainer):
             BalancedSampler(
                 dataset.corpus,
                 batch_size=self.args.per_device_train_batch_size,
-                per_speaker=CROPS_A_SPEAKER,
+                per_speaker=CROPS_PER_SPEAKER,
                 seed=self.args.seed,
             ),
             num_workers=self.args.dataloader_num_workers,
@@ -66,9 +67,11 @@ class SpeakerTrainer(Trainer):
 
 
 def last_checkpoint(out: Path) -> str | None:
-    """Return the last whole checkpoint: the trainer writes its state's file last."""
-    whole = [one.parent for one in out.glob("checkpoint-*/trainer_state.json")]
-    return str(max(whole, key=lambda one: int(one.name.rpartition("-")[2]))) if whole else None
+    """Return the last complete checkpoint: the trainer writes the file of its state last."""
+    complete = [path.parent for path in out.glob("checkpoint-*/trainer_state.json")]
+    if not complete:
+        return None
+    return str(max(complete, key=lambda folder: int(folder.name.rpartition("-")[2])))
 
 
 def arguments() -> argparse.Namespace:
@@ -86,10 +89,10 @@ def arguments() -> argparse.Namespace:
 
 
 def train(args: argparse.Namespace) -> None:
-    held = hold_out_videos(Corpus.open(args.store))
-    labels = SpeakerLabels.of(held.train, speeds=(1.0, 0.9, 1.1))
+    held_out = hold_out_videos(Corpus.open(args.store))
+    labels = SpeakerLabels.of(held_out.train, speeds=(1.0, 0.9, 1.1))
     model, extractor = make_model(args.model, classes=labels.classes, seed=0)
-    before = eer(score_held_out(model, extractor, held)).eer
+    before = eer(score_held_out(model, extractor, held_out, progress=show_progress)).eer
     trainer = SpeakerTrainer(
         model=model,
         args=TrainingArguments(
@@ -105,7 +108,7 @@ def train(args: argparse.Namespace) -> None:
             save_steps=args.save_every,
             report_to=["tensorboard"],
         ),
-        train_dataset=UtteranceDataset(held.train, crop_seconds=2.0, labels=labels),
+        train_dataset=UtteranceDataset(held_out.train, crop_seconds=2.0, labels=labels),
         data_collator=FeatureCollate(extractor),
         callbacks=[MarginWarmUp()],
     )
@@ -113,7 +116,7 @@ def train(args: argparse.Namespace) -> None:
     trainer.save_model(args.out)
     extractor.save_pretrained(args.out)
     labels.save(Path(args.out) / "labels.json")
-    after = eer(score_held_out(model, extractor, held)).eer
+    after = eer(score_held_out(model, extractor, held_out, progress=show_progress)).eer
     print(f"EER on held-out videos: {100 * before:.2f} % before, {100 * after:.2f} % after")
 
 

@@ -73,7 +73,7 @@ def _close_connections() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def studio() -> MediaCache:
+def media_cache() -> MediaCache:
     """Media that the tests make; sessions share them."""
     folder = os.environ.get("VOXBLINK2_TEST_MEDIA") or Path(__file__).parents[1] / ".test-media"
     return MediaCache(Path(folder).absolute())

@@ -1,7 +1,8 @@
-"""What a class of outcome means for the next time that a video is asked for."""
+"""What a class of outcome means for the next try of a video."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -13,6 +14,8 @@ from voxblink2_lib.outcomes import (
     CONFIRM_SECONDS,
     POLICIES,
     STATUSES,
+    MissingUtterance,
+    Outcome,
     RetryDecision,
     Status,
     jitter,
@@ -33,39 +36,51 @@ NOT_OF_THE_VIDEO: tuple[Status, ...] = ("rate-limited", "blocked", "credentials"
 
 
 def wait(status: Status, tries: int = 1, *, key: VideoKey = KEY) -> float | None:
-    verdict = next_attempt(key, status, tries=tries, ambiguous_since=None, now=NOW)
-    assert verdict.status == status
-    return None if verdict.next_at is None else verdict.next_at - NOW
+    decision = next_attempt(key, status, tries=tries, ambiguous_since=None, now=NOW)
+    assert decision.status == status
+    return None if decision.next_at is None else decision.next_at - NOW
 
 
-def test_every_class_has_a_policy_and_says_what_it_means() -> None:
+def test_every_class_has_a_policy_with_a_description() -> None:
     assert set(POLICIES) == set(STATUSES)
-    assert all(policy.means for policy in POLICIES.values())
-    assert len({policy.means for policy in POLICIES.values()}) == len(POLICIES)
+    assert all(policy.description for policy in POLICIES.values())
+    assert len({policy.description for policy in POLICIES.values()}) == len(POLICIES)
+
+
+def test_the_scope_is_what_is_at_fault() -> None:
+    scopes = {status: policy.scope for status, policy in POLICIES.items()}
+    assert {status for status, scope in scopes.items() if scope != "video"} == {*NOT_OF_THE_VIDEO}
+    assert [status for status, scope in scopes.items() if scope == "machine"] == ["environment"]
+    # A route is paused or closed; nothing else is.
+    closes = {status: policy.closes_after for status, policy in POLICIES.items()}
+    assert {status: count for status, count in closes.items() if count} == {
+        "blocked": 1,
+        "credentials": 8,
+    }
 
 
 @pytest.mark.parametrize("status", FINAL)
 @pytest.mark.parametrize("tries", [1, 2, 100])
-def test_what_is_final_is_never_asked_for_by_itself(status: Status, tries: int) -> None:
+def test_what_is_final_is_never_retried_by_itself(status: Status, tries: int) -> None:
     assert wait(status, tries) is None
 
 
 @pytest.mark.parametrize("status", NOT_OF_THE_VIDEO)
 @pytest.mark.parametrize("tries", [1, 2, 100])
-def test_what_is_no_fault_of_the_video_is_asked_for_by_the_next_run(
+def test_what_is_no_fault_of_the_video_is_retried_by_the_next_run(
     status: Status, tries: int
 ) -> None:
     assert wait(status, tries) == 0
 
 
-def test_waits_of_what_failed_for_now_double() -> None:
+def test_waits_of_temporary_failures_double() -> None:
     for tries in range(1, 8):
         waited = wait("transient", tries)
         assert waited is not None
         assert waited == pytest.approx(900 * 2 ** (tries - 1) * jitter(KEY, tries))
 
 
-def test_a_video_that_fails_for_now_too_often_is_given_up() -> None:
+def test_a_video_that_fails_too_often_is_given_up() -> None:
     assert [wait("transient", tries) is None for tries in (7, 8, 9, 100)] == [
         *(False, True, True, True)
     ]
@@ -89,7 +104,7 @@ def test_waits_are_capped_at_a_day(monkeypatch: pytest.MonkeyPatch) -> None:
         assert wait("transient", tries) == pytest.approx(DAY * jitter(KEY, tries))
 
 
-def test_not_yet_is_asked_for_daily_for_a_month() -> None:
+def test_not_yet_is_retried_daily_for_a_month() -> None:
     assert [wait("not-yet", tries) for tries in (1, 2, 29, 30)] == [DAY, DAY, DAY, None]
 
 
@@ -105,7 +120,7 @@ def ambiguous(hours: float, *, tries: int = 2) -> RetryDecision:
     return next_attempt(KEY, "ambiguous", tries=tries, ambiguous_since=NOW, now=NOW + hours * HOUR)
 
 
-def test_ambiguous_once_is_asked_for_another_day() -> None:
+def test_ambiguous_once_is_retried_another_day() -> None:
     first = next_attempt(KEY, "ambiguous", tries=1, ambiguous_since=None, now=NOW)
     assert first == RetryDecision("ambiguous", NOW + DAY)
 
@@ -125,7 +140,7 @@ def test_a_clock_that_was_set_back_confirms_nothing() -> None:
     assert ambiguous(-5.0) == RetryDecision("ambiguous", NOW + DAY)
 
 
-@pytest.mark.parametrize("status", [one for one in STATUSES if one != "ambiguous"])
+@pytest.mark.parametrize("status", [status for status in STATUSES if status != "ambiguous"])
 def test_only_ambiguous_confirms_ambiguous(status: Status) -> None:
     since = next_attempt(KEY, status, tries=2, ambiguous_since=NOW - 10 * DAY, now=NOW)
     assert since == next_attempt(KEY, status, tries=2, ambiguous_since=None, now=NOW)
@@ -142,7 +157,7 @@ def test_jitter_is_within_a_quarter(key: VideoKey, tries: int) -> None:
 def test_jitter_spreads_out_and_differs_from_try_to_try() -> None:
     factors = [jitter(VideoKey("id000001", f"video{n:06}"), 1) for n in range(1000)]
     for low in (0.75, 0.85, 0.95, 1.05, 1.15):
-        assert 150 < sum(low <= one < low + 0.1 for one in factors) < 250
+        assert 150 < sum(low <= factor < low + 0.1 for factor in factors) < 250
     assert len({jitter(KEY, tries) for tries in range(1, 9)}) == 8
 
 
@@ -151,7 +166,7 @@ def test_jitter_is_the_same_in_every_process() -> None:
         "from voxblink2_lib.outcomes import jitter; from voxblink2_lib.records import VideoKey; "
         "print(jitter(VideoKey('id000001', 'abcdefghijk'), 3))"
     )
-    said = {
+    outputs = {
         subprocess.run(
             [sys.executable, "-c", code],
             env={"PYTHONPATH": ":".join(sys.path), "PYTHONHASHSEED": seed},
@@ -161,4 +176,29 @@ def test_jitter_is_the_same_in_every_process() -> None:
         ).stdout
         for seed in ("1", "2")
     }
-    assert said == {f"{jitter(KEY, 3)}\n"}
+    assert outputs == {f"{jitter(KEY, 3)}\n"}
+
+
+# What a part file of the version before holds.
+STORED = (
+    '{"key": ["id000001", "abcdefghijk"], "status": "done", "reason": "1 of 3", "clips": 2, '
+    '"samples": 80000, "missing": [["00002", "is too short"]], "bytes_fetched": 12345, '
+    '"seconds_taken": 1.5, "address": "10.0.0.1:8080", "digest": 7}'
+)
+
+
+def test_an_outcome_of_the_version_before_is_read_and_written_as_it_was() -> None:
+    outcome = Outcome.from_dict(json.loads(STORED))
+    assert outcome == Outcome(
+        KEY,
+        "done",
+        "1 of 3",
+        clips=2,
+        samples=80_000,
+        missing=(MissingUtterance("00002", "is too short"),),
+        bytes_fetched=12_345,
+        route="10.0.0.1:8080",
+        digest=7,
+    )
+    assert outcome.seconds_taken == 1.5
+    assert json.dumps(outcome.as_dict()) == STORED

@@ -1,8 +1,10 @@
-"""Ids, and frames to samples and seconds."""
+"""Ids, frames to samples and seconds, and declarations of options."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -14,9 +16,14 @@ from voxblink2_lib.records import (
     Utterance,
     VideoKey,
     check_ids,
+    check_options,
     frame_start_sample,
     is_speaker_id,
     is_video_id,
+    option,
+    options_of,
+    real_number,
+    whole_number,
 )
 
 SPEAKER, VIDEO = "id000001", "abcdefghijk"
@@ -185,3 +192,55 @@ def test_outcomes_are_equal_whatever_time_they_took() -> None:
     outcome = Outcome(key, "done", clips=1, missing=missing, seconds_taken=1.0)
     assert outcome == dataclasses.replace(outcome, seconds_taken=2.0)
     assert outcome != dataclasses.replace(outcome, clips=2)
+
+
+# -- Options of users -----------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Sample:
+    count: int | None = option(None, "how many", rule=whole_number(1), parse=int)
+    share: float = option(0.5, "which part", rule=real_number(0, 1))
+    letter: str = option("a", "which letter", choices=("a", "b", "c"))
+    plain: str = "no option"
+
+    def __post_init__(self) -> None:
+        check_options(self, ValueError)
+
+
+def test_options_are_read_from_the_fields() -> None:
+    options = options_of(Sample)
+    assert list(options) == ["count", "share", "letter"]
+    assert [entry.summary for entry in options.values()] == [
+        "how many",
+        "which part; default: 0.5",
+        "which letter; default: a",
+    ]
+    assert Sample() == Sample(None, 0.5, "a", "no option")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        *(("count", value, "a whole number of 1 or more") for value in (0, 1.0, True, "1")),
+        *(("share", value, "a number from 0 to 1") for value in (-0.1, 1.1, math.nan, None, True)),
+        *(("letter", value, "a, b or c") for value in ("d", "", None, 1)),
+    ],
+)
+def test_a_value_against_its_rule_is_refused(name: str, value: Any, allowed: str) -> None:
+    with pytest.raises(ValueError, match=f"^{name} must be {allowed}, got {value!r}\\.$"):
+        Sample(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("count", None), ("count", 1), ("share", 0), ("share", 1), ("letter", "c")]
+)
+def test_a_value_by_its_rule_is_taken(name: str, value: Any) -> None:
+    assert getattr(Sample(**{name: value}), name) == value
+
+
+def test_rules_say_their_range() -> None:
+    assert whole_number(1, 256).text == "a whole number from 1 to 256"
+    assert real_number(0).text == "a number of 0 or more"
+    assert not real_number(0).allows(math.inf)
+    assert not whole_number(0).allows(math.inf)

@@ -2,8 +2,8 @@
 
 VoxBlink2Error
 ├── ReleaseError (ValueError)       the release is missing, unreadable or hostile
-├── SelectionError (ValueError)     the selection names things that are not there
-├── SourceError (ValueError)        the source of media is not one we can read from
+├── SelectionError (ValueError)     the selection names what the release does not contain
+├── SourceError (ValueError)        the source of media is not usable
 ├── StoreError
 │   ├── StoreMismatchError (ValueError)  the store holds another corpus
 │   ├── StoreReadOnlyError          the store cannot be written to, and work is left
@@ -11,24 +11,21 @@ VoxBlink2Error
 │   ├── StoreFullError              no space is left; free some and run again
 │   └── StoreDamagedError           a file of the store is not what was written
 │       └── ClipDamagedError        one clip of a sealed shard cannot be decoded
-├── MediaError                      one media file cannot be cut; becomes an outcome
-├── FetchError                      one video did not come; becomes an outcome
-│   └── UnreachableError            no answer came at all: the network is down
-├── ScoringError (ValueError)       scores, labels, embeddings or lists of trials are not usable
+├── MediaError                      one media file cannot be cropped; becomes an outcome
+├── FetchError                      one video is unavailable; becomes an outcome
+│   └── UnreachableError            the source did not answer: the network is down
+├── ScoringError (ValueError)       scores, labels, embeddings or trial lists are not usable
 ├── ModelError (ValueError)         a checkpoint, a model or a waveform given to one is not usable
 ├── TrainingError (ValueError)      utterances, samplers or their state are not usable
-├── EmbeddingError (ValueError)     what is to be embedded, or where to write it, is not usable
+├── EmbeddingError (ValueError)     the audio to embed, or the output, is not usable
 ├── DependencyError (ImportError)   something this machine must have is missing
 └── StoppedError                    work is left; run the same command again
-    └── BlockedError                every outgoing address is blocked; do something first
+    └── BlockedError                every route is blocked; the user must change something
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from voxblink2_lib.outcomes import Status
+from voxblink2_lib.outcomes import NO_ACTION, RouteAction, Status
 
 
 class VoxBlink2Error(Exception):
@@ -54,7 +51,7 @@ class StoreError(VoxBlink2Error):
 
 
 class StoreMismatchError(StoreError, ValueError):
-    """What was asked for would mix two corpora in one store."""
+    """The request would mix two corpora in one store."""
 
 
 class StoreReadOnlyError(StoreError):
@@ -68,61 +65,55 @@ class StoreBusyError(StoreError):
 
 
 class StoreFullError(StoreError):
-    """The disk is full. What was finished is kept."""
+    """The disk is full. Finished work is kept."""
 
     exit_code = 3
 
 
 class StoreDamagedError(StoreError):
-    """A sealed file is not what its checksum says."""
+    """A sealed file does not match its checksum."""
 
     exit_code = 1
 
 
 class ClipDamagedError(StoreDamagedError):
-    """A clip cannot be decoded. The text names its shard, row and utterance."""
+    """A clip cannot be decoded. The message names its shard, row and utterance."""
 
 
 class MediaError(VoxBlink2Error):
-    """A media file cannot be cut."""
+    """A media file cannot be cropped."""
 
 
 class FetchError(VoxBlink2Error):
-    """A video did not come.
+    """A video is unavailable.
 
     Args:
-        words: the source's own words.
+        message: the original message of the source.
         status: the class of the outcome.
-        pause_seconds: ask nothing more of this address for so long; ``None`` means go on.
-        pause_grows: the source did not say how long; pauses in a row grow.
-        closes_route: ask nothing more of this address until the user has done something.
-        bytes_fetched: what came over the network before it failed.
+        action: what the failure means for the route.
+        bytes_fetched: what was downloaded before it failed.
     """
 
     def __init__(
         self,
-        words: str,
+        message: str,
         *,
         status: Status = "transient",
-        pause_seconds: float | None = None,
-        pause_grows: bool = False,
-        closes_route: bool = False,
+        action: RouteAction = NO_ACTION,
         bytes_fetched: int = 0,
     ) -> None:
-        super().__init__(words)
+        super().__init__(message)
         self.status = status
-        self.pause_seconds = pause_seconds
-        self.pause_grows = pause_grows
-        self.closes_route = closes_route
+        self.action = action
         self.bytes_fetched = bytes_fetched
 
 
 class UnreachableError(FetchError):
-    """No answer at all came from the source: the network or the server is down."""
+    """The source did not answer at all: the network or the server is down."""
 
 
 class ScoringError(VoxBlink2Error, ValueError):
-    """Something given to a metric is not usable. The text names the argument and the row."""
+    """Input of a metric is not usable. The message names the argument and the row."""
 
 
 class ModelError(VoxBlink2Error, ValueError):
@@ -134,7 +125,7 @@ class TrainingError(VoxBlink2Error, ValueError):
 
 
 class EmbeddingError(VoxBlink2Error, ValueError):
-    """What is to be embedded, or the file to write, is not usable."""
+    """The audio to embed, or the file to write, is not usable."""
 
 
 class DependencyError(VoxBlink2Error, ImportError):
@@ -142,17 +133,17 @@ class DependencyError(VoxBlink2Error, ImportError):
 
 
 class StoppedError(VoxBlink2Error):
-    """The run ended with work left. Everything finished is kept."""
+    """The run ended with work left. Finished work is kept."""
 
     exit_code = 3
 
 
 class BlockedError(StoppedError):
-    """The source refuses every outgoing address. Everything finished is kept."""
+    """The source refuses every route. Finished work is kept."""
 
     exit_code = 4
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of what an error says; the name of its type if it says nothing."""
+    """Return the first line of an error's message; the name of its type if that is empty."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,25 +1,28 @@
-"""What each class of outcome means, and when a video is asked for again.
+"""Classes of outcome: what each means, and when a video of it is retried.
 
-A run tries a video at once a few times (``materialize``); what is here decides about later runs.
+A run repeats a video a few times at once (``materialize``); the policies here also say when later
+runs retry it.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from voxblink2_lib.records import VideoKey
 
 _HOUR_SECONDS = 3600.0
 _DAY_SECONDS = 24 * _HOUR_SECONDS
 
-# Another day, also for who starts a run at the same hour every day.
+# Another day, also for a user who starts a run at the same hour every day.
 CONFIRM_SECONDS = 20 * _HOUR_SECONDS
 
-# What can become of a video; outcomes.py says what each means and what follows from it.
+# A failure that is the video's own is tried so often within one run.
+RUN_TRIES = 3
+
 Status = Literal[
     "done",
     "excluded",
@@ -37,6 +40,7 @@ Status = Literal[
     "media-unusable",
 ]
 STATUSES: tuple[str, ...] = get_args(Status)
+Scope = Literal["video", "route", "machine"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,47 +48,86 @@ class RetryPolicy:
     """What follows from a class of outcome.
 
     Attributes:
-        means: what it says of the video, for people.
-        wait_seconds: ask again after so long; ``None`` means only when the user says so.
+        description: human-readable description of a video of this class.
+        wait_seconds: later runs retry after so long; ``None`` means only when the user says so.
         doubles: each further wait is twice the last one, up to a day.
         max_tries: give up after so many; ``None`` means never.
+        scope: what is at fault, so that others of it would fail as well.
+        run_tries: tries within one run, waiting in between or for the route.
+        closes_after: close a route after so many in a row on it; ``None`` means pause it.
     """
 
-    means: str
+    description: str
     wait_seconds: float | None = None
     doubles: bool = False
     max_tries: int | None = None
+    scope: Scope = "video"
+    run_tries: int = 1
+    closes_after: int | None = None
 
 
 POLICIES: Mapping[Status, RetryPolicy] = MappingProxyType(
     {
         "done": RetryPolicy("its clips are in the store"),
         "excluded": RetryPolicy("left out by the user"),
-        # These four say something of the address or the machine, not of the video.
-        "rate-limited": RetryPolicy("the source asked to wait", 0),
-        "blocked": RetryPolicy("the source refuses the address it was asked from", 0),
-        "credentials": RetryPolicy("the source wants a log-in, or no longer takes the cookies", 0),
-        "environment": RetryPolicy("this machine lacks something", 0),
-        "transient": RetryPolicy("it failed for now", 900, doubles=True, max_tries=8),
-        "ambiguous": RetryPolicy(
-            "the source does not say why; asked again another day", _DAY_SECONDS
+        # A source that states no time may limit a route for hours. After so many pauses, one video
+        # that alone is refused is left to the next run.
+        "rate-limited": RetryPolicy(
+            "the source limits the rate of requests", 0, scope="route", run_tries=8
         ),
-        "not-yet": RetryPolicy("it is not published yet", _DAY_SECONDS, max_tries=30),
+        "blocked": RetryPolicy(
+            "the source refuses the route that was used", 0, scope="route", closes_after=1
+        ),
+        # One video may require another account; eight in a row are the cookies' fault.
+        "credentials": RetryPolicy(
+            "the source requires a log-in, or rejects the cookies",
+            0,
+            scope="route",
+            closes_after=8,
+        ),
+        "environment": RetryPolicy(
+            "this machine lacks something that downloading needs", 0, scope="machine"
+        ),
+        "transient": RetryPolicy(
+            "temporary failure", 900, doubles=True, max_tries=8, run_tries=RUN_TRIES
+        ),
+        "ambiguous": RetryPolicy(
+            "the source gives no clear reason; retried on another day", _DAY_SECONDS
+        ),
+        "not-yet": RetryPolicy("not published yet", _DAY_SECONDS, max_tries=30),
         "age-or-membership": RetryPolicy("only for adults or members who are logged in"),
         "private": RetryPolicy("private"),
-        "geo": RetryPolicy("not available in the country of the address"),
-        "gone": RetryPolicy("gone for good"),
-        "media-unusable": RetryPolicy("it came, and no utterance could be cut from it"),
+        "geo": RetryPolicy("not available in the country of the route"),
+        "gone": RetryPolicy("permanently gone"),
+        "media-unusable": RetryPolicy("downloaded, but no utterance could be cropped"),
     }
 )
 
 
+@dataclass(frozen=True, slots=True)
+class RouteAction:
+    """What a failure means for the route on which it happened.
+
+    Attributes:
+        pause_seconds: send no request on the route for so long; ``None`` means go on.
+        pause_grows: the source stated no time; each further pause in a row is longer.
+        closes_route: send no request on the route until the user has changed something.
+    """
+
+    pause_seconds: float | None = None
+    pause_grows: bool = False
+    closes_route: bool = False
+
+
+NO_ACTION = RouteAction()
+
+
 class RetryDecision(NamedTuple):
-    """What the ledger writes about a video.
+    """What the ledger stores about a video.
 
     Attributes:
         status: the class; an ambiguous one that was confirmed on another day is ``gone``.
-        next_at: Unix time from which it may be asked for again; ``None`` means never by itself.
+        next_at: Unix time from which it may be retried; ``None`` means never by itself.
     """
 
     status: Status
@@ -99,20 +142,20 @@ def next_attempt(
     ambiguous_since: float | None,
     now: float,
 ) -> RetryDecision:
-    """Decide what an outcome means for a video.
+    """Decide when a video is retried by later runs.
 
     Args:
         key: the video.
-        status: the outcome's class.
+        status: the class of its outcome.
         tries: how often it was tried, this time included, since it was planned or the user
-            asked for it again.
-        ambiguous_since: when it was first found ambiguous, if that is what it is since then.
+            requested a retry.
+        ambiguous_since: Unix time of its first ambiguous outcome, if all since were ambiguous.
         now: Unix time in seconds.
 
     Example:
         >>> key = VideoKey("id000001", "abcdefghijk")
-        >>> judge(key, "ambiguous", tries=2, ambiguous_since=0.0, now=90_000.0)
-        Verdict(status='gone', next_at=None)
+        >>> next_attempt(key, "ambiguous", tries=2, ambiguous_since=0.0, now=90_000.0)
+        RetryDecision(status='gone', next_at=None)
     """
     if (
         status == "ambiguous"
@@ -142,7 +185,7 @@ def jitter(key: VideoKey, tries: int) -> float:
 
 
 class MissingUtterance(NamedTuple):
-    """An utterance that could not be cut although its video came."""
+    """An utterance that could not be cropped although its video was downloaded."""
 
     utterance_id: str
     reason: str
@@ -155,14 +198,14 @@ class Outcome:
     Attributes:
         key: the video.
         status: its class, from the closed list.
-        reason: the source's or decoder's own words; empty when all went well.
-        clips: number of utterances cut.
+        reason: the message of the source or the decoder; empty when all went well.
+        clips: number of utterances cropped.
         samples: their length, samples at 16 kHz.
-        missing: utterances that could not be cut.
-        bytes_fetched: bytes that came over the network, or the size of the file read.
+        missing: utterances that could not be cropped.
+        bytes_fetched: bytes that were downloaded, or the size of the file read.
         seconds_taken: wall time.
-        address: name of the outgoing address that was used; empty for what is on this machine.
-        digest: hash of the annotations that the clips were cut by.
+        route: name of the route that was used; empty for media on this machine.
+        digest: hash of the annotations that the clips were cropped by.
     """
 
     key: VideoKey
@@ -173,5 +216,23 @@ class Outcome:
     missing: tuple[MissingUtterance, ...] = ()
     bytes_fetched: int = 0
     seconds_taken: float = field(default=0.0, compare=False)
-    address: str = ""
+    route: str = ""
     digest: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what a part file stores, where the route has the name of the first format."""
+        values = asdict(self)
+        return {"address" if name == "route" else name: values[name] for name in values}
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> Outcome:
+        """Read what a part file stores.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is no outcome.
+        """
+        values = dict(stored)
+        values["key"] = VideoKey(*values["key"])
+        values["missing"] = tuple(MissingUtterance(*row) for row in values["missing"])
+        values["route"] = values.pop("address", "")
+        return cls(**values)

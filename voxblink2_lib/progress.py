@@ -1,4 +1,4 @@
-"""Progress that a person can read: a bar in a terminal, a line now and then elsewhere."""
+"""Progress of long tasks: a bar in a terminal, a line every half minute in a log file."""
 
 from __future__ import annotations
 
@@ -14,6 +14,13 @@ import tqdm
 Advance = Callable[[int], object]
 
 
+class AdvanceWithNote(Protocol):
+    """An :data:`Advance` that also takes a note to show beside the numbers."""
+
+    def __call__(self, count: int, /, *, note: str = "") -> object:
+        """Count items that are done; the note replaces the one before."""
+
+
 class Progress(Protocol):
     """Shows how far a task is, from the start of a ``with`` block to its end.
 
@@ -25,79 +32,56 @@ class Progress(Protocol):
     """
 
     def __call__(
-        self, task: str, *, unit: str, total: int | None = None
-    ) -> AbstractContextManager[Advance]:
+        self, task: str, *, unit: str, total: int | None = None, done: int = 0
+    ) -> AbstractContextManager[AdvanceWithNote]:
         """Begin a task.
 
         Args:
             task: what is done, as "Verifying".
             unit: what is counted.
             total: how many there are, where that is known.
+            done: how many of them an earlier run did; they do not count for the speed.
         """
 
 
 @contextmanager
-def no_progress(task: str, *, unit: str, total: int | None = None) -> Iterator[Advance]:
+def no_progress(
+    task: str, *, unit: str, total: int | None = None, done: int = 0
+) -> Iterator[AdvanceWithNote]:
     """Show nothing."""
-    del task, unit, total
-    yield lambda _: None
+    del task, unit, total, done
+    yield _ignore
+
+
+def _ignore(count: int, /, *, note: str = "") -> None:
+    """Count nothing."""
 
 
 @contextmanager
-def show_progress(task: str, *, unit: str, total: int | None = None) -> Iterator[Advance]:
+def show_progress(
+    task: str, *, unit: str, total: int | None = None, done: int = 0
+) -> Iterator[AdvanceWithNote]:
     """Show a bar on standard error, if the task takes longer than a second."""
-    with _bar(desc=task, unit=unit, total=total, delay=1.0) as bar:
-        yield bar.update
+    with _bar(desc=task, unit=unit, total=total, initial=done, delay=1.0) as bar:
 
+        def advance(count: int, /, *, note: str = "") -> None:
+            if note:
+                bar.set_postfix_str(note, refresh=False)
+            bar.update(count)
 
-class EmbeddingProgress:
-    """Shows how many utterances are embedded, how many hours that is, and how fast it goes.
-
-    Args:
-        total: number of utterances.
-    """
-
-    def __init__(self, total: int) -> None:
-        self._seconds = 0.0
-        self._rejected = 0
-        self._bar = _bar(desc="Embedding", unit="utterance", total=total)
-        self._started = time.monotonic()
-
-    def __enter__(self) -> EmbeddingProgress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-    def skip(self, utterances: int) -> None:
-        """Count what an earlier run did."""
-        self._bar.initial += utterances
-        self._bar.update(utterances)
-
-    def update(self, embedded: int, rejected: int, seconds: float) -> None:
-        """Count a block."""
-        self._seconds += seconds
-        self._rejected += rejected
-        hours = self._seconds / 3600
-        rate = hours / (time.monotonic() - self._started)
-        parts = [f"{hours:.2f} h", f"{rate:.4f} h/s"]
-        parts += [f"{self._rejected} rejected"] if self._rejected else []
-        self._bar.set_postfix_str(", ".join(parts), refresh=False)
-        self._bar.update(embedded + rejected)
+        yield advance
 
 
 def _bar(**options: Any) -> Any:
     # A log file gets a line every half minute instead of ten a second.
     interval = 0.1 if sys.stderr.isatty() else 30.0
-    # Whoever has switched off the bars of datasets has loaded it; else it takes long to load.
-    shown = sys.modules["datasets.utils"].tqdm if "datasets.utils" in sys.modules else tqdm.tqdm
-    return shown(
-        mininterval=interval, maxinterval=max(10.0, interval), dynamic_ncols=True, **options
-    )
+    # Only a program that has loaded datasets can have switched its bars off; loading takes long.
+    bar = sys.modules["datasets.utils"].tqdm if "datasets.utils" in sys.modules else tqdm.tqdm
+    return bar(mininterval=interval, maxinterval=max(10.0, interval), dynamic_ncols=True, **options)
 
 
 def size_text(size_bytes: float) -> str:
-    """Return a number of bytes for people, in decimal units.
+    """Return a number of bytes as text, in decimal units.
 
     >>> size_text(999), size_text(4.5e6), size_text(2e12)
     ('999 bytes', '4.5 MB', '2.00 TB')
@@ -112,7 +96,7 @@ def size_text(size_bytes: float) -> str:
 
 
 def interval_text(seconds: float) -> str:
-    """Return a length of time as a number of its largest unit, for people.
+    """Return a duration as text, in its largest unit.
 
     >>> interval_text(1), interval_text(900), interval_text(5400), interval_text(86_400)
     ('1 second', '15 minutes', '1.5 hours', '1 day')
@@ -123,7 +107,7 @@ def interval_text(seconds: float) -> str:
 
 
 def duration_text(seconds: float) -> str:
-    """Return a length of time for people, in its two largest units.
+    """Return a readable duration in its two largest units.
 
     >>> duration_text(59), duration_text(3700), duration_text(200_000)
     ('59 s', '1 h 1 min', '2 d 7 h')
@@ -137,6 +121,6 @@ def duration_text(seconds: float) -> str:
 
 
 def clock_text(at: float) -> str:
-    """Return a time in the user's zone, with the day if that is not today."""
+    """Return a Unix time as local time, with the date if it is not today."""
     is_today = time.localtime(at)[:3] == time.localtime()[:3]
     return time.strftime("%H:%M:%S" if is_today else "%Y-%m-%d %H:%M", time.localtime(at))

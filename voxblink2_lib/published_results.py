@@ -1,11 +1,11 @@
-"""What the authors of VoxBlink2 published about their models; loads nothing else."""
+"""Results that the authors of VoxBlink2 published for their models; imports no other module."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-# Where the configuration of a converted model says which release it was.
+# Key of a converted model's configuration for the released model that it was made from.
 RELEASE_KEY = "voxblink2_release"
 
 
@@ -42,28 +42,28 @@ PUBLISHED: dict[str, Published] = {
 
 
 def published_results(config: Mapping[str, Any]) -> dict[str, PublishedResult]:
-    """Return what was published about a converted model.
+    """Return the published results of a converted model.
 
     Args:
-        config: what ``config.json`` of the model says.
+        config: content of the model's ``config.json``.
 
     Returns:
-        Results by what was trained on; both stages if the checkpoint's name did not tell which it
-        was, and none for a model that was not converted from a release.
+        Results by model and training data; of both stages if the checkpoint's name did not show
+        its stage, and none for a model that was not converted from a release.
 
     Example:
         >>> published_results({"voxblink2_release": {"arch": "resnet34", "stage": "finetuned"}})
-        {'ResNet34-GSP, VoxBlink2 + VoxCeleb2': Result(eer_percent=0.553, min_dcf=0.056)}
+        {'ResNet34-GSP, VoxBlink2 + VoxCeleb2': PublishedResult(eer_percent=0.553, min_dcf=0.056)}
     """
-    said = config.get(RELEASE_KEY) or {}
-    if said.get("arch") not in PUBLISHED:
+    release = config.get(RELEASE_KEY) or {}
+    if release.get("arch") not in PUBLISHED:
         return {}
-    published = PUBLISHED[said["arch"]]
+    published = PUBLISHED[release["arch"]]
     return {
         f"{published.title}, {trained}": result
         for stage, trained, result in (
             ("pretrained", "VoxBlink2", published.pretrained),
             ("finetuned", "VoxBlink2 + VoxCeleb2", published.finetuned),
         )
-        if said.get("stage") in {stage, None}
+        if release.get("stage") in {stage, None}
     }

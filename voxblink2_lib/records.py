@@ -10,13 +10,17 @@ rate. An utterance from frame 3 to frame 5 covers a half-open interval of three 
     sample     0   640  1280   1920        ...    3840      at 16 kHz, 640 samples a frame
 
 :func:`frame_start_sample` is the only place where frames become samples or seconds.
+
+A field that users may set is declared with :func:`option`, which says all there is to say of it.
 """
 
 from __future__ import annotations
 
+import math
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 if TYPE_CHECKING:
     import numpy as np
@@ -191,14 +195,14 @@ class SealedShard:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FaceTrack:
-    """Where the face of an utterance is.
+    """The face boxes of one utterance; :mod:`voxblink2_lib.media.windows` has their geometry.
 
     Attributes:
         utterance: the utterance.
         frames: frames that have a box, 25 a second, shape (n,), strictly rising.
         boxes: x, y, width, height of each, shape (n, 4).
-        frame_size: width and height of the rendition that the boxes belong to, where the
-            release says so.
+        frame_size: width and height of the rendition that the boxes belong to; ``None`` if the
+            release does not state it.
     """
 
     utterance: Utterance
@@ -206,42 +210,106 @@ class FaceTrack:
     boxes: npt.NDArray[np.int16]
     frame_size: tuple[int, int] | None = None
 
-    def boxes_of_all_frames(self) -> npt.NDArray[np.int16]:
-        """Return one box a frame of the utterance; between rows that are there, on a line.
 
-        Raises:
-            ValueError: more than 25 frames in a row have no box, or a box has no area.
-        """
-        bad = np.flatnonzero(np.any(self.boxes[:, 2:] <= 0, axis=1))
-        if len(bad):
-            width, height = self.boxes[bad[0], 2:]
-            raise ValueError(
-                f"has a box without area at frame {self.frames[bad[0]]} ({width} x {height} pixels)"
-            )
-        gaps = np.diff(self.frames) - 1
-        if len(gaps) and gaps.max() > MAX_GAP_FRAMES:
-            before = self.frames[np.argmax(gaps)]
-            raise ValueError(
-                f"has no box for {gaps.max()} frames after frame {before}; at most "
-                f"{MAX_GAP_FRAMES} are filled in"
-            )
-        if not len(gaps) or not gaps.any():
-            return self.boxes
-        wanted = np.arange(self.utterance.first_frame, self.utterance.last_frame + 1)
-        columns = [np.interp(wanted, self.frames, column) for column in self.boxes.T]
-        return np.asarray(np.rint(np.stack(columns, axis=1)), np.int16)
+# -- Options of users -----------------------------------------------------------------------------
 
-    def scale_to(self, frame_size: tuple[int, int]) -> tuple[float, float]:
-        """Return by what to multiply boxes, across and down, to have pixels of a picture.
 
-        Without a size in the release, a picture of more than 720 lines is taken to be a larger
-        rendition of one with 720, and any other to be the annotators' own.
+class Rule(NamedTuple):
+    """What the value of an option must be: in words, for messages, and as a test."""
 
-        Args:
-            frame_size: width and height of the picture, as it is shown.
-        """
-        width, height = frame_size
-        if self.frame_size is not None:
-            return width / self.frame_size[0], height / self.frame_size[1]
-        factor = max(1.0, height / MAX_ANNOTATED_LINES)
-        return factor, factor
+    text: str
+    allows: Callable[[Any], bool]
+
+
+def whole_number(least: int, most: float = math.inf, *, text: str = "") -> Rule:
+    """Return the rule of whole numbers from ``least`` to ``most``, both included."""
+    text = text or (f"of {least} or more" if math.isinf(most) else f"from {least} to {most}")
+    return Rule(
+        f"a whole number {text}", lambda value: type(value) is int and least <= value <= most
+    )
+
+
+def real_number(least: float, most: float = math.inf, *, text: str = "") -> Rule:
+    """Return the rule of finite numbers from ``least`` to ``most``, both included."""
+    text = text or (f"of {least:g} or more" if math.isinf(most) else f"from {least:g} to {most:g}")
+    return Rule(
+        f"a number {text}",
+        lambda value: (
+            type(value) in {int, float} and math.isfinite(value) and least <= value <= most
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """How users write a field of a record: in ``load_dataset`` and on the command line.
+
+    The field is the only declaration: the builder's keyword, the argument of the command line, the
+    row of the table in the docs and the check of the value are made from it.
+
+    Attributes:
+        help: what it does.
+        default: what it means to leave it out; empty if nothing more needs to be said.
+        parse: makes a value from a text of the command line.
+        metavar: what stands for a value in the help.
+        choices: the values that are allowed, where they are few.
+        rule: what a value must be. Default: one of the choices, if there are any.
+        values: ``"one"`` value; ``"repeat"`` the option for each value; ``"list"`` several values
+            after it. The last two take one value or a list in Python.
+    """
+
+    help: str
+    default: str
+    parse: Callable[[str], Any] = str
+    metavar: str | None = None
+    choices: tuple[str, ...] = ()
+    rule: Rule | None = None
+    values: Literal["one", "repeat", "list"] = "one"
+
+    def __post_init__(self) -> None:
+        if self.choices and self.rule is None:
+            text = f"{', '.join(self.choices[:-1])} or {self.choices[-1]}"
+            rule = Rule(text, lambda value: value in self.choices)
+            object.__setattr__(self, "rule", rule)
+
+    @property
+    def summary(self) -> str:
+        """What it does, and what it means to leave it out."""
+        return f"{self.help}; default: {self.default}" if self.default else self.help
+
+
+def option(value: Any, help: str, *, default: str = "", **details: Any) -> Any:
+    """Declare a field that is an option of users.
+
+    Args:
+        value: its default.
+        help: what it does.
+        default: what it means to leave it out, where ``value`` does not say it.
+        details: further fields of :class:`Option`.
+    """
+    if not default and isinstance(value, str | int | float):
+        default = f"{value:g}" if isinstance(value, float) else str(value)
+    return field(default=value, metadata={"option": Option(help, default, **details)})
+
+
+def options_of(record: type) -> dict[str, Option]:
+    """Return the options that a record declares, by their names."""
+    return {
+        entry.name: entry.metadata["option"]
+        for entry in fields(record)
+        if "option" in entry.metadata
+    }
+
+
+def check_options(record: Any, error: type[ValueError]) -> None:
+    """Check the value of each option of a record against its rule; ``None`` if that is the default.
+
+    Raises:
+        ValueError: an ``error`` that names the option, what is allowed, and what was given.
+    """
+    defaults = {entry.name: entry.default for entry in fields(record)}
+    for name, declared in options_of(type(record)).items():
+        value = getattr(record, name)
+        is_left_out = value is None and defaults[name] is None
+        if declared.rule and not is_left_out and not declared.rule.allows(value):
+            raise error(f"{name} must be {declared.rule.text}, got {value!r}.")

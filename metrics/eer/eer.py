@@ -8,20 +8,20 @@ from voxblink2_lib.scoring.evaluate_metric import SCORES_AND_LABELS, ArrayMetric
 from voxblink2_lib.scoring.verification import eer
 
 _DESCRIPTION = """
-The equal error rate (EER): where as many target trials are rejected as non-target trials are
-accepted, with straight lines between operating points. Equal scores are one step, so the order of
-trials never matters.
+The equal error rate (EER): the rate at which false negative and false positive rate are equal, with
+straight lines between operating points. Equal scores are one step, so the order of trials never
+matters.
 """
 
 _INPUTS = """
 Args:
-    predictions: scores, the higher the more likely one speaker.
-    references: 1 for a trial of one speaker (target), 0 for a trial of two (non-target).
+    predictions: scores, the higher, the more likely the same speaker.
+    references: 1 for a target trial (same speaker), 0 for a non-target trial (different speakers).
     method: "interpolated" (default), or "hull" for the convex hull of the ROC.
 
 Returns:
     eer: the rate, from 0 to 1.
-    threshold: where it is met; a trial is accepted when its score is at least the threshold.
+    threshold: its threshold; a trial is accepted when its score is at least the threshold.
 
 Raises:
     ValueError: lengths that differ, values that are not finite, labels that are not 0 or 1, or

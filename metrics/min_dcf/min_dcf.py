@@ -8,20 +8,20 @@ from voxblink2_lib.scoring.evaluate_metric import SCORES_AND_LABELS, ArrayMetric
 from voxblink2_lib.scoring.verification import min_dcf
 
 _DESCRIPTION = """
-The minimum of the detection cost (minDCF) over all thresholds, normalised by the cost of the better
+The minimum of the detection cost (minDCF) over all thresholds, normalized by the cost of the better
 of accepting and rejecting everything. Equal scores are one step, so the order of trials never
 matters.
 """
 
 _INPUTS = """
 Args:
-    predictions: scores, the higher the more likely one speaker.
-    references: 1 for a trial of one speaker (target), 0 for a trial of two (non-target).
+    predictions: scores, the higher, the more likely the same speaker.
+    references: 1 for a target trial (same speaker), 0 for a non-target trial (different speakers).
     p_target: prior probability of a target trial, 0.01 by default; several for their mean.
     c_miss: cost of a miss, 1 by default.
     c_fa: cost of a false acceptance, 1 by default.
 
-The last three may also be given to `evaluate.load`, which then makes them the defaults.
+The last three may also be passed to `evaluate.load`, which makes them the defaults.
 
 Returns:
     min_dcf: the cost, from 0 to 1.
@@ -30,7 +30,7 @@ Returns:
 
 Raises:
     ValueError: lengths that differ, values that are not finite, labels that are not 0 or 1, only
-        one of the two classes, or a prior or cost that is not possible.
+        one of the two classes, or an invalid prior or cost.
 
 Example:
     >>> import evaluate
@@ -52,7 +52,7 @@ class MinDCF(ArrayMetric):
     """minDCF of scores and labels, see ``inputs_description``."""
 
     def __init__(self, **options: Any) -> None:
-        # `evaluate.combine` gives its options to every metric, so a cost is best given on loading.
+        # `evaluate.combine` passes its options to every metric, so costs are best given on loading.
         names = {"p_target", "c_miss", "c_fa"} & options.keys()
         self._costs = {name: options.pop(name) for name in names}
         super().__init__(**options)
@@ -66,9 +66,8 @@ class MinDCF(ArrayMetric):
         )
 
     def _compute(self, predictions: Any, references: Any, **costs: Any) -> dict[str, Any]:
-        found = min_dcf(predictions, references, **{**self._costs, **costs})
-        threshold = found.threshold
+        cost, threshold = min_dcf(predictions, references, **{**self._costs, **costs})
         return {
-            "min_dcf": found.min_dcf,
+            "min_dcf": cost,
             "threshold": list(threshold) if isinstance(threshold, tuple) else threshold,
         }

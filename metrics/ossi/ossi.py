@@ -10,15 +10,15 @@ from voxblink2_lib.scoring.evaluate_metric import ArrayMetric
 from voxblink2_lib.scoring.open_set import open_set_identification
 
 _DESCRIPTION = """
-Open-set speaker identification (OSSI): each probe belongs to a speaker of the gallery, or to nobody
-of it. DIR at FAR is the share of known probes that are given to the right speaker with a score
-above a threshold that lets the share FAR of unknown probes pass.
+Open-set speaker identification (OSSI): each probe is of a speaker in the gallery, or of none. DIR
+at FAR is the share of known probes that are identified correctly with a score above the threshold
+at which the share FAR of unknown probes is accepted.
 """
 
 _INPUTS = """
 Args:
     predictions: embeddings of the probes, (probes, dimensions).
-    references: their speakers, integers or texts; one that is not in gallery_labels is unknown.
+    references: their speakers, integers or strings; one that is not in gallery_labels is unknown.
     gallery: embeddings of the enrolled utterances, (utterances, dimensions).
     gallery_labels: their speakers.
     far: false acceptance rates, [0.1, 0.01, 0.001] by default.
@@ -29,7 +29,7 @@ Returns:
     dir@far=0.1, dir@far=0.01, dir@far=0.001: detection and identification rate at each FAR.
     auc: area under DIR over FAR.
     rank1: share of known probes whose nearest speaker is the right one.
-    All of them from 0 to 1.
+    All from 0 to 1.
 
 Raises:
     ValueError: dimensions or lengths that differ, values that are not finite, zero vectors, an
@@ -69,7 +69,7 @@ class OSSI(ArrayMetric):
             description=_DESCRIPTION,
             citation=_CITATION,
             inputs_description=_INPUTS,
-            # Texts come first: evaluate takes the first that fits, and "12" would fit integers.
+            # Strings come first: evaluate uses the first that fits, and "12" would fit integers.
             features=[
                 datasets.Features({"predictions": embedding, "references": datasets.Value(kind)})
                 for kind in ("string", "int64")
@@ -86,5 +86,7 @@ class OSSI(ArrayMetric):
     ) -> dict[str, float]:
         if gallery is None or gallery_labels is None:
             raise ScoringError("gallery and gallery_labels are missing; compute needs both.")
-        found = open_set_identification(gallery, gallery_labels, predictions, references, **options)
-        return found.as_dict()
+        result = open_set_identification(
+            gallery, gallery_labels, predictions, references, **options
+        )
+        return result.as_dict()

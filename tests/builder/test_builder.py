@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import importlib.util
+import inspect
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -28,7 +33,8 @@ from voxblink2_lib.errors import (
     StoreMismatchError,
     StoreReadOnlyError,
 )
-from voxblink2_lib.materialize.video_queue import RUN_TRIES
+from voxblink2_lib.materialize.request import MaterializeRequest
+from voxblink2_lib.outcomes import RUN_TRIES
 from voxblink2_lib.release.builtin import FAULTS, MEDIA
 from voxblink2_lib.store.schema import FEATURES
 
@@ -77,8 +83,8 @@ def test_slices_splits_and_default_config(options: dict[str, Any]) -> None:
 def test_shards_are_linked_not_copied(options: dict[str, Any], undisturbed: Path) -> None:
     rows = load_dataset("voxblink2", "audio", split="train", **options)
     sealed = sorted((undisturbed / "shards" / "audio").glob("*.arrow"))
-    cached = [Path(one["filename"]) for one in rows.cache_files]
-    assert [one.stat().st_ino for one in cached] == [one.stat().st_ino for one in sealed]
+    cached = [Path(file["filename"]) for file in rows.cache_files]
+    assert [path.stat().st_ino for path in cached] == [path.stat().st_ino for path in sealed]
 
 
 def test_a_cache_on_another_file_system_gets_symbolic_links(
@@ -90,7 +96,7 @@ def test_a_cache_on_another_file_system_gets_symbolic_links(
     monkeypatch.setattr(os, "link", refuse)
     rows = load_dataset("voxblink2", "audio", split="train", **options)
     assert len(rows) == ROWS
-    assert all(Path(one["filename"]).is_symlink() for one in rows.cache_files)
+    assert all(Path(file["filename"]).is_symlink() for file in rows.cache_files)
 
 
 def collate(rows: list[dict[str, Any]]) -> list[tuple[str, int]]:
@@ -111,7 +117,7 @@ def test_streaming_under_a_data_loader(options: dict[str, Any], workers: int) ->
         collate_fn=collate,
         multiprocessing_context="forkserver" if workers else None,
     )
-    seen = [one for batch in loader for one in batch]
+    seen = [row for batch in loader for row in batch]
     assert len(set(seen)) == len(seen) == ROWS
 
 
@@ -127,13 +133,13 @@ def test_streaming_gives_the_rows_of_loading(options: dict[str, Any]) -> None:
 def test_parquet_is_written_from_the_same_rows(options: dict[str, Any], tmp_path: Path) -> None:
     builder = datasets.load_dataset_builder("voxblink2", "audio", **options)
     builder.download_and_prepare(str(tmp_path / "parquet"), file_format="parquet")
-    files = [str(one) for one in sorted((tmp_path / "parquet").glob("*.parquet"))]
+    files = [str(path) for path in sorted((tmp_path / "parquet").glob("*.parquet"))]
     rows = load_dataset("parquet", data_files=files, split="train", cache_dir=str(tmp_path / "c"))
     assert len(rows) == ROWS
     assert rows.features["audio"].sampling_rate == 16000
 
 
-def test_first_load_brings_second_touches_nothing(tmp_path: Path) -> None:
+def test_the_first_load_downloads_and_the_second_touches_nothing(tmp_path: Path) -> None:
     options = {
         "data_dir": "demo",
         "store": str(tmp_path / "store"),
@@ -149,7 +155,7 @@ def test_first_load_brings_second_touches_nothing(tmp_path: Path) -> None:
         again = load_dataset("voxblink2", source=site.url_template, **options)
         assert len(site.requests) == requests
         assert again._fingerprint == rows._fingerprint
-    # Neither site nor media are there any more.
+    # Neither the site nor the media exist any more.
     assert len(load_dataset("voxblink2", source="http://127.0.0.1:9/{video_id}", **options)) == 12
 
 
@@ -167,7 +173,7 @@ def test_a_store_that_has_grown_is_seen(tmp_path: Path) -> None:
         assert set(first["video_id"]) == {"demoBicycle"}
         again = load_dataset("voxblink2", source=site.url_template, **options)
         assert len(again) == 3
-        assert site.count("-demoSailor") == RUN_TRIES, "a load asked again for what had failed"
+        assert site.count("-demoSailor") == RUN_TRIES, "a load retried what had failed"
     with MediaSite(MEDIA, faults=FAULTS) as site:
         cli_process.run_inline(*words, "id990003", "--source", site.url_template)
     grown = load_dataset("voxblink2", source="http://127.0.0.1:9/{video_id}", **options)
@@ -184,6 +190,65 @@ def test_a_store_alone_takes_no_choices(options: dict[str, Any]) -> None:
     del options["data_dir"]
     with pytest.raises(SelectionError, match="max_speakers would change nothing"):
         load_dataset("voxblink2", "audio", max_speakers=1, **options)
+
+
+def test_the_keywords_of_the_configuration() -> None:
+    """Callers may rely on these names, on their order, and on leaving them all out."""
+    names = [*inspect.signature(voxblink2.VoxBlink2Config).parameters]
+    assert names == [
+        *("name", "version", "data_dir", "data_files", "description", "source", "store"),
+        *("audio_format", "video_size", "video_margin", "video_shape", "video_crf"),
+        *("speakers", "videos", "exclude", "max_speakers", "max_videos_per_speaker"),
+        *("proxy", "cookies", "cookies_from_browser", "budget", "sleep", "limit_rate"),
+        *("extractor_args", "yt_dlp", "fetches", "reasons"),
+    ]
+    config = voxblink2.VoxBlink2Config(name="audio")
+    assert dataclasses.is_dataclass(config)
+    assert {getattr(config, name) for name in names[5:]} == {None}
+    assert config.request() == MaterializeRequest()
+    assert "\n    max_speakers: only the first N speakers" in (config.__doc__ or "")
+
+
+def test_a_configuration_can_be_pickled_and_copied() -> None:
+    config = voxblink2.VoxBlink2Config(name="audio", store="x", speakers=["id000001"])
+    assert pickle.loads(pickle.dumps(config)) == copy.deepcopy(config) == config
+    assert config != voxblink2.VoxBlink2Config(name="audio", store="x")
+
+
+def test_the_builder_works_under_the_name_of_a_script() -> None:
+    """As datasets 3.6 imports it: under a name of its own, with nothing registered."""
+    name = "datasets_modules_voxblink2"
+    spec = importlib.util.spec_from_file_location(name, voxblink2.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    factory = datasets.load.dataset_module_factory
+    sys.modules[name] = script
+    try:
+        spec.loader.exec_module(script)
+        config = script.VoxBlink2Config(name="audio", store="x", budget=3)
+        assert type(pickle.loads(pickle.dumps(config))) is script.VoxBlink2Config
+        assert config.request().fetch.budget == 3
+    finally:
+        del sys.modules[name]
+    assert datasets.load.dataset_module_factory is factory
+
+
+def test_the_shards_follow_from_the_store(options: dict[str, Any], undisturbed: Path) -> None:
+    """Naming the cache folder keeps nothing in the configuration."""
+    config = voxblink2.VoxBlink2Config(name="audio", store=options["store"])
+    before = dict(vars(config))
+    config_id = config.create_config_id({})
+    assert vars(config) == before
+    shards = config.sealed_shards()
+    assert config_id == voxblink2.config_id("audio", shards, None)
+    assert config_id != voxblink2.config_id("audio", shards[:-1], None)
+    sealed = sorted((undisturbed / "shards" / "audio").glob("*.arrow"))
+    assert [shard.name for shard in shards] == [path.name for path in sealed]
+
+
+def test_splits_are_known_before_a_load(options: dict[str, Any]) -> None:
+    assert datasets.get_dataset_split_names("voxblink2", "audio", **options) == ["train"]
 
 
 def test_a_load_killed_while_linking_does_not_harm_the_next(options: dict[str, Any]) -> None:
@@ -207,7 +272,7 @@ def test_ids_may_come_from_a_generator(tmp_path: Path) -> None:
         data_dir="demo",
         store=str(tmp_path / "store"),
         cache_dir=str(tmp_path / "cache"),
-        speakers=(one for one in ["id990001"]),
+        speakers=(speaker for speaker in ["id990001"]),
         split="train",
     )
     assert set(rows["speaker_id"]) == {"id990001"}
@@ -237,7 +302,7 @@ def test_errors_say_what_to_do(options: dict[str, Any], tmp_path: Path) -> None:
         load_dataset("voxblink2", "audio", data_dir=str(tmp_path / "nowhere"))
     with pytest.raises(ValueError, match="BuilderConfig 'video' not found"):
         load_dataset("voxblink2", "video", **options)
-    with pytest.raises(SelectionError, match=r"audio_format 'mp3' is not supported"):
+    with pytest.raises(SelectionError, match="audio_format must be flac, wav or opus, got 'mp3'"):
         load_dataset("voxblink2", "audio", audio_format="mp3", **options)
     with pytest.raises(SelectionError, match="max_speakers must be a whole number"):
         load_dataset("voxblink2", "audio", max_speakers=0, **options)
@@ -245,7 +310,7 @@ def test_errors_say_what_to_do(options: dict[str, Any], tmp_path: Path) -> None:
         load_dataset("voxblink2", "audio", max_speakers=1, **options)
 
 
-def test_nothing_came_is_an_error_with_the_reasons(tmp_path: Path) -> None:
+def test_an_empty_store_is_an_error_with_the_reasons(tmp_path: Path) -> None:
     with (
         MediaSite(MEDIA, faults={"demoHarbour": 404, "demo_Garden": 410}) as site,
         pytest.raises(StoreError, match=r"(?s)No video is available.*1 videos: .*HTTP Error 4"),

@@ -27,26 +27,26 @@ def test_help_has_an_example_and_the_exit_codes(
     with pytest.raises(SystemExit) as ended:
         main([*command.split(), "--help"])
     assert ended.value.code == 0
-    said = capsys.readouterr().out
-    assert f"example:\n  voxblink2 {command}" in said
-    assert "exit codes: 0 done" in said
-    assert "--json" in said
+    output = capsys.readouterr().out
+    assert f"example:\n  voxblink2 {command}" in output
+    assert "exit codes: 0 done" in output
+    assert "--json" in output
 
 
 def test_help_shows_the_options_of_faces(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["materialize", "--help"])
-    said = " ".join(capsys.readouterr().out.split())
-    assert "--config {audio,audio-visual}" in said
-    assert "with --config audio-visual; default: what the store holds" in said
+    output = " ".join(capsys.readouterr().out.split())
+    assert "--config {audio,audio-visual}" in output
+    assert "the defaults are those of a new store, an existing store keeps its values" in output
     for option, words in {
-        "--video-size PIXELS": "width and height of the clips; 112",
-        "--video-margin PART": "as a part of its size; 0 ",
-        "--video-shape {square,stretched}": "or distort it to one; square",
-        "--video-crf N": f"x264's quality, 0 (lossless) to 51; {ClipOptions().video_crf}",
+        "--video-size PIXELS": "from 32 to 1024; default: 112",
+        "--video-margin FRACTION": "from 0 to 2; default: 0 ",
+        "--video-shape {square,stretched}": "distort the box to a square; default: square",
+        "--video-crf N": f"0 (lossless) to 51 (worst); default: {ClipOptions().video_crf}",
     }.items():
-        _, found, rest = said.partition(f" {option} ")
-        assert found, option
+        _, separator, rest = output.partition(f" {option} ")
+        assert separator, option
         assert words in rest.partition(" --")[0] + " "
 
 
@@ -83,7 +83,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         ([], "required"),
         (["fly"], "invalid choice: 'fly'"),
@@ -111,29 +111,32 @@ def test_help_imports_nothing_heavy() -> None:
     ],
 )
 def test_wrong_words_end_with_2(
-    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
         main(words)
     assert ended.value.code == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["materialize"], "No release was named"),
         (["materialize", "--data-dir", "/nowhere"], "The release /nowhere does not exist"),
         (["materialize", "--data-dir", "demo", "--source", "ftp://x/{video_id}"], "http://"),
-        (["materialize", "--data-dir", "demo", "--source", "http://x/video"], "hold {video_id}"),
+        (["materialize", "--data-dir", "demo", "--source", "http://x/video"], "contain {video_id}"),
         (["materialize", "--data-dir", "demo", "--speakers", "../x"], "neither a speaker id nor"),
         (["materialize", "--data-dir", "demo", "--workers", "0"], "workers must be"),
         (["materialize", "--data-dir", "demo", "--store", "s3://x/y"], "must be a local folder"),
         (["status", "--store", ""], "store is an empty text"),
-        (["materialize", "--data-dir", "demo", "--source", ""], "source is an empty text"),
+        (
+            ["materialize", "--data-dir", "demo", "--source", ""],
+            "source must be a text that is not empty",
+        ),
         (
             ["materialize", "--data-dir", "demo", "--source", "http://x/{speaker_id}/{video_id}"],
-            "has {speaker_id}, which is not known",
+            "contains {speaker_id}; only {video_id} is filled in",
         ),
         (
             [*FACES, "--video-size", "63"],
@@ -155,9 +158,9 @@ def test_wrong_words_end_with_2(
         (["verify", "--store", "/nowhere"], "There is no store at /nowhere"),
     ],
 )
-def test_bad_input_ends_with_2_and_one_plain_line(words: list[str], said: str) -> None:
+def test_bad_input_ends_with_2_and_one_plain_line(words: list[str], message: str) -> None:
     result = cli_process.run_inline(*words, code=2)
-    assert said in result.stderr
+    assert message in result.stderr
     assert result.stderr.startswith("voxblink2: ")
     assert "Traceback" not in result.stderr
     assert result.stdout == ""
@@ -185,7 +188,7 @@ def test_index_materialize_status_verify(tmp_path: Path) -> None:
     assert made["speakers"] == {"complete": 2, "partial": 1, "empty": 0}
     status = cli_process.run_inline_json("status", "--store", store, "--missing")
     assert {key: status[key] for key in made} == made
-    assert [one["video_id"] for one in status["missing"]] == ["demoGone404"]
+    assert [video["video_id"] for video in status["missing"]] == ["demoGone404"]
     assert status["missing"][0]["reason"].startswith("no file id990003/demoGone404.<ext> in")
     verified = cli_process.run_inline_json("verify", "--store", store, "--sample", 3)
     assert verified["problems"] == []
@@ -228,9 +231,9 @@ def test_verify_compares_with_ledger_and_index(copy: Path) -> None:
     database.execute("update jobs set rows = 4 where job = 1")
     database.commit()
     database.close()
-    found = problems(copy)
-    assert sum("is not in the index or not done in the ledger" in one for one in found) == 3
-    assert sum("has 3 rows, in the ledger it has 4" in one for one in found) == 1
+    lines = problems(copy)
+    assert sum("is not in the index or not done in the ledger" in line for line in lines) == 3
+    assert sum("has 3 rows, in the ledger it has 4" in line for line in lines) == 1
 
 
 def test_demo_runs_the_whole_way_behind_a_proxy_too(tmp_path: Path) -> None:
@@ -248,10 +251,10 @@ def test_demo_runs_the_whole_way_behind_a_proxy_too(tmp_path: Path) -> None:
     assert all(Path(clip).stat().st_size > 10_000 for clip in made["clips"])
     assert Path(made["picture"]).read_bytes().startswith(b"\x89PNG")
     # Again, into the same folder, for people: a fresh store, not an error.
-    said = cli_process.run_inline("demo", "--out", out, "--workers", 2).stdout
-    assert "id990003  demoGone404  gone: [generic] demoGone404: Unable to download" in said
-    assert "id990001  demoHarbour  3 utterances,  8.0 s" in said
-    assert "num_rows: 48" in said
+    output = cli_process.run_inline("demo", "--out", out, "--workers", 2).stdout
+    assert "id990003  demoGone404  gone: [generic] demoGone404: Unable to download" in output
+    assert "id990001  demoHarbour  3 utterances,  8.0 s" in output
+    assert "num_rows: 48" in output
 
 
 def test_demo_leaves_a_store_of_the_user_alone(undisturbed: Path, tmp_path: Path) -> None:
@@ -280,9 +283,9 @@ def test_a_run_without_any_clip_is_an_error(tmp_path: Path) -> None:
 
 
 def test_errors_are_json_as_well() -> None:
-    said = cli_process.run_inline_json("materialize", "--data-dir", "/nowhere", code=2)
-    assert said["error"] == "ReleaseError"
-    assert said["message"].startswith("The release /nowhere does not exist")
+    error = cli_process.run_inline_json("materialize", "--data-dir", "/nowhere", code=2)
+    assert error["error"] == "ReleaseError"
+    assert error["message"].startswith("The release /nowhere does not exist")
 
 
 def test_json_is_one_object_and_messages_go_elsewhere(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def speaker(name: str) -> str:
 def write_trials(path: Path, names: Sequence[str]) -> Path:
     """Write all pairs."""
     pairs = itertools.combinations(names, 2)
-    lines = (f"{int(speaker(one) == speaker(other))} {one} {other}\n" for one, other in pairs)
+    lines = (f"{int(speaker(first) == speaker(other))} {first} {other}\n" for first, other in pairs)
     path.write_text("".join(lines))
     return path
 
@@ -95,12 +95,12 @@ def eer_by_hand(vectors: dict[str, Any]) -> float:
     """Return the rate where misses and false alarms are equal, over all pairs."""
     targets: list[float] = []
     others: list[float] = []
-    for (one, a), (other, b) in itertools.combinations(vectors.items(), 2):
+    for (first, a), (other, b) in itertools.combinations(vectors.items(), 2):
         score = float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
-        (targets if speaker(one) == speaker(other) else others).append(score)
+        (targets if speaker(first) == speaker(other) else others).append(score)
     thresholds = np.sort([*targets, *others])
-    misses = np.array([np.mean(np.array(targets) < one) for one in thresholds])
-    alarms = np.array([np.mean(np.array(others) >= one) for one in thresholds])
+    misses = np.array([np.mean(np.array(targets) < first) for first in thresholds])
+    alarms = np.array([np.mean(np.array(others) >= first) for first in thresholds])
     nearest = int(np.argmin(np.abs(misses - alarms)))
     return float(misses[nearest] + alarms[nearest]) / 2
 
@@ -118,7 +118,7 @@ def answered(words: Sequence[str], capsys: pytest.CaptureFixture[str]) -> tuple[
     return out, err
 
 
-# -- verification --------------------------------------------------------------------------------
+# -- Verification ----------------------------------------------------------------------------------
 
 
 def test_from_audio_to_an_equal_error_rate(
@@ -131,9 +131,9 @@ def test_from_audio_to_an_equal_error_rate(
     done = cli_process.run(*words, extra={"HF_HOME": str(home)})
     record = json.loads(done.stdout)
     assert record["trials"] == record["scored"] == 48 * 47 // 2
-    wanted = eer_by_hand(vectors)
+    expected = eer_by_hand(vectors)
     # One trial of the rarer kind is the finest step there is.
-    assert record["eer"] == pytest.approx(wanted, abs=1 / record["targets"])
+    assert record["eer"] == pytest.approx(expected, abs=1 / record["targets"])
     assert 0 < record["eer"] < 0.25
     (made,) = (home / "assets" / "voxblink2" / "embeddings").rglob("*.parquet")
     assert record["embeddings"] == str(made)
@@ -151,8 +151,8 @@ def test_only_utterances_of_the_trials_are_embedded(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     model, _, vectors = demo
-    some = {name: vectors[name] for name in sorted(vectors)[5:25]}
-    trials = write_trials(tmp_path / "trials", list(some))
+    few = {name: vectors[name] for name in sorted(vectors)[5:25]}
+    trials = write_trials(tmp_path / "trials", list(few))
     kept = tmp_path / "kept.safetensors"
     words = [*sv(model, undisturbed, trials, "--embeddings", kept), "--json"]
     out, err = answered(words, capsys)
@@ -160,11 +160,11 @@ def test_only_utterances_of_the_trials_are_embedded(
     assert f"Embeddings: 20 in {kept}" in err
     record = json.loads(out)
     assert record["embeddings"] == str(kept)
-    assert record["eer"] == pytest.approx(eer_by_hand(some), abs=1 / record["targets"])
-    found = read_embeddings(kept)
-    assert sorted(found.names) == sorted(some)
-    for name, vector in zip(found.names, found.vectors, strict=True):
-        np.testing.assert_allclose(vector, some[name], rtol=1e-3, atol=1e-4)
+    assert record["eer"] == pytest.approx(eer_by_hand(few), abs=1 / record["targets"])
+    result = read_embeddings(kept)
+    assert sorted(result.names) == sorted(few)
+    for name, vector in zip(result.names, result.vectors, strict=True):
+        np.testing.assert_allclose(vector, few[name], rtol=1e-3, atol=1e-4)
     assert not (tmp_path / "assets").exists()
     ran.clear()
     assert answered(words, capsys)[0] == out
@@ -179,25 +179,29 @@ def test_what_could_not_be_embedded_is_said_and_then_missing(
     bad = sorted(vectors)[3]
     lines = wav_scp.read_text().splitlines(keepends=True)
     spelled = f"{bad.replace('/', '-')}.wav "
-    gone = [f"{spelled}{tmp_path}/gone.flac\n" if one.startswith(spelled) else one for one in lines]
+    gone = [
+        f"{spelled}{tmp_path}/gone.flac\n" if line.startswith(spelled) else line for line in lines
+    ]
     (tmp_path / "wav.scp").write_text("".join(gone))
     trials = write_trials(tmp_path / "trials", sorted(vectors)[:12])
     kept = tmp_path / "kept.parquet"
     words = sv(model, tmp_path / "wav.scp", trials, "--embeddings", kept)
     assert main(words) == 2
     err = capsys.readouterr().err
-    said = f"1 utterances could not be embedded; {tmp_path / 'kept.parquet.rejects.csv'} says why\n"
-    assert said in err
+    message = (
+        f"1 utterances could not be embedded; reasons in {tmp_path / 'kept.parquet.rejects.csv'}\n"
+    )
+    assert message in err
     assert bad in err.splitlines()[-1]
     assert "there is no file" in (tmp_path / "kept.parquet.rejects.csv").read_text()
     out, err = answered([*words, "--missing", "skip", "--json"], capsys)
-    assert said in err
+    assert message in err
     record = json.loads(out)
     assert record["missing"] == [bad]
     assert record["scored"] == 11 * 10 // 2
 
 
-# -- published results ---------------------------------------------------------------------------
+# -- Published results -----------------------------------------------------------------------------
 
 
 def _released(model: str, folder: Path, release: dict[str, Any] | None) -> str:
@@ -243,7 +247,7 @@ def test_published_results_stand_beside_ours(
     if not rows:
         assert table == []
         return
-    head, here, *published = (re.split(r"\s{2,}", one) for one in table[0].rstrip().split("\n"))
+    head, here, *published = (re.split(r"\s{2,}", line) for line in table[0].rstrip().split("\n"))
     assert head == ["", "EER", "minDCF (p_target 0.01)"]
     cost = record["min_dcf"][0]["min_dcf"]
     assert here == ["here", f"{100 * record['eer']:.3f} %", f"{cost:.3f}"]
@@ -265,7 +269,7 @@ def test_published_costs_of_a_prior_that_was_not_asked_for(
     assert published.endswith(" 0.553 %                   0.056")
 
 
-# -- open-set identification ---------------------------------------------------------------------
+# -- Open-set identification -----------------------------------------------------------------------
 
 
 def test_open_set_identification_from_audio(
@@ -273,32 +277,36 @@ def test_open_set_identification_from_audio(
 ) -> None:
     model, wav_scp, vectors = demo
     speakers = sorted({speaker(name) for name in vectors})
-    of = {one: sorted(name for name in vectors if speaker(name) == one) for one in speakers}
+    of = {
+        person: sorted(name for name in vectors if speaker(name) == person) for person in speakers
+    }
     protocol = tmp_path / "protocol"
     protocol.mkdir()
     lists = {
-        "gallery": [(of[one][0], place) for place, one in enumerate(speakers[:4])],
-        "probe": [(of[one][-1], min(place, 4)) for place, one in enumerate(speakers)],
+        "gallery": [(of[person][0], place) for place, person in enumerate(speakers[:4])],
+        "probe": [(of[person][-1], min(place, 4)) for place, person in enumerate(speakers)],
     }
     for name, lines in lists.items():
-        (protocol / name).write_text("".join(f"{one} {label}\n" for one, label in lines))
+        (protocol / name).write_text(
+            "".join(f"{utterance} {label}\n" for utterance, label in lines)
+        )
     words = ["score", "ossi", "--protocol", protocol, "--model", model, "--wav-scp", wav_scp, *CPU]
     out, err = answered([*map(str, words), "--json"], capsys)
-    wanted = {name.replace("/", "-") + ".wav" for lines in lists.values() for name, _ in lines}
-    assert {name for task in ran for name, _ in task.block.files} == wanted
-    assert f"Embeddings: {len(wanted)} in " in err
-    (found,) = json.loads(out)["protocols"]
+    expected = {name.replace("/", "-") + ".wav" for lines in lists.values() for name, _ in lines}
+    assert {name for task in ran for name, _ in task.block.files} == expected
+    assert f"Embeddings: {len(expected)} in " in err
+    (result,) = json.loads(out)["protocols"]
     enrolled = [vectors[name] / np.linalg.norm(vectors[name]) for name, _ in lists["gallery"]]
     first = [
-        int(np.argmax([one @ vectors[name] for one in enrolled])) == label
+        int(np.argmax([vector @ vectors[name] for vector in enrolled])) == label
         for name, label in lists["probe"]
         if label < 4
     ]
-    assert (found["known"], found["unknown"]) == (4, 4)
-    assert found["rank1"] == pytest.approx(np.mean(first))
+    assert (result["known"], result["unknown"]) == (4, 4)
+    assert result["rank1"] == pytest.approx(np.mean(first))
 
 
-# -- wrong use -----------------------------------------------------------------------------------
+# -- Wrong use -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("command", ["sv --trials x", "ossi --protocol x"])
@@ -307,13 +315,13 @@ def test_open_set_identification_from_audio(
     [
         (
             "",
-            "Say where the embeddings are, --embeddings FILE, or what makes them: --model MODEL "
-            "--wav-scp FILE.",
+            "Name a file of embeddings, --embeddings FILE, or a model and audio to compute them: "
+            "--model MODEL --wav-scp FILE.",
         ),
         ("--model m", "--model needs audio to embed: --wav-scp FILE."),
         (
             "--model m --audio a --names n",
-            "--names goes with embeddings that are there, not with --model.",
+            "--names goes with existing embeddings, not with --model.",
         ),
         ("--window 3", "--window goes with the model that embeds: --model MODEL."),
         ("--embeddings e --workers 2", "--workers goes with the model that embeds: --model MODEL."),
@@ -349,5 +357,5 @@ def test_trials_whose_audio_is_not_there(
 ) -> None:
     trials = write_trials(tmp_path / "trials", ["id990001/a", "id990001/b", "id990002/c"])
     assert main(sv(model, wav_scp, trials)) == 2
-    said = capsys.readouterr().err.splitlines()[-1]
-    assert f"None of the utterances that are wanted is in {wav_scp}." in said
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert f"None of the utterances that are wanted is in {wav_scp}." in message

@@ -37,7 +37,7 @@ COHORT = _RNG.normal(size=(20, 16)).astype(np.float32)
 PAIRS = [(i, j) for i in range(32) for j in range(i)]
 
 
-# -- files ------------------------------------------------------------------------------------
+# -- Files -----------------------------------------------------------------------------------------
 
 
 def write_parquet(folder: Path, names: Sequence[str], vectors: Any) -> list[str]:
@@ -111,18 +111,18 @@ def ossi(folder: Path, *words: object, protocol: str = "Small_2/perspk2") -> lis
     return list(map(str, ["score", "ossi", *given, folder / "embeddings.parquet", *words]))
 
 
-# -- running ----------------------------------------------------------------------------------
+# -- Running ---------------------------------------------------------------------------------------
 
 
 def _refuse(word: str) -> NoReturn:
     raise AssertionError(f"{word} is not JSON")
 
 
-Said = Callable[..., str]
+Output = Callable[..., str]
 
 
 @pytest.fixture
-def said(capsys: pytest.CaptureFixture[str]) -> Said:
+def output_of(capsys: pytest.CaptureFixture[str]) -> Output:
     """Run a command in this process and return what it prints."""
 
     def run(words: Sequence[str]) -> str:
@@ -134,11 +134,11 @@ def said(capsys: pytest.CaptureFixture[str]) -> Said:
 
 
 @pytest.fixture
-def record(said: Said) -> Callable[..., dict[str, Any]]:
+def record(output_of: Output) -> Callable[..., dict[str, Any]]:
     """Run a command with ``--json`` and return its object, read by the letter of the standard."""
 
     def run(words: Sequence[str]) -> dict[str, Any]:
-        out = said([*words, "--json"])
+        out = output_of([*words, "--json"])
         assert out.count("\n") == 1
         return dict(json.loads(out, parse_constant=_refuse))
 
@@ -149,7 +149,7 @@ Record = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
-def refused(capsys: pytest.CaptureFixture[str]) -> Said:
+def refused(capsys: pytest.CaptureFixture[str]) -> Output:
     """Run a command that must fail, for people and as JSON, and return what it says."""
 
     def run(words: Sequence[str]) -> str:
@@ -167,7 +167,7 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Said:
     return run
 
 
-# -- verification -----------------------------------------------------------------------------
+# -- Verification ----------------------------------------------------------------------------------
 
 
 def test_sv_prints_the_numbers_of_the_library(files: Path, record: Record) -> None:
@@ -176,8 +176,8 @@ def test_sv_prints_the_numbers_of_the_library(files: Path, record: Record) -> No
         read_embeddings(files / "embeddings.parquet"),
         p_target=(0.01, 0.5),
     )
-    found = record(sv(files, "--p-target", 0.01, 0.5))
-    assert found == {
+    result = record(sv(files, "--p-target", 0.01, 0.5))
+    assert result == {
         "trials": 496,
         "scored": 496,
         "targets": 48,
@@ -193,16 +193,16 @@ def test_sv_prints_the_numbers_of_the_library(files: Path, record: Record) -> No
         "min_cllr": report.min_cllr,
         "intervals": None,
     }
-    assert 0.05 < found["eer_hull"] < found["eer"] < 0.3
+    assert 0.05 < result["eer_hull"] < result["eer"] < 0.3
 
 
-def test_sv_prints_coverage_first_and_every_rate(files: Path, said: Said) -> None:
+def test_sv_prints_coverage_first_and_every_rate(files: Path, output_of: Output) -> None:
     report = evaluate_trials(
         read_trials(files / "trials"),
         read_embeddings(files / "embeddings.parquet"),
         p_target=(0.01, 0.5),
     )
-    lines = said(sv(files, "--p-target", 0.01, 0.5)).splitlines()
+    lines = output_of(sv(files, "--p-target", 0.01, 0.5)).splitlines()
     assert lines[0] == "Trials    496 of 496 scored: 48 target, 448 non-target"
     costs = [cost.min_dcf for cost in report.min_dcf.values()]
     for row, start in enumerate(
@@ -220,35 +220,37 @@ def test_sv_prints_coverage_first_and_every_rate(files: Path, said: Said) -> Non
     assert len(lines) == 7
 
 
-def test_sv_needs_no_mean_of_one_prior(files: Path, said: Said) -> None:
-    assert "mean" not in said(sv(files))
-    assert "p_target 0.01" in said(sv(files))
+def test_sv_needs_no_mean_of_one_prior(files: Path, output_of: Output) -> None:
+    assert "mean" not in output_of(sv(files))
+    assert "p_target 0.01" in output_of(sv(files))
 
 
-def test_sv_without_all_embeddings_is_an_error(files: Path, refused: Said) -> None:
+def test_sv_without_all_embeddings_is_an_error(files: Path, refused: Output) -> None:
     message = refused(sv(files, "--embeddings", files / "partial" / "embeddings.parquet"))
     assert message.startswith("4 of 32 utterances have no embedding in ")
     assert "so 118 of 496 trials cannot be scored" in message
     assert "skip" in message
 
 
-def test_sv_skips_and_counts_what_cannot_be_scored(files: Path, said: Said, record: Record) -> None:
+def test_sv_skips_and_counts_what_cannot_be_scored(
+    files: Path, output_of: Output, record: Record
+) -> None:
     words = sv(files, "--missing", "skip")
     words += ["--embeddings", str(files / "partial" / "embeddings.parquet")]
     report = evaluate_trials(
         read_trials(files / "trials"), read_embeddings(words[-1]), missing="skip"
     )
-    lines = said(words).splitlines()
+    lines = output_of(words).splitlines()
     assert lines[0] == "Trials    378 of 496 scored: 39 target, 339 non-target"
     assert lines[1].startswith("Missing   4 utterances have no embedding, such as id100")
-    found = record(words)
-    assert (found["trials"], found["scored"], found["targets"]) == (496, 378, 39)
-    assert sorted(found["missing"]) == [NAMES[row] for row in (0, 1, 2, 31)]
-    assert found["eer"] == report.eer.eer
-    assert found["min_dcf"][0]["min_dcf"] == report.min_dcf[0.01].min_dcf
+    result = record(words)
+    assert (result["trials"], result["scored"], result["targets"]) == (496, 378, 39)
+    assert sorted(result["missing"]) == [NAMES[row] for row in (0, 1, 2, 31)]
+    assert result["eer"] == report.eer.eer
+    assert result["min_dcf"][0]["min_dcf"] == report.min_dcf[0.01].min_dcf
 
 
-def test_sv_normalises_with_a_cohort(files: Path, said: Said, record: Record) -> None:
+def test_sv_normalises_with_a_cohort(files: Path, output_of: Output, record: Record) -> None:
     words = sv(files, "--cohort", files / "cohort" / "embeddings.npy", "--top-n", 7)
     report = evaluate_trials(
         read_trials(files / "trials"),
@@ -256,28 +258,28 @@ def test_sv_normalises_with_a_cohort(files: Path, said: Said, record: Record) ->
         cohort=read_embeddings(files / "cohort" / "embeddings.npy"),
         top_n=7,
     )
-    found = record(words)
-    assert found["normalization"] == "AS-norm, 7 nearest of 20"
-    assert found["eer"] == report.eer.eer
-    assert found["eer_threshold"] == report.eer.threshold
-    assert "Scores    AS-norm, 7 nearest of 20" in said(words).splitlines()
+    result = record(words)
+    assert result["normalization"] == "AS-norm, 7 nearest of 20"
+    assert result["eer"] == report.eer.eer
+    assert result["eer_threshold"] == report.eer.threshold
+    assert "Scores    AS-norm, 7 nearest of 20" in output_of(words).splitlines()
 
 
 def test_a_cohort_smaller_than_the_usual_top_n_counts_whole(files: Path, record: Record) -> None:
-    found = record(sv(files, "--cohort", files / "cohort" / "embeddings.npy"))
-    assert found["normalization"] == "AS-norm, 20 nearest of 20"
+    result = record(sv(files, "--cohort", files / "cohort" / "embeddings.npy"))
+    assert result["normalization"] == "AS-norm, 20 nearest of 20"
 
 
 def test_a_cohort_may_have_its_names_elsewhere(files: Path, tmp_path: Path, record: Record) -> None:
     words = write_npy_and_names(tmp_path, [f"cohort{row}" for row in range(20)], COHORT)
     words = [word.replace("--embeddings", "--cohort") for word in words]
     words = [word.replace("--names", "--cohort-names") for word in words]
-    there = ["--cohort", files / "cohort" / "embeddings.npy"]
-    assert record(sv(files, *words, "--top-n", 5)) == record(sv(files, *there, "--top-n", 5))
+    beside = ["--cohort", files / "cohort" / "embeddings.npy"]
+    assert record(sv(files, *words, "--top-n", 5)) == record(sv(files, *beside, "--top-n", 5))
 
 
 @pytest.mark.parametrize("over", ["trials", "speakers"])
-def test_sv_prints_intervals(over: Any, files: Path, said: Said, record: Record) -> None:
+def test_sv_prints_intervals(over: Any, files: Path, output_of: Output, record: Record) -> None:
     report = evaluate_trials(
         read_trials(files / "trials"),
         read_embeddings(files / "embeddings.parquet"),
@@ -295,7 +297,7 @@ def test_sv_prints_intervals(over: Any, files: Path, said: Said, record: Record)
         "eer": [rate.low, rate.high],
         "min_dcf": [cost.low, cost.high],
     }
-    lines = said(words).splitlines()
+    lines = output_of(words).splitlines()
     ends = f"[{100 * rate.low:.3f}, {100 * rate.high:.3f}]"
     assert lines[1].startswith(f"EER       {100 * report.eer.eer:.3f} % {ends}")
     assert f"minDCF    {cost.value:.4f} [{cost.low:.4f}, {cost.high:.4f}]" in lines[3]
@@ -304,7 +306,7 @@ def test_sv_prints_intervals(over: Any, files: Path, said: Said, record: Record)
 
 
 def test_sv_says_in_json_that_it_is_best_to_accept_nothing(
-    files: Path, tmp_path: Path, said: Said, record: Record
+    files: Path, tmp_path: Path, output_of: Output, record: Record
 ) -> None:
     trials = tmp_path / "trials"
     # All labels the wrong way round: the highest scores are those of non-targets.
@@ -313,7 +315,7 @@ def test_sv_says_in_json_that_it_is_best_to_accept_nothing(
     words = sv(files, "--trials", trials, "--p-target", 0.001)
     (cost,) = record(words)["min_dcf"]
     assert cost == {"p_target": 0.001, "min_dcf": 1.0, "threshold": None}
-    assert "threshold inf" in said(words)
+    assert "threshold inf" in output_of(words)
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
@@ -356,7 +358,7 @@ def test_all_formats_of_embeddings_give_the_same_numbers(
     assert record([*ossi(files), *words]) == record(ossi(files))
 
 
-# -- open-set identification ------------------------------------------------------------------
+# -- Open-set identification -----------------------------------------------------------------------
 
 
 def test_ossi_prints_the_numbers_of_the_library(files: Path, record: Record) -> None:
@@ -399,28 +401,30 @@ def test_ossi_hands_its_options_on(options: dict[str, Any], files: Path, record:
         for name, value in options.items()
         for word in (f"--{name}", *(value if isinstance(value, list) else [value]))
     ]
-    (found,) = record(ossi(files, *words, protocol="Large_4/perspk3"))["protocols"]
-    assert (found["method"], found["enrolment"]) == (result.method, result.enrolment)
-    assert (found["auc"], found["rank1"]) == (result.auc, result.rank1)
+    (scored,) = record(ossi(files, *words, protocol="Large_4/perspk3"))["protocols"]
+    assert (scored["method"], scored["enrolment"]) == (result.method, result.enrolment)
+    assert (scored["auc"], scored["rank1"]) == (result.auc, result.rank1)
     for far, rate in result.dir.items():
-        assert found[f"dir@far={far:g}"] == rate
+        assert scored[f"dir@far={far:g}"] == rate
 
 
 def test_ossi_lets_everybody_pass_at_a_far_of_1_and_says_so_in_json(
     files: Path, record: Record
 ) -> None:
-    (found,) = record(ossi(files, "--far", 0, 1))["protocols"]
-    assert found["threshold@far=1"] is None
-    assert found["dir@far=1"] == found["rank1"]
-    assert isinstance(found["threshold@far=0"], float)
+    (result,) = record(ossi(files, "--far", 0, 1))["protocols"]
+    assert result["threshold@far=1"] is None
+    assert result["dir@far=1"] == result["rank1"]
+    assert isinstance(result["threshold@far=0"], float)
 
 
-def test_ossi_prints_all_protocols_as_one_table(files: Path, said: Said, record: Record) -> None:
+def test_ossi_prints_all_protocols_as_one_table(
+    files: Path, output_of: Output, record: Record
+) -> None:
     words = ossi(files, protocol="")
     protocols = read_protocols(files / "ossi")
     embeddings = read_embeddings(files / "embeddings.parquet")
-    results = [evaluate_protocol(one, embeddings).result for one in protocols]
-    head, *rows, last = said(words).splitlines()
+    results = [evaluate_protocol(protocol, embeddings).result for protocol in protocols]
+    head, *rows, last = output_of(words).splitlines()
     assert head.split() == [
         *("protocol", "enrolled", "speakers", "probes", "known", "unknown"),
         *("DIR@FAR=0.1", "DIR@FAR=0.01", "DIR@FAR=0.001", "AUC", "rank-1"),
@@ -436,12 +440,12 @@ def test_ossi_prints_all_protocols_as_one_table(files: Path, said: Said, record:
             *(f"{100 * rate:.2f}" for rate in result.dir.values()),
             *(f"{result.auc:.4f}", f"{100 * result.rank1:.2f}"),
         ]
-    found = record(words)["protocols"]
-    assert [one["protocol"] for one in found] == names
-    assert [one["auc"] for one in found] == [result.auc for result in results]
+    records = record(words)["protocols"]
+    assert [each["protocol"] for each in records] == names
+    assert [each["auc"] for each in records] == [result.auc for result in results]
 
 
-def test_ossi_without_all_embeddings_is_an_error(files: Path, refused: Said) -> None:
+def test_ossi_without_all_embeddings_is_an_error(files: Path, refused: Output) -> None:
     message = refused(ossi(files, "--embeddings", files / "partial" / "embeddings.parquet"))
     assert message.startswith("perspk2: 3 of 12 utterances have no embedding in ")
     assert f"the first is '{DASHED[0]}'" in message
@@ -449,12 +453,12 @@ def test_ossi_without_all_embeddings_is_an_error(files: Path, refused: Said) -> 
 
 
 def test_ossi_skips_and_counts_what_cannot_be_scored(
-    files: Path, said: Said, record: Record
+    files: Path, output_of: Output, record: Record
 ) -> None:
     # Nothing is left of what speaker 0 is enrolled with; its probe is there, the last one is not.
     words = ossi(files, "--missing", "skip", protocol="Small_2")
     words += ["--embeddings", str(files / "partial" / "embeddings.parquet")]
-    head, *lines = said(words).splitlines()
+    head, *lines = output_of(words).splitlines()
     assert head.split()[:4] == ["protocol", "enrolled", "speakers", "probes"]
     coverage = [" ".join(line.split()[:10]) for line in lines[:3]]
     assert coverage == [
@@ -481,11 +485,11 @@ def test_ossi_draws_dir_over_far(
     plain = record(ossi(files, protocol=protocol))
     assert record(ossi(files, "--plot", path, protocol=protocol)) == plain
     text = path.read_text(encoding="utf-8")
-    for one in plain["protocols"]:
-        assert f"<!-- {one['protocol']} -->" in text
+    for entry in plain["protocols"]:
+        assert f"<!-- {entry['protocol']} -->" in text
 
 
-# -- what is refused --------------------------------------------------------------------------
+# -- What is refused -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -498,32 +502,32 @@ def test_ossi_draws_dir_over_far(
         ("--trials {tmp}/empty", "{tmp}/empty is empty. Allowed are '1 enrol test'"),
         ("--trials {tmp}/strangers", "Embeddings are named like 'id10000/abcdefghij0/00000.wav'"),
         ("--trials {tmp}/targets", "labels are all 1; error rates need target (1) and non-target"),
-        ("--embeddings {tmp}/none.npy", "{tmp}/none.npy: there is no such file, or it is empty"),
+        ("--embeddings {tmp}/none.npy", "{tmp}/none.npy: this file does not exist or is empty"),
         ("--embeddings {tmp}/e.csv", "extension '.csv' is not read. Allowed are .parquet, .npy"),
         ("--embeddings {tmp}/nan.pkl", "row 5 ('id10001/abcdefghij1/00001.wav') has a number that"),
         ("--embeddings {tmp}/zero.pkl", "embeddings: row 7 has the length 0"),
-        ("--embeddings {tmp}/evil.pkl", "it asks for builtins.print, which arrays do not need"),
+        ("--embeddings {tmp}/evil.pkl", "it names builtins.print, which arrays do not need"),
         ("--names {tmp}/words", "goes with .npy and .safetensors only"),
         ("--p-target 0", "p_target must lie between 0 and 1, got 0"),
         ("--p-target 0.01 1.5", "p_target must lie between 0 and 1, got 1.5"),
         ("--p-target nan", "p_target must lie between 0 and 1, got nan"),
-        ("--cohort {tmp}/none.scp", "{tmp}/none.scp: there is no such file, or it is empty"),
+        ("--cohort {tmp}/none.scp", "{tmp}/none.scp: this file does not exist or is empty"),
         ("--cohort {cohort} --top-n 1", "--top-n must be at least 2, got 1"),
-        ("--cohort-names {cohort}", "--cohort-names tells how to read --cohort, which is missing"),
+        ("--cohort-names {cohort}", "--cohort-names goes with --cohort, which is missing"),
         ("--interval speakers --trials {tmp}/plain --embeddings {tmp}/plain.pkl",
-         "'a' does not tell its speaker; names such as id10270/x6uYqmx31kE/00001.wav or"),
+         "'a' does not contain its speaker; names such as id10270/x6uYqmx31kE/00001.wav or"),
         ("--plot {tmp}/det.xyz", "det.xyz cannot be written as a plot: "),
         ("--plot {tmp}/none/det.png", "{tmp}/none/det.png cannot be written as a plot"),
         ("--plot {tmp}/det", "{tmp}/det cannot be written as a plot"),
     ],
 )  # fmt: skip
 def test_sv_refuses_bad_input_in_one_plain_line(
-    changed: str, message: str, files: Path, tmp_path: Path, refused: Said
+    changed: str, message: str, files: Path, tmp_path: Path, refused: Output
 ) -> None:
     bad_input(tmp_path)
     places = {"tmp": tmp_path, "cohort": files / "cohort" / "embeddings.npy"}
-    found = refused([*sv(files), *changed.format(**places).split()])
-    assert message.format(**places) in found
+    result = refused([*sv(files), *changed.format(**places).split()])
+    assert message.format(**places) in result
 
 
 class _Evil:
@@ -555,7 +559,7 @@ def bad_input(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ("--protocol {tmp}", "{tmp} holds no open-set protocol: a folder with the files"),
+        ("--protocol {tmp}", "{tmp} contains no open-set protocol: a folder with the files"),
         (
             "--protocol {tmp}/none",
             "{tmp}/none is not a folder. The release has its protocols in data/ossi",
@@ -570,15 +574,15 @@ def bad_input(folder: Path) -> None:
     ],
 )
 def test_ossi_refuses_bad_input_in_one_plain_line(
-    changed: str, message: str, files: Path, tmp_path: Path, refused: Said
+    changed: str, message: str, files: Path, tmp_path: Path, refused: Output
 ) -> None:
     bad_input(tmp_path)
     if "bad" in changed:
         (tmp_path / "bad").mkdir()
         (tmp_path / "bad" / "gallery").write_text(f"{DASHED[0]} 0\n")
         (tmp_path / "bad" / "probe").write_text(f"{DASHED[1]} 0\nx\n")
-    found = refused([*ossi(files), *changed.format(tmp=tmp_path).split()])
-    assert message.format(tmp=tmp_path) in found
+    result = refused([*ossi(files), *changed.format(tmp=tmp_path).split()])
+    assert message.format(tmp=tmp_path) in result
 
 
 @pytest.mark.parametrize("command", [sv, ossi])
@@ -590,7 +594,7 @@ def test_a_plot_that_cannot_be_drawn_is_found_before_anything_is_scored(
     assert "Scoring" not in capsys.readouterr().err
 
 
-# -- processes of their own -------------------------------------------------------------------
+# -- Processes of their own ------------------------------------------------------------------------
 
 
 def test_the_program_scores_trials(files: Path, record: Record) -> None:
@@ -603,9 +607,9 @@ def test_the_program_scores_trials(files: Path, record: Record) -> None:
     ]
 
 
-def test_the_program_scores_protocols(files: Path, said: Said) -> None:
+def test_the_program_scores_protocols(files: Path, output_of: Output) -> None:
     done = cli_process.run(*ossi(files, protocol=""))
-    assert done.stdout == said(ossi(files, protocol=""))
+    assert done.stdout == output_of(ossi(files, protocol=""))
     assert done.stderr.splitlines()[:2] == [
         f"Reading {files / 'embeddings.parquet'}",
         "Scoring Small_2/perspk1: 8 probes, 2 enrolled utterances",

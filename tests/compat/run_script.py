@@ -35,7 +35,7 @@ assert rate == 16000 and len(samples) == round((row["end_seconds"] - row["start_
 streamed = load_dataset(path, "audio", streaming=True, **options)
 assert streamed.num_shards > 1
 streamed = streamed.cast_column("audio", datasets.Audio(decode=False))
-assert [one["utterance_id"] for one in streamed] == rows["utterance_id"]
+assert [row["utterance_id"] for row in streamed] == rows["utterance_id"]
 print(path, "gives", len(rows), "rows with datasets", datasets.__version__)
 if len(sys.argv) > 4:
     faces = load_dataset(path, "audio-visual", **options)
@@ -57,13 +57,16 @@ def main() -> None:
         shutil.copy(ROOT / "voxblink2.py", checkout)
         store, cache = str(folder / "store"), str(folder / "cache")
         environment = {**os.environ, "HF_HOME": str(folder / "home"), "HF_HUB_OFFLINE": "1"}
-        for words, where in (
+        for arguments, folder_of_run in (
             ([str(ROOT / "voxblink2.py"), store, cache], folder),
             (["voxblink2", store, cache], folder),
             (["voxblink2", store, cache, "import"], ROOT),
         ):
             subprocess.run(
-                [sys.executable, "-c", CHECK, *words], cwd=where, env=environment, check=True
+                [sys.executable, "-c", CHECK, *arguments],
+                cwd=folder_of_run,
+                env=environment,
+                check=True,
             )
 
 

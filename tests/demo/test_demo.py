@@ -1,4 +1,4 @@
-"""The built-in release and its media are what the demo says they are."""
+"""The corpus demo, and the built-in release and media that it is about."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image
 
 from voxblink2_lib.demo.corpus import run_corpus_demo
 from voxblink2_lib.demo.face_sheet import draw_faces
-from voxblink2_lib.materialize.video_queue import RUN_TRIES
+from voxblink2_lib.outcomes import RUN_TRIES
 from voxblink2_lib.records import Utterance
 from voxblink2_lib.release.annotation import read_annotation
 from voxblink2_lib.release.builtin import FAULTS, MEDIA, RELEASE
@@ -23,17 +23,16 @@ from voxblink2_lib.release.location import open_release
 
 def utterances() -> list[Utterance]:
     release = open_release("demo")
-    return [read_annotation(one.path, one.data).utterance for one in release.annotations()]
+    return [read_annotation(file.path, file.data).utterance for file in release.annotations()]
 
 
 def test_release_and_media_are_small_and_complete() -> None:
     files = [path for folder in (MEDIA, RELEASE) for path in folder.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 5_000_000
-    videos = {(one.speaker_id, one.video_id) for one in utterances()}
+    per_video = Counter((utterance.speaker_id, utterance.video_id) for utterance in utterances())
+    videos = set(per_video)
     assert len({speaker for speaker, _ in videos}) == 8
-    assert Counter(Counter((one.speaker_id, one.video_id) for one in utterances()).values()) == {
-        3: 18
-    }
+    assert Counter(per_video.values()) == {3: 18}
     media = {(path.parent.name, path.stem) for path in MEDIA.rglob("*.*")}
     assert {video for _, video in videos - media} == set(FAULTS)
     assert sorted(FAULTS.values()) == [403, 404]
@@ -47,7 +46,7 @@ def test_containers_and_rates() -> None:
     for path in MEDIA.rglob("*.*"):
         with av.open(path) as container:
             codecs = [stream.codec_context.name for stream in container.streams]
-            rates = [f"{float(one.average_rate or 0):.2f}" for one in container.streams.video]
+            rates = [f"{float(stream.average_rate or 0):.2f}" for stream in container.streams.video]
         kinds[" ".join([path.suffix, *sorted(codecs), *rates])] += 1
     assert set(kinds) == {
         ".mp4 aac h264 25.00",
@@ -64,38 +63,41 @@ def test_containers_and_rates() -> None:
 
 
 def test_some_utterances_overlap() -> None:
-    found: dict[str, list[Utterance]] = {}
-    for one in utterances():
-        found.setdefault(one.video_id, []).append(one)
+    of_video: dict[str, list[Utterance]] = {}
+    for utterance in utterances():
+        of_video.setdefault(utterance.video_id, []).append(utterance)
     overlapping = [
         video
-        for video, cuts in found.items()
+        for video, cuts in of_video.items()
         if any(a.last_frame >= b.first_frame for a, b in itertools.pairwise(cuts))
     ]
     assert len(overlapping) >= 4
 
 
-def test_the_tour_shows_what_it_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    tour = run_corpus_demo(tmp_path, config="audio", workers=2)
-    # A look, the index and the sound for each that came; one for 404, three for 403, which is
-    # tried again.
-    assert tour.requests == 16 * 3 + 1 + RUN_TRIES
-    assert len({hashlib.sha256(path.read_bytes()).digest() for path in tour.clips}) == 4
-    assert "num_rows: 48" in "\n".join(tour.lines())
+def test_the_corpus_demo_reports_its_result(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = run_corpus_demo(tmp_path, config="audio", workers=2)
+    # A probe, the index and the audio of each downloaded video; one request for 404, three for 403,
+    # which is retried.
+    assert result.requests == 16 * 3 + 1 + RUN_TRIES
+    assert len({hashlib.sha256(path.read_bytes()).digest() for path in result.clips}) == 4
+    assert "num_rows: 48" in "\n".join(result.lines())
+    assert "16 videos downloaded, 2 unavailable; 48 utterances" in "\n".join(result.lines())
     assert capsys.readouterr().out == ""
 
 
-def test_the_tour_of_faces_shows_them_with_their_boxes(tmp_path: Path) -> None:
-    tour = run_corpus_demo(tmp_path, config="audio-visual", workers=2)
-    said = "\n".join(tour.lines())
-    assert "num_rows: 36" in said
-    assert said.count("the media file has no pictures") == 4
-    assert '"audio-visual", data_dir="demo"' in said
-    assert tour.first_row["video"] == "75 frames of 112 x 112"
-    assert tour.first_row["boxes"] == "75 x 4"
-    assert sorted(path.suffix for path in tour.clips) == [".flac"] * 4 + [".mp4"] * 4
-    sheet = np.asarray(Image.open(tour.picture).convert("RGB"), np.int16)
-    # Each of the 24 source pictures has a box with four edges in its own red.
+def test_the_corpus_demo_draws_faces_with_their_boxes(tmp_path: Path) -> None:
+    result = run_corpus_demo(tmp_path, config="audio-visual", workers=2)
+    text = "\n".join(result.lines())
+    assert "num_rows: 36" in text
+    assert text.count("the media file has no video stream") == 4
+    assert '"audio-visual", data_dir="demo"' in text
+    assert result.first_row["video"] == "75 frames of 112 x 112"
+    assert result.first_row["boxes"] == "75 x 4"
+    assert sorted(path.suffix for path in result.clips) == [".flac"] * 4 + [".mp4"] * 4
+    sheet = np.asarray(Image.open(result.plot).convert("RGB"), np.int16)
+    # Each of the 24 video frames has a box with four edges in its own red.
     red = np.all(np.abs(sheet - (0xE5, 0x3E, 0x3E)) < 40, axis=2)
     assert red.sum() > 24 * 2 * (80 + 60)
 

@@ -258,10 +258,10 @@ def test_sizes_of_other_options(media: Path) -> None:
         (finding,) = look("disk", source=str(media), store=str(media / "new"), **named)
         return str(finding.message)
 
-    assert "need about 115 GB" in message(audio_format="wav")
-    assert "need about 15 GB" in message(audio_format="opus")
+    assert "need about 115 GB" in message(clips={"audio_format": "wav"})
+    assert "need about 15 GB" in message(clips={"audio_format": "opus"})
     assert "need about 137 GB" in message(config="audio-visual")
-    assert "need about 317 GB" in message(config="audio-visual", video_size=224)
+    assert "need about 317 GB" in message(config="audio-visual", clips={"video_size": 224})
 
 
 def test_file_system(media: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -341,7 +341,7 @@ def test_folder(media: Path, tmp_path: Path) -> None:
         Finding("ok", "source", f"speaker folders in {media}: 1")
     ]
     (finding,) = look("source", source=str(tmp_path / "none"))
-    assert (finding.level, "no folder that is there" in finding.message) == ("error", True)
+    assert (finding.level, "nor an existing folder" in finding.message) == ("error", True)
 
 
 @pytest.mark.parametrize(

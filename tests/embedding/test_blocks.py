@@ -17,7 +17,7 @@ from support import cli_process, tiny_models
 from support.model_oracle import PROPERTY
 from support.tiny_models import read_all, write_arrow, write_scp, write_store
 
-from voxblink2_lib.embedding.blocks import EXTENSIONS, NAME_COLUMNS, find_blocks
+from voxblink2_lib.embedding.blocks import EXTENSIONS, NAME_COLUMNS, EmbeddingBlock, find_blocks
 from voxblink2_lib.errors import EmbeddingError, VoxBlink2Error
 
 AUDIO = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -41,7 +41,7 @@ def expected(names: Sequence[str]) -> list[tuple[str, bytes]]:
     return [(name, content(name)) for name in names]
 
 
-# -- stores ------------------------------------------------------------------------------------
+# -- Stores ----------------------------------------------------------------------------------------
 
 
 def test_a_store_gives_every_utterance_once(undisturbed: Path) -> None:
@@ -72,14 +72,15 @@ def test_parts_in_a_store_are_not_read(tmp_path: Path) -> None:
     assert read_all(find_blocks(store)) == expected(["a"])
 
 
-# -- Arrow -------------------------------------------------------------------------------------
+# -- Arrow -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     """A dataset of real files that `save_to_disk` wrote, in three shards."""
     paths = [
-        tiny_models.write(tmp_path / f"{one}.wav", tiny_models.voice(1, 0.2)) for one in range(10)
+        tiny_models.write(tmp_path / f"{number}.wav", tiny_models.voice(1, 0.2))
+        for number in range(10)
     ]
     columns = {"name": numbered(10), "audio": list(map(str, paths))}
     made = datasets.Dataset.from_dict(columns).cast_column("audio", datasets.Audio())
@@ -89,9 +90,9 @@ def saved(tmp_path: Path) -> Path:
 
 def test_a_saved_dataset(saved: Path) -> None:
     assert len(list(saved.glob("*.arrow"))) == 3
-    wanted = [(name, (saved.parent / f"{place}.wav").read_bytes())
+    expected = [(name, (saved.parent / f"{place}.wav").read_bytes())
               for place, name in enumerate(numbered(10))]  # fmt: skip
-    assert read_all(find_blocks(saved)) == wanted
+    assert read_all(find_blocks(saved)) == expected
 
 
 @pytest.mark.parametrize("work", ["map", "filter"])
@@ -127,7 +128,7 @@ def test_speaker_video_and_utterance_name_before_all_others(tmp_path: Path) -> N
     assert read_all(find_blocks(path)) == [("id990001/abcdefghijk/00007", content("x"))]
 
 
-# -- Parquet -----------------------------------------------------------------------------------
+# -- Parquet ---------------------------------------------------------------------------------------
 
 
 def write_parquet(path: Path, rows: pa.Table, row_groups: Sequence[int]) -> Path:
@@ -155,8 +156,8 @@ def test_parquet_of_paths(tmp_path: Path) -> None:
     sounds = [{"bytes": None, "path": "/a.wav"}, {"bytes": None, "path": None}, None]
     rows = pa.table({"id": [1, 2, 3], "audio": pa.array(sounds, AUDIO)})
     pq.write_table(rows, tmp_path / "one.parquet")
-    wanted = [("1", Path("/a.wav")), ("2", b""), ("3", b"")]
-    assert read_all(find_blocks(tmp_path)) == wanted
+    expected = [("1", Path("/a.wav")), ("2", b""), ("3", b"")]
+    assert read_all(find_blocks(tmp_path)) == expected
 
 
 def test_files_below_a_folder_in_order(tmp_path: Path) -> None:
@@ -166,7 +167,7 @@ def test_files_below_a_folder_in_order(tmp_path: Path) -> None:
     assert read_all(find_blocks(tmp_path)) == expected(["a/deep", "b"])
 
 
-# -- every utterance once ----------------------------------------------------------------------
+# -- Every utterance once --------------------------------------------------------------------------
 
 SIZES = st.lists(st.integers(1, 700), min_size=1, max_size=5)
 
@@ -202,36 +203,36 @@ def test_blocks_part_the_rows(
 ) -> None:
     path = make(tmp_path_factory.mktemp("blocks") / name, sizes)
     names = numbered(sum(sizes))
-    if kept and not any(one.endswith(kept) for one in names):
+    if kept and not any(key.endswith(kept) for key in names):
         return
-    blocks = find_blocks(path, keep=(lambda one: one.endswith(kept)) if kept else None)
-    found = read_all(blocks)
-    wanted = [one for one in names if not kept or one.endswith(kept)]
-    assert [one for one, _ in found] == wanted
-    assert all(audio in (content(one), Path("/", one)) for one, audio in found)
+    blocks = find_blocks(path, keep=(lambda key: key.endswith(kept)) if kept else None)
+    utterances = read_all(blocks)
+    expected = [key for key in names if not kept or key.endswith(kept)]
+    assert [key for key, _ in utterances] == expected
+    assert all(audio in (content(key), Path("/", key)) for key, audio in utterances)
     assert [len(block.rows) for block in blocks] == [len(list(block.read())) for block in blocks]
     assert all(1 <= len(block.rows) <= 128 for block in blocks)
     # Many enough for all workers, and to lose little.
-    assert len(blocks) >= min(len(wanted), 8)
+    assert len(blocks) >= min(len(expected), 8)
 
 
 @pytest.mark.parametrize(("rows", "size", "blocks"), [(40, 1, 40), (200, 6, 34), (9000, 128, 71)])
 def test_small_inputs_are_cut_finer(rows: int, size: int, blocks: int, tmp_path: Path) -> None:
-    found = find_blocks(_scp(tmp_path / "wav.scp", [rows]))
-    assert [len(block.rows) for block in found[:-1]] == [size] * (blocks - 1)
-    assert sum(len(block.rows) for block in found) == rows
+    found_blocks = find_blocks(_scp(tmp_path / "wav.scp", [rows]))
+    assert [len(block.rows) for block in found_blocks[:-1]] == [size] * (blocks - 1)
+    assert sum(len(block.rows) for block in found_blocks) == rows
 
 
 def test_a_large_row_group_is_not_read_in_tiny_steps(tmp_path: Path) -> None:
     assert len(find_blocks(_parquet(tmp_path / "x.parquet", [960]))) == 16
 
 
-# -- keep --------------------------------------------------------------------------------------
+# -- Keep ------------------------------------------------------------------------------------------
 
 
 def test_only_wanted_utterances_of_each_kind(tmp_path: Path) -> None:
     names = numbered(30)
-    wanted = {"u00000", "u00013", "u00014", "u00029"}
+    requested = {"u00000", "u00013", "u00014", "u00029"}
     sounds = tmp_path / "sounds"
     for name in names:
         tiny_models.write(sounds / f"{name}.wav", [0.0])
@@ -243,20 +244,20 @@ def test_only_wanted_utterances_of_each_kind(tmp_path: Path) -> None:
         sounds,
     ]
     for place in places:
-        found = read_all(find_blocks(place, keep=wanted.__contains__))
-        assert [name for name, _ in found] == sorted(wanted), place
-        with pytest.raises(EmbeddingError, match=r"None of the utterances that are wanted is in"):
+        utterances = read_all(find_blocks(place, keep=requested.__contains__))
+        assert [name for name, _ in utterances] == sorted(requested), place
+        with pytest.raises(EmbeddingError, match=r"None of the requested utterances is in"):
             find_blocks(place, keep=lambda _: False)
 
 
-# -- wav.scp -----------------------------------------------------------------------------------
+# -- Lists of files --------------------------------------------------------------------------------
 
 
 def test_files_of_a_list_absolute_from_here_and_from_beside_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, lists = tmp_path / "here", tmp_path / "lists"
-    files = [tiny_models.write(one, [0.0]) for one in (
+    files = [tiny_models.write(path, [0.0]) for path in (
         tmp_path / "far.wav", here / "a b.wav", here / "both.wav", lists / "both.wav",
         lists / "sub" / "beside.wav")]  # fmt: skip
     monkeypatch.chdir(here)
@@ -276,20 +277,20 @@ def test_commands_and_lonely_words_are_refused_with_their_line(line: str, tmp_pa
     ran = tmp_path / "ran"
     bad = line.format(ran=ran)
     (tmp_path / "wav.scp").write_text(f"a /a.wav\n{bad}\n")
-    with pytest.raises(EmbeddingError, match="line 2 is") as found:
+    with pytest.raises(EmbeddingError, match="line 2 is") as error:
         find_blocks(tmp_path / "wav.scp")
-    assert repr(bad) in str(found.value)
-    assert "Commands ('|') are never run" in str(found.value)
+    assert repr(bad) in str(error.value)
+    assert "Commands ('|') are never run" in str(error.value)
     assert not ran.exists()
 
 
 def test_a_name_that_is_there_twice_is_refused(tmp_path: Path) -> None:
     (tmp_path / "wav.scp").write_text("a /one.wav\nb /two.wav\na /three.wav\n")
-    with pytest.raises(EmbeddingError, match=r"'a' is there twice, as /one.wav and as /three.wav"):
+    with pytest.raises(EmbeddingError, match=r"'a' exists twice, as /one.wav and as /three.wav"):
         find_blocks(tmp_path / "wav.scp")
 
 
-# -- folders of audio --------------------------------------------------------------------------
+# -- Folders of audio ------------------------------------------------------------------------------
 
 
 def test_files_of_a_folder_are_named_by_their_path(tmp_path: Path) -> None:
@@ -316,11 +317,11 @@ def test_each_extension_counts(extension: str, tmp_path: Path) -> None:
 def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
     for name in ("x.wav", "x.flac"):
         (tmp_path / name).touch()
-    with pytest.raises(EmbeddingError, match=r"'x' is there twice, as .*x\.flac and as .*x\.wav"):
+    with pytest.raises(EmbeddingError, match=r"'x' exists twice, as .*x\.flac and as .*x\.wav"):
         find_blocks(tmp_path)
 
 
-# -- wrong inputs ------------------------------------------------------------------------------
+# -- Wrong inputs ----------------------------------------------------------------------------------
 
 
 def _no_folder(folder: Path) -> Path:
@@ -403,3 +404,15 @@ def test_a_file_that_changed_is_another_version(suffix: str, tmp_path: Path) -> 
     second = block.version()
     path.unlink()
     assert len({first, second, block.version()}) == 3
+
+
+def test_the_identity_of_a_block_never_changes() -> None:
+    # Embeddings that were made by an earlier version are recognized by a hash of it.
+    files = EmbeddingBlock("files", range(1), files=(("a", "/x/a.wav"),))
+    assert files.identity() == (
+        "Block(kind='files', rows=range(0, 1), path='', place=0, files=(('a', '/x/a.wav'),))"
+    )
+    rows = EmbeddingBlock("arrow", (3, 5), "/x/a.arrow", 2)
+    assert rows.identity() == (
+        "Block(kind='arrow', rows=(3, 5), path='/x/a.arrow', place=2, files=())"
+    )

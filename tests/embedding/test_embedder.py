@@ -61,11 +61,11 @@ def embed(model: str, waveforms: Sequence[Array], dtype: str = "float32") -> dic
     return dict(embedder(model, dtype).embed(list(enumerate(waveforms))))
 
 
-def cosine(one: Array, other: Array) -> float:
-    return float(one @ other / np.linalg.norm(one) / np.linalg.norm(other))
+def cosine(vector: Array, other: Array) -> float:
+    return float(vector @ other / np.linalg.norm(vector) / np.linalg.norm(other))
 
 
-# -- sounds that cannot be embedded --------------------------------------------------------------
+# -- Sounds that cannot be embedded ----------------------------------------------------------------
 
 
 def _with_nan() -> Array:
@@ -102,11 +102,13 @@ def test_what_cannot_be_embedded_has_a_reason_and_the_others_a_vector(
     (folder / "no" / "bytes.wav").touch()
     (folder / "a" / "text.wav").write_text("These are words.\n")
     names = ["first", *BAD, "last"]
-    found = embed_files(model, {one: folder / f"{one}.wav" for one in names}, tmp_path / "part")
+    results = embed_files(
+        model, {stem: folder / f"{stem}.wav" for stem in names}, tmp_path / "part"
+    )
     for name, reason in BAD.items():
-        assert found[name].startswith(reason), found[name]
-    assert apart(found["first"], directly(model, voice(1, 1))) < SAME
-    assert apart(found["last"], directly(model, voice(2, 2))) < SAME
+        assert results[name].startswith(reason), results[name]
+    assert apart(results["first"], directly(model, voice(1, 1))) < SAME
+    assert apart(results["last"], directly(model, voice(2, 2))) < SAME
 
 
 def test_no_bytes_in_a_table_are_no_audio() -> None:
@@ -114,14 +116,14 @@ def test_no_bytes_in_a_table_are_no_audio() -> None:
         read_waveform(b"", "x")
 
 
-# -- decoding ------------------------------------------------------------------------------------
+# -- Decoding --------------------------------------------------------------------------------------
 
 
 def test_channels_are_averaged(tmp_path: Path) -> None:
     both = np.stack([voice(1, 1), 0.5 * voice(2, 1)], axis=1)
-    found = read_waveform(tiny_models.write(tmp_path / "x.wav", both), "x")
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, both.mean(axis=1), atol=1e-7)
+    waveform = read_waveform(tiny_models.write(tmp_path / "x.wav", both), "x")
+    assert waveform.dtype == np.float32
+    np.testing.assert_allclose(waveform, both.mean(axis=1), atol=1e-7)
 
 
 def test_channels_of_another_rate_are_averaged_as_well(tmp_path: Path) -> None:
@@ -150,8 +152,8 @@ def test_another_rate_is_resampled(model: str, tmp_path: Path) -> None:
     assert len(samples) == 2 * RATE
     # Ends ring a little.
     np.testing.assert_allclose(samples[500:-500], _harmonics(RATE)[500:-500], atol=0.005)
-    found = embed_files(model, {"low": low, "full": full}, tmp_path / "part")
-    assert cosine(found["low"], found["full"]) > 0.9
+    results = embed_files(model, {"low": low, "full": full}, tmp_path / "part")
+    assert cosine(results["low"], results["full"]) > 0.9
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac"])
@@ -160,8 +162,8 @@ def test_16_bits_are_enough(suffix: str, model: str, tmp_path: Path) -> None:
         "short": tiny_models.write(tmp_path / f"short.{suffix}", voice(3, 1), subtype="PCM_16"),
         "float": tiny_models.write(tmp_path / "float.wav", voice(3, 1)),
     }
-    found = embed_files(model, files, tmp_path / "part")
-    assert 0 < apart(found["short"], found["float"]) < 1e-3
+    results = embed_files(model, files, tmp_path / "part")
+    assert 0 < apart(results["short"], results["float"]) < 1e-3
 
 
 @pytest.mark.parametrize(
@@ -172,20 +174,20 @@ def test_compressed_sounds(
     suffix: str, options: dict[str, Any], model: str, tmp_path: Path
 ) -> None:
     path = tiny_models.write(tmp_path / f"x.{suffix}", voice(3, 2), **options)
-    found = read_waveform(path, "x")
-    assert abs(len(found) - 2 * RATE) < 0.15 * RATE  # coders pad
-    assert cosine(embed(model, [found])[0], directly(model, voice(3, 2))) > 0.9
-    np.testing.assert_array_equal(read_waveform(path.read_bytes(), "x"), found)
+    waveform = read_waveform(path, "x")
+    assert abs(len(waveform) - 2 * RATE) < 0.15 * RATE  # coders pad
+    assert cosine(embed(model, [waveform])[0], directly(model, voice(3, 2))) > 0.9
+    np.testing.assert_array_equal(read_waveform(path.read_bytes(), "x"), waveform)
 
 
 def test_sound_of_a_film() -> None:
     film = next(MEDIA.rglob("*.mp4"))
-    found = read_waveform(film, "film")
-    assert len(found) > 2 * RATE
-    np.testing.assert_array_equal(read_waveform(film.read_bytes(), "film"), found)
+    waveform = read_waveform(film, "film")
+    assert len(waveform) > 2 * RATE
+    np.testing.assert_array_equal(read_waveform(film.read_bytes(), "film"), waveform)
 
 
-# -- windows -------------------------------------------------------------------------------------
+# -- Windows ---------------------------------------------------------------------------------------
 
 
 @given(samples=st.integers(1600, 40_000), window=st.integers(1600, 20_000))
@@ -194,9 +196,9 @@ def test_windows_cover_the_utterance_and_end_with_it(samples: int, window: int) 
     waveform = np.arange(1, samples + 1, dtype=np.float32)
     windows = cut(waveform, "x", window / RATE)
     if samples <= window:
-        assert [len(one) for one in windows] == [samples]
+        assert [len(part) for part in windows] == [samples]
         return
-    assert {len(one) for one in windows} == {window}
+    assert {len(part) for part in windows} == {window}
     assert len(windows) == -(-samples // window)
     assert windows[-1][-1] == samples
     assert set(np.concatenate(windows)) == set(waveform)
@@ -207,22 +209,22 @@ def test_silent_windows_are_left_out(model: str, tmp_path: Path) -> None:
     # 0        0.5       1.0       1.7
     waveform = np.concatenate([voice(1, 0.5), np.zeros(HALF, np.float32), voice(2, 0.7)])
     file = tiny_models.write(tmp_path / "x.wav", waveform)
-    found = embed_files(model, {"x": file}, tmp_path / "part", window_seconds=0.5)
+    results = embed_files(model, {"x": file}, tmp_path / "part", window_seconds=0.5)
     windows = [waveform[:HALF], waveform[2 * HALF : 3 * HALF], waveform[-HALF:]]
-    wanted = np.mean([directly(model, one) for one in windows], axis=0)
-    assert apart(found["x"], wanted) < SAME
+    expected = np.mean([directly(model, part) for part in windows], axis=0)
+    assert apart(results["x"], expected) < SAME
 
 
 def test_sound_in_no_window_alone_is_silent(model: str, tmp_path: Path) -> None:
     steps = np.repeat(np.array([0.1, 0.2, 0.3], np.float32), HALF)
     file = tiny_models.write(tmp_path / "x.wav", steps)
-    found = embed_files(model, {"x": file}, tmp_path / "part", window_seconds=0.5)
-    assert found == {"x": "x is silent in each window of 0.5 s."}
+    results = embed_files(model, {"x": file}, tmp_path / "part", window_seconds=0.5)
+    assert results == {"x": "x is silent in each window of 0.5 s."}
 
 
 def test_two_minutes_are_embedded_whole() -> None:
     waveform = np.arange(120 * RATE + 1, dtype=np.float32)
-    assert [len(one) for one in cut(waveform[:-1], "x", None)] == [120 * RATE]
+    assert [len(part) for part in cut(waveform[:-1], "x", None)] == [120 * RATE]
     with pytest.raises(ModelError, match=r"x has 120 s; .* --window 10"):
         cut(waveform, "x", None)
 
@@ -231,12 +233,12 @@ def test_an_hour_in_windows(model: str, tmp_path: Path) -> None:
     ten = voice(5, 10)
     hour = np.concatenate([*[ten] * 360, ten[: 3 * RATE]])
     file = tiny_models.write(tmp_path / "hour.wav", hour, subtype="FLOAT")
-    found = embed_files(model, {"hour": file}, tmp_path / "part")
-    assert found["hour"].startswith("hour has 3,603 s; utterances of more than 120 s")
-    assert "--window 10" in found["hour"]
-    found = embed_files(model, {"hour": file}, tmp_path / "part", window_seconds=10)
-    wanted = (360 * directly(model, ten) + directly(model, hour[-10 * RATE :])) / 361
-    assert apart(found["hour"], wanted) < SAME
+    results = embed_files(model, {"hour": file}, tmp_path / "part")
+    assert results["hour"].startswith("hour has 3,603 s; utterances of more than 120 s")
+    assert "--window 10" in results["hour"]
+    results = embed_files(model, {"hour": file}, tmp_path / "part", window_seconds=10)
+    expected = (360 * directly(model, ten) + directly(model, hour[-10 * RATE :])) / 361
+    assert apart(results["hour"], expected) < SAME
 
 
 @pytest.mark.parametrize("window", [0.05, 0, -1, float("nan"), float("inf")])
@@ -250,7 +252,7 @@ def test_a_dtype_that_is_not_offered() -> None:
         EmbedOptions("model", dtype="int8")  # type: ignore[arg-type]  # what is refused
 
 
-# -- batches -------------------------------------------------------------------------------------
+# -- Batches ---------------------------------------------------------------------------------------
 
 LENGTHS = [0.1, 3.0, 0.7, 12.3, 0.1, 1.0, 1.01, 21.0, 6.0, 0.35, 2.2, 1.0]
 
@@ -265,7 +267,7 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
 
         def watched(self: Any, waveforms: Any, **options: Any) -> Any:
             if isinstance(waveforms, list):  # alone is how we ask ourselves
-                seen.append([len(one) for one in waveforms])
+                seen.append([len(waveform) for waveform in waveforms])
             return extract(self, waveforms, **options)
 
         monkeypatch.setattr(kind, "__call__", watched)
@@ -284,13 +286,13 @@ def test_a_batch_gives_what_each_utterance_gives_alone(
     kind: str, tmp_path: Path, batches: list[list[int]]
 ) -> None:
     saved = tiny_models.save_small(tmp_path, kind)
-    found = embed(saved, voices(LENGTHS))
+    results = embed(saved, voices(LENGTHS))
     assert sum(map(len, batches)) == len(LENGTHS)
     assert len(batches) < len(LENGTHS) / 2, "hardly anything was put together"
     # Padding included, a batch is at most 20 s, or one utterance.
-    assert all(len(one) == 1 or len(one) * max(one) <= 20 * RATE for one in batches)
+    assert all(len(batch) == 1 or len(batch) * max(batch) <= 20 * RATE for batch in batches)
     for place, waveform in enumerate(voices(LENGTHS)):
-        assert apart(found[place], directly(saved, waveform)) < SAME
+        assert apart(results[place], directly(saved, waveform)) < SAME
 
 
 FOREIGN_LENGTHS = [1.0, 2.0, 0.6, 2.0, 1.7, 1.0, 2.0]
@@ -304,12 +306,12 @@ def test_models_of_transformers_give_what_they_give_alone(
 ) -> None:
     """Their extractors may offer masks; how the models use them is not exact."""
     saved = save_foreign(tmp_path, foreign_model(kind, norm=norm), mask=mask)
-    found = embed(saved, voices(FOREIGN_LENGTHS))
+    results = embed(saved, voices(FOREIGN_LENGTHS))
     assert max(map(len, batches)) > 1, "nothing was put together"
     if not mask:
-        assert all(len(set(one)) == 1 for one in batches), "something was padded"
+        assert all(len(set(batch)) == 1 for batch in batches), "something was padded"
     for place, waveform in enumerate(voices(FOREIGN_LENGTHS)):
-        assert apart(found[place], directly(saved, waveform)) < SAME
+        assert apart(results[place], directly(saved, waveform)) < SAME
 
 
 @pytest.mark.parametrize("mask", [True, False])
@@ -319,11 +321,11 @@ def test_an_utterance_too_short_for_a_model_is_rejected_alone(mask: bool, tmp_pa
         name: tiny_models.write(tmp_path / f"{name}.wav", voice(place, seconds))
         for place, (name, seconds) in enumerate([("long", 1), ("short", 0.25), ("other", 1.2)])
     }
-    found = embed_files(saved, files, tmp_path / "part")
-    assert isinstance(found["short"], str), "what it gave are numbers of the padding"
-    assert found["short"].startswith("short: the model failed on it: ")
-    assert apart(found["long"], directly(saved, voice(0, 1))) < SAME
-    assert apart(found["other"], directly(saved, voice(2, 1.2))) < SAME
+    results = embed_files(saved, files, tmp_path / "part")
+    assert isinstance(results["short"], str), "what it gave are numbers of the padding"
+    assert results["short"].startswith("short: the model failed on it: ")
+    assert apart(results["long"], directly(saved, voice(0, 1))) < SAME
+    assert apart(results["other"], directly(saved, voice(2, 1.2))) < SAME
 
 
 def test_one_bad_waveform_does_not_take_its_batch_along(
@@ -333,15 +335,15 @@ def test_one_bad_waveform_does_not_take_its_batch_along(
     extract = SpeakerFeatureExtractor.__call__
 
     def fails(self: Any, waveforms: Any, **options: Any) -> Any:
-        if any(one is bad for one in waveforms):
+        if any(waveform is bad for waveform in waveforms):
             raise RuntimeError("no luck\nand more")
         return extract(self, waveforms, **options)
 
     monkeypatch.setattr(SpeakerFeatureExtractor, "__call__", fails)
-    found = embed(model, [voice(1, 1), bad, voice(2, 2)])
-    assert found[1] == "the model failed on it: no luck"
-    assert apart(found[0], directly(model, voice(1, 1))) < SAME
-    assert apart(found[2], directly(model, voice(2, 2))) < SAME
+    results = embed(model, [voice(1, 1), bad, voice(2, 2)])
+    assert results[1] == "the model failed on it: no luck"
+    assert apart(results[0], directly(model, voice(1, 1))) < SAME
+    assert apart(results[2], directly(model, voice(2, 2))) < SAME
 
 
 def test_a_device_without_memory_is_said(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -353,7 +355,7 @@ def test_a_device_without_memory_is_said(model: str, monkeypatch: pytest.MonkeyP
         embed(model, [voice(1, 1), voice(2, 2)])
 
 
-# -- numbers -------------------------------------------------------------------------------------
+# -- Numbers ---------------------------------------------------------------------------------------
 
 
 def test_bfloat16_is_close(model: str) -> None:
@@ -371,11 +373,11 @@ def test_numbers_that_are_not_finite_are_rejected(tmp_path: Path) -> None:
     broken.save_pretrained(tmp_path / "model")
     small_extractor().save_pretrained(tmp_path / "model")
     file = tiny_models.write(tmp_path / "x.wav", voice(1, 1))
-    found = embed_files(str(tmp_path / "model"), {"x": file}, tmp_path / "part")
-    assert found == {"x": "x: the model gave numbers that are not finite"}
+    results = embed_files(str(tmp_path / "model"), {"x": file}, tmp_path / "part")
+    assert results == {"x": "x: the model gave numbers that are not finite"}
 
 
-# -- models that cannot be used ------------------------------------------------------------------
+# -- Models that cannot be used --------------------------------------------------------------------
 
 
 def test_a_model_without_all_its_weights_is_refused(tmp_path: Path) -> None:
@@ -397,7 +399,7 @@ def test_weights_of_training_alone_may_lack(tmp_path: Path) -> None:
     before = embed(saved, [voice(1, 1)])[0]
     file = tmp_path / "model.safetensors"
     tensors = safetensors.torch.load_file(file)
-    kept = {name: one for name, one in tensors.items() if not name.startswith(_OF_TRAINING)}
+    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(_OF_TRAINING)}
     assert len(kept) < len(tensors)
     safetensors.torch.save_file(kept, file, {"format": "pt"})
     np.testing.assert_array_equal(embed(saved, [voice(1, 1)])[0], before)

@@ -42,7 +42,9 @@ def test_models_and_extractors_come_back_from_the_hub(tmp_path: Path) -> None:
         loaded = torch.load(tmp_path / "reader" / name)
         for weights in (served, loaded["weights"]):
             assert set(weights) == set(pushed["weights"])
-            assert all(torch.equal(one, weights[key]) for key, one in pushed["weights"].items())
+            assert all(
+                torch.equal(tensor, weights[key]) for key, tensor in pushed["weights"].items()
+            )
         assert pushed["embeddings"].isfinite().all()
         assert torch.equal(pushed["embeddings"], loaded["embeddings"])
 

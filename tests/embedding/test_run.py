@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -21,6 +22,7 @@ import pytest
 import safetensors.numpy
 from support import cli_process, tiny_models
 from support.model_oracle import apart
+from support.recorded_progress import RecordedProgress
 from support.tiny_models import SAME, cache_in, calls_here, directly, voice, write, write_scp
 
 from voxblink2_lib.cli import main
@@ -79,7 +81,7 @@ def contents(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-# -- what comes out ------------------------------------------------------------------------------
+# -- What comes out --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".safetensors"])
@@ -89,10 +91,12 @@ def test_each_utterance_in_the_order_of_the_input(
     out = tmp_path / f"out{suffix}"
     made = embed(sounds, out, EmbedOptions(model))
     assert made == Embedded(out, utterances=5, dimensions=12, rejected=0, rejects=None)
-    found = read_embeddings(out)
-    assert found.names == list(VOICES)
-    wanted = [directly(model, voice(place, length)) for place, length in enumerate(VOICES.values())]
-    assert apart(found.vectors.copy(), np.stack(wanted)) < SAME
+    embeddings = read_embeddings(out)
+    assert embeddings.names == list(VOICES)
+    expected = [
+        directly(model, voice(place, length)) for place, length in enumerate(VOICES.values())
+    ]
+    assert apart(embeddings.vectors.copy(), np.stack(expected)) < SAME
     beside = {".parquet": [], ".safetensors": ["out.ids"]}[suffix]
     assert contents(tmp_path) == [*beside, out.name]
 
@@ -102,11 +106,13 @@ def test_both_formats_hold_the_same(
 ) -> None:
     for suffix in ("parquet", "safetensors"):
         embed(sounds, tmp_path / f"out.{suffix}", EmbedOptions(model))
-    one, other = (read_embeddings(tmp_path / f"out.{end}") for end in ("parquet", "safetensors"))
-    assert one.names == other.names
-    np.testing.assert_array_equal(one.vectors, other.vectors)
+    parquet, tensors_file = (
+        read_embeddings(tmp_path / f"out.{end}") for end in ("parquet", "safetensors")
+    )
+    assert parquet.names == tensors_file.names
+    np.testing.assert_array_equal(parquet.vectors, tensors_file.vectors)
     tensors = safetensors.numpy.load_file(tmp_path / "out.safetensors")
-    np.testing.assert_array_equal(tensors["embeddings"], one.vectors)
+    np.testing.assert_array_equal(tensors["embeddings"], parquet.vectors)
     assert pq.read_schema(tmp_path / "out.parquet").field("embedding").type == pa.list_(
         pa.float32(), 12
     )
@@ -139,12 +145,12 @@ def test_without_a_place_it_is_kept_in_the_cache(
     first = embed(sounds, None, EmbedOptions(model))
     assert first.out.parent.parent == tmp_path / "voxblink2" / "embeddings"
     assert (embed(sounds, None, EmbedOptions(model)), len(ran)) == (first, 5)
-    some = embed(sounds, None, EmbedOptions(model), keep=lambda name: name != "zoe")
-    assert (some.utterances, some.out.parent) == (4, first.out.parent)
-    assert some.out != first.out
+    selected = embed(sounds, None, EmbedOptions(model), keep=lambda name: name != "zoe")
+    assert (selected.utterances, selected.out.parent) == (4, first.out.parent)
+    assert selected.out != first.out
 
 
-# -- running again -------------------------------------------------------------------------------
+# -- Running again ---------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("ran")
@@ -195,8 +201,8 @@ def test_a_file_of_another_run_is_refused(
     assert out.read_bytes() == before
 
 
-def _placed(asked: tuple[Path, EmbedOptions], out: Path) -> tuple[Path, Path, EmbedOptions]:
-    return asked[0], out, asked[1]
+def _placed(request: tuple[Path, EmbedOptions], out: Path) -> tuple[Path, Path, EmbedOptions]:
+    return request[0], out, request[1]
 
 
 @others
@@ -209,7 +215,7 @@ def test_parts_of_another_run_are_refused(
         embed(sounds, out, EmbedOptions(model))
     before = _parts(out)
     calls_here(monkeypatch)  # from here on nothing stops a run
-    with pytest.raises(EmbeddingError, match=r"out.parquet.parts holds what a stopped run made"):
+    with pytest.raises(EmbeddingError, match=r"out.parquet.parts has the parts of an interrupted"):
         embed(*_placed(other(tmp_path, model, sounds), out))
     assert _parts(out) == before
     assert len(before) == 2
@@ -217,14 +223,14 @@ def test_parts_of_another_run_are_refused(
 
 def _parts(out: Path) -> dict[str, tuple[int, int]]:
     """What tells whether a part was made again."""
-    found = {}
+    parts = {}
     for path in out.with_name(f"{out.name}.parts").glob("*.parquet"):
         about = path.stat()
-        found[path.name] = (about.st_ino, about.st_mtime_ns)
-    return found
+        parts[path.name] = (about.st_ino, about.st_mtime_ns)
+    return parts
 
 
-# -- stopped -------------------------------------------------------------------------------------
+# -- Stopped ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("moment", range(5))
@@ -264,6 +270,34 @@ def test_a_file_that_is_mended_between_runs_is_embedded_again_alone(
         embed(sounds, out, EmbedOptions(model))
 
 
+def test_progress_shows_utterances_hours_and_speed(
+    model: str, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, progress = tmp_path / "out.parquet", RecordedProgress()
+    stop_after(monkeypatch, 2)
+    with pytest.raises(KeyboardInterrupt):
+        embed(sounds, out, EmbedOptions(model))
+    calls_here(monkeypatch)
+    embed(sounds, out, EmbedOptions(model), progress=progress)
+    (task,) = progress.tasks
+    assert (task.task, task.unit, task.total, task.done) == ("Embedding", "utterance", 5, 2)
+    assert task.counts == [1, 1, 1]
+    assert all(re.fullmatch(r"0\.00 h, \d+\.\d{4} h/s", note) for note in task.notes)
+
+
+def test_progress_shows_rejected_utterances(
+    model: str, tmp_path: Path, ran: list[BlockTask]
+) -> None:
+    good, missing = write(tmp_path / "a.wav", voice(1, 0.5)), tmp_path / "b.wav"
+    sounds, progress = (
+        write_scp(tmp_path / "wav.scp", {"a": good, "b": missing}),
+        RecordedProgress(),
+    )
+    embed(sounds, tmp_path / "out.parquet", EmbedOptions(model), progress=progress)
+    assert len(ran) == sum(progress.tasks[0].counts) == 2
+    assert [note.partition("h/s")[2] for note in progress.tasks[0].notes] == ["", ", 1 rejected"]
+
+
 def test_a_worker_that_dies_stops_the_run(
     model: str, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -272,9 +306,9 @@ def test_a_worker_that_dies_stops_the_run(
 
     monkeypatch.setattr(WorkerPool, "run", dies)
     with pytest.raises(StoppedError, match=r"died of SIGKILL.* Nothing finished is lost; run the "
-                       r"same command again\. .* use fewer --workers") as found:  # fmt: skip
+                       r"same command again\. .* use fewer --workers") as error:  # fmt: skip
         embed(sounds, tmp_path / "out.parquet", EmbedOptions(model))
-    assert found.value.exit_code == 3
+    assert error.value.exit_code == 3
 
 
 LONG = 14
@@ -330,7 +364,7 @@ def test_killed_and_interrupted_runs_end_in_the_file_of_an_undisturbed_one(
         _, err = process.communicate(timeout=cli_process.DEADLINE_SECONDS)
         assert process.returncode == (3 if how == signal.SIGINT else -9), err
         if how == signal.SIGINT:
-            assert "Everything finished is kept; run the same command to go on." in err
+            assert "Finished work is kept; run the same command to resume." in err
         now = _parts(out)
         assert now.items() >= made.items(), "a finished part was made again"
         made = now
@@ -344,7 +378,7 @@ def test_killed_and_interrupted_runs_end_in_the_file_of_an_undisturbed_one(
     assert out.read_bytes() == undisturbed_bytes
 
 
-# -- what was rejected ---------------------------------------------------------------------------
+# -- What was rejected -----------------------------------------------------------------------------
 
 
 def _rejects(path: Path) -> list[dict[str, str]]:
@@ -409,7 +443,7 @@ def test_utterances_of_one_name_are_all_rejected(
     assert read_embeddings(out).names == ["a", "b"]
 
 
-# -- wrong use -----------------------------------------------------------------------------------
+# -- Wrong use -------------------------------------------------------------------------------------
 
 
 def _parquet_of_others(out: Path) -> None:
@@ -438,7 +472,7 @@ def test_what_others_made_is_not_overwritten(
     name: str, make: Callable[[Path], None], model: str, sounds: Path, tmp_path: Path
 ) -> None:
     make(tmp_path / name)
-    with pytest.raises(EmbeddingError, match=r"is there and was not made by 'voxblink2 embed'"):
+    with pytest.raises(EmbeddingError, match=r"exists and was not made by 'voxblink2 embed'"):
         embed(sounds, tmp_path / name, EmbedOptions(model))
 
 
@@ -485,9 +519,9 @@ def test_the_command_says_what_it_made(
     rejects = tmp_path / "out.parquet.rejects.csv"
     assert capsys.readouterr().out.splitlines() == [
         f"Embeddings {out}: 1 of 12 dimensions",
-        f"Rejected   1 utterances; {rejects} says why",
+        f"Rejected   1 utterances; reasons in {rejects}",
     ]
     assert {task.options for task in ran} == {EmbedOptions(model, 1.0, "bfloat16", "cpu")}
     assert main([*words, "--json"]) == 0
-    wanted = asdict(Embedded(out, 1, 12, 1, rejects))
-    assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(wanted, default=str))
+    expected = asdict(Embedded(out, 1, 12, 1, rejects))
+    assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(expected, default=str))

@@ -23,7 +23,7 @@ import torch
 from datasets import Audio, Video, load_dataset
 from filelock import FileLock
 from support import cli_process
-from support.gray_frames import BOX, film, without_packets
+from support.gray_frames import BOX, gray_video, without_packets
 from support.synthetic_audio import MediaCache
 from torch.utils.data import DataLoader
 
@@ -200,8 +200,15 @@ def fresh(tmp_path: Path) -> Store:
     return store
 
 
-def plan(store: Store, config: Any = CONFIG, **chosen: Any) -> ClipOptions:
-    request = MaterializeRequest(config=config, store=str(store.root), **chosen)
+def plan(
+    store: Store, config: Any = CONFIG, *, selection: Selection | None = None, **clips: Any
+) -> ClipOptions:
+    request = MaterializeRequest(
+        config=config,
+        store=str(store.root),
+        selection=selection or Selection(),
+        clips=clips,
+    )
     with Ledger(store.ledger, config) as ledger:
         return plan_run(request, store, Index(store.index), ledger, retry=False)
 
@@ -219,7 +226,7 @@ def test_a_store_keeps_the_options_that_it_began_with(name: str, fresh: Store) -
         default = getattr(ClipOptions(), name)
         for asked in (other, default):
             words = (
-                f"The store {fresh.root} holds clips with {name}={held!r}, asked for is "
+                f"The store {fresh.root} holds clips with {name}={held!r}, requested is "
                 f"{asked!r}. Use {name}={held!r}, or another store."
             )
             with pytest.raises(StoreMismatchError, match=f"^{re.escape(words)}$"):
@@ -232,7 +239,7 @@ def test_defaults_are_kept_as_well(name: str, fresh: Store) -> None:
     asked = OTHER_OPTIONS[name][0]
     default = getattr(ClipOptions(), name)
     with pytest.raises(
-        StoreMismatchError, match=re.escape(f"{name}={default!r}, asked for is {asked!r}. Use")
+        StoreMismatchError, match=re.escape(f"{name}={default!r}, requested is {asked!r}. Use")
     ):
         plan(fresh, **{name: asked})
     assert plan(fresh, **{name: default}) == ClipOptions()
@@ -248,7 +255,7 @@ def test_each_configuration_has_options_of_its_own(fresh: Store) -> None:
     assert plan(fresh, audio_format="opus", video_size=64).audio_format == "opus"
     assert plan(fresh, "audio").audio_format == "wav"
     assert plan(fresh) == ClipOptions(audio_format="opus", video_size=64)
-    with pytest.raises(StoreMismatchError, match="audio_format='wav', asked for is 'opus'"):
+    with pytest.raises(StoreMismatchError, match="audio_format='wav', requested is 'opus'"):
         plan(fresh, "audio", audio_format="opus")
 
 
@@ -385,7 +392,7 @@ def test_options_reach_the_clips(
     # They are the store's now: left out, they are taken; others are refused.
     again = load_dataset("voxblink2", CONFIG, **options)
     assert again._fingerprint == rows._fingerprint
-    with pytest.raises(StoreMismatchError, match="holds clips with video_size=64, asked for is 6"):
+    with pytest.raises(StoreMismatchError, match="holds clips with video_size=64, requested is 6"):
         load_dataset("voxblink2", CONFIG, video_size=66, **options)
 
 
@@ -394,7 +401,7 @@ def test_options_reach_the_clips(
     [
         ("video_size", 63, "video_size must be an even number of pixels from 32 to 1024, got 63"),
         ("video_margin", -1, "video_margin must be a number from 0 to 2, .* got -1"),
-        ("video_shape", "round", "video_shape 'round' is not supported"),
+        ("video_shape", "round", "video_shape must be square or stretched, got 'round'"),
         ("video_crf", 52, r"video_crf must be a whole number from 0 \(lossless\) to 51, got 52"),
     ],
 )
@@ -419,7 +426,7 @@ def test_other_options_are_refused_on_a_store_that_cannot_be_written_to(
 
     monkeypatch.setattr("voxblink2_lib.store.layout.FileLock", Refused)
     assert len(load_dataset("voxblink2", CONFIG, video_size=112, **options)) == ROWS
-    with pytest.raises(StoreMismatchError, match="video_size=112, asked for is 64"):
+    with pytest.raises(StoreMismatchError, match="video_size=112, requested is 64"):
         load_dataset("voxblink2", CONFIG, video_size=64, **options)
 
 
@@ -436,7 +443,7 @@ def test_materialize_says_what_came_and_what_did_not(
     (missing,) = missing_videos(Store(store), CONFIG)
     assert (missing.video_id, missing.status) == ("demoChess_1", "gone")
     assert missing.reason.startswith("no file id990002/demoChess_1.<ext> in ")
-    assert "(endings looked for: mp4, mkv, " in missing.reason
+    assert "(extensions tried: mp4, mkv, " in missing.reason
     names = {path.name for path in (store / "shards" / CONFIG).iterdir()}
     shards = {f"{CONFIG}-0000{number}.arrow" for number in range(4)}
     assert names <= shards | {f"{name}.sha256" for name in shards}
@@ -444,10 +451,14 @@ def test_materialize_says_what_came_and_what_did_not(
 
 def test_status_and_verify(seen: tuple[Path, dict[str, Any]]) -> None:
     store, said = seen
-    status = cli_process.run_inline_json("status", "--config", CONFIG, "--store", store, "--missing")
+    status = cli_process.run_inline_json(
+        "status", "--config", CONFIG, "--store", store, "--missing"
+    )
     assert {name: status[name] for name in said} == said
     assert [one["video_id"] for one in status["missing"]] == ["demoChess_1"]
-    verified = cli_process.run_inline_json("verify", "--config", CONFIG, "--store", store, "--sample", 2)
+    verified = cli_process.run_inline_json(
+        "verify", "--config", CONFIG, "--store", store, "--sample", 2
+    )
     assert verified["problems"] == []
     assert (verified["shards"], verified["rows"], verified["clips_decoded"]) == (3, ROWS, 6)
 
@@ -509,13 +520,17 @@ WORDS = ("--config", CONFIG, "--video-size", 32)
 
 
 @pytest.fixture(scope="module")
-def corpus(studio: MediaCache, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def corpus(media_cache: MediaCache, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A release with many short videos, whose media are all the same film."""
     folder = tmp_path_factory.mktemp("films")
     # A hole after the last utterance: sound with holes is decoded by PyAV, and not by torchcodec,
     # so that no worker has to import PyTorch before it can be killed.
     media = without_packets(
-        studio.make(film()), folder / "film.mp4", kind="audio", from_seconds=3.3, to_seconds=3.4
+        media_cache.make(gray_video()),
+        folder / "film.mp4",
+        kind="audio",
+        from_seconds=3.3,
+        to_seconds=3.4,
     )
     for number in range(VIDEOS):
         speaker, video = f"id99{number % 4:04}", f"many-film{number:02}"
@@ -598,7 +613,7 @@ def request(corpus: Path, site: MediaSite, store: Path, *, workers: int) -> Mate
         data_dir=str(corpus),
         source=site.url_template,
         store=str(store),
-        video_size=32,
+        clips={"video_size": 32},
         workers=workers,
     )
 

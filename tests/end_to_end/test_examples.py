@@ -1,4 +1,4 @@
-"""The training scripts learn, stop and go on exactly, on the demo's utterances."""
+"""The training scripts learn, stop and resume exactly, on the demo's utterances."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _SMALL = (
 _FEW = ("--model", "small", "--batch-size", "24", "--epochs", "2", "--workers", "1")
 ALONE = (sys.executable,)
 RunHere = Callable[..., str]
-# What is there as soon as there is a whole checkpoint.
+# Exists as soon as there is a complete checkpoint.
 SAVED = {
     "train_speaker.py": "checkpoint-*",
     "train_with_trainer.py": "checkpoint-*/trainer_state.json",
@@ -88,9 +88,9 @@ def run_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 
 
 def assert_same_weights(ours: Path, theirs: Path) -> None:
-    one, other = load_file(ours), load_file(theirs)
-    assert one.keys() == other.keys()
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    actual, expected = load_file(ours), load_file(theirs)
+    assert actual.keys() == expected.keys()
+    assert all(torch.equal(actual[name], expected[name]) for name in expected)
 
 
 def weights(out: Path) -> Path:
@@ -99,23 +99,23 @@ def weights(out: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed_run(undisturbed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a run that nobody stops leaves."""
+    """The output folder of an uninterrupted run."""
     out = tmp_path_factory.mktemp("whole") / "run"
-    said = run("train_speaker.py", "--store", undisturbed, "--out", out, *_SMALL)
-    assert len(re.findall(r"held out EER [\d.]+ %", said)) == 2
+    output = run("train_speaker.py", "--store", undisturbed, "--out", out, *_SMALL)
+    assert len(re.findall(r"held out EER [\d.]+ %", output)) == 2
     return out
 
 
 @pytest.mark.parametrize("epochs", [2, pytest.param(8, marks=pytest.mark.slow)])
-def test_the_lesson_halves_the_error_at_least(
+def test_the_training_demo_at_least_halves_the_error(
     epochs: int, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("voxblink2_lib.demo.training._EPOCHS", epochs)
-    lesson = run_training_demo(undisturbed, tmp_path)
-    assert lesson.steps == 25 * epochs
-    assert lesson.eer_after <= lesson.eer_before / 2
-    assert lesson.eer_after <= 0.1
-    assert (lesson.trained_on, lesson.held_out, lesson.trials) == (24, 24, 576)
+    result = run_training_demo(undisturbed, tmp_path)
+    assert result.steps == 25 * epochs
+    assert result.eer_after <= result.eer_before / 2
+    assert result.eer_after <= 0.1
+    assert (result.trained_on, result.held_out, result.trials) == (24, 24, 576)
     assert (tmp_path / "det.png").stat().st_size > 10_000
 
 
@@ -133,9 +133,9 @@ def test_a_training_that_is_killed_and_interrupted_ends_with_the_same_weights(
         assert cli_process.wait_for(lambda: saved(tmp_path) - at_kill, process)
         out, _ = cli_process.stop(process, signal.SIGINT)
     assert process.returncode == 3, out
-    assert "Going on at step" in out
-    assert "Stopped; run the same command to go on." in out
-    assert "Going on at step" in run("train_speaker.py", *words)
+    assert "Resuming at step" in out
+    assert "Stopped; run the same command to resume." in out
+    assert "Resuming at step" in run("train_speaker.py", *words)
     assert_same_weights(weights(tmp_path), weights(undisturbed_run))
 
 
@@ -147,7 +147,7 @@ def test_two_processes_that_are_killed_end_with_the_same_weights(
     words = ("--store", undisturbed, *_SMALL)
     run("train_speaker.py", *words, "--out", whole, by=TWO)
     killed("train_speaker.py", *words, out=stopped, by=TWO)
-    assert "Going on at step" in run("train_speaker.py", *words, "--out", stopped, by=TWO)
+    assert "Resuming at step" in run("train_speaker.py", *words, "--out", stopped, by=TWO)
     assert_same_weights(weights(stopped), weights(whole))
 
 
@@ -158,9 +158,9 @@ def test_large_margin_fine_tuning_goes_on_from_a_run(
     run("train_speaker.py", *words, "--stage", "lmft", "--from", undisturbed_run)
     assert len(json.loads((tmp_path / "labels.json").read_text())["speeds"]) == 1
     assert load_file(weights(tmp_path))["head.weight"].shape == (8, 64)
-    said = run_here("train_speaker.py", *words, "--rate", "1", code=2)
-    assert "--stage lmft needs" not in said
-    assert "was begun with other settings" in said
+    output = run_here("train_speaker.py", *words, "--rate", "1", code=2)
+    assert "--stage lmft needs" not in output
+    assert "was begun with other settings" in output
 
 
 def test_the_trainer_learns_and_goes_on_from_a_checkpoint_with_the_same_weights(
@@ -176,11 +176,11 @@ def test_the_trainer_learns_and_goes_on_from_a_checkpoint_with_the_same_weights(
     assert_same_weights(stopped / "model.safetensors", whole / "model.safetensors")
 
 
-def errors(said: str) -> tuple[float, float]:
+def errors(output: str) -> tuple[float, float]:
     """Return the error rate before and after."""
-    found = re.search(r"([\d.]+) % before, ([\d.]+) % after", said)
-    assert found
-    return float(found[1]), float(found[2])
+    rates = re.search(r"([\d.]+) % before, ([\d.]+) % after", output)
+    assert rates
+    return float(rates[1]), float(rates[2])
 
 
 @pytest.mark.slow
@@ -202,6 +202,6 @@ def test_the_trainer_learns_and_a_killed_one_ends_with_the_same_weights(
 def test_a_store_that_is_not_there_is_told_in_a_line(
     script: str, tmp_path: Path, run_here: RunHere
 ) -> None:
-    said = run_here(script, "--store", tmp_path / "none", "--out", tmp_path / "out", code=2)
-    last = said.splitlines()[-1]
+    output = run_here(script, "--store", tmp_path / "none", "--out", tmp_path / "out", code=2)
+    last = output.splitlines()[-1]
     assert last.startswith(f"{script.removesuffix('.py')}: There is no folder {tmp_path / 'none'}.")

@@ -98,7 +98,7 @@ def stopped_runs(
         _, err = cli_process.stop(process, how)
         assert process.returncode == (3 if how != signal.SIGKILL else -9), err
         if how != signal.SIGKILL:
-            assert "Everything finished is kept; run the same command to go on." in err
+            assert "Finished work is kept; run the same command to resume." in err
         for video in cli_process.finished_videos(store):
             counts_when_finished.setdefault(video, site.count(video))
     return counts_when_finished

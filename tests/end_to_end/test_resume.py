@@ -114,9 +114,9 @@ def results(dataset: UtteranceDataset, store: Path, noises: Path) -> Results:
         errors.seek(0)
         assert done.returncode == 0, errors.read()
         codes = json.loads((folder / "codes.json").read_text())
-        for run, found in zip([*planned, None], codes, strict=True):
+        for run, exit_codes in zip([*planned, None], codes, strict=True):
             dies = run is not None and run.steps is not None
-            assert set(found) == {-signal.SIGKILL if dies else 0}, (run, errors.read())
+            assert set(exit_codes) == {-signal.SIGKILL if dies else 0}, (run, errors.read())
     return Results(folder, steps)
 
 
@@ -156,7 +156,7 @@ def test_what_is_compared_is_random_in_all_its_parts(order: str, results: Result
     assert [row for row, *_ in epochs[0]] != [row for row, *_ in epochs[1]]
     labels = [label for _, label, _ in epochs[0]]
     assert {label // 8 for label in labels} == {0, 1, 2}  # three speeds of eight speakers
-    sums = [one for *_, one in itertools.chain(*epochs)]
+    sums = [digest for *_, digest in itertools.chain(*epochs)]
     assert len(set(sums)) == len(sums)
 
 
@@ -164,7 +164,7 @@ def test_what_is_compared_is_random_in_all_its_parts(order: str, results: Result
 def test_an_utterance_sounds_the_same_whatever_the_number_of_ranks(
     order: str, results: Results
 ) -> None:
-    found = [
+    examples = [
         sorted(
             itertools.chain(
                 *(
@@ -175,7 +175,7 @@ def test_an_utterance_sounds_the_same_whatever_the_number_of_ranks(
         )
         for world in WORLDS
     ]
-    assert found[0] == found[1] == found[2]
+    assert examples[0] == examples[1] == examples[2]
 
 
 @pytest.mark.parametrize(("before", "after"), CHANGES)
@@ -193,7 +193,7 @@ def test_another_number_of_ranks_goes_on_with_what_was_not_used(
     assert sorted(itertools.chain(*lines)) == sorted(expected)
 
 
-# -- loaders of others ------------------------------------------------------------------------
+# -- Loaders of others -----------------------------------------------------------------------------
 
 
 def _stateful(dataset: UtteranceDataset, order: str, workers: int) -> Any:
@@ -216,11 +216,11 @@ def test_a_stateful_loader_goes_on_to_the_bit(
     expected = results.lines(f"{order}-1", 0)
     steps = results.steps[order, 1]
     loader = _stateful(dataset, order, workers)
-    states, found = [], []
+    states, batches = [], []
     for batch in loader:
-        found.append(written(batch))
+        batches.append(written(batch))
         states.append(pickle.dumps(loader.state_dict()))
-    assert found == expected[:steps]
+    assert batches == expected[:steps]
     for done in (1, steps // 2, steps - 1):
         other = _stateful(dataset, order, workers)
         other.load_state_dict(pickle.loads(states[done - 1]))
@@ -264,8 +264,8 @@ def test_a_prepared_loader_of_one_process_has_the_same_batches(
     loader = accelerator.prepare(
         TrainingLoader(dataset, ORDERS["shuffle"](dataset.corpus, 0, 1), num_workers=workers)
     )
-    found = [written(batch) for _ in range(EPOCHS) for batch in loader]
-    assert found == results.lines("shuffle-1", 0)
+    batches = [written(batch) for _ in range(EPOCHS) for batch in loader]
+    assert batches == results.lines("shuffle-1", 0)
 
 
 def test_a_sampler_is_saved_and_restored_with_the_checkpoints_of_accelerate(
@@ -284,8 +284,8 @@ def test_a_sampler_is_saved_and_restored_with_the_checkpoints_of_accelerate(
     assert sampler.epoch == 1
     accelerator.load_state(str(tmp_path))
     assert sampler.state_dict() == saved == {"seed": 3, "epoch": 0, "position": 4}
-    found = [written(batch) for _ in range(EPOCHS) for batch in loader]
-    assert found == expected[4:]
+    batches = [written(batch) for _ in range(EPOCHS) for batch in loader]
+    assert batches == expected[4:]
 
 
 def _of_accelerate(results: Results, name: str) -> list[list[list[list[int]]]]:

@@ -65,7 +65,7 @@ def settled(store: Path, *classes: str) -> set[str]:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """Where the runs of a test keep their book of addresses; `conftest` names it to them."""
+    """Where the runs of a test store their rate limits; `conftest` names it to them."""
     return tmp_path / "home"
 
 
@@ -278,9 +278,9 @@ def test_all_addresses_refused_and_let_go_again(
 
     site.before = refuse_later
     err = run(*command, code=4).stderr
-    assert "The source refuses every address that was used" in err
+    assert "The source refuses every route that was used" in err
     assert "HTTP Error 418" in err
-    assert "nothing finished is lost. Wait some hours, or give other addresses with --proxy" in err
+    assert "nothing finished is lost. Wait some hours, or give other routes with --proxy" in err
     videos = cli_process.run_inline_json("status", "--store", store)["videos"]
     assert videos["blocked"] >= 1
     assert sum(videos.values()) == 24
@@ -302,7 +302,7 @@ def test_blocked_without_more_words_closes_the_address_too(
     site.refused.add("direct")
     options = ("--reasons", tmp_path / "short.toml")
     err = cli_process.run(*words(small, tmp_path / "store", site, *options), code=4).stderr
-    assert "The source refuses every address" in err
+    assert "The source refuses every route" in err
     assert site.count() <= FETCHES
 
 
@@ -336,7 +336,7 @@ def test_dead_proxies_alone_stop_the_run(site: StormySite, small: Path, tmp_path
 
 
 def turns(home: Path) -> list[tuple[float, float]]:
-    """When each turn was given and answered, as the book has it."""
+    """When each permit was given and confirmed, as the file has it."""
     database = sqlite3.connect(home / "addresses.sqlite")
     try:
         return database.execute(
@@ -395,7 +395,7 @@ def test_a_limit_without_a_time_pauses_the_address_for_the_next_run_too(
 ) -> None:
     store = tmp_path / "store"
     command = words(small, store, site)
-    book = RateLimiter(home / "addresses.sqlite")
+    limiter = RateLimiter(home / "addresses.sqlite")
     key = f"{site.host} direct"
 
     def limit_later(one: fault_site.Asked) -> None:
@@ -404,13 +404,13 @@ def test_a_limit_without_a_time_pauses_the_address_for_the_next_run_too(
 
     site.before = limit_later
     process = cli_process.start(*command)
-    assert cli_process.wait_for(lambda: book.pause_of(key).strikes, process)
+    assert cli_process.wait_for(lambda: limiter.pause_for(key).consecutive_pauses, process)
     _, err = cli_process.stop(process, signal.SIGINT)
     assert process.returncode == 3, err
-    assert "Everything finished is kept; run the same command to go on." in err
+    assert "Finished work is kept; run the same command to resume." in err
     assert re.search(r"direct: \d in flight, paused until [\d: -]+ \(.*HTTP Error 429", err)
-    pause = book.pause_of(key)
-    assert pause.strikes == 1
+    pause = limiter.pause_for(key)
+    assert pause.consecutive_pauses == 1
     assert 500 < pause.until - time.time() <= 600
     assert site.count() <= 12 + FETCHES
     safe, asked = kept(store), site.count()
@@ -475,7 +475,7 @@ def test_retry_asks_for_the_videos_of_a_class_and_for_no_other(small: Path, tmp_
         site.manners[gone[2]] = "410"
         command = ("retry", "--class", "gone", "--store", store, *COMMON)
         result = run(*command)
-        assert "3 videos were asked for again." in result.stderr
+        assert "3 videos were retried." in result.stderr
         assert {one.video_id for one in site.journal[asked:]} == {*gone}
         after = cli_process.shards(store)
         assert {name: after[name] for name in before} == before

@@ -1,4 +1,4 @@
-"""What a person sees of a run: lines for given moments, in a terminal and elsewhere."""
+"""The view of a run: lines for given snapshots, in a terminal and elsewhere."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Clock:
 
 
 class Terminal(io.StringIO):
-    """What looks like a terminal."""
+    """A text file that claims to be a terminal."""
 
     def isatty(self) -> bool:
         return True
@@ -50,19 +50,19 @@ def open_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
     return screen
 
 
-def address(**changes: object) -> RouteSnapshot:
-    view = {
-        **{"name": "direct", "in_flight": 2, "used": 1, "a_minute": math.inf},
-        **{"paused_until": 0.0, "why": "", "is_closed": False},
+def route(**changes: object) -> RouteSnapshot:
+    fields = {
+        **{"name": "direct", "in_flight": 2, "requests_last_minute": 1, "per_minute": math.inf},
+        **{"paused_until": None, "reason": "", "is_closed": False},
     }
-    return RouteSnapshot(**{**view, **changes})  # type: ignore[arg-type]
+    return RouteSnapshot(**{**fields, **changes})  # type: ignore[arg-type]
 
 
 def test_nothing_has_happened_yet(clock: Clock) -> None:
     view = Dashboard(12_345, clock=clock)
     assert view.lines(QUIET) == [
-        "0 of 12,345 videos: 0 done, 0 gone or unusable, 0 for later",
-        "0.0 videos a minute, 0.00 MB/s",
+        "0 of 12,345 videos: 0 done, 0 unavailable, 0 to retry later",
+        "0.0 videos/min, 0.00 MB/s",
     ]
 
 
@@ -72,9 +72,9 @@ def test_videos_are_counted_by_how_they_ended(clock: Clock) -> None:
     later = ("transient", "ambiguous", "rate-limited", "blocked", "credentials", "environment")
     for status, count in {**ended, **dict.fromkeys(later, 1)}.items():
         for _ in range(count):
-            view.settled(status, 0)
+            view.count(status, 0)
     assert view.lines(QUIET)[0] == (
-        "1,214 of 2,000 videos: 1,200 done, 8 gone or unusable, 6 for later"
+        "1,214 of 2,000 videos: 1,200 done, 8 unavailable, 6 to retry later"
     )
 
 
@@ -82,85 +82,91 @@ def test_speed_is_that_of_the_last_ten_minutes(clock: Clock) -> None:
     view = Dashboard(1000, clock=clock)
     for _ in range(300):
         clock.now += 1
-        view.settled("done", 2_000_000)
+        view.count("done", 2_000_000)
     # 300 in 300 s; 700 are left.
-    assert view.lines(QUIET)[1] == "60.0 videos a minute, 2.00 MB/s, about 11 min left"
+    assert view.lines(QUIET)[1] == "60.0 videos/min, 2.00 MB/s, about 11 min left"
     clock.now += 450
     # 150 of them are 600 s old or less.
-    assert view.lines(QUIET)[1].startswith("15.1 videos a minute, 0.50 MB/s, about 46 min")
+    assert view.lines(QUIET)[1].startswith("15.1 videos/min, 0.50 MB/s, about 46 min")
     clock.now += 10_000
-    assert view.lines(QUIET)[1] == "0.0 videos a minute, 0.00 MB/s"
+    assert view.lines(QUIET)[1] == "0.0 videos/min, 0.00 MB/s"
 
 
 def test_nothing_is_left(clock: Clock) -> None:
     view = Dashboard(1, clock=clock)
     for _ in range(2):
-        view.settled("done", 0)
+        view.count("done", 0)
         assert "left" not in view.lines(QUIET)[1]
 
 
 def test_no_more_is_expected_than_the_budget_allows(clock: Clock) -> None:
     view = Dashboard(61, clock=clock)
-    view.settled("done", 0)
-    slow = [address(a_minute=5.0), address(a_minute=5.0), address(a_minute=50.0, is_closed=True)]
+    view.count("done", 0)
+    slow = [route(per_minute=5.0), route(per_minute=5.0), route(per_minute=50.0, is_closed=True)]
     assert view.lines(Snapshot(slow, 0, None))[1].endswith("about 6 min left")
     clock.now += 600
     assert view.lines(Snapshot(slow, 0, None))[1].endswith(
-        "0.1 videos a minute, 0.00 MB/s, about 10 h 0 min left"
+        "0.1 videos/min, 0.00 MB/s, about 10 h 0 min left"
     )
 
 
-def test_what_waits(clock: Clock) -> None:
+def test_videos_that_wait(clock: Clock) -> None:
     view = Dashboard(5, clock=clock)
-    assert view.lines(Snapshot((), 1200, None))[1] == "1,200 wait to be asked for again"
+    assert view.lines(Snapshot((), 1200, None))[1] == "1,200 wait for a retry"
     at = clock.now + 86_400
     assert view.lines(Snapshot((), 3, at))[1] == (
-        f"3 wait to be asked for again, the first at {clock_text(at)}"
+        f"3 wait for a retry, the first at {clock_text(at)}"
     )
-    assert view.lines(Snapshot((), 3, clock.now - 1))[1] == "3 wait to be asked for again"
+    assert view.lines(Snapshot((), 3, clock.now - 1))[1] == "3 wait for a retry"
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "line"),
     [
         ({}, "direct: 2 in flight"),
-        ({"a_minute": 5.0}, "direct: 2 in flight, 4 of 5 a minute left"),
-        ({"a_minute": 1.5, "used": 2}, "direct: 2 in flight, 0 of 1.5 a minute left"),
-        ({"a_minute": 5.0, "used": 9}, "direct: 2 in flight, 0 of 5 a minute left"),
-        ({"is_closed": True, "why": "not a bot"}, "direct: closed (not a bot)"),
+        ({"per_minute": 5.0}, "direct: 2 in flight, 4 of 5 requests left this minute"),
         (
-            {"paused_until": 1e9, "why": "Too Many Requests"},
+            {"per_minute": 1.5, "requests_last_minute": 2},
+            "direct: 2 in flight, 0 of 1.5 requests left this minute",
+        ),
+        (
+            {"per_minute": 5.0, "requests_last_minute": 9},
+            "direct: 2 in flight, 0 of 5 requests left this minute",
+        ),
+        ({"is_closed": True, "reason": "not a bot"}, "direct: closed (not a bot)"),
+        (
+            {"paused_until": 1e9, "reason": "Too Many Requests"},
             f"direct: 2 in flight, paused until {clock_text(1e9)} (Too Many Requests)",
         ),
-        ({"is_closed": True, "why": "x" * 121}, f"direct: closed ({'x' * 117}...)"),
-        ({"is_closed": True, "why": "x" * 120}, f"direct: closed ({'x' * 120})"),
+        ({"is_closed": True, "reason": "x" * 121}, f"direct: closed ({'x' * 117}...)"),
+        ({"is_closed": True, "reason": "x" * 120}, f"direct: closed ({'x' * 120})"),
     ],
 )
-def test_addresses(changes: dict[str, object], said: str, clock: Clock) -> None:
-    lines = Dashboard(1, clock=clock).lines(Snapshot([address(**changes)], 0, None))
-    assert lines[-1] == said
+def test_routes(changes: dict[str, object], line: str, clock: Clock) -> None:
+    lines = Dashboard(1, clock=clock).lines(Snapshot([route(**changes)], 0, None))
+    assert lines[-1] == line
 
 
-def test_elsewhere_a_line_comes_now_and_then(
+def test_elsewhere_a_line_is_written_now_and_then(
     clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    looks = []
+    times = []
 
-    def look() -> Snapshot:
-        looks.append(clock.now)
-        return Snapshot([address()], 0, None)
+    def snapshot() -> Snapshot:
+        times.append(clock.now)
+        return Snapshot([route()], 0, None)
 
     with Dashboard(4, clock=clock) as view:
         for _ in range(61):
-            view.show(look)
+            view.show(snapshot)
             clock.now += 1
-        view.show(look, at_once=True)
+        view.show(snapshot, at_once=True)
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == len(looks) == 3
-    assert [at - 1_000_000_000 for at in looks] == [30, 60, 61]
+    assert len(lines) == len(times) == 3
+    assert [at - 1_000_000_000 for at in times] == [30, 60, 61]
     assert lines[0] == (
-        f"{clock_text(looks[0])}  0 of 4 videos: 0 done, 0 gone or unusable, 0 for later; "
-        "0.0 videos a minute, 0.00 MB/s; direct: 2 in flight"
+        f"{clock_text(times[0])}  0 of 4 videos: 0 done, 0 unavailable, 0 to retry later; "
+        "0.0 videos/min, 0.00 MB/s; direct: 2 in flight"
     )
 
 
@@ -169,31 +175,31 @@ def test_a_terminal_is_drawn_anew_each_second(
 ) -> None:
     terminal = open_terminal(monkeypatch)
     with Dashboard(4, clock=clock) as view:
-        view.settled("done", 0)
-        looks = []
+        view.count("done", 0)
+        times = []
         for _ in range(9):
-            view.show(lambda: looks.append(clock.now) or QUIET)  # type: ignore[func-returns-value]
+            view.show(lambda: times.append(clock.now) or QUIET)  # type: ignore[func-returns-value]
             clock.now += 0.5
-    assert len(looks) == 4
+    assert len(times) == 4
     drawn = terminal.getvalue()
     assert f"{'█' * 10}{'░' * 30} 25.0 %" in drawn
-    assert "1 of 4 videos: 1 done, 0 gone or unusable, 0 for later" in drawn
+    assert "1 of 4 videos: 1 done, 0 unavailable, 0 to retry later" in drawn
 
 
 @pytest.mark.parametrize(
-    "words", ["[youtube] abc: said", "[/youtube] closes", "[bold]loud[/bold] :smile:", "[", "\\["]
+    "message", ["[youtube] abc: text", "[/youtube] closes", "[bold]loud[/bold] :smile:", "[", "\\["]
 )
-def test_the_words_of_a_source_are_shown_as_they_are(
-    words: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
+def test_the_message_of_a_source_is_shown_as_it_is(
+    message: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     terminal = open_terminal(monkeypatch)
     with Dashboard(4, clock=clock) as view:
-        view.show(lambda: Snapshot([address(is_closed=True, why=words)], 0, None), at_once=True)
-    assert f"direct: closed ({words})" in terminal.getvalue()
+        view.show(lambda: Snapshot([route(is_closed=True, reason=message)], 0, None), at_once=True)
+    assert f"direct: closed ({message})" in terminal.getvalue()
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])
-def test_who_switched_off_the_bars_of_datasets_sees_nothing(
+def test_without_the_bars_of_datasets_nothing_is_shown(
     is_terminal: bool, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     off = SimpleNamespace(are_progress_bars_disabled=lambda: True)
@@ -201,12 +207,12 @@ def test_who_switched_off_the_bars_of_datasets_sees_nothing(
     screen = Terminal() if is_terminal else io.StringIO()
     monkeypatch.setattr(sys, "stderr", screen)
 
-    def look() -> Snapshot:
+    def snapshot() -> Snapshot:
         raise AssertionError("nothing is to be looked up")
 
     with Dashboard(4, clock=clock) as view:
         clock.now += 100
-        view.show(look, at_once=True)
+        view.show(snapshot, at_once=True)
     assert screen.getvalue() == ""
 
 
@@ -230,8 +236,8 @@ def test_the_terminal_is_given_back_after_an_error(
     view = Dashboard(4, clock=clock)
     with pytest.raises(KeyboardInterrupt), view:
         view.show(interrupted, at_once=True)
-    hidden, shown = "\x1b[?25l", "\x1b[?25h"
-    assert terminal.getvalue().rindex(shown) > terminal.getvalue().rindex(hidden)
+    hide, show = "\x1b[?25l", "\x1b[?25h"
+    assert terminal.getvalue().rindex(show) > terminal.getvalue().rindex(hide)
 
 
 @pytest.mark.parametrize(

@@ -46,18 +46,18 @@ def known(*rows: tuple[VideoKey, str], digest: int = DIGEST) -> pa.Table:
 def answer(
     selected: Iterable[VideoKey], ledger: pa.Table
 ) -> tuple[list[VideoKey], list[VideoKey], list[VideoKey]]:
-    changes = diff_plan(table(selected), ledger)
+    diff = diff_plan(table(selected), ledger)
     return (
-        list(video_keys(changes.new)),
-        list(video_keys(changes.unwanted)),
-        list(video_keys(changes.outside)),
+        list(video_keys(diff.new)),
+        list(video_keys(diff.deselected)),
+        list(video_keys(diff.outside)),
     )
 
 
 def test_done_videos_that_are_annotated_otherwise_now_are_changed() -> None:
     rows = [(A, "done"), (B, "gone"), (C, "planned")]
-    changes = diff_plan(table([A, B, C]), known(*rows, digest=DIGEST + 1))
-    assert list(video_keys(changes.changed)) == [A]
+    diff = diff_plan(table([A, B, C]), known(*rows, digest=DIGEST + 1))
+    assert list(video_keys(diff.changed)) == [A]
     assert not len(diff_plan(table([A, B, C]), known(*rows)).changed)
 
 
@@ -80,7 +80,7 @@ def test_videos_that_are_known_are_not_new(status: str) -> None:
 
 
 @pytest.mark.parametrize("status", [status for status in KNOWN if status != "done"])
-def test_unwanted(status: str) -> None:
+def test_deselected(status: str) -> None:
     assert answer([B], known((A, status), (B, "done"))) == ([], [A], [])
 
 
@@ -99,8 +99,8 @@ def test_the_speaker_counts_as_well() -> None:
     ledger=st.dictionaries(st.sampled_from([A, B, C, D]), st.sampled_from(KNOWN)),
 )
 def test_every_video_has_one_place(selected: set[VideoKey], ledger: dict[VideoKey, str]) -> None:
-    new, unwanted, outside = answer(selected, known(*ledger.items()))
+    new, deselected, outside = answer(selected, known(*ledger.items()))
     assert set(new) == selected - set(ledger)
-    assert set(unwanted) | set(outside) == set(ledger) - selected
+    assert set(deselected) | set(outside) == set(ledger) - selected
     assert all(ledger[video] == "done" for video in outside)
-    assert not any(ledger[video] == "done" for video in unwanted)
+    assert not any(ledger[video] == "done" for video in deselected)

@@ -32,7 +32,7 @@ from voxblink2_lib.materialize.planning import PlanDiff, diff_plan
 from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.materialize.run import index_release, materialize, retry_videos
 from voxblink2_lib.materialize.tasks import VideoTask
-from voxblink2_lib.materialize.video_queue import RUN_TRIES
+from voxblink2_lib.outcomes import RUN_TRIES
 from voxblink2_lib.records import VideoKey
 from voxblink2_lib.release.builtin import MEDIA
 from voxblink2_lib.release.selection import Selection
@@ -333,9 +333,9 @@ def test_other_format_and_other_release_are_refused(tmp_path: Path) -> None:
     store = go(request(tmp_path, selection=selection))
     before = cli_process.shards(store.root)
     with pytest.raises(
-        StoreMismatchError, match="holds clips with audio_format='flac', asked for is 'wav'"
+        StoreMismatchError, match="holds clips with audio_format='flac', requested is 'wav'"
     ):
-        go(request(tmp_path, selection=selection, audio_format="wav"))
+        go(request(tmp_path, selection=selection, clips={"audio_format": "wav"}))
     folder = tmp_path / "release" / "meta" / "id990001" / "demoHarbour"
     folder.mkdir(parents=True)
     (folder / "00001.txt").write_text("FRAME X Y W H\n0 1 1 9 9\n1 1 1 9 9\n")
@@ -406,7 +406,7 @@ def test_shards_without_a_ledger_are_not_written_over(tmp_path: Path) -> None:
     before = cli_process.shards(store.root)
     for path in store.root.glob("ledger.sqlite*"):
         path.unlink()
-    with pytest.raises(StoreDamagedError, match="has 1 shards and a ledger that knows of none"):
+    with pytest.raises(StoreDamagedError, match="has 1 shards and a ledger that lists none"):
         go(request(tmp_path, selection=selection))
     assert cli_process.shards(store.root) == before
 
@@ -415,7 +415,7 @@ def test_a_lost_shard_is_told(tmp_path: Path) -> None:
     selection = Selection.of(max_speakers=1)
     store = go(request(tmp_path, selection=selection))
     (store.shards("audio") / "audio-00001.arrow").unlink()
-    with pytest.raises(StoreDamagedError, match=r"1 of the 2 shards .* are gone, .*audio-00001"):
+    with pytest.raises(StoreDamagedError, match=r"1 of the 2 shards .* are missing, .*audio-00001"):
         go(request(tmp_path, selection=selection))
 
 
@@ -429,7 +429,7 @@ def test_other_annotations_are_refused_even_without_the_index(tmp_path: Path) ->
     store = go(config)
     (meta / "00001.txt").write_text("FRAME X Y W H\n10 1 1 9 9\n60 1 1 9 9\n")
     shutil.rmtree(store.index)
-    with pytest.raises(StoreMismatchError, match="1 videos cut by other annotations"):
+    with pytest.raises(StoreMismatchError, match="1 videos cropped by other annotations"):
         go(config)
 
 
@@ -466,7 +466,7 @@ def test_errors_that_cannot_travel_arrive_as_text() -> None:
 
 
 def test_wrong_input_leaves_no_store_behind(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="no folder that is there"):
+    with pytest.raises(SourceError, match="nor an existing folder"):
         go(request(tmp_path, source=str(tmp_path / "nowhere")))
     with pytest.raises(SelectionError, match=r"1 of the 1 speakers asked for .* id123456"):
         go(request(tmp_path, selection=Selection.of(speakers=["id123456"])))

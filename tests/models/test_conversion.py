@@ -48,7 +48,7 @@ def refused(path: Path, match: str, *, arch: str = ARCH) -> str:
     return str(caught.value)
 
 
-# -- good ones ---------------------------------------------------------------------------------
+# -- Good ones -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("arch", RELEASED)
@@ -60,24 +60,24 @@ def test_every_released_name_and_shape_is_taken(arch: str, tmp_path: Path) -> No
     for key, tensor in content.items():
         if key not in FRONT_END:
             # Only bottleneck blocks were released with the other name.
-            found = ours[key.replace(".shortcut.", ".downsample.")]
-            assert bool((found == tensor).all()), key
+            result = ours[key.replace(".shortcut.", ".downsample.")]
+            assert bool((result == tensor).all()), key
 
 
 def test_every_way_to_write_a_checkpoint_is_read(tmp_path: Path) -> None:
     plain = state()
-    wanted = convert(write(tmp_path / "0.pt", plain), arch=ARCH)[0].state_dict()
-    parallel = {f"module.{key}": one for key, one in plain.items()}
-    some = {f"module.{key}" if "conv" in key else key: one for key, one in plain.items()}
+    expected = convert(write(tmp_path / "0.pt", plain), arch=ARCH)[0].state_dict()
+    parallel = {f"module.{key}": tensor for key, tensor in plain.items()}
+    partly = {f"module.{key}" if "conv" in key else key: tensor for key, tensor in plain.items()}
     paths = [
         write(tmp_path / "1.pt", parallel),
-        write(tmp_path / "2.pt", some),
+        write(tmp_path / "2.pt", partly),
         write(tmp_path / "3.pt", plain, legacy=True),
-        write(tmp_path / "4.pt", {key: one.clone() for key, one in reversed(plain.items())}),
+        write(tmp_path / "4.pt", {key: tensor.clone() for key, tensor in reversed(plain.items())}),
     ]
     for path in paths:
-        found = convert(str(path), arch=ARCH)[0].state_dict()
-        assert all(bool((found[key] == wanted[key]).all()) for key in wanted), path
+        result = convert(str(path), arch=ARCH)[0].state_dict()
+        assert all(bool((result[key] == expected[key]).all()) for key in expected), path
 
 
 def test_a_converted_model_is_ready_to_embed(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_a_converted_model_is_ready_to_embed(tmp_path: Path) -> None:
     assert model.head is None
 
 
-# -- tensors that do not fit -------------------------------------------------------------------
+# -- Tensors that do not fit -----------------------------------------------------------------------
 
 
 def without(key: str) -> Callable[[State], Any]:
@@ -133,9 +133,9 @@ def test_a_tensor_that_does_not_fit_is_named(
     content = state()
     change(content)
     path = write(tmp_path / "a.pt", content)
-    said = refused(path, match)
-    assert said.startswith(f"The checkpoint {path} is not one of {ARCH}. Tensors 1 ")
-    assert said.endswith("ecapa_tdnn, resnet34, resnet100, resnet293.")
+    text = refused(path, match)
+    assert text.startswith(f"The checkpoint {path} is not one of {ARCH}. Tensors 1 ")
+    assert text.endswith("ecapa_tdnn, resnet34, resnet100, resnet293.")
 
 
 def test_all_that_does_not_fit_is_said_at_once(tmp_path: Path) -> None:
@@ -158,16 +158,16 @@ def test_long_lists_are_cut(more: int, tmp_path: Path) -> None:
     content = state() | {f"x{place}": torch.ones(1) for place in range(more)}
     listed = ", ".join(f"x{place}" for place in range(8))
     end = "" if more == 8 else ", ..."
-    said = refused(write(tmp_path / "a.pt", content), "unexpected")
-    assert f"{more} unexpected: {listed}{end}. Name" in said
+    text = refused(write(tmp_path / "a.pt", content), "unexpected")
+    assert f"{more} unexpected: {listed}{end}. Name" in text
 
 
 @pytest.mark.parametrize("arch", ["resnet34", "resnet293"])
 def test_a_checkpoint_of_another_architecture(arch: str, tmp_path: Path) -> None:
-    said = refused(write(tmp_path / "a.pt", state()), f"is not one of {arch}", arch=arch)
-    assert ", ...; " in said
-    assert "unexpected: attention.0.bias, attention.0.weight, " in said
-    assert said.endswith("Name the right architecture: ecapa_tdnn, resnet34, resnet100, resnet293.")
+    text = refused(write(tmp_path / "a.pt", state()), f"is not one of {arch}", arch=arch)
+    assert ", ...; " in text
+    assert "unexpected: attention.0.bias, attention.0.weight, " in text
+    assert text.endswith("Name the right architecture: ecapa_tdnn, resnet34, resnet100, resnet293.")
 
 
 def test_resnets_are_not_taken_for_each_other(tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_an_unknown_architecture_is_named_first(tmp_path: Path) -> None:
 def test_one_name_with_and_without_prefix(tmp_path: Path) -> None:
     content = state()
     content["module.fc6.bias"] = content["fc6.bias"]
-    refused(write(tmp_path / "a.pt", content), r"with and without 'module\.' of one name")
+    refused(write(tmp_path / "a.pt", content), r"both with and without the prefix 'module\.'")
 
 
 @pytest.mark.parametrize(("key", "place"), [(FILTERS, (40, 20)), (WINDOW, (200,))])
@@ -197,7 +197,7 @@ def test_another_front_end_is_refused(
     content[key][place] += size
     refused(
         write(tmp_path / "a.pt", content),
-        rf"was made with another front end: {key} differs by up to {abs(size):.1g}.*would be wrong",
+        rf"trained with another front end: {key} differs by up to {abs(size):.1g}.*would be wrong",
     )
 
 
@@ -207,7 +207,7 @@ def test_a_front_end_of_the_same_numbers_but_rounding_is_taken(tmp_path: Path) -
     convert(write(tmp_path / "a.pt", content), arch=ARCH)
 
 
-# -- files that are no state dict --------------------------------------------------------------
+# -- Files that are no state dict ------------------------------------------------------------------
 
 
 @dataclass
@@ -234,7 +234,7 @@ def test_code_in_a_checkpoint_is_not_run(form: str, inside: bool, tmp_path: Path
         write(path, content, legacy=form == "legacy")
         torch.load(path, weights_only=False)
     marker.rmdir()  # it does run where nobody looks
-    refused(path, r"holds more than tensors: it asks for posix\.mkdir\. Nothing in it was run")
+    refused(path, r"contains more than tensors: it names posix\.mkdir\. Nothing in it was run")
     assert not marker.exists()
 
 
@@ -242,12 +242,12 @@ def test_code_in_a_checkpoint_is_not_run(form: str, inside: bool, tmp_path: Path
 def test_a_cut_off_file_is_refused_at_any_length(legacy: bool, tmp_path: Path) -> None:
     data = write(tmp_path / "a.pt", state(), legacy=legacy).read_bytes()
     path = tmp_path / "b.pt"
-    some = {*range(0, 300, 7), *range(300, len(data), len(data) // 60)}
-    for length in sorted(some | {len(data) - 1, len(data) - 100}):
+    lengths = {*range(0, 300, 7), *range(300, len(data), len(data) // 60)}
+    for length in sorted(lengths | {len(data) - 1, len(data) - 100}):
         path.write_bytes(data[:length])
         refused(
             path,
-            "cannot be read; it may be cut short: .|Nothing in it was run",
+            "cannot be read; it may be incomplete: .|Nothing in it was run",
         )
 
 
@@ -262,7 +262,9 @@ def test_changed_bytes_end_in_tensors_or_an_error_of_ours(legacy: bool, tmp_path
         path.write_bytes(data)
         with contextlib.suppress(ModelError):
             # What can still be read is tensors; everything else is an error of ours.
-            assert {type(one) for one in conversion._checkpoint(path).values()} <= {torch.Tensor}
+            assert {type(tensor) for tensor in conversion._read_checkpoint(path).values()} <= {
+                torch.Tensor
+            }
 
 
 @pytest.mark.parametrize(
@@ -273,7 +275,9 @@ def test_changed_bytes_end_in_tensors_or_an_error_of_ours(legacy: bool, tmp_path
 def test_what_is_no_checkpoint_is_refused(data: bytes, tmp_path: Path) -> None:
     path = tmp_path / "model_pt.pt"
     path.write_bytes(data)
-    refused(path, "model_pt.pt (cannot be read; it may be cut short: .|is damaged, or none)")
+    refused(
+        path, "model_pt.pt (cannot be read; it may be incomplete: .|is damaged or not a checkpoint)"
+    )
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -295,7 +299,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     ids=["list", "tensor", "numbers", "numbered", "mixed", "nested", "none"],
 )
 def test_what_is_no_state_dict_is_refused(content: Any, tmp_path: Path) -> None:
-    refused(write(tmp_path / "a.pt", content), "is no state dict")
+    refused(write(tmp_path / "a.pt", content), "is not a state dict")
 
 
 @pytest.mark.parametrize("kind", ["sparse", "complex", "meta"])
@@ -309,7 +313,7 @@ def test_tensors_of_another_kind_are_refused(kind: str, tmp_path: Path) -> None:
     refused(write(tmp_path / "a.pt", content), "fc6.bias")
 
 
-# -- the card ----------------------------------------------------------------------------------
+# -- The card --------------------------------------------------------------------------------------
 
 PUBLISHED = {
     # Vox1-O: EER in percent and minDCF, pre-trained and fine-tuned.
@@ -321,8 +325,10 @@ PUBLISHED = {
 
 
 def test_published_results_are_those_of_the_table() -> None:
-    found = {arch: (one.pretrained, one.finetuned) for arch, one in RELEASED.items()}
-    assert found == PUBLISHED
+    result = {
+        arch: (released.pretrained, released.finetuned) for arch, released in RELEASED.items()
+    }
+    assert result == PUBLISHED
 
 
 @pytest.fixture(scope="module")
@@ -338,13 +344,13 @@ def test_a_folder_for_the_hub(checkpoint: str, stage: str | None, tmp_path: Path
     out, path = tmp_path / "out", write(tmp_path / checkpoint, state())
     model, extractor = convert(path, arch=ARCH)
     assert card.save(model, extractor, str(out), arch=ARCH, checkpoint=path) == out
-    said = (out / "README.md").read_text(encoding="utf-8")
-    assert "\n# ECAPA-TDNN\n" in said
-    assert "of 192 dimensions" in said
-    assert f"from the checkpoint `{checkpoint}`" in said
-    assert "normalisation `std`" in said
-    assert "1.728 %, 0.177; fine-tuned on VoxCeleb2 0.675 %, 0.053." in said
-    assert "library_name: transformers" in said.split("---")[1]
+    text = (out / "README.md").read_text(encoding="utf-8")
+    assert "\n# ECAPA-TDNN\n" in text
+    assert "of 192 dimensions" in text
+    assert f"from the checkpoint `{checkpoint}`" in text
+    assert "normalization `std`" in text
+    assert "1.728 %, 0.177; fine-tuned on VoxCeleb2 0.675 %, 0.053." in text
+    assert "library_name: transformers" in text.split("---")[1]
     config = AutoConfig.from_pretrained(out)
     assert config.voxblink2_release == {"arch": ARCH, "stage": stage}
     written = json.loads((out / "config.json").read_text(encoding="utf-8"))
@@ -362,12 +368,12 @@ def test_models_of_one_architecture_have_nothing_in_common(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("arch", RELEASED)
 def test_every_card_has_its_own_figures(arch: str) -> None:
-    said = card._card(RELEASED[arch], "model_pt.pt")
+    text = card._card(RELEASED[arch], "model_pt.pt")
     (first, second), (third, fourth) = PUBLISHED[arch]
-    assert f"{first:.3f} %, {second:.3f}; fine-tuned on VoxCeleb2 {third:.3f}" in said
-    assert f" %, {fourth:.3f}. They are" in said
-    assert f"# {RELEASED[arch].title}\n" in said
-    assert f"normalisation `{RELEASED[arch].normalization}`" in said
+    assert f"{first:.3f} %, {second:.3f}; fine-tuned on VoxCeleb2 {third:.3f}" in text
+    assert f" %, {fourth:.3f}. They are" in text
+    assert f"# {RELEASED[arch].title}\n" in text
+    assert f"normalization `{RELEASED[arch].normalization}`" in text
 
 
 def test_a_folder_with_something_in_it_is_left_alone(
@@ -379,9 +385,9 @@ def test_a_folder_with_something_in_it_is_left_alone(
     (full / ".hidden").touch()
     file.write_text("mine")
     for out in (full, file):
-        with pytest.raises(ModelError, match=r"is there and not empty\. Name another folder"):
+        with pytest.raises(ModelError, match=r"exists and is not empty\. Name another folder"):
             card.save(*ecapa, out, arch=ARCH, checkpoint="model_pt.pt")
-    assert [one.name for one in full.iterdir()] == [".hidden"]
+    assert [path.name for path in full.iterdir()] == [".hidden"]
     assert file.read_text() == "mine"
     card.save(*ecapa, empty, arch=ARCH, checkpoint="model_pt.pt")
     assert (empty / "model.safetensors").is_file()

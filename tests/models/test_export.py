@@ -31,9 +31,9 @@ from voxblink2_lib.models.export import WaveformModel, export_onnx
 
 def run(path: Path, waveforms: Array) -> Array:
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    (found,) = session.run(["embeddings"], {"waveforms": waveforms})
-    assert isinstance(found, np.ndarray)
-    return found
+    (result,) = session.run(["embeddings"], {"waveforms": waveforms})
+    assert isinstance(result, np.ndarray)
+    return result
 
 
 def some_waveforms(count: int, samples: int) -> Array:
@@ -42,7 +42,7 @@ def some_waveforms(count: int, samples: int) -> Array:
     return np.stack(waves).astype(np.float32)
 
 
-# -- the same embeddings -----------------------------------------------------------------------
+# -- The same embeddings ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -55,20 +55,20 @@ def test_an_exported_model_gives_the_same_embeddings(
     model, extractor = small_model(kind), small_extractor(normalization)
     path = tmp_path / "model.onnx"
     assert export_onnx(model, extractor, str(path)) == path
-    assert [one.name for one in tmp_path.iterdir()] == ["model.onnx"]
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
     for samples in (1600, 16_000, 23_456):
         for count in (1, 3):
             waves = some_waveforms(count, samples)
-            wanted = embeddings_of(model, extractor(waves)["input_features"])
-            assert apart(run(path, waves), wanted) < TOLERANCE, (samples, count)
+            expected = embeddings_of(model, extractor(waves)["input_features"])
+            assert apart(run(path, waves), expected) < TOLERANCE, (samples, count)
 
 
 def test_golden_embeddings_through_onnx(tmp_path: Path) -> None:
     torch.save(golden_checkpoint("ecapa_tdnn"), tmp_path / "model_pt.pt")
     path = export_onnx(*convert(tmp_path / "model_pt.pt", arch="ecapa_tdnn"), tmp_path / "a.onnx")
-    for name, wanted in golden()["ecapa_tdnn"]["embeddings"].items():
-        found = run(path, golden_waveform(*GOLDEN_INPUTS[name])[None])
-        assert apart(found[0], np.array(wanted)) < TOLERANCE
+    for name, expected in golden()["ecapa_tdnn"]["embeddings"].items():
+        result = run(path, golden_waveform(*GOLDEN_INPUTS[name])[None])
+        assert apart(result[0], np.array(expected)) < TOLERANCE
 
 
 @pytest.mark.parametrize("kind", ["ecapa", "simam-asp"])
@@ -80,11 +80,11 @@ def test_its_front_end_is_that_of_the_feature_extractor(
     model, extractor = small_model(kind), small_extractor(normalization)
     waves = some_waveforms(2, samples)
     with torch.no_grad():
-        found = WaveformModel(model, extractor)(torch.from_numpy(waves))
-    assert apart(found, embeddings_of(model, extractor(waves)["input_features"])) < TOLERANCE
+        result = WaveformModel(model, extractor)(torch.from_numpy(waves))
+    assert apart(result, embeddings_of(model, extractor(waves)["input_features"])) < TOLERANCE
 
 
-# -- no file -----------------------------------------------------------------------------------
+# -- No file ---------------------------------------------------------------------------------------
 
 
 class Exported:
@@ -107,8 +107,8 @@ class Exported:
         return self
 
     def run(self, _: None, inputs: dict[str, Array]) -> list[Array]:
-        found: Array = self.module(torch.from_numpy(inputs["waveforms"])).numpy()
-        return [(found * self.factor).astype(np.float32)]
+        result: Array = self.module(torch.from_numpy(inputs["waveforms"])).numpy()
+        return [(result * self.factor).astype(np.float32)]
 
 
 def export_with(monkeypatch: pytest.MonkeyPatch, factor: float, target: Path) -> Path:
@@ -130,7 +130,7 @@ def test_other_embeddings_are_refused(
     target.write_bytes(b"an older one")
     with pytest.raises(ModelError, match=match):
         export_with(monkeypatch, factor, target)
-    assert [one.read_bytes() for one in tmp_path.iterdir()] == [b"an older one"]
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"an older one"]
 
 
 def test_embeddings_that_are_a_little_apart_are_taken(

@@ -33,21 +33,21 @@ NORMALIZATIONS: list[Any] = ["std", "max"]
 
 
 def features(waveforms: Any, **options: Any) -> Array:
-    found: Array = EXTRACTOR(waveforms, return_tensors="np", **options)["input_features"]
-    return found
+    result: Array = EXTRACTOR(waveforms, return_tensors="np", **options)["input_features"]
+    return result
 
 
-# -- the numbers -------------------------------------------------------------------------------
+# -- The numbers -----------------------------------------------------------------------------------
 
 
 def test_golden_frames() -> None:
-    wanted = golden()["logfbank"]
+    expected = golden()["logfbank"]
     batch = EXTRACTOR(golden_waveform(1, 16_000), sampling_rate=16_000)
-    found = batch["input_features"]
-    assert list(found.transpose(1, 2).shape) == wanted["shape"]
-    assert found.dtype == torch.float32
-    np.testing.assert_allclose(found[0, 0], wanted["first_frame"], rtol=0, atol=1e-4)
-    np.testing.assert_allclose(found[0, 50], wanted["frame50"], rtol=0, atol=1e-4)
+    result = batch["input_features"]
+    assert list(result.transpose(1, 2).shape) == expected["shape"]
+    assert result.dtype == torch.float32
+    np.testing.assert_allclose(result[0, 0], expected["first_frame"], rtol=0, atol=1e-4)
+    np.testing.assert_allclose(result[0, 50], expected["frame50"], rtol=0, atol=1e-4)
     assert batch["attention_mask"].tolist() == [[1] * 101]
 
 
@@ -69,18 +69,18 @@ def test_frames_equal_a_slow_twin(normalization: Any, samples: int, seed: int) -
     g = np.random.default_rng(seed)
     volume, offset = g.choice([1e-3, 0.05, 1.0]), g.normal(0, 0.05)
     wave = (volume * (golden_waveform(seed % 5, samples) + offset)).astype(np.float32)
-    found = log_mel(torch.from_numpy(wave), normalization=normalization).numpy()
-    wanted = slow_log_mel(wave, normalization)
-    assert found.shape == wanted.shape == (1 + samples // 160, 80)
+    result = log_mel(torch.from_numpy(wave), normalization=normalization).numpy()
+    expected = slow_log_mel(wave, normalization)
+    assert result.shape == expected.shape == (1 + samples // 160, 80)
     # Bands without sound are what float32 rounds to: a logarithm shows it.
-    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-3)
+    np.testing.assert_allclose(result, expected, rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("bands", [20, 40])
 def test_other_numbers_of_bands(bands: int) -> None:
     extractor = SpeakerFeatureExtractor(num_mel_bins=bands, normalization="max")
-    (found,) = extractor(WAVE)["input_features"]
-    np.testing.assert_allclose(found, slow_log_mel(WAVE, "max", bands), rtol=0, atol=2e-4)
+    (result,) = extractor(WAVE)["input_features"]
+    np.testing.assert_allclose(result, slow_log_mel(WAVE, "max", bands), rtol=0, atol=2e-4)
     assert extractor.feature_size == bands
 
 
@@ -91,7 +91,7 @@ def test_volume_matters_only_a_little() -> None:
     assert 0 < float((peak(WAVE)["input_features"] - peak(quiet)["input_features"]).abs().max()) < 1
 
 
-# -- batches -----------------------------------------------------------------------------------
+# -- Batches ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
@@ -103,11 +103,11 @@ def test_a_batch_equals_its_waveforms_alone(normalization: Any, padding: Any) ->
     assert batch["input_features"].shape == (4, 32, 80)
     assert batch["attention_mask"].dtype == torch.int64
     frames = [1 + len(wave) // 160 for wave in waves]
-    for wave, count, found, mask in zip(waves, frames, *batch.values(), strict=True):
+    for wave, count, result, mask in zip(waves, frames, *batch.values(), strict=True):
         alone = extractor(wave)["input_features"][0]
         assert alone.shape == (count, 80)
-        torch.testing.assert_close(found[:count], alone, rtol=0, atol=0)
-        assert not found[count:].any()
+        torch.testing.assert_close(result[:count], alone, rtol=0, atol=0)
+        assert not result[count:].any()
         assert mask.tolist() == [1] * count + [0] * (32 - count)
 
 
@@ -115,22 +115,22 @@ def test_numpy_and_torch_results_are_the_same() -> None:
     waves = [WAVE, WAVE[:2000]]
     ours, theirs = EXTRACTOR(waves), EXTRACTOR(waves, return_tensors="np")
     assert ours.keys() == theirs.keys() == {"input_features", "attention_mask"}
-    for name, found in theirs.items():
-        assert isinstance(found, np.ndarray)
+    for name, result in theirs.items():
+        assert isinstance(result, np.ndarray)
         assert isinstance(ours[name], torch.Tensor)
-        np.testing.assert_array_equal(found, ours[name])
+        np.testing.assert_array_equal(result, ours[name])
 
 
-# -- kinds of waveforms ------------------------------------------------------------------------
+# -- Kinds of waveforms ----------------------------------------------------------------------------
 
 
 def test_int16_is_float_times_32768() -> None:
     whole = np.round(WAVE * 32_768).astype(np.int16)
     peak = SpeakerFeatureExtractor(normalization="max")  # the one that sees the volume
-    wanted = peak(whole.astype(np.float32) / 32_768)["input_features"]
+    expected = peak(whole.astype(np.float32) / 32_768)["input_features"]
     kinds: list[Any] = [whole, torch.from_numpy(whole), [whole]]
     for given_as in kinds:
-        torch.testing.assert_close(peak(given_as)["input_features"], wanted, rtol=0, atol=0)
+        torch.testing.assert_close(peak(given_as)["input_features"], expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -163,8 +163,8 @@ def test_int16_is_float_times_32768() -> None:
     ],
 )
 def test_any_kind_of_waveform(wave: Any) -> None:
-    found = features(wave, sampling_rate=16_000)
-    np.testing.assert_allclose(found, features(WAVE), rtol=0, atol=1e-4)
+    result = features(wave, sampling_rate=16_000)
+    np.testing.assert_allclose(result, features(WAVE), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["reversed", "big-endian", "read-only"])
@@ -176,10 +176,10 @@ def test_any_layout_of_memory(kind: str) -> None:
     }[kind]
     torch.set_warn_always(True)  # else PyTorch warns of read-only memory only once a process
     try:
-        found = features(wave)
+        result = features(wave)
     finally:
         torch.set_warn_always(False)
-    np.testing.assert_allclose(found, features(WAVE), rtol=0, atol=1e-4)
+    np.testing.assert_allclose(result, features(WAVE), rtol=0, atol=1e-4)
 
 
 def test_a_waveform_is_left_as_it_was() -> None:
@@ -189,7 +189,7 @@ def test_a_waveform_is_left_as_it_was() -> None:
     np.testing.assert_array_equal(tensor, WAVE)
 
 
-# -- what is refused ---------------------------------------------------------------------------
+# -- What is refused -------------------------------------------------------------------------------
 
 
 def changed(place: int, value: float) -> Array:
@@ -229,7 +229,7 @@ def test_a_bad_waveform_is_named(wave: Any, match: str) -> None:
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"sampling_rate": 8000}, "have 8000 samples a second; resample them to 16000"),
+        ({"sampling_rate": 8000}, "have 8000 samples per second; resample them to 16000"),
         ({"padding": "max_length"}, "padding must be one of True and 'longest', got 'max_length'"),
         ({"padding": False}, "padding must be one of True and 'longest', got False"),
         ({"return_tensors": "tf"}, "return_tensors must be one of 'pt' and 'np', got 'tf'"),
@@ -253,13 +253,13 @@ def test_bad_numbers_of_waveforms(waves: Any, names: Any) -> None:
 
 def test_bad_options_of_an_extractor() -> None:
     unknown: Any = "mean"
-    with pytest.raises(ModelError, match=r"'mean' is not known\. Available: std, max"):
+    with pytest.raises(ModelError, match=r"'mean' is unknown\. Available: std, max"):
         SpeakerFeatureExtractor(normalization=unknown)
     with pytest.raises(ModelError, match="sampling_rate must be 16000, got 8000"):
         SpeakerFeatureExtractor(sampling_rate=8000)
 
 
-# -- saved and loaded --------------------------------------------------------------------------
+# -- Saved and loaded ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
@@ -275,5 +275,5 @@ def test_saved_and_loaded_it_is_the_same(
     assert type(loaded) is SpeakerFeatureExtractor
     assert loaded.normalization == normalization
     assert loaded.num_mel_bins == loaded.feature_size == 20
-    found, wanted = (one(WAVE)["input_features"] for one in (loaded, extractor))
-    torch.testing.assert_close(found, wanted, rtol=0, atol=0)
+    result, expected = (each(WAVE)["input_features"] for each in (loaded, extractor))
+    torch.testing.assert_close(result, expected, rtol=0, atol=0)

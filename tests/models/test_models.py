@@ -49,7 +49,7 @@ EVERY = pytest.mark.parametrize("kind", SMALL)
 ONE_OF_EACH = pytest.mark.parametrize("kind", ["ecapa", "basic-gsp", "bottleneck-tsp", "simam-asp"])
 
 
-# -- the released models -----------------------------------------------------------------------
+# -- The released models ---------------------------------------------------------------------------
 
 Converted = tuple[str, SpeakerModel, SpeakerFeatureExtractor]
 
@@ -62,7 +62,7 @@ def converted(
     arch: str = request.param
     path = tmp_path_factory.mktemp("golden") / "model_pt.pt"
     prefix = "module." if arch in {"resnet34", "resnet293"} else ""
-    torch.save({prefix + key: one for key, one in golden_checkpoint(arch).items()}, path)
+    torch.save({prefix + key: tensor for key, tensor in golden_checkpoint(arch).items()}, path)
     model, extractor = convert(path, arch=arch)
     path.unlink()  # up to 400 MB
     return arch, model, extractor
@@ -72,35 +72,35 @@ def golden_batch(
     arch: str, extractor: SpeakerFeatureExtractor
 ) -> tuple[list[Tensor], torch.Tensor]:
     waves = [golden_waveform(*GOLDEN_INPUTS[name]) for name in golden()[arch]["embeddings"]]
-    wanted = torch.tensor(list(golden()[arch]["embeddings"].values()))
-    return [extractor(wave)["input_features"][0] for wave in waves], wanted
+    expected = torch.tensor(list(golden()[arch]["embeddings"].values()))
+    return [extractor(wave)["input_features"][0] for wave in waves], expected
 
 
 @pytest.mark.parametrize("converted", RELEASED, indirect=True)
 def test_golden_embeddings(converted: Converted) -> None:
     arch, model, extractor = converted
     assert extractor.normalization == golden()[arch]["normalization"]
-    assert sum(one.numel() for one in model.parameters()) == golden()[arch]["parameters"]
+    assert sum(weight.numel() for weight in model.parameters()) == golden()[arch]["parameters"]
     assert not model.training
-    features, wanted = golden_batch(arch, extractor)
-    alone = torch.cat([embeddings_of(model, one[None]) for one in features])
-    assert apart(alone, wanted) < TOLERANCE
+    features, expected = golden_batch(arch, extractor)
+    alone = torch.cat([embeddings_of(model, frames[None]) for frames in features])
+    assert apart(alone, expected) < TOLERANCE
     # What is in the padding must not matter.
-    assert apart(embeddings_of(model, *padded(features, garbage=7.0)), wanted) < TOLERANCE
+    assert apart(embeddings_of(model, *padded(features, garbage=7.0)), expected) < TOLERANCE
 
 
 # Last of those with resnet34: it changes the model.
 @pytest.mark.parametrize("converted", ["resnet34"], indirect=True)
 def test_bfloat16_of_a_released_model(converted: Converted) -> None:
     arch, model, extractor = converted
-    features, wanted = golden_batch(arch, extractor)
+    features, expected = golden_batch(arch, extractor)
     model.bfloat16()
-    found = embeddings_of(model, *padded(features))
-    assert found.dtype == torch.bfloat16
-    assert float(functional.cosine_similarity(found.float(), wanted).min()) >= 0.9995
+    result = embeddings_of(model, *padded(features))
+    assert result.dtype == torch.bfloat16
+    assert float(functional.cosine_similarity(result.float(), expected).min()) >= 0.9995
 
 
-# -- padding -----------------------------------------------------------------------------------
+# -- Padding ---------------------------------------------------------------------------------------
 
 
 @EVERY
@@ -114,7 +114,7 @@ def test_padding_changes_no_embedding(
 ) -> None:
     model = small_model(kind)
     features = [random_features(seed + place, count) for place, count in enumerate(frames)]
-    alone = torch.cat([embeddings_of(model, one[None]) for one in features])
+    alone = torch.cat([embeddings_of(model, frames[None]) for frames in features])
     batch, mask = padded(features, garbage=garbage)
     assert apart(embeddings_of(model, batch, mask), alone) < TOLERANCE
     # And some more frames of it.
@@ -145,8 +145,8 @@ def test_small_models_tell_inputs_and_order_apart() -> None:
     # Otherwise the tests above would compare constants.
     for kind in SMALL:
         model = small_model(kind)
-        one, other = random_features(1, 40), random_features(2, 40)
-        a, b, c = (embeddings_of(model, x[None]) for x in (one, other, one.flip(0)))
+        first, other = random_features(1, 40), random_features(2, 40)
+        a, b, c = (embeddings_of(model, x[None]) for x in (first, other, first.flip(0)))
         assert apart(a, b) > 0.01, kind
         assert apart(a, c) > 0.01, kind
 
@@ -158,15 +158,15 @@ def test_simam_follows_its_paper(frames: int) -> None:
     d = (planes - planes.mean(dim=(1, 2), keepdim=True)).square()
     n = frames * 6 - 1
     energy = d / (4 * (d.sum(dim=(1, 2), keepdim=True) / n + 1e-4)) + 0.5
-    wanted = planes * energy.sigmoid()
-    torch.testing.assert_close(simam(x, None)[0].double(), wanted, rtol=1e-5, atol=1e-6)
+    expected = planes * energy.sigmoid()
+    torch.testing.assert_close(simam(x, None)[0].double(), expected, rtol=1e-5, atol=1e-6)
     mask = torch.ones(1, 1, 1, frames + 3)
     mask[..., frames:] = 0
-    found = simam(functional.pad(x, (0, 3)), mask)[0, ..., :frames]
-    torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=1e-6)
+    result = simam(functional.pad(x, (0, 3)), mask)[0, ..., :frames]
+    torch.testing.assert_close(result.double(), expected, rtol=1e-5, atol=1e-6)
 
 
-# -- saved and loaded --------------------------------------------------------------------------
+# -- Saved and loaded ------------------------------------------------------------------------------
 
 
 @ONE_OF_EACH
@@ -201,13 +201,13 @@ def test_a_head_is_added_to_a_model_without_one(tmp_path: Path) -> None:
 
 def test_a_config_refuses_what_it_does_not_know() -> None:
     unknown: Any = "dense"
-    with pytest.raises(ModelError, match=r"block 'dense' is not known.*basic, bottleneck, simam"):
+    with pytest.raises(ModelError, match=r"block 'dense' is unknown.*basic, bottleneck, simam"):
         SpeakerResNetConfig(block=unknown)
-    with pytest.raises(ModelError, match=r"pooling 'dense' is not known.*gsp, tsp, asp"):
+    with pytest.raises(ModelError, match=r"pooling 'dense' is unknown.*gsp, tsp, asp"):
         SpeakerResNetConfig(pooling=unknown)
 
 
-# -- training ----------------------------------------------------------------------------------
+# -- Training --------------------------------------------------------------------------------------
 
 BATCH = [random_features(seed, frames) for seed, frames in enumerate((11, 16, 17, 24, 33, 64))]
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2])
@@ -230,20 +230,24 @@ def trained_once(model: SpeakerModel) -> tuple[float, dict[str, Tensor]]:
 @EVERY
 def test_gradient_checkpointing_changes_nothing(kind: str) -> None:
     loss, gradients = trained_once(small_model(kind, num_speakers=3))
-    assert all(bool(one.any()) for name, one in gradients.items() if name.endswith("weight"))
+    assert all(
+        bool(gradient.any()) for name, gradient in gradients.items() if name.endswith("weight")
+    )
     model = small_model(kind, num_speakers=3)
     # Its name of before transformers 5.
     getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
     runs: list[str] = []
-    blocks = [one for one in model.modules() if isinstance(one, GradientCheckpointingLayer)]
+    blocks = [
+        module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)
+    ]
     for block in blocks:
         inner: Any = (
             block.conv1
         )  # inside: whether a hook of the block itself runs twice is not said
         inner.register_forward_pre_hook(lambda *_: runs.append("forward"))
-    found, others = trained_once(model)
+    result, others = trained_once(model)
     assert len(runs) == 2 * len(blocks) > 0  # each block ran forward once more
-    assert found == pytest.approx(loss, rel=1e-5)
+    assert result == pytest.approx(loss, rel=1e-5)
     for name, gradient in gradients.items():
         torch.testing.assert_close(others[name], gradient, rtol=1e-4, atol=1e-5, msg=name)
 
@@ -276,7 +280,7 @@ def test_a_few_steps_learn_a_toy_problem(kind: str) -> None:
     assert losses[-1] < losses[0] / 4
 
 
-# -- the margin head ---------------------------------------------------------------------------
+# -- The margin head -------------------------------------------------------------------------------
 
 
 def slow_margin_loss(cosines: Any, labels: list[int], margin: float, scale: float) -> float:
@@ -285,8 +289,8 @@ def slow_margin_loss(cosines: Any, labels: list[int], margin: float, scale: floa
         angle = math.acos(max(-1.0, min(1.0, row[label])))
         beyond = angle + margin > math.pi
         shifted = row[label] - margin * math.sin(margin) if beyond else math.cos(angle + margin)
-        logits = [scale * (shifted if place == label else one) for place, one in enumerate(row)]
-        losses.append(math.log(sum(math.exp(one - logits[label]) for one in logits)))
+        logits = [scale * (shifted if place == label else logit) for place, logit in enumerate(row)]
+        losses.append(math.log(sum(math.exp(logit - logits[label]) for logit in logits)))
     return sum(losses) / len(losses)
 
 
@@ -302,8 +306,8 @@ def test_the_margin_by_hand(margin: float, scale: float, towards: float) -> None
     cosines = functional.normalize(x) @ functional.normalize(weight).T
     logits, loss = head(x.float(), torch.tensor(labels))
     assert loss is not None
-    wanted = slow_margin_loss(cosines.tolist(), labels, margin, scale)
-    assert loss.item() == pytest.approx(wanted, rel=1e-4, abs=1e-6)
+    expected = slow_margin_loss(cosines.tolist(), labels, margin, scale)
+    assert loss.item() == pytest.approx(expected, rel=1e-4, abs=1e-6)
     torch.testing.assert_close(logits.double(), scale * cosines, rtol=0, atol=1e-4)
     without, none = head(x.float(), None)
     assert none is None
@@ -335,8 +339,8 @@ def test_a_model_uses_the_head_of_its_config() -> None:
     head: Any = model.head
     cosines = functional.normalize(output.embeddings) @ functional.normalize(head.weight).T
     torch.testing.assert_close(output.logits, 10 * cosines)
-    wanted = slow_margin_loss(cosines.tolist(), labels, 0.4, 10.0)
-    assert output.loss.item() == pytest.approx(wanted, rel=1e-4)
+    expected = slow_margin_loss(cosines.tolist(), labels, 0.4, 10.0)
+    assert output.loss.item() == pytest.approx(expected, rel=1e-4)
     assert model(features).loss is None
     torch.testing.assert_close(model(features).logits, output.logits)
 
@@ -344,7 +348,9 @@ def test_a_model_uses_the_head_of_its_config() -> None:
 def test_what_a_model_returns() -> None:
     features, labels = random_features(1, 30)[None], torch.tensor([2])
     plain, with_head = small_model("basic-gsp"), small_model("basic-gsp", num_speakers=4)
-    with pytest.raises(ModelError, match=r"no margin head, so it cannot give a loss.*num_speakers"):
+    with pytest.raises(
+        ModelError, match=r"no margin head, so it cannot compute a loss.*num_speakers"
+    ):
         plain(features, labels=labels)
     assert plain(features).keys() == {"embeddings"}
     (alone,) = plain(features, return_dict=False)
@@ -354,7 +360,7 @@ def test_what_a_model_returns() -> None:
     assert (logits.shape, embeddings.shape, loss.shape, len(others)) == ((1, 4), (1, 12), (), 2)
 
 
-# -- compiled, and in bfloat16 -----------------------------------------------------------------
+# -- Compiled, and in bfloat16 ---------------------------------------------------------------------
 
 
 @ONE_OF_EACH
@@ -370,14 +376,14 @@ def test_compiled_it_is_the_same(kind: str) -> None:
 @EVERY
 def test_bfloat16(kind: str) -> None:
     features = torch.stack([random_features(seed, 101) for seed in range(4)])
-    wanted = embeddings_of(small_model(kind), features)
+    expected = embeddings_of(small_model(kind), features)
     mask = torch.ones(features.shape[:2], dtype=torch.long)
     model = small_model(kind).bfloat16()
     # Attention raises e to the power of what was rounded; so it shows more.
     least = 0.995 if kind.endswith("asp") else 0.9995
-    for found in (embeddings_of(model, features), embeddings_of(model, features, mask)):
-        assert found.dtype == torch.bfloat16
-        assert float(functional.cosine_similarity(found.float(), wanted).min()) >= least
+    for result in (embeddings_of(model, features), embeddings_of(model, features, mask)):
+        assert result.dtype == torch.bfloat16
+        assert float(functional.cosine_similarity(result.float(), expected).min()) >= least
 
 
 @pytest.mark.parametrize("frames", [2, 3, 3000])
@@ -389,8 +395,11 @@ def test_statistics_follow_their_definitions(frames: int, dtype: torch.dtype) ->
     weights = scores.double().softmax(dim=2)
     centre = (x.double() * weights).sum(dim=2)
     spread = ((x.double() - centre[..., None]).square() * weights).sum(dim=2)
-    wanted = torch.cat([centre, spread.clamp(min=0.01).sqrt()], dim=1).float()
-    plain = [one.float() for one in (x.double().mean(2, True), x.double().var(2, keepdim=True))]
+    expected = torch.cat([centre, spread.clamp(min=0.01).sqrt()], dim=1).float()
+    plain = [
+        statistic.float()
+        for statistic in (x.double().mean(2, True), x.double().var(2, keepdim=True))
+    ]
     masks = (None, torch.ones(1, 1, frames), functional.pad(torch.ones(1, 1, frames), (0, 9)))
     for mask in masks:
         beside = 0 if mask is None else mask.shape[2] - frames
@@ -398,5 +407,5 @@ def test_statistics_follow_their_definitions(frames: int, dtype: torch.dtype) ->
         mean, variance = mean_and_variance(y, mask, (2,))
         assert mean.dtype == variance.dtype == torch.float32
         torch.testing.assert_close([mean, variance], plain, rtol=1e-4, atol=1e-5)
-        found = attentive_statistics(y, z, mask, floor=0.01)
-        torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-4)
+        result = attentive_statistics(y, z, mask, floor=0.01)
+        torch.testing.assert_close(result, expected, rtol=1e-3, atol=1e-4)

@@ -31,7 +31,7 @@ from support.release_builder import (
 )
 
 from voxblink2_lib.errors import ReleaseError, StoreError, StoreMismatchError
-from voxblink2_lib.progress import Advance
+from voxblink2_lib.progress import AdvanceWithNote
 from voxblink2_lib.records import FaceTrack, Utterance, VideoKey
 from voxblink2_lib.release import index_build
 from voxblink2_lib.release.annotation import Annotation, read_annotation
@@ -512,11 +512,14 @@ def test_an_interrupted_reading_leaves_nothing(tmp_path: Path, folder: Path) -> 
     release = Release(write_archive(tmp_path / "a.tar", small_release()))
 
     @contextmanager
-    def interrupt(task: str, *, unit: str, total: int | None = None) -> Iterator[Advance]:
-        def advance(_: int) -> None:
+    def interrupt(
+        task: str, *, unit: str, total: int | None = None, done: int = 0
+    ) -> Iterator[AdvanceWithNote]:
+        def advance(count: int, /, *, note: str = "") -> None:
+            del count, note
             raise KeyboardInterrupt("now")
 
-        assert (task, unit, total) == ("Reading annotations", "file", None)
+        assert (task, unit, total, done) == ("Reading annotations", "file", None, 0)
         yield advance
 
     with pytest.raises(KeyboardInterrupt, match="now"):

@@ -195,7 +195,7 @@ def test_the_page_says_what_classes_mean_and_what_happens_next(
     rows = {row[0]: row[1:] for row in page.cells if len(row) == 5}
     assert set(rows) == {"Class", "planned", *STATUSES}
     for status, policy in POLICIES.items():
-        assert rows[status][2] == policy.means
+        assert rows[status][2] == policy.description
         assert rows[status][3]
     assert rows["transient"][0] == str(1 + 2 * len(HOSTILE))
     assert rows["transient"][3] == (

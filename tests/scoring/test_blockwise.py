@@ -1,4 +1,4 @@
-"""Blocks of products: the right one is found, in bounded memory, and cosines keep their bits."""
+"""Products in blocks: the right row is selected, in bounded memory, and cosines keep their bits."""
 
 from __future__ import annotations
 
@@ -52,17 +52,17 @@ def peak_bytes(call: Callable[[], object]) -> int:
         tracemalloc.stop()
 
 
-# -- unit -----------------------------------------------------------------------------------------
+# -- Unit ------------------------------------------------------------------------------------------
 
 
 def test_unit_rows_have_length_1_and_their_direction() -> None:
     rows = vectors(1, 500, 33)
     before = rows.copy()
-    found = unit(rows, "rows")
-    assert found.dtype == np.float32
+    values = unit(rows, "rows")
+    assert values.dtype == np.float32
     np.testing.assert_array_equal(rows, before)
-    np.testing.assert_allclose(np.linalg.norm(found.astype(float), axis=1), 1, atol=1e-6)
-    np.testing.assert_allclose(np.diag(all_cosines(found, rows)), 1, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(values.astype(float), axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(np.diag(all_cosines(values, rows)), 1, atol=1e-6)
 
 
 def test_unit_names_a_zero_row() -> None:
@@ -72,7 +72,7 @@ def test_unit_names_a_zero_row() -> None:
         unit(rows, "gallery")
 
 
-# -- cosines --------------------------------------------------------------------------------------
+# -- Cosines ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dimensions", [1, 2, 3, 7, 31, 64, 192, 193, 255, 256, 257, 512, 2048])
@@ -89,24 +89,24 @@ def test_the_same_pair_has_the_same_bits_in_any_row_and_on_any_side(dimensions: 
     generator = np.random.default_rng(0)
     a_rows = generator.choice(is_a, 2500)
     b_rows = generator.choice(is_b, 2500)
-    found = [cosines(noise, noise, a_rows, b_rows, (norms, norms))]
-    found += [cosines(noise, noise, b_rows, a_rows, (norms, norms))]
-    found += [cosines(noise, noise, a_rows[:1], b_rows[:1], (norms, norms))]
-    found += [cosines(noise, noise, a_rows[:1025], b_rows[:1025], (norms, norms))]
+    values = [cosines(noise, noise, a_rows, b_rows, (norms, norms))]
+    values += [cosines(noise, noise, b_rows, a_rows, (norms, norms))]
+    values += [cosines(noise, noise, a_rows[:1], b_rows[:1], (norms, norms))]
+    values += [cosines(noise, noise, a_rows[:1025], b_rows[:1025], (norms, norms))]
     # Among other pairs, and with embeddings that lie otherwise in memory.
     mixed = generator.integers(0, 3000, (2, 2000))
     mixed[:, 500:1500] = a_rows[:1000], b_rows[:1000]
-    found += [cosines(noise, noise, mixed[0], mixed[1], (norms, norms))[500:1500]]
+    values += [cosines(noise, noise, mixed[0], mixed[1], (norms, norms))[500:1500]]
     turned = np.asfortranarray(noise)
-    found += [cosines(turned, turned, a_rows, b_rows, (norms, norms))]
+    values += [cosines(turned, turned, a_rows, b_rows, (norms, norms))]
     raw = np.empty(noise.nbytes + 1, np.uint8)
     odd = raw[1:].view(np.float32).reshape(noise.shape)
     odd[:] = noise
     assert not odd.flags.aligned
-    found += [cosines(odd, odd, a_rows, b_rows, (norms, norms))]
-    bits = np.unique(np.concatenate(found).view(np.uint32))
+    values += [cosines(odd, odd, a_rows, b_rows, (norms, norms))]
+    bits = np.unique(np.concatenate(values).view(np.uint32))
     assert len(bits) == 1
-    assert found[0][0] == pytest.approx(cosine(a, b), abs=2e-6)
+    assert values[0][0] == pytest.approx(cosine(a, b), abs=2e-6)
 
 
 @pytest.mark.parametrize("pairs", [0, 1, 1023, 1024, 1025, 5000])
@@ -114,13 +114,13 @@ def test_cosines_are_those_of_a_loop_in_float64(pairs: int) -> None:
     a, b = vectors(1, 40, 65), vectors(2, 70, 65)
     generator = np.random.default_rng(pairs)
     a_rows, b_rows = generator.integers(0, 40, pairs), generator.integers(0, 70, pairs)
-    found = cosines(a, b, a_rows, b_rows, (norms_of(a, "a"), norms_of(b, "b")))
-    assert found.dtype == np.float32
+    values = cosines(a, b, a_rows, b_rows, (norms_of(a, "a"), norms_of(b, "b")))
+    assert values.dtype == np.float32
     expected = np.array([cosine(a[i], b[j]) for i, j in zip(a_rows, b_rows, strict=True)])
-    np.testing.assert_allclose(found, expected, **CLOSE)
+    np.testing.assert_allclose(values, expected, **CLOSE)
 
 
-# -- nearest --------------------------------------------------------------------------------------
+# -- Nearest ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -134,9 +134,9 @@ def test_nearest_is_the_largest_cosine(
     probes, others, expected = apart(generator, rows=rows, models=models, dimensions=dimensions)
     assert len(probes) > 0.9 * rows
     probes *= generator.uniform(0.1, 10, (len(probes), 1)).astype(np.float32)
-    found = nearest(probes, unit(others, "models"), device=device)
-    np.testing.assert_array_equal(found, expected)
-    assert found.dtype == np.int64
+    nearest_rows = nearest(probes, unit(others, "models"), device=device)
+    np.testing.assert_array_equal(nearest_rows, expected)
+    assert nearest_rows.dtype == np.int64
     least = nearest(probes, unit(others, "models"), device=device, memory_bytes=MEBIBYTE)
     np.testing.assert_array_equal(least, expected)
 
@@ -155,8 +155,8 @@ def test_borders_of_blocks_do_not_show(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(blockwise, "_BLOCK_ROWS", blocks[0])
         patch.setattr(blockwise, "_BLOCK_COLUMNS", blocks[1])
-        found = nearest(probes, unit(others, "models"), device=device)
-    np.testing.assert_array_equal(found, expected)
+        nearest_rows = nearest(probes, unit(others, "models"), device=device)
+    np.testing.assert_array_equal(nearest_rows, expected)
 
 
 def test_negative_cosines_have_a_nearest_as_well() -> None:
@@ -205,10 +205,10 @@ def test_an_error_in_one_block_ends_the_others(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(KeyboardInterrupt):
         nearest(vectors(1, 5000, 4), unit(vectors(2, 3, 4), "models"))
     assert len(begun) < 5000
-    assert sum(one["num_threads"] for one in blockwise._blas()[0].info()) > 0
+    assert sum(pool["num_threads"] for pool in blockwise._blas()[0].info()) > 0
 
 
-# -- the nearest of a cohort ----------------------------------------------------------------------
+# -- The nearest of a cohort -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -227,7 +227,7 @@ def test_top_statistics_are_those_of_the_sorted_cosines(
         np.testing.assert_allclose(deviation, best.std(axis=1), **CLOSE)
 
 
-# -- memory ---------------------------------------------------------------------------------------
+# -- Memory ----------------------------------------------------------------------------------------
 
 # Beside the bound: iterators, small arrays, Python itself.
 SMALL = 100_000
@@ -267,7 +267,7 @@ def test_cosines_take_a_few_mebibytes_however_many_pairs() -> None:
     assert peak - 4 * rows.shape[1] < 3 * MEBIBYTE
 
 
-# -- engines --------------------------------------------------------------------------------------
+# -- Engines ---------------------------------------------------------------------------------------
 
 
 def test_pytorch_is_not_loaded_for_small_products() -> None:
@@ -285,21 +285,21 @@ def test_pytorch_is_not_loaded_for_small_products() -> None:
 
 @pytest.mark.parametrize("cuda", [False, True])
 def test_large_products_go_to_cuda_where_it_is(cuda: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
+    devices: list[str] = []
     monkeypatch.setattr(blockwise, "_LARGE_PRODUCT", 1000)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
 
     class Engine(blockwise._Torch):
         def __init__(self, device: str) -> None:
-            asked.append(device)
+            devices.append(device)
             super().__init__("cpu")
 
     monkeypatch.setattr(blockwise, "_Torch", Engine)
     probes, models, expected = apart(np.random.default_rng(3), rows=50, models=9, dimensions=4)
     np.testing.assert_array_equal(nearest(probes, unit(models, "models")), expected)
-    assert asked == (["cuda"] if cuda else [])
+    assert devices == (["cuda"] if cuda else [])
     nearest(probes[:2], unit(models, "models"))  # 72 multiplications are not many
-    assert asked == (["cuda"] if cuda else [])
+    assert devices == (["cuda"] if cuda else [])
 
 
 def test_without_pytorch_numpy_serves_and_a_device_is_refused(
@@ -325,8 +325,10 @@ def test_a_device_that_is_not_there_is_named(device: str) -> None:
 @pytest.mark.parametrize("memory_bytes", [MEBIBYTE - 1, 0, -1])
 def test_a_bound_below_a_mebibyte_is_refused(memory_bytes: int) -> None:
     rows = unit(vectors(1, 3, 2), "rows")
-    with pytest.raises(ScoringError, match=r"memory_bytes must be at least 1,048,576, got ") as one:
+    with pytest.raises(
+        ScoringError, match=r"memory_bytes must be at least 1,048,576, got "
+    ) as error:
         nearest(rows, rows, memory_bytes=memory_bytes)
-    assert isinstance(one.value, ValueError)
+    assert isinstance(error.value, ValueError)
     with pytest.raises(ScoringError, match=r"memory_bytes must be at least 1,048,576, got "):
         top_statistics(rows, rows, memory_bytes=memory_bytes)

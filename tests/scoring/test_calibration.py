@@ -1,4 +1,4 @@
-"""Calibration finds the best affine map, keeps it exactly, and says when there is none."""
+"""Calibration finds the best affine map, saves it exactly, and refuses data that has none."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ def durations(seed: int, trials: int = 4000) -> tuple[Array, Array, dict[str, Ar
     return generator.normal(labels + length, 0.6), labels, {"length": length, "noise": noise}
 
 
-# -- the best map ---------------------------------------------------------------------------------
+# -- The best map ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_at_the_priors_of_the_trials_it_is_scikit_learns_logistic_regression(seed: int) -> None:
     scores, labels = overlapping(seed)
     share = float(labels.mean())
-    found = fit_calibration(scores, labels, p_target=share)
+    calibration = fit_calibration(scores, labels, p_target=share)
     other = LogisticRegression(C=np.inf, tol=1e-12, max_iter=10_000, solver="newton-cholesky")
     other.fit(scores[:, None], labels)
     # Theirs are log odds; ours are log ratios, without the prior.
-    assert found.slope == pytest.approx(other.coef_[0, 0], rel=1e-6)
-    assert found.offset == pytest.approx(
+    assert calibration.slope == pytest.approx(other.coef_[0, 0], rel=1e-6)
+    assert calibration.offset == pytest.approx(
         other.intercept_[0] - math.log(share / (1 - share)), rel=1e-6
     )
 
@@ -57,16 +57,18 @@ def test_at_the_priors_of_the_trials_it_is_scikit_learns_logistic_regression(see
 @pytest.mark.parametrize("p_target", [0.01, 0.3, 0.9])
 def test_with_quality_measures_it_is_their_weighted_logistic_regression(p_target: float) -> None:
     scores, labels, quality = durations(1)
-    found = fit_calibration(scores, labels, quality=quality, p_target=p_target)
+    calibration = fit_calibration(scores, labels, quality=quality, p_target=p_target)
     weights = np.where(labels, p_target / labels.sum(), (1 - p_target) / (1 - labels).sum())
     other = LogisticRegression(C=np.inf, tol=1e-12, max_iter=10_000, solver="newton-cholesky")
     columns = np.column_stack([scores, *quality.values()])
     other.fit(columns, labels, sample_weight=weights * len(labels))
-    assert [found.slope, *found.quality.values()] == pytest.approx(other.coef_[0], rel=1e-5)
-    assert found.offset == pytest.approx(
+    assert [calibration.slope, *calibration.quality.values()] == pytest.approx(
+        other.coef_[0], rel=1e-5
+    )
+    assert calibration.offset == pytest.approx(
         other.intercept_[0] - math.log(p_target / (1 - p_target)), rel=1e-5
     )
-    assert list(found.quality) == ["length", "noise"]
+    assert list(calibration.quality) == ["length", "noise"]
 
 
 @PROPERTY
@@ -79,9 +81,9 @@ def test_no_affine_map_nearby_has_a_smaller_cllr(seed: int, slope: float, offset
     scores, labels = overlapping(seed, 60)
     # A pair that is always wrong, or some of these would be separated.
     scores, labels = np.append(scores, [-0.2, 0.8]), np.append(labels, [1, 0])
-    found = fit_calibration(scores, labels)
-    best = cllr(found(scores), labels)
-    other = Calibration(found.slope * slope, found.offset + offset)
+    calibration = fit_calibration(scores, labels)
+    best = cllr(calibration(scores), labels)
+    other = Calibration(calibration.slope * slope, calibration.offset + offset)
     assert best <= cllr(other(scores), labels) + 1e-12
     assert min_cllr(scores, labels) <= best + 1e-12
     assert best <= 1  # the map to 0 is affine, too
@@ -93,11 +95,11 @@ def test_an_affine_map_of_true_ratios_is_undone(scale: float, shift: float) -> N
     generator = np.random.default_rng(2)
     labels = np.arange(200_000) % 2
     ratios = generator.normal(6 * labels - 3, math.sqrt(6))
-    found = fit_calibration(ratios * scale + shift, labels)
-    assert found.slope * scale == pytest.approx(1, abs=0.02)
-    assert found.offset + found.slope * shift == pytest.approx(0, abs=0.02)
+    calibration = fit_calibration(ratios * scale + shift, labels)
+    assert calibration.slope * scale == pytest.approx(1, abs=0.02)
+    assert calibration.offset + calibration.slope * shift == pytest.approx(0, abs=0.02)
     for p_target in (0.01, 0.1, 0.5):
-        calibrated = found(ratios * scale + shift)
+        calibrated = calibration(ratios * scale + shift)
         least = min_dcf(calibrated, labels, p_target=p_target).min_dcf
         assert act_dcf(calibrated, labels, p_target=p_target).act_dcf < least + 0.01
 
@@ -105,37 +107,37 @@ def test_an_affine_map_of_true_ratios_is_undone(scale: float, shift: float) -> N
 @pytest.mark.parametrize("scale", [1e-100, 1e-6, 1e6, 1e100])
 def test_the_scale_of_the_scores_does_not_matter(scale: float) -> None:
     scores, labels = overlapping(3)
-    one, other = fit_calibration(scores, labels), fit_calibration(scores * scale, labels)
-    assert other.slope * scale == pytest.approx(one.slope, rel=1e-9)
-    assert other.offset == pytest.approx(one.offset, rel=1e-9)
+    first, other = fit_calibration(scores, labels), fit_calibration(scores * scale, labels)
+    assert other.slope * scale == pytest.approx(first.slope, rel=1e-9)
+    assert other.offset == pytest.approx(first.offset, rel=1e-9)
 
 
 def test_scores_that_fall_for_targets_get_a_negative_slope() -> None:
     scores, labels = overlapping(4)
-    one, other = fit_calibration(scores, labels), fit_calibration(-scores, labels)
-    assert other.slope == pytest.approx(-one.slope, rel=1e-9)
-    assert other.offset == pytest.approx(one.offset, rel=1e-9)
+    first, other = fit_calibration(scores, labels), fit_calibration(-scores, labels)
+    assert other.slope == pytest.approx(-first.slope, rel=1e-9)
+    assert other.offset == pytest.approx(first.offset, rel=1e-9)
 
 
 def test_the_order_of_trials_does_not_matter() -> None:
     scores, labels = overlapping(5)
     order = np.random.default_rng(0).permutation(len(scores))
-    one, other = fit_calibration(scores, labels), fit_calibration(scores[order], labels[order])
-    assert (other.slope, other.offset) == pytest.approx((one.slope, one.offset), rel=1e-9)
+    first, other = fit_calibration(scores, labels), fit_calibration(scores[order], labels[order])
+    assert (other.slope, other.offset) == pytest.approx((first.slope, first.offset), rel=1e-9)
 
 
 def test_copies_of_one_class_do_not_matter() -> None:
     scores, labels = overlapping(6)
     times = np.where(labels, 3, 1)
-    one = fit_calibration(scores, labels, p_target=0.2)
+    first = fit_calibration(scores, labels, p_target=0.2)
     other = fit_calibration(scores.repeat(times), labels.repeat(times), p_target=0.2)
-    assert (other.slope, other.offset) == pytest.approx((one.slope, one.offset), rel=1e-9)
+    assert (other.slope, other.offset) == pytest.approx((first.slope, first.offset), rel=1e-9)
 
 
 def test_a_rising_map_leaves_the_eer_alone() -> None:
     scores, labels = overlapping(7)
-    found = fit_calibration(scores, labels)
-    assert eer(found(scores), labels).eer == eer(scores, labels).eer
+    calibration = fit_calibration(scores, labels)
+    assert eer(calibration(scores), labels).eer == eer(scores, labels).eer
 
 
 @pytest.mark.parametrize("wrong", [1, 3])
@@ -144,12 +146,12 @@ def test_a_few_wrong_trials_among_very_many_are_enough(wrong: int) -> None:
     labels = np.arange(200_000) % 2
     scores = generator.normal(10.0 * labels, 1)
     scores[:wrong] = 9.0
-    found = fit_calibration(scores, labels)
-    assert 0 < found.slope < 100
-    assert cllr(found(scores), labels) < 0.01
+    calibration = fit_calibration(scores, labels)
+    assert 0 < calibration.slope < 100
+    assert cllr(calibration(scores), labels) < 0.01
 
 
-# -- quality measures -----------------------------------------------------------------------------
+# -- Quality measures ------------------------------------------------------------------------------
 
 
 def test_a_quality_measure_helps_where_it_says_something() -> None:
@@ -170,14 +172,14 @@ def test_a_quality_measure_helps_where_it_says_something() -> None:
 
 def test_ratios_are_the_affine_map() -> None:
     calibration = Calibration(2.0, -1.0, {"a": 0.5, "b": -3.0})
-    found = calibration(np.array([1.0, 2.0], np.float32), {"b": [1, 0], "a": [4.0, 2.0]})
-    assert found.dtype == np.float64
-    assert found.tolist() == [2 - 1 + 2 - 3, 4 - 1 + 1]
+    ratios = calibration(np.array([1.0, 2.0], np.float32), {"b": [1, 0], "a": [4.0, 2.0]})
+    assert ratios.dtype == np.float64
+    assert ratios.tolist() == [2 - 1 + 2 - 3, 4 - 1 + 1]
     assert Calibration(2.0, -1.0)([1.0]).tolist() == [1.0]
     assert Calibration(2.0, -1.0)([1.0], {}).tolist() == [1.0]
 
 
-# -- perfectly separated --------------------------------------------------------------------------
+# -- Perfectly separated ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -193,10 +195,10 @@ def test_ratios_are_the_affine_map() -> None:
 def test_separated_trials_are_refused_and_a_ridge_cures_it(scores: Any, labels: Any) -> None:
     with pytest.raises(ScoringError, match=r"separate target .* perfectly, .* small ridge such as"):
         fit_calibration(scores, labels)
-    found = fit_calibration(scores, labels, ridge=1e-4)
-    assert math.isfinite(found.slope)
-    assert math.isfinite(found.offset)
-    assert cllr(found(scores), labels) < 0.51  # 0.5 is the best where they touch
+    calibration = fit_calibration(scores, labels, ridge=1e-4)
+    assert math.isfinite(calibration.slope)
+    assert math.isfinite(calibration.offset)
+    assert cllr(calibration(scores), labels) < 0.51  # 0.5 is the best where they touch
 
 
 def test_a_larger_ridge_gives_a_smaller_slope() -> None:
@@ -207,7 +209,7 @@ def test_a_larger_ridge_gives_a_smaller_slope() -> None:
     assert 0 < slopes[-1] < 1e-3
 
 
-# -- files ----------------------------------------------------------------------------------------
+# -- Files -----------------------------------------------------------------------------------------
 
 
 @PROPERTY
@@ -225,8 +227,8 @@ def test_a_saved_calibration_is_read_back_exactly(
     calibration.save(path)
     read = Calibration.load(path)
     assert read == calibration
-    assert [math.copysign(1, one) for one in (read.slope, read.offset)] == [
-        math.copysign(1, one) for one in numbers
+    assert [math.copysign(1, number) for number in (read.slope, read.offset)] == [
+        math.copysign(1, number) for number in numbers
     ]
     assert list(read.quality) == list(quality)
 
@@ -289,7 +291,7 @@ def test_a_file_that_is_missing_or_a_folder_is_named(tmp_path: Path) -> None:
         assert str(path) in str(caught.value)
 
 
-# -- errors ---------------------------------------------------------------------------------------
+# -- Errors ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -353,8 +355,8 @@ def test_scores_to_calibrate_are_checked() -> None:
 
 def test_a_prior_far_from_the_middle_is_no_separation() -> None:
     scores, labels = overlapping(10)
-    found = fit_calibration(scores, labels, p_target=1e-6)
-    assert 0 < found.slope < 100
+    calibration = fit_calibration(scores, labels, p_target=1e-6)
+    assert 0 < calibration.slope < 100
 
 
 @pytest.mark.parametrize("far", [1e3, 1e5, 1e6])
@@ -362,7 +364,7 @@ def test_a_target_far_above_all_others_is_no_separation(far: float) -> None:
     labels = np.arange(200) % 2
     scores = np.random.default_rng(1).normal(2 * labels)
     expected = fit_calibration(scores, labels)
-    found = fit_calibration(np.append(scores, far), np.append(labels, 1))
+    calibration = fit_calibration(np.append(scores, far), np.append(labels, 1))
     # It costs nothing, whatever the map, and only makes the other targets count a little less.
-    assert found.slope == pytest.approx(expected.slope, rel=0.05)
-    assert found.offset == pytest.approx(expected.offset, rel=0.05)
+    assert calibration.slope == pytest.approx(expected.slope, rel=0.05)
+    assert calibration.offset == pytest.approx(expected.offset, rel=0.05)

@@ -55,7 +55,7 @@ def slow_vertices(scores: Array, labels: Array) -> list[tuple[int, int]]:
     )
 
 
-# -- counting -------------------------------------------------------------------------------------
+# -- Counting --------------------------------------------------------------------------------------
 
 
 def test_the_drawing_at_the_head_of_the_module() -> None:
@@ -86,7 +86,7 @@ def test_counts_at_any_threshold_are_those_of_a_loop(
     # What float32 cannot hold is the next test's.
     assume(scores.dtype == np.float64 or all(abs(t) <= FLOAT32_MAX for t in thresholds[:-2]))
     sweep = Sweep.of(scores, labels)
-    points = [point_at(scores.tolist(), labels.tolist(), one) for one in thresholds]
+    points = [point_at(scores.tolist(), labels.tolist(), threshold) for threshold in thresholds]
     fnr, fpr = sweep.rates(thresholds)
     assert fnr.tolist() == [float(point.fnr) for point in points]
     assert fpr.tolist() == [float(point.fpr) for point in points]
@@ -123,7 +123,7 @@ def test_float32_and_whole_thresholds_serve_for_float64_scores() -> None:
     assert sweep.miss([16777217]).tolist() == [1]
 
 
-# -- the curve ------------------------------------------------------------------------------------
+# -- The curve -------------------------------------------------------------------------------------
 
 
 @PROPERTY
@@ -168,8 +168,8 @@ def test_a_short_curve_is_a_part_of_the_full_one(
     full, short = sweep.curve(), sweep.curve(max_points)
     assert len(short.thresholds) <= max_points
     rows = np.searchsorted(full.thresholds, short.thresholds)
-    for some, every in zip(short, full, strict=True):
-        np.testing.assert_array_equal(some, every[rows])
+    for point, every in zip(short, full, strict=True):
+        np.testing.assert_array_equal(point, every[rows])
     assert (np.diff(short.thresholds) > 0).all()
     assert short.thresholds[-1] == INFINITY
     assert (short.fnr[0], short.fpr[0]) == (0.0, 1.0)
@@ -201,7 +201,7 @@ def test_too_few_points_are_refused_or_kept_to(max_points: int) -> None:
         assert points <= max_points
 
 
-# -- the crossing ---------------------------------------------------------------------------------
+# -- The crossing ----------------------------------------------------------------------------------
 
 
 @given(
@@ -217,7 +217,7 @@ def test_lines_cross_where_both_rates_are_one(fnr: list[int], fpr: list[int]) ->
     assert rate == pytest.approx(((1 - share) * fpr[0] + share * fpr[1]) / 20, abs=1e-15)
 
 
-# -- the least cost -------------------------------------------------------------------------------
+# -- The least cost --------------------------------------------------------------------------------
 
 
 @PROPERTY
@@ -247,9 +247,9 @@ def test_of_equal_costs_the_lowest_threshold_counts_in_whatever_block(
     # In the second, blocks of two: that of the higher two targets has the lower bound, so that it
     # is looked at first; both hold the least cost, 3/4.
     monkeypatch.setattr(det, "_BLOCK", block)
-    labels = np.array([one == "T" for one in order]).astype(int)
+    labels = np.array([kind == "T" for kind in order]).astype(int)
     scores = np.arange(float(len(order)))
-    costs = [(float(one.fnr + one.fpr), one.threshold) for one in points_of(scores, labels)]
+    costs = [(float(point.fnr + point.fpr), point.threshold) for point in points_of(scores, labels)]
     assert len([cost for cost, _ in costs if cost == min(costs)[0]]) > 1
     assert Sweep.of(scores, labels).least_cost(1, 1) == min(costs)
 
@@ -272,7 +272,7 @@ def test_blocks_that_cannot_hold_the_best_threshold_are_not_looked_at(
     assert sum(looked_at) < len(sweep.target) / 4
 
 
-# -- the hull -------------------------------------------------------------------------------------
+# -- The hull --------------------------------------------------------------------------------------
 
 
 @PROPERTY
@@ -317,8 +317,8 @@ def test_the_lower_hull_is_that_of_a_loop_over_all_lines(steps: list[tuple[int, 
     ends = [(x[row], y[row]) for row in (kept[0], kept[-1])]
     assert ends == [(x[0], y[0]), (x[-1], y[-1])]
     assert (np.diff(kept) > 0).all()
-    found = dict.fromkeys(zip(x[kept].tolist(), y[kept].tolist(), strict=True))
-    assert list(found) == slow_hull(list(zip(x.tolist(), y.tolist(), strict=True)))
+    result = dict.fromkeys(zip(x[kept].tolist(), y[kept].tolist(), strict=True))
+    assert list(result) == slow_hull(list(zip(x.tolist(), y.tolist(), strict=True)))
 
 
 @pytest.fixture
@@ -371,16 +371,16 @@ def test_the_stack_serves_a_sweep_as_well(stacked: list[int]) -> None:
     labels = np.zeros(len(scores), int)
     labels[np.cumsum(gaps + 1) - 1] = 1
     sweep = Sweep.of(scores, labels)
-    found = vertices(sweep)
+    result = vertices(sweep)
     assert len(stacked) == 1
     # The first and the last point, and a target each but for the one above the line.
-    assert len(found) == 2 + len(gaps) - 1
-    edges = pairwise(found[1:-1])
+    assert len(result) == 2 + len(gaps) - 1
+    edges = pairwise(result[1:-1])
     slopes = [Fraction(x1 - x0, y0 - y1) for (x0, y0), (x1, y1) in edges]
     assert slopes == sorted(set(slopes))
 
 
-# -- what must not matter -------------------------------------------------------------------------
+# -- What must not matter --------------------------------------------------------------------------
 
 
 @PROPERTY
@@ -389,12 +389,12 @@ def test_the_order_of_trials_does_not_matter(trials: tuple[Array, Array], order:
     scores, labels = trials
     rows = list(range(len(scores)))
     order.shuffle(rows)
-    one, other = Sweep.of(scores, labels), Sweep.of(scores[rows], labels[rows])
-    for a, b in zip(one.curve(), other.curve(), strict=True):
+    first, other = Sweep.of(scores, labels), Sweep.of(scores[rows], labels[rows])
+    for a, b in zip(first.curve(), other.curve(), strict=True):
         np.testing.assert_array_equal(a, b)
-    assert one.crossing() == other.crossing()
-    assert one.least_cost(0.01, 0.99) == other.least_cost(0.01, 0.99)
-    assert vertices(one) == vertices(other)
+    assert first.crossing() == other.crossing()
+    assert first.least_cost(0.01, 0.99) == other.least_cost(0.01, 0.99)
+    assert vertices(first) == vertices(other)
 
 
 @PROPERTY
@@ -404,12 +404,12 @@ def test_rising_maps_leave_all_rates_alone(
 ) -> None:
     ranks, labels = trials
     values = [data.draw(rising(int(ranks.max()) + 1)) for _ in range(2)]
-    one, other = (Sweep.of(value[ranks], labels) for value in values)
-    np.testing.assert_array_equal(one.curve().fnr, other.curve().fnr)
-    np.testing.assert_array_equal(one.curve().fpr, other.curve().fpr)
-    assert one.crossing().rate == other.crossing().rate
-    assert one.least_cost(0.01, 0.99)[0] == other.least_cost(0.01, 0.99)[0]
-    assert vertices(one) == vertices(other)
+    first, other = (Sweep.of(value[ranks], labels) for value in values)
+    np.testing.assert_array_equal(first.curve().fnr, other.curve().fnr)
+    np.testing.assert_array_equal(first.curve().fpr, other.curve().fpr)
+    assert first.crossing().rate == other.crossing().rate
+    assert first.least_cost(0.01, 0.99)[0] == other.least_cost(0.01, 0.99)[0]
+    assert vertices(first) == vertices(other)
 
 
 @PROPERTY
@@ -417,12 +417,12 @@ def test_rising_maps_leave_all_rates_alone(
 def test_the_two_zeros_are_one_score(trials: tuple[Array, Array], signs: Any) -> None:
     ranks, labels = trials
     values = (ranks - int(ranks.max()) // 2).astype(float)
-    signed = np.array([-0.0 if one == 0 and signs.random() < 0.5 else one for one in values])
-    one, other = Sweep.of(values, labels), Sweep.of(signed, labels)
-    for a, b in zip(one.curve(), other.curve(), strict=True):
+    signed = np.array([-0.0 if value == 0 and signs.random() < 0.5 else value for value in values])
+    first, other = Sweep.of(values, labels), Sweep.of(signed, labels)
+    for a, b in zip(first.curve(), other.curve(), strict=True):
         np.testing.assert_array_equal(a, b)
-    assert one.crossing() == other.crossing()
-    assert vertices(one) == vertices(other)
+    assert first.crossing() == other.crossing()
+    assert vertices(first) == vertices(other)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -431,7 +431,7 @@ def test_every_distinct_score_is_told_apart_up_to_the_ends_of_its_type(
 ) -> None:
     info: Any = np.finfo(dtype)
     scores: list[float] = [info.min, -1.0, -info.tiny, -info.smallest_subnormal, 0.0]
-    scores += [-one for one in scores[:4]][::-1]
+    scores += [-score for score in scores[:4]][::-1]
     for split in range(1, len(scores)):
         labels = np.arange(len(scores)) >= split
         values = np.array(scores, dtype)

@@ -1,4 +1,4 @@
-"""Embeddings: every format by files of the real libraries, every way a file can be broken."""
+"""Embeddings: every format as the real libraries write it, and broken and hostile files."""
 
 from __future__ import annotations
 
@@ -26,13 +26,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from voxblink2_lib.errors import DependencyError, ScoringError, VoxBlink2Error
-from voxblink2_lib.scoring.embeddings import (
-    NAME_COLUMNS,
-    NAMES_SUFFIXES,
-    VECTOR_COLUMNS,
-    Embeddings,
-    read_embeddings,
-)
+from voxblink2_lib.scoring.embedding_files import NAME_COLUMNS, NAMES_SUFFIXES, VECTOR_COLUMNS
+from voxblink2_lib.scoring.embeddings import Embeddings, read_embeddings
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=150)
 NAMES = ["id00001/-abcdefghij/00001.wav", "id00001/-abcdefghij/00002.wav", "noise.wav"]
@@ -82,7 +77,7 @@ def test_all_spellings_of_an_utterance_are_one(
     video: str,
     utterance: str,
     stored: tuple[str, str, str],
-    asked: tuple[str, str, str],
+    requested: tuple[str, str, str],
 ) -> None:
     def spell(spelling: tuple[str, str, str], utterance: str) -> str:
         folders, dash, extension = spelling
@@ -90,8 +85,8 @@ def test_all_spellings_of_an_utterance_are_one(
 
     other = f"{(int(utterance) + 1) % 100_000:05}"
     embeddings = made("noise", spell(stored, utterance))
-    assert embeddings.rows_of([spell(asked, utterance)]).tolist() == [1]
-    assert embeddings.rows_of([spell(asked, other)]).tolist() == [-1]
+    assert embeddings.rows_of([spell(requested, utterance)]).tolist() == [1]
+    assert embeddings.rows_of([spell(requested, other)]).tolist() == [-1]
 
 
 @pytest.mark.parametrize(
@@ -119,8 +114,8 @@ def test_what_is_not_that_utterance(name: str) -> None:
 
 def test_other_names_may_differ_in_their_extension_only() -> None:
     embeddings = made("a/noise.wav", "music", "x.tar")
-    asked = ["a/noise", "a/noise.flac", "music.ogg", "noise", "b/noise.wav", "x", "x.tar.wav"]
-    assert embeddings.rows_of(asked).tolist() == [0, 0, 1, -1, -1, -1, 2]
+    requested = ["a/noise", "a/noise.flac", "music.ogg", "noise", "b/noise.wav", "x", "x.tar.wav"]
+    assert embeddings.rows_of(requested).tolist() == [0, 0, 1, -1, -1, -1, 2]
     assert embeddings.rows_of([]).dtype == np.int64
 
 
@@ -156,7 +151,7 @@ def test_many_exact_names_are_found_fast() -> None:
         (["a", "b"], np.ones((1, 2), np.float32), r"got 2 names and float32 of shape \(1, 2\)"),
         ([], np.ones((0, 2), np.float32), "got 0 names"),
         (["a"], np.ones((1, 0), np.float32), r"of shape \(1, 0\)"),
-        (["a", "b", "a"], np.ones((3, 2), np.float32), "'a' is there twice, in rows 0 and 2"),
+        (["a", "b", "a"], np.ones((3, 2), np.float32), "'a' occurs twice, in rows 0 and 2"),
     ],
 )
 def test_embeddings_are_checked_where_they_are_made(
@@ -185,11 +180,11 @@ def test_unknown_files(tmp_path: Path) -> None:
     refused(tmp_path / "x", "extension '' is not read")
     for suffix in ("parquet", "npy", "scp", "ark", "pkl", "pickle"):
         path = tmp_path / f"x.{suffix}"
-        refused(path, f"x.{suffix}: there is no such file, or it is empty")
+        refused(path, f"x.{suffix}: this file does not exist or is empty")
         path.touch()
-        refused(path, f"x.{suffix}: there is no such file, or it is empty")
+        refused(path, f"x.{suffix}: this file does not exist or is empty")
     os.mkfifo(tmp_path / "pipe.ark")
-    refused(tmp_path / "pipe.ark", "there is no such file")
+    refused(tmp_path / "pipe.ark", "this file does not exist")
     assert issubclass(ScoringError, VoxBlink2Error)
 
 
@@ -312,8 +307,8 @@ def test_parquet_without_the_columns(tmp_path: Path, columns: dict[str, Any], se
             r"row 2 \('c'\) has a null among its numbers",
         ),
         ([[1, 2], [np.nan, 4]], ["a", "b"], r"row 1 \('b'\) has a number that is not finite"),
-        ([[1], [2]], ["a", "a"], "'a' is there twice, in rows 0 and 1"),
-        ([], [], "there are no embeddings in it"),
+        ([[1], [2]], ["a", "a"], "'a' occurs twice, in rows 0 and 1"),
+        ([], [], "it contains no embeddings"),
     ],
 )
 @pytest.mark.parametrize("row_group_size", [1, 100])
@@ -335,7 +330,7 @@ def test_nulls_of_fixed_size_lists(tmp_path: Path) -> None:
 
 
 def test_parquet_folder(tmp_path: Path) -> None:
-    refused(tmp_path, "there are no embeddings in it")
+    refused(tmp_path, "it contains no embeddings")
     write_parquet(tmp_path / "b.parquet", VECTORS[1:], NAMES[1:], kind=pa.large_list(pa.float64()))
     write_parquet(tmp_path / "a.parquet", VECTORS[:1], NAMES[:1])
     write_parquet(tmp_path / "empty.parquet", [], [])
@@ -403,7 +398,7 @@ def test_npy_names(tmp_path: Path, suffix: str) -> None:
     moved = path.with_suffix(suffix).rename(tmp_path / "elsewhere")
     check(read_embeddings(path, names=moved))
     check(read_embeddings(path, names=str(moved)))
-    refused(path, r"x.npy: expected one file of names beside it, .*; got none. Say .* names=FILE")
+    refused(path, r"x.npy: expected one file of names beside it, .*; got none. Name .* names=FILE")
     refused(path, "cannot be read: .*No such file.*nowhere", names=tmp_path / "nowhere")
     refused(path, "cannot be read: .*[Dd]irectory", names=tmp_path)
 
@@ -411,7 +406,7 @@ def test_npy_names(tmp_path: Path, suffix: str) -> None:
 def test_npy_with_two_files_of_names(tmp_path: Path) -> None:
     path = write_npy(tmp_path / "x.npy")
     path.with_suffix(".scp").touch()
-    refused(path, "expected one file of names .*; got x.txt, x.scp. Say which")
+    refused(path, "expected one file of names .*; got x.txt, x.scp. Name it")
     check(read_embeddings(path, names=path.with_suffix(".txt")))
 
 
@@ -429,7 +424,7 @@ def test_npy_with_two_files_of_names(tmp_path: Path) -> None:
         (VECTORS[:, :0], "a\nb\nc", r"got 3 names and float32 of shape \(3, 0\)"),
         (VECTORS, "a\n\nc", "x.txt: line 2 is empty"),
         (VECTORS, "\n", "x.txt: line 1 is empty"),
-        (VECTORS, "a\nb\na", "'a' is there twice, in rows 0 and 2"),
+        (VECTORS, "a\nb\na", "'a' occurs twice, in rows 0 and 2"),
         (VECTORS.astype("f8") * 1e300, "a\nb\nc", r"row 0 \('a'\) has a number that is not finite"),
         (np.array([[0], [np.nan]]), "a\nb", r"row 1 \('b'\) has a number that is not finite"),
     ],
@@ -588,7 +583,7 @@ def test_scp_runs_nothing(tmp_path: Path, place: str) -> None:
 
 def test_the_name_of_the_scp_is_no_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    refused(Path("|touch ran; cat x.scp"), "no such file")
+    refused(Path("|touch ran; cat x.scp"), "this file does not exist")
     assert not (tmp_path / "ran").exists()
 
 
@@ -644,7 +639,7 @@ def test_broken_ark(tmp_path: Path, what: str, before: bytes) -> None:
             entry("a", fv(4, ZEROS)) + entry("b", fv(2, ZEROS[:8])),
             "'b' has 2 numbers, but 'a' has 4",
         ),
-        (entry("a", fv(4, ZEROS)) * 2, "'a' is there twice, in rows 0 and 1"),
+        (entry("a", fv(4, ZEROS)) * 2, "'a' occurs twice, in rows 0 and 1"),
         (entry("a", b"[ 1 nan ]\n"), r"row 0 \('a'\) has a number that is not finite"),
         (entry("a", b"[ 1 1e300 ]\n"), r"row 0 \('a'\) has a number that is not finite"),
         (b" x", "byte 0: expected the name of an utterance"),
@@ -677,7 +672,7 @@ def test_scp_of_missing_places(tmp_path: Path, place: str) -> None:
     (tmp_path / "empty.ark").touch()
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "y.scp").write_text(f"a {place}\n")
-    refused(tmp_path / "y.scp", "there is no such ark, or it is empty|no whole vector at byte 9")
+    refused(tmp_path / "y.scp", "this ark does not exist or is empty|no whole vector at byte 9")
 
 
 def test_kaldiio_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -811,7 +806,7 @@ GLOBALS = [
 def test_other_globals_are_refused(tmp_path: Path, module: str, name: str) -> None:
     ran = tmp_path / "ran"
     data = code(module, name, f"S'touch {ran}'\n".encode())
-    match = rf"x.pkl: not a pickled .*it asks for {module}.{name}, .*Nothing of it was run"
+    match = rf"x.pkl: not a pickled .*it names {module}.{name}, .*Nothing of it was run"
     refused(write_pickle(tmp_path, data), match)
     four = b"\x80\x04" + b"".join(
         b"\x8c" + bytes([len(text)]) + text.encode() for text in (module, name)
@@ -833,7 +828,7 @@ def test_bombs_do_not_go_off(tmp_path: Path, protocol: int) -> None:
         OrderedDict(a=(VECTORS[0], bomb)),
     ]
     for content in hostile:
-        refused(write_pickle(tmp_path, content, protocol), "it asks for .*Nothing of it was run")
+        refused(write_pickle(tmp_path, content, protocol), "it names .*Nothing of it was run")
         assert not bomb.path.exists()
     pickle.loads(pickle.dumps(bomb, protocol))
     assert bomb.path.exists()
@@ -916,7 +911,7 @@ def test_arrays_that_do_not_hold_together(tmp_path: Path, data: bytes) -> None:
     [
         ([VECTORS], "not a pickled dictionary of arrays: .*it holds one list"),
         (VECTORS, "not a pickled dictionary of arrays: .*it holds one Record"),
-        ({}, "there are no embeddings in it"),
+        ({}, "it contains no embeddings"),
         ({1: VECTORS[0]}, "x.pkl: 1: expected a name and an array .* a name of type int"),
         ({np.int64(7): VECTORS[0]}, "x.pkl: 7: expected a name .* a name of type int"),
         ({b"a": VECTORS[0]}, "x.pkl: b'a': expected a name .* a name of type bytes"),
@@ -952,7 +947,7 @@ def test_tensors_of_torch(tmp_path: Path) -> None:
     import torch
 
     content = {"a": torch.ones(4)}
-    refused(write_pickle(tmp_path, content), r"asks for torch\..*of torch: tensor.cpu.*\.npy or")
+    refused(write_pickle(tmp_path, content), r"it names torch\..*of torch: tensor.cpu.*\.npy or")
     torch.save(content, tmp_path / "y.pkl")
     refused(tmp_path / "y.pkl", "y.pkl: not a pickled dictionary of arrays")
 

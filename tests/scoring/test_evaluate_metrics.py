@@ -1,4 +1,4 @@
-"""The metrics of ``evaluate``: the library's numbers, whichever way ``evaluate`` calls for them."""
+"""The metrics of ``evaluate``: the library's numbers, however ``evaluate`` passes the values."""
 
 from __future__ import annotations
 
@@ -71,9 +71,9 @@ def at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
 def ossi(probe_labels: Any = PROBE_LABELS, **options: Any) -> dict[str, float]:
     """What the library says of the protocol, under the metric's keys."""
     labels = options.pop("gallery_labels", GALLERY_LABELS)
-    found = open_set_identification(GALLERY, labels, PROBES, probe_labels, **options)
-    rates = {f"dir@far={far:g}": rate for far, rate in found.dir.items()}
-    return {**rates, "auc": found.auc, "rank1": found.rank1}
+    result = open_set_identification(GALLERY, labels, PROBES, probe_labels, **options)
+    rates = {f"dir@far={far:g}": rate for far, rate in result.dir.items()}
+    return {**rates, "auc": result.auc, "rank1": result.rank1}
 
 
 def of_library(name: str) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def options(name: str) -> dict[str, Any]:
     return ENROLLED if name == "ossi" else {}
 
 
-# -- where they lie ---------------------------------------------------------------------------
+# -- Where they lie --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -166,7 +166,7 @@ def test_a_wheel_has_them_inside_the_package(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel(tmp_path)) as built:
         built.extractall(site)
     env = {**os.environ, "PYTHONPATH": str(site), "HF_HOME": str(tmp_path / "home")}
-    said = subprocess.run(
+    output = subprocess.run(
         [sys.executable, "-W", "error", "-c", INSTALLED, *METRICS],
         check=True,
         capture_output=True,
@@ -175,11 +175,11 @@ def test_a_wheel_has_them_inside_the_package(tmp_path: Path) -> None:
         env=env,
         timeout=DEADLINE_SECONDS,
     ).stdout
-    found = json.loads(said)
+    result = json.loads(output)
     package = site / "voxblink2_lib"
-    assert Path(found["package"]) == package / "__init__.py"
+    assert Path(result["package"]) == package / "__init__.py"
     rates = {"dir@far=0.1": 1.0, "dir@far=0.01": 1.0, "dir@far=0.001": 1.0}
-    assert {name: found[name] for name in METRICS} == {
+    assert {name: result[name] for name in METRICS} == {
         "eer": [str(package / "metrics" / "eer"), {"eer": 0.5, "threshold": 0.4}],
         "min_dcf": [
             str(package / "metrics" / "min_dcf"),
@@ -190,7 +190,7 @@ def test_a_wheel_has_them_inside_the_package(tmp_path: Path) -> None:
     assert all((package / "metrics" / name / "README.md").is_file() for name in METRICS)
 
 
-# -- cards and examples -----------------------------------------------------------------------
+# -- Cards and examples ----------------------------------------------------------------------------
 
 
 def run_examples(text: str, name: str) -> None:
@@ -240,7 +240,7 @@ def test_the_metric_says_what_it_is(name: str) -> None:
         assert part in metric.compute.__doc__
 
 
-# -- the library's numbers --------------------------------------------------------------------
+# -- The library's numbers -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -252,10 +252,10 @@ def test_the_metric_says_what_it_is(name: str) -> None:
     ],
 )
 def test_results_have_the_documented_keys_and_plain_numbers(name: str, keys: list[str]) -> None:
-    found = load(name).compute(**inputs(name), **options(name))
-    assert list(found) == keys
-    assert {type(value) for value in found.values()} == {float}
-    assert all(0 < value < 1 for key, value in found.items() if key != "threshold")
+    result = load(name).compute(**inputs(name), **options(name))
+    assert list(result) == keys
+    assert {type(value) for value in result.values()} == {float}
+    assert all(0 < value < 1 for key, value in result.items() if key != "threshold")
 
 
 def test_eer_is_that_of_the_library() -> None:
@@ -280,25 +280,25 @@ def test_eer_is_that_of_the_library() -> None:
     ids=str,
 )
 def test_min_dcf_is_that_of_the_library(costs: dict[str, Any]) -> None:
-    found = load("min_dcf").compute(predictions=SCORES, references=LABELS, **costs)
+    result = load("min_dcf").compute(predictions=SCORES, references=LABELS, **costs)
     expected = min_dcf(SCORES, LABELS, **costs)
-    assert found["min_dcf"] == expected.min_dcf
+    assert result["min_dcf"] == expected.min_dcf
     several = isinstance(expected.threshold, tuple)
-    assert found["threshold"] == (list(expected.threshold) if several else expected.threshold)  # type: ignore[arg-type]
+    assert result["threshold"] == (list(expected.threshold) if several else expected.threshold)  # type: ignore[arg-type]
 
 
 def test_min_dcf_takes_its_costs_when_it_is_loaded_and_others_when_it_computes() -> None:
     metric = load("min_dcf", p_target=0.3, c_miss=2, c_fa=5)
-    found = metric.compute(predictions=SCORES, references=LABELS)
-    assert found == min_dcf(SCORES, LABELS, p_target=0.3, c_miss=2, c_fa=5)._asdict()
-    found = metric.compute(predictions=SCORES, references=LABELS, p_target=0.1, c_fa=1)
-    assert found == min_dcf(SCORES, LABELS, p_target=0.1, c_miss=2)._asdict()
-    assert metric.compute(predictions=SCORES, references=LABELS)["min_dcf"] != found["min_dcf"]
+    result = metric.compute(predictions=SCORES, references=LABELS)
+    assert result == min_dcf(SCORES, LABELS, p_target=0.3, c_miss=2, c_fa=5)._asdict()
+    result = metric.compute(predictions=SCORES, references=LABELS, p_target=0.1, c_fa=1)
+    assert result == min_dcf(SCORES, LABELS, p_target=0.1, c_miss=2)._asdict()
+    assert metric.compute(predictions=SCORES, references=LABELS)["min_dcf"] != result["min_dcf"]
 
 
 def test_min_dcf_says_that_it_is_best_to_accept_nothing() -> None:
-    found = load("min_dcf").compute(predictions=[1, 2, 3, 4], references=[1, 1, 0, 0])
-    assert found == {"min_dcf": 1.0, "threshold": np.inf}
+    result = load("min_dcf").compute(predictions=[1, 2, 3, 4], references=[1, 1, 0, 0])
+    assert result == {"min_dcf": 1.0, "threshold": np.inf}
 
 
 @pytest.mark.parametrize(
@@ -316,8 +316,8 @@ def test_min_dcf_says_that_it_is_best_to_accept_nothing() -> None:
     ids=str,
 )
 def test_ossi_is_that_of_the_library(choice: dict[str, Any]) -> None:
-    found = load("ossi").compute(predictions=PROBES, references=PROBE_LABELS, **ENROLLED, **choice)
-    assert found == ossi(**choice)
+    result = load("ossi").compute(predictions=PROBES, references=PROBE_LABELS, **ENROLLED, **choice)
+    assert result == ossi(**choice)
 
 
 def as_tuple(values: Any) -> tuple[Any, ...]:
@@ -329,19 +329,19 @@ def as_tuple(values: Any) -> tuple[Any, ...]:
 def test_scores_may_be_lists_arrays_and_tensors(made: Any, labels: Any) -> None:
     whole = np.rint(100 * SCORES)  # the same numbers in float32
     expected = eer(whole, LABELS)._asdict()
-    found = load("eer").compute(predictions=made(whole), references=labels(LABELS))
-    assert found == pytest.approx(expected, rel=1e-12)
+    result = load("eer").compute(predictions=made(whole), references=labels(LABELS))
+    assert result == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("made", [np.ndarray.tolist, np.float64, torch.as_tensor])
 def test_embeddings_may_be_lists_arrays_and_tensors(made: Any) -> None:
-    found = load("ossi").compute(
+    result = load("ossi").compute(
         predictions=made(PROBES),
         references=tuple(PROBE_LABELS),
         gallery=made(GALLERY),
         gallery_labels=np.array(GALLERY_LABELS),
     )
-    assert found == ossi()
+    assert result == ossi()
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -352,7 +352,7 @@ def test_the_order_of_rows_makes_no_difference(name: str) -> None:
     assert load(name).compute(**given, **enrolled) == of_library(name)
 
 
-# -- ways through evaluate --------------------------------------------------------------------
+# -- Ways through evaluate -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -451,26 +451,25 @@ def share(rank: int, cache_dir: str) -> dict[str, Any]:
         two = {"num_process": 2, "process_id": rank, "experiment_id": "of-two"}
         return load(name, **two, cache_dir=cache_dir, timeout=DEADLINE_SECONDS)
 
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     scores, labels = SCORES[rank::2], LABELS[rank::2]
     metric = load_one("eer")
     for start in range(0, len(scores), 40):
         rows = slice(start, start + 40)
         metric.add_batch(predictions=scores[rows], references=labels[rows])
-    found["eer"] = metric.compute()
+    result["eer"] = metric.compute()
     # Arrays that are given to compute must be gathered as well.
-    found["min_dcf"] = load_one("min_dcf").compute(predictions=scores, references=labels)
+    result["min_dcf"] = load_one("min_dcf").compute(predictions=scores, references=labels)
     metric = load_one("ossi")
     for prediction, reference in zip(PROBES[rank::2], PROBE_LABELS[rank::2], strict=True):
         metric.add(prediction=prediction, reference=reference)
-    found["ossi"] = metric.compute(**ENROLLED)
-    return found
+    result["ossi"] = metric.compute(**ENROLLED)
+    return result
 
 
 SECOND = """
-import json, sys
-import test_metrics
-print(json.dumps(test_metrics.share(1, sys.argv[1])))
+import json, runpy, sys
+print(json.dumps(runpy.run_path(sys.argv[2])["share"](1, sys.argv[1])))
 """
 
 
@@ -479,7 +478,7 @@ def test_two_processes_give_the_result_of_the_whole(tmp_path: Path) -> None:
     # The same modules as here, this one among them.
     paths = os.pathsep.join(filter(None, sys.path))
     with subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", SECOND, shared],
+        [sys.executable, "-W", "error", "-c", SECOND, shared, __file__],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": paths, "HF_HOME": str(tmp_path / "home")},
@@ -509,17 +508,17 @@ def test_the_two_metrics_of_verification_combine() -> None:
 @pytest.mark.usefixtures("at_the_root")
 def test_metrics_combine_by_name_and_with_prefixes() -> None:
     both = evaluate.combine(["metrics/eer", "metrics/min_dcf"])
-    found = both.compute(predictions=SCORES, references=LABELS)
-    assert list(found) == ["eer", "eer_threshold", "min_dcf", "min_dcf_threshold"]
+    result = both.compute(predictions=SCORES, references=LABELS)
+    assert list(result) == ["eer", "eer_threshold", "min_dcf", "min_dcf_threshold"]
     points = {"sre08": load("min_dcf", p_target=0.01), "sre10": load("min_dcf", p_target=0.001)}
-    found = evaluate.combine(points, force_prefix=True).compute(
+    result = evaluate.combine(points, force_prefix=True).compute(
         predictions=SCORES, references=LABELS
     )
-    assert found["sre08_min_dcf"] == min_dcf(SCORES, LABELS).min_dcf
-    assert found["sre10_min_dcf"] == min_dcf(SCORES, LABELS, p_target=0.001).min_dcf
+    assert result["sre08_min_dcf"] == min_dcf(SCORES, LABELS).min_dcf
+    assert result["sre10_min_dcf"] == min_dcf(SCORES, LABELS, p_target=0.001).min_dcf
 
 
-# -- labels of speakers -----------------------------------------------------------------------
+# -- Labels of speakers ----------------------------------------------------------------------------
 
 
 NUMBERS = [int(label) for label in PROBE_LABELS]
@@ -560,9 +559,9 @@ def test_speakers_08_and_8_are_two(added: bool) -> None:
     if added:
         metric.add_batch(**given)
         given = {}
-    found = metric.compute(**given, **ENROLLED)
-    assert found == ossi(labels)
-    assert found != ossi()
+    result = metric.compute(**given, **ENROLLED)
+    assert result == ossi(labels)
+    assert result != ossi()
 
 
 @pytest.mark.parametrize("added", [False, True], ids=["direct", "added"])
@@ -572,11 +571,11 @@ def test_numbers_do_not_meet_texts(added: bool, tmp_path: Path) -> None:
     if added:
         metric.add_batch(**given)
         given = {}
-    with pytest.raises(ScoringError, match="both must be integers or both texts"):
+    with pytest.raises(ScoringError, match="both must be integers or both strings"):
         metric.compute(**given, **ENROLLED)
 
 
-# -- what is refused --------------------------------------------------------------------------
+# -- What is refused -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("added", [False, True], ids=["direct", "added"])
@@ -627,7 +626,7 @@ def test_bad_trials_are_refused_by_row(
         ("ossi", {"predictions": np.inf * PROBES}, r"probes must be finite, got -?inf in row 0"),
         ("ossi", {"references": ["nobody"] * 120}, "none of them is in the gallery"),
         ("ossi", {"references": ["8"] * 120}, "all of them are in the gallery"),
-        ("ossi", {"references": [8.0] * 120}, "probe_labels must be integers or texts"),
+        ("ossi", {"references": [8.0] * 120}, "probe_labels must be integers or strings"),
         ("ossi", {"gallery": []}, "gallery is empty"),
         ("ossi", {"gallery": None}, "gallery and gallery_labels are missing"),
         ("ossi", {"gallery_labels": None}, "gallery and gallery_labels are missing"),

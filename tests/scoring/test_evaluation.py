@@ -1,9 +1,10 @@
-"""From lists and embeddings by name to reports: what is counted, and what is never dropped."""
+"""Reports of trial lists and protocols: coverage, rates, and what is never dropped silently."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy.typing as npt
 import pytest
 
 from voxblink2_lib.errors import ScoringError
+from voxblink2_lib.progress import AdvanceWithNote
 from voxblink2_lib.scoring import (
     Embeddings,
     Sweep,
@@ -28,7 +30,7 @@ from voxblink2_lib.scoring import (
     read_protocols,
     read_trials,
 )
-from voxblink2_lib.scoring.evaluation import OpenSetProtocol
+from voxblink2_lib.scoring.protocols import OpenSetProtocol
 
 Array = npt.NDArray[Any]
 
@@ -76,7 +78,7 @@ def has(*rows: int) -> Array:
     return np.asarray(~np.isin(PAIRS, rows).any(axis=1))
 
 
-# -- trials -----------------------------------------------------------------------------------
+# -- Trials ----------------------------------------------------------------------------------------
 
 
 def test_trials_give_the_metrics_of_their_scores() -> None:
@@ -125,7 +127,7 @@ def test_the_missing_name_is_that_of_the_first_trial_that_cannot_be_scored(tmp_p
     path = tmp_path / "trials"
     path.write_text("1 a b\n0 c a\n")
     only_a = Embeddings(["a"], VECTORS[:1], "memory")
-    with pytest.raises(ScoringError, match=r"the first is trial 1, 'b' is not there"):
+    with pytest.raises(ScoringError, match=r"the first is trial 1, 'b' is missing"):
         evaluate_trials(read_trials(path), only_a)
 
 
@@ -228,7 +230,9 @@ def test_intervals_over_speakers_know_the_speakers_by_the_names(gone: tuple[int,
 def test_intervals_over_speakers_need_names_that_tell_them() -> None:
     names = [f"recording{row}" for row in range(32)]
     listed = TrialList(names, PAIRS[:, 0], PAIRS[:, 1], TARGETS)
-    with pytest.raises(ScoringError, match=r"'recording0' does not tell its speaker; names such"):
+    with pytest.raises(
+        ScoringError, match=r"'recording0' does not contain its speaker; names such"
+    ):
         evaluate_trials(listed, embeddings(names=names), interval="speakers")
     assert evaluate_trials(listed, embeddings(names=names), interval="trials").intervals
 
@@ -271,6 +275,69 @@ def test_a_zero_vector_is_an_error() -> None:
         evaluate_trials(trials(), Embeddings(NAMES, vectors, "memory"))
 
 
+class CountedProgress:
+    """Counts what each task advances by, while it runs."""
+
+    def __init__(self) -> None:
+        self.tasks: dict[tuple[str, str], tuple[int | None, int]] = {}
+
+    @contextmanager
+    def __call__(
+        self, task: str, *, unit: str, total: int | None = None, done: int = 0
+    ) -> Iterator[AdvanceWithNote]:
+        counts = [done]
+
+        def advance(count: int, /, *, note: str = "") -> None:
+            counts.append(count)
+
+        yield advance
+        self.tasks[task, unit] = (total, sum(counts))
+
+
+def test_progress_reaches_its_total() -> None:
+    progress = CountedProgress()
+    evaluate_trials(
+        trials(), embeddings(), cohort=cohort(), top_n=7, interval="trials", progress=progress
+    )
+    evaluate_protocol(protocol(), embeddings(), progress=progress)
+    assert progress.tasks == {
+        ("Normalizing", "utterance"): (32, 32),
+        ("Resampling", "resample"): (1000, 1000),
+        ("Small_5/perspk2", "probe"): (16, 16),
+    }
+
+
+@pytest.mark.parametrize(
+    "score",
+    [
+        lambda **options: evaluate_trials(trials(), embeddings(), interval="trials", **options),
+        lambda **options: evaluate_protocol(protocol(), embeddings(), **options),
+    ],
+    ids=["trials", "protocol"],
+)
+def test_the_old_name_of_progress_is_accepted_with_a_warning(score: Callable[..., object]) -> None:
+    progress = CountedProgress()
+    with pytest.warns(DeprecationWarning, match=r"^watch= is now progress=; the old name") as seen:
+        report = score(watch=progress)
+    assert seen[0].filename == __file__
+    assert report == score()
+    assert len(progress.tasks) == 1
+    with pytest.raises(TypeError, match=r"watch= is the old name of progress=; give only progress"):
+        score(watch=progress, progress=progress)
+
+
+def test_an_old_progress_that_yields_nothing_is_accepted() -> None:
+    @contextmanager
+    def unwatched(task: str, *, unit: str, total: int) -> Iterator[None]:
+        del task, unit, total
+        yield
+
+    options: dict[str, Any] = {"watch": unwatched}
+    with pytest.warns(DeprecationWarning, match="watch="):
+        report = evaluate_trials(trials(), embeddings(), interval="trials", **options)
+    assert report.intervals is not None
+
+
 def test_reports_compare_and_print_without_their_scores() -> None:
     report = evaluate_trials(trials(), embeddings())
     assert "sweep" not in repr(report)
@@ -278,7 +345,7 @@ def test_reports_compare_and_print_without_their_scores() -> None:
     assert report == evaluate_trials(trials(), embeddings())
 
 
-# -- open-set protocols -----------------------------------------------------------------------
+# -- Open-set protocols ----------------------------------------------------------------------------
 
 # Speakers 0 to 4 are enrolled with two utterances; everybody's other two are probes.
 KNOWN = 5
@@ -422,7 +489,7 @@ def test_skipping_may_leave_nothing_to_score_which_is_an_error(
         evaluate_protocol(protocol(), embeddings(kept), missing="skip")
 
 
-# -- protocols on the disk --------------------------------------------------------------------
+# -- Protocols on the disk -------------------------------------------------------------------------
 
 
 def write(folder: Path, gallery: Sequence[str], probe: Sequence[str]) -> None:
@@ -453,12 +520,12 @@ def test_the_release_has_nine_which_come_by_size_of_gallery(tmp_path: Path) -> N
             write(tmp_path / name / f"perspk{each}", gallery, ["p0 0", f"p1 {speakers}"])
     (tmp_path / "README").write_text("not a protocol")
     read = read_protocols(str(tmp_path))
-    assert [one.name for one in read] == [
+    assert [protocol.name for protocol in read] == [
         f"{name}/perspk{each}"
         for name in ("Small_120", "Medium_1.2k", "Large_12k")
         for each in (1, 3, 5)
     ]
-    assert [len(one.gallery) for one in read] == [3, 9, 15, 6, 18, 30, 9, 27, 45]
+    assert [len(protocol.gallery) for protocol in read] == [3, 9, 15, 6, 18, 30, 9, 27, 45]
     assert read[4].gallery[3] == "id00001-abcdefghijk-00000"
     assert read[4].gallery_labels[3] == "1"
     assert (read[4].probes, read[4].probe_labels) == (["p0", "p1"], ["0", "6"])
@@ -471,8 +538,10 @@ def test_a_folder_without_protocols_is_an_error(kind: str, tmp_path: Path) -> No
         folder.mkdir()
     if kind == "file":
         folder.write_text("x 0\n")
-    said = "holds no open-set protocol: a folder with the" if kind == "empty" else "is not a folder"
-    with pytest.raises(ScoringError, match=f"{kind} {said}"):
+    message = (
+        "contains no open-set protocol: a folder with the" if kind == "empty" else "is not a folder"
+    )
+    with pytest.raises(ScoringError, match=f"{kind} {message}"):
         read_protocols(folder)
 
 
@@ -487,17 +556,19 @@ def test_half_a_protocol_is_an_error_and_not_left_out(name: str, tmp_path: Path)
 
 @pytest.mark.parametrize("name", ["gallery", "probe"])
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("only-a-name", "'only-a-name' has 1 words where 2 are needed"),
         ("name 0 more", "'name 0 more' has 3 words where 2 are needed"),
     ],
 )
-def test_a_bad_line_is_named_with_its_file(name: str, line: str, said: str, tmp_path: Path) -> None:
+def test_a_bad_line_is_named_with_its_file(
+    name: str, line: str, message: str, tmp_path: Path
+) -> None:
     folder = tmp_path / "Small_2" / "perspk1"
     write(folder, ["a 0", "b 1"], ["c 0", "d 2"])
     (folder / name).write_text(f"a 0\nb 1\n{line}\nd 2\n")
-    with pytest.raises(ScoringError, match=rf"{folder / name}, line 3 .*: {said}"):
+    with pytest.raises(ScoringError, match=rf"{folder / name}, line 3 .*: {message}"):
         read_protocols(tmp_path)
 
 

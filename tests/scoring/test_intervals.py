@@ -52,7 +52,7 @@ def weighted_metrics(
     return intervals._metrics(weights[order], labels[order] == 1, steps, *costs)
 
 
-# -- weighted metrics -----------------------------------------------------------------------------
+# -- Weighted metrics ------------------------------------------------------------------------------
 
 
 @PROPERTY
@@ -83,7 +83,7 @@ def test_a_weight_is_so_many_copies_of_a_trial(
     assert cost == pytest.approx(min_dcf(*again).min_dcf, rel=1e-13, abs=1e-14)
 
 
-# -- drawing --------------------------------------------------------------------------------------
+# -- Drawing ---------------------------------------------------------------------------------------
 
 
 def test_the_same_seed_gives_the_same_intervals_and_another_seed_others() -> None:
@@ -104,37 +104,37 @@ def test_the_same_seed_gives_the_same_intervals_and_another_seed_others() -> Non
 def test_the_value_is_that_of_all_trials_and_lies_inside() -> None:
     scores, labels = normal_trials(2, 400)
     costs: dict[str, Any] = {"p_target": 0.2, "c_miss": 2.0, "c_fa": 3.0}
-    found = bootstrap_intervals(scores, labels, **costs, resamples=100)
-    assert found.eer.value == eer(scores, labels).eer
-    assert found.min_dcf.value == min_dcf(scores, labels, **costs).min_dcf
-    for one in (found.eer, found.min_dcf):
-        assert one.low < one.value < one.high
-    assert (found.confidence, found.resamples, found.over) == (0.95, 100, "trials")
-    assert {type(one) for one in (*astuple(found.eer), *astuple(found.min_dcf))} == {float}
+    intervals = bootstrap_intervals(scores, labels, **costs, resamples=100)
+    assert intervals.eer.value == eer(scores, labels).eer
+    assert intervals.min_dcf.value == min_dcf(scores, labels, **costs).min_dcf
+    for interval in (intervals.eer, intervals.min_dcf):
+        assert interval.low < interval.value < interval.high
+    assert (intervals.confidence, intervals.resamples, intervals.over) == (0.95, 100, "trials")
+    assert {type(end) for end in (*astuple(intervals.eer), *astuple(intervals.min_dcf))} == {float}
 
 
 def test_more_confidence_is_wider() -> None:
     trials = normal_trials(3, 400)
     widths = [
-        found.eer.high - found.eer.low
+        intervals.eer.high - intervals.eer.low
         for confidence in (0.5, 0.8, 0.95, 0.99)
-        for found in [bootstrap_intervals(*trials, confidence=confidence, resamples=300)]
+        for intervals in [bootstrap_intervals(*trials, confidence=confidence, resamples=300)]
     ]
     assert widths == sorted(set(widths))
 
 
 def test_the_ends_are_quantiles_of_the_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
     resamples = [(number / 100, 1 - number / 100) for number in range(101)]
-    found = iter([*resamples, (0.3, 0.3)])  # and last the trials as they are
-    monkeypatch.setattr(intervals, "_metrics", lambda *_: next(found))
+    metrics = iter([*resamples, (0.3, 0.3)])  # and last the trials as they are
+    monkeypatch.setattr(intervals, "_metrics", lambda *_: next(metrics))
     drawn = bootstrap_intervals(SCORES, LABELS, resamples=101, confidence=0.9)
     assert (drawn.eer.low, drawn.eer.high) == pytest.approx((0.05, 0.95))
     assert (drawn.min_dcf.low, drawn.min_dcf.high) == pytest.approx((0.05, 0.95))
 
 
 def test_a_single_resample_is_an_interval_of_no_width() -> None:
-    found = bootstrap_intervals(*normal_trials(3, 50), resamples=1)
-    assert found.eer.low == found.eer.high
+    intervals = bootstrap_intervals(*normal_trials(3, 50), resamples=1)
+    assert intervals.eer.low == intervals.eer.high
 
 
 def test_classes_are_drawn_within_themselves() -> None:
@@ -165,12 +165,12 @@ def test_trials_of_two_speakers_count_as_often_as_both_were_drawn_multiplied() -
 def test_a_draw_without_both_classes_is_drawn_again() -> None:
     # Only trials of speaker 0 are target trials, so many draws have none.
     sides = ([0, 0, 1, 2, 3], [0, 1, 2, 3, 1])
-    found = bootstrap_intervals([5, 1, 6, 2, 3], [1, 0, 0, 0, 0], speakers=sides, resamples=200)
-    assert 0 <= found.eer.low <= found.eer.value <= found.eer.high <= 1
-    assert found.over == "speakers"
+    intervals = bootstrap_intervals([5, 1, 6, 2, 3], [1, 0, 0, 0, 0], speakers=sides, resamples=200)
+    assert 0 <= intervals.eer.low <= intervals.eer.value <= intervals.eer.high <= 1
+    assert intervals.over == "speakers"
 
 
-# -- what must not matter -------------------------------------------------------------------------
+# -- What must not matter --------------------------------------------------------------------------
 
 
 @PROPERTY
@@ -179,25 +179,25 @@ def test_the_order_of_trials_does_not_matter(trials: tuple[Array, Array], order:
     scores, labels = trials
     rows = list(range(len(scores)))
     order.shuffle(rows)
-    one = bootstrap_intervals(scores, labels, resamples=5)
-    assert bootstrap_intervals(scores[rows], labels[rows], resamples=5) == one
+    first = bootstrap_intervals(scores, labels, resamples=5)
+    assert bootstrap_intervals(scores[rows], labels[rows], resamples=5) == first
 
 
 def test_the_order_of_trials_does_not_matter_over_speakers() -> None:
     scores, labels, enrolment, test = trials_of_speakers(7, speakers=15, each=6)
     scores = scores.round(0)
     rows = np.random.default_rng(0).permutation(len(scores))
-    one = bootstrap_intervals(scores, labels, speakers=(enrolment, test), resamples=50)
+    first = bootstrap_intervals(scores, labels, speakers=(enrolment, test), resamples=50)
     other = bootstrap_intervals(
         scores[rows], labels[rows], speakers=(enrolment[rows], test[rows]), resamples=50
     )
-    assert one == other
+    assert first == other
     # Nor the kind of labels, as long as they sort alike; nor which side is which.
     names = [np.array([f"id{speaker:05}" for speaker in side]) for side in (enrolment, test)]
     named = bootstrap_intervals(scores, labels, speakers=(names[0], names[1]), resamples=50)
-    assert named == one
+    assert named == first
     swapped = bootstrap_intervals(scores, labels, speakers=(test, enrolment), resamples=50)
-    assert swapped == one
+    assert swapped == first
 
 
 @PROPERTY
@@ -205,12 +205,12 @@ def test_the_order_of_trials_does_not_matter_over_speakers() -> None:
 def test_rising_maps_leave_the_intervals_alone(data: st.DataObject) -> None:
     ranks = np.array(data.draw(st.lists(st.integers(0, 5), min_size=12, max_size=12)))
     labels = np.arange(12) % 3 == 0
-    one, other = (data.draw(rising(6))[ranks] for _ in range(2))
-    found = bootstrap_intervals(one, labels, resamples=5)
-    assert bootstrap_intervals(other, labels, resamples=5) == found
+    first, other = (data.draw(rising(6))[ranks] for _ in range(2))
+    intervals = bootstrap_intervals(first, labels, resamples=5)
+    assert bootstrap_intervals(other, labels, resamples=5) == intervals
 
 
-# -- width ----------------------------------------------------------------------------------------
+# -- Width -----------------------------------------------------------------------------------------
 
 
 def test_intervals_over_trials_cover_the_true_rate_as_often_as_they_say() -> None:
@@ -220,10 +220,10 @@ def test_intervals_over_trials_cover_the_true_rate_as_often_as_they_say() -> Non
     covered, low_end, high_end = 0, 0, 0
     for seed in range(150):
         scores = np.random.default_rng(seed).normal(2 * labels)
-        found = bootstrap_intervals(scores, labels, resamples=150, confidence=0.9).eer
-        covered += found.low <= truth <= found.high
-        low_end += truth < found.low
-        high_end += truth > found.high
+        intervals = bootstrap_intervals(scores, labels, resamples=150, confidence=0.9).eer
+        covered += intervals.low <= truth <= intervals.high
+        low_end += truth < intervals.low
+        high_end += truth > intervals.high
     # 135 of 150 are expected; four standard deviations either way.
     assert 120 <= covered <= 149
     assert min(low_end, high_end) >= 1
@@ -246,15 +246,15 @@ def test_intervals_over_speakers_cover_the_true_rate_where_those_over_trials_do_
     for seed in range(40):
         scores, labels, enrolment, test = trials_of_speakers(seed, speakers=30, each=20)
         for over, sides in (("trials", None), ("speakers", (enrolment, test))):
-            found = bootstrap_intervals(
+            intervals = bootstrap_intervals(
                 scores, labels, speakers=sides, resamples=100, confidence=0.9
             ).eer
-            covered[over] += found.low <= truth <= found.high
+            covered[over] += intervals.low <= truth <= intervals.high
     assert covered["speakers"] >= 30
     assert covered["trials"] <= 20
 
 
-# -- errors ---------------------------------------------------------------------------------------
+# -- Errors ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -280,7 +280,7 @@ def test_intervals_over_speakers_cover_the_true_rate_where_those_over_trials_do_
         ),
         (
             {"speakers": ([1, 2, 1, 1], [1.0, 2.0, 2.0, 1.0])},
-            r"speakers\[1\] must be integers or texts, got float64",
+            r"speakers\[1\] must be integers or strings, got float64",
         ),
         (
             {"speakers": (["a", "b", "a", "a"], ["b", "b", "b", "b"])},
@@ -311,7 +311,7 @@ def test_draws_that_never_hold_both_classes_end(monkeypatch: pytest.MonkeyPatch)
     sides = (["a", "a"], ["a", "b"])
     monkeypatch.setattr(intervals, "_DRAWS_PER_RESAMPLE", 1)
     with pytest.raises(
-        ScoringError, match=r"1 draws in a row held only .* trials; 2 speakers are too few"
+        ScoringError, match=r"1 resamples in a row had only .* trials; 2 speakers are too few"
     ):
         bootstrap_intervals([2.0, 1.0], [1, 0], speakers=sides)
 

@@ -1,4 +1,4 @@
-"""s-norm and AS-norm against the formula, loop by loop; sides, order and blocks do not show."""
+"""s-norm and AS-norm against the formula in loops; sides, order and blocks make no difference."""
 
 from __future__ import annotations
 
@@ -42,30 +42,32 @@ def case(
 
 def slow_norm(scores: Array, arguments: dict[str, Any], top_n: int | None = None) -> Array:
     """Normalise one score after the other, with plain sums in float64."""
-    found = []
+    normalized = []
     sides = (arguments["enrolment_rows"], arguments["test_rows"])
     for score, *rows in zip(scores, *sides, strict=True):
         halves = []
         for row in rows:
-            near = sorted(cosine(arguments["embeddings"][row], one) for one in arguments["cohort"])
+            near = sorted(
+                cosine(arguments["embeddings"][row], member) for member in arguments["cohort"]
+            )
             near = near[-(top_n or len(near)) :]
             mean = math.fsum(near) / len(near)
-            variance = math.fsum((one - mean) ** 2 for one in near) / len(near)
+            variance = math.fsum((score - mean) ** 2 for score in near) / len(near)
             halves.append((float(score) - mean) / math.sqrt(variance))
-        found.append(sum(halves) / 2)
-    return np.array(found)
+        normalized.append(sum(halves) / 2)
+    return np.array(normalized)
 
 
-# -- the formula ----------------------------------------------------------------------------------
+# -- The formula -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("seed", range(3))
 def test_s_norm_is_that_of_a_double_loop(seed: int, dtype: type[np.floating[Any]]) -> None:
     scores, arguments = case(seed)
-    found = s_norm(scores.astype(dtype), **arguments)
-    assert found.dtype == np.float64
-    np.testing.assert_allclose(found, slow_norm(scores, arguments), **CLOSE)
+    normalized = s_norm(scores.astype(dtype), **arguments)
+    assert normalized.dtype == np.float64
+    np.testing.assert_allclose(normalized, slow_norm(scores, arguments), **CLOSE)
 
 
 @pytest.mark.parametrize("top_n", [2, 3, 10, 49, 50])
@@ -74,28 +76,28 @@ def test_as_norm_is_that_of_a_double_loop(seed: int, top_n: int) -> None:
     scores, arguments = case(seed)
     if top_n == 2:  # two nearest members may be as near as rounding; then little is left to compare
         arguments["cohort"] = np.linalg.qr(np.random.default_rng(seed).normal(size=(16, 16)))[0]
-    found = as_norm(scores, **arguments, top_n=top_n)
-    np.testing.assert_allclose(found, slow_norm(scores, arguments, top_n), **CLOSE)
+    normalized = as_norm(scores, **arguments, top_n=top_n)
+    np.testing.assert_allclose(normalized, slow_norm(scores, arguments, top_n), **CLOSE)
 
 
 @PROPERTY
 @given(seed=st.integers(0, 10_000), trials=st.integers(1, 9), cohort=st.integers(5, 30))
 def test_all_of_the_cohort_is_s_norm(seed: int, trials: int, cohort: int) -> None:
     scores, arguments = case(seed, trials=trials, cohort=cohort)
-    one = as_norm(scores, **arguments, top_n=cohort)
-    np.testing.assert_array_equal(one, s_norm(scores, **arguments))
+    first = as_norm(scores, **arguments, top_n=cohort)
+    np.testing.assert_array_equal(first, s_norm(scores, **arguments))
 
 
 def test_a_cohort_of_two_by_hand() -> None:
     # Enrolment [1, 0]: cosines 1 and 0, mean and deviation 1/2. Test [0.6, 0.8]: 0.6 and 0.8.
-    found = s_norm(
+    normalized = s_norm(
         [0.6],
         enrolment_rows=[0],
         test_rows=[1],
         embeddings=[[2.0, 0.0], [3.0, 4.0]],
         cohort=[[5.0, 0.0], [0.0, 0.1]],
     )
-    assert found == pytest.approx([((0.6 - 0.5) / 0.5 + (0.6 - 0.7) / 0.1) / 2], abs=1e-5)
+    assert normalized == pytest.approx([((0.6 - 0.5) / 0.5 + (0.6 - 0.7) / 0.1) / 2], abs=1e-5)
 
 
 def test_normalisation_helps_where_utterances_differ_in_how_near_all_others_are() -> None:
@@ -121,7 +123,7 @@ def test_normalisation_helps_where_utterances_differ_in_how_near_all_others_are(
     assert eer(normed, labels).eer < 0.9 * eer(raw, labels).eer
 
 
-# -- what must not matter -------------------------------------------------------------------------
+# -- What must not matter --------------------------------------------------------------------------
 
 
 @PROPERTY
@@ -133,11 +135,11 @@ def test_enrolment_and_test_may_be_swapped(seed: int, top_n: int | None) -> None
         "enrolment_rows": arguments["test_rows"],
         "test_rows": arguments["enrolment_rows"],
     }
-    one, other = (
-        s_norm(scores, **some) if top_n is None else as_norm(scores, **some, top_n=top_n)
-        for some in (arguments, swapped)
+    first, other = (
+        s_norm(scores, **options) if top_n is None else as_norm(scores, **options, top_n=top_n)
+        for options in (arguments, swapped)
     )
-    np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(first, other)
 
 
 @PROPERTY
@@ -154,7 +156,7 @@ def test_the_order_of_the_cohort_does_not_matter(seed: int, top_n: int) -> None:
 
 def test_the_order_of_trials_and_of_embeddings_does_not_matter() -> None:
     scores, arguments = case(5)
-    one = as_norm(scores, **arguments, top_n=20)
+    first = as_norm(scores, **arguments, top_n=20)
     generator = np.random.default_rng(0)
     trials, rows = generator.permutation(len(scores)), generator.permutation(20)
     at = np.argsort(rows)
@@ -166,7 +168,7 @@ def test_the_order_of_trials_and_of_embeddings_does_not_matter() -> None:
         cohort=arguments["cohort"],
         top_n=20,
     )
-    np.testing.assert_allclose(other, one[trials], **CLOSE)
+    np.testing.assert_allclose(other, first[trials], **CLOSE)
 
 
 def test_lengths_of_embeddings_and_cohort_do_not_matter() -> None:
@@ -209,24 +211,26 @@ def test_a_cohort_of_several_real_blocks() -> None:
     # 9,000 members are two blocks of columns; at a mebibyte some 30 rows are one of rows.
     scores, arguments = case(9, trials=50, utterances=70, cohort=9000, dimensions=4)
     expected = s_norm(scores, **arguments)
-    one = as_norm(scores, **arguments, top_n=9000, memory_bytes=MEBIBYTE)
-    np.testing.assert_allclose(one, expected, **CLOSE)
+    whole = as_norm(scores, **arguments, top_n=9000, memory_bytes=MEBIBYTE)
+    np.testing.assert_allclose(whole, expected, **CLOSE)
     near = slow_norm(scores[:2], {k: v[:2] if "rows" in k else v for k, v in arguments.items()}, 40)
-    found = as_norm(scores, **arguments, top_n=40, memory_bytes=MEBIBYTE)
-    np.testing.assert_allclose(found[:2], near, rtol=1e-2)  # 40 of 9,000 in 4 dimensions are alike
+    normalized = as_norm(scores, **arguments, top_n=40, memory_bytes=MEBIBYTE)
+    np.testing.assert_allclose(
+        normalized[:2], near, rtol=1e-2
+    )  # 40 of 9,000 in 4 dimensions are alike
 
 
 @pytest.mark.parametrize("top_n", [None, 2, 30, 50])
 def test_pytorch_gives_the_same_as_numpy(top_n: int | None) -> None:
     scores, arguments = case(10, trials=100)
     if top_n is None:
-        one, other = (s_norm(scores, **arguments, device=device) for device in (None, "cpu"))
+        first, other = (s_norm(scores, **arguments, device=device) for device in (None, "cpu"))
     else:
-        one, other = (
+        first, other = (
             as_norm(scores, **arguments, top_n=top_n, device=device) for device in (None, "cpu")
         )
     spread = 1.0 if top_n != 2 else 0.1  # deviations of two neighbours are as small as that
-    np.testing.assert_allclose(other, one, rtol=1e-4 / spread, atol=5e-5 / spread)
+    np.testing.assert_allclose(other, first, rtol=1e-4 / spread, atol=5e-5 / spread)
 
 
 def test_lists_and_tensors_serve() -> None:
@@ -238,7 +242,7 @@ def test_lists_and_tensors_serve() -> None:
     np.testing.assert_allclose(s_norm(torch.tensor(scores), **tensors), expected, **CLOSE)
 
 
-# -- errors ---------------------------------------------------------------------------------------
+# -- Errors ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -307,7 +311,7 @@ def test_the_row_that_nothing_can_be_scaled_for_is_named_by_its_own_row() -> Non
 
 def test_a_cohort_of_copies_is_refused_although_products_round() -> None:
     generator = np.random.default_rng(15)
-    one = generator.normal(size=512)
+    voice = generator.normal(size=512)
     with pytest.raises(
         ScoringError,
         match=r"cohort: the 700 members nearest to row 0 of embeddings are all equally far",
@@ -316,6 +320,6 @@ def test_a_cohort_of_copies_is_refused_although_products_round() -> None:
             [0.1],
             enrolment_rows=[0],
             test_rows=[1],
-            embeddings=np.stack([one, one + 0.01]),
-            cohort=np.outer(generator.uniform(0.3, 3, 700), one),
+            embeddings=np.stack([voice, voice + 0.01]),
+            cohort=np.outer(generator.uniform(0.3, 3, 700), voice),
         )

@@ -1,4 +1,4 @@
-"""Open-set identification against its definition; order, names, ties and blocks do not show."""
+"""Open-set identification against its definition, whatever the order, names, ties and blocks."""
 
 from __future__ import annotations
 
@@ -103,8 +103,8 @@ def by_definition(probes: list[Probe], fars: list[float]) -> Steps:
     thresholds = [-math.inf, math.inf, *(probe.tenths for probe in probes)]
     curve = [rates(threshold) for threshold in thresholds]
     pairs = [
-        Fraction(1 + (one.tenths > other.tenths) - (one.tenths < other.tenths), 2) * one.right
-        for one in known
+        Fraction(1 + (probe.tenths > other.tenths) - (probe.tenths < other.tenths), 2) * probe.right
+        for probe in known
         for other in unknown
     ]
     return Steps(
@@ -127,17 +127,17 @@ def random_protocol(
     return golden_protocol({**case, "known_probes": 200, "unknown_probes": 300, "noise": noise})
 
 
-# -- published numbers ----------------------------------------------------------------------------
+# -- Published numbers -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("case", GOLDEN_CASES)
 def test_golden_rates_of_the_published_method(case: dict[str, Any]) -> None:
-    found = identify(golden_protocol(case["case"]), method="voxblink2")
+    result = identify(golden_protocol(case["case"]), method="voxblink2")
     published = case["voxblink2_grid"]
-    assert {f"dir@far={far}" for far in found.dir} == set(published)
-    for far, rate in found.dir.items():
+    assert {f"dir@far={far}" for far in result.dir} == set(published)
+    for far, rate in result.dir.items():
         assert rate == pytest.approx(published[f"dir@far={far}"], rel=0, abs=1e-4)
-    assert found.auc == pytest.approx(case["voxblink2_auc"], rel=0, abs=1e-4)
+    assert result.auc == pytest.approx(case["voxblink2_auc"], rel=0, abs=1e-4)
 
 
 @pytest.mark.parametrize("case", GOLDEN_CASES)
@@ -153,13 +153,13 @@ def test_the_exact_method_keeps_to_the_far_where_the_published_lets_more_pass(
         assert rate <= published.dir[far] + 0.005
     assert exact.rank1 == published.rank1
     assert exact.auc == pytest.approx(case["voxblink2_auc"], abs=0.005)
-    for found in (exact, published):
-        counts = {"known": found.known, "unknown": found.unknown}
+    for result in (exact, published):
+        counts = {"known": result.known, "unknown": result.unknown}
         assert counts == {kind: case["case"][f"{kind}_probes"] for kind in counts}
-        assert found.speakers == case["case"]["speakers"]
+        assert result.speakers == case["case"]["speakers"]
 
 
-# -- against the definition -----------------------------------------------------------------------
+# -- Against the definition ------------------------------------------------------------------------
 
 
 @PROPERTY
@@ -167,14 +167,14 @@ def test_the_exact_method_keeps_to_the_far_where_the_published_lets_more_pass(
 def test_exact_rates_are_those_of_the_definition(
     probes: list[Probe], fars: list[float], enrolment: Enrolment
 ) -> None:
-    found = identify(protocol_of(probes), far=fars, enrolment=enrolment)
+    result = identify(protocol_of(probes), far=fars, enrolment=enrolment)
     expected = by_definition(probes, fars)
-    assert found.dir == {far: float(rate) for far, rate in expected.dir.items()}
-    assert found.auc == pytest.approx(float(expected.auc), rel=0, abs=1e-12)
-    assert found.rank1 == float(expected.rank1)
-    assert (found.known, found.unknown) == (expected.known, expected.unknown)
-    assert found.speakers == SPEAKERS
-    assert found.fnir == {far: 1 - rate for far, rate in found.dir.items()}
+    assert result.dir == {far: float(rate) for far, rate in expected.dir.items()}
+    assert result.auc == pytest.approx(float(expected.auc), rel=0, abs=1e-12)
+    assert result.rank1 == float(expected.rank1)
+    assert (result.known, result.unknown) == (expected.known, expected.unknown)
+    assert result.speakers == SPEAKERS
+    assert result.fnir == {far: 1 - rate for far, rate in result.dir.items()}
 
 
 @PROPERTY
@@ -182,8 +182,8 @@ def test_exact_rates_are_those_of_the_definition(
 def test_thresholds_have_the_rates_that_are_said(
     probes: list[Probe], fars: list[float], method: Method
 ) -> None:
-    found = identify(protocol_of(probes), far=fars, method=method)
-    fars_of_curve, dirs_of_curve, thresholds = found.curve
+    result = identify(protocol_of(probes), far=fars, method=method)
+    fars_of_curve, dirs_of_curve, thresholds = result.curve
     assert len(fars_of_curve) == len(dirs_of_curve) == len(thresholds)
     # The scores themselves are to be had from a curve: they are where its thresholds are.
     tenths = sorted({probe.tenths for probe in probes if not probe.known}, reverse=True)
@@ -192,12 +192,12 @@ def test_thresholds_have_the_rates_that_are_said(
         assert thresholds[-1] == -math.inf
     known = [probe for probe in probes if probe.known]
     unknown = [probe for probe in probes if not probe.known]
-    for far, threshold in found.thresholds.items():
+    for far, threshold in result.thresholds.items():
         # No score lies between a tenth and the same less rounding.
         at = threshold * 10 + 1e-5
         passing = sum(probe.tenths > at for probe in unknown) / len(unknown)
         right = sum(probe.right and probe.tenths > at for probe in known) / len(known)
-        assert right == found.dir[far]
+        assert right == result.dir[far]
         if method == "exact":
             assert passing <= far
     assert (np.diff(fars_of_curve) >= 0).all()
@@ -207,7 +207,7 @@ def test_thresholds_have_the_rates_that_are_said(
 @settings(PROPERTY, max_examples=25)
 @given(probes=PROBES, far=st.floats(0, 1))
 def test_the_published_method_is_that_of_its_description(probes: list[Probe], far: float) -> None:
-    found = identify(protocol_of(probes), far=[far], method="voxblink2")
+    result = identify(protocol_of(probes), far=[far], method="voxblink2")
     unknown = [probe.tenths for probe in probes if not probe.known]
     known = [probe for probe in probes if probe.known]
     low, high = min(unknown), max(unknown)
@@ -219,8 +219,8 @@ def test_the_published_method_is_that_of_its_description(probes: list[Probe], fa
         assert not near
         points.append(
             (
-                sum(one > threshold for one in unknown) / len(unknown),
-                sum(one.right and one.tenths > threshold for one in known) / len(known),
+                sum(score > threshold for score in unknown) / len(unknown),
+                sum(probe.right and probe.tenths > threshold for probe in known) / len(known),
                 threshold.denominator == 1 and low < threshold < high,
             )
         )
@@ -228,10 +228,10 @@ def test_the_published_method_is_that_of_its_description(probes: list[Probe], fa
     assume(not any(on_score for _, _, on_score in points))
     closest = min(abs(at - far) for at, _, _ in points)
     expected = max(rate for at, rate, _ in points if abs(at - far) <= closest + 1e-12)
-    assert found.dir[far] == expected
+    assert result.dir[far] == expected
     inside = [(at, rate) for at, rate, _ in points if at >= 1e-5 and rate >= 1e-5][::-1]
     area = sum((x1 - x0) * (y0 + y1) / 2 for (x0, y0), (x1, y1) in pairwise(inside))
-    assert found.auc == pytest.approx(area, abs=1e-9)
+    assert result.auc == pytest.approx(area, abs=1e-9)
 
 
 def slow_models(protocol: Protocol, enrolment: Enrolment) -> tuple[Array, Array]:
@@ -258,16 +258,16 @@ def test_enrolment_is_that_of_a_loop_in_float64(
     scores, names = cosines.max(axis=1), owners[cosines.argmax(axis=1)]
     known = np.isin(protocol.probe_labels, protocol.gallery_labels)
     right = known & (names == protocol.probe_labels)
-    found = identify(protocol, enrolment=enrolment, far=[0.2, 0.05, 0.0])
-    assert found.rank1 == right.sum() / known.sum()
-    assert 0 < found.rank1 < 1 or noise == 0.1
+    result = identify(protocol, enrolment=enrolment, far=[0.2, 0.05, 0.0])
+    assert result.rank1 == right.sum() / known.sum()
+    assert 0 < result.rank1 < 1 or noise == 0.1
     above = scores[known][:, None] > scores[~known]
-    assert found.auc == pytest.approx((above * right[known][:, None]).mean(), abs=1e-6)
-    for far, rate in found.dir.items():
+    assert result.auc == pytest.approx((above * right[known][:, None]).mean(), abs=1e-6)
+    for far, rate in result.dir.items():
         threshold = np.sort(scores[~known])[::-1][int(far * 300)]
         assert rate == (right & (scores > threshold)).sum() / known.sum()
-        assert found.thresholds[far] == pytest.approx(threshold, abs=1e-6)
-    assert found.enrolment == enrolment
+        assert result.thresholds[far] == pytest.approx(threshold, abs=1e-6)
+    assert result.enrolment == enrolment
 
 
 def test_max_is_the_best_of_a_speakers_rows() -> None:
@@ -287,9 +287,9 @@ def test_max_is_the_best_of_a_speakers_rows() -> None:
 
 def test_one_utterance_a_speaker_is_the_same_for_every_enrolment() -> None:
     protocol = random_protocol(5, each=1)
-    one, two, three = (identify(protocol, enrolment=enrolment) for enrolment in ENROLMENTS)
-    assert one.dir == two.dir == three.dir
-    assert one.auc == pytest.approx(two.auc, abs=1e-6) == pytest.approx(three.auc, abs=1e-6)
+    first, two, three = (identify(protocol, enrolment=enrolment) for enrolment in ENROLMENTS)
+    assert first.dir == two.dir == three.dir
+    assert first.auc == pytest.approx(two.auc, abs=1e-6) == pytest.approx(three.auc, abs=1e-6)
 
 
 def test_a_loud_utterance_pulls_the_plain_mean_only() -> None:
@@ -303,7 +303,7 @@ def test_a_loud_utterance_pulls_the_plain_mean_only() -> None:
     assert identify(protocol, enrolment="max").rank1 == 1
 
 
-# -- false acceptance rates -----------------------------------------------------------------------
+# -- False acceptance rates ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("unknown", [7, 10, 49, 100, 1000])
@@ -316,63 +316,63 @@ def test_a_far_that_is_a_share_of_the_unknown_probes_lets_so_many_pass(unknown: 
     protocol = Protocol(np.array([[1.0, 0.0]]), np.array([0]), probes, labels)
     fars = [passing / unknown for passing in range(unknown + 1)]
     fars += [round(far, 2) for far in fars]  # 0.29 and its like
-    found = identify(protocol, far=fars)
+    result = identify(protocol, far=fars)
     for far in fars:
         passing = max(k for k in range(unknown + 1) if k / unknown <= far)
-        assert found.dir[far] == min(passing, unknown) / unknown
+        assert result.dir[far] == min(passing, unknown) / unknown
 
 
 def test_29_of_100_unknown_probes_pass_at_a_far_of_029() -> None:
     tenths = [9] * 29 + [5] * 71
-    probes = [Probe(SPEAKERS, 0, one) for one in tenths] + [Probe(0, 0, 7), Probe(1, 1, 6)]
+    probes = [Probe(SPEAKERS, 0, score) for score in tenths] + [Probe(0, 0, 7), Probe(1, 1, 6)]
     below = math.nextafter(0.29, 0)
-    found = identify(protocol_of(probes), far=[below, 0.29])
-    assert found.dir == {below: 0.0, 0.29: 1.0}
+    result = identify(protocol_of(probes), far=[below, 0.29])
+    assert result.dir == {below: 0.0, 0.29: 1.0}
 
 
 def test_a_far_of_0_lets_none_pass_and_one_of_1_all() -> None:
     probes = [Probe(0, 0, 9), Probe(1, 1, 6), Probe(2, 0, 8), Probe(3, 0, 7), Probe(4, 1, 2)]
     probes += [Probe(0, 0, 1), Probe(1, 1, 7)]
-    found = identify(protocol_of(probes), far=[0, 1])
+    result = identify(protocol_of(probes), far=[0, 1])
     # 7 ties with the highest unknown and is not above it; the third is not identified.
-    assert found.dir == {0: 1 / 5, 1: found.rank1}
-    assert found.rank1 == 4 / 5
-    assert found.thresholds[1] == -math.inf
-    assert found.fnir == {0: 1 - 1 / 5, 1: 1 - 4 / 5}
+    assert result.dir == {0: 1 / 5, 1: result.rank1}
+    assert result.rank1 == 4 / 5
+    assert result.thresholds[1] == -math.inf
+    assert result.fnir == {0: 1 - 1 / 5, 1: 1 - 4 / 5}
 
 
 def test_ties_are_one_step() -> None:
     # Half of the unknown probes tie at the top: at any FAR below 1/2 they all stay out.
     probes = [Probe(3, 0, 8)] * 5 + [Probe(3, 0, 2)] * 5 + [Probe(0, 0, 8), Probe(1, 1, 9)]
-    found = identify(protocol_of(probes), far=[0.1, 0.49, 0.5])
-    assert found.dir == {0.1: 0.5, 0.49: 0.5, 0.5: 1.0}
+    result = identify(protocol_of(probes), far=[0.1, 0.49, 0.5])
+    assert result.dir == {0.1: 0.5, 0.49: 0.5, 0.5: 1.0}
     # The tie counts by half over half of the range.
-    assert found.auc == pytest.approx((1 + (0.5 * 0.5 + 0.5)) / 2)
+    assert result.auc == pytest.approx((1 + (0.5 * 0.5 + 0.5)) / 2)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_all_unknown_probes_may_tie(method: Method) -> None:
     probes = [Probe(3, 0, 5)] * 4 + [Probe(0, 0, 9), Probe(1, 1, 1)]
-    found = identify(protocol_of(probes), far=[0.5], method=method)
-    assert found.dir == {0.5: 0.5}
+    result = identify(protocol_of(probes), far=[0.5], method=method)
+    assert result.dir == {0.5: 0.5}
 
 
 def test_perfect_and_hopeless_protocols() -> None:
     perfect = [Probe(0, 0, 9), Probe(1, 1, 8), Probe(3, 2, 7), Probe(4, 0, 1)]
-    found = identify(protocol_of(perfect))
-    assert set(found.dir.values()) == {1.0}
-    assert (found.auc, found.rank1) == (1, 1)
+    result = identify(protocol_of(perfect))
+    assert set(result.dir.values()) == {1.0}
+    assert (result.auc, result.rank1) == (1, 1)
     hopeless = [Probe(0, 1, 9), Probe(1, 0, 8), Probe(3, 2, 7), Probe(4, 0, 1)]
-    found = identify(protocol_of(hopeless))
-    assert set(found.dir.values()) == {0.0}
-    assert (found.auc, found.rank1) == (0, 0)
+    result = identify(protocol_of(hopeless))
+    assert set(result.dir.values()) == {0.0}
+    assert (result.auc, result.rank1) == (0, 0)
 
 
-# -- what must not matter -------------------------------------------------------------------------
+# -- What must not matter --------------------------------------------------------------------------
 
 
-def outcome(found: OpenSetResult) -> tuple[Any, ...]:
-    return (found, *(array.tolist() for array in found.curve))
+def outcome(result: OpenSetResult) -> tuple[Any, ...]:
+    return (result, *(array.tolist() for array in result.curve))
 
 
 @pytest.mark.parametrize("enrolment", ENROLMENTS)
@@ -400,9 +400,9 @@ def test_the_order_of_tied_probes_does_not_matter(probes: list[Probe], order: An
     order.shuffle(shuffled)
     fars = [0.0, 0.1, 0.5, 1.0]
     for method in METHODS:
-        one = identify(protocol_of(probes), far=fars, method=method)
+        first = identify(protocol_of(probes), far=fars, method=method)
         other = identify(protocol_of(shuffled), far=fars, method=method)
-        assert outcome(one) == outcome(other)
+        assert outcome(first) == outcome(other)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -458,9 +458,9 @@ def test_labels_of_signed_and_unsigned_integers_agree_however_large() -> None:
 def test_lengths_of_probes_do_not_matter() -> None:
     protocol = random_protocol(10, noise=0.3)
     lengths = np.random.default_rng(0).uniform(0.1, 50, (len(protocol.probes), 1))
-    found = identify(protocol._replace(probes=protocol.probes * lengths))
-    assert found.dir == identify(protocol).dir
-    assert found.rank1 == identify(protocol).rank1
+    result = identify(protocol._replace(probes=protocol.probes * lengths))
+    assert result.dir == identify(protocol).dir
+    assert result.rank1 == identify(protocol).rank1
 
 
 @pytest.mark.parametrize("enrolment", ENROLMENTS)
@@ -484,16 +484,16 @@ def test_speakers_of_different_numbers_of_utterances() -> None:
     protocol = random_protocol(12, each=6)
     generator = np.random.default_rng(0)
     kept = np.unique(np.concatenate([generator.choice(150, 60), np.arange(0, 150, 6)]))
-    some = protocol._replace(
+    uneven = protocol._replace(
         gallery=protocol.gallery[kept], gallery_labels=protocol.gallery_labels[kept]
     )
-    assert len(set(np.bincount(some.gallery_labels))) > 2
+    assert len(set(np.bincount(uneven.gallery_labels))) > 2
     for enrolment in ENROLMENTS:
-        models, owners = slow_models(some, enrolment)
-        names = owners[all_cosines(some.probes, models).argmax(axis=1)]
-        known = some.probe_labels < 25
-        expected = (names == some.probe_labels)[known].mean()
-        assert identify(some, enrolment=enrolment).rank1 == pytest.approx(expected)
+        models, owners = slow_models(uneven, enrolment)
+        names = owners[all_cosines(uneven.probes, models).argmax(axis=1)]
+        known = uneven.probe_labels < 25
+        expected = (names == uneven.probe_labels)[known].mean()
+        assert identify(uneven, enrolment=enrolment).rank1 == pytest.approx(expected)
 
 
 def test_memory_beside_arguments_models_and_scores_is_bounded() -> None:
@@ -514,20 +514,20 @@ def test_memory_beside_arguments_models_and_scores_is_bounded() -> None:
     assert peak < MEBIBYTE + models * dimensions * (4 + 2 * 8) + 100 * (models + rows)
 
 
-# -- arguments ------------------------------------------------------------------------------------
+# -- Arguments -------------------------------------------------------------------------------------
 
 
 def test_the_result_says_what_was_asked() -> None:
     protocol = random_protocol(13)
-    found = identify(protocol, far=(0.3, 0.02), enrolment="max", method="voxblink2")
-    assert list(found.dir) == list(found.thresholds) == list(found.fnir) == [0.3, 0.02]
-    assert (found.method, found.enrolment) == ("voxblink2", "max")
-    numbers = [*found.dir.values(), *found.thresholds.values(), found.auc, found.rank1]
+    result = identify(protocol, far=(0.3, 0.02), enrolment="max", method="voxblink2")
+    assert list(result.dir) == list(result.thresholds) == list(result.fnir) == [0.3, 0.02]
+    assert (result.method, result.enrolment) == ("voxblink2", "max")
+    numbers = [*result.dir.values(), *result.thresholds.values(), result.auc, result.rank1]
     assert {type(number) for number in numbers} == {float}
-    assert {type(one) for one in (found.speakers, found.known, found.unknown)} == {int}
+    assert {type(count) for count in (result.speakers, result.known, result.unknown)} == {int}
     with pytest.raises(FrozenInstanceError):
-        found.auc = 1.0  # type: ignore[misc]
-    assert "curve" not in repr(found)
+        result.auc = 1.0  # type: ignore[misc]
+    assert "curve" not in repr(result)
     assert list(identify(protocol).dir) == [0.1, 0.01, 0.001]
 
 
@@ -564,13 +564,22 @@ VALID: dict[str, Any] = {
         ({"probe_labels": [5, 6, 7, 8]}, r"probe_labels: none of them is in the gallery"),
         (
             {"probe_labels": ["0", "1", "7", "8"]},
-            r"gallery_labels are int64 and probe_labels <U1; both must be integers or both texts",
+            r"gallery_labels are int64 and probe_labels <U1; both must be integers or both strings",
         ),
         ({"gallery_labels": ["a", "b", "b"]}, r"gallery_labels are <U1 and probe_labels int64"),
         ({"probe_labels": [0, 1, "x", "y"]}, r"probe_labels|gallery_labels"),
-        ({"gallery_labels": [0.0, 1.0, 1.0]}, r"gallery_labels must be integers or texts, got fl"),
-        ({"gallery_labels": [True, False, False]}, r"gallery_labels must be .* or texts, got bool"),
-        ({"probe_labels": [0, 1, None, 8]}, r"probe_labels must be integers or texts, all of one"),
+        (
+            {"gallery_labels": [0.0, 1.0, 1.0]},
+            r"gallery_labels must be integers or strings, got fl",
+        ),
+        (
+            {"gallery_labels": [True, False, False]},
+            r"gallery_labels must be .* or strings, got bool",
+        ),
+        (
+            {"probe_labels": [0, 1, None, 8]},
+            r"probe_labels must be integers or strings, all of one",
+        ),
         ({"probe_labels": [[0], [1], [7], [8]]}, r"probe_labels must have one dimension, got sha"),
         ({"probes": np.ones((4, 3))}, r"probes has 3 dimensions where 2 are needed"),
         ({"probes": np.ones(4)}, r"probes must have the shape \(rows, dimensions\), got \(4,\)"),

@@ -1,4 +1,4 @@
-"""Plots: files that are pictures, curves through the exact points, and what lies at the edges."""
+"""Plots: image files, curves through the exact points, and edge cases."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from voxblink2_lib.scoring import OpenSetResult, Sweep, eer, min_dcf, open_set_i
 from voxblink2_lib.scoring.plots import plot_det, plot_dir
 
 Array = npt.NDArray[Any]
-SeededRow = Callable[..., Any]
+Draw = Callable[..., Any]
 
 _RNG = np.random.default_rng(2)
 LABELS = (_RNG.random(400) < 0.3).astype(int)
@@ -63,7 +63,7 @@ def check_places(drawn: Array, rates: Any, trials: int) -> None:
 
 
 @pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SeededRow:
+def drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Draw:
     """Draw with one of the two functions, and return the axes that go into the file."""
     figures: list[Figure] = []
     save = Figure.savefig
@@ -97,7 +97,7 @@ def det_of(axes: Any) -> tuple[Array, list[Array]]:
     return points(curve), [points(mark)[0] for mark in marks]
 
 
-# -- files ------------------------------------------------------------------------------------
+# -- Files -----------------------------------------------------------------------------------------
 
 
 PLOTS: dict[str, Callable[[Path], None]] = {
@@ -134,8 +134,10 @@ def test_an_svg_says_what_its_axes_and_curves_are(name: str, tmp_path: Path) -> 
     PLOTS[name](path)
     text = path.read_text(encoding="utf-8")
     assert text.rstrip().endswith("</svg>")
-    said = re.findall(r"<!-- (.*?) -->", text)  # words are drawn as outlines, and noted beside them
-    assert not [word for word in WORDS[name] if word not in said]
+    comments = re.findall(
+        r"<!-- (.*?) -->", text
+    )  # words are drawn as outlines, and noted beside them
+    assert not [word for word in WORDS[name] if word not in comments]
 
 
 @pytest.mark.parametrize("name", PLOTS)
@@ -174,10 +176,10 @@ def test_a_place_that_cannot_be_written_to_is_an_error(
         PLOTS[name](tmp_path / file)
 
 
-# -- DET --------------------------------------------------------------------------------------
+# -- DET -------------------------------------------------------------------------------------------
 
 
-def test_the_det_curve_goes_through_every_operating_point(drawn: SeededRow) -> None:
+def test_the_det_curve_goes_through_every_operating_point(drawn: Draw) -> None:
     curve, _ = det_of(drawn(plot_det, sweep(), min_dcf={}))
     target, nontarget = SCORES[LABELS == 1], SCORES[LABELS == 0]
     steps = [*sorted(set(SCORES.tolist())), np.inf]
@@ -186,7 +188,7 @@ def test_the_det_curve_goes_through_every_operating_point(drawn: SeededRow) -> N
     check_places(curve[:, 1], [(target < step).mean() for step in steps], len(target))
 
 
-def test_the_det_curve_of_many_trials_has_few_points_all_of_them_exact(drawn: SeededRow) -> None:
+def test_the_det_curve_of_many_trials_has_few_points_all_of_them_exact(drawn: Draw) -> None:
     g = np.random.default_rng(3)
     labels = (g.random(100_000) < 0.1).astype(int)
     of = sweep(g.normal(2 * labels, 1), labels)
@@ -211,7 +213,7 @@ def test_the_det_curve_of_many_trials_has_few_points_all_of_them_exact(drawn: Se
         assert {1, trials - 1} <= set(np.rint(rates).astype(int).tolist())
 
 
-def test_the_marks_of_a_det_plot_are_the_eer_and_the_least_costs(drawn: SeededRow) -> None:
+def test_the_marks_of_a_det_plot_are_the_eer_and_the_least_costs(drawn: Draw) -> None:
     at = thresholds(sweep(), 0.05, 0.5)
     axes = drawn(plot_det, sweep(), min_dcf=at)
     _, (rate, *costs) = det_of(axes)
@@ -227,34 +229,41 @@ def test_the_marks_of_a_det_plot_are_the_eer_and_the_least_costs(drawn: SeededRo
     ]
 
 
-def test_scores_to_compare_with_are_named_with_their_eer(drawn: SeededRow) -> None:
-    axes = drawn(plot_det, sweep(), min_dcf={}, beside={"chance": sweep(-SCORES)})
+def test_scores_to_compare_with_are_named_with_their_eer(drawn: Draw) -> None:
+    axes = drawn(plot_det, sweep(), min_dcf={}, compare_with={"chance": sweep(-SCORES)})
     legend = [text.get_text() for text in axes.get_legend().get_texts()]
     assert legend[2:] == [f"chance, EER {100 * eer(-SCORES, LABELS).eer:.2f} %"]
 
 
-def test_the_mark_of_no_error_is_whole(drawn: SeededRow) -> None:
+def test_the_old_name_of_compare_with_is_accepted_with_a_warning(drawn: Draw) -> None:
+    with pytest.warns(DeprecationWarning, match=r"^beside= is now compare_with=; the old name"):
+        axes = drawn(plot_det, sweep(), min_dcf={}, beside={"chance": sweep(-SCORES)})
+    legend = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert legend[2:] == [f"chance, EER {100 * eer(-SCORES, LABELS).eer:.2f} %"]
+
+
+def test_the_mark_of_no_error_is_whole(drawn: Draw) -> None:
     axes = drawn(plot_det, sweep([0.0, 1.0], [0, 1]), min_dcf={})
     mark = axes.get_lines()[1]
     assert points(mark)[0] == pytest.approx(np.array([axes.get_xlim()[0], axes.get_ylim()[0]]))
     assert not mark.get_clip_on()
 
 
-def test_the_eer_lies_on_the_curve(drawn: SeededRow) -> None:
+def test_the_eer_lies_on_the_curve(drawn: Draw) -> None:
     curve, (rate, *_) = det_of(drawn(plot_det, sweep(), min_dcf={}))
     below, above = curve[curve[:, 0] >= rate[0]][-1], curve[curve[:, 0] < rate[0]][0]
     assert below[1] <= rate[1] <= above[1]
 
 
-def test_det_axes_are_normal_deviates_labelled_in_per_cent(drawn: SeededRow) -> None:
+def test_det_axes_are_normal_deviates_labelled_in_per_cent(drawn: Draw) -> None:
     axes = drawn(plot_det, sweep(), min_dcf={})
     for axis in (axes.xaxis, axes.yaxis):
-        shown = {
+        ticks = {
             tick.get_text(): place
             for tick, place in zip(axis.get_ticklabels(), axis.get_ticklocs(), strict=True)
         }
-        assert {"1", "5", "20", "80", "99"} <= shown.keys()
-        for text, place in shown.items():
+        assert {"1", "5", "20", "80", "99"} <= ticks.keys()
+        for text, place in ticks.items():
             assert place == pytest.approx(NormalDist().inv_cdf(float(text) / 100))
     assert axes.get_aspect() == 1
 
@@ -279,7 +288,7 @@ EDGES: dict[str, tuple[Any, Any]] = {
 
 
 @pytest.mark.parametrize("edge", EDGES)
-def test_det_plots_are_drawn_at_the_edges(edge: str, drawn: SeededRow) -> None:
+def test_det_plots_are_drawn_at_the_edges(edge: str, drawn: Draw) -> None:
     of = sweep(*EDGES[edge])
     axes = drawn(plot_det, of, min_dcf=thresholds(of, 0.001, 0.999), to_disk=True)
     curve, marks = det_of(axes)
@@ -290,7 +299,7 @@ def test_det_plots_are_drawn_at_the_edges(edge: str, drawn: SeededRow) -> None:
 
 
 @pytest.mark.parametrize("edge", EDGES)
-def test_every_mark_of_a_det_plot_is_within_its_axes(edge: str, drawn: SeededRow) -> None:
+def test_every_mark_of_a_det_plot_is_within_its_axes(edge: str, drawn: Draw) -> None:
     of = sweep(*EDGES[edge])
     axes = drawn(plot_det, of, min_dcf=thresholds(of, 0.001, 0.999))
     _, marks = det_of(axes)
@@ -300,39 +309,39 @@ def test_every_mark_of_a_det_plot_is_within_its_axes(edge: str, drawn: SeededRow
 
 
 @pytest.mark.parametrize("edge", ["one target trial", "one non-target trial", "one of each"])
-def test_a_miss_of_the_only_trial_is_seen(edge: str, drawn: SeededRow) -> None:
+def test_a_miss_of_the_only_trial_is_seen(edge: str, drawn: Draw) -> None:
     # All missed and none missed are different places, however few the trials.
     curve, _ = det_of(drawn(plot_det, sweep(*EDGES[edge]), min_dcf={}))
     assert np.ptp(curve[:, 0]) > 0.5
     assert np.ptp(curve[:, 1]) > 0.5
 
 
-# -- DIR --------------------------------------------------------------------------------------
+# -- DIR -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", ["exact", "voxblink2"])
-def test_the_dir_curve_goes_through_every_operating_point(method: str, drawn: SeededRow) -> None:
+def test_the_dir_curve_goes_through_every_operating_point(method: str, drawn: Draw) -> None:
     result = identified(method=method)
-    curve, asked = drawn(plot_dir, {"name": result}).get_lines()
+    curve, dots = drawn(plot_dir, {"name": result}).get_lines()
     far, rate, _ = result.curve
     np.testing.assert_array_equal(points(curve)[:, 0], np.maximum(far, 0.5 / 30))
     np.testing.assert_array_equal(points(curve)[:, 1], rate)
     assert far.min() == 0
     # Between two FARs the DIR is that of the lower one: "the largest whose FAR is not above".
     assert curve.get_drawstyle() == "steps-post"
-    assert dict(points(asked).tolist()) == result.dir
-    assert asked.get_color() == curve.get_color()
+    assert dict(points(dots).tolist()) == result.dir
+    assert dots.get_color() == curve.get_color()
 
 
-def test_exact_rates_lie_on_the_dir_curve(drawn: SeededRow) -> None:
+def test_exact_rates_lie_on_the_dir_curve(drawn: Draw) -> None:
     result = identified(far=(0.5, 0.1, 0.04))
-    curve, asked = drawn(plot_dir, {"name": result}).get_lines()
+    curve, dots = drawn(plot_dir, {"name": result}).get_lines()
     far, rate = points(curve).T
-    for one, value in points(asked):
-        assert value == rate[far <= one][-1]
+    for position, value in points(dots):
+        assert value == rate[far <= position][-1]
 
 
-def test_dir_axes_are_a_logarithmic_far_and_a_rate(drawn: SeededRow) -> None:
+def test_dir_axes_are_a_logarithmic_far_and_a_rate(drawn: Draw) -> None:
     axes = drawn(plot_dir, {"name": identified()})
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", "linear")
     assert axes.get_ylim() == (0, 1.02)
@@ -341,28 +350,28 @@ def test_dir_axes_are_a_logarithmic_far_and_a_rate(drawn: SeededRow) -> None:
     assert high > 1
 
 
-def test_nine_protocols_are_nine_curves_that_can_be_told_apart(drawn: SeededRow) -> None:
+def test_nine_protocols_are_nine_curves_that_can_be_told_apart(drawn: Draw) -> None:
     results = {
         f"{size}/perspk{each}": identified(far=(each / 10,))
         for size in ("Small_120", "Medium_1.2k", "Large_12k")
         for each in (1, 3, 5)
     }
     axes = drawn(plot_dir, results)
-    curves, asked = axes.get_lines()[::2], axes.get_lines()[1::2]
+    curves, dots = axes.get_lines()[::2], axes.get_lines()[1::2]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == list(results)
     colours = [curve.get_color() for curve in curves]
     assert len(set(colours)) == 9
-    assert [mark.get_color() for mark in asked] == colours
-    assert [points(mark)[0][0] for mark in asked] == [
-        one.dir.copy().popitem()[0] for one in results.values()
+    assert [mark.get_color() for mark in dots] == colours
+    assert [points(mark)[0][0] for mark in dots] == [
+        result.dir.copy().popitem()[0] for result in results.values()
     ]
 
 
-def test_a_far_of_0_has_no_place_on_a_logarithmic_axis(drawn: SeededRow) -> None:
-    _, asked = drawn(plot_dir, {"name": identified(far=(0, 0.5))}).get_lines()
-    assert points(asked)[:, 0].tolist() == [0.5]
-    _, asked = drawn(plot_dir, {"name": identified(far=(0,))}).get_lines()
-    assert len(points(asked)) == 0
+def test_a_far_of_0_has_no_place_on_a_logarithmic_axis(drawn: Draw) -> None:
+    _, dots = drawn(plot_dir, {"name": identified(far=(0, 0.5))}).get_lines()
+    assert points(dots)[:, 0].tolist() == [0.5]
+    _, dots = drawn(plot_dir, {"name": identified(far=(0,))}).get_lines()
+    assert len(points(dots)) == 0
 
 
 @pytest.mark.parametrize("method", ["exact", "voxblink2"])
@@ -377,7 +386,7 @@ def test_a_far_of_0_has_no_place_on_a_logarithmic_axis(drawn: SeededRow) -> None
     ids=["perfect", "one of each", "all tied", "nobody"],
 )
 def test_dir_plots_are_drawn_at_the_edges(
-    probes: Any, labels: Any, method: str, drawn: SeededRow
+    probes: Any, labels: Any, method: str, drawn: Draw
 ) -> None:
     result = open_set_identification([[1, 0], [0, 1]], [0, 1], probes, labels, method=method)  # type: ignore[arg-type]
     axes = drawn(plot_dir, {"edge": result}, to_disk=True)

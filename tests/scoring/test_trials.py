@@ -52,26 +52,26 @@ def write(path: Path, text: str | bytes) -> Path:
     return path
 
 
-def said(found: TrialList) -> list[Trial]:
+def listed(result: TrialList) -> list[Trial]:
     """Return the trials in words, and check that a list is what it says."""
-    assert len(set(found.names)) == len(found.names)
-    assert (found.enrolment.dtype, found.test.dtype, found.labels.dtype) == (
+    assert len(set(result.names)) == len(result.names)
+    assert (result.enrolment.dtype, result.test.dtype, result.labels.dtype) == (
         np.dtype(np.int64),
         np.dtype(np.int64),
         np.dtype(bool),
     )
-    rows = np.concatenate([found.enrolment, found.test])
-    np.testing.assert_array_equal(np.unique(rows), np.arange(len(found.names)))
+    rows = np.concatenate([result.enrolment, result.test])
+    np.testing.assert_array_equal(np.unique(rows), np.arange(len(result.names)))
     return [
-        (found.names[a], found.names[b], label)
+        (result.names[a], result.names[b], label)
         for a, b, label in zip(
-            found.enrolment.tolist(), found.test.tolist(), found.labels.tolist(), strict=True
+            result.enrolment.tolist(), result.test.tolist(), result.labels.tolist(), strict=True
         )
     ]
 
 
 def of_text(path: Path, text: str | bytes) -> list[Trial]:
-    return said(read_trials(write(path / "trials.txt", text)))
+    return listed(read_trials(write(path / "trials.txt", text)))
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trials_module, "_CHUNK_BYTES", 100)
 
 
-# -- formats --------------------------------------------------------------------------------------
+# -- Formats ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -176,26 +176,26 @@ def test_a_name_is_one_row_on_both_sides_and_in_all_chunks(
     monkeypatch.setattr(trials_module, "_BLOCK_BYTES", 300)
     parts = read_trials(tmp_path / "a.txt")
     assert sorted(parts.names) == sorted(whole.names)
-    assert said(parts) == said(whole) == FOUR * 50
+    assert listed(parts) == listed(whole) == FOUR * 50
 
 
 def test_a_path_may_be_a_text(tmp_path: Path) -> None:
     write(tmp_path / "a.txt", "1 a b\n")
-    assert said(read_trials(str(tmp_path / "a.txt"))) == [("a", "b", True)]
+    assert listed(read_trials(str(tmp_path / "a.txt"))) == [("a", "b", True)]
 
 
-# -- against a naive reader -----------------------------------------------------------------------
+# -- Against a naive reader ------------------------------------------------------------------------
 
 
 def naive(text: str) -> list[Trial]:
     """Read trials whose first column is the label."""
-    found = []
+    result = []
     for line in re.split(r"\r?\n", text.removeprefix("\ufeff")):
         words = re.split(r"[ \t,]+", line.strip(" \t,"))
         if words != [""]:
             label, enrol, test = words
-            found.append((enrol, test, label == "1"))
-    return found
+            result.append((enrol, test, label == "1"))
+    return result
 
 
 @st.composite
@@ -228,7 +228,7 @@ def test_borders_of_chunks_and_blocks_do_not_show(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trials_module, "_CHUNK_BYTES", chunk_bytes)
         patch.setattr(trials_module, "_BLOCK_BYTES", block_bytes)
-        assert said(read_trials(path)) == naive(text)
+        assert listed(read_trials(path)) == naive(text)
 
 
 def test_many_trials_in_real_blocks(tmp_path: Path) -> None:
@@ -240,14 +240,14 @@ def test_many_trials_in_real_blocks(tmp_path: Path) -> None:
         f"{int(label)} {names[a]} {names[b]}" for label, a, b in zip(labels, *rows, strict=True)
     )
     assert len(text) > trials_module._BLOCK_BYTES  # so several threads read
-    found = read_trials(write(tmp_path / "trials.txt", text))
-    at = np.array([names.index(name) for name in found.names])
-    np.testing.assert_array_equal(at[found.enrolment], rows[0])
-    np.testing.assert_array_equal(at[found.test], rows[1])
-    np.testing.assert_array_equal(found.labels, labels)
+    result = read_trials(write(tmp_path / "trials.txt", text))
+    at = np.array([names.index(name) for name in result.names])
+    np.testing.assert_array_equal(at[result.enrolment], rows[0])
+    np.testing.assert_array_equal(at[result.test], rows[1])
+    np.testing.assert_array_equal(result.labels, labels)
 
 
-# -- wrong lines ----------------------------------------------------------------------------------
+# -- Wrong lines -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("line", [1, 2, 40, 100])
@@ -300,8 +300,8 @@ def test_the_header_is_a_line_that_counts(
         ("\n\n", r"is empty"),
         (" \t\n\r\n ,\n", r"is empty"),
         ("\ufeff", r"is empty"),
-        ("enrol,test,label\n", r"holds no trial\. Allowed are"),
-        ("label enrol test", r"holds no trial"),
+        ("enrol,test,label\n", r"contains no trial\. Allowed are"),
+        ("label enrol test", r"contains no trial"),
         ("a b c\n", r"line 1: 'a b c' is not a trial\. Allowed are '1 enrol test'"),
         ("1.0 a b\n", r"line 1: '1\.0 a b' is not a trial"),
         ("enrol,enrol,label\na,b,1\n", r"line 1: 'enrol enrol label' is not a trial"),
@@ -326,7 +326,7 @@ def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
                 reader(path)
 
 
-# -- lists of utterances and labels ---------------------------------------------------------------
+# -- Lists of utterances and labels ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -372,11 +372,11 @@ def test_speakers_are_told_by_names() -> None:
     "name", ["", "x/1.wav", "id1/a.wav", "id1234567/a.wav", "pid10270/a", "id10270"]
 )
 def test_a_name_that_does_not_tell_its_speaker_is_named(name: str) -> None:
-    with pytest.raises(ScoringError, match=re.escape(f"{name!r} does not tell its speaker")):
+    with pytest.raises(ScoringError, match=re.escape(f"{name!r} does not contain its speaker")):
         speakers_of(["id10270/a/1.wav", name])
 
 
-# -- cosines --------------------------------------------------------------------------------------
+# -- Cosines ---------------------------------------------------------------------------------------
 
 
 def random_rows(seed: int, rows: int, dimensions: int) -> Array:
@@ -391,12 +391,12 @@ def random_rows(seed: int, rows: int, dimensions: int) -> Array:
 def test_scores_are_cosines(trials: int, dimensions: int) -> None:
     vectors = random_rows(1, 60, dimensions)
     rows = np.random.default_rng(2).integers(0, 60, (2, trials))
-    found = cosine_scores(vectors, rows[0], rows[1])
-    assert found.dtype == np.float32
+    result = cosine_scores(vectors, rows[0], rows[1])
+    assert result.dtype == np.float32
     expected = [cosine(vectors[a], vectors[b]) for a, b in rows.T]
     # float32: a rounding error of 6e-8 for each of some sums of parts
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
-    assert (np.abs(found) <= 1 + 1e-6).all()
+    np.testing.assert_allclose(result, expected, rtol=0, atol=1e-6)
+    assert (np.abs(result) <= 1 + 1e-6).all()
 
 
 def embeddings_with_copies(dimensions: int) -> Iterator[Array]:
@@ -424,22 +424,22 @@ def test_equal_pairs_have_equal_bits_in_any_row_order_place_and_side(dimensions:
     for vectors in embeddings_with_copies(dimensions):
         order = generator.permutation(2500)
         start = int(generator.integers(0, 1500))
-        for one in (rows, rows[::-1], rows[:, order], rows[:, start : start + 999], rows[:, :1]):
-            scores = cosine_scores(vectors, one[0], one[1])
-            for pair, score in zip((one % 20).T, scores.view(np.uint32).tolist(), strict=True):
+        for pairs in (rows, rows[::-1], rows[:, order], rows[:, start : start + 999], rows[:, :1]):
+            scores = cosine_scores(vectors, pairs[0], pairs[1])
+            for pair, score in zip((pairs % 20).T, scores.view(np.uint32).tolist(), strict=True):
                 first, second = sorted(pair.tolist())
                 bits.setdefault((first, second), set()).add(score)
     assert len(bits) == 210
-    assert {len(found) for found in bits.values()} == {1}
+    assert {len(result) for result in bits.values()} == {1}
 
 
 def test_lengths_do_not_matter_up_to_rounding() -> None:
     vectors = random_rows(5, 30, 64)
     lengths = 10.0 ** np.random.default_rng(0).integers(-12, 13, (30, 1))
     rows = np.random.default_rng(2).integers(0, 30, (2, 200))
-    one = cosine_scores(vectors, rows[0], rows[1])
+    first = cosine_scores(vectors, rows[0], rows[1])
     other = cosine_scores(vectors * lengths, rows[0], rows[1])
-    np.testing.assert_allclose(other, one, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(other, first, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("length", [1e-44, 1e-25, 1e-10, 1e10, 1e18, 1e25, 1e38])
@@ -448,11 +448,11 @@ def test_very_short_and_very_long_embeddings_have_their_cosine_or_are_refused(
 ) -> None:
     vectors = np.array([[0.6, 0.8], [1.0, 0.0]]) * length
     try:
-        found = cosine_scores(vectors, [0, 0, 1], [1, 0, 1])
+        result = cosine_scores(vectors, [0, 0, 1], [1, 0, 1])
     except ScoringError as error:
         assert "embeddings: row 0 has the length" in str(error)  # noqa: PT017 - either will do
     else:
-        np.testing.assert_allclose(found, [0.6, 1, 1], rtol=1e-6)
+        np.testing.assert_allclose(result, [0.6, 1, 1], rtol=1e-6)
 
 
 def test_no_trials_have_no_scores() -> None:
@@ -495,7 +495,7 @@ def test_what_cannot_be_scored_is_named(
     assert isinstance(caught.value, ValueError)
 
 
-# -- trials by name -------------------------------------------------------------------------------
+# -- Trials by name --------------------------------------------------------------------------------
 
 
 def trial_list(trials: list[Trial]) -> TrialList:
@@ -525,31 +525,31 @@ def embeddings_of(names: str) -> Embeddings:
 @pytest.mark.parametrize("names", ["abcd", "dcba", "xaybzcd"])
 def test_trials_are_scored_by_name(names: str) -> None:
     embeddings = embeddings_of(names)
-    found = score_trials(trial_list(LETTERS), embeddings)
+    result = score_trials(trial_list(LETTERS), embeddings)
     by_name = dict(zip(names, embeddings.vectors, strict=True))
     expected = [cosine(by_name[a], by_name[b]) for a, b, _ in LETTERS]
-    np.testing.assert_allclose(found.scores, expected, rtol=0, atol=1e-6)
-    assert found.rows.tolist() == [0, 1, 2, 3, 4]
-    assert [names[row] for row in found.enrolment] == [a for a, _, _ in LETTERS]
-    assert [names[row] for row in found.test] == [b for _, b, _ in LETTERS]
-    assert found.labels.tolist() == [label for _, _, label in LETTERS]
-    assert found.missing == []
+    np.testing.assert_allclose(result.scores, expected, rtol=0, atol=1e-6)
+    assert result.rows.tolist() == [0, 1, 2, 3, 4]
+    assert [names[row] for row in result.enrolment] == [a for a, _, _ in LETTERS]
+    assert [names[row] for row in result.test] == [b for _, b, _ in LETTERS]
+    assert result.labels.tolist() == [label for _, _, label in LETTERS]
+    assert result.missing == []
     # The same pair the other way round ties exactly.
-    assert found.scores[0] == found.scores[4]
+    assert result.scores[0] == result.scores[4]
 
 
 @pytest.mark.parametrize("missing", ["error", "skip"])
 def test_a_name_that_no_trial_asks_for_is_not_missed(missing: Any) -> None:
     trials = trial_list(LETTERS)
-    some = TrialList(trials.names, trials.enrolment[[0, 4]], trials.test[[0, 4]], trials.labels[:2])
-    assert len(score_trials(some, embeddings_of("ab"), missing=missing).scores) == 2
+    two = TrialList(trials.names, trials.enrolment[[0, 4]], trials.test[[0, 4]], trials.labels[:2])
+    assert len(score_trials(two, embeddings_of("ab"), missing=missing).scores) == 2
 
 
 def test_missing_embeddings_are_an_error_that_counts_and_names_the_first() -> None:
     with pytest.raises(
         ScoringError,
         match=r"1 of 4 utterances have no embedding in memory, so 2 of 5 trials cannot be scored; "
-        r"the first is trial 2, 'c' is not there\. Embeddings are named like 'a'\..*"
+        r"the first is trial 2, 'c' is missing\. Embeddings are named like 'a'\..*"
         r"missing='skip'",
     ):
         score_trials(trial_list(LETTERS), embeddings_of("abd"))
@@ -558,7 +558,7 @@ def test_missing_embeddings_are_an_error_that_counts_and_names_the_first() -> No
 def test_the_name_in_the_message_is_one_of_the_trial_in_the_message() -> None:
     # b comes before c among the names, c before b among the trials.
     trials = trial_list([("a", "a", True), ("a", "c", False), ("b", "a", False)])
-    with pytest.raises(ScoringError, match=r"the first is trial 2, 'c' is not there"):
+    with pytest.raises(ScoringError, match=r"the first is trial 2, 'c' is missing"):
         score_trials(trials, embeddings_of("a"))
     with pytest.raises(ScoringError, match=r"2 of 3 utterances .* so 2 of 3 trials"):
         score_trials(trials, embeddings_of("a"))
@@ -566,15 +566,15 @@ def test_the_name_in_the_message_is_one_of_the_trial_in_the_message() -> None:
 
 def test_missing_embeddings_are_skipped_and_counted() -> None:
     whole = score_trials(trial_list(LETTERS), embeddings_of("abcd"))
-    found = score_trials(trial_list(LETTERS), embeddings_of("abc"), missing="skip")
-    assert found.missing == ["d"]
-    assert found.rows.tolist() == [0, 1, 3, 4]
-    np.testing.assert_array_equal(found.scores, whole.scores[found.rows])
-    np.testing.assert_array_equal(found.labels, whole.labels[found.rows])
-    assert len(found.enrolment) == len(found.test) == 4
-    found = score_trials(trial_list(LETTERS), embeddings_of("cb"), missing="skip")
-    assert found.missing == ["a", "d"]
-    assert found.rows.tolist() == [3]
+    result = score_trials(trial_list(LETTERS), embeddings_of("abc"), missing="skip")
+    assert result.missing == ["d"]
+    assert result.rows.tolist() == [0, 1, 3, 4]
+    np.testing.assert_array_equal(result.scores, whole.scores[result.rows])
+    np.testing.assert_array_equal(result.labels, whole.labels[result.rows])
+    assert len(result.enrolment) == len(result.test) == 4
+    result = score_trials(trial_list(LETTERS), embeddings_of("cb"), missing="skip")
+    assert result.missing == ["a", "d"]
+    assert result.rows.tolist() == [3]
 
 
 @pytest.mark.parametrize("names", ["xyz", "d"])
@@ -594,7 +594,7 @@ def test_another_word_for_missing_is_refused() -> None:
 
 def test_a_list_from_a_file_is_scored(tmp_path: Path) -> None:
     write(tmp_path / "trials.txt", lines_of(LETTERS, "{label} {enrol} {test}\n"))
-    found = score_trials(read_trials(tmp_path / "trials.txt"), embeddings_of("dacb"))
+    result = score_trials(read_trials(tmp_path / "trials.txt"), embeddings_of("dacb"))
     expected = score_trials(trial_list(LETTERS), embeddings_of("abcd"))
-    np.testing.assert_array_equal(found.scores, expected.scores)
-    np.testing.assert_array_equal(found.labels, expected.labels)
+    np.testing.assert_array_equal(result.scores, expected.scores)
+    np.testing.assert_array_equal(result.labels, expected.labels)

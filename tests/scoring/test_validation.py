@@ -1,4 +1,4 @@
-"""Whatever holds numbers or texts may be handed in; what cannot be used is named with its row."""
+"""Arguments may be any array of numbers or strings; errors name the argument and the row."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def refused(message: str, call: Callable[[], object]) -> None:
     assert isinstance(caught.value, VoxBlink2Error)
 
 
-def kind_of(one: object) -> str | None:
+def kind_of(value: object) -> str | None:
     """Return how a test of such values is called."""
-    if one is None or isinstance(one, type):
+    if value is None or isinstance(value, type):
         return None
-    return f"{type(one).__name__}-{getattr(one, 'dtype', '')}".removesuffix("-")
+    return f"{type(value).__name__}-{getattr(value, 'dtype', '')}".removesuffix("-")
 
 
 @pytest.fixture(params=[1, 3, 1 << 20])
@@ -55,7 +55,7 @@ def block_values(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(validation, "_BLOCK_VALUES", request.param)
 
 
-# -- scores ---------------------------------------------------------------------------------------
+# -- Scores ----------------------------------------------------------------------------------------
 
 SCORES = [0.5, -1.0, 2.0]
 
@@ -87,10 +87,10 @@ SCORES = [0.5, -1.0, 2.0]
     ids=kind_of,
 )
 def test_scores_may_be_held_by_anything(values: Any, dtype: Any) -> None:
-    found = as_scores(values, "scores")
-    assert found.tolist() == SCORES
+    checked = as_scores(values, "scores")
+    assert checked.tolist() == SCORES
     if dtype is not None:
-        assert found.dtype == dtype
+        assert checked.dtype == dtype
     labels = [0, 0, 1]
     assert eer(values, labels) == eer(SCORES, labels)
 
@@ -100,9 +100,9 @@ def test_scores_may_be_held_by_anything(values: Any, dtype: Any) -> None:
 )
 def test_whole_scores_lose_nothing(dtype: str) -> None:
     high = 1 if dtype == "bool" else min(int(np.iinfo(dtype).max), 2**53)
-    found = as_scores(np.array([0, high], dtype), "scores")
-    assert found.dtype == (np.float32 if dtype == "bool" else np.float64)
-    assert found.tolist() == [0, high]
+    checked = as_scores(np.array([0, high], dtype), "scores")
+    assert checked.dtype == (np.float32 if dtype == "bool" else np.float64)
+    assert checked.tolist() == [0, high]
 
 
 def test_scores_of_a_float64_tensor_keep_their_last_bits() -> None:
@@ -133,7 +133,7 @@ def test_arrays_of_the_right_type_are_not_copied(tmp_path: Path) -> None:
         (torch.empty(0), r"name is empty"),
         (1.0, r"name must have one dimension, got shape \(\)"),
         (None, r"name must have one dimension, got shape \(\)"),
-        ((one for one in SCORES), r"name must have one dimension, got shape \(\)"),
+        ((score for score in SCORES), r"name must have one dimension, got shape \(\)"),
         ([SCORES, SCORES], r"name must have one dimension, got shape \(2, 3\)"),
         (np.empty((0, 3)), r"name must have one dimension, got shape \(0, 3\)"),
         ([[1.0, 2.0], [3.0]], r"name has rows of different lengths; all must be equal"),
@@ -166,7 +166,7 @@ def test_the_first_row_that_is_not_finite_is_named(row: int) -> None:
     check_finite(vectors[:row], "x")
 
 
-# -- labels of trials -----------------------------------------------------------------------------
+# -- Labels of trials ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -192,9 +192,9 @@ def test_labels_may_be_held_by_anything(values: Any) -> None:
     for block_values in (1, 3, 1 << 20):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(validation, "_BLOCK_VALUES", block_values)
-            found = as_labels(values, "labels", rows=4, of="scores")
-        assert found.dtype == np.bool_
-        assert found.tolist() == [False, True, True, False]
+            checked = as_labels(values, "labels", rows=4, of="scores")
+        assert checked.dtype == np.bool_
+        assert checked.tolist() == [False, True, True, False]
 
 
 @pytest.mark.parametrize(
@@ -237,11 +237,11 @@ def test_labels_held_as_objects_are_named_as_well(values: Any, message: str) -> 
 def test_whole_numbers_held_as_objects_are_labels_or_are_named() -> None:
     values = np.array([0, 1, 1, 0], object)
     try:
-        found = as_labels(values, "labels", rows=4, of="scores")
+        checked = as_labels(values, "labels", rows=4, of="scores")
     except ScoringError as error:
         assert "labels" in str(error)  # noqa: PT017 - either will do
     else:
-        assert found.tolist() == [False, True, True, False]
+        assert checked.tolist() == [False, True, True, False]
 
 
 @PROPERTY
@@ -265,7 +265,7 @@ def test_one_class_alone_is_refused(trials: int, label: int) -> None:
     refused(message, lambda: Sweep.of(np.arange(trials), labels.astype(bool)))
 
 
-# -- embeddings -----------------------------------------------------------------------------------
+# -- Embeddings ------------------------------------------------------------------------------------
 
 VECTORS = [[0.5, -1.0, 2.0], [1.0, 0.0, 0.25]]
 
@@ -288,9 +288,9 @@ VECTORS = [[0.5, -1.0, 2.0], [1.0, 0.0, 0.25]]
     ids=kind_of,
 )
 def test_embeddings_may_be_held_by_anything(values: Any) -> None:
-    found = as_embeddings(values, "embeddings")
-    assert found.dtype == np.float32
-    assert found.tolist() == VECTORS
+    checked = as_embeddings(values, "embeddings")
+    assert checked.dtype == np.float32
+    assert checked.tolist() == VECTORS
     assert as_embeddings(values, "embeddings", dimensions=3).tolist() == VECTORS
 
 
@@ -340,7 +340,7 @@ def test_embeddings_too_large_for_float32_are_named_without_a_warning(number: fl
     refused(r"name .* row 1", lambda: as_embeddings([[1.0, 2.0], [number, 1.0]], "name"))
 
 
-# -- lengths of embeddings ------------------------------------------------------------------------
+# -- Lengths of embeddings -------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("block_values")
@@ -348,9 +348,9 @@ def test_lengths_are_those_of_float64() -> None:
     generator = np.random.default_rng(0)
     vectors = generator.normal(size=(50, 7)) * 10.0 ** generator.integers(-12, 13, (50, 1))
     vectors = vectors.astype(np.float32)
-    found = norms_of(vectors, "x")
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, np.linalg.norm(vectors.astype(float), axis=1), rtol=1e-6)
+    checked = norms_of(vectors, "x")
+    assert checked.dtype == np.float32
+    np.testing.assert_allclose(checked, np.linalg.norm(vectors.astype(float), axis=1), rtol=1e-6)
 
 
 @pytest.mark.usefixtures("block_values")
@@ -367,7 +367,7 @@ def test_a_row_too_long_for_float32_is_named() -> None:
     refused(r"gallery: row 2 has the length", lambda: norms_of(vectors, "gallery"))
 
 
-# -- labels of speakers ---------------------------------------------------------------------------
+# -- Labels of speakers ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -392,22 +392,22 @@ def test_a_row_too_long_for_float32_is_named() -> None:
     ids=kind_of,
 )
 def test_speakers_may_be_held_by_anything(values: Any, expected: list[Any]) -> None:
-    found = as_speaker_labels(values, "speakers", rows=len(expected), of="scores")
-    assert found.tolist() == expected
-    assert found.dtype.kind in "iuU"
+    checked = as_speaker_labels(values, "speakers", rows=len(expected), of="scores")
+    assert checked.tolist() == expected
+    assert checked.dtype.kind in "iuU"
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ([1.0, 2.0], r"name must be integers or texts, got float64"),
-        ([True, False], r"name must be integers or texts, got bool"),
-        ([b"a", b"b"], r"name must be integers or texts, got \|S1"),
-        (["a", None], r"name must be integers or texts, all of one kind, got None in row 1"),
-        ([None, 1], r"name must be integers or texts, all of one kind, got None in row 0"),
+        ([1.0, 2.0], r"name must be integers or strings, got float64"),
+        ([True, False], r"name must be integers or strings, got bool"),
+        ([b"a", b"b"], r"name must be integers or strings, got \|S1"),
+        (["a", None], r"name must be integers or strings, all of one kind, got None in row 1"),
+        ([None, 1], r"name must be integers or strings, all of one kind, got None in row 0"),
         (np.array(["a", 1], object), r"name must be .*, all of one kind, got 1 in row 1"),
         (pandas.Series(["a", None, "b"]), r"name must be .*, all of one kind, got nan in row 1"),
-        (pandas.Series([1.5, 2]), r"name must be integers or texts, got float64"),
+        (pandas.Series([1.5, 2]), r"name must be integers or strings, got float64"),
         ("ab", r"name must have one dimension, got shape \(\)"),
         ([["a"], ["b"]], r"name must have one dimension, got shape \(2, 1\)"),
         (np.array([["a"], ["b"]], object), r"name must have one dimension, got shape \(2, 1\)"),
@@ -419,7 +419,7 @@ def test_speakers_that_cannot_be_used_are_named(values: Any, message: str) -> No
     refused(message, lambda: as_speaker_labels(values, "name", rows=2, of="of"))
 
 
-# -- rows of embeddings ---------------------------------------------------------------------------
+# -- Rows of embeddings ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -433,9 +433,9 @@ def test_speakers_that_cannot_be_used_are_named(values: Any, message: str) -> No
     ids=kind_of,
 )
 def test_rows_may_be_held_by_anything(values: Any) -> None:
-    found = checked_rows(values, "rows", utterances=5, trials=3)
-    assert found.dtype == np.int64
-    assert found.tolist() == [0, 4, 2]
+    checked = checked_rows(values, "rows", utterances=5, trials=3)
+    assert checked.dtype == np.int64
+    assert checked.tolist() == [0, 4, 2]
 
 
 @pytest.mark.parametrize(
@@ -456,7 +456,7 @@ def test_rows_that_cannot_be_used_are_named(values: Any, message: str) -> None:
     refused(message, lambda: checked_rows(values, "name", utterances=5, trials=3))
 
 
-# -- arrays ---------------------------------------------------------------------------------------
+# -- Arrays ----------------------------------------------------------------------------------------
 
 
 def test_tensors_lose_neither_type_nor_values() -> None:

@@ -56,7 +56,7 @@ def normal_trials(seed: int, trials: int, decimals: int | None = None) -> tuple[
     return (scores if decimals is None else scores.round(decimals)), labels
 
 
-# -- published numbers ----------------------------------------------------------------------------
+# -- Published numbers -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("case", GOLDEN_CASES)
@@ -69,7 +69,7 @@ def test_golden_eer_and_min_dcf(case: dict[str, Any]) -> None:
     )
 
 
-# -- known answers --------------------------------------------------------------------------------
+# -- Known answers ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("trials", [2, 3, 10, 1001])
@@ -118,21 +118,21 @@ def test_a_sweep_serves_every_metric_and_is_sorted_once(monkeypatch: pytest.Monk
     assert hull <= eer(sweep).eer
 
 
-# -- against the definitions ----------------------------------------------------------------------
+# -- Against the definitions -----------------------------------------------------------------------
 
 
 @PROPERTY
 @given(trials=scored())
 def test_eer_is_that_of_the_definition(trials: tuple[Array, Array]) -> None:
     rate, threshold, (low, high) = slow_eer(*trials)
-    found = eer(*trials)
-    assert found.eer == pytest.approx(float(rate), rel=0, abs=1e-14)
-    assert found.threshold == pytest.approx(threshold, rel=1e-9, abs=1e-9 * max(abs(low), 1e-300))
+    result = eer(*trials)
+    assert result.eer == pytest.approx(float(rate), rel=0, abs=1e-14)
+    assert result.threshold == pytest.approx(threshold, rel=1e-9, abs=1e-9 * max(abs(low), 1e-300))
     if math.isinf(high):
-        assert found.threshold == low
+        assert result.threshold == low
     else:
         rounding = 4 * np.spacing(max(abs(low), abs(high)))
-        assert low - rounding <= found.threshold <= high + rounding
+        assert low - rounding <= result.threshold <= high + rounding
 
 
 @PROPERTY
@@ -142,9 +142,9 @@ def test_hull_eer_is_the_least_that_two_thresholds_and_chance_reach(
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(det, "_BLOCK", block)
-        found = eer(*trials, method="hull")
-    assert found.eer == pytest.approx(float(slow_hull_eer(*trials)), rel=0, abs=1e-14)
-    assert math.isnan(found.threshold)
+        result = eer(*trials, method="hull")
+    assert result.eer == pytest.approx(float(slow_hull_eer(*trials)), rel=0, abs=1e-14)
+    assert math.isnan(result.threshold)
 
 
 @PROPERTY
@@ -162,16 +162,16 @@ def test_min_dcf_is_that_of_the_definition(
     trials: tuple[Array, Array], p_target: float, c_miss: float, c_fa: float
 ) -> None:
     given_costs: dict[str, Any] = {"p_target": p_target, "c_miss": c_miss, "c_fa": c_fa}
-    found = min_dcf(*trials, **given_costs)
+    result = min_dcf(*trials, **given_costs)
     cost, threshold = slow_min_dcf(*trials, **given_costs)
-    assert found.min_dcf == cost
+    assert result.min_dcf == cost
     assert 0 <= cost <= 1
     # The threshold has that cost, and no lower score has.
-    assert found.threshold == threshold
+    assert result.threshold == threshold
     scores, labels = trials
     weights = cost_weights(p_target, c_miss, c_fa)
     at = point_at(scores.tolist(), labels.tolist(), threshold)
-    assert slow_cost(at, weights) / min(weights) == found.min_dcf
+    assert slow_cost(at, weights) / min(weights) == result.min_dcf
     for lower in scores[scores < threshold].tolist():
         assert slow_cost(point_at(scores.tolist(), labels.tolist(), lower), weights) > slow_cost(
             at, weights
@@ -184,9 +184,11 @@ def test_min_dcf_of_several_priors_is_their_mean(
     trials: tuple[Array, Array], priors: list[float]
 ) -> None:
     each = [min_dcf(*trials, p_target=prior, c_miss=2, c_fa=3) for prior in priors]
-    found = min_dcf(*trials, p_target=priors, c_miss=2, c_fa=3)
-    assert found.min_dcf == pytest.approx(statistics.mean(one.min_dcf for one in each), abs=1e-15)
-    assert found.threshold == tuple(one.threshold for one in each)
+    result = min_dcf(*trials, p_target=priors, c_miss=2, c_fa=3)
+    assert result.min_dcf == pytest.approx(
+        statistics.mean(cost.min_dcf for cost in each), abs=1e-15
+    )
+    assert result.threshold == tuple(cost.threshold for cost in each)
 
 
 @PROPERTY
@@ -194,14 +196,14 @@ def test_min_dcf_of_several_priors_is_their_mean(
 def test_act_dcf_is_the_cost_at_bayes_threshold(
     trials: tuple[Array, Array], p_target: float, c_miss: float, c_fa: float
 ) -> None:
-    found = act_dcf(*trials, p_target=p_target, c_miss=c_miss, c_fa=c_fa)
+    result = act_dcf(*trials, p_target=p_target, c_miss=c_miss, c_fa=c_fa)
     weights = (c_miss * p_target, c_fa * (1 - p_target))
     bayes = math.log(weights[1] / weights[0])
-    assert found.threshold == pytest.approx(bayes, abs=1e-14)
-    point = point_at(trials[0].tolist(), trials[1].tolist(), found.threshold)
-    assert found.act_dcf == pytest.approx(slow_cost(point, weights) / min(weights), rel=1e-14)
+    assert result.threshold == pytest.approx(bayes, abs=1e-14)
+    point = point_at(trials[0].tolist(), trials[1].tolist(), result.threshold)
+    assert result.act_dcf == pytest.approx(slow_cost(point, weights) / min(weights), rel=1e-14)
     least = min_dcf(*trials, p_target=p_target, c_miss=c_miss, c_fa=c_fa).min_dcf
-    assert found.act_dcf >= least - 1e-12
+    assert result.act_dcf >= least - 1e-12
 
 
 def test_a_score_at_bayes_threshold_is_accepted() -> None:
@@ -240,10 +242,10 @@ def test_eer_of_two_normal_distributions_is_what_their_integrals_say() -> None:
     generator = np.random.default_rng(4)
     labels = np.arange(400_000) % 2
     scores = generator.normal(2 * labels, 2 - labels)
-    found = eer(scores, labels)
-    assert found.eer == pytest.approx(statistics.NormalDist().cdf(-2 / 3), abs=3e-3)
-    assert found.threshold == pytest.approx(4 / 3, abs=1e-2)
-    assert eer(scores, labels, method="hull").eer == pytest.approx(found.eer, abs=1e-4)
+    result = eer(scores, labels)
+    assert result.eer == pytest.approx(statistics.NormalDist().cdf(-2 / 3), abs=3e-3)
+    assert result.threshold == pytest.approx(4 / 3, abs=1e-2)
+    assert eer(scores, labels, method="hull").eer == pytest.approx(result.eer, abs=1e-4)
 
 
 def test_act_dcf_and_cllr_of_true_ratios_are_close_to_their_minima() -> None:
@@ -259,7 +261,7 @@ def test_act_dcf_and_cllr_of_true_ratios_are_close_to_their_minima() -> None:
     assert cllr(scores + 1, labels) > cllr(sweep) + 0.01
 
 
-# -- against scikit-learn -------------------------------------------------------------------------
+# -- Against scikit-learn --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("decimals", [None, 2, 1, 0])
@@ -276,11 +278,11 @@ def test_eer_and_min_dcf_are_those_of_the_curve_of_scikit_learn(
     assert eer(scores, labels).eer == pytest.approx(np.interp(crossed, at, fnr), abs=1e-12)
     for p_target in (0.01, 0.5):
         costs = p_target * fnr + (1 - p_target) * fpr
-        found = min_dcf(scores, labels, p_target=p_target)
-        assert found.min_dcf == pytest.approx(
+        result = min_dcf(scores, labels, p_target=p_target)
+        assert result.min_dcf == pytest.approx(
             costs.min() / min(p_target, 1 - p_target), rel=0, abs=1e-12
         )
-        assert found.threshold in thresholds[costs < costs.min() + 1e-12]
+        assert result.threshold in thresholds[costs < costs.min() + 1e-12]
 
 
 def posteriors(scores: Array, labels: Array) -> Array:
@@ -326,7 +328,7 @@ def test_no_rising_map_has_a_cllr_below_min_cllr(
     assert 0 <= min_cllr(ranks, labels) <= 1 + 1e-12
 
 
-# -- what must not matter -------------------------------------------------------------------------
+# -- What must not matter --------------------------------------------------------------------------
 
 
 def rates_of(scores: Array, labels: Array) -> tuple[float, ...]:
@@ -358,8 +360,8 @@ def test_rising_maps_leave_the_metrics_alone(
     data: st.DataObject, trials: tuple[Array, Array]
 ) -> None:
     ranks, labels = trials
-    one, other = (data.draw(rising(int(ranks.max()) + 1))[ranks] for _ in range(2))
-    assert rates_of(one, labels) == rates_of(other, labels)
+    first, other = (data.draw(rising(int(ranks.max()) + 1))[ranks] for _ in range(2))
+    assert rates_of(first, labels) == rates_of(other, labels)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -367,7 +369,7 @@ def test_known_rising_maps_leave_the_metrics_alone(dtype: type[np.floating[Any]]
     scores, labels = normal_trials(6, 4000, 2)
     scores = scores.astype(dtype)
     expected = rates_of(scores, labels)
-    for rise in (np.exp, np.tanh, np.arctan, np.cbrt, lambda one: 1000 * one - 7):
+    for rise in (np.exp, np.tanh, np.arctan, np.cbrt, lambda score: 1000 * score - 7):
         mapped = rise(scores)
         assert len(np.unique(mapped)) == len(np.unique(scores))  # it did rise, after rounding
         assert rates_of(mapped, labels) == expected
@@ -381,9 +383,9 @@ def test_exchanging_the_classes_and_the_sign_leaves_eer_and_min_cllr_alone(
     scores, labels = trials
     assert eer(-scores, 1 - labels).eer == pytest.approx(eer(scores, labels).eer, abs=1e-14)
     assert min_cllr(-scores, 1 - labels) == pytest.approx(min_cllr(scores, labels), abs=1e-14)
-    one = min_dcf(scores, labels, p_target=0.2, c_miss=3).min_dcf
+    first = min_dcf(scores, labels, p_target=0.2, c_miss=3).min_dcf
     other = min_dcf(-scores, 1 - labels, p_target=0.8, c_fa=3).min_dcf
-    assert one == pytest.approx(other, abs=1e-14)
+    assert first == pytest.approx(other, abs=1e-14)
 
 
 @PROPERTY
@@ -405,29 +407,29 @@ def test_blocks_do_not_show(trials: tuple[Array, Array], block: int) -> None:
         assert [*rates_of(*trials), min_dcf(*trials, p_target=[0.3, 0.01]).threshold] == whole
 
 
-# -- arguments ------------------------------------------------------------------------------------
+# -- Arguments -------------------------------------------------------------------------------------
 
 
 def test_metrics_are_plain_floats() -> None:
     scores = np.array([0.1, 0.4, 0.35, 0.8], np.float32)
-    found: list[object] = [cllr(scores, LABELS), min_cllr(scores, LABELS)]
-    found += [*eer(scores, LABELS), *eer(scores, LABELS, method="hull")]
-    found += [*min_dcf(scores, LABELS), *act_dcf(scores, LABELS)]
-    assert {type(one) for one in found} == {float}
+    result: list[object] = [cllr(scores, LABELS), min_cllr(scores, LABELS)]
+    result += [*eer(scores, LABELS), *eer(scores, LABELS, method="hull")]
+    result += [*min_dcf(scores, LABELS), *act_dcf(scores, LABELS)]
+    assert {type(value) for value in result} == {float}
 
 
 @pytest.mark.parametrize(
-    "p_target", [np.float64(0.5), np.float32(0.5)], ids=lambda one: type(one).__name__
+    "p_target", [np.float64(0.5), np.float32(0.5)], ids=lambda prior: type(prior).__name__
 )
 def test_a_prior_may_be_a_numpy_number(p_target: Any) -> None:
-    found = min_dcf([0.1, 0.4, 0.35, 0.8], LABELS, p_target=p_target)
-    assert (found.min_dcf, found.threshold) == (0.5, 0.35)
+    result = min_dcf([0.1, 0.4, 0.35, 0.8], LABELS, p_target=p_target)
+    assert (result.min_dcf, result.threshold) == (0.5, 0.35)
 
 
 def test_several_priors_may_be_an_array() -> None:
     scores = [0.1, 0.4, 0.35, 0.8]
-    found = min_dcf(scores, LABELS, p_target=np.array([0.01, 0.001]))  # type: ignore[arg-type]
-    assert found == min_dcf(scores, LABELS, p_target=(0.01, 0.001))
+    result = min_dcf(scores, LABELS, p_target=np.array([0.01, 0.001]))  # type: ignore[arg-type]
+    assert result == min_dcf(scores, LABELS, p_target=(0.01, 0.001))
     assert min_dcf(scores, LABELS, p_target=[0.5]).threshold == (0.35,)
 
 
@@ -439,7 +441,7 @@ def test_several_priors_may_be_an_array() -> None:
             r"method is 'roc'; allowed are 'interpolated'",
         ),
         (lambda: eer([1, 2]), r"labels are missing: 1 for each target trial"),
-        (lambda: eer(Sweep.of([1, 2], [0, 1]), [0, 1]), r"labels are part of the Sweep already"),
+        (lambda: eer(Sweep.of([1, 2], [0, 1]), [0, 1]), r"a Sweep already contains the labels"),
         (lambda: min_dcf([1, 2], [0, 1], p_target=()), r"p_target is empty"),
         (lambda: min_dcf([1, 2], [0, 1], p_target=0.0), r"p_target must lie between .*, got 0\.0"),
         (lambda: min_dcf([1, 2], [0, 1], p_target=1.0), r"p_target must lie between .*, got 1\.0"),
@@ -459,7 +461,7 @@ def test_arguments_that_are_not_possible_are_named(call: Any, message: str) -> N
     assert isinstance(caught.value, VoxBlink2Error)
 
 
-@pytest.mark.parametrize("metric", METRICS, ids=lambda one: one.__name__)
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.__name__)
 @pytest.mark.parametrize(
     ("scores", "labels", "message"),
     [

@@ -1,4 +1,4 @@
-"""Is a JavaScript runtime there that yt-dlp will use? Real programs, tiny ones, on a real PATH."""
+"""JavaScript runtimes that yt-dlp can use: real programs, tiny ones, on a real PATH."""
 
 from __future__ import annotations
 
@@ -19,40 +19,42 @@ Install = Callable[..., Path]
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
-    """A machine with nothing on PATH, and a way to put programs there that print a version."""
+    """Empty PATH, and return a function that installs programs there that print a version."""
     path, scripts = tmp_path / "path", tmp_path / "scripts"
     path.mkdir()
     scripts.mkdir()
     monkeypatch.setenv("PATH", str(path))
     monkeypatch.setattr("sysconfig.get_path", lambda *_, **__: str(scripts))
 
-    def put(name: str, says: str, *, folder: Path = path, code: int = 0) -> Path:
+    def put(name: str, output: str, *, folder: Path = path, code: int = 0) -> Path:
         program = folder / name
-        program.write_text(f"#!/bin/sh\necho '{says}'\nexit {code}\n")
+        program.write_text(f"#!/bin/sh\necho '{output}'\nexit {code}\n")
         program.chmod(0o755)
         return program
 
     return put
 
 
-def solver(monkeypatch: pytest.MonkeyPatch, version: str | None) -> None:
+def set_solver(monkeypatch: pytest.MonkeyPatch, version: str | None) -> None:
     package = None if version is None else SimpleNamespace(version=version)
     monkeypatch.setattr("yt_dlp.dependencies.yt_dlp_ejs", package)
 
 
 @pytest.fixture
-def wanted() -> str:
+def solver_version() -> str:
     """The version of the solver that the installed yt-dlp was made for."""
     vendor = pytest.importorskip("yt_dlp.extractor.youtube.jsc._builtin.vendor")
     return str(vendor.VERSION)
 
 
-def test_nothing_there(install: Install, monkeypatch: pytest.MonkeyPatch, wanted: str) -> None:
-    solver(monkeypatch, None)
+def test_nothing_is_installed(
+    install: Install, monkeypatch: pytest.MonkeyPatch, solver_version: str
+) -> None:
+    set_solver(monkeypatch, None)
     assert javascript_problem() == (
         "yt-dlp finds no JavaScript runtime that it can use (deno is not found or does not start; "
         "node is not found or does not start; quickjs is not found or does not start). "
-        f"The package yt-dlp-ejs {wanted} with the solver is missing. "
+        f"The package yt-dlp-ejs {solver_version} with the solver is missing. "
         'Run pip install -U "voxblink2[youtube]", which brings yt-dlp-ejs and deno, or install '
         "deno 2.3.0 or later or node 22.0.0 or later or quickjs 2023.12.9 or later."
     )
@@ -67,17 +69,17 @@ def test_nothing_there(install: Install, monkeypatch: pytest.MonkeyPatch, wanted
         (("qjs", "QuickJS-ng version 0.10.1"), "quickjs-ng 0.10.1"),
     ],
 )
-def test_each_of_them_will_do(
+def test_each_runtime_is_usable(
     prints: tuple[str, str],
     seen: str,
     install: Install,
     monkeypatch: pytest.MonkeyPatch,
-    wanted: str,
+    solver_version: str,
 ) -> None:
-    solver(monkeypatch, wanted)
+    set_solver(monkeypatch, solver_version)
     program = install(*prints)
     assert javascript_problem() is None
-    assert find_javascript().seen == f"{seen} ({program}), yt-dlp-ejs {wanted}"
+    assert find_javascript().seen == f"{seen} ({program}), yt-dlp-ejs {solver_version}"
 
 
 @pytest.mark.parametrize(
@@ -86,80 +88,82 @@ def test_each_of_them_will_do(
         (("deno", "deno 1.46.3 (stable)"), "deno 1.46.3 ({}) is older than 2.3.0"),
         (("node", "v20.20.2"), "node 20.20.2 ({}) is older than 22.0.0"),
         (("qjs", "QuickJS version 2021-03-27"), "quickjs 2021-03-27 ({}) is older than 2023.12.9"),
-        (("node", "Hello"), "node ({}) does not tell its version"),
+        (("node", "Hello"), "node ({}) prints no version"),
     ],
 )
-def test_too_old_is_told_with_both_versions(
+def test_an_old_runtime_is_reported_with_both_versions(
     prints: tuple[str, str],
     problem: str,
     install: Install,
     monkeypatch: pytest.MonkeyPatch,
-    wanted: str,
+    solver_version: str,
 ) -> None:
-    solver(monkeypatch, wanted)
+    set_solver(monkeypatch, solver_version)
     program = install(*prints)
-    said = javascript_problem() or ""
-    assert problem.format(program) in said
-    assert "or install deno 2.3.0 or later or node 22.0.0 or later" in said
+    message = javascript_problem() or ""
+    assert problem.format(program) in message
+    assert "or install deno 2.3.0 or later or node 22.0.0 or later" in message
 
 
 def test_a_program_that_fails_is_no_runtime(
-    install: Install, monkeypatch: pytest.MonkeyPatch, wanted: str
+    install: Install, monkeypatch: pytest.MonkeyPatch, solver_version: str
 ) -> None:
-    solver(monkeypatch, wanted)
+    set_solver(monkeypatch, solver_version)
     install("deno", "Segmentation fault", code=139)
     assert "deno is not found or does not start" in (javascript_problem() or "")
 
 
 def test_one_good_runtime_is_enough(
-    install: Install, monkeypatch: pytest.MonkeyPatch, wanted: str
+    install: Install, monkeypatch: pytest.MonkeyPatch, solver_version: str
 ) -> None:
-    solver(monkeypatch, wanted)
+    set_solver(monkeypatch, solver_version)
     install("node", "v20.20.2")
     install("deno", "deno 2.9.8 (stable)")
     assert javascript_problem() is None
 
 
 def test_deno_beside_this_python_is_found_without_path(
-    install: Install, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wanted: str
+    install: Install, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, solver_version: str
 ) -> None:
-    solver(monkeypatch, wanted)
+    set_solver(monkeypatch, solver_version)
     program = install("deno", "deno 2.9.8 (stable)", folder=tmp_path / "scripts")
     assert javascript_problem() is None
     assert str(program) in find_javascript().seen
 
 
-def test_missing_solver(install: Install, monkeypatch: pytest.MonkeyPatch, wanted: str) -> None:
-    solver(monkeypatch, None)
+def test_missing_solver(
+    install: Install, monkeypatch: pytest.MonkeyPatch, solver_version: str
+) -> None:
+    set_solver(monkeypatch, None)
     install("deno", "deno 2.9.8 (stable)")
     assert javascript_problem() == (
-        f"The package yt-dlp-ejs {wanted} with the solver is missing. "
+        f"The package yt-dlp-ejs {solver_version} with the solver is missing. "
         'Run pip install -U "voxblink2[youtube]", which brings yt-dlp-ejs and deno.'
     )
 
 
 def test_solver_of_another_version(
-    install: Install, monkeypatch: pytest.MonkeyPatch, wanted: str
+    install: Install, monkeypatch: pytest.MonkeyPatch, solver_version: str
 ) -> None:
     install("deno", "deno 2.9.8 (stable)")
-    solver(monkeypatch, f"{wanted}.1")  # any patch will do
+    set_solver(monkeypatch, f"{solver_version}.1")  # any patch will do
     assert javascript_problem() is None
-    solver(monkeypatch, "0.0.1")
-    said = javascript_problem() or ""
-    assert "yt-dlp-ejs 0.0.1 does not go with yt-dlp" in said
-    assert f"which wants {wanted}. Run pip install -U" in said
+    set_solver(monkeypatch, "0.0.1")
+    message = javascript_problem() or ""
+    assert "yt-dlp-ejs 0.0.1 does not match yt-dlp" in message
+    assert f"which requires {solver_version}. Run pip install -U" in message
 
 
 def test_yt_dlp_takes_our_runtimes(
-    install: Install, monkeypatch: pytest.MonkeyPatch, wanted: str
+    install: Install, monkeypatch: pytest.MonkeyPatch, solver_version: str
 ) -> None:
-    """yt-dlp's own object sees what we see, and knows every name."""
-    solver(monkeypatch, wanted)
+    """yt-dlp's own object finds what we find, and supports every name."""
+    set_solver(monkeypatch, solver_version)
     install("node", "v22.1.0")
     runtimes = copy.deepcopy(JS_RUNTIMES)
     with YoutubeDL({"js_runtimes": runtimes, "quiet": True}) as downloader:
-        found = downloader._js_runtimes
-        assert {name for name, one in found.items() if one.info and one.info.supported} == {"node"}
+        infos = {name: runtime.info for name, runtime in downloader._js_runtimes.items()}
+        assert {name for name, info in infos.items() if info and info.supported} == {"node"}
     assert runtimes == JS_RUNTIMES
 
 

@@ -1,4 +1,4 @@
-"""What users may say of fetching, and what is refused before anything is asked for."""
+"""Options of downloading: what is refused before the first request, and which routes follow."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ def jars(tmp_path: Path) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("given", "words"),
+    ("given", "message"),
     [
         (
             {"proxy": ["10.0.0.1:8080"]},
-            "such as http://host:8080 .* allowed are http, https, socks",
+            r"such as http://host:8080 .* \(http, https, socks4",
         ),
-        ({"proxy": ["ftp://10.0.0.1"]}, "one of 14 characters that begins with 'ftp'"),
-        ({"proxy": ["http://"]}, "A proxy must be an address"),
-        ({"proxy": [""]}, "one of 0 characters that begins with ''"),
-        ({"proxy": ["http://[::1"]}, "A proxy must be an address"),
-        ({"proxy": ["http://host:99999"]}, "A proxy must be an address"),
-        ({"proxy": ["http://host:0"]}, "A proxy must be an address"),
-        ({"proxy": ["http://host:port"]}, "A proxy must be an address"),
-        ({"cookies": ["nowhere.txt"]}, r"The file 'nowhere\.txt' is not there. Check its path"),
-        ({"reasons": "nowhere.toml"}, r"The file 'nowhere\.toml' is not there. Check its path"),
+        ({"proxy": ["ftp://10.0.0.1"]}, "a text of 14 characters that begins with 'ftp'"),
+        ({"proxy": ["http://"]}, "A proxy must be a URL"),
+        ({"proxy": [""]}, "a text of 0 characters that begins with ''"),
+        ({"proxy": ["http://[::1"]}, "A proxy must be a URL"),
+        ({"proxy": ["http://host:99999"]}, "A proxy must be a URL"),
+        ({"proxy": ["http://host:0"]}, "A proxy must be a URL"),
+        ({"proxy": ["http://host:port"]}, "A proxy must be a URL"),
+        ({"cookies": ["nowhere.txt"]}, r"The file 'nowhere\.txt' does not exist. Check its path"),
+        ({"reasons": "nowhere.toml"}, r"The file 'nowhere\.toml' does not exist. Check its path"),
         ({"budget": -1}, "budget must be a number of 0 or more, got -1"),
         ({"budget": math.inf}, "budget must be a number of 0 or more, got inf"),
         ({"budget": math.nan}, "budget must be a number of 0 or more, got nan"),
@@ -49,29 +49,33 @@ def jars(tmp_path: Path) -> tuple[str, str]:
         ({"fetches": 257}, "fetches must be a whole number from 1 to 256, got 257"),
         ({"fetches": 2.0}, "fetches must be a whole number from 1 to 256, got 2.0"),
         ({"fetches": True}, "fetches must be a whole number from 1 to 256, got True"),
-        ({"limit_rate": "fast"}, "must be bytes a second, as 500K or 2M, got 'fast'"),
-        ({"limit_rate": ""}, "must be bytes a second, as 500K or 2M, got ''"),
-        ({"limit_rate": "0"}, "must be bytes a second, as 500K or 2M, got '0'"),
-        ({"limit_rate": "0.0M"}, "must be bytes a second, as 500K or 2M, got '0.0M'"),
-        ({"limit_rate": "-1K"}, "must be bytes a second, as 500K or 2M, got '-1K'"),
-        ({"limit_rate": "1T"}, "must be bytes a second, as 500K or 2M, got '1T'"),
-        ({"limit_rate": "٣K"}, "must be bytes a second, as 500K or 2M"),
+        ({"limit_rate": "fast"}, "must be bytes per second, for example 500K or 2M, got 'fast'"),
+        ({"limit_rate": ""}, "must be bytes per second, for example 500K or 2M, got ''"),
+        ({"limit_rate": "0"}, "must be bytes per second, for example 500K or 2M, got '0'"),
+        ({"limit_rate": "0.0M"}, "must be bytes per second, for example 500K or 2M, got '0.0M'"),
+        ({"limit_rate": "-1K"}, "must be bytes per second, for example 500K or 2M, got '-1K'"),
+        ({"limit_rate": "1T"}, "must be bytes per second, for example 500K or 2M, got '1T'"),
+        ({"limit_rate": "٣K"}, "must be bytes per second, for example 500K or 2M"),
     ],
 )
-def test_what_is_refused(given: dict[str, Any], words: str) -> None:
-    with pytest.raises(SourceError, match=words):
+def test_what_is_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(SourceError, match=message):
         FetchOptions.of(**given)
 
 
 def test_cookies_come_from_one_place(jars: tuple[str, str]) -> None:
-    with pytest.raises(SourceError, match="cookies or cookies_from_browser, not both"):
+    with pytest.raises(SourceError, match="Both cookies and cookies_from_browser are given"):
         FetchOptions.of(cookies=jars[0], cookies_from_browser="firefox")
 
 
 def test_cookies_and_proxies_must_fit(jars: tuple[str, str]) -> None:
-    with pytest.raises(SourceError, match=r"2 files of cookies and 3 proxies. Give one file for"):
+    with pytest.raises(
+        SourceError, match=r"2 files of cookies do not fit 3 proxies. Give one file"
+    ):
         FetchOptions.of(cookies=jars, proxy=[ONE, TWO, "http://third"])
-    with pytest.raises(SourceError, match=r"2 files of cookies and 1 proxies. Give one file for"):
+    with pytest.raises(
+        SourceError, match=r"2 files of cookies do not fit 1 proxies. Give one file"
+    ):
         FetchOptions.of(cookies=jars, proxy=ONE)
 
 
@@ -79,37 +83,37 @@ def test_cookies_and_proxies_must_fit(jars: tuple[str, str]) -> None:
     "proxy", ["me:hunter2@host:1", "htp://me:hunter2@host:1", "http://me:hunter2@host:99999"]
 )
 def test_a_refusal_shows_no_password(proxy: str) -> None:
-    with pytest.raises(SourceError, match="A proxy must be an address") as caught:
+    with pytest.raises(SourceError, match="A proxy must be a URL") as caught:
         FetchOptions.of(proxy=proxy)
     assert "hun" not in str(caught.value)
     assert proxy[3:] not in str(caught.value)
 
 
-def test_the_names_of_addresses_hold_no_password(jars: tuple[str, str]) -> None:
+def test_the_name_of_a_route_contains_no_password(jars: tuple[str, str]) -> None:
     options = FetchOptions.of(proxy="http://me:hunter2@gate.example:7777", cookies=jars[0])
-    (via,) = options.vias()
-    assert via.name == "gate.example:7777 with one.txt"
-    assert via.proxy == "http://me:hunter2@gate.example:7777"
+    (route,) = options.routes()
+    assert route.name == "gate.example:7777 with one.txt"
+    assert route.proxy == "http://me:hunter2@gate.example:7777"
 
 
-def test_addresses(jars: tuple[str, str]) -> None:
-    one, two = jars
-    assert FetchOptions().vias() == (Route("direct", None, None),)
-    assert FetchOptions.of(proxy=[ONE, TWO]).vias() == (
+def test_routes(jars: tuple[str, str]) -> None:
+    first, second = jars
+    assert FetchOptions().routes() == (Route("direct", None, None),)
+    assert FetchOptions.of(proxy=[ONE, TWO]).routes() == (
         Route("10.0.0.1:8080", ONE, None),
         Route("10.0.0.2:1080", TWO, None),
     )
-    assert FetchOptions.of(proxy=[ONE, TWO], cookies=one).vias() == (
-        Route("10.0.0.1:8080 with one.txt", ONE, one),
-        Route("10.0.0.2:1080 with one.txt", TWO, one),
+    assert FetchOptions.of(proxy=[ONE, TWO], cookies=first).routes() == (
+        Route("10.0.0.1:8080 with one.txt", ONE, first),
+        Route("10.0.0.2:1080 with one.txt", TWO, first),
     )
-    assert FetchOptions.of(proxy=[ONE, TWO], cookies=jars).vias() == (
-        Route("10.0.0.1:8080 with one.txt", ONE, one),
-        Route("10.0.0.2:1080 with two.txt", TWO, two),
+    assert FetchOptions.of(proxy=[ONE, TWO], cookies=jars).routes() == (
+        Route("10.0.0.1:8080 with one.txt", ONE, first),
+        Route("10.0.0.2:1080 with two.txt", TWO, second),
     )
-    assert FetchOptions.of(cookies=jars).vias() == (
-        Route("direct with one.txt", None, one),
-        Route("direct with two.txt", None, two),
+    assert FetchOptions.of(cookies=jars).routes() == (
+        Route("direct with one.txt", None, first),
+        Route("direct with two.txt", None, second),
     )
 
 
@@ -122,20 +126,20 @@ def test_addresses(jars: tuple[str, str]) -> None:
     ],
 )
 def test_proxies_of_every_kind(proxy: str, name: str) -> None:
-    (via,) = FetchOptions.of(proxy=proxy).vias()
-    assert via.name == name
+    (route,) = FetchOptions.of(proxy=proxy).routes()
+    assert route.name == name
 
 
-def test_home_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "jar.txt").touch()
-    (via,) = FetchOptions.of(cookies="~/jar.txt").vias()
-    assert via.cookies == str(tmp_path / "jar.txt")
+    (route,) = FetchOptions.of(cookies="~/jar.txt").routes()
+    assert route.cookies == str(tmp_path / "jar.txt")
 
 
 def test_paths_are_as_good_as_texts(jars: tuple[str, str]) -> None:
     assert FetchOptions.of(cookies=Path(jars[0])) == FetchOptions.of(cookies=jars[0])
-    assert FetchOptions.of(cookies=[Path(one) for one in jars]) == FetchOptions.of(cookies=jars)
+    assert FetchOptions.of(cookies=[Path(jar) for jar in jars]) == FetchOptions.of(cookies=jars)
 
 
 def test_nothing_given_means_the_defaults() -> None:

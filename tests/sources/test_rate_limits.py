@@ -1,7 +1,8 @@
-"""The book of addresses: never more than the budget, whoever asks and whatever happens."""
+"""Rate limits: never more than the budget, whichever process requests and whatever happens."""
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sqlite3
 import subprocess
@@ -16,13 +17,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from voxblink2_lib.errors import StoreError
-from voxblink2_lib.sources.rate_limits import Pause, Permit, RateLimiter
+from voxblink2_lib.sources.rate_limits import Budget, Pause, Permit, RateLimiter, shared_file
 
-HOME = "direct"
+ROUTE = "direct"
+ONE_A_MINUTE, NO_LIMIT = Budget(60), Budget()
 
 
 class Clock:
-    """A clock that goes when it is told to."""
+    """A clock that a test sets."""
 
     def __init__(self, now: float = 1_000_000.0) -> None:
         self.now = now
@@ -37,23 +39,23 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def book(tmp_path: Path, clock: Clock) -> RateLimiter:
-    return RateLimiter(tmp_path / "book.sqlite", clock=clock)
+def limiter(tmp_path: Path, clock: Clock) -> RateLimiter:
+    return RateLimiter(tmp_path / "limits.sqlite", clock=clock)
 
 
-def turn(book: RateLimiter, **options: float) -> Permit:
-    taken = book.take(HOME, **{"per_hour": 60.0, **options})
-    assert isinstance(taken, Permit), f"asked to wait for {taken} s"
-    return taken
+def acquire(limiter: RateLimiter, budget: Budget = ONE_A_MINUTE, *, route: str = ROUTE) -> Permit:
+    permit = limiter.acquire(route, budget)
+    assert permit is not None, f"must wait {limiter.seconds_until_permit(route, budget)} s"
+    return permit
 
 
-def wait(book: RateLimiter, **options: float) -> float:
-    taken = book.take(HOME, **{"per_hour": 60.0, **options})
-    assert isinstance(taken, float)
-    return taken
+def wait(limiter: RateLimiter, budget: Budget = ONE_A_MINUTE) -> float:
+    """Return how long to wait, while there is no permit."""
+    assert limiter.acquire(ROUTE, budget) is None
+    return limiter.seconds_until_permit(ROUTE, budget)
 
 
-# -- the budget -------------------------------------------------------------------------------
+# -- the budget ------------------------------------------------------------------------------------
 
 
 @settings(max_examples=25, deadline=None)
@@ -68,25 +70,28 @@ def test_no_60_seconds_see_more_than_the_budget_where_requests_arrive(
     fetches: int,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    """A model of a run: a turn's request arrives after one delay, its answer after another."""
+    """A model of a run: a permit's request arrives after one delay, its answer after another."""
     clock = Clock()
-    book = RateLimiter(tmp_path_factory.mktemp("book") / "b.sqlite", clock=clock)
+    limiter = RateLimiter(tmp_path_factory.mktemp("limits") / "l.sqlite", clock=clock)
+    budget = Budget(per_hour)
     answers: list[tuple[float, Permit]] = []  # when each video in flight is answered
     arrivals: list[float] = []
-    for there, back in latencies:
+    for out, back in latencies:
         while True:
-            for at, one in sorted(answers, key=lambda answer: answer[0]):
+            for at, answered in sorted(answers, key=lambda answer: answer[0]):
                 if at <= clock.now:
-                    book.arrived(one)
-                    answers.remove((at, one))
+                    limiter.confirm(answered)
+                    answers.remove((at, answered))
             is_full = len(answers) >= fetches
-            taken = math.inf if is_full else book.take(HOME, per_hour=per_hour)
-            if isinstance(taken, Permit):
+            permit = None if is_full else limiter.acquire(ROUTE, budget)
+            if permit is not None:
                 break
             # Each event at its own moment, as the loop of a run would meet it.
-            clock.now = min([clock.now + taken, *(at for at, _ in answers)])
-        arrivals.append(clock.now + there)
-        answers.append((clock.now + there + back, taken))
+            seconds = math.inf if is_full else limiter.seconds_until_permit(ROUTE, budget)
+            assert seconds > 0
+            clock.now = min([clock.now + seconds, *(at for at, _ in answers)])
+        arrivals.append(clock.now + out)
+        answers.append((clock.now + out + back, permit))
     allowed = math.ceil(per_hour / 60)
     arrivals.sort()
     for number, start in enumerate(arrivals):
@@ -95,24 +100,24 @@ def test_no_60_seconds_see_more_than_the_budget_where_requests_arrive(
 
 
 @pytest.mark.parametrize("per_hour", [7200.0, 300.0])
-def test_eight_threads_take_no_more_than_one(
-    per_hour: float, book: RateLimiter, clock: Clock
+def test_eight_threads_acquire_no_more_than_one(
+    per_hour: float, limiter: RateLimiter, clock: Clock
 ) -> None:
-    """All ask at each moment at once; each answer comes at once."""
+    """All try at each moment at once; each answer arrives at once."""
     taken: list[float] = []
     moments = [clock.now + step / 4 for step in range(120)]
     gate = threading.Barrier(8, action=lambda: setattr(clock, "now", moments.pop(0)))
 
-    def ask() -> None:
+    def request_all() -> None:
         for _ in range(120):
             gate.wait()
             now = clock.now
-            one = book.take(HOME, per_hour=per_hour)
-            if isinstance(one, Permit):
-                book.arrived(one)
+            permit = limiter.acquire(ROUTE, Budget(per_hour))
+            if permit is not None:
+                limiter.confirm(permit)
                 taken.append(now)
 
-    threads = [threading.Thread(target=ask) for _ in range(8)]
+    threads = [threading.Thread(target=request_all) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -121,34 +126,34 @@ def test_eight_threads_take_no_more_than_one(
     spacing = 3600 / per_hour
     gaps = [after - before for before, after in pairwise(taken)]
     assert min(gaps) >= spacing
-    # And no turn is wasted.
+    # And no permit is wasted.
     assert len(taken) == math.ceil(30 / spacing)
 
 
-ASK = """
+REQUEST_ALL = """
 import sys, time
 from pathlib import Path
-from voxblink2_lib.addresses import RateLimiter, Turn
-book = RateLimiter(Path(sys.argv[1]))
+from voxblink2_lib.sources.rate_limits import Budget, RateLimiter
+limiter, budget = RateLimiter(Path(sys.argv[1])), Budget(36_000)
 sys.stdin.readline()
-taken = 0
-while taken < 6:
-    one = book.take("direct", per_hour=36_000)
-    if isinstance(one, Turn):
-        book.arrived(one)
-        taken += 1
-        print(one.number)
+count = 0
+while count < 6:
+    permit = limiter.acquire("direct", budget)
+    if permit is None:
+        time.sleep(limiter.seconds_until_permit("direct", budget))
     else:
-        time.sleep(one)
+        limiter.confirm(permit)
+        count += 1
+        print(permit.number)
 """
 
 
-def test_processes_that_begin_at_once_share_one_book(tmp_path: Path) -> None:
-    """They also make its file at once."""
-    path = tmp_path / "new" / "book.sqlite"
-    askers = [
+def test_processes_that_begin_at_once_share_one_file(tmp_path: Path) -> None:
+    """They also create it at once."""
+    path = tmp_path / "new" / "limits.sqlite"
+    processes = [
         subprocess.Popen(
-            [sys.executable, "-c", ASK, str(path)],
+            [sys.executable, "-c", REQUEST_ALL, str(path)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -156,14 +161,14 @@ def test_processes_that_begin_at_once_share_one_book(tmp_path: Path) -> None:
         )
         for _ in range(4)
     ]
-    for asker in askers:
-        assert asker.stdin
-        asker.stdin.write("\n")
-        asker.stdin.flush()
+    for process in processes:
+        assert process.stdin
+        process.stdin.write("\n")
+        process.stdin.flush()
     numbers = []
-    for asker in askers:
-        out, err = asker.communicate(timeout=60)
-        assert asker.returncode == 0, err
+    for process in processes:
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 0, err
         numbers += out.split()
     assert len({*numbers}) == 24
     times = given_at(path)
@@ -180,190 +185,246 @@ def given_at(path: Path) -> list[float]:
 
 
 def test_a_file_that_another_process_is_making_just_now(tmp_path: Path, clock: Clock) -> None:
-    path = tmp_path / "book.sqlite"
+    path = tmp_path / "limits.sqlite"
     path.touch()
-    book = RateLimiter(path, clock=clock)
-    assert book.pause_of(HOME) == Pause()
-    assert book.used(HOME) == 0
-    assert turn(book).number == 1
+    limiter = RateLimiter(path, clock=clock)
+    assert limiter.pause_for(ROUTE) == Pause()
+    assert limiter.requests_last_minute(ROUTE) == 0
+    assert acquire(limiter).number == 1
 
 
-def test_turns_keep_their_distance(book: RateLimiter, clock: Clock) -> None:
-    book.arrived(turn(book))
-    assert wait(book) == 60
+def test_permits_keep_their_distance(limiter: RateLimiter, clock: Clock) -> None:
+    limiter.confirm(acquire(limiter))
+    assert wait(limiter) == 60
     clock.now += 59.5
-    assert wait(book) == 0.5
+    assert wait(limiter) == 0.5
     clock.now += 0.5
-    turn(book)
+    acquire(limiter)
 
 
-def test_sleep_is_a_distance_without_a_budget(book: RateLimiter, clock: Clock) -> None:
-    book.arrived(turn(book, per_hour=math.inf, sleep_seconds=5))
+def test_sleep_is_a_distance_without_a_budget(limiter: RateLimiter, clock: Clock) -> None:
+    budget = Budget(sleep_seconds=5)
+    limiter.confirm(acquire(limiter, budget))
     clock.now += 4
-    assert wait(book, per_hour=math.inf, sleep_seconds=5) == 1
+    assert wait(limiter, budget) == 1
     clock.now += 1
-    assert turn(book, per_hour=math.inf, sleep_seconds=5).number == 2
+    assert acquire(limiter, budget).number == 2
 
 
 def test_without_a_budget_nothing_is_counted_and_no_file_is_made(
-    book: RateLimiter, tmp_path: Path
+    limiter: RateLimiter, tmp_path: Path
 ) -> None:
-    assert turn(book, per_hour=math.inf) == Permit(None)
-    book.arrived(Permit(None))
-    assert book.used(HOME) == 0
-    assert book.pause_of(HOME) == Pause()
-    assert list(tmp_path.glob("book*")) == []
+    assert acquire(limiter, NO_LIMIT) == Permit(None)
+    assert limiter.seconds_until_permit(ROUTE, NO_LIMIT) == 0
+    assert limiter.seconds_until_permit(ROUTE, ONE_A_MINUTE) == 0
+    limiter.confirm(Permit(None))
+    assert limiter.requests_last_minute(ROUTE) == 0
+    assert limiter.pause_for(ROUTE) == Pause()
+    assert list(tmp_path.glob("limits*")) == []
 
 
-def test_addresses_have_budgets_of_their_own(book: RateLimiter) -> None:
-    turn(book)
-    assert isinstance(book.take("other", per_hour=60), Permit)
-    assert wait(book) == 60
+def test_routes_have_budgets_of_their_own(limiter: RateLimiter) -> None:
+    acquire(limiter)
+    acquire(limiter, route="other")
+    assert wait(limiter) == 60
 
 
 def test_a_request_that_is_on_its_way_counts_until_its_answer_is_60_seconds_old(
-    book: RateLimiter, clock: Clock
+    limiter: RateLimiter, clock: Clock
 ) -> None:
-    slow = turn(book)
+    slow = acquire(limiter)
     clock.now += 300
-    assert wait(book) == 1
-    book.arrived(slow)
+    assert wait(limiter) == 1
+    limiter.confirm(slow)
     clock.now += 59
-    assert 0 < wait(book) <= 1
+    assert 0 < wait(limiter) <= 1
     clock.now += 1
-    turn(book)
+    acquire(limiter)
 
 
-def test_only_the_first_answer_of_a_turn_counts(book: RateLimiter, clock: Clock) -> None:
-    one = turn(book)
+def test_only_the_first_answer_of_a_permit_counts(limiter: RateLimiter, clock: Clock) -> None:
+    permit = acquire(limiter)
     clock.now += 1
-    book.arrived(one)
+    limiter.confirm(permit)
     clock.now += 59
-    book.arrived(one)
+    limiter.confirm(permit)
     clock.now += 1
-    turn(book)
+    acquire(limiter)
 
 
-def test_used_counts_a_minute(book: RateLimiter, clock: Clock) -> None:
-    one = turn(book, per_hour=3600)
+def test_requests_of_the_last_minute_are_counted(limiter: RateLimiter, clock: Clock) -> None:
+    permit = acquire(limiter, Budget(3600))
     clock.now += 10
-    turn(book, per_hour=3600)
-    assert book.used(HOME) == 2
-    book.arrived(one)
+    acquire(limiter, Budget(3600))
+    assert limiter.requests_last_minute(ROUTE) == 2
+    limiter.confirm(permit)
     clock.now += 55
-    assert book.used(HOME) == 2
+    assert limiter.requests_last_minute(ROUTE) == 2
     clock.now += 5
-    assert book.used(HOME) == 0
+    assert limiter.requests_last_minute(ROUTE) == 0
 
 
 @pytest.mark.parametrize("back", [100.0, 86_400.0])
 def test_a_clock_that_is_set_back_costs_a_minute_at_most(
-    back: float, book: RateLimiter, clock: Clock
+    back: float, limiter: RateLimiter, clock: Clock
 ) -> None:
-    book.arrived(turn(book))
+    limiter.confirm(acquire(limiter))
     clock.now -= back
-    assert wait(book) <= 60
+    assert wait(limiter) <= 60
     clock.now += 60
-    turn(book)
+    acquire(limiter)
 
 
 def test_what_a_killed_process_had_on_its_way_is_over_in_a_minute(
     tmp_path: Path, clock: Clock
 ) -> None:
-    """Nobody will ever say that its answers came; at 300 an hour, 5 of them fill the budget."""
-    take = (
+    """Its answers are never confirmed; at 300 an hour, 5 of them fill the budget."""
+    script = (
         "import sys, os; from pathlib import Path;"
-        "from voxblink2_lib.sources.rate_limits import RateLimiter;"
-        "book = RateLimiter(Path(sys.argv[1]), clock=lambda: float(sys.argv[2]));"
-        "print(book.take('direct', per_hour=300).number, flush=True);"
+        "from voxblink2_lib.sources.rate_limits import Budget, RateLimiter;"
+        "limiter = RateLimiter(Path(sys.argv[1]), clock=lambda: float(sys.argv[2]));"
+        "print(limiter.acquire('direct', Budget(300)).number, flush=True);"
         "os.kill(os.getpid(), 9)"
     )
-    path = tmp_path / "book.sqlite"
+    path = tmp_path / "limits.sqlite"
     for number in range(1, 6):
         done = subprocess.run(
-            [sys.executable, "-c", take, str(path), str(clock.now)],
+            [sys.executable, "-c", script, str(path), str(clock.now)],
             capture_output=True,
             text=True,
             check=False,
         )
         assert (done.returncode, done.stdout) == (-9, f"{number}\n"), done.stderr
         clock.now += 12
-    book = RateLimiter(path, clock=clock)
+    limiter = RateLimiter(path, clock=clock)
     for _ in range(61):
-        if isinstance(book.take(HOME, per_hour=300), Permit):
+        if limiter.acquire(ROUTE, Budget(300)) is not None:
             break
         clock.now += 1
     else:
-        pytest.fail("the turns of processes that are gone still count")
+        pytest.fail("the permits of processes that have ended still count")
 
 
-# -- pauses -----------------------------------------------------------------------------------
+# -- pauses ----------------------------------------------------------------------------------------
 
 
-def test_a_pause_holds_turns_back_in_every_process(
-    book: RateLimiter, tmp_path: Path, clock: Clock
+def test_a_pause_holds_requests_back_in_every_process(
+    limiter: RateLimiter, tmp_path: Path, clock: Clock
 ) -> None:
-    book.pause(HOME, 600, "Too Many Requests", grows=True)
-    another = RateLimiter(tmp_path / "book.sqlite", clock=clock)
-    assert another.pause_of(HOME) == Pause(clock.now + 600, "Too Many Requests", 1)
+    limiter.pause(ROUTE, 600, "Too Many Requests", grows=True)
+    another = RateLimiter(tmp_path / "limits.sqlite", clock=clock)
+    assert another.pause_for(ROUTE) == Pause(clock.now + 600, "Too Many Requests", 1)
     assert wait(another) == 600
-    assert wait(another, per_hour=math.inf) == 600
-    assert isinstance(another.take("other", per_hour=60), Permit)
+    assert wait(another, NO_LIMIT) == 600
+    acquire(another, route="other")
     clock.now += 600
-    turn(another)
+    acquire(another)
 
 
-def pauses(book: RateLimiter, clock: Clock, *, grows: bool, count: int) -> Iterator[float]:
+def pauses(limiter: RateLimiter, clock: Clock, *, grows: bool, count: int) -> Iterator[float]:
     for _ in range(count):
-        pause = book.pause(HOME, 600, "limit", grows=grows)
+        pause = limiter.pause(ROUTE, 600, "limit", grows=grows)
         yield pause.until - clock.now
         clock.now = pause.until
 
 
-def test_guessed_pauses_grow_up_to_an_hour(book: RateLimiter, clock: Clock) -> None:
-    seconds = list(pauses(book, clock, grows=True, count=5))
+def test_guessed_pauses_grow_up_to_an_hour(limiter: RateLimiter, clock: Clock) -> None:
+    seconds = list(pauses(limiter, clock, grows=True, count=5))
     assert seconds == [600, 1200, 2400, 3600, 3600]
-    assert book.pause_of(HOME).strikes == 5
+    assert limiter.pause_for(ROUTE).consecutive_pauses == 5
 
 
-def test_pauses_that_were_asked_for_do_not_grow(book: RateLimiter, clock: Clock) -> None:
-    assert list(pauses(book, clock, grows=False, count=3)) == [600, 600, 600]
-    assert book.pause(HOME, 80_000, "limit", grows=True).until == clock.now + 80_000
+def test_pauses_that_the_source_states_do_not_grow(limiter: RateLimiter, clock: Clock) -> None:
+    assert list(pauses(limiter, clock, grows=False, count=3)) == [600, 600, 600]
+    assert limiter.pause(ROUTE, 80_000, "limit", grows=True).until == clock.now + 80_000
 
 
-def test_videos_in_flight_that_are_told_the_same_are_one_strike(
-    book: RateLimiter, clock: Clock
+def test_videos_in_flight_with_the_same_answer_are_one_pause(
+    limiter: RateLimiter, clock: Clock
 ) -> None:
     for _ in range(8):
-        pause = book.pause(HOME, 600, "limit", grows=True)
+        pause = limiter.pause(ROUTE, 600, "limit", grows=True)
         clock.now += 1
-    assert pause.strikes == 1
+    assert pause.consecutive_pauses == 1
     assert pause.until == clock.now - 1 + 600
 
 
-def test_a_shorter_pause_ends_no_longer_one(book: RateLimiter, clock: Clock) -> None:
-    book.pause(HOME, 600, "long", grows=False)
-    assert book.pause(HOME, 1, "short", grows=False).until == clock.now + 600
+def test_a_shorter_pause_ends_no_longer_one(limiter: RateLimiter, clock: Clock) -> None:
+    limiter.pause(ROUTE, 600, "long", grows=False)
+    assert limiter.pause(ROUTE, 1, "short", grows=False).until == clock.now + 600
 
 
-def test_a_video_that_comes_after_a_pause_wipes_the_slate(book: RateLimiter, clock: Clock) -> None:
-    list(pauses(book, clock, grows=True, count=3))
-    book.works(HOME)
-    assert book.pause_of(HOME) == Pause()
-    assert list(pauses(book, clock, grows=True, count=1)) == [600]
+def test_a_video_downloaded_after_a_pause_ends_the_row(limiter: RateLimiter, clock: Clock) -> None:
+    list(pauses(limiter, clock, grows=True, count=3))
+    limiter.record_success(ROUTE)
+    assert limiter.pause_for(ROUTE) == Pause()
+    assert list(pauses(limiter, clock, grows=True, count=1)) == [600]
 
 
-def test_a_video_that_was_on_its_way_does_not_end_a_pause(book: RateLimiter, clock: Clock) -> None:
-    book.pause(HOME, 600, "limit", grows=True)
-    book.works(HOME)
-    assert wait(book) == 600
+def test_a_video_that_was_in_flight_does_not_end_a_pause(
+    limiter: RateLimiter, clock: Clock
+) -> None:
+    limiter.pause(ROUTE, 600, "limit", grows=True)
+    limiter.record_success(ROUTE)
+    assert wait(limiter) == 600
 
 
-def test_a_book_that_cannot_be_kept_is_told(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    book = RateLimiter(tmp_path / "file" / "book.sqlite")
-    with pytest.raises(StoreError, match=r"cannot be kept: .* Set VOXBLINK2_HOME to a folder"):
-        book.take(HOME, per_hour=60)
+    limiter = RateLimiter(tmp_path / "file" / "limits.sqlite")
+    with pytest.raises(StoreError, match=r"cannot be stored: .* Set VOXBLINK2_HOME to a folder"):
+        limiter.acquire(ROUTE, ONE_A_MINUTE)
     (tmp_path / "broken.sqlite").write_bytes(b"this is no database, whatever it is " * 100)
-    with pytest.raises(StoreError, match="cannot be kept: file is not a database"):
-        RateLimiter(tmp_path / "broken.sqlite").pause_of(HOME)
+    with pytest.raises(StoreError, match="cannot be stored: file is not a database"):
+        RateLimiter(tmp_path / "broken.sqlite").pause_for(ROUTE)
+
+
+# -- the file --------------------------------------------------------------------------------------
+
+
+def test_all_runs_of_a_user_share_one_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("VOXBLINK2_HOME", str(tmp_path / "elsewhere"))
+    assert shared_file() == tmp_path / "elsewhere" / "addresses.sqlite"
+
+
+def test_reading_neither_waits_for_a_writer_nor_stops_one(limiter: RateLimiter) -> None:
+    """A view reads every second, while other processes acquire permits."""
+    acquire(limiter)
+    limiter.pause(ROUTE, 600, "limit", grows=False)
+    with contextlib.closing(sqlite3.connect(limiter._path, isolation_level=None)) as writer:
+        writer.execute("begin immediate")
+        writer.execute("delete from turns")
+        assert limiter.requests_last_minute(ROUTE) == 1
+        assert limiter.pause_for(ROUTE).reason == "limit"
+        assert limiter.seconds_until_permit(ROUTE, ONE_A_MINUTE) == 600
+        writer.execute("commit")
+    assert limiter.requests_last_minute(ROUTE) == 0
+
+
+def test_tables_and_columns_are_those_of_the_version_before(limiter: RateLimiter) -> None:
+    acquire(limiter)
+    with contextlib.closing(sqlite3.connect(limiter._path)) as database:
+        assert database.execute("pragma user_version").fetchone() == (1,)
+        rows = database.execute("select name, sql from sqlite_master where type = 'table'")
+        columns = {
+            name: [row[1] for row in database.execute(f"pragma table_info({name})")]
+            for name, _ in rows.fetchall()
+        }
+    assert columns == {
+        "turns": ["number", "address", "given_at", "arrived_at", "process"],
+        "addresses": ["address", "paused_until", "why", "strikes"],
+    }
+
+
+def test_pauses_of_an_earlier_format_are_kept(tmp_path: Path, clock: Clock) -> None:
+    path = tmp_path / "limits.sqlite"
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        database.execute("create table turns (number integer primary key)")
+        database.execute(
+            "create table addresses (address text primary key, paused_until real not null, "
+            "why text not null, strikes integer not null) without rowid"
+        )
+        database.execute("insert into addresses values (?, ?, 'limit', 2)", (ROUTE, clock.now + 60))
+    limiter = RateLimiter(path, clock=clock)
+    assert limiter.pause_for(ROUTE) == Pause(clock.now + 60, "limit", 2)
+    assert wait(limiter) == 60

@@ -1,4 +1,4 @@
-"""Why a video did not come: yt-dlp's own errors and words, and the class that follows."""
+"""Why a video is unavailable: errors and messages of yt-dlp, and the class that follows."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from yt_dlp.networking.exceptions import (
 from yt_dlp.utils import DownloadError, ExtractorError, GeoRestrictedError
 
 from voxblink2_lib.errors import FetchError, SourceError, UnreachableError
+from voxblink2_lib.outcomes import RouteAction
 from voxblink2_lib.sources.failures import fetch_error, retry_after_seconds
 from voxblink2_lib.sources.reasons import FailureClass, Reasons
 
@@ -41,8 +42,8 @@ TRY_LATER = (
     "Video unavailable. This content isn't available, try again later. The current session has "
     "been rate-limited by YouTube for up to an hour. It is recommended to use `-t sleep`"
 )
-# What YouTube and yt-dlp say, as they say it, but for the quotes.
-SAID: dict[str, list[str]] = {
+# Messages of YouTube and yt-dlp, as they are but for the quotes.
+MESSAGES: dict[str, list[str]] = {
     "rate-limited": [
         TRY_LATER,
         "This content isn't available, try again later",
@@ -81,7 +82,7 @@ SAID: dict[str, list[str]] = {
         "[Errno 104] Connection reset by peer",
         "Failed to resolve 'www.youtube.com' ([Errno -2] Name or service not known)",
         "Unable to download webpage: HTTP Error 302: Found (redirect loop detected)",
-        "words that nobody has heard before",
+        "a message that no list has",
         "",
     ],
     "environment": [
@@ -138,11 +139,11 @@ SAID: dict[str, list[str]] = {
         "Unable to download webpage: HTTP Error 418: I'm a teapot",
     ],
 }
-ALL_SAID = [(status, words) for status, several in SAID.items() for words in several]
+ALL_MESSAGES = [(status, text) for status, texts in MESSAGES.items() for text in texts]
 
 
 class _Failing(InfoExtractor):  # type: ignore[misc]
-    """An extractor of yt-dlp that raises what a test wants."""
+    """An extractor of yt-dlp that raises what a test requires."""
 
     IE_NAME = "failing"
     _VALID_URL = r"failing:(?P<id>.*)"
@@ -175,11 +176,11 @@ class _Silent:
     warning = error = debug
 
 
-def expected_error(words: str) -> Callable[[InfoExtractor], None]:
+def expected_error(message: str) -> Callable[[InfoExtractor], None]:
     """As most of YouTube's refusals are raised."""
 
     def fail(extractor: InfoExtractor) -> None:
-        extractor.raise_no_formats(words, expected=True)
+        extractor.raise_no_formats(message, expected=True)
 
     return fail
 
@@ -189,64 +190,68 @@ def http_error(status: int, **headers: str) -> HTTPError:
     return HTTPError(Response(io.BytesIO(), "http://x", names, status))
 
 
-def caused(error: Exception, words: str) -> Callable[[InfoExtractor], None]:
+def caused(error: Exception, message: str) -> Callable[[InfoExtractor], None]:
     """As an extractor's failed requests are raised."""
 
     def fail(extractor: InfoExtractor) -> None:
         try:
             raise error
         except Exception as cause:
-            raise ExtractorError(f"{words}: {cause}", cause=cause) from cause
+            raise ExtractorError(f"{message}: {cause}", cause=cause) from cause
 
     return fail
 
 
-def told(error: Exception, *warnings: str, reasons: Reasons = REASONS) -> FetchError:
+def classified(error: Exception, *warnings: str, reasons: Reasons = REASONS) -> FetchError:
     return fetch_error(error, reasons, warnings=warnings, now=lambda: NOW)
 
 
-# The list
+# -- the list --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("status", "words"), ALL_SAID)
-def test_each_text_has_its_class(status: str, words: str) -> None:
-    assert REASONS.classify(words).status == status
-    assert REASONS.classify(words.replace("'", CURLY)) == REASONS.classify(words)
+@pytest.mark.parametrize(("status", "message"), ALL_MESSAGES)
+def test_each_text_has_its_class(status: str, message: str) -> None:
+    assert REASONS.classify(message).status == status
+    assert REASONS.classify(message.replace("'", CURLY)) == REASONS.classify(message)
 
 
-@pytest.mark.parametrize(("status", "words"), ALL_SAID)
-def test_each_text_has_its_class_as_ytdlp_raises_it(status: str, words: str) -> None:
-    words = words.replace("'", CURLY)
-    error = raised(expected_error(words))
+@pytest.mark.parametrize(("status", "message"), ALL_MESSAGES)
+def test_each_text_has_its_class_as_ytdlp_raises_it(status: str, message: str) -> None:
+    message = message.replace("'", CURLY)
+    error = raised(expected_error(message))
     assert isinstance(error, DownloadError)
     assert isinstance(error.exc_info[1], ExtractorError)
-    found = told(error)
-    assert found.status == status
-    assert str(found).endswith(words)
-    assert not str(found).startswith("ERROR")
-    assert not isinstance(found, UnreachableError)
+    failure = classified(error)
+    assert failure.status == status
+    assert str(failure).endswith(message)
+    assert not str(failure).startswith("ERROR")
+    assert not isinstance(failure, UnreachableError)
 
 
-@given(st.sampled_from(ALL_SAID), st.randoms(use_true_random=False))
-def test_white_space_and_capitals_change_nothing(said: tuple[str, str], random: Any) -> None:
-    status, words = said
-    spaced = "".join(one + random.choice(["", " ", "\n\t"]) if one == " " else one for one in words)
-    swapped = "".join(random.choice([one.upper(), one.lower()]) for one in spaced)
+@given(st.sampled_from(ALL_MESSAGES), st.randoms(use_true_random=False))
+def test_white_space_and_capitals_change_nothing(example: tuple[str, str], random: Any) -> None:
+    status, message = example
+    spaced = "".join(
+        letter + random.choice(["", " ", "\n\t"]) if letter == " " else letter for letter in message
+    )
+    swapped = "".join(random.choice([letter.upper(), letter.lower()]) for letter in spaced)
     assert REASONS.classify(f"  {swapped}\n").status == status
-    assert REASONS.classify(swapped) == REASONS.classify(words)
+    assert REASONS.classify(swapped) == REASONS.classify(message)
 
 
 def test_a_rate_limit_is_not_taken_for_a_video_that_is_gone() -> None:
-    assert REASONS.classify(TRY_LATER) == FailureClass("rate-limited", 3600.0)
-    assert told(raised(expected_error(TRY_LATER))).pause_seconds == 3600
+    action = RouteAction(3600.0, pause_grows=True)
+    assert REASONS.classify(TRY_LATER) == FailureClass("rate-limited", action)
+    assert classified(raised(expected_error(TRY_LATER))).action == action
     assert REASONS.classify("Video unavailable").status == "ambiguous"
 
 
-@pytest.mark.parametrize(("status", "words"), ALL_SAID)
-def test_what_closes_an_address(status: str, words: str) -> None:
-    closes = status == "blocked" or "no longer valid" in words or "Proxy Auth" in words
-    assert REASONS.classify(words).closes_route == closes
-    assert (REASONS.classify(words).pause_seconds is not None) == (status == "rate-limited")
+@pytest.mark.parametrize(("status", "message"), ALL_MESSAGES)
+def test_what_closes_or_pauses_a_route(status: str, message: str) -> None:
+    closes = status == "blocked" or "no longer valid" in message or "Proxy Auth" in message
+    action = REASONS.classify(message).action
+    assert action.closes_route == closes
+    assert (action.pause_seconds is not None) == action.pause_grows == (status == "rate-limited")
 
 
 @pytest.mark.parametrize(
@@ -262,12 +267,12 @@ def test_what_closes_an_address(status: str, words: str) -> None:
 def test_each_http_status_has_its_class(http_status: int, status: str) -> None:
     assert REASONS.classify("no", http_status=http_status).status == status
     assert REASONS.classify(f"HTTP Error {http_status}: no").status == status
-    assert told(http_error(http_status)).status == status
+    assert classified(http_error(http_status)).status == status
 
 
 @pytest.mark.parametrize("http_status", [401, 403, 404, 410, 416, 451, 500, 503])
 @pytest.mark.parametrize(
-    ("words", "status"),
+    ("message", "status"),
     [
         ("Private video", "private"),
         ("Sign in to confirm your age", "age-or-membership"),
@@ -277,15 +282,17 @@ def test_each_http_status_has_its_class(http_status: int, status: str) -> None:
         ("Sign in to confirm you're not a bot", "blocked"),
     ],
 )
-def test_clear_words_win_over_a_bare_status(http_status: int, words: str, status: str) -> None:
-    assert REASONS.classify(words, http_status=http_status).status == status
+def test_a_clear_message_wins_over_a_bare_status(
+    http_status: int, message: str, status: str
+) -> None:
+    assert REASONS.classify(message, http_status=http_status).status == status
 
 
 def test_the_list_is_read_once() -> None:
     assert Reasons.load(None) is REASONS
 
 
-# The user's own list
+# -- the user's own list ---------------------------------------------------------------------------
 
 
 def write(folder: Path, text: str) -> Path:
@@ -298,22 +305,30 @@ def test_the_users_list_goes_first(tmp_path: Path) -> None:
     path = write(
         tmp_path,
         '[[reason]]\nclass = "gone"\ntexts = ["Video  UNAVAILABLE"]\n'
-        '[[reason]]\nclass = "blocked"\nhttp = [418, "3xx"]\ncloses_address = true\n'
+        '[[reason]]\nclass = "blocked"\nhttp = [418, "3xx"]\ncloses_route = true\n'
         '[[reason]]\nclass = "rate-limited"\ntexts = ["it\u2019s full"]\npause_seconds = 5\n',
     )
     own = Reasons.load(path)
     assert own.classify("Video unavailable").status == "gone"
-    assert own.classify("no", http_status=418) == FailureClass("blocked", closes_route=True)
+    closes = RouteAction(closes_route=True)
+    assert own.classify("no", http_status=418) == FailureClass("blocked", closes)
     assert own.classify("no", http_status=302).status == "blocked"
-    assert own.classify("IT'S FULL") == FailureClass("rate-limited", 5.0)
-    # And what it does not speak of is as ever.
+    action = RouteAction(5.0, pause_grows=True)
+    assert own.classify("IT'S FULL") == FailureClass("rate-limited", action)
+    # And all else is as before.
     assert own.classify("Private video").status == "private"
     assert Reasons.load(path) is own
     assert REASONS.classify("Video unavailable").status == "ambiguous"
 
 
+@pytest.mark.parametrize("name", ["closes_route", "closes_address"])
+def test_a_users_list_may_have_the_name_of_the_version_before(name: str, tmp_path: Path) -> None:
+    path = write(tmp_path, f'[[reason]]\nclass = "blocked"\nhttp = [418]\n{name} = true\n')
+    assert Reasons.load(path).classify("no", http_status=418).action.closes_route
+
+
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ("", r"must hold \[\[reason\]\] entries and nothing else, got none"),
         ("reason = 3", r"must hold \[\[reason\]\] entries"),
@@ -324,11 +339,11 @@ def test_the_users_list_goes_first(tmp_path: Path) -> None:
         ('[[reason]]\ntexts = ["a"]', "entry 1: class is None, must be one of rate-limited, "),
         ('[[reason]]\nclass = "done"\ntexts = ["a"]', "entry 1: class is 'done', must be one of"),
         ('[[reason]]\nclass = ["gone"]\ntexts = ["a"]', r"entry 1: class is \['gone'\], must be"),
-        ('[[reason]]\nclass = "gone"', "entry 1: fits nothing; texts or http must hold something"),
-        ('[[reason]]\nclass = "gone"\ntexts = []', "entry 1: fits nothing"),
-        ('[[reason]]\nclass = "gone"\ntexts = [" "]', "entry 1: ' ' in texts must be words"),
+        ('[[reason]]\nclass = "gone"', "entry 1: matches nothing; texts or http must not be empty"),
+        ('[[reason]]\nclass = "gone"\ntexts = []', "entry 1: matches nothing"),
+        ('[[reason]]\nclass = "gone"\ntexts = [" "]', "entry 1: ' ' in texts must be text"),
         ('[[reason]]\nclass = "gone"\ntexts = "a"', "entry 1: texts is 'a', must be a list"),
-        ('[[reason]]\nclass = "gone"\ntexts = [1]', "entry 1: 1 in texts must be words"),
+        ('[[reason]]\nclass = "gone"\ntexts = [1]', "entry 1: 1 in texts must be text"),
         ('[[reason]]\nclass = "gone"\nhttp = [99]', "entry 1: 99 in http must be 100 to 599"),
         ('[[reason]]\nclass = "gone"\nhttp = ["6xx"]', "entry 1: '6xx' in http must be"),
         ('[[reason]]\nclass = "gone"\nhttp = [true]', "entry 1: True in http must be"),
@@ -350,14 +365,14 @@ def test_the_users_list_goes_first(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_bad_list_is_refused_and_said_why(tmp_path: Path, text: str, words: str) -> None:
+def test_a_bad_list_is_refused_with_the_reason(tmp_path: Path, text: str, message: str) -> None:
     path = write(tmp_path, text)
-    with pytest.raises(SourceError, match=words) as caught:
+    with pytest.raises(SourceError, match=message) as caught:
         Reasons.load(path)
     assert str(path) in str(caught.value)
 
 
-def test_a_list_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_missing_list_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"none\.toml cannot be read as a list of reasons"):
         Reasons.load(tmp_path / "none.toml")
     (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe")
@@ -365,16 +380,16 @@ def test_a_list_that_is_not_there_is_refused(tmp_path: Path) -> None:
         Reasons.load(tmp_path / "bytes.toml")
 
 
-# What yt-dlp raises
+# -- exceptions of yt-dlp --------------------------------------------------------------------------
 
 
-def test_geo_is_known_without_words() -> None:
+def test_geo_is_recognized_without_a_pattern() -> None:
     def fail(extractor: InfoExtractor) -> None:
         raise GeoRestrictedError("not for you", countries=["DE", "FR"])
 
-    found = told(raised(fail))
-    assert found.status == "geo"
-    assert "This video is available in Germany, France." in str(found)
+    failure = classified(raised(fail))
+    assert failure.status == "geo"
+    assert "This video is available in Germany, France." in str(failure)
 
 
 def test_the_advice_to_report_a_bug_is_left_out() -> None:
@@ -383,7 +398,7 @@ def test_the_advice_to_report_a_bug_is_left_out() -> None:
 
     error = raised(fail)
     assert "please report this issue" in str(error)
-    assert str(told(error)) == "[failing] video: Failed to extract any player response"
+    assert str(classified(error)) == "[failing] video: Failed to extract any player response"
 
 
 @pytest.mark.parametrize(
@@ -399,28 +414,28 @@ def test_the_advice_to_report_a_bug_is_left_out() -> None:
         (ProxyError("407 Proxy Authentication Required"), FetchError, "credentials"),
     ],
 )
-def test_no_answer_at_all_is_told_from_a_refusal(
+def test_no_answer_at_all_differs_from_a_refusal(
     error: Exception, kind: type[FetchError], status: str
 ) -> None:
-    for one in (error, raised(caused(error, "Unable to download webpage"))):
-        found = told(one)
-        assert type(found) is kind
-        assert found.status == status
-        assert str(error) in str(found)
+    for case in (error, raised(caused(error, "Unable to download webpage"))):
+        failure = classified(case)
+        assert type(failure) is kind
+        assert failure.status == status
+        assert str(error) in str(failure)
 
 
-def test_an_error_without_words_has_at_least_a_name() -> None:
-    assert str(told(ValueError())) == "ValueError"
-    assert str(told(DownloadError("ERROR: "))) == "DownloadError"
+def test_an_error_without_a_message_has_at_least_a_name() -> None:
+    assert str(classified(ValueError())) == "ValueError"
+    assert str(classified(DownloadError("ERROR: "))) == "DownloadError"
 
 
 def test_a_chain_of_causes_may_run_in_a_circle() -> None:
     first, second = TransportError("first"), TransportError("second")
     first.cause, second.cause = second, first
-    assert isinstance(told(first), UnreachableError)
+    assert isinstance(classified(first), UnreachableError)
     error = DownloadError("itself")
     error.exc_info = (DownloadError, error, None)
-    assert told(error).status == "transient"
+    assert classified(error).status == "transient"
 
 
 @pytest.mark.parametrize(
@@ -442,7 +457,9 @@ def test_retry_after_is_seconds_or_a_date(header: str | None, seconds: float | N
         http_error(429, **headers),
         raised(caused(http_error(429, **headers), "Unable to download webpage")),
     ):
-        assert told(error).pause_seconds == (600.0 if seconds is None else seconds)
+        assert classified(error).action == RouteAction(
+            600.0 if seconds is None else seconds, pause_grows=seconds is None
+        )
 
 
 @given(st.text())
@@ -452,12 +469,12 @@ def test_no_retry_after_is_too_strange(header: str) -> None:
 
 
 def test_retry_after_counts_where_it_has_a_meaning() -> None:
-    assert told(http_error(503)).pause_seconds is None
-    assert told(http_error(503, Retry_After="30")).pause_seconds == 30
-    assert told(http_error(404, Retry_After="30")).pause_seconds is None
+    assert classified(http_error(503)).action == RouteAction()
+    assert classified(http_error(503, Retry_After="30")).action == RouteAction(30)
+    assert classified(http_error(404, Retry_After="30")).action == RouteAction()
 
 
-# Warnings
+# -- warnings --------------------------------------------------------------------------------------
 
 N_CHALLENGE = "[youtube] video: n challenge solving failed: Some formats may be missing."
 COOKIES = "[youtube] The provided YouTube account cookies are no longer valid. They have likely"
@@ -467,39 +484,39 @@ FORMATS = "Requested format is not available. Use --list-formats"
 PLAYER = "Failed to extract any player response"
 
 
-@pytest.mark.parametrize("words", [FORMATS, PLAYER, "Video unavailable", "something new"])
+@pytest.mark.parametrize("message", [FORMATS, PLAYER, "Video unavailable", "something new"])
 @pytest.mark.parametrize(
     ("warning", "expected"),
     [
         (N_CHALLENGE, FailureClass("environment")),
         (NO_RUNTIME, FailureClass("environment")),
-        (COOKIES, FailureClass("credentials", closes_route=True)),
-        (LIMITED, FailureClass("rate-limited", 600.0)),
+        (COOKIES, FailureClass("credentials", RouteAction(closes_route=True))),
+        (LIMITED, FailureClass("rate-limited", RouteAction(600.0, pause_grows=True))),
     ],
 )
-def test_a_warning_decides_where_the_error_says_little(
-    words: str, warning: str, expected: FailureClass
+def test_a_warning_decides_where_the_error_is_unspecific(
+    message: str, warning: str, expected: FailureClass
 ) -> None:
-    found = told(raised(expected_error(words)), "a format is damaged", warning)
-    assert FailureClass(found.status, found.pause_seconds, found.closes_route) == expected
-    assert words in str(found)
-    assert warning in str(found)
+    failure = classified(raised(expected_error(message)), "a format is damaged", warning)
+    assert FailureClass(failure.status, failure.action) == expected
+    assert message in str(failure)
+    assert warning in str(failure)
 
 
 def test_a_warning_explains_a_refusal_by_http() -> None:
     try:
         raise http_error(403)
     except HTTPError as error:
-        words = f"ERROR: unable to download video data: {error}"
-        refusal = DownloadError(words, sys.exc_info())
-    assert told(refusal).status == "transient"
-    assert told(refusal, N_CHALLENGE).status == "environment"
-    assert told(TransportError("timed out"), NO_RUNTIME).status == "environment"
+        message = f"ERROR: unable to download video data: {error}"
+        refusal = DownloadError(message, sys.exc_info())
+    assert classified(refusal).status == "transient"
+    assert classified(refusal, N_CHALLENGE).status == "environment"
+    assert classified(TransportError("timed out"), NO_RUNTIME).status == "environment"
 
 
 @pytest.mark.parametrize("warning", [N_CHALLENGE, NO_RUNTIME, COOKIES, LIMITED])
 @pytest.mark.parametrize(
-    ("words", "status"),
+    ("message", "status"),
     [
         ("Private video", "private"),
         ("This video has been removed by the uploader", "gone"),
@@ -509,23 +526,23 @@ def test_a_warning_explains_a_refusal_by_http() -> None:
         (TRY_LATER, "rate-limited"),
     ],
 )
-def test_no_warning_wins_over_clear_words(words: str, status: str, warning: str) -> None:
-    found = told(raised(expected_error(words)), warning)
-    assert found.status == status
-    assert warning not in str(found)
+def test_no_warning_wins_over_a_clear_message(message: str, status: str, warning: str) -> None:
+    failure = classified(raised(expected_error(message)), warning)
+    assert failure.status == status
+    assert warning not in str(failure)
 
 
 def test_without_valid_cookies_nobody_is_logged_in() -> None:
-    """Who gave cookies asked as an adult: the answer to a guest says nothing of the video."""
+    """With cookies a user requests as an adult: the answer to a guest is not about the video."""
     age = raised(expected_error("Sign in to confirm your age"))
-    assert told(age).status == "age-or-membership"
-    assert told(age, N_CHALLENGE).status == "age-or-membership"
-    assert told(age, COOKIES).status == "credentials"
-    assert told(http_error(401), COOKIES).closes_route
+    assert classified(age).status == "age-or-membership"
+    assert classified(age, N_CHALLENGE).status == "age-or-membership"
+    assert classified(age, COOKIES).status == "credentials"
+    assert classified(http_error(401), COOKIES).action.closes_route
 
 
 @pytest.mark.parametrize("warning", ["Private video", "HTTP Error 404: Not Found", "nothing new"])
 def test_other_warnings_decide_nothing(warning: str) -> None:
-    found = told(raised(expected_error(FORMATS)), warning)
-    assert found.status == "transient"
-    assert warning not in str(found)
+    failure = classified(raised(expected_error(FORMATS)), warning)
+    assert failure.status == "transient"
+    assert warning not in str(failure)

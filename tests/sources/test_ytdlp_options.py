@@ -1,4 +1,4 @@
-"""Which options of yt-dlp arrive at it, and that no other does."""
+"""Allowed options are passed to yt-dlp, all others are refused."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PLAIN = ydl_options(FetchOptions(), Route())
 
 
 def params(**options: Any) -> dict[str, Any]:
-    """What yt-dlp itself holds in the end."""
+    """Return the parameters of a ``YoutubeDL`` with some options."""
     with YoutubeDL(ydl_options(FetchOptions.of(**options), Route())) as ydl:
         return dict(ydl.params)
 
@@ -53,9 +53,9 @@ ARRIVES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("text", ARRIVES)
-def test_allowed_options_arrive_at_yt_dlp(text: str) -> None:
-    held = params(yt_dlp=text)
-    assert {name: held[name] for name in ARRIVES[text]} == ARRIVES[text]
+def test_allowed_options_are_passed_on(text: str) -> None:
+    parameters = params(yt_dlp=text)
+    assert {name: parameters[name] for name in ARRIVES[text]} == ARRIVES[text]
 
 
 def test_headers_are_added_to_those_of_yt_dlp() -> None:
@@ -66,13 +66,13 @@ def test_headers_are_added_to_those_of_yt_dlp() -> None:
     assert "Mozilla" in headers["User-Agent"]
 
 
-@pytest.mark.parametrize("is_there", [True, False])
-def test_a_browser_to_look_like_arrives_if_it_is_there(
-    is_there: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("is_available", [True, False])
+def test_impersonation_is_passed_on_if_it_is_available(
+    is_available: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(YoutubeDL, "_impersonate_target_available", lambda *_: is_there)
+    monkeypatch.setattr(YoutubeDL, "_impersonate_target_available", lambda *_: is_available)
     options = FetchOptions(yt_dlp="--impersonate chrome")
-    if is_there:
+    if is_available:
         assert str(ydl_options(options, Route())["impersonate"]) == "chrome"
         return
     with pytest.raises(SourceError, match=r"--impersonate chrome is not possible: .*curl_cffi"):
@@ -85,28 +85,28 @@ def test_every_allowed_option_is_tested() -> None:
 
 
 def test_nothing_else_of_yt_dlp_changes() -> None:
-    given = ydl_options(FetchOptions(yt_dlp="--retries 5"), Route())
-    assert {**given, "retries": 3} == PLAIN
+    passed = ydl_options(FetchOptions(yt_dlp="--retries 5"), Route())
+    assert {**passed, "retries": 3} == PLAIN
 
 
 def test_several_extractor_args_are_one() -> None:
-    held = params(
+    parameters = params(
         extractor_args=["youtube:player_client=web,ios", "youtubepot-bgutilhttp:base_url=http://x"],
         yt_dlp="--extractor-args generic:impersonate",
     )["extractor_args"]
-    assert held["youtube"] == {"player_client": ["web", "ios"]}
-    assert held["youtubepot-bgutilhttp"] == {"base_url": ["http://x"]}
-    assert held["generic"] == {"impersonate": [""]}
+    assert parameters["youtube"] == {"player_client": ["web", "ios"]}
+    assert parameters["youtubepot-bgutilhttp"] == {"base_url": ["http://x"]}
+    assert parameters["generic"] == {"impersonate": [""]}
 
 
-def test_what_voxblink2_has_a_name_for(tmp_path: Path) -> None:
+def test_options_of_voxblink2_are_passed_on(tmp_path: Path) -> None:
     jar = tmp_path / "jar.txt"
     jar.touch()
     options = FetchOptions.of(proxy="http://10.0.0.1:80", cookies=str(jar), limit_rate="1K")
-    given = ydl_options(options, *options.vias())
-    assert given["proxy"] == "http://10.0.0.1:80"
-    assert given["cookiefile"] == str(jar)
-    assert given["ratelimit"] == 1024
+    passed = ydl_options(options, *options.routes())
+    assert passed["proxy"] == "http://10.0.0.1:80"
+    assert passed["cookiefile"] == str(jar)
+    assert passed["ratelimit"] == 1024
     browser = ydl_options(FetchOptions.of(cookies_from_browser="firefox:work"), Route())
     assert browser["cookiesfrombrowser"] == ("firefox", "work", None, None)
 
@@ -151,7 +151,7 @@ def test_abbreviations_are_refused(text: str) -> None:
     "text",
     ["--cookies x", "--cookies=x", "--cookies-from-browser x", "--proxy x", "--limit-rate x"],
 )
-def test_what_has_a_name_of_its_own_is_pointed_to(text: str) -> None:
+def test_the_message_names_our_own_option(text: str) -> None:
     own = text.split(maxsplit=1)[0].partition("=")[0]
     with pytest.raises(SourceError, match=f"Use voxblink2's own {own} instead"):
         ydl_options(FetchOptions(yt_dlp=text), Route())
@@ -164,48 +164,48 @@ def test_a_refusal_does_not_repeat_a_value() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
-        ("--retries 'five", "cannot be told apart: No closing quotation"),
-        ("--retries five", "yt-dlp does not understand --retries five: .*retry count"),
-        ("--socket-timeout soon", "yt-dlp does not understand .*invalid floating-point"),
-        ("--impersonate no-such-browser", "yt-dlp does not understand .*"),
-        ("--xff nowhere-at-all", "yt-dlp does not understand .*"),
-        ("--username", "yt_dlp: --username needs --password"),
-        ("--source-address", "yt-dlp does not understand --source-address: .*requires 1 argument"),
-        ("--retries", "yt-dlp does not understand --retries: .*requires 1 argument"),
-        ("-4=o", "yt-dlp does not understand -4=o: no such option"),
-        ("--force-ipv4=yes", "yt-dlp does not understand .*does not take a value"),
-        ("--retries 5 http://elsewhere", "there are words that belong to no option"),
-        ("elsewhere", "there are words that belong to no option"),
-        ("--username me", "--username needs --password beside it"),
-        ("-u me", "--username needs --password beside it"),
+        ("--retries 'five", "the options cannot be split: No closing quotation"),
+        ("--retries five", "yt-dlp cannot parse --retries five: .*retry count"),
+        ("--socket-timeout soon", "yt-dlp cannot parse .*invalid floating-point"),
+        ("--impersonate no-such-browser", "yt-dlp cannot parse .*"),
+        ("--xff nowhere-at-all", "yt-dlp cannot parse .*"),
+        ("--username", "yt_dlp: --username also needs --password"),
+        ("--source-address", "yt-dlp cannot parse --source-address: .*requires 1 argument"),
+        ("--retries", "yt-dlp cannot parse --retries: .*requires 1 argument"),
+        ("-4=o", "yt-dlp cannot parse -4=o: no such option"),
+        ("--force-ipv4=yes", "yt-dlp cannot parse .*does not take a value"),
+        ("--retries 5 http://elsewhere", "contains arguments that belong to no option"),
+        ("elsewhere", "contains arguments that belong to no option"),
+        ("--username me", "--username also needs --password"),
+        ("-u me", "--username also needs --password"),
     ],
 )
-def test_malformed_options_are_told(
-    text: str, words: str, capfd: pytest.CaptureFixture[str]
+def test_malformed_options_are_reported(
+    text: str, message: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SourceError, match=words):
+    with pytest.raises(SourceError, match=message):
         ydl_options(FetchOptions(yt_dlp=text), Route())
     assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("text", ["--source-address", "--password", "--geo-verification-proxy"])
 def test_an_option_without_its_value_takes_no_other(text: str) -> None:
-    """What comes after the user's words is no value of theirs, and its own is never parsed."""
+    """An argument after the user's options is not taken for a value, nor parsed as an option."""
     options = FetchOptions.of(yt_dlp=text, extractor_args=["--exec=touch x"])
-    with pytest.raises(SourceError, match="yt-dlp does not understand"):
+    with pytest.raises(SourceError, match="yt-dlp cannot parse"):
         ydl_options(options, Route())
 
 
 @pytest.mark.parametrize("value", ["", "youtube", "--exec=touch x", "no colon here"])
-def test_malformed_extractor_args_are_told(value: str) -> None:
-    with pytest.raises(SourceError, match="yt-dlp does not understand"):
+def test_malformed_extractor_args_are_reported(value: str) -> None:
+    with pytest.raises(SourceError, match="yt-dlp cannot parse"):
         ydl_options(FetchOptions.of(extractor_args=value), Route())
 
 
-def test_an_unknown_browser_is_told() -> None:
-    with pytest.raises(SourceError, match=r"does not understand .*unsupported browser"):
+def test_an_unknown_browser_is_reported() -> None:
+    with pytest.raises(SourceError, match=r"cannot parse .*unsupported browser"):
         ydl_options(FetchOptions.of(cookies_from_browser="netscape"), Route())
 
 
@@ -220,29 +220,29 @@ def test_the_users_own_configuration_is_not_read(
     assert params(yt_dlp="-4")["retries"] == 3
 
 
-def test_standard_error_is_left_as_it_was() -> None:
+def test_standard_error_is_restored() -> None:
     before = sys.stderr
-    with pytest.raises(SourceError, match="does not understand"):
+    with pytest.raises(SourceError, match="cannot parse"):
         ydl_options(FetchOptions(yt_dlp="--retries five"), Route())
     assert sys.stderr is before
 
 
-def test_no_downloader_is_made_while_standard_error_is_elsewhere(
+def test_no_downloader_is_made_while_standard_error_is_redirected(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """yt-dlp looks standard error up as it begins, and fails if it changes meanwhile."""
+    """yt-dlp inspects standard error when it is made, and fails if it changes meanwhile."""
     parse, parsing, made = yt_dlp.parse_options, threading.Event(), threading.Event()
     made_early = []
 
     class Downloader(ytdlp._Downloader):
-        def __init__(self, *words: Any) -> None:
+        def __init__(self, *message: Any) -> None:
             made.set()
-            super().__init__(*words)
+            super().__init__(*message)
 
-    def slow_parse(words: list[str]) -> Any:
+    def slow_parse(message: list[str]) -> Any:
         parsing.set()
         made_early.append(made.wait(0.3))
-        return parse(words)
+        return parse(message)
 
     monkeypatch.setattr(ytdlp, "_Downloader", Downloader)
     monkeypatch.setattr(yt_dlp, "parse_options", slow_parse)

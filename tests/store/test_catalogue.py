@@ -14,8 +14,9 @@ import pyarrow as pa
 import pytest
 from store import test_shards
 from support import cli_process, shard_builder
+from support.recorded_progress import RecordedProgress
 
-from voxblink2_lib.errors import StoreDamagedError, TrainingError
+from voxblink2_lib.errors import StoreDamagedError, StoreError, TrainingError
 from voxblink2_lib.outcomes import Outcome
 from voxblink2_lib.store import catalogue
 from voxblink2_lib.store.shards import seal_shard, write_part
@@ -33,13 +34,13 @@ def store(undisturbed: Path, tmp_path: Path) -> Path:
 def scanned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the shards that are looked into from here on."""
     names: list[str] = []
-    scan = catalogue._scanned
+    scan = catalogue._scan_shard
 
     def noted(path: Path) -> pa.Table:
         names.append(path.name)
         return scan(path)
 
-    monkeypatch.setattr(catalogue, "_scanned", noted)
+    monkeypatch.setattr(catalogue, "_scan_shard", noted)
     return names
 
 
@@ -59,7 +60,7 @@ def seconds(row: dict[str, float]) -> float:
     return row["end_seconds"] - row["start_seconds"]
 
 
-# -- what is known of each utterance ----------------------------------------------------------
+# -- What is known of each utterance ---------------------------------------------------------------
 
 
 def test_rows_are_in_the_order_of_the_shards(store: Path) -> None:
@@ -96,7 +97,7 @@ def test_places_in_a_shard_of_several_batches(tmp_path: Path) -> None:
     with pa.memory_map(str(tmp_path / "a.arrow")) as file:
         assert len(list(pa.ipc.open_stream(file))) > 2
     corpus = Corpus.open(tmp_path)
-    assert [bytes_of(corpus, row) for row in range(700)] == [one.data for one in sound]
+    assert [bytes_of(corpus, row) for row in range(700)] == [clip.data for clip in sound]
     assert [corpus.place(row).row for row in (0, 255, 256, 599, 600)] == [0, 255, 256, 599, 0]
 
 
@@ -120,17 +121,19 @@ def test_a_corpus_says_what_it_is(store: Path) -> None:
     assert repr(corpus) == f"Corpus(48 utterances, 8 speakers, {hours:.2f} h)"
 
 
-# -- some of them -----------------------------------------------------------------------------
+# -- Some of them ----------------------------------------------------------------------------------
 
 
 def test_rows_are_selected_by_number_and_by_mask(store: Path) -> None:
     corpus = Corpus.open(store)
     names = corpus.names()
-    some = corpus.select([40, 3, 3, 17])
-    assert some.names() == [names[40], names[3], names[3], names[17]]
-    assert some.samples.tolist() == corpus.samples[[40, 3, 3, 17]].tolist()
-    assert [some.place(row) for row in range(4)] == [corpus.place(row) for row in (40, 3, 3, 17)]
-    assert some.names([1, 3]) == [names[3], names[17]]
+    selected = corpus.select([40, 3, 3, 17])
+    assert selected.names() == [names[40], names[3], names[3], names[17]]
+    assert selected.samples.tolist() == corpus.samples[[40, 3, 3, 17]].tolist()
+    assert [selected.place(row) for row in range(4)] == [
+        corpus.place(row) for row in (40, 3, 3, 17)
+    ]
+    assert selected.names([1, 3]) == [names[3], names[17]]
     mask = corpus.speaker == 5
     masked = corpus.select(mask)
     assert masked.names() == [name for name, taken in zip(names, mask, strict=True) if taken]
@@ -146,11 +149,11 @@ def test_selections_nest(store: Path) -> None:
 
 def test_speakers_of_a_selection_are_numbered_anew(store: Path) -> None:
     corpus = Corpus.open(store)
-    some = corpus.select(np.flatnonzero(np.isin(corpus.speaker, [2, 6]))[::-1])
-    assert some.speakers == [corpus.speakers[2], corpus.speakers[6]]
-    assert set(some.speaker.tolist()) == {0, 1}
-    assert [name.split("/")[0] for name in some.names()] == [
-        some.speakers[code] for code in some.speaker
+    selected = corpus.select(np.flatnonzero(np.isin(corpus.speaker, [2, 6]))[::-1])
+    assert selected.speakers == [corpus.speakers[2], corpus.speakers[6]]
+    assert set(selected.speaker.tolist()) == {0, 1}
+    assert [name.split("/")[0] for name in selected.names()] == [
+        selected.speakers[code] for code in selected.speaker
     ]
 
 
@@ -159,8 +162,8 @@ def test_speakers_of_a_selection_are_numbered_anew(store: Path) -> None:
     [
         ([], "the selection is empty"),
         (np.zeros(48, bool), "the selection is empty"),
-        ([0, 48], r"Rows 0 to 48 were asked for; there are 0 to 47"),
-        ([-1], r"Rows -1 to -1 were asked for; there are 0 to 47"),
+        ([0, 48], r"Rows 0 to 48 were requested; expected are 0 to 47"),
+        ([-1], r"Rows -1 to -1 were requested; expected are 0 to 47"),
         ([True, False], r"The mask has shape \(2,\); expected is \(48,\)"),
     ],
 )
@@ -170,11 +173,11 @@ def test_selections_that_are_not_possible(store: Path, rows: list[int], words: s
 
 
 def test_a_corpus_can_be_pickled(store: Path) -> None:
-    some = Corpus.open(store).select([7, 2])
-    again = pickle.loads(pickle.dumps(some))
-    assert again.names() == some.names()
-    assert [again.place(row) for row in (0, 1)] == [some.place(row) for row in (0, 1)]
-    assert again.speakers == some.speakers
+    selected = Corpus.open(store).select([7, 2])
+    again = pickle.loads(pickle.dumps(selected))
+    assert again.names() == selected.names()
+    assert [again.place(row) for row in (0, 1)] == [selected.place(row) for row in (0, 1)]
+    assert again.speakers == selected.speakers
 
 
 def test_a_pickled_corpus_is_the_name_of_its_catalogue(store: Path) -> None:
@@ -213,7 +216,7 @@ def test_the_address_of_a_folder_is_a_folder(store: Path) -> None:
     assert Corpus.open(f"file://{store}").names() == Corpus.open(store).names()
 
 
-# -- the catalogue is made once ---------------------------------------------------------------
+# -- The catalogue is made once --------------------------------------------------------------------
 
 
 def test_a_catalogue_is_used_again(store: Path, scanned: list[str]) -> None:
@@ -302,7 +305,7 @@ def test_a_damaged_catalogue_is_made_again(
     assert scanned == []
 
 
-# -- where it is kept -------------------------------------------------------------------------
+# -- Where it is kept ------------------------------------------------------------------------------
 
 
 def test_a_read_only_store_has_its_catalogue_in_the_users_cache(
@@ -357,15 +360,15 @@ def test_processes_that_open_at_once_agree(store: Path) -> None:
     processes = [spawn.Process(target=_open, args=(store, answers)) for _ in range(2)]
     for process in processes:
         process.start()
-    found = [answers.get(timeout=cli_process.DEADLINE_SECONDS) for _ in processes]
+    names = [answers.get(timeout=cli_process.DEADLINE_SECONDS) for _ in processes]
     for process in processes:
         process.join(cli_process.DEADLINE_SECONDS)
     assert [process.exitcode for process in processes] == [0, 0]
-    assert found[0] == found[1] == Corpus.open(store).names()
+    assert names[0] == names[1] == Corpus.open(store).names()
     assert {path.suffix for path in (store / "catalogue").iterdir()} <= {".arrow", ".lock"}
 
 
-# -- what is not a store ----------------------------------------------------------------------
+# -- What is not a store ---------------------------------------------------------------------------
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
@@ -404,3 +407,25 @@ def test_a_shard_cut_short_anywhere_is_told(tmp_path: Path) -> None:
             Corpus.open(cut.parent)
     cut.write_bytes(whole)
     assert len(Corpus.open(cut.parent)) == 300
+
+
+# -- As the store's own users see it ---------------------------------------------------------------
+
+
+def test_the_store_reports_errors_of_its_own(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="There are no shards in"):
+        catalogue.local_catalogue(tmp_path, "audio")
+
+
+def test_only_new_shards_count_for_progress(tmp_path: Path) -> None:
+    progress = RecordedProgress()
+    for name in ("a", "b"):
+        shard_builder.seal(tmp_path / f"{name}.arrow", [shard_builder.clip(0)])
+    for _ in range(2):  # the second time, nothing is scanned
+        catalogue.local_catalogue(tmp_path, "audio", progress=progress)
+    shard_builder.seal(tmp_path / "c.arrow", [shard_builder.clip(0)])
+    catalogue.local_catalogue(tmp_path, "audio", progress=progress)
+    assert [(task.task, task.unit, task.total, task.counts) for task in progress.tasks] == [
+        ("Scanning shards", "shard", 2, [1, 1]),
+        ("Scanning shards", "shard", 1, [1]),
+    ]

@@ -449,10 +449,10 @@ def test_what_configurations_wait_for_is_their_own(path: Path, clock: Clock) -> 
 
 def test_every_attempt_is_kept(path: Path, ledger: Ledger, clock: Clock) -> None:
     ledger.add_jobs([[A, B]])
-    first = Outcome(A, "rate-limited", "wait", bytes_fetched=7, seconds_taken=0.5, address="direct")
+    first = Outcome(A, "rate-limited", "wait", bytes_fetched=7, seconds_taken=0.5, route="direct")
     ledger.record(first, is_settled=False)
     clock.now += 60
-    ledger.record(Outcome(A, "transient", "HTTP 503", seconds_taken=1.5, address="10.0.0.1:8080"))
+    ledger.record(Outcome(A, "transient", "HTTP 503", seconds_taken=1.5, route="10.0.0.1:8080"))
     clock.now += 60
     ledger.record(Outcome(A, "done", clips=1, bytes_fetched=900, seconds_taken=2.5))
     ledger.record(Outcome(E, "done", clips=1))  # not known

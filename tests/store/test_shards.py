@@ -133,7 +133,7 @@ OUTCOMES = st.builds(
     ).map(tuple),
     bytes_fetched=st.integers(0, 2**53),
     seconds_taken=st.floats(0, 1e9),
-    address=st.text(max_size=9),
+    route=st.text(max_size=9),
 )
 
 

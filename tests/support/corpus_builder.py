@@ -1,4 +1,4 @@
-"""Corpora of made-up numbers: no shard is behind them, but orders do not need one."""
+"""Corpora of synthetic numbers, without shards: samplers do not need them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def corpus(
     count = len(numbers)
     table = pa.table(
         {
-            "speaker_id": pa.array([f"id{one:06}" for one in numbers]).dictionary_encode(),
+            "speaker_id": pa.array([f"id{value:06}" for value in numbers]).dictionary_encode(),
             "video_id": pa.array([f"video{row:06}" for row in range(count)]),
             "utterance_id": pa.array([f"{row:05}" for row in range(count)]),
             "samples": pa.array(
@@ -55,13 +55,13 @@ def corpus(
     )
     rows = [count] if shards is None else list(shards)
     assert sum(rows) == count
-    known = tuple(Shard(f"{number:05}.arrow", 1, one) for number, one in enumerate(rows))
-    return Corpus(Catalogue(table, known), Path("nowhere"))
+    sealed = tuple(Shard(f"{number:05}.arrow", 1, value) for number, value in enumerate(rows))
+    return Corpus(Catalogue(table, sealed), Path("nowhere"))
 
 
 @st.composite
 def corpora(draw: st.DrawFn, *, most: int = 60) -> Corpus:
-    """Draw a corpus of up to so many utterances, in some shards, of some speakers."""
+    """Draw a corpus of up to so many utterances, in several shards, of several speakers."""
     count = draw(st.integers(1, most))
     speakers = draw(st.lists(st.integers(0, 7), min_size=count, max_size=count))
     samples = draw(st.lists(st.integers(1, 160_000), min_size=count, max_size=count))
@@ -71,23 +71,23 @@ def corpora(draw: st.DrawFn, *, most: int = 60) -> Corpus:
 
 
 def shuffle(batch_size: int, *, drop_last: bool = False) -> Make:
-    """Return what makes a ShuffleSampler."""
+    """Return a factory of a ShuffleSampler."""
     options = {"batch_size": batch_size, "drop_last": drop_last}
     return _maker(ShuffleSampler, **options, block_rows=4, window_rows=32)
 
 
 def by_speaker(speakers: int, utterances: int) -> Make:
-    """Return what makes a SpeakerSampler."""
+    """Return a factory of a SpeakerSampler."""
     return _maker(SpeakerSampler, speakers=speakers, utterances=utterances)
 
 
 def balanced(batch_size: int, per_speaker: int | None = None) -> Make:
-    """Return what makes a BalancedSampler."""
+    """Return a factory of a BalancedSampler."""
     return _maker(BalancedSampler, batch_size=batch_size, per_speaker=per_speaker)
 
 
 def bucket(batch_seconds: float, buckets: int = 4) -> Make:
-    """Return what makes a BucketSampler."""
+    """Return a factory of a BucketSampler."""
     return _maker(BucketSampler, batch_seconds=batch_seconds, buckets=buckets)
 
 
@@ -103,15 +103,15 @@ def ranks(make: Make, of: Corpus, world: int, *, seed: int = 0) -> list[EpochSam
 
 
 def epoch_of(samplers: Sequence[EpochSampler], epoch: int = 0) -> list[list[list[SeededRow]]]:
-    """Return the batches of each rank in an epoch; the samplers stand at its start then."""
-    found = []
+    """Return the batches of each rank in an epoch; the samplers are then at its start."""
+    batches = []
     for sampler in samplers:
         sampler.set_epoch(epoch)
-        found.append(list(sampler))
+        batches.append(list(sampler))
         sampler.set_epoch(epoch)
-    return found
+    return batches
 
 
 def keyed(batches: Sequence[Sequence[SeededRow]]) -> list[list[tuple[int, tuple[int, int, int]]]]:
-    """Return what is to be compared: draws are equal where their numbers are."""
-    return [[(int(one), one.key) for one in batch] for batch in batches]
+    """Return rows with their keys: seeded rows compare equal if only their indices do."""
+    return [[(int(row), row.key) for row in batch] for batch in batches]

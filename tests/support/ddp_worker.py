@@ -1,9 +1,9 @@
-"""Ranks of a training as processes that are killed and started again.
+"""Ranks of a training run as processes that are killed and restarted.
 
-    python tests/training_ranks.py JOB.json
+    python tests/support/ddp_worker.py JOB.json
 
-One process loads torch and the library and forks all ranks, so that hundreds of them cost little.
-Ranks do not train: they write down what they were given, and save the state of their loader.
+One process loads torch and the library and forks all ranks, so that hundreds of them are cheap.
+Ranks do not train: they write their batches to a file, and save the state of their loader.
 """
 
 from __future__ import annotations
@@ -62,11 +62,11 @@ class Run(NamedTuple):
     """A run of all ranks.
 
     Attributes:
-        name: of the training; its runs go on from each other's state.
+        name: of the training; each of its runs continues from the state of the one before.
         order: name of the sampler.
         world: number of ranks.
         workers: of each rank's loader.
-        steps: after how many batches all ranks are killed; None lets them come to the end.
+        steps: number of batches after which all ranks are killed; None for a run to the end.
         saves_last: whether the state after the last of them was saved.
     """
 
@@ -86,18 +86,20 @@ def dataset_of(store: Path, noises: Path) -> UtteranceDataset:
 
 
 def written(batch: dict[str, Any]) -> list[Any]:
-    """Return what is compared of a batch: for each example its row, its label, and its sound."""
-    sums = [hashlib.sha256(one.numpy().tobytes()).hexdigest() for one in batch["waveforms"]]
+    """Return what is compared of a batch: row, label and digest of the audio of each example."""
+    sums = [
+        hashlib.sha256(waveform.numpy().tobytes()).hexdigest() for waveform in batch["waveforms"]
+    ]
     return [
-        list(one)
-        for one in zip(batch["rows"].tolist(), batch["labels"].tolist(), sums, strict=True)
+        list(waveform)
+        for waveform in zip(batch["rows"].tolist(), batch["labels"].tolist(), sums, strict=True)
     ]
 
 
 def train(
     dataset: UtteranceDataset, run: Run, rank: int, folder: Path, saved: dict[str, int] | None
 ) -> None:
-    """Be a rank: write each batch down, and save the state after it, to the end or to death."""
+    """Run a rank: write each batch, and save the state after it, until it ends or is killed."""
     loader = TrainingLoader(
         dataset, ORDERS[run.order](dataset.corpus, rank, run.world), num_workers=run.workers
     )
@@ -140,7 +142,7 @@ def forked(job: Callable[[], None]) -> int:
 
 def ended(processes: list[int]) -> list[int]:
     """Wait for processes; return their exit codes, negative for signals."""
-    return [os.waitstatus_to_exitcode(os.waitpid(one, 0)[1]) for one in processes]
+    return [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in processes]
 
 
 def run_ranks(dataset: UtteranceDataset, run: Run, results: Path) -> list[int]:
@@ -158,14 +160,14 @@ def run_ranks(dataset: UtteranceDataset, run: Run, results: Path) -> list[int]:
     )
 
 
-# -- accelerate -------------------------------------------------------------------------------
+# -- Accelerate ------------------------------------------------------------------------------------
 
 
 def accelerated(dataset: UtteranceDataset, rank: int, world: int, results: Path) -> None:
-    """Be one of several processes of accelerate: write down the rows of two epochs, both ways."""
+    """Run one of several processes of accelerate: write the rows of two epochs, both ways."""
     os.environ |= {
         **{"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)},
-        **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"},  # looked for, but not used
+        **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"},  # required, but not used
     }
     # Meeting in a file needs no free port.
     distributed.init_process_group(
@@ -175,27 +177,27 @@ def accelerated(dataset: UtteranceDataset, rank: int, world: int, results: Path)
 
     accelerator = Accelerator(cpu=True)
     assert (accelerator.process_index, accelerator.num_processes) == (rank, world)
-    found: dict[str, Any] = {}
+    rows: dict[str, Any] = {}
     for order, make in ORDERS.items():
         ours = TrainingLoader(
             dataset, make(dataset.corpus, accelerator.process_index, accelerator.num_processes)
         )
         theirs = accelerator.prepare(TrainingLoader(dataset, make(dataset.corpus, 0, 1)))
         for name, loader in {"ours": ours, "theirs": theirs}.items():
-            found[f"{order}, {name}"] = [
+            rows[f"{order}, {name}"] = [
                 [batch["rows"].tolist() for batch in loader] for _ in range(EPOCHS)
             ]
-    (results / f"accelerate-{rank}.json").write_text(json.dumps(found))
+    (results / f"accelerate-{rank}.json").write_text(json.dumps(rows))
     distributed.destroy_process_group()
 
 
 def main() -> None:
-    """Do a job: all its runs, one after the other."""
+    """Run a job: all its runs, one after the other."""
     job = json.loads(Path(sys.argv[1]).read_text())
     torch.set_num_threads(1)
     results = Path(job["results"])
     dataset = dataset_of(Path(job["store"]), Path(job["noises"]))
-    codes = [run_ranks(dataset, Run(*one), results) for one in job["runs"]]
+    codes = [run_ranks(dataset, Run(*run), results) for run in job["runs"]]
     if job["accelerated"]:
         ranks = range(job["accelerated"])
         codes.append(

@@ -1,7 +1,7 @@
-"""A loopback server with as much of the Hugging Face Hub as models need to go there and back.
+"""A loopback server with the part of the Hugging Face Hub that models are uploaded and read with.
 
-It has model repositories with one branch, `main`, of which it keeps the last commit in memory. All
-may read, only the owner of the token may write.
+It has model repositories with one branch, `main`, whose last commit is in memory. Everybody may
+read; writing requires the token.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 class Repo(NamedTuple):
-    """A repository: files by their path, and the id of the commit that brought them."""
+    """A repository: files by path, and the id of the last commit."""
 
     files: dict[str, bytes]
     commit: str
@@ -32,10 +32,10 @@ class Hub(ThreadingHTTPServer):
     """Serve repositories inside a `with` block.
 
     Args:
-        token: the word that allows to write.
+        token: authorizes writing.
 
     Attributes:
-        repos: what was pushed, by `owner/name`.
+        repos: repositories by `owner/name`.
         url: for `HF_ENDPOINT`.
     """
 
@@ -63,7 +63,7 @@ class Hub(ThreadingHTTPServer):
 
 
 class _RefusedError(Exception):
-    """What the client is told instead of what it asked for."""
+    """An error response."""
 
     def __init__(
         self, status: int, code: str, message: str, headers: Mapping[str, str] = NO_HEADERS
@@ -79,10 +79,10 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True  # head and body leave as two writes
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Keep quiet."""
+        """Log nothing."""
 
     def _answer(self) -> None:
-        # Read even where it is refused: the next request comes on the same connection.
+        # Read even if the request is refused: the next one is on the same connection.
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         parts = [unquote(part) for part in urlsplit(self.path).path.strip("/").split("/")]
         try:
@@ -94,7 +94,7 @@ class _Handler(BaseHTTPRequestHandler):
         except _RefusedError as error:
             self._send(error.status, {"error": str(error)}, error.headers)
 
-    do_GET = do_HEAD = do_POST = _answer  # noqa: N815  # the base class looks for these
+    do_GET = do_HEAD = do_POST = _answer  # noqa: N815  # names that the base class requires
 
     def _write(self, parts: list[str], body: bytes) -> None:
         if self.headers.get("Authorization") != f"Bearer {self.server.token}":
@@ -102,15 +102,17 @@ class _Handler(BaseHTTPRequestHandler):
         match parts:
             case ["api", "repos", "create"]:
                 name = "{organization}/{name}".format(**json.loads(body))
-                known = name in self.server.repos
+                exists = name in self.server.repos
                 self.server.repos.setdefault(name, Repo({}, NO_COMMIT))
-                # A client that does not mind a 409 reads the same answer from it.
-                self._send(409 if known else 200, {"url": f"{self.server.url}/{name}"})
+                # A client that accepts a 409 reads the same body.
+                self._send(409 if exists else 200, {"url": f"{self.server.url}/{name}"})
             case ["api", "validate-yaml"]:
-                self._send(200, {"errors": [], "warnings": []})  # this hub likes every card
+                self._send(200, {"errors": [], "warnings": []})  # this hub accepts every card
             case ["api", "models", owner, name, "preupload", revision]:
                 files = self._repo(owner, name, revision).files
-                self._send(200, {"files": [_plan(one, files) for one in json.loads(body)["files"]]})
+                self._send(
+                    200, {"files": [_plan(file, files) for file in json.loads(body)["files"]]}
+                )
             case ["api", "models", owner, name, "commit", revision]:
                 repo = _committed(self._repo(owner, name, revision), body)
                 self.server.repos[f"{owner}/{name}"] = repo
@@ -154,18 +156,18 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
 
-def _plan(asked: dict[str, str], files: dict[str, bytes]) -> dict[str, object]:
-    """Return how a file is to be sent: inside the commit, where the Hub has a storage for weights.
+def _plan(file: dict[str, str], files: dict[str, bytes]) -> dict[str, object]:
+    """Return how to upload a file: within the commit, unlike the Hub, which stores weights apart.
 
-    By `oid` the client knows files that need not be sent again.
+    By `oid` the client recognizes files that it need not upload again.
     """
-    path = asked["path"]
+    path = file["path"]
     oid = _blob_id(files[path]) if path in files else None
     return {"path": path, "uploadMode": "regular", "shouldIgnore": False, "oid": oid}
 
 
 def _committed(repo: Repo, lines: bytes) -> Repo:
-    """Return a repository after a commit, which has one operation a line."""
+    """Return a repository after a commit, which has one operation per line."""
     files = dict(repo.files)
     for line in lines.splitlines():
         match json.loads(line):
@@ -179,5 +181,5 @@ def _committed(repo: Repo, lines: bytes) -> Repo:
 
 
 def _blob_id(body: bytes) -> str:
-    """Return git's name of a file's content, by which the client knows unchanged files."""
+    """Return git's hash of a file's content, by which the client recognizes unchanged files."""
     return hashlib.sha1(b"blob %d\0" % len(body) + body).hexdigest()

@@ -1,7 +1,7 @@
-"""Golden weights, waveforms and small speaker models to test with, and the front end once more.
+"""Golden weights, waveforms and small speaker models for tests, and a reference front end.
 
-The reference front end is slow, in float64 and straight from the definitions: it knows nothing of
-the library. Recipes of weights and waveforms are those of the golden numbers.
+The reference front end is slow, in float64 and straight from the definitions, independent of the
+library. Weights and waveforms are made as those of the golden numbers were.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ FRONT_END = ("featCal.fbankCal.spectrogram.window", "featCal.fbankCal.mel_scale.
 _SALT = "dev"
 
 
-# -- golden recipes ----------------------------------------------------------------------------
+# -- Golden recipes --------------------------------------------------------------------------------
 
 
 @functools.cache
@@ -106,7 +106,7 @@ def _repeated(key: str, shape: list[int]) -> Tensor:
     return torch.tensor(zlib.crc32(key.encode()) / 2**32).expand(shape)
 
 
-# -- the front end, slow -----------------------------------------------------------------------
+# -- The front end, slow ---------------------------------------------------------------------------
 
 
 def slow_window() -> Array:
@@ -149,7 +149,7 @@ def slow_log_mel(waveform: Array, normalization: str, bands: int = 80) -> Array:
     return taken_off
 
 
-# -- small models ------------------------------------------------------------------------------
+# -- Small models ----------------------------------------------------------------------------------
 
 # 20 bands halve to 10, 5 and 3: odd numbers on the way, as the frames have.
 SMALL: dict[str, Callable[..., SpeakerConfig]] = {
@@ -215,7 +215,7 @@ def random_features(seed: int, frames: int, bands: int = 20) -> Tensor:
 
 def padded(features: list[Tensor], *, garbage: float = 0.0) -> tuple[Tensor, Tensor]:
     """Return a batch, its padding filled with garbage, and its mask."""
-    lengths = torch.tensor([len(one) for one in features])
+    lengths = torch.tensor([len(each) for each in features])
     batch = nn.utils.rnn.pad_sequence(features, batch_first=True, padding_value=garbage)
     return batch, (torch.arange(batch.shape[1])[None] < lengths[:, None]).long()
 
@@ -223,12 +223,12 @@ def padded(features: list[Tensor], *, garbage: float = 0.0) -> tuple[Tensor, Ten
 @torch.no_grad()
 def embeddings_of(model: Any, features: Tensor, mask: Tensor | None = None) -> Tensor:
     """Return the embeddings of a batch, shape (batch, dimensions)."""
-    found: Tensor = model(features, mask).embeddings
-    return found
+    output: Tensor = model(features, mask).embeddings
+    return output
 
 
-def apart(found: Tensor | Array, wanted: Tensor | Array) -> float:
-    """Return the largest distance of two rows, relative to the length of the wanted one."""
-    ours, theirs = (torch.as_tensor(np.asarray(one)).double() for one in (found, wanted))
+def apart(rows: Tensor | Array, expected: Tensor | Array) -> float:
+    """Return the largest distance of two rows, relative to the length of the expected one."""
+    ours, theirs = (torch.as_tensor(np.asarray(each)).double() for each in (rows, expected))
     assert ours.shape == theirs.shape
     return float(((ours - theirs).norm(dim=-1) / theirs.norm(dim=-1)).max())

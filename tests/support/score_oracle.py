@@ -1,7 +1,7 @@
-"""Scores and embeddings to test with, and the metrics once more: slow, straight from definitions.
+"""Scores and embeddings for tests, and slow metrics straight from their definitions.
 
-The references know nothing of the library. Rates are fractions of whole numbers, so what they say
-is exact: a trial is accepted when its score is at least the threshold.
+The references are independent of the library. Rates are fractions of integers, so they are exact: a
+trial is accepted when its score is at least the threshold.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ INFINITY = math.inf
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
-# -- golden recipes, see shared/golden/README.md -----------------------------------------------
+# -- Golden recipes --------------------------------------------------------------------------------
 
 
 def golden(kind: str) -> list[dict[str, Any]]:
-    """Return the cases of ``"sv"`` or ``"ossi"`` with what the published scripts say."""
+    """Return the cases of ``"sv"`` or ``"ossi"`` with the results of the published scripts."""
     cases: list[dict[str, Any]] = json.loads(GOLDEN.read_text(encoding="utf-8"))[kind]
     return cases
 
@@ -76,7 +76,7 @@ def golden_protocol(case: dict[str, Any]) -> Protocol:
     )
 
 
-# -- trials to draw ----------------------------------------------------------------------------
+# -- Trials to draw --------------------------------------------------------------------------------
 
 # Neighbours, both zeros, the smallest and the largest numbers; all of them float32, too.
 NASTY = (
@@ -108,7 +108,7 @@ def rising(draw: st.DrawFn, ranks: int) -> Array:
     single = draw(st.booleans())
     dtype: Any = np.float32 if single else np.float64
     numbers = st.one_of(
-        st.sampled_from(NASTY if single else NASTIER).map(lambda one: float(dtype(one))),
+        st.sampled_from(NASTY if single else NASTIER).map(lambda number: float(dtype(number))),
         st.floats(-4, 4, width=32),
         st.floats(allow_nan=False, allow_infinity=False, width=32 if single else 64),
     )
@@ -123,7 +123,7 @@ def scored(draw: st.DrawFn, max_trials: int = 40) -> tuple[Array, Array]:
     return draw(rising(int(ranks.max()) + 1))[ranks], labels
 
 
-# -- references of verification ----------------------------------------------------------------
+# -- References of verification --------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def point_at(scores: Iterable[float], labels: Iterable[int], threshold: float) -
 def points_of(scores: Array, labels: Array) -> list[Point]:
     """Return the point at each distinct score, and at infinity; thresholds rise."""
     values, flags = scores.tolist(), labels.tolist()
-    return [point_at(values, flags, one) for one in [*sorted(set(values)), INFINITY]]
+    return [point_at(values, flags, threshold) for threshold in [*sorted(set(values)), INFINITY]]
 
 
 def crossing_of(before: Point, after: Point) -> tuple[Fraction, Fraction]:
@@ -200,7 +200,9 @@ def slow_cllr(scores: Array, labels: Array) -> float:
         wrong = -score if label else score
         # ln(1 + e^wrong), which must not overflow
         costs[bool(label)].append(max(wrong, 0.0) + math.log1p(math.exp(-abs(wrong))))
-    return sum(math.fsum(one) / len(one) for one in costs.values()) / (2 * math.log(2))
+    return sum(math.fsum(of_class) / len(of_class) for of_class in costs.values()) / (
+        2 * math.log(2)
+    )
 
 
 def slow_hull(points: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -218,7 +220,7 @@ def slow_hull(points: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     return [point for row, point in enumerate(unique) if below_all_lines(row)]
 
 
-# -- references of cosines ---------------------------------------------------------------------
+# -- References of cosines -------------------------------------------------------------------------
 
 
 def cosine(a: Array, b: Array) -> float:

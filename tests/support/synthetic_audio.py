@@ -1,9 +1,9 @@
-"""Media whose sound is a known function of time, so that any cut can be measured.
+"""Synthetic media whose audio is a known function of time, so that any clip can be measured.
 
     seconds   0         1         2                    12
-    picture   |####|####|####|####|  ...  ####|####|####|
-    sound     truth(0)  truth(1)  truth(2)  ...
-                   ^ a cut that claims to start here must sound like truth(t) from here on
+    video     |####|####|####|####|  ...  ####|####|####|
+    audio     truth(0)  truth(1)  truth(2)  ...
+                   ^ a clip that claims to start here must equal truth(t) from here on
 
 FFmpeg encodes; each medium is made once and kept for the next sessions.
 """
@@ -36,40 +36,40 @@ Floats = npt.NDArray[np.float64]
 
 
 def truth(seconds: Floats) -> Floats:
-    """Return what sounds at a time: a chirp, and a tone that swings fast over 1200 Hz."""
+    """Return the signal at some times: a chirp, and a tone that varies fast over 1200 Hz."""
     chirp = np.sin(2 * np.pi * (700 * seconds + 90 * seconds**2))
     tone = np.sin(2 * np.pi * (1300 * seconds + 55 * np.sin(2 * np.pi * 1.7 * seconds)))
     return np.asarray(0.3 * chirp + 0.2 * tone, np.float64)
 
 
-def measure_delay(heard: npt.NDArray[np.floating], *, start_sample: int) -> float:
-    """Return by how much a cut lags behind the truth, in 16 kHz samples.
+def measure_delay(samples: npt.NDArray[np.floating], *, start_sample: int) -> float:
+    """Return by how much a clip lags behind the truth, in 16 kHz samples.
 
     Args:
-        heard: shape (n,); claims to begin at `start_sample`.
+        samples: shape (n,); claims to begin at ``start_sample``.
         start_sample: on the time axis of the truth.
     """
-    count = len(heard)
-    said = truth((start_sample + np.arange(count)) / SAMPLE_RATE_HZ)
-    spectrum = np.fft.rfft(heard, 2 * count) * np.conj(np.fft.rfft(said, 2 * count))
-    likeness = np.fft.irfft(spectrum, 2 * count)
-    peak = int(np.argmax(likeness))
+    count = len(samples)
+    reference = truth((start_sample + np.arange(count)) / SAMPLE_RATE_HZ)
+    spectrum = np.fft.rfft(samples, 2 * count) * np.conj(np.fft.rfft(reference, 2 * count))
+    correlation = np.fft.irfft(spectrum, 2 * count)
+    peak = int(np.argmax(correlation))
     # A parabola through the three highest values finds the peak between samples.
-    low, top, high = (likeness[(peak + step) % (2 * count)] for step in (-1, 0, 1))
+    low, top, high = (correlation[(peak + step) % (2 * count)] for step in (-1, 0, 1))
     lag = peak if peak < count else peak - 2 * count
     return float(lag + (low - high) / (2 * (low - 2 * top + high)))
 
 
 def utterance(first_frame: int, last_frame: int, name: str = "") -> Utterance:
-    """Return an utterance of the one video that tests speak of."""
+    """Return an utterance of the video that all tests use."""
     name = name or f"{first_frame:05d}-{last_frame:05d}"
     return Utterance(SPEAKER, VIDEO, name, first_frame, last_frame)
 
 
-def heard_in(clip: Clip) -> Floats:
-    """Return the samples of a clip, as a user's decoder gives them."""
+def samples_of(clip: Clip) -> Floats:
+    """Return the samples of a clip, as a user's decoder returns them."""
     samples, rate_hz = soundfile.read(io.BytesIO(clip.data), dtype="float64")
-    # Opus decodes at 48 kHz unless asked; libsndfile keeps the rate that was written.
+    # Opus decodes at 48 kHz by default; libsndfile keeps the rate that was written.
     assert rate_hz == SAMPLE_RATE_HZ
     return np.asarray(samples, np.float64)
 
@@ -78,7 +78,7 @@ def delays_of(clips: Iterable[Clip]) -> dict[str, float]:
     """Return the delay of each clip by its utterance's name."""
     return {
         clip.utterance.utterance_id: measure_delay(
-            heard_in(clip), start_sample=clip.utterance.samples[0]
+            samples_of(clip), start_sample=clip.utterance.samples[0]
         )
         for clip in clips
     }
@@ -86,29 +86,29 @@ def delays_of(clips: Iterable[Clip]) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class MediaSpec:
-    """How to make a medium.
+    """How to make a media file.
 
     Attributes:
         name: file name.
-        rate_hz: of the sound.
+        rate_hz: sample rate of the audio.
         channels: 1 or 2.
-        picture_rate: pictures a second, or empty for sound alone.
+        fps: frames a second of the video, or empty for audio only.
         options: FFmpeg's options before the output file.
-        sound_late_seconds: the sound's clock is moved by this.
-        picture_late_seconds: the picture's clock is moved by this.
-        duration_seconds: how long it is.
-        picture: FFmpeg's source of pictures.
+        audio_late_seconds: shift of the audio's clock.
+        video_late_seconds: shift of the video's clock.
+        duration_seconds: duration of both.
+        video_source: FFmpeg's source of the video.
     """
 
     name: str
     rate_hz: int = 48_000
     channels: int = 1
-    picture_rate: str = ""
+    fps: str = ""
     options: tuple[str, ...] = ()
-    sound_late_seconds: float = 0.0
-    picture_late_seconds: float = 0.0
+    audio_late_seconds: float = 0.0
+    video_late_seconds: float = 0.0
     duration_seconds: float = DURATION_SECONDS
-    picture: str = "testsrc2=size=64x48"
+    video_source: str = "testsrc2=size=64x48"
 
 
 AAC = ("-c:a", "aac", "-b:a", "96k")
@@ -125,28 +125,28 @@ WAV = MediaSpec("plain.wav", 16_000, 1, "", ())
 
 
 class MediaCache:
-    """Makes media, each once; sessions and their processes share them.
+    """Makes media files, each once; sessions and their processes share them.
 
     Args:
-        folder: where they are kept. Nothing in it may be changed.
+        folder: where they are stored. Nothing in it may be changed.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder / _generation()
 
     def make(self, spec: MediaSpec) -> Path:
-        """Return the path of a medium, made now if it does not exist."""
+        """Return the path of a media file, which is made if it does not exist."""
         return self.keep(spec.name, spec, functools.partial(self._encode, spec))
 
     def keep(self, name: str, key: object, write: Callable[[Path], object]) -> Path:
-        """Return the path of a file, written now if it does not exist.
+        """Return the path of a file, which is written if it does not exist.
 
         Args:
             name: file name.
-            key: what the file is made from; its ``repr`` tells it from others of that name.
-            write: writes the file; of all processes one calls it.
+            key: what the file is made from; its ``repr`` distinguishes files of one name.
+            write: writes the file; one of all processes calls it.
         """
-        # Two specifications may give their media the same name.
+        # Two specifications may have the same file name.
         folder = self._folder / hashlib.sha256(repr((name, key)).encode()).hexdigest()[:12]
         path = folder / name
         if not path.exists():
@@ -158,27 +158,27 @@ class MediaCache:
         return path
 
     def _encode(self, spec: MediaSpec, path: Path) -> None:
-        sound = ("sound.wav", (spec.rate_hz, spec.channels, spec.duration_seconds))
-        late = ["-itsoffset", str(spec.sound_late_seconds)]
-        command = [*late, "-i", str(self.keep(*sound, functools.partial(_write_sound, spec)))]
-        if spec.picture_rate:
-            source = f"{spec.picture}:rate={spec.picture_rate}:duration={spec.duration_seconds}"
-            late = ["-itsoffset", str(spec.picture_late_seconds)]
-            command += [*late, "-f", "lavfi", "-i", source, "-map", "0:a", "-map", "1:v"]
+        key = (spec.rate_hz, spec.channels, spec.duration_seconds)
+        audio = self.keep("audio.wav", key, functools.partial(_write_audio, spec))
+        command = ["-itsoffset", str(spec.audio_late_seconds), "-i", str(audio)]
+        if spec.fps:
+            source = f"{spec.video_source}:rate={spec.fps}:duration={spec.duration_seconds}"
+            offset = ["-itsoffset", str(spec.video_late_seconds)]
+            command += [*offset, "-f", "lavfi", "-i", source, "-map", "0:a", "-map", "1:v"]
         ffmpeg(*command, *spec.options, str(path))
 
 
-def _write_sound(spec: MediaSpec, path: Path) -> None:
+def _write_audio(spec: MediaSpec, path: Path) -> None:
     count = round(spec.duration_seconds * spec.rate_hz)
     samples = truth(np.arange(count) / spec.rate_hz)
-    # The right side is quieter, so that a reader of one channel alone is still in time.
+    # The right channel is quieter; a mix of both has the same timing as either.
     both = np.stack([samples, 0.7 * samples][: spec.channels], axis=1)
     soundfile.write(path, both, spec.rate_hz, subtype="PCM_16")
 
 
 @functools.cache
 def _generation() -> str:
-    """Return what kept media depend on besides their specification: encoders, and this code."""
+    """Return a digest of what media depend on besides their specification: encoders, this code."""
     version = subprocess.run(["ffmpeg", "-version"], capture_output=True, check=True).stdout
     code = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("synthetic_*.py"))]
     parts = [version, av.__version__.encode(), *code]
@@ -192,10 +192,10 @@ def ffmpeg(*arguments: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def drop_sound(source: Path, target: Path, *, from_seconds: float, to_seconds: float) -> None:
-    """Copy a medium without the sound of a stretch, counted from the first sound packet.
+def drop_audio(source: Path, target: Path, *, from_seconds: float, to_seconds: float) -> None:
+    """Copy a media file without the audio of an interval, counted from the first audio packet.
 
-    The packets that are left keep their times.
+    The other packets keep their times.
     """
     first: float | None = None
     with av.open(str(source)) as old, av.open(str(target), "w") as new:
@@ -203,18 +203,18 @@ def drop_sound(source: Path, target: Path, *, from_seconds: float, to_seconds: f
         for packet in old.demux():
             if packet.dts is None:
                 continue
-            at = float((packet.pts or 0) * Fraction(packet.time_base or 0))
+            seconds = float((packet.pts or 0) * Fraction(packet.time_base or 0))
             if packet.stream.type == "audio":
-                first = at if first is None else first
-                if from_seconds <= at - first < to_seconds:
+                first = seconds if first is None else first
+                if from_seconds <= seconds - first < to_seconds:
                     continue
             packet.stream = copies[packet.stream.index]
             new.mux(packet)
 
 
-def damaged(data: bytes, places: Sequence[int], values: Sequence[int]) -> bytes:
+def damaged(data: bytes, positions: Sequence[int], values: Sequence[int]) -> bytes:
     """Return bytes with some of them replaced."""
     copy = bytearray(data)
-    for place, value in zip(places, values, strict=True):
-        copy[place % len(copy)] = value
+    for position, value in zip(positions, values, strict=True):
+        copy[position % len(copy)] = value
     return bytes(copy)

@@ -1,7 +1,7 @@
-"""Small speaker models on disk, sounds in files, a store, and embedding without worker processes.
+"""Small speaker models on disk, audio files, a store, and embedding without worker processes.
 
-Models are small enough for a test, and what they give is checked against the same model called
-directly on each utterance, without batches, blocks or files.
+Models are small enough for a test, and their embeddings are compared with those of the same model
+called directly on each utterance, without batches, blocks or files.
 """
 
 from __future__ import annotations
@@ -47,17 +47,17 @@ RATE = 16_000
 SAME = 1e-4  # of embeddings, relative to their length
 
 
-# -- sounds ------------------------------------------------------------------------------------
+# -- Sounds ----------------------------------------------------------------------------------------
 
 
 def voice(seed: int, seconds: float) -> Array:
-    """Return a sound of its own for each seed."""
+    """Return a waveform that is different for each seed."""
     made: Array = golden_waveform(seed, round(seconds * RATE))
     return made
 
 
 def write(path: Path, samples: Any, *, rate: int = RATE, **options: Any) -> Path:
-    """Write a sound, as float where the file is a WAV and nothing else is asked for."""
+    """Write an audio file; WAV is float unless specified otherwise."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".wav":
         options.setdefault("subtype", "FLOAT")
@@ -92,7 +92,7 @@ def write_arrow(path: Path, table: pa.Table, *, batch_rows: int | None = None) -
     return path
 
 
-# -- models ------------------------------------------------------------------------------------
+# -- Models ----------------------------------------------------------------------------------------
 
 
 def save_small(folder: Path, kind: str = "basic-gsp", *, seed: int = 1) -> str:
@@ -104,7 +104,7 @@ def save_small(folder: Path, kind: str = "basic-gsp", *, seed: int = 1) -> str:
 
 @torch.no_grad()
 def save_separating(folder: Path) -> str:
-    """Write a model that tells voices apart without training.
+    """Write a model that separates voices without training.
 
     It has no blocks: its embedding is mean and deviation over time of the positive and of the
     negative part of each log-mel band.
@@ -173,11 +173,11 @@ def directly(folder: str, waveform: Array) -> Array:
     features = extractor(waveform, sampling_rate=RATE, return_tensors="pt", padding=True)
     features.pop("attention_mask", None)  # nothing is padded
     with torch.inference_mode():
-        found: Array = model(**features).embeddings[0].numpy()
-    return found
+        embedding: Array = model(**features).embeddings[0].numpy()
+    return embedding
 
 
-# -- embedding in this process -----------------------------------------------------------------
+# -- Embedding in this process ---------------------------------------------------------------------
 
 
 def block_of(files: Mapping[str, Path]) -> EmbeddingBlock:
@@ -189,8 +189,8 @@ def block_of(files: Mapping[str, Path]) -> EmbeddingBlock:
 def embed_files(
     model: str, files: Mapping[str, Path], part: Path, **options: Any
 ) -> dict[str, Any]:
-    """Embed files as one block; return each one's vector, or the reason why there is none."""
-    threads = torch.get_num_threads()  # stay as they are
+    """Embed files as one block; return the vector of each, or the reason why it has none."""
+    threads = torch.get_num_threads()  # unchanged
     done = embed_block(BlockTask(block_of(files), part, EmbedOptions(model, **options), threads))
     rows = pq.read_table(part).to_pylist()
     assert [row["name"] for row in rows] == list(files)
@@ -202,25 +202,25 @@ def embed_files(
 
 def read_all(blocks: Sequence[EmbeddingBlock]) -> list[tuple[str, Audio]]:
     """Read all blocks in order."""
-    return [one for block in blocks for one in block.read()]
+    return [utterance for block in blocks for utterance in block.read()]
 
 
 Watch = Callable[[BlockTask], None]
 
 
 def calls_here(monkeypatch: pytest.MonkeyPatch, watch: Watch | None = None) -> list[BlockTask]:
-    """Let `embed` run its calls in this process, since a worker takes seconds to start.
+    """Make `embed` run its calls in this process, since a worker takes seconds to start.
 
     Args:
         monkeypatch: of the test.
         watch: is called before each call, and may raise.
 
     Returns:
-        The tasks that were run; it fills as they are.
+        The tasks that were run so far; a list that grows.
     """
     ran: list[BlockTask] = []
 
-    class Here(InlinePool):
+    class InThisProcess(InlinePool):
         def run(self, next_call: Callable[[], Call]) -> Iterator[tuple[Call, Any]]:
             def watched() -> Call:
                 call = next_call()
@@ -231,12 +231,14 @@ def calls_here(monkeypatch: pytest.MonkeyPatch, watch: Watch | None = None) -> l
 
             return super().run(watched)
 
-    monkeypatch.setattr("voxblink2_lib.embedding.run.WorkerPool", Here)
-    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)  # they are of all tests here
+    monkeypatch.setattr("voxblink2_lib.embedding.run.WorkerPool", InThisProcess)
+    monkeypatch.setattr(
+        torch, "set_num_threads", lambda _: None
+    )  # they are shared with other tests
     return ran
 
 
 def cache_in(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    """Let `embed` keep what has no place of its own in a folder of the test."""
-    here = functools.partial(cached_assets_path, assets_dir=folder)
-    monkeypatch.setattr("voxblink2_lib.embedding.run.cached_assets_path", here)
+    """Make `embed` use a folder of the test as its cache."""
+    in_folder = functools.partial(cached_assets_path, assets_dir=folder)
+    monkeypatch.setattr("voxblink2_lib.embedding.run.cached_assets_path", in_folder)

@@ -55,7 +55,7 @@ def strength(sound: Array, hz: float) -> float:
     return float(2 * np.abs(np.mean(sound * turns)))
 
 
-# -- noise ------------------------------------------------------------------------------------
+# -- Noise -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("snr_db", [-5.0, 0.0, 7.0, 20.0])
@@ -93,7 +93,7 @@ def test_babble_is_of_several_files(tmp_path: Path) -> None:
     for _ in range(60):
         noise = AddNoise(tmp_path, snr_db=(0, 0), files=(2, 4))(speech, generator) - speech
         heard = [strength(noise, hz) for hz in pitches]
-        counts.add(sum(one > 0.2 * max(heard) for one in heard))
+        counts.add(sum(level > 0.2 * max(heard) for level in heard))
     # The same file may come twice.
     assert {2, 3, 4} <= counts <= {1, 2, 3, 4}
 
@@ -150,7 +150,7 @@ def test_loud_noise_does_not_clip(tmp_path: Path) -> None:
     assert np.abs(noisy).max() == pytest.approx(1)
 
 
-# -- rooms ------------------------------------------------------------------------------------
+# -- Rooms -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("delay", [0, 1, 700])
@@ -188,13 +188,13 @@ def test_a_room_of_another_rate(tmp_path: Path) -> None:
     assert wet[2_800] / wet[2_000] == pytest.approx(0.5, abs=0.01)
 
 
-# -- codecs -----------------------------------------------------------------------------------
+# -- Codecs ----------------------------------------------------------------------------------------
 
 
-def lag(found: Array, expected: Array) -> int:
+def lag(waveform: Array, expected: Array) -> int:
     """Return by how many samples a sound comes later than another, up to 2,000."""
-    size = 1 << (2 * len(found)).bit_length()
-    spectrum = np.fft.rfft(found, size) * np.conj(np.fft.rfft(expected, size))
+    size = 1 << (2 * len(waveform)).bit_length()
+    spectrum = np.fft.rfft(waveform, size) * np.conj(np.fft.rfft(expected, size))
     likeness = np.fft.irfft(spectrum, size)
     return int(np.argmax(np.roll(likeness, 2_000)[:4_001])) - 2_000
 
@@ -204,13 +204,13 @@ def lag(found: Array, expected: Array) -> int:
 def test_codecs_keep_length_and_place(name: str, samples: int) -> None:
     speech = talk(samples)
     for seed in range(4):
-        found = Codec([name])(speech, seeded(seed))
-        assert found.dtype == np.float32
-        assert found.shape == (samples,)
-        assert abs(lag(found, speech)) <= 1
-        likeness = np.corrcoef(found, speech)[0, 1]
+        decoded = Codec([name])(speech, seeded(seed))
+        assert decoded.dtype == np.float32
+        assert decoded.shape == (samples,)
+        assert abs(lag(decoded, speech)) <= 1
+        likeness = np.corrcoef(decoded, speech)[0, 1]
         assert 0.95 < likeness < 0.99999  # it is another sound, but not much
-        assert power(found) == pytest.approx(power(speech), rel=0.2)
+        assert power(decoded) == pytest.approx(power(speech), rel=0.2)
 
 
 @pytest.mark.parametrize("name", CODECS)
@@ -218,8 +218,8 @@ def test_codecs_keep_length_and_place(name: str, samples: int) -> None:
 def test_codecs_of_loud_speech(name: str, gain: float) -> None:
     # At 8 kHz, speech at full scale goes beyond it; what is wrapped around does not correlate.
     speech = np.clip(gain * talk(2 * SECOND), -1, 1)
-    found = Codec([name])(speech, seeded())
-    assert np.corrcoef(found, speech)[0, 1] > 0.9
+    decoded = Codec([name])(speech, seeded())
+    assert np.corrcoef(decoded, speech)[0, 1] > 0.9
     beyond = Codec([name])(1.5 * speech, seeded())
     assert np.corrcoef(beyond, speech)[0, 1] > 0.9
 
@@ -227,9 +227,9 @@ def test_codecs_of_loud_speech(name: str, gain: float) -> None:
 @pytest.mark.parametrize("name", CODECS)
 @pytest.mark.parametrize("samples", [1, 100, 319])
 def test_codecs_of_very_short_sounds(name: str, samples: int) -> None:
-    found = Codec([name])(talk(SECOND)[:samples], seeded())
-    assert found.shape == (samples,)
-    assert np.isfinite(found).all()
+    decoded = Codec([name])(talk(SECOND)[:samples], seeded())
+    assert decoded.shape == (samples,)
+    assert np.isfinite(decoded).all()
     assert np.abs(Codec([name])(np.zeros(samples, np.float32), seeded())).max() < 1e-3
 
 
@@ -241,8 +241,8 @@ def test_telephones_have_no_high_tones(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["mp3", "vorbis"])
 def test_the_quality_of_a_codec_is_drawn(name: str) -> None:
-    found = [Codec([name])(talk(SECOND), seeded(seed)) for seed in range(8)]
-    off = [power(one - talk(SECOND)) for one in found]
+    decoded = [Codec([name])(talk(SECOND), seeded(seed)) for seed in range(8)]
+    off = [power(waveform - talk(SECOND)) for waveform in decoded]
     assert max(off) > 1.5 * min(off)
 
 
@@ -255,7 +255,7 @@ def test_all_codecs_are_used() -> None:
     assert len(results) > 20
 
 
-# -- one of several ---------------------------------------------------------------------------
+# -- One of several --------------------------------------------------------------------------------
 
 
 def _twice(sound: Array, _: np.random.Generator) -> Array:
@@ -269,8 +269,8 @@ def _thrice(sound: Array, _: np.random.Generator) -> Array:
 @pytest.mark.parametrize("probability", [0.0, 0.3, 1.0])
 def test_maybe_is_as_likely_as_it_says(probability: float) -> None:
     maybe, generator = RandomChoice(probability, _twice, _thrice), seeded()
-    one = np.ones(1, np.float32)
-    factors = [int(maybe(one, generator)[0]) for _ in range(3_000)]
+    waveform = np.ones(1, np.float32)
+    factors = [int(maybe(waveform, generator)[0]) for _ in range(3_000)]
     counts = np.bincount(factors, minlength=4)[1:] / 3_000
     expected = [1 - probability, probability / 2, probability / 2]
     # Three standard deviations of 3,000 draws are under 0.03.
@@ -278,17 +278,17 @@ def test_maybe_is_as_likely_as_it_says(probability: float) -> None:
     assert probability not in (0, 1) or counts[0] == 1 - probability
 
 
-# -- speed ------------------------------------------------------------------------------------
+# -- Speed -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("speed", [0.9, 1.1, 0.5, 2.0, 1.03])
 def test_speed_changes_pitch_and_length(speed: float) -> None:
     samples = 2 * SECOND
-    found = change_speed(tone(1_000, round(samples * speed)), speed, samples)
-    assert found.dtype == np.float32
-    assert found.shape == (samples,)
-    assert loudest_hz(found) == pytest.approx(1_000 * speed, rel=1e-3)
-    assert strength(found, 1_000 * speed) == pytest.approx(0.1, rel=0.02)
+    changed = change_speed(tone(1_000, round(samples * speed)), speed, samples)
+    assert changed.dtype == np.float32
+    assert changed.shape == (samples,)
+    assert loudest_hz(changed) == pytest.approx(1_000 * speed, rel=1e-3)
+    assert strength(changed, 1_000 * speed) == pytest.approx(0.1, rel=0.02)
 
 
 def test_no_speed_changes_nothing() -> None:
@@ -298,7 +298,7 @@ def test_no_speed_changes_nothing() -> None:
     assert change_speed(speech, 1.0, SECOND + 5)[SECOND:].tolist() == [0] * 5
 
 
-# -- determinism ------------------------------------------------------------------------------
+# -- Determinism -----------------------------------------------------------------------------------
 
 
 def _augmentations(folder: Path) -> dict[str, Augmentation]:
@@ -323,11 +323,11 @@ def test_the_same_seed_gives_the_same_sound(name: str, tmp_path: Path) -> None:
     assert all(
         np.array_equal(second(speech, seeded(seed)), results[seed]) for seed in reversed(range(12))
     )
-    assert len({one.tobytes() for one in results}) > 2
+    assert len({result.tobytes() for result in results}) > 2
     assert np.array_equal(speech, before)
 
 
-# -- errors -----------------------------------------------------------------------------------
+# -- Errors ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", [AddNoise, Reverberate])
@@ -365,8 +365,11 @@ def test_a_room_whose_first_channel_is_silent(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"snr_db": (9.0, 3.0)}, r"snr_db is \(9\.0, 3\.0\); expected are the least and the most"),
-        ({"files": (0, 3)}, r"files is \(0, 3\); expected are the least and the most, 1 or more"),
+        ({"snr_db": (9.0, 3.0)}, r"snr_db is \(9\.0, 3\.0\); expected are the lowest and the hig"),
+        (
+            {"files": (0, 3)},
+            r"files is \(0, 3\); expected are the lowest and the highest, 1 or more",
+        ),
         ({"files": (4, 3)}, r"files is \(4, 3\)"),
     ],
 )
@@ -378,12 +381,14 @@ def test_ranges_that_are_none(options: dict[str, Any], words: str, tmp_path: Pat
 
 @pytest.mark.parametrize("names", [["mp3", "aac"], []])
 def test_codecs_that_nobody_knows(names: list[str]) -> None:
-    with pytest.raises(TrainingError, match=r"are not all known\. Available: mp3, vorbis, opus"):
+    with pytest.raises(
+        TrainingError, match=r"are not all available\. Available: mp3, vorbis, opus"
+    ):
         Codec(names)
 
 
 @pytest.mark.parametrize(("probability", "choices"), [(1.5, [_twice]), (-0.1, [_twice]), (0.5, [])])
 def test_chances_that_are_none(probability: float, choices: list[Callable[..., Array]]) -> None:
-    words = rf"probability is {probability:g} and there are {len(choices)} choices; expected"
+    words = rf"probability is {probability:g} with {len(choices)} choices; expected"
     with pytest.raises(TrainingError, match=words):
         RandomChoice(probability, *choices)

@@ -30,7 +30,7 @@ SHARD = "audio-00000.arrow"
 NAME = "id000001/abcdefghijk/00001"
 
 
-# -- damage -----------------------------------------------------------------------------------
+# -- Damage ----------------------------------------------------------------------------------------
 
 
 def sealed(folder: Path, audio_format: AudioFormat, damage: dict[int, bytes]) -> Reader:
@@ -62,7 +62,7 @@ def test_damage_is_never_played(audio_format: AudioFormat, tmp_path: Path) -> No
     reader = sealed(tmp_path, audio_format, {})
     whole, place = reader.read(1).numpy(), reader.corpus.place(1)
     original, random = reader.encoded(1), np.random.default_rng(1)
-    told = 0
+    reported = 0
     for number in range(600):
         offset = int(random.integers(place.size if number % 3 else 100))
         size = min(int(random.choice([1, 1, 4, 600])), place.size - offset)
@@ -71,18 +71,18 @@ def test_damage_is_never_played(audio_format: AudioFormat, tmp_path: Path) -> No
         now = (np.frombuffer(was, np.uint8) ^ flips).tobytes() if number % 4 else bytes(size)
         start = int(random.integers(SAMPLES - 16_000))
         shard_builder.overwrite(tmp_path / SHARD, place.offset + offset, now)
-        words, found = "", None
+        words, samples = "", None
         try:
-            found = reader.read(1, start=start, samples=16_000).numpy()
+            samples = reader.read(1, start=start, samples=16_000).numpy()
         except ClipDamagedError as error:
             words = str(error)
-            told += 1
-        if found is None:
+            reported += 1
+        if samples is None:
             assert f"Shard {SHARD} row 1 ({NAME}) " in words
         else:
-            assert np.array_equal(found, whole[start : start + 16_000]), (offset, size, start)
+            assert np.array_equal(samples, whole[start : start + 16_000]), (offset, size, start)
         shard_builder.overwrite(tmp_path / SHARD, place.offset + offset, was)
-    assert told > 150
+    assert reported > 150
     assert np.array_equal(reader.read(1).numpy(), whole)
 
 
@@ -122,7 +122,9 @@ def test_another_length_than_was_sealed_is_told(tmp_path: Path) -> None:
     soundfile.write(stereo, np.zeros((SAMPLES, 2)), 16_000, format="WAV")
     soundfile.write(fast, np.zeros(SAMPLES), 44_100, format="FLAC")
     kinds = [data, stereo.getvalue(), fast.getvalue()]
-    sound = [shard_builder.clip(one, frames=FRAMES, data=data) for one, data in enumerate(kinds)]
+    sound = [
+        shard_builder.clip(number, frames=FRAMES, data=data) for number, data in enumerate(kinds)
+    ]
     shard_builder.seal(tmp_path / SHARD, sound)
     reader = Reader(Corpus.open(tmp_path))
     expected = rf"sealed were {SAMPLES} at 16000 Hz in one"
@@ -141,7 +143,7 @@ def test_a_shard_cut_short_after_it_was_opened(tmp_path: Path) -> None:
     place = reader.corpus.place(1)
     data = (tmp_path / SHARD).read_bytes()
     (tmp_path / SHARD).write_bytes(data[: place.offset + place.size - 1])
-    words = rf"The shard .*/{SHARD} ends before byte {place.offset + place.size:,}\. 'voxblink2 ver"
+    words = rf"The shard .*/{SHARD} ends before byte {place.offset + place.size:,}\. Check all"
     with pytest.raises(StoreDamagedError, match=words):
         reader.read(1)
     assert len(reader.read(0)) == SAMPLES
@@ -157,7 +159,7 @@ def test_a_shard_that_is_gone_or_empty(is_there: bool, tmp_path: Path) -> None:
         reader.read(1)
 
 
-# -- damage in batches ------------------------------------------------------------------------
+# -- Damage in batches -----------------------------------------------------------------------------
 
 
 def damaged_corpus(folder: Path, damaged: Sequence[int]) -> Corpus:
@@ -184,14 +186,14 @@ def test_damaged_clips_are_skipped_and_told(
         batches = list(loader)
     rows = [row for batch in batches for row in batch["rows"].tolist()]
     assert sorted(rows) == [0, 1, 3, 4, 5, 6, 9, 10, 11]
-    assert sorted(one.row for one in loader.damaged) == [2, 7, 8]
+    assert sorted(clip.row for clip in loader.damaged) == [2, 7, 8]
     assert all("damaged" not in batch for batch in batches)
     for batch in batches:
         assert len(batch["waveforms"]) == len(batch["labels"]) == len(batch["lengths"])
     messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == 3
-    for count, (message, one) in enumerate(zip(messages, loader.damaged, strict=True), start=1):
-        where = f"Shard {one.row // 6}.arrow row {one.row % 6} (id{one.row:06}/"
+    for count, (message, clip) in enumerate(zip(messages, loader.damaged, strict=True), start=1):
+        where = f"Shard {clip.row // 6}.arrow row {clip.row % 6} (id{clip.row:06}/"
         assert message.startswith(f"Skipped, {count} so far: {where}")
         assert "cannot be decoded" in message
 

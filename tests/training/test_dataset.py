@@ -58,12 +58,12 @@ def whole(corpus: Corpus) -> list[Array]:
 
 
 def example(dataset: UtteranceDataset, row: int) -> Example:
-    found = dataset[row]
-    assert isinstance(found, Example)
-    assert found.waveform.dtype == torch.float32
-    assert found.row == row
-    assert (type(found.row), type(found.label)) == (int, int)
-    return found
+    item = dataset[row]
+    assert isinstance(item, Example)
+    assert item.waveform.dtype == torch.float32
+    assert item.row == row
+    assert (type(item.row), type(item.label)) == (int, int)
+    return item
 
 
 def place_of(part: Array, of: Array) -> int:
@@ -78,7 +78,7 @@ def draws(row: int, count: int) -> list[SeededRow]:
     return [SeededRow(row, (7, epoch, row)) for epoch in range(count)]
 
 
-# -- crops ------------------------------------------------------------------------------------
+# -- Crops -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("crop_seconds", [0.5, 0.9, 0.33337])
@@ -90,34 +90,34 @@ def test_a_crop_is_a_stretch_of_the_utterance(
     size = round(crop_seconds * RATE)
     for row in range(6):
         for draw in draws(row, 20):
-            found = example(dataset, draw).waveform
-            assert found.shape == (size,)
-            place_of(found.numpy(), whole[row])
+            crop = example(dataset, draw).waveform
+            assert crop.shape == (size,)
+            place_of(crop.numpy(), whole[row])
 
 
 def test_crops_come_from_everywhere(corpus: Corpus, whole: list[Array]) -> None:
     dataset = UtteranceDataset(corpus, crop_seconds=0.5)
     room = SAMPLES[4] - RATE // 2
     places = [
-        place_of(example(dataset, one).waveform.numpy(), whole[4]) / room for one in draws(4, 200)
+        place_of(example(dataset, row).waveform.numpy(), whole[4]) / room for row in draws(4, 200)
     ]
-    tenths = Counter(int(10 * one) for one in places)
+    tenths = Counter(int(10 * place) for place in places)
     assert all(tenths[tenth] >= 5 for tenth in range(10))
 
 
 def test_both_ends_of_an_utterance_are_reached(corpus: Corpus, whole: list[Array]) -> None:
     dataset = UtteranceDataset(corpus, crop_seconds=(SAMPLES[0] - 2) / RATE)
-    places = {place_of(example(dataset, one).waveform.numpy(), whole[0]) for one in draws(0, 40)}
+    places = {place_of(example(dataset, row).waveform.numpy(), whole[0]) for row in draws(0, 40)}
     assert places == {0, 1, 2}
 
 
 @pytest.mark.parametrize("samples", [SAMPLES[0], SAMPLES[0] + 1, 2 * SAMPLES[0], 40_000])
 def test_a_short_utterance_is_repeated(samples: int, corpus: Corpus, whole: list[Array]) -> None:
     dataset = UtteranceDataset(corpus, crop_seconds=samples / RATE)
-    found = example(dataset, 0).waveform.numpy()
-    assert found.shape == (samples,)
+    crop = example(dataset, 0).waveform.numpy()
+    assert crop.shape == (samples,)
     for start in range(0, samples, SAMPLES[0]):
-        rest = found[start : start + SAMPLES[0]]
+        rest = crop[start : start + SAMPLES[0]]
         assert np.array_equal(rest, whole[0][: len(rest)])
 
 
@@ -135,7 +135,7 @@ def test_a_selection_has_numbers_of_its_own(corpus: Corpus, whole: list[Array]) 
     assert [example(dataset, row).label for row in (0, 1)] == [1, 0]
 
 
-# -- the same again ---------------------------------------------------------------------------
+# -- The same again --------------------------------------------------------------------------------
 
 
 def _shifted(waveform: Array, generator: np.random.Generator) -> Array:
@@ -158,19 +158,19 @@ def test_a_plain_number_gives_the_same_each_time(corpus: Corpus) -> None:
             assert again.label == first[row].label
             assert torch.equal(again.waveform, first[row].waveform)
     assert torch.equal(example(dataset, np.int64(3)).waveform, first[3].waveform)  # type: ignore[arg-type]
-    assert [one.row for one in dataset] == list(range(6))  # type: ignore[attr-defined]
+    assert [item.row for item in dataset] == list(range(6))  # type: ignore[attr-defined]
 
 
 def test_a_draw_decides_all_that_is_random(corpus: Corpus) -> None:
     labels = SpeakerLabels.of(corpus, speeds=(1.0, 0.9))
     dataset = UtteranceDataset(corpus, crop_seconds=0.5, labels=labels, augment=_shifted)
     keys = [(seed, epoch, place) for seed in (0, 1) for epoch in (0, 1) for place in (0, 1)]
-    found = [example(dataset, SeededRow(4, key)) for key in keys]
+    examples = [example(dataset, SeededRow(4, key)) for key in keys]
     again = [example(dataset, pickle.loads(pickle.dumps(SeededRow(4, key)))) for key in keys]
-    for one, other in zip(found, again, strict=True):
-        assert one.label == other.label
-        assert torch.equal(one.waveform, other.waveform)
-    assert len({one.waveform.numpy().tobytes() for one in found}) == len(keys)
+    for first, other in zip(examples, again, strict=True):
+        assert first.label == other.label
+        assert torch.equal(first.waveform, other.waveform)
+    assert len({first.waveform.numpy().tobytes() for first in examples}) == len(keys)
 
 
 def test_augmentation_gets_what_was_cropped(corpus: Corpus, whole: list[Array]) -> None:
@@ -184,10 +184,10 @@ def test_augmentation_gets_what_was_cropped(corpus: Corpus, whole: list[Array]) 
     for row in range(6):
         assert not example(dataset, row).waveform.any()
     assert len(seen) == 6
-    for row, one in enumerate(seen):
-        assert one.dtype == np.float32
-        assert one.shape == (8_000,)
-        place_of(one, whole[row])
+    for row, crop in enumerate(seen):
+        assert crop.dtype == np.float32
+        assert crop.shape == (8_000,)
+        place_of(crop, whole[row])
 
 
 @pytest.mark.parametrize(
@@ -200,19 +200,19 @@ def test_augmentation_gets_what_was_cropped(corpus: Corpus, whole: list[Array]) 
 def test_an_augmentation_may_give_any_array(augment: Any, corpus: Corpus) -> None:
     plain = UtteranceDataset(corpus)[3]
     assert isinstance(plain, Example)
-    found = example(UtteranceDataset(corpus, augment=augment), 3).waveform
-    assert found.dtype == torch.float32
+    augmented = example(UtteranceDataset(corpus, augment=augment), 3).waveform
+    assert augmented.dtype == torch.float32
     expected = augment(plain.waveform.numpy(), None)
-    assert np.array_equal(found.numpy(), expected.astype(np.float32))
+    assert np.array_equal(augmented.numpy(), expected.astype(np.float32))
 
 
 @pytest.mark.parametrize("row", [-1, 6, 1_000])
 def test_a_number_that_is_not_there(row: int, corpus: Corpus) -> None:
-    with pytest.raises(IndexError, match=rf"Row {row} was asked for; there are 0 to 5\."):
+    with pytest.raises(IndexError, match=rf"Row {row} was requested; expected is 0 to 5\."):
         UtteranceDataset(corpus)[row]
 
 
-# -- classes and speeds -----------------------------------------------------------------------
+# -- Classes and speeds ----------------------------------------------------------------------------
 
 
 def test_labels_are_the_speakers(corpus: Corpus) -> None:
@@ -229,7 +229,7 @@ def test_each_speed_is_a_class_and_as_likely(corpus: Corpus) -> None:
     assert labels.classes == 12
     dataset = UtteranceDataset(corpus, crop_seconds=0.1, labels=labels)
     for row, speaker in enumerate(SPEAKERS):
-        counts = Counter(example(dataset, one).label for one in draws(row, 200))
+        counts = Counter(example(dataset, seeded).label for seeded in draws(row, 200))
         assert set(counts) == {speaker + 3 * number for number in range(4)}
         assert all(25 <= count <= 75 for count in counts.values())  # 50, and four deviations
 
@@ -244,11 +244,11 @@ def test_a_class_sounds_as_its_speed_says(crop_seconds: float | None, tmp_path: 
     dataset = UtteranceDataset(corpus, crop_seconds=crop_seconds, labels=labels)
     heard = set()
     for draw in draws(0, 40):
-        one = example(dataset, draw)
-        speed = SPEEDS[one.label]
+        item = example(dataset, draw)
+        speed = SPEEDS[item.label]
         seconds = 2 / speed if crop_seconds is None else crop_seconds
-        assert len(one.waveform) == round(seconds * RATE)
-        tone = one.waveform.numpy() * np.hanning(len(one.waveform))
+        assert len(item.waveform) == round(seconds * RATE)
+        tone = item.waveform.numpy() * np.hanning(len(item.waveform))
         loudest = np.abs(np.fft.rfft(tone, 1 << 18)).argmax() * RATE / (1 << 18)
         assert loudest == pytest.approx(500 * speed, rel=0.005)
         heard.add(speed)
@@ -260,8 +260,8 @@ def test_labels_of_another_corpus_keep_their_numbers(corpus: Corpus) -> None:
     part = corpus.select([0, 1])
     assert labels.of_rows(part).tolist() == [3, 1]
     dataset = UtteranceDataset(part, labels=labels)
-    found = {example(dataset, one).label for row in (0, 1) for one in draws(row, 30)}
-    assert found == {3, 1, 8, 6}
+    drawn = {example(dataset, seeded).label for row in (0, 1) for seeded in draws(row, 30)}
+    assert drawn == {3, 1, 8, 6}
 
 
 def test_a_speaker_without_a_label(corpus: Corpus) -> None:
@@ -322,7 +322,7 @@ def test_files_that_are_no_labels(data: bytes | None, words: str, tmp_path: Path
         SpeakerLabels.load(path)
 
 
-# -- what is refused --------------------------------------------------------------------------
+# -- What is refused -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("crop_seconds", [0, 1e-5, -1.0, 60.5, float("nan")])
@@ -351,12 +351,12 @@ def test_a_loader_leaves_the_order_to_the_sampler(
     options: dict[str, Any], named: str, corpus: Corpus
 ) -> None:
     sampler = ShuffleSampler(corpus, batch_size=2)
-    words = rf"^{named}: the sampler decides that; give it to the sampler\.$"
+    words = rf"^{named}: set by the sampler; give it to the sampler\.$"
     with pytest.raises(TrainingError, match=words):
         TrainingLoader(UtteranceDataset(corpus), sampler, **options)
 
 
-# -- batches ----------------------------------------------------------------------------------
+# -- Batches ---------------------------------------------------------------------------------------
 
 
 def test_whole_utterances_are_padded_with_zeros(corpus: Corpus, whole: list[Array]) -> None:
@@ -392,6 +392,7 @@ def test_crops_are_stacked(workers: int, corpus: Corpus) -> None:
 def test_what_was_damaged_is_beside_a_batch(corpus: Corpus) -> None:
     dataset = UtteranceDataset(corpus)
     damaged = [DamagedClip(8, "Shard x row 8"), DamagedClip(9, "Shard x row 9")]
+    assert damaged[0].message == damaged[0].words == "Shard x row 8"  # an earlier version's name
     batch = collate([damaged[0], dataset[3], damaged[1], dataset[0]])
     assert batch["rows"].tolist() == [3, 0]
     assert batch["waveforms"].shape == (2, SAMPLES[0])
@@ -400,7 +401,7 @@ def test_what_was_damaged_is_beside_a_batch(corpus: Corpus) -> None:
         collate(damaged)
 
 
-# -- another function that makes batches ------------------------------------------------------
+# -- Another function that makes batches -----------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -413,13 +414,16 @@ def damaged(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 
 
 def _named(examples: Sequence[Example]) -> dict[str, Any]:
-    assert all(isinstance(one, Example) for one in examples)
-    return {"x": torch.stack([one.waveform for one in examples]), "r": [e.row for e in examples]}
+    assert all(isinstance(example, Example) for example in examples)
+    return {
+        "x": torch.stack([example.waveform for example in examples]),
+        "r": [e.row for e in examples],
+    }
 
 
 def _paired(examples: Sequence[Example]) -> tuple[torch.Tensor, list[int]]:
-    found = _named(examples)
-    return found["x"], found["r"]
+    batch = _named(examples)
+    return batch["x"], batch["r"]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -434,8 +438,8 @@ def test_a_function_of_the_user_sees_good_clips_only(
     assert all(list(batch) == ["x", "r"] for batch in batches)
     assert all(batch["x"].shape == (len(batch["r"]), 8_000) for batch in batches)
     assert sorted(row for batch in batches for row in batch["r"]) == [0, 2, 3, 5]
-    assert sorted(one.row for one in loader.damaged) == [1, 4]
-    assert all("cannot be decoded" in one.words for one in loader.damaged)
+    assert sorted(skipped.row for skipped in loader.damaged) == [1, 4]
+    assert all("cannot be decoded" in clip.message for clip in loader.damaged)
 
 
 def test_a_function_of_the_user_may_return_anything(damaged: Corpus) -> None:
@@ -453,7 +457,7 @@ def test_pairs_of_a_function_of_the_user_with_damage(damaged: Corpus) -> None:
     sampler = ShuffleSampler(damaged, batch_size=6)
     loader = TrainingLoader(dataset, sampler, collate_fn=_paired)
     assert sorted(row for _, rows in loader for row in rows) == [0, 2, 3, 5]
-    assert sorted(one.row for one in loader.damaged) == [1, 4]
+    assert sorted(clip.row for clip in loader.damaged) == [1, 4]
 
 
 def test_a_function_of_the_user_is_not_called_for_nothing(damaged: Corpus) -> None:
@@ -471,7 +475,7 @@ def test_a_damaged_clip_raises_by_default(damaged: Corpus) -> None:
     words = r"Shard 0\.arrow row 4 \(id000001/abcdefghijk/00004\) cannot be decoded"
     with pytest.raises(ClipDamagedError, match=words):
         UtteranceDataset(damaged, crop_seconds=0.5)[4]
-    found = UtteranceDataset(damaged, crop_seconds=0.5, on_damaged="skip")[4]
-    assert isinstance(found, DamagedClip)
-    assert found.row == 4
-    assert found.words.startswith("Shard 0.arrow row 4 ")
+    clip = UtteranceDataset(damaged, crop_seconds=0.5, on_damaged="skip")[4]
+    assert isinstance(clip, DamagedClip)
+    assert clip.row == 4
+    assert clip.message.startswith("Shard 0.arrow row 4 ")

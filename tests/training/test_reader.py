@@ -37,7 +37,7 @@ NAME = "id000001/abcdefghijk/00001"
 @pytest.fixture(scope="module")
 def readers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Reader]:
     """A reader of two clips for each format."""
-    found = {}
+    opened = {}
     for audio_format in AUDIO_FORMATS:
         folder = tmp_path_factory.mktemp(audio_format)
         sound = [
@@ -45,8 +45,8 @@ def readers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Reader]:
             for number in (0, 1)
         ]
         shard_builder.seal(folder / SHARD, sound)
-        found[audio_format] = Reader(Corpus.open(folder))
-    return found
+        opened[audio_format] = Reader(Corpus.open(folder))
+    return opened
 
 
 @functools.cache
@@ -54,7 +54,7 @@ def _decoded(data: bytes) -> shard_builder.Array:
     return np.asarray(soundfile.read(io.BytesIO(data), dtype="float32")[0])
 
 
-# -- crops ------------------------------------------------------------------------------------
+# -- Crops -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("audio_format", AUDIO_FORMATS)
@@ -66,10 +66,10 @@ def test_a_crop_is_the_slice_of_the_whole(audio_format: str, readers: dict[str, 
     @given(row=st.integers(0, 1), ends=st.tuples(*[st.integers(0, SAMPLES)] * 2))
     def holds(row: int, ends: tuple[int, int]) -> None:
         first, last = sorted(ends)
-        found = reader.read(row, start=first, samples=last - first).numpy()
-        assert found.dtype == np.float32
+        crop = reader.read(row, start=first, samples=last - first).numpy()
+        assert crop.dtype == np.float32
         expected = _decoded(reader.encoded(row))[first:last]
-        assert np.array_equal(found, expected)
+        assert np.array_equal(crop, expected)
 
     holds()
 
@@ -78,17 +78,17 @@ def test_a_crop_is_the_slice_of_the_whole(audio_format: str, readers: dict[str, 
 def test_what_is_read_is_what_was_sealed(audio_format: str, readers: dict[str, Reader]) -> None:
     for row in (0, 1):
         sealed = shard_builder.talk(SAMPLES, seed=row)
-        found = readers[audio_format].read(row).numpy()
-        assert np.abs(found - sealed).max() <= 0.5 / 32768 + 1e-7
+        samples = readers[audio_format].read(row).numpy()
+        assert np.abs(samples - sealed).max() <= 0.5 / 32768 + 1e-7
 
 
 def test_opus_is_not_shifted(readers: dict[str, Reader]) -> None:
-    sealed, found = shard_builder.talk(SAMPLES, seed=0), readers["opus"].read(0).numpy()
-    right = np.corrcoef(sealed, found)[0, 1]
+    sealed, decoded = shard_builder.talk(SAMPLES, seed=0), readers["opus"].read(0).numpy()
+    right = np.corrcoef(sealed, decoded)[0, 1]
     assert right > 0.99
     for shift in (1, 2, 8):
-        assert np.corrcoef(sealed[shift:], found[:-shift])[0, 1] < right
-        assert np.corrcoef(sealed[:-shift], found[shift:])[0, 1] < right
+        assert np.corrcoef(sealed[shift:], decoded[:-shift])[0, 1] < right
+        assert np.corrcoef(sealed[:-shift], decoded[shift:])[0, 1] < right
 
 
 @pytest.mark.parametrize("kind", ["noise", "bursts", "clicks", "chords"])
@@ -130,7 +130,7 @@ def test_samples_that_are_not_there(
         readers["wav"].read(1, start=start, samples=samples)
 
 
-# -- ten thousand reads -----------------------------------------------------------------------
+# -- Ten thousand reads ----------------------------------------------------------------------------
 
 MANY = 80
 
@@ -141,7 +141,8 @@ def many_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for shard in range(MANY):
         numbers = range(3 * shard, 3 * shard + 3)
         shard_builder.seal(
-            folder / f"{shard:03}.arrow", [shard_builder.clip(one, frames=8) for one in numbers]
+            folder / f"{shard:03}.arrow",
+            [shard_builder.clip(number, frames=8) for number in numbers],
         )
     return folder
 
@@ -150,15 +151,15 @@ def read_much(folder: str) -> None:
     """Read at random places; print what is open and how much memory is used. Its own process."""
     reader, random = Reader(Corpus.open(folder)), np.random.default_rng(0)
     before, most = shard_builder.open_files(), 0
-    said = []
+    memory = []
     for number in range(1, 10_001):
         start = int(random.integers(5_120 - 1_600))
         reader.read(int(random.integers(3 * MANY)), start=start, samples=1_600)
         if number % 100 == 0:
             most = max(most, shard_builder.open_files() - before)
         if number in (2_000, 10_000):
-            said.append({what: shard_builder.kibibytes(what) for what in ("RssAnon", "VmRSS")})
-    print(json.dumps({"files": most, "kibibytes": said}))  # noqa: T201
+            memory.append({what: shard_builder.kibibytes(what) for what in ("RssAnon", "VmRSS")})
+    print(json.dumps({"files": most, "kibibytes": memory}))  # noqa: T201
 
 
 def test_ten_thousand_reads_keep_files_and_memory_flat(many_shards: Path) -> None:
@@ -171,13 +172,13 @@ def test_ten_thousand_reads_keep_files_and_memory_flat(many_shards: Path) -> Non
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout)
+    report = json.loads(done.stdout)
     # There are more shards than may be open: 64.
-    assert 60 < said["files"] <= 64
-    early, late = said["kibibytes"]
+    assert 60 < report["files"] <= 64
+    early, late = report["kibibytes"]
     # Pages of the shards themselves belong to the system's cache, and count in VmRSS only.
-    assert late["RssAnon"] - early["RssAnon"] < 2_048, said
-    assert late["VmRSS"] - early["VmRSS"] < 4_096, said
+    assert late["RssAnon"] - early["RssAnon"] < 2_048, report
+    assert late["VmRSS"] - early["VmRSS"] < 4_096, report
 
 
 def test_a_shard_that_was_closed_is_opened_again(many_shards: Path) -> None:
@@ -190,7 +191,7 @@ def test_a_shard_that_was_closed_is_opened_again(many_shards: Path) -> None:
     assert shard_builder.open_files() - before == 64
 
 
-# -- processes --------------------------------------------------------------------------------
+# -- Processes -------------------------------------------------------------------------------------
 
 
 def _sums(reader: Reader) -> list[float]:

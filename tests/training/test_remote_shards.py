@@ -33,7 +33,7 @@ from voxblink2_lib.training import (
     remote_shards,
 )
 
-PIECE = 64 << 10
+CHUNK = 64 << 10
 URL = "s3://bucket/corpora/store"
 
 
@@ -49,12 +49,12 @@ def address() -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def _user(address: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What a user sets, and small pieces."""
+    """What a user sets, and small chunks."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("AWS_ENDPOINT_URL", address)
-    monkeypatch.setattr(remote_shards, "PIECE_BYTES", PIECE)
+    monkeypatch.setattr(remote_shards, "CHUNK_BYTES", CHUNK)
     system = fsspec.get_filesystem_class("s3")
     system.clear_instance_cache()
     yield
@@ -63,7 +63,7 @@ def _user(address: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store of three shards with its catalogue; some clips are longer than a piece."""
+    """A store of three shards with its catalogue; some clips are longer than a chunk."""
     store = tmp_path_factory.mktemp("local") / "store"
     shards = store / "shards" / "audio"
     shards.mkdir(parents=True)
@@ -103,53 +103,53 @@ class Fetches:
             system: Any, path: str, start: int | None = None, end: int | None = None
         ) -> Any:
             self.seen.append((path.rpartition("/")[2], -1 if start is None else start))
-            found = await fetch(system, path, start=start, end=end)
+            data = await fetch(system, path, start=start, end=end)
             if self.errors:
                 raise self.errors.pop(0)
-            return found
+            return data
 
         return noted
 
 
 @pytest.fixture
 def fetches(monkeypatch: pytest.MonkeyPatch, bucket: str) -> Fetches:
-    found, system = Fetches(), type(fsspec.filesystem("s3"))
-    monkeypatch.setattr(system, "_cat_file", found.patched(system._cat_file))
+    recorder, system = Fetches(), type(fsspec.filesystem("s3"))
+    monkeypatch.setattr(system, "_cat_file", recorder.patched(system._cat_file))
     system.clear_instance_cache()  # instances keep the method that they began with
-    return found
+    return recorder
 
 
-def pieces(corpus: Corpus) -> list[Path]:
+def chunks(corpus: Corpus) -> list[Path]:
     """The files of the cache, half-written ones too."""
     assert isinstance(corpus.shards, remote_shards.RemoteShards)
     return sorted(p for p in corpus.shards.cache.iterdir() if p.is_file() and p.name != ".lock")
 
 
 def kept_bytes(corpus: Corpus) -> int:
-    return sum(path.stat().st_size for path in pieces(corpus))
+    return sum(path.stat().st_size for path in chunks(corpus))
 
 
-def pieces_of(corpus: Corpus, rows: Any) -> set[tuple[str, int]]:
-    """Shard and first byte of every piece that some clips touch."""
-    found = set()
+def chunks_of(corpus: Corpus, rows: Any) -> set[tuple[str, int]]:
+    """Shard and first byte of every chunk that some clips touch."""
+    touched = set()
     for row in rows:
         place = corpus.place(int(row))
         last = place.offset + place.size - 1
-        for number in range(place.offset // PIECE, last // PIECE + 1):
-            found.add((place.shard, number * PIECE))
-    return found
+        for number in range(place.offset // CHUNK, last // CHUNK + 1):
+            touched.add((place.shard, number * CHUNK))
+    return touched
 
 
-# -- what is read -----------------------------------------------------------------------------
+# -- What is read ----------------------------------------------------------------------------------
 
 
 def test_a_store_in_a_bucket_is_the_local_one(local: Path, bucket: str) -> None:
-    here, there = Corpus.open(local), Corpus.open(bucket)
-    assert there.names() == here.names()
-    assert there.speakers == here.speakers
-    assert repr(there) == repr(here)
-    assert [there.place(row) for row in range(48)] == [here.place(row) for row in range(48)]
-    ours, theirs = Reader(here), Reader(there)
+    here, remote = Corpus.open(local), Corpus.open(bucket)
+    assert remote.names() == here.names()
+    assert remote.speakers == here.speakers
+    assert repr(remote) == repr(here)
+    assert [remote.place(row) for row in range(48)] == [here.place(row) for row in range(48)]
+    ours, theirs = Reader(here), Reader(remote)
     for row in range(48):
         assert theirs.encoded(row) == ours.encoded(row)
         assert np.array_equal(theirs.read(row, start=50).numpy(), ours.read(row, start=50).numpy())
@@ -163,20 +163,20 @@ def test_opening_fetches_no_shard(bucket: str, fetches: Fetches) -> None:
 
 
 def test_opening_asks_little_of_a_server(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    system, asked = fsspec.get_filesystem_class("s3"), []
+    system, methods = fsspec.get_filesystem_class("s3"), []
     call = system._call_s3
 
     async def noted(self: Any, method: str, *args: Any, **options: Any) -> Any:
-        asked.append(method)
+        methods.append(method)
         return await call(self, method, *args, **options)
 
     monkeypatch.setattr(system, "_call_s3", noted)
     system.clear_instance_cache()
     Corpus.open(bucket)
     # s3fs asks for the size of what it fetches whole once more.
-    assert asked == ["head_object", "head_object", "get_object"]
+    assert methods == ["head_object", "head_object", "get_object"]
     Corpus.open(bucket)
-    assert asked[3:] == ["head_object"]
+    assert methods[3:] == ["head_object"]
 
 
 def test_only_what_is_needed_is_fetched_and_once(bucket: str, fetches: Fetches) -> None:
@@ -186,7 +186,7 @@ def test_only_what_is_needed_is_fetched_and_once(bucket: str, fetches: Fetches) 
     for row in rows:
         reader.read(row, samples=100)
     assert len(fetches.seen) == len(set(fetches.seen))
-    assert set(fetches.seen) == pieces_of(corpus, rows)
+    assert set(fetches.seen) == chunks_of(corpus, rows)
     Reader(Corpus.open(bucket)).read(17)
     assert len(fetches.seen) == len(set(fetches.seen))
 
@@ -205,13 +205,13 @@ def test_a_new_catalogue_is_fetched(local: Path, bucket: str, tmp_path: Path) ->
     assert Reader(after).encoded(48) == b"new"
 
 
-# -- the cache --------------------------------------------------------------------------------
+# -- The cache -------------------------------------------------------------------------------------
 
 
 def test_the_cache_stays_within_its_bound(
     bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    bound = 3 * PIECE + 1_000
+    bound = 3 * CHUNK + 1_000
     corpus = Corpus.open(bucket, cache_dir=tmp_path / "cache", cache_bytes=bound)
     most: list[int] = []
     write = remote_shards.atomic_write_unsynced
@@ -226,12 +226,12 @@ def test_the_cache_stays_within_its_bound(
     for row in np.random.default_rng(0).integers(48, size=150).tolist():
         assert reader.encoded(row) == local[row]
     assert len(most) > 50
-    assert 2 * PIECE < max(most) <= bound
-    assert {path.parent.parent for path in pieces(corpus)} == {tmp_path / "cache"}
+    assert 2 * CHUNK < max(most) <= bound
+    assert {path.parent.parent for path in chunks(corpus)} == {tmp_path / "cache"}
 
 
 def test_workers_share_a_cache_within_its_bound(bucket: str, local: Path, tmp_path: Path) -> None:
-    bound = 4 * PIECE
+    bound = 4 * CHUNK
     corpus = Corpus.open(bucket, cache_dir=tmp_path, cache_bytes=bound)
     dataset = _Measuring(corpus)
     loader = TrainingLoader(dataset, ShuffleSampler(corpus, batch_size=4), num_workers=2)
@@ -246,7 +246,7 @@ def test_workers_share_a_cache_within_its_bound(bucket: str, local: Path, tmp_pa
                 assert np.array_equal(waveform[:length].numpy(), expected.read(row).numpy())
                 rows.append(row)
         assert sorted(rows) == list(range(48))
-    assert pieces(corpus)
+    assert chunks(corpus)
 
 
 class _Measuring(UtteranceDataset):
@@ -267,11 +267,11 @@ def kept_bytes_at_most(corpus: Corpus, bound: int) -> bool:
         return kept_bytes(corpus) <= bound
 
 
-def test_pieces_used_longest_ago_go_first(tmp_path: Path, bucket: str) -> None:
+def test_chunks_used_longest_ago_go_first(tmp_path: Path, bucket: str) -> None:
     system = fsspec.filesystem("s3")
-    data = np.random.default_rng(0).bytes(6 * PIECE)
+    data = np.random.default_rng(0).bytes(6 * CHUNK)
     system.pipe_file("bucket/corpora/store/shards/audio/x.arrow", data)
-    shards = remote_shards.RemoteShards.at(URL, "audio", tmp_path, 3 * PIECE)
+    shards = remote_shards.RemoteShards.at(URL, "audio", tmp_path, 3 * CHUNK)
 
     def read(offset: int, size: int) -> bytes:
         return shards.read("x.arrow", len(data), offset, size)
@@ -284,7 +284,7 @@ def test_pieces_used_longest_ago_go_first(tmp_path: Path, bucket: str) -> None:
         for path in shards.cache.glob("x.arrow.*"):
             about = path.stat()
             os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns - 10**9))
-        assert read(number * PIECE + 7, 9) == data[number * PIECE + 7 :][:9]
+        assert read(number * CHUNK + 7, 9) == data[number * CHUNK + 7 :][:9]
 
     for number in (0, 1, 2):
         use(number)
@@ -295,24 +295,24 @@ def test_pieces_used_longest_ago_go_first(tmp_path: Path, bucket: str) -> None:
     use(2)
     use(4)
     assert kept() == [2, 3, 4]
-    assert read(2 * PIECE - 3, 6) == data[2 * PIECE - 3 : 2 * PIECE + 3]
+    assert read(2 * CHUNK - 3, 6) == data[2 * CHUNK - 3 : 2 * CHUNK + 3]
 
 
 @pytest.mark.parametrize("left", [0, 1_000])
-def test_a_piece_that_a_crash_cut_short_is_fetched_again(
+def test_a_chunk_that_a_crash_cut_short_is_fetched_again(
     left: int, bucket: str, local: Path
 ) -> None:
     corpus, expected = Corpus.open(bucket), Reader(Corpus.open(local))
-    last = len(corpus) - 1  # in the last piece of its shard, which is shorter than others
+    last = len(corpus) - 1  # in the last chunk of its shard, which is shorter than others
     whole = {}
     for row in (9, last):
         assert Reader(corpus).encoded(row) == expected.encoded(row)
-    for path in pieces(corpus):
+    for path in chunks(corpus):
         whole[path] = path.read_bytes()
         path.write_bytes(whole[path][:left])
     for row in (9, last):
         assert Reader(corpus).encoded(row) == expected.encoded(row)
-    assert {path: path.read_bytes() for path in pieces(corpus)} == whole
+    assert {path: path.read_bytes() for path in chunks(corpus)} == whole
 
 
 def test_a_store_made_anew_at_the_same_address_is_read_anew(bucket: str, tmp_path: Path) -> None:
@@ -330,12 +330,12 @@ def test_a_store_made_anew_at_the_same_address_is_read_anew(bucket: str, tmp_pat
     assert after.encoded(0) != old[0]
 
 
-def test_a_cache_that_holds_not_one_piece(bucket: str) -> None:
+def test_a_cache_that_holds_not_one_chunk(bucket: str) -> None:
     with pytest.raises(TrainingError, match="cache_bytes is 65,535; expected are at least 65,536"):
-        Corpus.open(bucket, cache_bytes=PIECE - 1)
+        Corpus.open(bucket, cache_bytes=CHUNK - 1)
 
 
-# -- what goes wrong --------------------------------------------------------------------------
+# -- What goes wrong -------------------------------------------------------------------------------
 
 
 def test_a_broken_connection_is_tried_again(bucket: str, local: Path, fetches: Fetches) -> None:
@@ -346,7 +346,7 @@ def test_a_broken_connection_is_tried_again(bucket: str, local: Path, fetches: F
         exceptions.ConnectionClosedError(endpoint_url="x"),
     ]
     assert Reader(corpus).encoded(0) == Reader(Corpus.open(local)).encoded(0)
-    assert len(fetches.seen) == 2 + len(pieces_of(corpus, [0]))
+    assert len(fetches.seen) == 2 + len(chunks_of(corpus, [0]))
 
 
 @pytest.mark.parametrize(
@@ -428,11 +428,11 @@ def test_a_remote_shard_that_is_gone_or_short(bucket: str) -> None:
         Reader(corpus).read(0)
     gone = corpus.place(47).shard
     system.rm(f"bucket/corpora/store/shards/audio/{gone}")
-    with pytest.raises(StoreDamagedError, match=rf"The shard {URL}/shards/audio/{gone} is gone"):
+    with pytest.raises(StoreDamagedError, match=rf"The shard {URL}/shards/audio/{gone} is missing"):
         Reader(corpus).read(47)
 
 
-# -- other file systems -----------------------------------------------------------------------
+# -- Other file systems ----------------------------------------------------------------------------
 
 
 class _Ranges(http.server.SimpleHTTPRequestHandler):
@@ -442,12 +442,12 @@ class _Ranges(http.server.SimpleHTTPRequestHandler):
         """Say nothing."""
 
     def do_GET(self) -> None:
-        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
-        if asked is None:
+        requested = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        if requested is None:
             super().do_GET()
             return
         data = Path(self.translate_path(self.path)).read_bytes()
-        first, last = int(asked[1]), min(int(asked[2]), len(data) - 1)
+        first, last = int(requested[1]), min(int(requested[2]), len(data) - 1)
         self.send_response(206)
         self.send_header("Content-Range", f"bytes {first}-{last}/{len(data)}")
         self.send_header("Content-Length", str(last + 1 - first))
@@ -490,10 +490,10 @@ def test_a_store_on_a_web_server(local: Path) -> None:
 def test_a_web_server_without_ranges_is_told(local: Path) -> None:
     with web(local, _Silent) as url:
         corpus = Corpus.open(url)
-        words = r"cannot be read in parts: 65,536 bytes were asked for and [\d,]+ came\. The server"
+        words = r"cannot be read in parts: 65,536 bytes were requested and [\d,]+ received\. The s"
         with pytest.raises(StoreDamagedError, match=words):
             Reader(corpus).read(0)
-        assert not pieces(corpus)
+        assert not chunks(corpus)
 
 
 def test_a_store_in_memory(local: Path) -> None:

@@ -54,7 +54,7 @@ MAKES = {
 
 def _of_all(batches: Sequence[Sequence[Sequence[SeededRow]]]) -> list[int]:
     """Return the utterances that all ranks together use."""
-    return sorted(int(one) for rank in batches for batch in rank for one in batch)
+    return sorted(int(row) for rank in batches for batch in rank for row in batch)
 
 
 def _padded(of: Corpus, batch: Sequence[int]) -> int:
@@ -85,7 +85,7 @@ def _orders(draw: st.DrawFn) -> tuple[Corpus, Make, int]:
     return of, corpus_builder.bucket(draw(st.floats(10, 60)), draw(st.integers(1, 20))), world
 
 
-# -- what all have ----------------------------------------------------------------------------
+# -- What all have ---------------------------------------------------------------------------------
 
 
 @PROPERTY
@@ -107,13 +107,13 @@ def test_no_place_of_an_epoch_is_used_twice_and_the_order_does_not_depend_on_ran
 ) -> None:
     of, make, world = order
     together = [
-        one for rank in epoch_of(ranks(make, of, world, seed=seed), epoch) for one in _flat(rank)
+        row for rank in epoch_of(ranks(make, of, world, seed=seed), epoch) for row in _flat(rank)
     ]
-    alone = {one.key: int(one) for one in _flat(epoch_of(ranks(make, of, 1, seed=seed), epoch)[0])}
-    assert len({one.key for one in together}) == len(together)
-    for one in together:
-        assert one.key[:2] == (seed, epoch)
-        assert alone[one.key] == int(one)
+    alone = {row.key: int(row) for row in _flat(epoch_of(ranks(make, of, 1, seed=seed), epoch)[0])}
+    assert len({row.key for row in together}) == len(together)
+    for row in together:
+        assert row.key[:2] == (seed, epoch)
+        assert alone[row.key] == int(row)
 
 
 def _flat(batches: Sequence[Sequence[SeededRow]]) -> Iterator[SeededRow]:
@@ -122,16 +122,16 @@ def _flat(batches: Sequence[Sequence[SeededRow]]) -> Iterator[SeededRow]:
 
 @pytest.mark.parametrize("kind", MAKES)
 def test_seeds_and_epochs_differ_and_the_same_ones_do_not(kind: str) -> None:
-    found: dict[tuple[int, int], list[list[int]]] = {}
+    orders: dict[tuple[int, int], list[list[int]]] = {}
     for seed, epoch in itertools.product((0, 1, 2**64 - 1), (0, 1, 2)):
         batches, again = (epoch_of(ranks(MAKES[kind], SMALL, 1, seed=seed), epoch) for _ in "ab")
         assert keyed(batches[0]) == keyed(again[0])
-        found[seed, epoch] = [[int(one) for one in batch] for batch in batches[0]]
-    for one, other in itertools.combinations(found.values(), 2):
-        assert one != other
+        orders[seed, epoch] = [[int(row) for row in batch] for batch in batches[0]]
+    for row, other in itertools.combinations(orders.values(), 2):
+        assert row != other
 
 
-# -- each order -------------------------------------------------------------------------------
+# -- Each order ------------------------------------------------------------------------------------
 
 
 @PROPERTY
@@ -140,9 +140,9 @@ def test_a_shuffle_uses_every_utterance_once_in_even_batches(
     of: Corpus, size: int, world: int, seed: int, epoch: int
 ) -> None:
     assume(len(of) >= world)
-    found = epoch_of(ranks(corpus_builder.shuffle(size), of, world, seed=seed), epoch)
-    assert _of_all(found) == list(range(len(of)))
-    sizes = [len(batch) for rank in found for batch in rank]
+    epoch_batches = epoch_of(ranks(corpus_builder.shuffle(size), of, world, seed=seed), epoch)
+    assert _of_all(epoch_batches) == list(range(len(of)))
+    sizes = [len(batch) for rank in epoch_batches for batch in rank]
     # Where batches are smaller than the number of ranks, a few utterances may be too many for one
     # more round and are added to the last.
     assert max(sizes) <= size + (size < world)
@@ -157,10 +157,10 @@ def test_a_shuffle_that_drops_has_full_batches_only(
     of: Corpus, size: int, world: int, seed: int
 ) -> None:
     assume(len(of) // size >= world)
-    found = epoch_of(ranks(corpus_builder.shuffle(size, drop_last=True), of, world, seed=seed))
-    assert {len(batch) for rank in found for batch in rank} == {size}
-    assert len(found[0]) == len(of) // (size * world)
-    used = _of_all(found)
+    batches = epoch_of(ranks(corpus_builder.shuffle(size, drop_last=True), of, world, seed=seed))
+    assert {len(batch) for rank in batches for batch in rank} == {size}
+    assert len(batches[0]) == len(of) // (size * world)
+    used = _of_all(batches)
     assert len(set(used)) == len(used)
 
 
@@ -176,28 +176,28 @@ def test_a_window_of_a_shuffle_reads_few_blocks_each_of_one_shard(
 ) -> None:
     of = corpus_builder.corpus(np.zeros(sum(shards)), shards=shards)
     sampler = ShuffleSampler(of, batch_size=1, seed=seed, block_rows=block, window_rows=window)
-    rows = [int(one) for one in _flat(list(sampler))]
+    rows = [int(key) for key in _flat(list(sampler))]
     first = np.cumsum([0, *shards])[of.shard]
     place = (np.arange(len(of)) - first) // block  # block of each row in its shard
     block_of = [(int(of.shard[row]), int(place[row])) for row in range(len(of))]
     sizes = collections.Counter(block_of)
     seen: dict[tuple[int, int], list[int]] = collections.defaultdict(list)
     for number, start in enumerate(range(0, len(rows), window)):
-        there = {block_of[row] for row in rows[start : start + window]}
-        for one in there:
-            seen[one].append(number)
+        blocks = {block_of[row] for row in rows[start : start + window]}
+        for key in blocks:
+            seen[key].append(number)
         # All but the first and the last of them are whole, and so within the window.
-        assert sum(sorted(sizes[one] for one in there)[: len(there) - 2]) <= window
-    for one, windows in seen.items():
+        assert sum(sorted(sizes[key] for key in blocks)[: len(blocks) - 2]) <= window
+    for key, windows in seen.items():
         # A block lies in one stretch: in neighbouring windows, no more than it can fill.
         assert windows == list(range(windows[0], windows[-1] + 1))
-        assert len(windows) <= 1 + -(-sizes[one] // window)
+        assert len(windows) <= 1 + -(-sizes[key] // window)
 
 
 def test_a_corpus_smaller_than_a_window_is_shuffled_as_a_whole() -> None:
     # Neighbours in a corpus are neighbours in the order about as often as chance has it.
     of = corpus_builder.corpus(np.zeros(10_000))
-    rows = np.array([int(one) for one in _flat(list(ShuffleSampler(of, batch_size=100)))])
+    rows = np.array([int(row) for row in _flat(list(ShuffleSampler(of, batch_size=100)))])
     assert np.count_nonzero(np.abs(np.diff(rows)) == 1) < 20
     assert np.abs(np.corrcoef(np.arange(len(rows)), rows)[0, 1]) < 0.05
 
@@ -220,7 +220,7 @@ def test_a_batch_of_speakers_has_so_many_of_each_and_uses_their_utterances_evenl
     in_turn = len(of.speakers) // speakers
     assert len(batches) % in_turn == 0
     for start in range(0, len(batches), in_turn):
-        turn = [int(one) for one in _flat(batches[start : start + in_turn])]
+        turn = [int(row) for row in _flat(batches[start : start + in_turn])]
         assert set(collections.Counter(of.speaker[turn].tolist()).values()) == {each}
     if len(of) >= speakers * each:
         assert abs(len(batches) * speakers * each - len(of)) <= in_turn * speakers * each
@@ -250,11 +250,11 @@ def test_every_speaker_comes_equally_often_in_balance_with_its_utterances_used_e
 ) -> None:
     each = -(-len(of) // len(of.speakers)) if per_speaker is None else per_speaker
     assume(each * len(of.speakers) >= world)
-    found = epoch_of(ranks(corpus_builder.balanced(size, per_speaker), of, world, seed=seed))
-    used = _of_all(found)
+    batches = epoch_of(ranks(corpus_builder.balanced(size, per_speaker), of, world, seed=seed))
+    used = _of_all(batches)
     assert np.bincount(of.speaker[used]).tolist() == [each] * len(of.speakers)
     _assert_even(of, used)
-    assert max(len(batch) for rank in found for batch in rank) <= size + (size < world)
+    assert max(len(batch) for rank in batches for batch in rank) <= size + (size < world)
 
 
 @PROPERTY
@@ -271,9 +271,9 @@ def test_buckets_use_every_utterance_once_and_batches_fit(
 ) -> None:
     assume(len(of) >= world)
     samplers = ranks(corpus_builder.bucket(seconds, buckets), of, world, seed=seed)
-    found = epoch_of(samplers, epoch)
-    assert _of_all(found) == list(range(len(of)))
-    most = max(_padded(of, batch) for rank in found for batch in rank)
+    batches = epoch_of(samplers, epoch)
+    assert _of_all(batches) == list(range(len(of)))
+    most = max(_padded(of, batch) for rank in batches for batch in rank)
     fewest = np.diff(samplers[0].epoch_batches(epoch).bounds).min()
     # Nothing more, but where batches have too few utterances to be shared out one by one.
     assert most <= seconds * 16_000 * (1 if fewest >= world else 2)
@@ -295,15 +295,15 @@ def test_the_last_round_of_buckets_does_not_pad_short_utterances_to_long_ones(
         np.zeros(2 * each), samples=np.repeat(np.array(seconds) * 16_000, each).astype(np.int32)
     )
     for world, epoch in itertools.product((2, 3, 4, 5), range(40)):
-        found = epoch_of(ranks(corpus_builder.bucket(batch_seconds, 2), of, world), epoch)
-        assert _of_all(found) == list(range(2 * each))
-        assert max(_padded(of, batch) for rank in found for batch in rank) <= most * 16_000
+        batches = epoch_of(ranks(corpus_builder.bucket(batch_seconds, 2), of, world), epoch)
+        assert _of_all(batches) == list(range(2 * each))
+        assert max(_padded(of, batch) for rank in batches for batch in rank) <= most * 16_000
 
 
 def test_buckets_pad_far_less_than_a_random_order() -> None:
     samples = np.random.default_rng(0).integers(16_000, 320_000, 4_000)
     of = corpus_builder.corpus(np.zeros(4_000), samples=samples)
-    there = samples.sum()
+    total = samples.sum()
     taken = {
         name: sum(_padded(of, batch) for batch in epoch_of(ranks(make, of, 1))[0])
         for name, make in {
@@ -311,8 +311,8 @@ def test_buckets_pad_far_less_than_a_random_order() -> None:
             "random": corpus_builder.shuffle(32),
         }.items()
     }
-    assert taken["bucket"] < 1.08 * there
-    assert taken["random"] > 1.6 * there
+    assert taken["bucket"] < 1.08 * total
+    assert taken["random"] > 1.6 * total
 
 
 def test_buckets_are_shuffled_within_and_their_batches_too() -> None:
@@ -329,7 +329,7 @@ def test_a_window_of_a_shuffle_has_blocks_from_everywhere() -> None:
     of = corpus_builder.corpus(np.zeros(10_000))
     sampler = ShuffleSampler(of, batch_size=100, block_rows=10, window_rows=1_000)
     for batches in (list(sampler), epoch_of([sampler], 1)[0]):
-        windows = np.array([int(one) for one in _flat(batches)]).reshape(10, 1_000)
+        windows = np.array([int(row) for row in _flat(batches)]).reshape(10, 1_000)
         assert np.abs(windows.mean(axis=1) - 5_000).max() < 1_300
         assert np.abs(windows.std(axis=1) - 10_000 / 12**0.5).max() < 600
 
@@ -337,7 +337,7 @@ def test_a_window_of_a_shuffle_has_blocks_from_everywhere() -> None:
 def test_speakers_are_mixed_in_balance_and_are_not_always_together() -> None:
     of = corpus_builder.corpus(np.repeat(np.arange(50), 20))
     balanced = BalancedSampler(of, batch_size=10)
-    speaker = of.speaker[[int(one) for one in _flat(list(balanced))]]
+    speaker = of.speaker[[int(row) for row in _flat(list(balanced))]]
     assert np.count_nonzero(speaker[1:] == speaker[:-1]) < 60  # 20 by chance
     groups = [
         frozenset(of.speaker[list(map(int, batch))].tolist())
@@ -362,10 +362,10 @@ class _Given(EpochSampler):
 def test_batches_of_whatever_sizes_are_shared_by_the_ranks(sizes: list[int], world: int) -> None:
     assume(sum(sizes) >= world)
     samplers: list[EpochSampler] = [_Given(sizes, rank, world) for rank in range(world)]
-    found = epoch_of(samplers)
-    assert {len(rank) for rank in found} == {len(sampler) for sampler in samplers}
-    assert all(map(all, found))
-    assert _of_all(found) == list(range(sum(sizes)))
+    batches = epoch_of(samplers)
+    assert {len(rank) for rank in batches} == {len(sampler) for sampler in samplers}
+    assert all(map(all, batches))
+    assert _of_all(batches) == list(range(sum(sizes)))
 
 
 @pytest.mark.parametrize(
@@ -378,11 +378,11 @@ def test_batches_of_whatever_sizes_are_shared_by_the_ranks(sizes: list[int], wor
     ],
 )
 def test_what_does_not_fill_a_round_is_shared(sizes: list[int], shared: list[list[int]]) -> None:
-    found = epoch_of([_Given(sizes, rank, 2) for rank in range(2)])
-    assert [[len(batch) for batch in rank] for rank in found] == shared
+    batches = epoch_of([_Given(sizes, rank, 2) for rank in range(2)])
+    assert [[len(batch) for batch in rank] for rank in batches] == shared
 
 
-# -- going on ---------------------------------------------------------------------------------
+# -- Going on --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 4, 5])
@@ -446,7 +446,7 @@ def test_an_iterator_has_a_state_of_its_own(kind: str, world: int) -> None:
 @PROPERTY
 @given(
     order=_orders().filter(
-        lambda one: isinstance(one[1](one[0], 0, 0, 1), ShuffleSampler | BucketSampler)
+        lambda drawn: isinstance(drawn[1](drawn[0], 0, 0, 1), ShuffleSampler | BucketSampler)
     ),
     worlds=st.tuples(WORLDS, WORLDS),
     data=st.data(),
@@ -476,10 +476,10 @@ def test_another_number_of_ranks_in_the_middle_of_an_epoch_uses_every_utterance_
         used += [list(sampler) for sampler in after]
     else:  # not one for each of more ranks: they go on with the next epoch
         assert left // size < worlds[1] if drops else left < worlds[1]
-    there = _of_all(used)
-    assert len(set(there)) == len(there)
+    rows = _of_all(used)
+    assert len(set(rows)) == len(rows)
     if not drops:
-        assert len(there) == (len(of) if after[0].epoch == 0 else len(of) - left)
+        assert len(rows) == (len(of) if after[0].epoch == 0 else len(of) - left)
 
 
 def test_a_state_is_three_numbers_that_count_the_batches_of_all_ranks() -> None:
@@ -493,18 +493,18 @@ def test_a_state_is_three_numbers_that_count_the_batches_of_all_ranks() -> None:
     assert sampler.state_dict() == {"seed": 5, "epoch": 8, "position": 0}
 
 
-# -- draws ------------------------------------------------------------------------------------
+# -- Draws -----------------------------------------------------------------------------------------
 
 
 @PROPERTY
 @given(row=st.integers(0, 2**40), key=st.tuples(SEEDS, st.integers(0, 2**32), EPOCHS))
 def test_a_draw_is_a_number_that_keeps_its_key(row: int, key: tuple[int, int, int]) -> None:
-    one = SeededRow(row, key)
-    for other in (pickle.loads(pickle.dumps(one)), copy.copy(one), copy.deepcopy(one)):
+    seeded = SeededRow(row, key)
+    for other in (pickle.loads(pickle.dumps(seeded)), copy.copy(seeded), copy.deepcopy(seeded)):
         assert type(other) is SeededRow
         assert (other, other.key) == (row, key)
-        assert other.generator().random() == one.generator().random()
-    assert range(2**41)[one] == row
+        assert other.generator().random() == seeded.generator().random()
+    assert range(2**41)[seeded] == row
     assert np.arange(9)[SeededRow(4, key)] == 4
     assert torch.arange(9)[SeededRow(4, key)] == 4
 
@@ -514,7 +514,7 @@ def test_draws_of_any_other_seed_epoch_or_place_have_other_numbers() -> None:
         *itertools.product((0, 1, 2**63, 2**63 + 1, 2**64 - 1), (0, 1, 2), (0, 1, 2, 10**9)),
     ]
     numbers = {key: SeededRow(3, key).generator().random(4).tolist() for key in keys}
-    assert len({tuple(one) for one in numbers.values()}) == len(keys)
+    assert len({tuple(values) for values in numbers.values()}) == len(keys)
     # What is drawn does not depend on which utterance it is for.
     assert SeededRow(4, keys[0]).generator().random(4).tolist() == numbers[keys[0]]
 
@@ -525,7 +525,7 @@ def test_numbers_of_neighbouring_places_do_not_meet() -> None:
     assert not np.isin(other, long).any()
 
 
-# -- epochs one after the other ---------------------------------------------------------------
+# -- Epochs one after the other --------------------------------------------------------------------
 
 
 class _Numbers(Dataset[int]):
@@ -550,7 +550,7 @@ def _list(batch: Sequence[int]) -> list[int]:
 
 def _rows(kind: str, epoch: int) -> list[list[int]]:
     return [
-        [int(one) for one in batch] for batch in epoch_of([MAKES[kind](SMALL, 0, 0, 1)], epoch)[0]
+        [int(row) for row in batch] for batch in epoch_of([MAKES[kind](SMALL, 0, 0, 1)], epoch)[0]
     ]
 
 
@@ -618,7 +618,7 @@ def test_an_epoch_that_is_set_again_is_read_again() -> None:
     assert keyed(list(sampler)) != once
 
 
-# -- what is not allowed ----------------------------------------------------------------------
+# -- What is not allowed ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("rank", "world"), [(-1, 2), (2, 2), (1, 1)])
@@ -656,7 +656,7 @@ def test_seeds_are_64_bits(kind: str) -> None:
         (lambda: SpeakerSampler(SMALL, speakers=1, utterances=0), "utterances is 0; expected is 1"),
         (
             lambda: SpeakerSampler(SMALL, speakers=6, utterances=1),
-            "Batches of 6 different speakers were asked for; the corpus has 5",
+            "Batches of 6 different speakers were requested; the corpus has 5",
         ),
         (lambda: BucketSampler(SMALL, batch_seconds=9, buckets=0), "buckets is 0; expected is 1"),
         (
@@ -672,7 +672,7 @@ def test_bad_arguments_are_told(make: Any, words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "found"),
+    ("make", "size"),
     [
         (corpus_builder.shuffle(24), "24 utterances in 1 batches"),
         (corpus_builder.shuffle(8, drop_last=True), "24 utterances in 3 batches"),
@@ -681,9 +681,9 @@ def test_bad_arguments_are_told(make: Any, words: str) -> None:
         (corpus_builder.bucket(1000, 1), "24 utterances in 1 batches"),
     ],
 )
-def test_too_few_utterances_for_the_ranks_are_told(make: Make, found: str) -> None:
+def test_too_few_utterances_for_the_ranks_are_told(make: Make, size: str) -> None:
     with pytest.raises(
-        TrainingError, match=rf"{found} has nothing for each of 25 ranks\. Use smaller batches"
+        TrainingError, match=rf"{size} has nothing for each of 25 ranks\. Use smaller batches"
     ):
         list(make(SMALL, 0, 0, 25))
 
@@ -748,5 +748,5 @@ def test_a_state_beyond_the_end_is_told_and_changes_nothing(position: int) -> No
 )
 def test_a_loader_leaves_the_order_to_the_sampler(option: dict[str, Any]) -> None:
     words = ", ".join(sorted(option))
-    with pytest.raises(TrainingError, match=f"{words}: the sampler decides that"):
+    with pytest.raises(TrainingError, match=f"{words}: set by the sampler"):
         _loader(MAKES["shuffle"](SMALL, 0, 0, 1), 0, **option)

@@ -1,4 +1,4 @@
-"""Worker processes that work on several calls at once, and what becomes of calls when one dies."""
+"""Worker processes that run several calls at once, and the results of calls when one dies."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NEVER = threading.Event()
 
 
 def meet(number: int) -> tuple[int, int]:
-    """Come back when as many calls as there are threads have come this far."""
+    """Return when as many calls as there are threads have come this far."""
     TOGETHER.wait()
     return os.getpid(), number
 
@@ -67,7 +67,7 @@ def test_threads_of_a_process_work_at_the_same_time() -> None:
         calls = iter([(meet, number) for number in range(2 * THREADS)])
         results = [result for _, result in pool.run(calls.__next__)]
     assert sorted(number for _, number in results) == list(range(2 * THREADS))
-    assert len({one for one, _ in results}) == 1
+    assert len({process_id for process_id, _ in results}) == 1
 
 
 def test_calls_are_spread_over_the_processes() -> None:
@@ -95,26 +95,26 @@ def test_one_call_at_a_time_is_in_the_main_thread() -> None:
             assert [result for _, result in all_of(pool)] == [threads == 1]
 
 
-def test_answers_belong_to_their_calls() -> None:
+def test_results_belong_to_their_calls() -> None:
     with WorkerPool(1, threads=THREADS) as pool:
         calls = [(meet, number) for number in range(THREADS)]
         for call in calls:
             pool.submit(call)
-        answers = {call[1]: result for call, result in all_of(pool)}
-    assert {number: said for number, (_, said) in answers.items()} == {
+        results = {call[1]: result for call, result in all_of(pool)}
+    assert {number: result[1] for number, result in results.items()} == {
         number: number for number in range(THREADS)
     }
 
 
-def test_a_death_is_told_to_all_calls_of_the_process() -> None:
+def test_a_death_is_the_result_of_all_calls_of_the_process() -> None:
     with WorkerPool(1, threads=3) as pool:
         calls: list[Call] = [(hang, 1), (hang, 2), (die, int(signal.SIGSEGV))]
         for call in calls:
             pool.submit(call)
-        answers = list(all_of(pool))
-        assert [call for call, _ in answers] == calls
-        assert {str(result) for _, result in answers} == {"the worker process died of SIGSEGV"}
-        assert all(isinstance(result, WorkerDiedError) for _, result in answers)
+        results = list(all_of(pool))
+        assert [call for call, _ in results] == calls
+        assert {str(result) for _, result in results} == {"the worker process died of SIGSEGV"}
+        assert all(isinstance(result, WorkerDiedError) for _, result in results)
         # Another process takes its place.
         assert (pool.free, pool.connections()) == (3, [])
         pool.submit((process, 0))
@@ -130,16 +130,16 @@ def test_a_death_costs_no_call_of_another_process() -> None:
         assert pool.busy == 1
 
 
-def test_a_call_for_a_process_that_has_just_died_is_told_with_the_others() -> None:
+def test_a_call_for_a_process_that_has_just_died_has_the_same_result() -> None:
     with WorkerPool(1, threads=2) as pool:
         pool.submit((hang, 1))
         (worker,) = pool._workers
         worker.process.kill()
         worker.process.wait()
         pool.submit((process, 2))
-        answers = list(all_of(pool))
-        assert [call for call, _ in answers] == [(hang, 1), (process, 2)]
-        assert {str(result) for _, result in answers} == {"the worker process died of SIGKILL"}
+        results = list(all_of(pool))
+        assert [call for call, _ in results] == [(hang, 1), (process, 2)]
+        assert {str(result) for _, result in results} == {"the worker process died of SIGKILL"}
 
 
 def test_what_a_thread_raises_comes_with_its_traceback() -> None:
@@ -153,7 +153,7 @@ def test_what_a_thread_raises_comes_with_its_traceback() -> None:
 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize(
-    ("call", "code"), [((leave, 7), 7), ((leave, "said"), 1), ((unportable, 0), 1)]
+    ("call", "code"), [((leave, 7), 7), ((leave, "text"), 1), ((unportable, 0), 1)]
 )
 def test_a_process_that_ends_does_not_keep_the_run_waiting(
     threads: int, call: Call, code: int
@@ -164,19 +164,19 @@ def test_a_process_that_ends_does_not_keep_the_run_waiting(
             list(all_of(pool))
 
 
-def test_collect_waits_no_longer_than_it_is_told() -> None:
+def test_collect_waits_no_longer_than_its_timeout() -> None:
     assert list(collect([], timeout_seconds=0)) == []
-    with WorkerPool(1, threads=2) as one, WorkerPool(1) as other:
-        assert list(collect([one, other], timeout_seconds=0)) == []
-        one.submit((hang, 1))
-        assert list(collect([one, other], timeout_seconds=0)) == []
-        assert one.busy == 1
-        other.submit((process, 2))
-        # As long as it takes, for whoever answers first.
-        ((call, result),) = list(collect([one, other]))
+    with WorkerPool(1, threads=2) as first, WorkerPool(1) as second:
+        assert list(collect([first, second], timeout_seconds=0)) == []
+        first.submit((hang, 1))
+        assert list(collect([first, second], timeout_seconds=0)) == []
+        assert first.busy == 1
+        second.submit((process, 2))
+        # As long as it takes, for the first result.
+        ((call, result),) = list(collect([first, second]))
         assert call == (process, 2)
-        assert result == other._workers[0].process.pid
-        assert (one.busy, other.busy) == (1, 0)
+        assert result == second._workers[0].process.pid
+        assert (first.busy, second.busy) == (1, 0)
 
 
 def test_kill_ends_what_hangs() -> None:

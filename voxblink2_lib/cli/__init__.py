@@ -6,11 +6,17 @@ import argparse
 from collections.abc import Sequence
 
 from voxblink2_lib import __version__
+from voxblink2_lib.cli.demo import add_demo_command
 from voxblink2_lib.cli.doctor import add_doctor_command
-from voxblink2_lib.cli.materialize import add_corpus_commands
+from voxblink2_lib.cli.materialize import (
+    add_index_command,
+    add_materialize_command,
+    add_retry_command,
+)
 from voxblink2_lib.cli.models import add_model_commands
 from voxblink2_lib.cli.report import add_report_command
 from voxblink2_lib.cli.score import add_score_commands
+from voxblink2_lib.cli.status import add_status_command, add_verify_command
 from voxblink2_lib.cli.terminal import (
     EXIT_CODES,
     STOPPED,
@@ -20,12 +26,26 @@ from voxblink2_lib.cli.terminal import (
 )
 from voxblink2_lib.errors import VoxBlink2Error
 
+# In the order of the help.
+_COMMANDS = (
+    add_demo_command,
+    add_index_command,
+    add_materialize_command,
+    add_retry_command,
+    add_status_command,
+    add_verify_command,
+    add_doctor_command,
+    add_report_command,
+    add_model_commands,
+    add_score_commands,
+)
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-        arguments: words after the program's name; the process's own by default.
+        arguments: arguments after the program's name; by default those of the process.
 
     Returns:
         The exit code.
@@ -40,11 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             write_result(options, {"error": type(error).__name__, "message": str(error)}, [])
         return error.exit_code
     except KeyboardInterrupt:
-        kept = "Everything finished is kept; run the same command to go on."
-        nothing = "Nothing was written; run the same command to begin again."
-        write_message(
-            f"\nvoxblink2: stopped. {kept if getattr(options, 'keeps_work', True) else nothing}"
-        )
+        kept = "Finished work is kept; run the same command to resume."
+        nothing = "Nothing was written; run the same command to start again."
+        advice = kept if getattr(options, "keeps_work", True) else nothing
+        write_message(f"\nvoxblink2: stopped. {advice}")
         return STOPPED
 
 
@@ -57,9 +76,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    add_corpus_commands(commands)
-    add_doctor_command(commands)
-    add_report_command(commands)
-    add_model_commands(commands)
-    add_score_commands(commands)
+    for add in _COMMANDS:
+        add(commands)
     return parser

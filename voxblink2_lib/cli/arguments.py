@@ -1,121 +1,115 @@
-"""Arguments that several commands take."""
+"""Arguments that several commands take, made from the options that the records declare."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from typing import Any
 
-from voxblink2_lib.materialize.request import MaterializeRequest
+from voxblink2_lib.materialize.request import MaterializeRequest, user_options
 from voxblink2_lib.media.options import ClipOptions
-from voxblink2_lib.records import CONFIG_NAMES
+from voxblink2_lib.records import Option, options_of
 from voxblink2_lib.release.selection import Selection
 from voxblink2_lib.sources.options import FetchOptions
 
+Parser = argparse.ArgumentParser | argparse._ArgumentGroup
 
-def add_config_argument(parser: argparse.ArgumentParser) -> None:
+
+def option_string(name: str) -> str:
+    """Return an option as it is written on the command line.
+
+    >>> option_string("max_speakers")
+    '--max-speakers'
+    """
+    return f"--{name.replace('_', '-')}"
+
+
+def add_option(parser: Parser, name: str, option: Option, **changes: Any) -> None:
+    """Add the argument of one option.
+
+    Args:
+        parser: a parser, or a group of one.
+        name: the option's name.
+        option: the option.
+        changes: arguments of ``add_argument`` that differ in this command.
+    """
+    details: dict[str, Any] = {"type": option.parse, "help": _help(option)}
+    if option.choices:
+        details["choices"] = option.choices
+    else:
+        details["metavar"] = option.metavar
+    if option.values == "repeat":
+        details["action"] = "append"
+    elif option.values == "list":
+        details["nargs"] = "+"
+    parser.add_argument(option_string(name), **details | changes)
+
+
+def _help(option: Option) -> str:
+    repeatable = "; may be repeated" if option.values == "repeat" else ""
+    return f"{option.summary}{repeatable}".replace("%", "%%")
+
+
+def add_options(parser: Parser, record: type, names: Iterable[str] | None = None) -> None:
+    """Add the arguments of a record's options, or of some of them."""
+    options = options_of(record)
+    for name in options if names is None else names:
+        add_option(parser, name, options[name])
+
+
+def add_config_argument(parser: Parser) -> None:
     """Add the name of the configuration."""
-    parser.add_argument(
-        "--config", choices=CONFIG_NAMES, default="audio", help="default: %(default)s"
-    )
+    option = options_of(MaterializeRequest)["config"]
+    add_option(parser, "config", option, default=option.default)
 
 
-def add_place_arguments(parser: argparse.ArgumentParser) -> None:
+def add_place_arguments(parser: Parser) -> None:
     """Add where the release and the store are."""
-    parser.add_argument(
-        "--data-dir",
-        metavar="RELEASE",
-        help="the release: a folder, vb2_meta.tar.gz, or 'demo'; default: $VOXBLINK2_RELEASE",
-    )
-    parser.add_argument(
-        "--store",
-        metavar="DIR",
-        help="folder of index, ledger and shards; default: one for the release under "
-        "$VOXBLINK2_HOME or the user's cache folder",
-    )
+    add_options(parser, MaterializeRequest, ["data_dir", "store"])
 
 
-def add_way_arguments(group: argparse._ArgumentGroup) -> None:
-    """Add the outgoing addresses: proxies, and files of cookies."""
-    group.add_argument(
-        "--cookies",
-        action="append",
-        metavar="FILE",
-        help="cookies in Netscape's form; repeatable, then one for each --proxy, in order",
+def add_source_argument(parser: Parser, **changes: Any) -> None:
+    """Add where media are."""
+    add_option(parser, "source", options_of(MaterializeRequest)["source"], **changes)
+
+
+def add_workers_argument(parser: Parser) -> None:
+    """Add the number of worker processes."""
+    add_options(parser, MaterializeRequest, ["workers"])
+
+
+def add_selection_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add which part of the release."""
+    note = "which videos; an id that begins with a dash: --videos=-demoSailor"
+    add_options(parser.add_argument_group("selection", note), Selection)
+
+
+def add_clip_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add how clips are cropped and encoded."""
+    note = (
+        "video options are for --config audio-visual; the defaults are those of a new store, "
+        "an existing store keeps its values"
     )
-    group.add_argument(
-        "--proxy",
-        action="append",
-        metavar="URL",
-        help="repeatable: each is an address with a budget of its own",
-    )
+    add_options(parser.add_argument_group("clips", note), ClipOptions)
+
+
+def add_route_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the routes to a source: proxies, and files of cookies."""
+    add_options(_fetch_group(parser), FetchOptions, ["proxy", "cookies"])
 
 
 def add_fetch_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the group of arguments that :class:`FetchOptions` takes."""
-    group = parser.add_argument_group("fetching", "for YouTube and addresses; not for folders")
-    add_way_arguments(group)
-    group.add_argument(
-        "--cookies-from-browser", metavar="BROWSER", help="as yt-dlp takes it, for example firefox"
-    )
-    group.add_argument(
-        "--budget",
-        type=float,
-        metavar="N",
-        help="videos an hour for each address, 0 for no limit; default: 300 for YouTube, else 0",
-    )
-    group.add_argument(
-        "--sleep", type=float, metavar="SECONDS", help="least time between videos of one address"
-    )
-    group.add_argument(
-        "--limit-rate", metavar="RATE", help="bytes a second of one download, as 500K or 2M"
-    )
-    group.add_argument(
-        "--fetches", type=int, metavar="N", help="videos fetched at the same time; default: 8"
-    )
-    group.add_argument(
-        "--extractor-args",
-        action="append",
-        metavar="ARGS",
-        help="as yt-dlp takes them, for PO tokens and players; repeatable",
-    )
-    group.add_argument(
-        "--yt-dlp",
-        metavar="OPTIONS",
-        help="further options of yt-dlp, such as --yt-dlp='--sleep-requests 1 --force-ipv4'",
-    )
-    group.add_argument(
-        "--reasons",
-        metavar="FILE",
-        help="TOML file of further patterns of error texts and their classes",
-    )
+    """Add how media are downloaded."""
+    add_options(_fetch_group(parser), FetchOptions)
+
+
+def _fetch_group(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    return parser.add_argument_group("download", "for YouTube and URLs; not for a folder")
 
 
 def build_request(options: argparse.Namespace) -> MaterializeRequest:
-    """Return what the options ask for, as the library takes it."""
-
-    def get(name: str) -> Any:
-        return getattr(options, name, None)
-
-    return MaterializeRequest(
-        config=options.config,
-        data_dir=get("data_dir"),
-        source=get("source"),
-        store=get("store"),
-        **{name: get(name) for name in ClipOptions.names("audio-visual")},
-        workers=get("workers"),
-        selection=Selection.of(
-            speakers=get("speakers"),
-            videos=get("videos"),
-            exclude=get("exclude"),
-            max_speakers=get("max_speakers"),
-            max_videos_per_speaker=get("max_videos_per_speaker"),
-        ),
-        fetch=FetchOptions.of(**{name: get(name) for name in FetchOptions.names()}),
-    )
-
-
-def add_workers_argument(parser: argparse.ArgumentParser) -> None:
-    """Add the number of worker processes."""
-    parser.add_argument(
-        "--workers", type=int, metavar="N", help="processes; default: one a core, at most 8"
+    """Return the request of parsed arguments, of which a command has all or some."""
+    names = user_options()
+    return MaterializeRequest.of(
+        **{name: value for name, value in vars(options).items() if name in names}
     )

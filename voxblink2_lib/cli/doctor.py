@@ -1,4 +1,4 @@
-"""The command that looks at everything that a long run needs: doctor."""
+"""The command that checks everything that a long run needs: ``doctor``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from voxblink2_lib.cli.arguments import (
     add_config_argument,
     add_place_arguments,
-    add_way_arguments,
+    add_route_arguments,
+    add_source_argument,
 )
 from voxblink2_lib.cli.terminal import CHECK_FAILED, DONE, add_command, write_result
 from voxblink2_lib.materialize.request import MaterializeRequest
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 def _doctor(options: argparse.Namespace) -> int:
     from voxblink2_lib.doctor.checks import run_checks
 
-    request = MaterializeRequest(
+    # Proxies and cookies are checked one by one, so they are no part of the request.
+    request = MaterializeRequest.of(
         config=options.config,
         data_dir=options.data_dir,
         source=options.source,
@@ -30,42 +32,35 @@ def _doctor(options: argparse.Namespace) -> int:
     findings = run_checks(
         request=request, proxies=options.proxy or (), cookies=options.cookies or ()
     )
-    errors = sum(one.level == "error" for one in findings)
-    warnings = sum(one.level == "warning" for one in findings)
+    levels = [finding.level for finding in findings]
+    errors, warnings = levels.count("error"), levels.count("warning")
     record = {
         "ok": not errors,
         "errors": errors,
         "warnings": warnings,
-        "findings": [one.as_dict() for one in findings],
+        "findings": [finding.as_dict() for finding in findings],
     }
-    write_result(
-        options,
-        record,
-        [*_lines(findings), f"{_many(errors, 'error')}, {_many(warnings, 'warning')}"],
-    )
+    summary = f"{_counted(errors, 'error')}, {_counted(warnings, 'warning')}"
+    write_result(options, record, [*_lines(findings), summary])
     return CHECK_FAILED if errors else DONE
 
 
-def _many(count: int, word: str) -> str:
-    return f"{count} {word}" if count == 1 else f"{count} {word}s"
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _lines(findings: Sequence[Finding]) -> Iterator[str]:
-    """Yield words to the left in columns, each remedy indented below what it is for."""
-    width = max(len(one.topic) for one in findings)
-    for one in findings:
-        yield f"{one.level:7}  {one.topic:{width}}  {one.message}"
-        if one.remedy:
-            yield f"{'':7}  {'':{width}}  -> {one.remedy}"
+    """Yield each finding in columns, with its remedy indented below it."""
+    width = max(len(finding.topic) for finding in findings)
+    for finding in findings:
+        yield f"{finding.level:7}  {finding.topic:{width}}  {finding.message}"
+        if finding.remedy:
+            yield f"{'':7}  {'':{width}}  -> {finding.remedy}"
 
 
 def add_doctor_command(commands: Any) -> None:
-    """Add the command.
-
-    Args:
-        commands: what ``add_subparsers`` returned.
-    """
-    does = "look at everything that a long run needs, before the first video"
+    """Add the command ``doctor``."""
+    does = "check everything that a long run needs, before the first video"
     example = (
         "voxblink2 doctor --data-dir release --source youtube --store /data/voxblink2 \\\n"
         "      --cookies cookies.txt"
@@ -73,5 +68,5 @@ def add_doctor_command(commands: Any) -> None:
     parser = add_command(commands, "doctor", _doctor, does, example)
     add_config_argument(parser)
     add_place_arguments(parser)
-    parser.add_argument("--source", help="where media come from, as in materialize")
-    add_way_arguments(parser.add_argument_group("fetching"))
+    add_source_argument(parser)
+    add_route_arguments(parser)

@@ -18,7 +18,7 @@ def _convert(options: argparse.Namespace) -> int:
     from voxblink2_lib.models.card import save
     from voxblink2_lib.models.conversion import convert
 
-    transformers.utils.logging.disable_progress_bar()  # it is done in a second
+    transformers.utils.logging.disable_progress_bar()  # loading takes a second
     write_message(f"Reading {options.checkpoint}")
     model, extractor = convert(options.checkpoint, arch=options.arch)
     out = save(model, extractor, options.out, arch=options.arch, checkpoint=options.checkpoint)
@@ -28,7 +28,7 @@ def _convert(options: argparse.Namespace) -> int:
 
         write_message(f"Exporting {options.onnx}; this takes a minute or more")
         onnx = str(export_onnx(model, extractor, options.onnx))
-    parameters = sum(one.numel() for one in model.parameters())
+    parameters = sum(weight.numel() for weight in model.parameters())
     record = {"model": str(out), "arch": options.arch, "parameters": parameters, "onnx": onnx}
     lines = [f"Model      {out} ({options.arch}, {parameters:,} parameters)"]
     lines += [f"ONNX       {onnx}"] if onnx else []
@@ -38,8 +38,15 @@ def _convert(options: argparse.Namespace) -> int:
 
 def _embed(options: argparse.Namespace) -> int:
     from voxblink2_lib.embedding.run import embed
+    from voxblink2_lib.progress import show_progress
 
-    made = embed(options.audio, options.out, embed_options(options), workers=options.workers)
+    made = embed(
+        options.audio,
+        options.out,
+        embed_options(options),
+        workers=options.workers,
+        progress=show_progress,
+    )
     record = {
         "out": str(made.out),
         "utterances": made.utterances,
@@ -49,13 +56,13 @@ def _embed(options: argparse.Namespace) -> int:
     }
     lines = [f"Embeddings {made.out}: {made.utterances:,} of {made.dimensions} dimensions"]
     if made.rejects:
-        lines.append(f"Rejected   {made.rejected:,} utterances; {made.rejects} says why")
+        lines.append(f"Rejected   {made.rejected:,} utterances; reasons in {made.rejects}")
     write_result(options, record, lines)
     return DONE
 
 
 def embed_options(options: argparse.Namespace) -> EmbedOptions:
-    """Return how to embed, from what the command line says."""
+    """Return the options of the command line as the library takes them."""
     from voxblink2_lib.embedding.block_worker import EmbedOptions
 
     device = options.device
@@ -68,7 +75,7 @@ def embed_options(options: argparse.Namespace) -> EmbedOptions:
     )
 
 
-# -- arguments --------------------------------------------------------------------------------
+# -- Arguments -------------------------------------------------------------------------------------
 
 
 def add_model_commands(commands: Any) -> None:
@@ -82,7 +89,7 @@ def add_model_commands(commands: Any) -> None:
 
 
 def _convert_arguments(commands: Any) -> None:
-    does = "turn a released checkpoint into a model of transformers"
+    does = "convert a released checkpoint to a model of transformers"
     example = "voxblink2 convert --arch resnet34 ckpt/resnet34/model_ft.pt resnet34"
     parser = add_command(commands, "convert", _convert, does, example)
     parser.set_defaults(keeps_work=False)
@@ -90,23 +97,23 @@ def _convert_arguments(commands: Any) -> None:
     parser.add_argument("out", metavar="OUT", help="folder to write")
     parser.add_argument("--arch", required=True, choices=PUBLISHED, help="which model it is")
     parser.add_argument(
-        "--onnx", metavar="FILE", help="write it as ONNX as well, from waveform to embedding"
+        "--onnx", metavar="FILE", help="also export it as ONNX, from waveform to embedding"
     )
 
 
 def _embed_arguments(commands: Any) -> None:
-    does = "turn audio into embeddings with a speaker model"
+    does = "compute embeddings of audio with a speaker model"
     example = "voxblink2 embed --model resnet34 --audio wav.scp --out embeddings.parquet"
     parser = add_command(commands, "embed", _embed, does, example)
     parser.add_argument(
         "--out", required=True, metavar="FILE", help="a file ending in .parquet or .safetensors"
     )
     add_embed_arguments(parser, required=True)
-    parser.add_argument("--device", help="PyTorch device; default: cuda where it is, else cpu")
+    parser.add_argument("--device", help="PyTorch device; default: cuda if available, else cpu")
 
 
 def add_embed_arguments(parser: argparse.ArgumentParser, *, required: bool) -> None:
-    """Add the arguments that say what to embed and how, without ``--device``."""
+    """Add the arguments for the model, its audio and how to embed it, except ``--device``."""
     parser.add_argument(
         "--model",
         required=required,
@@ -131,5 +138,5 @@ def add_embed_arguments(parser: argparse.ArgumentParser, *, required: bool) -> N
         "--dtype", choices=("float32", "bfloat16"), default="float32", help="default: %(default)s"
     )
     parser.add_argument(
-        "--workers", type=int, metavar="N", help="processes; default: one a core, two on cuda"
+        "--workers", type=int, metavar="N", help="processes; default: one per core, two on cuda"
     )

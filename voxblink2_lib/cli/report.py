@@ -1,60 +1,70 @@
-"""The command that draws what a store holds and lists what it lacks: report."""
+"""The command that plots what a store holds and lists what is missing: ``report``."""
 
 from __future__ import annotations
 
 import argparse
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from voxblink2_lib.cli.arguments import add_config_argument
 from voxblink2_lib.cli.terminal import DONE, WRONG_USE, add_command, write_message, write_result
 
+if TYPE_CHECKING:
+    from voxblink2_lib.store.layout import Store
+
 
 def _report(options: argparse.Namespace) -> int:
-    from voxblink2_lib import __version__
-    from voxblink2_lib.progress import show_progress
-    from voxblink2_lib.report.page import ReportSubject, write_report
     from voxblink2_lib.store.layout import named_store
-    from voxblink2_lib.store.status import open_ledger
 
-    store = named_store(options.store)
-    target = Path(options.out).expanduser().absolute()
-    csv_file = target.with_name("missing.csv")
-    if options.csv is not None:
-        csv_file = Path(options.csv).expanduser().absolute()
-    if csv_file == target:
-        write_message(f"voxblink2: --out and --csv are the same file, {target}; name two.")
+    page, csv_file = _targets(options)
+    if csv_file == page:
+        write_message(f"voxblink2: --out and --csv are the same file, {page}. Name two files.")
         return WRONG_USE
-    subject = ReportSubject(str(store.root), options.config, __version__, time.time())
-    with open_ledger(store, options.config) as ledger:
-        missing = write_report(
-            ledger.statistics,
-            subject,
-            target=target,
-            csv_file=csv_file,
-            index=store.index,
-            progress=show_progress,
-        )
+    store = named_store(options.store)
+    missing = _write(store, options.config, page, csv_file)
     record = {
         "store": str(store.root),
         "config": options.config,
-        "report": str(target),
+        "report": str(page),
         "csv": str(csv_file),
         "missing": missing,
     }
     videos = "video" if missing == 1 else "videos"
-    lines = [f"Report  {target}", f"Missing {csv_file} ({missing:,} {videos})"]
+    lines = [f"Report  {page}", f"Missing {csv_file} ({missing:,} {videos})"]
     write_result(options, record, lines)
     return DONE
 
 
-def add_report_command(commands: Any) -> None:
-    """Add the command.
+def _targets(options: argparse.Namespace) -> tuple[Path, Path]:
+    """Return the page and the CSV file to write."""
+    page = Path(options.out).expanduser().absolute()
+    if options.csv is None:
+        return page, page.with_name("missing.csv")
+    return page, Path(options.csv).expanduser().absolute()
 
-    Args:
-        commands: what ``add_subparsers`` returned.
-    """
+
+def _write(store: Store, config: str, page: Path, csv_file: Path) -> int:
+    """Write both files; return the number of missing videos."""
+    from voxblink2_lib import __version__
+    from voxblink2_lib.progress import show_progress
+    from voxblink2_lib.report.page import ReportSubject, write_report
+    from voxblink2_lib.store.status import open_ledger
+
+    subject = ReportSubject(str(store.root), config, __version__, time.time())
+    with open_ledger(store, config) as ledger:
+        return write_report(
+            ledger.statistics,
+            subject,
+            target=page,
+            csv_file=csv_file,
+            index=store.index,
+            progress=show_progress,
+        )
+
+
+def add_report_command(commands: Any) -> None:
+    """Add the command ``report``."""
     does = "write a page of plots of what a store holds, and a CSV file of what is missing and why"
     example = "voxblink2 report --store /data/voxblink2 --out report.html"
     parser = add_command(commands, "report", _report, does, example)
@@ -65,7 +75,7 @@ def add_report_command(commands: Any) -> None:
         "--out",
         default="report.html",
         metavar="FILE",
-        help="the page, which needs no other file and no network; default: %(default)s",
+        help="the page, one file that needs no network; default: %(default)s",
     )
     parser.add_argument(
         "--csv",

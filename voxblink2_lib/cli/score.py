@@ -9,8 +9,6 @@ from voxblink2_lib.cli.score_ossi import add_ossi_command
 from voxblink2_lib.cli.score_sv import add_sv_command
 from voxblink2_lib.cli.terminal import EXIT_CODES
 
-# -- arguments --------------------------------------------------------------------------------
-
 
 def add_score_commands(commands: Any) -> None:
     """Add the group ``score`` with its commands."""

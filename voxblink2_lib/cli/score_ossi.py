@@ -8,119 +8,109 @@ from typing import TYPE_CHECKING, Any
 
 from voxblink2_lib.cli.score_inputs import (
     add_embeddings_arguments,
+    add_plot_argument,
     check_sources,
     embeddings_of,
+    missing_lines,
 )
 from voxblink2_lib.cli.terminal import DONE, add_command, columns, write_message, write_result
 
 if TYPE_CHECKING:
+    from voxblink2_lib.scoring.embeddings import Embeddings
     from voxblink2_lib.scoring.evaluation import OpenSetReport
-from voxblink2_lib.cli.score_inputs import add_plot_argument, missing_lines
-
-# -- open-set identification ------------------------------------------------------------------
+    from voxblink2_lib.scoring.protocols import OpenSetProtocol
 
 
 def _ossi(options: argparse.Namespace) -> int:
-    from voxblink2_lib.progress import show_progress
-    from voxblink2_lib.scoring.evaluation import evaluate_protocol, read_protocols
+    from voxblink2_lib.scoring.plots import plot_dir
+    from voxblink2_lib.scoring.protocols import read_protocols
+
+    _check(options)
+    protocols = read_protocols(options.protocol)
+    names = (name for protocol in protocols for name in (*protocol.gallery, *protocol.probes))
+    embeddings = embeddings_of(options, names)
+    reports = [_evaluate(options, protocol, embeddings) for protocol in protocols]
+    if options.plot:
+        plot_dir({report.protocol: report.result for report in reports}, options.plot)
+    record = {"protocols": [report.as_dict() for report in reports]}
+    write_result(options, record, _report_lines(reports))
+    return DONE
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Check all that can be checked before anything is read."""
     from voxblink2_lib.scoring.open_set import checked_far
-    from voxblink2_lib.scoring.plots import check_plot_path, plot_dir
+    from voxblink2_lib.scoring.plots import check_plot_path
 
     checked_far(options.far)
     if options.plot:
         check_plot_path(options.plot)
     check_sources(options)
-    protocols = read_protocols(options.protocol)
-    names = (name for one in protocols for name in (*one.gallery, *one.probes))
-    embeddings = embeddings_of(options, names)
-    reports = []
-    for protocol in protocols:
-        write_message(
-            f"Scoring {protocol.name}: {len(protocol.probes):,} probes, "
-            f"{len(protocol.gallery):,} enrolled utterances"
-        )
-        reports.append(
-            evaluate_protocol(
-                protocol,
-                embeddings,
-                missing=options.missing,
-                far=options.far,
-                enrolment=options.enrolment,
-                method=options.method,
-                device=options.device,
-                progress=show_progress,
-            )
-        )
-    if options.plot:
-        plot_dir({report.protocol: report.result for report in reports}, options.plot)
-    write_result(
-        options, {"protocols": [_ossi_record(one) for one in reports]}, _ossi_lines(reports)
+
+
+def _evaluate(
+    options: argparse.Namespace, protocol: OpenSetProtocol, embeddings: Embeddings
+) -> OpenSetReport:
+    from voxblink2_lib.progress import show_progress
+    from voxblink2_lib.scoring.evaluation import evaluate_protocol
+
+    write_message(
+        f"Scoring {protocol.name}: {len(protocol.probes):,} probes, "
+        f"{len(protocol.gallery):,} enrolled utterances"
     )
-    return DONE
+    return evaluate_protocol(
+        protocol,
+        embeddings,
+        missing=options.missing,
+        far=options.far,
+        enrolment=options.enrolment,
+        method=options.method,
+        device=options.device,
+        progress=show_progress,
+    )
 
 
-def _ossi_lines(reports: Sequence[OpenSetReport]) -> list[str]:
+# -- Text ------------------------------------------------------------------------------------------
+
+
+def _report_lines(reports: Sequence[OpenSetReport]) -> list[str]:
+    """Return the reports as a table and notes for people."""
     from voxblink2_lib.scoring.open_set import far_text
 
-    fars = list(reports[0].result.dir)
-    head = ["protocol", "enrolled", "speakers", "probes", "known", "unknown"]
-    table = [[*head, *(f"DIR@FAR={far_text(far)}" for far in fars), "AUC", "rank-1"]]
-    for report in reports:
-        result = report.result
-        table.append(
-            [
-                report.protocol,
-                _of(report.enrolled, report.gallery),
-                f"{result.speakers:,}",
-                _of(report.scored, report.probes),
-                f"{result.known:,}",
-                f"{result.unknown:,}",
-                *(f"{100 * result.dir[far]:.2f} %" for far in fars),
-                f"{result.auc:.4f}",
-                f"{100 * result.rank1:.2f} %",
-            ]
-        )
-    lines = columns(table)
-    missing = list(dict.fromkeys(name for report in reports for name in report.missing))
-    lines += missing_lines(missing)
-    for report in reports:
-        if report.lost_speakers:
-            lines.append(
-                f"{report.protocol}: speakers without any enrolled utterance: "
-                f"{len(report.lost_speakers):,}; their {report.lost_probes:,} probes are left out"
-            )
     first = reports[0].result
+    head = ["protocol", "enrolled", "speakers", "probes", "known", "unknown"]
+    rates = [*(f"DIR@FAR={far_text(far)}" for far in first.dir), "AUC", "rank-1"]
+    lines = columns([[*head, *rates], *map(_row, reports)])
+    lines += missing_lines(list(dict.fromkeys(name for each in reports for name in each.missing)))
+    lines += [
+        f"{report.protocol}: speakers without any enrolled utterance: "
+        f"{len(report.lost_speakers):,}; their {report.lost_probes:,} probes are left out"
+        for report in reports
+        if report.lost_speakers
+    ]
     return [*lines, f"Method {first.method}, enrolment {first.enrolment}"]
 
 
-def _of(part: int, whole: int) -> str:
+def _row(report: OpenSetReport) -> list[str]:
+    result = report.result
+    return [
+        report.protocol,
+        _part_of(report.enrolled, report.gallery),
+        f"{result.speakers:,}",
+        _part_of(report.scored, report.probes),
+        f"{result.known:,}",
+        f"{result.unknown:,}",
+        *(f"{100 * rate:.2f} %" for rate in result.dir.values()),
+        f"{result.auc:.4f}",
+        f"{100 * result.rank1:.2f} %",
+    ]
+
+
+def _part_of(part: int, whole: int) -> str:
     return f"{whole:,}" if part == whole else f"{part:,} of {whole:,}"
 
 
-def _ossi_record(report: OpenSetReport) -> dict[str, Any]:
-    from voxblink2_lib.scoring.open_set import far_text
-
-    result = report.result
-    return {
-        "protocol": report.protocol,
-        "gallery": report.gallery,
-        "enrolled": report.enrolled,
-        "speakers": result.speakers,
-        "probes": report.probes,
-        "scored": report.scored,
-        "known": result.known,
-        "unknown": result.unknown,
-        "missing": report.missing,
-        "lost_speakers": report.lost_speakers,
-        "lost_probes": report.lost_probes,
-        "method": result.method,
-        "enrolment": result.enrolment,
-        **result.as_dict(),
-        **{
-            f"threshold@far={far_text(far)}": None if threshold == float("-inf") else threshold
-            for far, threshold in result.thresholds.items()
-        },
-    }
+# -- Arguments -------------------------------------------------------------------------------------
 
 
 def add_ossi_command(group: Any) -> None:
@@ -138,6 +128,15 @@ def add_ossi_command(group: Any) -> None:
         help="folder with the files gallery and probe, or above such folders",
     )
     add_embeddings_arguments(parser)
+    _add_rate_arguments(parser)
+    parser.add_argument(
+        "--device",
+        help="PyTorch device; default: CUDA if available, for --model and for large products",
+    )
+    add_plot_argument(parser, "DIR over FAR")
+
+
+def _add_rate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--far",
         type=float,
@@ -158,8 +157,3 @@ def add_ossi_command(group: Any) -> None:
         default="exact",
         help="exact, or the published script's grid of 1,000 thresholds; default: %(default)s",
     )
-    parser.add_argument(
-        "--device",
-        help="PyTorch device; default: CUDA where it is, for --model and for large products",
-    )
-    add_plot_argument(parser, "DIR over FAR")

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from voxblink2_lib.cli.score_inputs import (
     add_embeddings_arguments,
+    add_plot_argument,
     check_sources,
     embeddings_of,
+    missing_lines,
     read_file,
 )
 from voxblink2_lib.cli.terminal import DONE, add_command, columns, write_message, write_result
@@ -20,38 +22,56 @@ from voxblink2_lib.published_results import PublishedResult, published_results
 if TYPE_CHECKING:
     from voxblink2_lib.scoring.evaluation import VerificationReport
     from voxblink2_lib.scoring.intervals import Interval
-from voxblink2_lib.cli.score_inputs import add_plot_argument, missing_lines
 
 _PUBLISHED_PRIOR = 0.01
 
 
-# -- verification -----------------------------------------------------------------------------
-
-
 def _sv(options: argparse.Namespace) -> int:
-    from voxblink2_lib.progress import show_progress
-    from voxblink2_lib.scoring.evaluation import evaluate_trials
-    from voxblink2_lib.scoring.plots import check_plot_path, plot_det
-    from voxblink2_lib.scoring.trials import read_trials
+    from voxblink2_lib.scoring.plots import plot_det
+
+    _check(options)
+    report, source = _evaluate(options)
+    if options.plot:
+        points = {prior: cost.threshold for prior, cost in report.min_dcf.items()}
+        plot_det(report.sweep, options.plot, min_dcf=points)  # type: ignore[arg-type]  # one prior each
+    record, lines = report.as_dict(), _report_lines(report)
+    if options.model:
+        published = published_results(_model_config(options.model))
+        record |= {
+            "embeddings": source,
+            "published": {name: result._asdict() for name, result in published.items()},
+        }
+        lines += _published_lines(report, published)
+    write_result(options, record, lines)
+    return DONE
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Check all that can be checked before anything is read."""
+    from voxblink2_lib.scoring.plots import check_plot_path
     from voxblink2_lib.scoring.validation import check_prior
 
-    # Whatever can be wrong without reading anything.
     for prior in options.p_target:
         check_prior(prior)
     if options.top_n < 2:
         raise ScoringError(f"--top-n must be at least 2, got {options.top_n}.")
     if options.cohort_names and not options.cohort:
-        raise ScoringError("--cohort-names tells how to read --cohort, which is missing.")
+        raise ScoringError("--cohort-names goes with --cohort, which is missing.")
     if options.plot:
         check_plot_path(options.plot)
     check_sources(options)
+
+
+def _evaluate(options: argparse.Namespace) -> tuple[VerificationReport, str]:
+    """Return the report, and where the embeddings were read from."""
+    from voxblink2_lib.progress import show_progress
+    from voxblink2_lib.scoring.evaluation import evaluate_trials
+    from voxblink2_lib.scoring.trials import read_trials
+
     write_message(f"Reading {options.trials}")
     trials = read_trials(options.trials)
     embeddings = embeddings_of(options, trials.names)
-    cohort = None
-    if options.cohort:
-        cohort = read_file(options.cohort, options.cohort_names)
-    top_n = min(options.top_n, len(cohort.names)) if cohort else options.top_n
+    cohort = read_file(options.cohort, options.cohort_names) if options.cohort else None
     write_message(f"Scoring {len(trials.labels):,} trials")
     report = evaluate_trials(
         trials,
@@ -59,71 +79,44 @@ def _sv(options: argparse.Namespace) -> int:
         missing=options.missing,
         p_target=options.p_target,
         cohort=cohort,
-        top_n=top_n,
+        top_n=min(options.top_n, len(cohort.names)) if cohort else options.top_n,
         interval=options.interval,
         progress=show_progress,
     )
-    if options.plot:
-        points = {prior: found.threshold for prior, found in report.min_dcf.items()}
-        plot_det(report.sweep, options.plot, min_dcf=points)  # type: ignore[arg-type]  # one prior each
-    normalized = f"AS-norm, {top_n:,} nearest of {len(cohort.names):,}" if cohort else None
-    record, lines = _sv_record(report, normalized), _sv_lines(report, normalized)
-    if options.model:
-        published = published_results(_config(options.model))
-        record |= {
-            "embeddings": embeddings.source,
-            "published": {name: one._asdict() for name, one in published.items()},
-        }
-        lines += _published_lines(report, published)
-    write_result(options, record, lines)
-    return DONE
+    return report, embeddings.source
 
 
-def _config(model: str) -> dict[str, Any]:
+def _model_config(model: str) -> dict[str, Any]:
     from voxblink2_lib.embedding.model_location import find_model
 
     config: dict[str, Any] = json.loads((find_model(model) / "config.json").read_text("utf-8"))
     return config
 
 
-def _published_lines(
-    report: VerificationReport, published: Mapping[str, PublishedResult]
-) -> list[str]:
-    """Return the published results beside ours; nothing for a model that has none."""
-    if not published:
-        return []
-    ours = report.min_dcf.get(_PUBLISHED_PRIOR)
-    table = [
-        ["", "EER", f"minDCF (p_target {_PUBLISHED_PRIOR:g})"],
-        ["here", f"{100 * report.eer.eer:.3f} %", "-" if ours is None else f"{ours.min_dcf:.3f}"],
-    ]
-    table += [
-        [f"published, Vox1-O: {name}", f"{one.eer_percent:.3f} %", f"{one.min_dcf:.3f}"]
-        for name, one in published.items()
-    ]
-    return ["", *columns(table)]
+# -- Text ------------------------------------------------------------------------------------------
 
 
-def _sv_lines(report: VerificationReport, normalized: str | None) -> list[str]:
+def _report_lines(report: VerificationReport) -> list[str]:
+    """Return the report as lines for people."""
     intervals = report.intervals
-    eer_between = _between(intervals.eer if intervals else None, 100)
+    eer_range = _range(intervals.eer, 100, 3) if intervals else ""
     lines = [
         f"Trials    {report.scored:,} of {report.trials:,} scored: {report.targets:,} target, "
         f"{report.scored - report.targets:,} non-target",
         *missing_lines(report.missing),
-        *([f"Scores    {normalized}"] if normalized else []),
-        f"EER       {100 * report.eer.eer:.3f} %{eer_between}"
-        f"   threshold {report.eer.threshold:.4f}",
+        *([f"Scores    {report.normalization}"] if report.normalization else []),
+        f"EER       {100 * report.eer.eer:.3f} %{eer_range}   threshold {report.eer.threshold:.4f}",
         f"EER hull  {100 * report.hull_eer:.3f} %",
     ]
-    for row, (prior, found) in enumerate(report.min_dcf.items()):
-        between = _between(intervals.min_dcf if intervals and row == 0 else None, 1)
+    for index, (prior, cost) in enumerate(report.min_dcf.items()):
+        # The intervals are those of the first prior.
+        dcf_range = _range(intervals.min_dcf, 1, 4) if intervals and index == 0 else ""
         lines.append(
-            f"minDCF    {found.min_dcf:.4f}{between}   p_target {prior:g}   "
-            f"threshold {found.threshold:.4f}"
+            f"minDCF    {cost.min_dcf:.4f}{dcf_range}   p_target {prior:g}   "
+            f"threshold {cost.threshold:.4f}"
         )
     if len(report.min_dcf) > 1:
-        mean = sum(found.min_dcf for found in report.min_dcf.values()) / len(report.min_dcf)
+        mean = sum(cost.min_dcf for cost in report.min_dcf.values()) / len(report.min_dcf)
         lines.append(f"          {mean:.4f}   mean")
     lines.append(f"min Cllr  {report.min_cllr:.4f} bits")
     if intervals:
@@ -134,43 +127,29 @@ def _sv_lines(report: VerificationReport, normalized: str | None) -> list[str]:
     return lines
 
 
-def _between(interval: Interval | None, factor: float) -> str:
-    if interval is None:
-        return ""
-    digits = 3 if factor == 100 else 4
+def _range(interval: Interval, factor: float, digits: int) -> str:
     return f" [{factor * interval.low:.{digits}f}, {factor * interval.high:.{digits}f}]"
 
 
-def _sv_record(report: VerificationReport, normalized: str | None) -> dict[str, Any]:
-    intervals = report.intervals
-    return {
-        "trials": report.trials,
-        "scored": report.scored,
-        "targets": report.targets,
-        "missing": report.missing,
-        "normalization": normalized,
-        "eer": report.eer.eer,
-        "eer_threshold": report.eer.threshold,
-        "eer_hull": report.hull_eer,
-        "min_dcf": [
-            # JSON has no infinity: nothing is accepted.
-            {
-                "p_target": prior,
-                "min_dcf": found.min_dcf,
-                "threshold": None if found.threshold == float("inf") else found.threshold,
-            }
-            for prior, found in report.min_dcf.items()
-        ],
-        "min_cllr": report.min_cllr,
-        "intervals": intervals
-        and {
-            "over": intervals.over,
-            "confidence": intervals.confidence,
-            "resamples": intervals.resamples,
-            "eer": [intervals.eer.low, intervals.eer.high],
-            "min_dcf": [intervals.min_dcf.low, intervals.min_dcf.high],
-        },
-    }
+def _published_lines(
+    report: VerificationReport, published: Mapping[str, PublishedResult]
+) -> list[str]:
+    """Return ours and the published results as a table; nothing for a model that has none."""
+    if not published:
+        return []
+    ours = report.min_dcf.get(_PUBLISHED_PRIOR)
+    table = [
+        ["", "EER", f"minDCF (p_target {_PUBLISHED_PRIOR:g})"],
+        ["here", f"{100 * report.eer.eer:.3f} %", "-" if ours is None else f"{ours.min_dcf:.3f}"],
+    ]
+    table += [
+        [f"published, Vox1-O: {name}", f"{result.eer_percent:.3f} %", f"{result.min_dcf:.3f}"]
+        for name, result in published.items()
+    ]
+    return ["", *columns(table)]
+
+
+# -- Arguments -------------------------------------------------------------------------------------
 
 
 def add_sv_command(group: Any) -> None:
@@ -197,8 +176,19 @@ def add_sv_command(group: Any) -> None:
         metavar="P",
         help="priors of a target trial for minDCF; default: 0.01",
     )
+    _add_cohort_arguments(parser)
+    parser.add_argument("--device", help="PyTorch device of --model; default: cuda if available")
     parser.add_argument(
-        "--cohort", metavar="FILE", help="embeddings of other speakers: normalise scores (AS-norm)"
+        "--interval",
+        choices=("trials", "speakers"),
+        help="95%% confidence intervals from 1,000 resamples of these",
+    )
+    add_plot_argument(parser, "DET curve")
+
+
+def _add_cohort_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--cohort", metavar="FILE", help="embeddings of other speakers: normalize scores (AS-norm)"
     )
     parser.add_argument("--cohort-names", metavar="FILE", help="as --names, for a cohort in .npy")
     parser.add_argument(
@@ -208,10 +198,3 @@ def add_sv_command(group: Any) -> None:
         metavar="N",
         help="nearest members of the cohort that count; default: %(default)s, or all if fewer",
     )
-    parser.add_argument("--device", help="PyTorch device of --model; default: cuda where it is")
-    parser.add_argument(
-        "--interval",
-        choices=("trials", "speakers"),
-        help="95%% confidence intervals from 1,000 resamples of these",
-    )
-    add_plot_argument(parser, "DET curve")

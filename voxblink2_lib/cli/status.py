@@ -9,22 +9,40 @@ from typing import TYPE_CHECKING, Any
 from voxblink2_lib.cli.arguments import (
     add_config_argument,
     add_place_arguments,
+    build_request,
 )
 from voxblink2_lib.cli.terminal import CHECK_FAILED, DONE, add_command, write_result
 
 if TYPE_CHECKING:
     from voxblink2_lib.store.layout import Store
     from voxblink2_lib.store.status import StoreStatus
-from voxblink2_lib.cli.arguments import build_request
+
+# -- Commands -------------------------------------------------------------------------------------
 
 
 def _status(options: argparse.Namespace) -> int:
-    show_status(options, _named_store(options))
+    write_status(options, _named_store(options), with_missing=options.missing)
     return DONE
 
 
+def _verify(options: argparse.Namespace) -> int:
+    from voxblink2_lib.progress import show_progress
+    from voxblink2_lib.store.verify import verify_store
+
+    store = _named_store(options)
+    result = verify_store(store, options.config, sample=options.sample, progress=show_progress)
+    summary = f"{len(result.problems)} problems" if result.problems else "no problems"
+    lines = [
+        f"{result.shards:,} shards, {result.rows:,} rows, {result.clips_decoded:,} clips decoded: "
+        f"{summary}",
+        *result.problems,
+    ]
+    write_result(options, {"store": str(store.root), **asdict(result)}, lines)
+    return CHECK_FAILED if result.problems else DONE
+
+
 def _named_store(options: argparse.Namespace) -> Store:
-    """Return the store that was named; its release is not needed to look at it."""
+    """Return the store that was named, whose release is not needed; else that of the release."""
     from voxblink2_lib.materialize.run import find_store
     from voxblink2_lib.store.layout import named_store
 
@@ -33,20 +51,33 @@ def _named_store(options: argparse.Namespace) -> Store:
     return find_store(build_request(options))[1]
 
 
-def show_status(options: argparse.Namespace, store: Store) -> StoreStatus:
-    """Show what a store holds, and return it."""
+# -- Status in JSON and in lines ------------------------------------------------------------------
+
+
+def write_status(
+    options: argparse.Namespace, store: Store, *, with_missing: bool = False
+) -> StoreStatus:
+    """Write what a store holds, and return it.
+
+    Args:
+        options: parsed arguments with the name of the configuration.
+        store: the store.
+        with_missing: list every unavailable video instead of the most frequent reasons.
+    """
     from voxblink2_lib.store.status import missing_videos, read_status
 
     status = read_status(store, options.config)
     record = status.as_dict()
     lines = _status_lines(status)
-    if getattr(options, "missing", False):
+    if with_missing:
         missing = missing_videos(store, options.config)
         record["missing"] = [video.as_dict() for video in missing]
-        lines += [f"{one.speaker_id} {one.video_id} {one.status}: {one.reason}" for one in missing]
-    elif status.reasons:
-        lines += ["Most frequent reasons:"]
-        lines += [f"  {one.videos:6,}  {one.status}: {one.message}" for one in status.reasons]
+        lines += [
+            f"{video.speaker_id} {video.video_id} {video.status}: {video.reason}"
+            for video in missing
+        ]
+    else:
+        lines += _reason_lines(status)
     write_result(options, record, lines)
     return status
 
@@ -60,12 +91,12 @@ def _status_lines(status: StoreStatus) -> list[str]:
         f"Store      {status.store} ({status.config})",
         f"Videos     {videos or 'none'}",
         f"Utterances {status.utterances:,} ({status.hours:,.2f} hours); "
-        f"{status.missing_utterances:,} could not be cut",
+        f"{status.missing_utterances:,} could not be cropped",
         f"Speakers   {speakers.complete:,} complete, {speakers.partial:,} partial, "
         f"{speakers.empty:,} empty",
         f"Shards     {status.shards:,} ({size_text(status.shard_bytes)})",
-        f"Fetched    {size_text(status.bytes_fetched)}; last hour of work: "
-        f"{status.videos_an_hour:,.0f} videos an hour, {size_text(status.bytes_a_second)}/s",
+        f"Downloaded {size_text(status.bytes_fetched)}; last hour of work: "
+        f"{status.videos_an_hour:,.0f} videos per hour, {size_text(status.bytes_a_second)}/s",
         *_time_lines(status),
     ]
 
@@ -78,35 +109,32 @@ def _time_lines(status: StoreStatus) -> list[str]:
         lines.append(f"Time left  about {duration_text(status.seconds_left)} at that speed")
     if status.waiting and status.next_try is not None:
         lines.append(
-            f"Waiting    {status.waiting:,} to be asked for again by 'voxblink2 materialize', "
+            f"Waiting    {status.waiting:,} for a retry by 'voxblink2 materialize', "
             f"the first from {clock_text(status.next_try)}"
         )
     return lines
 
 
-def _verify(options: argparse.Namespace) -> int:
-    from voxblink2_lib.progress import show_progress
-    from voxblink2_lib.store.verify import verify_store
-
-    store = _named_store(options)
-    result = verify_store(store, options.config, sample=options.sample, progress=show_progress)
-    lines = [
-        f"{result.shards:,} shards, {result.rows:,} rows, {result.clips_decoded:,} clips decoded: "
-        + (f"{len(result.problems)} problems" if result.problems else "all right"),
-        *result.problems,
+def _reason_lines(status: StoreStatus) -> list[str]:
+    if not status.reasons:
+        return []
+    reasons = [
+        f"  {reason.videos:6,}  {reason.status}: {reason.message}" for reason in status.reasons
     ]
-    write_result(options, {"store": str(store.root), **asdict(result)}, lines)
-    return CHECK_FAILED if result.problems else DONE
+    return ["Most frequent reasons:", *reasons]
+
+
+# -- Arguments ------------------------------------------------------------------------------------
 
 
 def add_status_command(commands: Any) -> None:
     """Add the command ``status``."""
-    does = "show what a store holds, and what did not come and why"
+    does = "show what a store holds, which videos are unavailable, and why"
     example = "voxblink2 status --store /data/voxblink2 --missing"
     parser = add_command(commands, "status", _status, does, example)
     add_config_argument(parser)
     add_place_arguments(parser)
-    parser.add_argument("--missing", action="store_true", help="list every video that did not come")
+    parser.add_argument("--missing", action="store_true", help="list every unavailable video")
 
 
 def _count(text: str) -> int:
@@ -117,7 +145,7 @@ def _count(text: str) -> int:
 
 def add_verify_command(commands: Any) -> None:
     """Add the command ``verify``."""
-    does = "hash every shard again, compare with index and ledger, decode some clips"
+    does = "hash every shard again, compare with index and ledger, decode a sample of the clips"
     example = "voxblink2 verify --store /data/voxblink2 --sample 20"
     parser = add_command(commands, "verify", _verify, does, example)
     add_config_argument(parser)
@@ -127,5 +155,5 @@ def add_verify_command(commands: Any) -> None:
         type=_count,
         default=8,
         metavar="N",
-        help="decode N clips of each shard; default: %(default)s",
+        help="number of clips of each shard to decode; default: %(default)s",
     )

@@ -1,4 +1,4 @@
-"""What every command shares: exit codes, what it prints, and how its help is laid out."""
+"""What all commands share: exit codes, output, and the layout of the help."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ DONE, CHECK_FAILED, WRONG_USE, STOPPED = 0, 1, 2, 3
 
 EXIT_CODES = """\
 exit codes: 0 done; 1 a check failed; 2 wrong use or bad input; 3 stopped with work left, run the
-same command again; 4 the source refuses every address, with work left."""
+same command again; 4 the source refuses every route, with work left."""
 
 
 def own_terminal() -> None:
-    """Send messages to standard error, and let a signal to end be a ``KeyboardInterrupt``."""
+    """Send log messages to standard error, and turn SIGTERM into a ``KeyboardInterrupt``."""
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
-    # A stopped service and Ctrl-C are the same to us: end now, keep what is finished.
+    # A stopped service is handled like Ctrl-C: end now, keep what is finished.
     signal.signal(signal.SIGTERM, _interrupt)
 
 
@@ -41,12 +41,12 @@ def write_result(options: argparse.Namespace, record: dict[str, Any], lines: Seq
 
 
 def columns(table: Sequence[Sequence[str]]) -> list[str]:
-    """Lay a table out for people: the first column to the left, numbers to the right."""
+    """Lay out a table in lines: the first column to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return [
         "  ".join(
-            word.ljust(width) if place == 0 else word.rjust(width)
-            for place, (word, width) in enumerate(zip(row, widths, strict=True))
+            cell.rjust(width) if position else cell.ljust(width)
+            for position, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in table
     ]
@@ -56,7 +56,7 @@ def _print(text: str) -> None:
     try:
         print(text, flush=True)
     except BrokenPipeError:
-        # Whoever read our output has left, as `head` does. Python would complain again at exit.
+        # The reader of our output has ended, as `head` does. Python would complain again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -67,11 +67,11 @@ def add_command(
 
     Args:
         commands: what ``add_subparsers`` returned, of the program or of a group of commands.
-        name: the command's word.
-        run: does the work and returns the exit code. What takes long to import, it imports
-            itself: ``--help`` is quick.
-        does: what the command does, as a part of a sentence.
-        example: a whole command line.
+        name: name of the command.
+        run: does the work and returns the exit code. It imports itself what takes long to
+            import, so that ``--help`` is quick.
+        does: what the command does, without a capital letter and a full stop.
+        example: a complete command line.
 
     Returns:
         The command's parser, for arguments of its own.

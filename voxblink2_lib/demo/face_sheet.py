@@ -1,4 +1,4 @@
-"""One picture of the demo: faces as they were cut, beside the pictures that they were cut from."""
+"""Contact sheet of the demo: cropped faces beside the video frames that they are cropped from."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 BOX_COLOUR, TEXT_COLOUR = "#e53e3e", "#1a202c"
 ROW_INCHES, INCHES_WIDE = 1.25, 13.0
-Picture = npt.NDArray[np.uint8]
+Image = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -23,20 +23,20 @@ class Face:
     """One frame of an utterance.
 
     Attributes:
-        seconds: when it is shown.
-        picture: the source's picture, RGB. Shape: `(height, width, 3)`.
+        seconds: its time in the video.
+        video_frame: frame of the source, RGB. Shape: [height, width, 3].
         box: x, y, width and height of the face in it, in pixels.
-        cut: the same moment of the clip, RGB. Shape: `(size, size, 3)`.
+        crop: the same frame of the clip, RGB. Shape: [size, size, 3].
     """
 
     seconds: float
-    picture: Picture
+    video_frame: Image
     box: tuple[float, float, float, float]
-    cut: Picture
+    crop: Image
 
 
 def draw_faces(target: Path, rows: Sequence[tuple[str, Sequence[Face]]]) -> None:
-    """Draw one row per utterance: source pictures with their boxes, each with its cut.
+    """Draw one row per utterance: video frames with their boxes, each with its crop.
 
     Args:
         target: PNG file to write.
@@ -45,13 +45,13 @@ def draw_faces(target: Path, rows: Sequence[tuple[str, Sequence[Face]]]) -> None
     Raises:
         ValueError: there is no row.
     """
-    # Imported here: the command line starts without it, and only this picture needs it.
+    # Imported here: the command line starts without it, and only this plot needs it.
     from matplotlib.figure import Figure
 
     if not rows:
         raise ValueError("rows must hold at least one utterance, got none")
     faces = len(rows[0][1])
-    first = rows[0][1][0].picture
+    first = rows[0][1][0].video_frame
     figure = Figure(
         figsize=(INCHES_WIDE, ROW_INCHES * len(rows) + 0.3), dpi=150, layout="constrained"
     )
@@ -61,18 +61,18 @@ def draw_faces(target: Path, rows: Sequence[tuple[str, Sequence[Face]]]) -> None
     )
     for line, (title, row) in zip(axes, rows, strict=True):
         line[0].set_title(title, loc="left", fontsize=9, color=TEXT_COLOUR)
-        for whole, cut, face in zip(line[::2], line[1::2], row, strict=True):
-            _draw_whole(whole, face)
-            cut.imshow(face.cut, interpolation="nearest")
-            cut.set_axis_off()
-    # No version in the file: the same pictures give the same bytes on the next release too.
+        for frame_axes, crop_axes, face in zip(line[::2], line[1::2], row, strict=True):
+            _draw_video_frame(frame_axes, face)
+            crop_axes.imshow(face.crop, interpolation="nearest")
+            crop_axes.set_axis_off()
+    # No version in the file: the same faces give the same bytes in the next release, too.
     figure.savefig(target, format="png", metadata={"Software": None})
 
 
-def _draw_whole(axes: Axes, face: Face) -> None:
+def _draw_video_frame(axes: Axes, face: Face) -> None:
     from matplotlib.patches import Rectangle
 
-    axes.imshow(face.picture)
+    axes.imshow(face.video_frame)
     x, y, width, height = face.box
     # Pixel (0, 0) of an image is drawn around (0, 0), not right and below of it.
     axes.add_patch(

@@ -1,6 +1,6 @@
-"""A loopback HTTP site that serves the demo's media as a video host would.
+"""A loopback HTTP site that serves the demo's media like a video host.
 
-Real sockets and real HTTP/1.1 (ranges, keep-alive, HEAD), so that a downloader runs against it
+It has real sockets and real HTTP/1.1 (ranges, keep-alive, HEAD), so that downloaders run against it
 unchanged. Ranges follow RFC 9110, section 14.
 """
 
@@ -33,15 +33,15 @@ NO_FAULTS: Mapping[str, int] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class Request:
-    """One request that the site has answered.
+    """A request, and how the site responded.
 
     Attributes:
-        method: `GET` or `HEAD`.
-        video_id: the video asked for; empty for a path that names none.
-        byte_range: the half-open range [start, stop) of a 206 answer, None for any other.
-        status: HTTP status of the answer.
-        bytes_sent: bytes of the body handed to the socket, counted in whole chunks. When the
-            client left early that may be fewer than the answer's length.
+        method: ``GET`` or ``HEAD``.
+        video_id: the requested video; empty for a path that names none.
+        byte_range: the half-open range [start, stop) of a 206 response, ``None`` for any other.
+        status: HTTP status of the response.
+        bytes_sent: bytes of the body handed to the socket, counted in whole chunks. If the client
+            disconnects early that may be fewer than the response's length.
     """
 
     method: str
@@ -52,23 +52,23 @@ class Request:
 
 
 class MediaSite:
-    """Serve `/watch/<video id>` from a media folder, inside a `with` block.
+    """Serve ``/watch/<video id>`` from a media folder, inside a ``with`` block.
 
     Args:
-        media: folder with `<speaker>/<video id>.<extension>`.
-        faults: video id -> status answered instead of the media, from 400 to 599.
+        media: folder with ``<speaker>/<video id>.<extension>``.
+        faults: video id -> status sent instead of the media, from 400 to 599.
         port: TCP port of 127.0.0.1; 0 takes a free one.
 
     Raises:
-        NotADirectoryError: `media` is no folder.
+        NotADirectoryError: ``media`` is no folder.
         ValueError: a fault is no error status.
 
     Example:
         >>> from urllib.request import urlopen
         >>> from voxblink2_lib.release.builtin import MEDIA
         >>> with MediaSite(MEDIA) as site:
-        ...     with urlopen(site.url_template.format(video_id="demoHarbour")) as answer:
-        ...         answer.headers["Content-Type"], site.count("demoHarbour")
+        ...     with urlopen(site.url_template.format(video_id="demoHarbour")) as response:
+        ...         response.headers["Content-Type"], site.count("demoHarbour")
         ('video/mp4', 1)
     """
 
@@ -93,7 +93,7 @@ class MediaSite:
         address = ("127.0.0.1", self._port)
         self._server = _Server(address, self._media, self._faults, self._journal)
         self._port = self._server.server_port
-        # The server looks once per poll whether it should end, so a short poll closes fast.
+        # The server checks once per poll whether to end, so a short poll closes fast.
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
         return self
 
@@ -103,16 +103,16 @@ class MediaSite:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close the site and its connections; `requests` stays readable."""
+        """Close the site and its connections; ``requests`` stays readable."""
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
-            self._server.hang_up()
+            self._server.close_connections()
             self._server = None
 
     @property
     def url_template(self) -> str:
-        """Address of a video, with `{video_id}` to be filled in.
+        """URL of a video, with ``{video_id}`` to fill in.
 
         Raises:
             RuntimeError: the site has no port yet.
@@ -123,23 +123,23 @@ class MediaSite:
 
     @property
     def requests(self) -> list[Request]:
-        """The requests so far in the order of their arrival (a copy)."""
+        """The requests so far, in order of arrival (a copy)."""
         return self._journal.read()
 
     def count(self, video_id: str) -> int:
         """Count the GET requests for a video, whatever their status."""
-        return sum(one.method == "GET" and one.video_id == video_id for one in self.requests)
+        return sum((made.method, made.video_id) == ("GET", video_id) for made in self.requests)
 
 
 def parse_range(header: str, size_bytes: int) -> tuple[int, int] | None:
-    """Read a `Range` header with one range.
+    """Parse a ``Range`` header with one range.
 
     Args:
-        header: the value, as `bytes=0-99`, `bytes=100-` or `bytes=-100` (the last 100 bytes).
-        size_bytes: length of what is served.
+        header: the value, as ``bytes=0-99``, ``bytes=100-`` or ``bytes=-100`` (the last 100 bytes).
+        size_bytes: length of the file.
 
     Returns:
-        The half-open range [start, stop), empty when nothing can satisfy it; None for a header
+        The half-open range [start, stop), empty if it cannot be satisfied; ``None`` for a header
         that must be ignored (another unit, several ranges, not a range at all).
 
     Example:
@@ -159,7 +159,7 @@ def parse_range(header: str, size_bytes: int) -> tuple[int, int] | None:
 
 
 class _Journal:
-    """The requests of a site; every method may be called from any thread."""
+    """The requests of a site. Safe to call from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -170,9 +170,9 @@ class _Journal:
             self._requests.append(request)
             return len(self._requests) - 1
 
-    def amend(self, number: int, request: Request) -> None:
+    def replace(self, index: int, request: Request) -> None:
         with self._lock:
-            self._requests[number] = request
+            self._requests[index] = request
 
     def read(self) -> list[Request]:
         with self._lock:
@@ -208,15 +208,15 @@ class _Server(ThreadingHTTPServer):
             self._connections.discard(request)
         super().shutdown_request(request)
 
-    def hang_up(self) -> None:
-        """End what clients keep alive: a closed site answers nothing more."""
+    def close_connections(self) -> None:
+        """Close connections that clients keep alive: a closed site must not respond."""
         with self._lock:
             for connection in self._connections:
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        # A client that has gone is no error; anything else is, and is reported as ever.
+        # That a client disconnects is no error; anything else is.
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)
 
@@ -233,39 +233,39 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True  # head and body leave as two writes
 
     def do_GET(self) -> None:
-        self._answer()
+        self._respond()
 
     def do_HEAD(self) -> None:
-        self._answer()
+        self._respond()
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Keep quiet."""
+        """Log nothing."""
 
-    def _answer(self) -> None:
+    def _respond(self) -> None:
         path = unquote(urlsplit(self.path).path)
         video_id = path.removeprefix("/watch/") if path.startswith("/watch/") else ""
         fault = self.server.faults.get(video_id)
         media = self.server.find(video_id)
         if fault is not None or media is None:
-            self._answer_text(video_id, fault or HTTPStatus.NOT_FOUND)
+            self._send_text(video_id, fault or HTTPStatus.NOT_FOUND)
         else:
-            self._answer_media(video_id, media)
+            self._send_media(video_id, media)
 
-    def _answer_text(self, video_id: str, status: int) -> None:
-        phrases = {known.value: known.phrase for known in HTTPStatus}
+    def _send_text(self, video_id: str, status: int) -> None:
+        phrases = {http_status.value: http_status.phrase for http_status in HTTPStatus}
         body = f"{int(status)} {phrases.get(status, 'Fault')}\n".encode()
         headers = {"Content-Type": "text/plain; charset=utf-8", "Content-Length": str(len(body))}
-        self._reply(video_id, status, headers, [body])
+        self._send(video_id, status, headers, [body])
 
-    def _answer_media(self, video_id: str, media: Path) -> None:
+    def _send_media(self, video_id: str, media: Path) -> None:
         size = media.stat().st_size
-        # The site gives no validator, so no If-Range can match and its range has to be ignored.
-        asked = None if "If-Range" in self.headers else self.headers.get("Range")
-        part = parse_range(asked, size) if asked and self.command == "GET" else None
+        # The site sends no validator, so no If-Range can match and its range has to be ignored.
+        header = None if "If-Range" in self.headers else self.headers.get("Range")
+        part = parse_range(header, size) if header and self.command == "GET" else None
         start, stop = part or (0, size)
         if part and start >= stop:
             headers = {"Content-Range": f"bytes */{size}", "Content-Length": "0"}
-            self._reply(video_id, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, headers)
+            self._send(video_id, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, headers)
             return
         headers = {
             "Content-Type": CONTENT_TYPES.get(media.suffix, "application/octet-stream"),
@@ -275,9 +275,9 @@ class _Handler(BaseHTTPRequestHandler):
         if part:
             headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
         status = HTTPStatus.PARTIAL_CONTENT if part else HTTPStatus.OK
-        self._reply(video_id, status, headers, _chunks(media, start, stop), part)
+        self._send(video_id, status, headers, _chunks(media, start, stop), part)
 
-    def _reply(
+    def _send(
         self,
         video_id: str,
         status: int,
@@ -288,18 +288,18 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
-        # Written down before it leaves: a client that has its answer finds it in the journal.
+        # Added before it is sent: a client that has the response finds it in the journal.
         done = Request(self.command, video_id, part, int(status), 0)
-        number = self.server.journal.add(done)
+        index = self.server.journal.add(done)
         try:
             self.end_headers()
             for chunk in body if self.command == "GET" else ():
                 ahead = replace(done, bytes_sent=done.bytes_sent + len(chunk))
-                self.server.journal.amend(number, ahead)
+                self.server.journal.replace(index, ahead)
                 self.wfile.write(chunk)
                 done = ahead
-        except ConnectionError:  # the client has left, or the site is closing
-            self.server.journal.amend(number, done)
+        except ConnectionError:  # the client has disconnected, or the site is closing
+            self.server.journal.replace(index, done)
             self.close_connection = True
 
 

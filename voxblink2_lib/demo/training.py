@@ -1,4 +1,4 @@
-"""The demonstration of training: a small model on a small store, scored before and after."""
+"""The training demo: a small model on a small store, scored before and after."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from voxblink2_lib.progress import show_progress
-from voxblink2_lib.recipes.holdout import hold_out_videos, score_held_out
-from voxblink2_lib.recipes.training import FeatureCollate, Schedule, make_model
-from voxblink2_lib.scoring import eer
+from voxblink2_lib.recipes.holdout import HeldOut, hold_out_videos, score_held_out
+from voxblink2_lib.recipes.training import FeatureCollate, ModelWithExtractor, Schedule, make_model
+from voxblink2_lib.scoring import Sweep, eer
 from voxblink2_lib.scoring.plots import plot_det
 from voxblink2_lib.training import (
     BalancedSampler,
@@ -25,26 +25,26 @@ from voxblink2_lib.training import (
 from voxblink2_lib.training.augment import Waveform
 
 _SEED = 0
-_EPOCHS, _CROPS_A_SPEAKER, _BATCH = 8, 75, 24
+_EPOCHS, _CROPS_PER_SPEAKER, _BATCH = 8, 75, 24
 _CROP_SECONDS = 1.0
 _SNR_DB = (5.0, 25.0)
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingDemoResult:
-    """What training did.
+    """Result of the training demo.
 
     Attributes:
         speakers: number of speakers.
-        trained_on: number of utterances.
-        held_out: number of utterances of videos that were held out.
-        trials: held-out utterances against those of the speakers' other videos.
-        eer_before: equal error rate of the untrained network on them.
-        eer_after: that of the trained one.
-        steps: of training.
-        seconds: that they took.
+        trained_on: number of utterances that the model was trained on.
+        held_out: number of utterances of held-out videos.
+        trials: number of pairs of a held-out utterance and one of another video.
+        eer_before: equal error rate of the untrained model on them.
+        eer_after: that of the trained model.
+        steps: number of training steps.
+        seconds: duration of the training.
         plot: file of the DET curves.
-        model: folder of the model, as ``voxblink2 embed --model`` takes it.
+        model: folder of the model, for ``voxblink2 embed --model``.
     """
 
     speakers: int
@@ -63,7 +63,7 @@ class TrainingDemoResult:
         return asdict(self)
 
     def lines(self) -> list[str]:
-        """Return lines for people."""
+        """Return lines to print."""
         return [
             f"Trained on    {self.trained_on} utterances of {self.speakers} speakers, "
             f"{self.steps} steps in {self.seconds:.0f} s",
@@ -87,58 +87,100 @@ def run_training_demo(
         config: name of the configuration.
         seed: of weights, order, crops and noise.
     """
-    held = hold_out_videos(Corpus.open(store, config))
-    labels = SpeakerLabels.of(held.train, speeds=(1.0, 0.9, 1.1))
-    model, extractor = make_model("small", classes=labels.classes, seed=seed)
-    untrained = score_held_out(model, extractor, held)
-    loader = TrainingLoader(
-        UtteranceDataset(
-            held.train, crop_seconds=_CROP_SECONDS, labels=labels, augment=_hiss_sometimes
-        ),
-        BalancedSampler(held.train, batch_size=_BATCH, per_speaker=_CROPS_A_SPEAKER, seed=seed),
-        collate_fn=FeatureCollate(extractor),
-    )
-    schedule = Schedule(_EPOCHS * len(loader), rate=3e-3, margin=0.2)
-    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=1e-2)
-    started, step = time.monotonic(), 0
-    model.train()
-    head: Any = model.head
-    with show_progress("Training", unit="step", total=schedule.steps) as seen:
-        while loader.epoch < _EPOCHS:
-            for batch in loader:
-                head.margin = schedule.margin_at(step)
-                for group in optimizer.param_groups:
-                    group["lr"] = schedule.rate_at(step)
-                loss = model(**batch).loss
-                optimizer.zero_grad()
-                loss.backward()
-                torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-                optimizer.step()
-                step += 1
-                seen(1)
-    seconds = time.monotonic() - started
-    trained = score_held_out(model, extractor, held)
+    held_out = hold_out_videos(Corpus.open(store, config))
+    setup = _Setup.make(held_out.train, seed)
+    untrained = setup.score(held_out)
+    run = _train(setup)
+    trained = setup.score(held_out)
     plot, folder = out / "det.png", out / "model"
-    plot_det(trained, plot, min_dcf={}, beside={"untrained": untrained})
-    model.save_pretrained(folder)
-    extractor.save_pretrained(folder)
-    labels.save(folder / "labels.json")
+    plot_det(trained, plot, min_dcf={}, compare_with={"untrained": untrained})
+    setup.save(folder)
     return TrainingDemoResult(
-        speakers=len(held.train.speakers),
-        trained_on=len(held.train),
-        held_out=len(np.unique(held.test)),
-        trials=len(held.target),
+        speakers=len(held_out.train.speakers),
+        trained_on=len(held_out.train),
+        held_out=len(np.unique(held_out.test)),
+        trials=len(held_out.target),
         eer_before=eer(untrained).eer,
         eer_after=eer(trained).eer,
-        steps=step,
-        seconds=seconds,
+        steps=run.steps,
+        seconds=run.seconds,
         plot=str(plot),
         model=str(folder),
     )
 
 
-def _hiss_sometimes(waveform: Waveform, generator: np.random.Generator) -> Waveform:
-    """Add white noise to every second crop."""
+@dataclass(frozen=True, slots=True)
+class _Setup:
+    """A model, its classes and its batches."""
+
+    labels: SpeakerLabels
+    network: ModelWithExtractor
+    loader: TrainingLoader
+
+    @classmethod
+    def make(cls, corpus: Corpus, seed: int) -> _Setup:
+        labels = SpeakerLabels.of(corpus, speeds=(1.0, 0.9, 1.1))
+        network = make_model("small", classes=labels.classes, seed=seed)
+        dataset = UtteranceDataset(
+            corpus, crop_seconds=_CROP_SECONDS, labels=labels, augment=_add_noise_to_half
+        )
+        sampler = BalancedSampler(
+            corpus, batch_size=_BATCH, per_speaker=_CROPS_PER_SPEAKER, seed=seed
+        )
+        loader = TrainingLoader(dataset, sampler, collate_fn=FeatureCollate(network.extractor))
+        return cls(labels, network, loader)
+
+    def score(self, held_out: HeldOut) -> Sweep:
+        return score_held_out(*self.network, held_out, progress=show_progress)
+
+    def save(self, folder: Path) -> None:
+        self.network.model.save_pretrained(folder)
+        self.network.extractor.save_pretrained(folder)
+        self.labels.save(folder / "labels.json")
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Number of training steps, and their duration."""
+
+    steps: int
+    seconds: float
+
+
+def _train(setup: _Setup) -> _Run:
+    schedule = Schedule(_EPOCHS * len(setup.loader), rate=3e-3, margin=0.2)
+    model = setup.network.model
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=1e-2)
+    started, step = time.monotonic(), 0
+    model.train()
+    with show_progress("Training", unit="step", total=schedule.steps) as advance:
+        while setup.loader.epoch < _EPOCHS:
+            for batch in setup.loader:
+                _train_step(model, optimizer, schedule, batch, step)
+                step += 1
+                advance(1)
+    return _Run(step, time.monotonic() - started)
+
+
+def _train_step(
+    model: Any,
+    optimizer: torch.optim.Optimizer,
+    schedule: Schedule,
+    batch: dict[str, torch.Tensor],
+    step: int,
+) -> None:
+    model.head.margin = schedule.margin_at(step)
+    for group in optimizer.param_groups:
+        group["lr"] = schedule.rate_at(step)
+    loss = model(**batch).loss
+    optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+    optimizer.step()
+
+
+def _add_noise_to_half(waveform: Waveform, generator: np.random.Generator) -> Waveform:
+    """Add white noise to half of the crops, chosen at random."""
     if generator.random() < 0.5:
         return waveform
     noise = generator.standard_normal(len(waveform), np.float32)

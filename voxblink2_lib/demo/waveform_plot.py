@@ -1,4 +1,4 @@
-"""One picture of the demo: where the utterances of each video lie in its waveform."""
+"""Plot of the demo: the utterances of each video over its waveform."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from voxblink2_lib.records import SAMPLE_RATE_HZ
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLUMNS = 1800  # more than the picture has pixels, so no peak is lost
+COLUMNS = 1800  # more than the plot has pixels, so no peak is lost
 WAVE_COLOUR, TEXT_COLOUR = "#4a5568", "#1a202c"
 LEVEL_COLOURS = ("#2b6cb0", "#c05621", "#2f855a")
 
-# Heights of a row, in units of its waveform's peak: the bars of the levels lie above the peak.
+# Heights of a row, in units of its waveform's peak: the bars of the levels are above the peak.
 FLOOR, CEILING, BAR, GAP = -1.05, 1.1, 0.42, 0.08
 
 
 @dataclass(frozen=True)
 class WaveformRow:
-    """One video of the picture.
+    """One video of the plot.
 
     Attributes:
         title: text above the row.
-        samples: float32 audio at 16 kHz. Shape: `(samples,)`.
+        samples: float32 audio at 16 kHz. Shape: [samples].
         utterances: utterance id, start and stop in seconds, [start, stop).
     """
 
@@ -38,7 +38,7 @@ class WaveformRow:
     utterances: Sequence[tuple[str, float, float]]
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be drawn."""
+        """Check that the row can be drawn."""
         if self.samples.ndim != 1 or not self.samples.size:
             raise ValueError(
                 f"samples of {self.title!r} must have shape (samples,), got {self.samples.shape}"
@@ -54,7 +54,7 @@ class WaveformRow:
 def draw_waveforms(target: Path, videos: Sequence[WaveformRow]) -> None:
     """Draw one row per video, with its utterances shaded and named.
 
-    Utterances that overlap lie on levels of their own, so both bounds of each can be seen.
+    Utterances that overlap are on different levels, so that both bounds of each are visible.
 
     Args:
         target: PNG file to write.
@@ -63,7 +63,7 @@ def draw_waveforms(target: Path, videos: Sequence[WaveformRow]) -> None:
     Raises:
         ValueError: there is no row.
     """
-    # Imported here: the command line starts without it, and only this picture needs it.
+    # Imported here: the command line starts without it, and only this plot needs it.
     from matplotlib.figure import Figure
 
     if not videos:
@@ -75,13 +75,13 @@ def draw_waveforms(target: Path, videos: Sequence[WaveformRow]) -> None:
     figure = Figure(figsize=(11, inches), dpi=150, layout="constrained")
     ratios = {"height_ratios": heights}
     axes = figure.subplots(len(videos), sharex=True, squeeze=False, gridspec_kw=ratios)[:, 0]
-    for one, row, top in zip(axes, videos, tops, strict=True):
-        _draw_row(one, row)
-        one.set_ylim(FLOOR, top)
+    for row_axes, row, top in zip(axes, videos, tops, strict=True):
+        _draw_row(row_axes, row)
+        row_axes.set_ylim(FLOOR, top)
     longest_seconds = max(len(row.samples) for row in videos) / SAMPLE_RATE_HZ
     axes[-1].set_xlim(0, longest_seconds)
     axes[-1].set_xlabel("seconds", color=TEXT_COLOUR)
-    # No version in the file: the same audio gives the same bytes on the next release too.
+    # No version in the file: the same audio gives the same bytes in the next release, too.
     figure.savefig(target, format="png", metadata={"Software": None})
 
 
@@ -107,7 +107,7 @@ def assign_levels(utterances: Sequence[tuple[str, float, float]]) -> list[int]:
 
 
 def _top(levels: int) -> float:
-    """Height at which so many levels of bars end, and the next one would begin."""
+    """Return the height of the upper end of so many levels of bars."""
     return CEILING + levels * (BAR + GAP)
 
 
@@ -135,7 +135,7 @@ def _draw_row(axes: Axes, row: WaveformRow) -> None:
 def _envelope(
     samples: npt.NDArray[np.float32],
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Lowest and highest sample of each column of the picture, with the peak of the row at 1."""
+    """Return time, lowest and highest sample of each column; the peak of the row is 1."""
     step = max(1, len(samples) // COLUMNS)
     columns = samples[: len(samples) // step * step].reshape(-1, step)
     peak = float(np.abs(samples).max()) or 1.0

@@ -73,10 +73,10 @@ def estimate_space(request: MaterializeRequest, store: Store, index: Index | Non
 
 def _hour_bytes(request: MaterializeRequest, settings: dict[str, str | None]) -> float:
     """Return the size of an hour with the requested options, else the store's, else defaults."""
-    defaults = ClipOptions()
-    audio_format = request.audio_format or settings.get("audio_format") or defaults.audio_format
-    audio_bytes = _HOUR_BYTES[audio_format]
+    clips, defaults = request.clips, ClipOptions()
+    audio_format = clips.get("audio_format") or settings.get("audio_format")
+    audio_bytes = _HOUR_BYTES[audio_format or defaults.audio_format]
     if not request.with_faces:
         return audio_bytes
-    pixels = int(request.video_size or settings.get("video_size") or defaults.video_size) ** 2
+    pixels = int(clips.get("video_size") or settings.get("video_size") or defaults.video_size) ** 2
     return audio_bytes + _FACE_HOUR_BYTES * pixels / _FACE_PIXELS

@@ -23,18 +23,18 @@ from voxblink2_lib.media.audio import audio_decoder
 from voxblink2_lib.records import SAMPLE_RATE_HZ
 
 if TYPE_CHECKING:
-    from voxblink2_lib.embedding.embedder import Embedder, Piece, Vector, Waveform
+    from voxblink2_lib.embedding.embedder import Embedder, Vector, Waveform, Window
 
 Dtype = Literal["float32", "bfloat16"]
 
-# What models need at least: models.features.MIN_SAMPLES.
+# The least that models accept: models.features.MIN_SAMPLES.
 MIN_WINDOW_SECONDS = 0.1
 
 # Whole utterances beyond this would take gigabytes in the deep networks.
 MAX_WHOLE_SECONDS = 120
 
-# So much audio is decoded before it is embedded: enough to find pieces of like length.
-_WAITING_SECONDS = 1200
+# So much audio is decoded before it is embedded: enough to find windows of similar lengths.
+_PENDING_SECONDS = 1200
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,14 @@ class EmbedOptions:
 
 @dataclass(frozen=True, slots=True)
 class BlockTask:
-    """One block to be embedded into one part file, with so many threads of PyTorch."""
+    """One block to embed into one part file.
+
+    Attributes:
+        block: the utterances.
+        part: the file to write.
+        options: the model, and how it is used.
+        threads: number of PyTorch threads.
+    """
 
     block: EmbeddingBlock
     part: Path
@@ -80,7 +87,13 @@ class BlockTask:
 
 @dataclass(frozen=True, slots=True)
 class BlockDone:
-    """What came of a block: numbers of utterances embedded and rejected, and their seconds."""
+    """Result of a block.
+
+    Attributes:
+        embedded: number of utterances with an embedding.
+        rejected: number of utterances without one.
+        seconds: of audio that was decoded.
+    """
 
     embedded: int
     rejected: int
@@ -88,7 +101,7 @@ class BlockDone:
 
 
 def embed_block(task: BlockTask) -> BlockDone:
-    """Embed a block and write its part file; an utterance that cannot be embedded has a reason.
+    """Embed a block and write its part file, with a reason for each utterance not embedded.
 
     Raises:
         ModelError: the model cannot be loaded.
@@ -99,7 +112,7 @@ def embed_block(task: BlockTask) -> BlockDone:
     utterances = _Utterances(embedder, options.window_seconds)
     for name, audio in task.block.read():
         utterances.add(name, audio)
-    utterances.embed_waiting()
+    utterances.embed_pending()
     with atomic_write(task.part) as file:
         pq.write_table(utterances.table(), file)
     rejected = sum(map(bool, utterances.reasons))
@@ -107,13 +120,13 @@ def embed_block(task: BlockTask) -> BlockDone:
 
 
 class _Utterances:
-    """Collects utterances, and embeds them when there are many."""
+    """Collects windows of utterances and embeds many of them at once."""
 
     def __init__(self, embedder: Embedder, window_seconds: float | None) -> None:
         self._embedder = embedder
         self._window_seconds = window_seconds
-        self._waiting: list[Piece] = []
-        self._waiting_samples = 0
+        self._pending: list[Window] = []
+        self._pending_samples = 0
         self._vectors: list[list[Vector]] = []
         self.names: list[str] = []
         self.reasons: list[str] = []
@@ -128,23 +141,23 @@ class _Utterances:
         self._vectors.append([])
         try:
             waveform = checked_waveform(read_waveform(audio, name), name).numpy()
-            pieces = cut(waveform, name, self._window_seconds)
+            windows = cut(waveform, name, self._window_seconds)
         except ModelError as error:
             self.reasons[row] = str(error)
             return
         self.seconds += len(waveform) / SAMPLE_RATE_HZ
-        self._waiting += [(row, piece) for piece in pieces]
-        self._waiting_samples += len(waveform)
-        if self._waiting_samples > _WAITING_SECONDS * SAMPLE_RATE_HZ:
-            self.embed_waiting()
+        self._pending += [(row, window) for window in windows]
+        self._pending_samples += len(waveform)
+        if self._pending_samples > _PENDING_SECONDS * SAMPLE_RATE_HZ:
+            self.embed_pending()
 
-    def embed_waiting(self) -> None:
-        for row, found in self._embedder.embed(self._waiting):
-            if isinstance(found, str):
-                self.reasons[row] = f"{self.names[row]}: {found}"
+    def embed_pending(self) -> None:
+        for row, result in self._embedder.embed(self._pending):
+            if isinstance(result, str):
+                self.reasons[row] = f"{self.names[row]}: {result}"
             else:
-                self._vectors[row].append(found)
-        self._waiting, self._waiting_samples = [], 0
+                self._vectors[row].append(result)
+        self._pending, self._pending_samples = [], 0
 
     def table(self) -> pa.Table:
         """Return names, embeddings (the mean over windows), and reasons."""
@@ -184,9 +197,9 @@ def read_waveform(audio: Audio, name: str) -> Waveform:
 
 
 def cut(waveform: Waveform, name: str, window_seconds: float | None) -> list[Waveform]:
-    """Return the windows of an utterance, or the whole of it.
+    """Cut an utterance into windows, or return the whole of it as one.
 
-    The last window ends with the utterance; silent ones are left out.
+    The last window ends with the utterance. Silent windows are left out.
 
     Raises:
         ModelError: the utterance is too long to be embedded whole, or all its windows are silent.
@@ -204,15 +217,15 @@ def cut(waveform: Waveform, name: str, window_seconds: float | None) -> list[Wav
         return [waveform]
     starts = [*range(0, len(waveform) - size, size), len(waveform) - size]
     windows = [waveform[start : start + size] for start in starts]
-    heard = [window for window in windows if np.ptp(window) > 0]
-    if not heard:
+    audible = [window for window in windows if np.ptp(window) > 0]
+    if not audible:
         raise ModelError(f"{name} is silent in each window of {window_seconds:g} s.")
-    return heard
+    return audible
 
 
 @functools.lru_cache(maxsize=1)
 def _embedder(model: str, dtype: Dtype, device: str, threads: int) -> Embedder:
-    """Return the same embedder for the life of a worker."""
+    """Return the embedder of this worker; it is made once."""
     from voxblink2_lib.embedding.embedder import Embedder
 
     return Embedder(model, dtype=dtype, device=device, threads=threads)

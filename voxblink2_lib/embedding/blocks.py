@@ -1,6 +1,6 @@
-"""What there is to embed, in blocks that a worker reads by itself.
+"""Divide an input into blocks of utterances that a worker reads by itself.
 
-A block is some files, or some rows of one batch of an Arrow file or of one row group of Parquet.
+A block is a list of files, or rows of one batch of an Arrow file or of one row group of Parquet.
 """
 
 from __future__ import annotations
@@ -27,26 +27,28 @@ NAME_COLUMNS = ("name", "utterance", "utt", "key", "id")
 _IDS = ("speaker_id", "video_id", "utterance_id")
 _AUDIO = "audio"
 
-# A killed run loses the blocks in flight: a minute or two of a slow machine. Small inputs are cut
-# finer, so that all workers have something to do and progress is seen.
+# A killed run loses the blocks in flight: a minute or two on a slow machine. Small inputs are split
+# finer, so that all workers are busy and progress is visible.
 _MAX_ROWS, _MIN_BLOCKS = 128, 32
 
-# Rows of Parquet are reached by reading those before them in their group, so not in tiny steps.
+# Reading a row of Parquet means reading those before it in its group, so blocks are not tiny.
 _MAX_BLOCKS_PER_ROW_GROUP = 16
 _ROWS_AT_ONCE = 64
+# Encoded audio, or the file that holds it.
 Audio = bytes | Path
+# Returns whether to embed the utterance of a name.
 Keep = Callable[[str], bool]
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingBlock:
-    """Utterances that are embedded in one go.
+    """Utterances that a worker embeds in one call.
 
     Attributes:
         kind: how to read it.
-        rows: which rows of the batch or row group; of ``files`` all.
+        rows: indices in the batch or row group; for files, one index a file.
         path: the Arrow or Parquet file.
-        place: number of the batch or row group in it.
+        place: index of the batch or row group in it.
         files: names and paths of files.
     """
 
@@ -57,7 +59,7 @@ class EmbeddingBlock:
     files: tuple[tuple[str, str], ...] = ()
 
     def read(self) -> Iterator[tuple[str, Audio]]:
-        """Yield the name of each utterance with its encoded audio, or the file that holds it.
+        """Yield the name of each utterance with its audio.
 
         Raises:
             EmbeddingError: there is no column of audio or of names.
@@ -68,39 +70,51 @@ class EmbeddingBlock:
         for rows in self._tables():
             yield from zip(_names(rows), map(_encoded, rows[_AUDIO].to_pylist()), strict=True)
 
+    def identity(self) -> str:
+        """Return all that decides what the block contains, but for the content of its files.
+
+        Its hash is in files of earlier versions, so the text must never change.
+        """
+        return (
+            f"Block(kind={self.kind!r}, rows={self.rows!r}, path={self.path!r}, "
+            f"place={self.place!r}, files={self.files!r})"
+        )
+
     def version(self) -> str:
-        """Return what changes when a file of the block does: a hash of sizes and times."""
+        """Return a hash of sizes and times of the block's files, to notice changes."""
         digest = hashlib.sha256()
         for path in [path for _, path in self.files] or [self.path]:
             with contextlib.suppress(OSError):
-                about = os.stat(path)
-                digest.update(b"%d %d " % (about.st_size, about.st_mtime_ns))
+                stat = os.stat(path)
+                digest.update(b"%d %d " % (stat.st_size, stat.st_mtime_ns))
             digest.update(b"\n")
         return digest.hexdigest()[:16]
 
     def _tables(self) -> Iterator[pa.Table]:
-        """Yield the block's rows, some at a time."""
-        if self.kind == "arrow":
-            batch = next(itertools.islice(read_batches(Path(self.path)), self.place, None))
-            rows = pa.Table.from_batches([batch]).select(_columns(batch.schema))
-            for start in range(0, len(self.rows), _ROWS_AT_ONCE):
-                yield rows.take(list(self.rows[start : start + _ROWS_AT_ONCE]))
-            return
+        """Yield the block's rows in small tables."""
+        return self._arrow_tables() if self.kind == "arrow" else self._parquet_tables()
+
+    def _arrow_tables(self) -> Iterator[pa.Table]:
+        batch = next(itertools.islice(read_batches(Path(self.path)), self.place, None))
+        rows = pa.Table.from_batches([batch]).select(_columns(batch.schema))
+        for start in range(0, len(self.rows), _ROWS_AT_ONCE):
+            yield rows.take(list(self.rows[start : start + _ROWS_AT_ONCE]))
+
+    def _parquet_tables(self) -> Iterator[pa.Table]:
         with pq.ParquetFile(self.path) as file:
+            columns = _columns(file.schema_arrow)
             first = 0
-            for batch in file.iter_batches(
-                _ROWS_AT_ONCE, [self.place], columns=_columns(file.schema_arrow)
-            ):
-                here = [row - first for row in self.rows if first <= row < first + len(batch)]
-                if here:
-                    yield pa.Table.from_batches([batch]).take(here)
+            for batch in file.iter_batches(_ROWS_AT_ONCE, [self.place], columns=columns):
+                rows = [row - first for row in self.rows if first <= row < first + len(batch)]
+                if rows:
+                    yield pa.Table.from_batches([batch]).take(rows)
                 first += len(batch)
                 if first > self.rows[-1]:
                     return
 
 
 def _encoded(value: bytes | dict[str, Any] | None) -> Audio:
-    """Return what a cell of the column ``audio`` holds; empty bytes for nothing."""
+    """Return the audio in a cell of the column ``audio``; empty bytes if there is none."""
     if not isinstance(value, dict):
         return value or b""
     if value["bytes"] is None and value["path"]:
@@ -120,34 +134,34 @@ def _name_columns(schema: pa.Schema) -> list[str]:
     names = set(schema.names)
     if names >= set(_IDS):
         return list(_IDS)
-    found = [name for name in NAME_COLUMNS if name in names][:1]
-    if not found:
+    matches = [name for name in NAME_COLUMNS if name in names]
+    if not matches:
         raise EmbeddingError(
             f"There is no column in the input that names utterances ({', '.join(_IDS)}, or one of "
             f"{', '.join(NAME_COLUMNS)}); there are {', '.join(schema.names)}."
         )
-    return found
+    return matches[:1]
 
 
 def _names(rows: pa.Table) -> list[str]:
     columns = [rows[name].to_pylist() for name in _name_columns(rows.schema)]
     if any(None in column for column in columns):
         raise EmbeddingError("An utterance of the input has no name: there is a null.")
-    return ["/".join(map(str, words)) for words in zip(*columns, strict=True)]
+    return ["/".join(map(str, parts)) for parts in zip(*columns, strict=True)]
 
 
 def find_blocks(place: str | Path, *, keep: Keep | None = None) -> list[EmbeddingBlock]:
-    """Return what there is to embed.
+    """Divide an input into blocks.
 
     Args:
-        place: a store (its configuration ``audio``, or ``audio-visual`` where that is all it has);
+        place: a store (its configuration ``audio``, or ``audio-visual`` if it has no other);
             a folder of Arrow or Parquet files with a column ``audio``, as ``save_to_disk`` writes;
             one such file; a Kaldi list ``wav.scp``; or a folder of audio files, which are named by
             their path in it, without extension.
-        keep: says by its name whether an utterance is wanted; by default all are.
+        keep: returns whether to embed the utterance of a name; by default all are embedded.
 
     Raises:
-        EmbeddingError: it is none of these, there is nothing in it, or nothing wanted.
+        EmbeddingError: it is none of these, or there is nothing to embed in it.
         StoreDamagedError: an Arrow file is damaged.
     """
     path = Path(place).expanduser().absolute()
@@ -162,35 +176,37 @@ def find_blocks(place: str | Path, *, keep: Keep | None = None) -> list[Embeddin
     else:
         raise EmbeddingError(f"There is no file or folder {path}.")
     if not blocks:
+        if keep is not None:
+            raise EmbeddingError(
+                f"None of the requested utterances is in {path}. Do its names match the list?"
+            )
         raise EmbeddingError(
             f"There is nothing to embed in {path}: expected a store, Arrow or Parquet files with a "
             f"column 'audio', a list wav.scp, or audio files ({', '.join(EXTENSIONS)})."
-            if keep is None
-            else f"None of the utterances that are wanted is in {path}. Do its names fit the list?"
         )
     return list(_split(blocks))
 
 
 def _split(blocks: Sequence[EmbeddingBlock]) -> Iterator[EmbeddingBlock]:
     total = sum(len(block.rows) for block in blocks)
-    wanted = max(1, min(_MAX_ROWS, total // _MIN_BLOCKS))
+    rows_per_block = max(1, min(_MAX_ROWS, total // _MIN_BLOCKS))
     for block in blocks:
-        size = wanted
+        size = rows_per_block
         if block.kind == "parquet":
             size = max(size, -(-len(block.rows) // _MAX_BLOCKS_PER_ROW_GROUP))
         for start in range(0, len(block.rows), size):
-            some = slice(start, start + size)
-            yield replace(block, rows=block.rows[some], files=block.files[some])
+            part = slice(start, start + size)
+            yield replace(block, rows=block.rows[part], files=block.files[part])
 
 
 def _blocks_of_folder(folder: Path, keep: Keep | None) -> Iterator[EmbeddingBlock]:
     store = Store(folder)
     if store.ledger.exists():
         return _store_blocks(store, keep)
-    # datasets keeps what map and filter made beside the data of a saved dataset.
-    arrows = sorted(one for one in folder.glob("**/*.arrow") if not one.name.startswith("cache-"))
+    # datasets caches the results of map and filter beside the data of a saved dataset.
+    arrows = [path for path in folder.glob("**/*.arrow") if not path.name.startswith("cache-")]
     if arrows:
-        return _arrow_blocks(arrows, keep)
+        return _arrow_blocks(sorted(arrows), keep)
     if parquets := sorted(folder.glob("**/*.parquet")):
         return _parquet_blocks(parquets, keep)
     files = (
@@ -240,30 +256,30 @@ def _kept(rows: pa.Table, keep: Keep) -> tuple[int, ...]:
 
 
 def _file_blocks(files: Iterable[tuple[str, str]], keep: Keep | None) -> Iterator[EmbeddingBlock]:
-    wanted: dict[str, str] = {}
+    paths: dict[str, str] = {}
     for name, path in files:
-        if name in wanted:
-            raise EmbeddingError(f"{name!r} is there twice, as {wanted[name]} and as {path}.")
+        if name in paths:
+            raise EmbeddingError(f"{name!r} exists twice, as {paths[name]} and as {path}.")
         if keep is None or keep(name):
-            wanted[name] = path
-    if wanted:
-        yield EmbeddingBlock("files", range(len(wanted)), files=tuple(wanted.items()))
+            paths[name] = path
+    if paths:
+        yield EmbeddingBlock("files", range(len(paths)), files=tuple(paths.items()))
 
 
 def _read_scp(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield names and files of ``NAME FILE`` lines; files as written, else beside the list."""
+    """Yield names and files of ``NAME FILE`` lines; relative files may be beside the list."""
     try:
         text = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise EmbeddingError(f"{path} cannot be read as a list: {error}") from error
     for number, line in enumerate(text.splitlines(), start=1):
-        words = line.strip().split(maxsplit=1)
-        if not words:
+        fields = line.strip().split(maxsplit=1)
+        if not fields:
             continue
-        if len(words) == 1 or words[1].endswith("|") or words[1].startswith("|"):
+        if len(fields) == 1 or fields[1].endswith("|") or fields[1].startswith("|"):
             raise EmbeddingError(
                 f"{path}: line {number} is {line.strip()!r}; expected 'NAME FILE'. Commands ('|') "
                 "are never run."
             )
-        written = Path(words[1]).absolute()
-        yield words[0], str(written if written.is_file() else path.parent / words[1])
+        file = Path(fields[1]).absolute()
+        yield fields[0], str(file if file.is_file() else path.parent / fields[1])

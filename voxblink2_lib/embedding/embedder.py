@@ -1,8 +1,8 @@
-"""A speaker model with its feature extractor, ready to embed."""
+"""Embed waveforms with a speaker model and its feature extractor."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,17 +16,18 @@ from voxblink2_lib.errors import ModelError, first_line
 from voxblink2_lib.models import SpeakerModel
 from voxblink2_lib.records import SAMPLE_RATE_HZ
 
-# So much audio, padding included, makes a batch. A processor is as fast with single utterances, and
-# loses what padding costs; batches only spare it the overhead of very short ones.
+# Audio in a batch, padding included. A CPU is as fast with single utterances and padding is wasted
+# time on it; batches only save the overhead of very short utterances.
 _CPU_BATCH_SECONDS = 4
 _ACCELERATOR_BATCH_SECONDS = 300
-_LISTED = 4
+_WEIGHTS_LISTED = 4
 
-# Weights that only training uses; many checkpoints are published without them.
-_OF_TRAINING = ("head.", "objective.", "classifier.", "masked_spec_embed")
+# Weights for training only; many checkpoints are published without them.
+_TRAINING_WEIGHTS = ("head.", "objective.", "classifier.", "masked_spec_embed")
 Waveform = npt.NDArray[np.float32]
 Vector = npt.NDArray[np.float32]
-Piece = tuple[int, Waveform]
+# Index of an utterance, and its waveform or a part of it.
+Window = tuple[int, Waveform]
 
 
 class Embedder:
@@ -57,29 +58,29 @@ class Embedder:
             ) from error
         seconds = _CPU_BATCH_SECONDS if device == "cpu" else _ACCELERATOR_BATCH_SECONDS
         self._batch_samples = seconds * SAMPLE_RATE_HZ
-        # Padding changes what other models give, also those that take a mask: their time-delay
-        # layers and normalisation see it.
+        # Padding changes the output of other models, even of those that take a mask: it enters
+        # their time-delay layers and normalization.
         self._pads = isinstance(network, SpeakerModel)
 
-    def embed(self, pieces: Sequence[Piece]) -> Iterator[tuple[int, Vector | str]]:
-        """Yield the vector of each numbered waveform, or why there is none, in any order."""
-        for batch in self._batches(sorted(pieces, key=lambda piece: len(piece[1]))):
+    def embed(self, windows: Sequence[Window]) -> Iterator[tuple[int, Vector | str]]:
+        """Yield the vector of each window, or the reason why it has none, in any order."""
+        for batch in self._batches(sorted(windows, key=lambda window: len(window[1]))):
             yield from self._embed_batch(batch)
 
-    def _batches(self, pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
-        """Put pieces of like length together, as many as a batch holds."""
-        batch: list[Piece] = []
-        for piece in pieces:
-            length = len(piece[1])
+    def _batches(self, windows: Sequence[Window]) -> Iterator[list[Window]]:
+        """Group windows of similar lengths, as many as fit in a batch."""
+        batch: list[Window] = []
+        for window in windows:
+            length = len(window[1])
             full = (len(batch) + 1) * length > self._batch_samples
             if batch and (full or not (self._pads or length == len(batch[0][1]))):
                 yield batch
                 batch = []
-            batch.append(piece)
+            batch.append(window)
         if batch:
             yield batch
 
-    def _embed_batch(self, batch: Sequence[Piece]) -> Iterator[tuple[int, Vector | str]]:
+    def _embed_batch(self, batch: Sequence[Window]) -> Iterator[tuple[int, Vector | str]]:
         try:
             vectors = self._forward([waveform for _, waveform in batch])
         except torch.OutOfMemoryError as error:
@@ -89,9 +90,9 @@ class Embedder:
                 "(--window 5), fewer --workers, or another --device."
             ) from error
         except (RuntimeError, ValueError) as error:
-            if len(batch) > 1:  # one of them is at fault
-                for piece in batch:
-                    yield from self._embed_batch([piece])
+            if len(batch) > 1:  # a single window may be the cause
+                for window in batch:
+                    yield from self._embed_batch([window])
             else:
                 yield batch[0][0], f"the model failed on it: {first_line(error).rstrip('.')}"
             return
@@ -115,23 +116,29 @@ class Embedder:
 
 
 def _load(model: str) -> tuple[Any, Any]:
-    # A run has a progress bar of its own, and says itself what is wrong.
+    # A run has its own progress bar and its own error messages.
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     try:
         extractor = AutoFeatureExtractor.from_pretrained(model)
-        network, about = AutoModelForAudioXVector.from_pretrained(model, output_loading_info=True)
+        network, info = AutoModelForAudioXVector.from_pretrained(model, output_loading_info=True)
     except Exception as error:  # whatever transformers, hub and safetensors raise
         raise ModelError(
             f"The model {model} cannot be loaded: {first_line(error).rstrip('.')}. {NAME_A_MODEL}"
         ) from error
+    _check_weights(model, info["missing_keys"])
+    return extractor, network
+
+
+def _check_weights(model: str, missing: Iterable[str]) -> None:
     lacking = sorted(
-        name for name in about["missing_keys"] if not any(one in name for one in _OF_TRAINING)
+        name for name in missing if not any(part in name for part in _TRAINING_WEIGHTS)
     )
     if lacking:
-        named = ", ".join(lacking[:_LISTED]) + ", ..." * (len(lacking) > _LISTED)
+        listed = ", ".join(lacking[:_WEIGHTS_LISTED])
+        if len(lacking) > _WEIGHTS_LISTED:
+            listed += ", ..."
         raise ModelError(
             f"The model {model} is no trained speaker model: its checkpoint lacks {len(lacking)} "
-            f"weights ({named}), which would be random numbers."
+            f"weights ({listed}), which would be random numbers."
         )
-    return extractor, network

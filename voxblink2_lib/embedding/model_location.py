@@ -1,4 +1,4 @@
-"""Where a model is: a folder, or a name on the Hub."""
+"""Locate a model: a local folder, or a name on the Hub that is downloaded."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ NAME_A_MODEL = (
 
 
 def find_model(model: str | Path) -> Path:
-    """Return the folder of a model; one that has only a name comes from the Hub.
+    """Return the folder of a model; a model named only is downloaded from the Hub.
 
     Raises:
-        ModelError: there is no such folder, nor such a model on the Hub.
+        ModelError: there is neither such a folder nor such a model on the Hub.
     """
     folder = Path(model).expanduser()
     if folder.is_dir():
         return folder.absolute()
     try:
-        # Once, here: workers need no network then, and what they load is known by its content.
+        # Here and once: workers then need no network, and the plan can hash the model's files.
         folder = Path(snapshot_download(str(model), allow_patterns=["*.json", "*.safetensors"]))
         if not any(folder.glob("*.safetensors")):
             folder = Path(snapshot_download(str(model), allow_patterns=["*.json", "*.bin"]))
     except Exception as error:  # whatever the Hub's client and its HTTP library raise
         raise ModelError(
-            f"There is no folder {model}, and no such model came from the Hub: "
+            f"There is no folder {model}, and no such model could be downloaded from the Hub: "
             f"{first_line(error).rstrip('.')}. {NAME_A_MODEL}"
         ) from error
     return folder

@@ -1,4 +1,4 @@
-"""Embed everything that an input has, on several processes, and go on where a run was stopped.
+"""Embed all utterances of an input on several processes; an interrupted run is resumed.
 
 OUT.parts/                  while it runs
   plan                      a hash of what is embedded, by which model
@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,35 +28,35 @@ from filelock import FileLock, Timeout
 from huggingface_hub import cached_assets_path
 from safetensors import SafetensorError, safe_open
 
-from voxblink2_lib.embedding.block_worker import BlockTask, EmbedOptions, embed_block
+from voxblink2_lib.embedding.block_worker import BlockDone, BlockTask, EmbedOptions, embed_block
 from voxblink2_lib.embedding.blocks import EmbeddingBlock, Keep, find_blocks
 from voxblink2_lib.embedding.model_location import find_model
 from voxblink2_lib.errors import EmbeddingError, StoppedError
 from voxblink2_lib.files import atomic_write, sha256_of
-from voxblink2_lib.progress import EmbeddingProgress
+from voxblink2_lib.progress import Progress, no_progress
 from voxblink2_lib.workers.pool import Call, WorkerDiedError, WorkerPool
 
 FORMATS = (".parquet", ".safetensors")
 _CONTENT, _REJECTED = "voxblink2_content", "voxblink2_rejected"
 _ROWS_PER_GROUP = 8192
 
-# A network takes and frees megabytes all the time. The C library would give each back to the system
-# and take it anew, filled with zeros page by page: up to a fifth of the time of ECAPA-TDNN.
+# A network allocates and frees megabytes all the time. The C library would return each to the
+# system and get it back filled with zeros: up to a fifth of the time of ECAPA-TDNN.
 _MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
 _MODEL_FILES = {".json", ".safetensors", ".bin"}
 
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """What a run made.
+    """Result of a run.
 
     Attributes:
         out: the file.
         utterances: number of embeddings in it.
         dimensions: of an embedding.
         rejected: number of utterances that could not be embedded.
-        rejects: the file that says why, with columns ``name`` and ``reason``; ``None`` if there
-            are none.
+        rejects: file of the reasons, with columns ``name`` and ``reason``; ``None`` if there are
+            none.
     """
 
     out: Path
@@ -72,17 +73,19 @@ def embed(
     *,
     workers: int | None = None,
     keep: Keep | None = None,
+    progress: Progress = no_progress,
 ) -> Embedded:
     """Embed the utterances of an input into one file.
 
     Args:
         audio: see :func:`voxblink2_lib.embedding.blocks.find_blocks`.
         out: a file ending in ``.parquet`` or ``.safetensors``; the latter has a file of names
-            beside it, one a line. One that a finished run of the same kind made is left as it is.
-            ``None``: a Parquet file in the cache of Hugging Face, found again by the same call.
+            beside it, one a line. A file that an equal run finished is left as it is. ``None``: a
+            Parquet file in the cache of Hugging Face, which the same call uses again.
         options: the model, and how it is used.
         workers: processes; by default one a core on a CPU, and two on an accelerator.
-        keep: says by its name whether an utterance is wanted; by default all are.
+        keep: returns whether to embed the utterance of a name; by default all are embedded.
+        progress: shows the utterances done, the hours of audio, and the speed.
 
     Raises:
         EmbeddingError: the input or the output cannot be used, or nothing could be embedded.
@@ -96,32 +99,30 @@ def embed(
         raise EmbeddingError(f"There must be at least 1 worker, got {workers}.")
     blocks = find_blocks(audio, keep=keep)
     options = replace(options, model=str(find_model(options.model)))
-    plan = _plan(blocks, options)
+    plan = _plan_hash(blocks, options)
     versions = [block.version() for block in blocks]
     content = hashlib.sha256(" ".join([plan, *versions]).encode()).hexdigest()
     if out is None:
         out = cached_assets_path("voxblink2", "embeddings") / f"{content[:16]}.parquet"
     if out.exists():
-        made_of, made = _finished(out)
-        if made_of != content:
-            raise EmbeddingError(
-                f"{out} was made from other audio, by another model or in another way. Remove it, "
-                "or name another file."
-            )
-        return made
+        return _finished_with(out, content)
     with _parts_folder(out, plan) as folder:
-        # A file that was mended since makes another part, and only that.
-        parts = [folder / f"{row:06}-{version}.parquet" for row, version in enumerate(versions)]
-        _run(list(zip(blocks, parts, strict=True)), options, workers or _default_workers(options))
+        # A file that was repaired since makes another part, and only that.
+        parts = [folder / f"{index:06}-{version}.parquet" for index, version in enumerate(versions)]
+        tasks = list(zip(blocks, parts, strict=True))
+        _embed_blocks(tasks, options, workers or _default_workers(options), progress)
         _join(parts, out, content)
     return _finished(out)[1]
 
 
-def _plan(blocks: Sequence[EmbeddingBlock], options: EmbedOptions) -> str:
-    """Return a hash of all that decides what comes out, but for the content of the audio."""
+def _plan_hash(blocks: Sequence[EmbeddingBlock], options: EmbedOptions) -> str:
+    """Return a hash of all that decides the result, but for the content of the audio.
+
+    Embeddings that earlier versions made are recognized by it.
+    """
     digest = hashlib.sha256(repr((options.window_seconds, options.dtype)).encode())
     for block in blocks:
-        digest.update(repr(block).encode())
+        digest.update(block.identity().encode())
     for path in sorted(Path(options.model).iterdir()):
         if path.suffix in _MODEL_FILES:
             digest.update(sha256_of(path).encode())
@@ -130,7 +131,7 @@ def _plan(blocks: Sequence[EmbeddingBlock], options: EmbedOptions) -> str:
 
 @contextlib.contextmanager
 def _parts_folder(out: Path, plan: str) -> Iterator[Path]:
-    """Hold the folder of parts; it stays when the body raises, unless there is nothing in it."""
+    """Lock the folder of parts. It stays if the body raises, unless there are no parts in it."""
     parts = out.with_name(f"{out.name}.parts")
     parts.mkdir(parents=True, exist_ok=True)
     done = False
@@ -151,61 +152,84 @@ def _parts_folder(out: Path, plan: str) -> Iterator[Path]:
 
 def _claim(parts: Path, plan: str) -> None:
     file = parts / "plan"
-    if not any(parts.glob("*.parquet")):  # nothing would be lost
+    if not any(parts.glob("*.parquet")):  # nothing to lose
         with atomic_write(file) as new:
             new.write(plan.encode())
     elif file.read_text(encoding="utf-8") != plan:
         raise EmbeddingError(
-            f"{parts} holds what a stopped run made from other audio, by another model or in "
-            "another way. Run that one to its end, or remove the folder."
+            f"{parts} has the parts of an interrupted run on other audio, of another model or with "
+            "other options. Finish that run, or remove the folder."
         )
 
 
 def _default_workers(options: EmbedOptions) -> int:
-    # While one of two reads and computes log-mels, the other keeps an accelerator busy.
+    # Of two, one reads and computes log-mels while the other keeps an accelerator busy.
     return max(1, len(os.sched_getaffinity(0))) if options.device == "cpu" else 2
 
 
-def _run(work: Sequence[tuple[EmbeddingBlock, Path]], options: EmbedOptions, workers: int) -> None:
-    """Embed each block into its part file, unless that is there."""
-    workers = max(1, min(workers, len(work)))
+def _embed_blocks(
+    blocks: Sequence[tuple[EmbeddingBlock, Path]],
+    options: EmbedOptions,
+    workers: int,
+    progress: Progress,
+) -> None:
+    """Embed each block into its part file, unless that exists."""
+    workers = max(1, min(workers, len(blocks)))
     threads = max(1, len(os.sched_getaffinity(0)) // workers)
-    with EmbeddingProgress(sum(len(block.rows) for block, _ in work)) as progress:
-        left: list[Call] = []
-        for block, part in work:
-            if part.exists():
-                progress.skip(len(block.rows))
-            else:
-                left.append((embed_block, BlockTask(block, part, options, threads)))
-        calls = iter(left)
-        with WorkerPool(workers, environment=_MALLOC) as pool:
-            for _, done in pool.run(calls.__next__):
-                if isinstance(done, WorkerDiedError):
-                    raise StoppedError(
-                        f"{done}. Nothing finished is lost; run the same command again. If it "
-                        "happens again, the machine may be short of memory: use fewer --workers."
-                    )
-                progress.update(done.embedded, done.rejected, done.seconds)
+    left = [(block, part) for block, part in blocks if not part.exists()]
+    total, remaining = (sum(len(block.rows) for block, _ in pairs) for pairs in (blocks, left))
+    calls: Iterator[Call] = iter(
+        [(embed_block, BlockTask(block, part, options, threads)) for block, part in left]
+    )
+    speed = _Speed()
+    with (
+        progress("Embedding", unit="utterance", total=total, done=total - remaining) as advance,
+        WorkerPool(workers, environment=_MALLOC) as pool,
+    ):
+        for _, result in pool.run(calls.__next__):
+            if isinstance(result, WorkerDiedError):
+                raise StoppedError(
+                    f"{result}. Nothing finished is lost; run the same command again. If it "
+                    "happens again, the machine may be short of memory: use fewer --workers."
+                )
+            advance(result.embedded + result.rejected, note=speed.note(result))
+
+
+class _Speed:
+    """Adds up the blocks of a run to a note beside its progress."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self._seconds = 0.0
+        self._rejected = 0
+
+    def note(self, result: BlockDone) -> str:
+        """Add a block; return hours of audio, hours per second, and rejected utterances."""
+        self._seconds += result.seconds
+        self._rejected += result.rejected
+        hours = self._seconds / 3600
+        parts = [f"{hours:.2f} h", f"{hours / (time.monotonic() - self._started):.4f} h/s"]
+        parts += [f"{self._rejected} rejected"] if self._rejected else []
+        return ", ".join(parts)
 
 
 def _join(parts: Sequence[Path], out: Path, content: str) -> None:
-    """Write the parts as one file, and what was rejected beside it.
+    """Write the parts as one file, and the rejected utterances beside it.
 
     Raises:
-        EmbeddingError: all was rejected.
+        EmbeddingError: all utterances were rejected.
     """
-    about = pa.concat_tables(pq.read_table(path, columns=["name", "reason"]) for path in parts)
-    counts = about["name"].value_counts()
-    twice = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
-    # Which of them is meant, nobody knows.
-    ambiguous = pc.and_(pc.is_in(about["name"], twice), pc.equal(about["reason"], ""))
-    reasons = pc.if_else(ambiguous, "another utterance has the same name", about["reason"])
-    about = about.set_column(1, "reason", reasons)
-    bad = pc.not_equal(reasons, "")
-    rejects = about.filter(bad)
-    names = about.filter(pc.invert(bad))["name"]
+    utterances = pa.concat_tables(pq.read_table(path, columns=["name", "reason"]) for path in parts)
+    repeated = _repeated(utterances["name"])
+    # Such a name does not tell which utterance is meant.
+    ambiguous = pc.and_(pc.is_in(utterances["name"], repeated), pc.equal(utterances["reason"], ""))
+    reasons = pc.if_else(ambiguous, "another utterance has the same name", utterances["reason"])
+    utterances = utterances.set_column(1, "reason", reasons)
+    is_rejected = pc.not_equal(reasons, "")
+    rejects = utterances.filter(is_rejected)
+    names = utterances.filter(pc.invert(is_rejected))["name"]
     if not len(names):
-        for path in parts:  # the next run shall try again
+        for path in parts:  # so that the next run tries again
             path.unlink()
         first = rejects.slice(0, 1).to_pylist()[0]["reason"]
         raise EmbeddingError(
@@ -217,14 +241,20 @@ def _join(parts: Sequence[Path], out: Path, content: str) -> None:
         with atomic_write(rejects_of(out)) as file:
             pacsv.write_csv(rejects, file)
     write = _write_parquet if out.suffix == ".parquet" else _write_safetensors
-    about_out = {_CONTENT: content, _REJECTED: str(len(rejects))}
-    write(out, lambda: _embeddings(parts, twice), names, about_out)
+    metadata = {_CONTENT: content, _REJECTED: str(len(rejects))}
+    write(out, lambda: _embeddings(parts, repeated), names, metadata)
 
 
-def _embeddings(parts: Sequence[Path], twice: pa.Array) -> Iterator[pa.Table]:
+def _repeated(names: pa.ChunkedArray) -> pa.Array:
+    """Return the names of several utterances."""
+    counts = names.value_counts()
+    return counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
+
+
+def _embeddings(parts: Sequence[Path], repeated: pa.Array) -> Iterator[pa.Table]:
     for path in parts:
         table = pq.read_table(path)
-        good = pc.and_not(pc.equal(table["reason"], ""), pc.is_in(table["name"], twice))
+        good = pc.and_not(pc.equal(table["reason"], ""), pc.is_in(table["name"], repeated))
         if len(rows := table.filter(good)):
             yield rows.select(["name", "embedding"])
 
@@ -256,10 +286,10 @@ def _write_safetensors(
     names: pa.ChunkedArray,
     metadata: dict[str, str],
 ) -> None:
-    """Write the tensor ``embeddings``, shape (n, dimensions), a part at a time.
+    """Write the tensor ``embeddings``, shape (n, dimensions), one part at a time.
 
-    The format is the length of a header, the header as JSON, and the numbers; the library that
-    goes with it would want all of them in memory.
+    The format is the length of a header, the header as JSON, and the numbers. Its library can only
+    write what is in memory as a whole.
     """
     shape = [len(names), len(next(embeddings())["embedding"][0])]
     tensor = {"dtype": "F32", "shape": shape, "data_offsets": [0, 4 * shape[0] * shape[1]]}
@@ -276,7 +306,7 @@ def _write_safetensors(
 
 
 def rejects_of(out: Path) -> Path:
-    """Return the file that says which utterances could not be embedded."""
+    """Return the file of the utterances that could not be embedded, with the reasons."""
     return out.with_name(f"{out.name}.rejects.csv")
 
 
@@ -285,23 +315,37 @@ def names_of(out: Path) -> Path:
     return out.with_suffix(".ids")
 
 
+def _finished_with(out: Path, content: str) -> Embedded:
+    """Return what a finished file contains.
+
+    Raises:
+        EmbeddingError: it was made of something else.
+    """
+    content_of_file, embedded = _finished(out)
+    if content_of_file != content:
+        raise EmbeddingError(
+            f"{out} was made from other audio, by another model or with other options. Remove it, "
+            "or name another file."
+        )
+    return embedded
+
+
 def _finished(out: Path) -> tuple[str, Embedded]:
-    """Return the hash of what a finished file was made of, and what is in it."""
+    """Return the hash of the content that a finished file was made of, and what it contains."""
     try:
         if out.suffix == ".parquet":
-            about = pq.read_metadata(out)
-            said = {key.decode(): value.decode() for key, value in about.metadata.items()}
-            dimensions = about.schema.to_arrow_schema().field("embedding").type.list_size
-            count = about.num_rows
+            file_metadata = pq.read_metadata(out)
+            metadata = {key.decode(): text.decode() for key, text in file_metadata.metadata.items()}
+            dimensions = file_metadata.schema.to_arrow_schema().field("embedding").type.list_size
+            count = file_metadata.num_rows
         else:
             with safe_open(out, "numpy") as file:
-                said = file.metadata()
+                metadata = file.metadata()
                 count, dimensions = file.get_slice("embeddings").get_shape()
-        rejected = int(said[_REJECTED])
-        made = Embedded(out, count, dimensions, rejected, rejects_of(out) if rejected else None)
-        return said[_CONTENT], made
+        rejected = int(metadata[_REJECTED])
+        rejects = rejects_of(out) if rejected else None
+        return metadata[_CONTENT], Embedded(out, count, dimensions, rejected, rejects)
     except (OSError, KeyError, ValueError, AttributeError, TypeError, SafetensorError) as error:
         raise EmbeddingError(
-            f"{out} is there and was not made by 'voxblink2 embed'. Remove it, or name another "
-            "file."
+            f"{out} exists and was not made by 'voxblink2 embed'. Remove it, or name another file."
         ) from error

@@ -1,4 +1,4 @@
-"""The view of a run that may take weeks: redrawn in a terminal, a line now and then elsewhere."""
+"""Live view of a run that may take weeks: redrawn in a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -15,46 +15,69 @@ from voxblink2_lib.progress import clock_text, duration_text
 _TERMINAL_SECONDS = 1.0
 _LINE_SECONDS = 30.0
 
-# Speed is that of the last minutes: a night's pause says nothing of now.
+# Speed is that of the last minutes: a pause at night has no effect in the morning.
 _RECENT_SECONDS = 600.0
+_MAX_REASON_LENGTH = 120
+_BAR_LENGTH = 40
 
-# What a person counts as one: how it ended, for now or for good.
-_WAITING = ("rate-limited", "blocked", "credentials", "environment", "transient", "ambiguous")
+# Classes that end a video for this run only; the others count as unavailable.
+_TEMPORARY = ("rate-limited", "blocked", "credentials", "environment", "transient", "ambiguous")
 
 
 @dataclass(frozen=True, slots=True)
 class RouteSnapshot:
-    """What a person wants to know of an outgoing address.
+    """State of a route, as far as it is of interest to a person.
 
     Attributes:
         name: its name.
-        in_flight: videos being fetched.
-        used: videos asked for in the last 60 seconds.
-        a_minute: how many are allowed; infinity for no limit.
-        paused_until: Unix time, 0 if it does not rest.
-        why: why it rests or is closed, in the source's own words.
-        is_closed: nothing more is asked for.
+        in_flight: videos being downloaded.
+        requests_last_minute: videos requested in the last 60 seconds.
+        per_minute: how many are allowed; infinity for no limit.
+        paused_until: Unix time; ``None`` if not paused.
+        reason: why it is paused or closed, as the source states it.
+        is_closed: it is not used any more.
     """
 
     name: str
     in_flight: int
-    used: int
-    a_minute: float
-    paused_until: float
-    why: str
+    requests_last_minute: int
+    per_minute: float
+    paused_until: float | None
+    reason: str
     is_closed: bool
+
+    def line(self) -> str:
+        """Return it as one line of text."""
+        reason = self.reason
+        if len(reason) > _MAX_REASON_LENGTH:
+            reason = f"{reason[: _MAX_REASON_LENGTH - 3]}..."
+        if self.is_closed:
+            return f"{self.name}: closed ({reason})"
+        parts = [f"{self.in_flight} in flight"]
+        if not math.isinf(self.per_minute):
+            left = max(0, math.ceil(self.per_minute) - self.requests_last_minute)
+            parts.append(f"{left} of {self.per_minute:g} requests left this minute")
+        if self.paused_until is not None:
+            parts.append(f"paused until {clock_text(self.paused_until)} ({reason})")
+        return f"{self.name}: {', '.join(parts)}"
 
 
 class Snapshot(NamedTuple):
-    """The parts of the view that are looked up, and not counted as they come."""
+    """The parts of the dashboard that are looked up, not counted.
 
-    addresses: Sequence[RouteSnapshot]
+    Attributes:
+        routes: state of each route.
+        waiting: videos that will be retried.
+        next_at: Unix time of the first retry, if there is one.
+    """
+
+    routes: Sequence[RouteSnapshot]
     waiting: int
-    next_try: float | None
+    next_at: float | None
 
 
 class Dashboard:
-    """Shows how far a run is, how fast it goes, and what holds it up.
+    """Shows the progress of a run, its speed, and what delays it.
 
     Args:
         total: number of videos of this run.
@@ -66,7 +89,7 @@ class Dashboard:
         self._clock = clock
         self._counts: Counter[str] = Counter()
         self._recent: deque[tuple[float, int]] = deque()
-        self._started = self._shown_at = clock()
+        self._started = self._updated_at = clock()
         self._live: Any = None
         self._is_quiet = _bars_are_off()
         self._seconds = _TERMINAL_SECONDS if sys.stderr.isatty() else _LINE_SECONDS
@@ -84,88 +107,74 @@ class Dashboard:
         if self._live is not None:
             self._live.stop()
 
-    def settled(self, status: str, bytes_fetched: int) -> None:
-        """Count a video that this run will not try again."""
+    def count(self, status: str, bytes_fetched: int) -> None:
+        """Count a video that is finished in this run."""
         self._counts[status] += 1
         now = self._clock()
         self._recent.append((now, bytes_fetched))
         while self._recent[0][0] < now - _RECENT_SECONDS:
             self._recent.popleft()
 
-    def show(self, look: Callable[[], Snapshot], *, at_once: bool = False) -> None:
-        """Draw the view if it is time to.
+    def show(self, snapshot: Callable[[], Snapshot], *, at_once: bool = False) -> None:
+        """Update the view if it is due.
 
         Args:
-            look: looks up what is needed for it.
-            at_once: whatever the time.
+            snapshot: looks up what is needed for it.
+            at_once: update it whether or not it is due.
         """
         now = self._clock()
-        if self._is_quiet or not (at_once or now - self._shown_at >= self._seconds):
+        if self._is_quiet or not (at_once or now - self._updated_at >= self._seconds):
             return
-        self._shown_at = now
-        lines = self.lines(look())
+        self._updated_at = now
+        lines = self.lines(snapshot())
         if self._live is not None:
             from rich.text import Text
 
             bar = _bar(sum(self._counts.values()), self._total)
-            # Plain text: the words of a source are no markup.
+            # Plain text: a message of a source is no markup.
             self._live.update(Text("\n".join([bar, *lines])))
             self._live.refresh()
             return
         sys.stderr.write(f"{clock_text(now)}  {'; '.join(lines)}\n")
         sys.stderr.flush()
 
-    def lines(self, moment: Snapshot) -> list[str]:
-        """Return what is to be told, a line each."""
+    def lines(self, snapshot: Snapshot) -> list[str]:
+        """Return the lines of the view."""
         counts = self._counts
-        ended = sum(counts.values())
-        waiting = sum(counts[name] for name in _WAITING)
+        finished = sum(counts.values())
+        temporary = sum(counts[status] for status in _TEMPORARY)
         lines = [
-            f"{ended:,} of {self._total:,} videos: {counts['done']:,} done, "
-            f"{ended - counts['done'] - waiting:,} gone or unusable, {waiting:,} for later"
+            f"{finished:,} of {self._total:,} videos: {counts['done']:,} done, "
+            f"{finished - counts['done'] - temporary:,} unavailable, {temporary:,} to retry later"
         ]
-        if moment.waiting:
-            is_later = moment.next_try is not None and moment.next_try > self._clock()
-            when = f", the first at {clock_text(moment.next_try or 0)}" if is_later else ""
-            lines.append(f"{moment.waiting:,} wait to be asked for again{when}")
-        lines.append(self._speed(moment))
-        for one in moment.addresses:
-            lines.append(_address_line(one))
-        return lines
+        if snapshot.waiting:
+            next_at = snapshot.next_at
+            is_later = next_at is not None and next_at > self._clock()
+            first = f", the first at {clock_text(next_at or 0)}" if is_later else ""
+            lines.append(f"{snapshot.waiting:,} wait for a retry{first}")
+        return [*lines, self._speed(snapshot), *(route.line() for route in snapshot.routes)]
 
-    def _speed(self, moment: Snapshot) -> str:
+    def _speed(self, snapshot: Snapshot) -> str:
         now = self._clock()
         span = max(1.0, min(_RECENT_SECONDS, now - self._started))
         recent = [size for at, size in self._recent if at >= now - span]
-        a_minute = 60 * len(recent) / span
-        said = f"{a_minute:.1f} videos a minute, {sum(recent) / span / 1e6:.2f} MB/s"
-        budget = sum(one.a_minute for one in moment.addresses if not one.is_closed)
-        expected = min(a_minute, budget or math.inf)
+        per_minute = 60 * len(recent) / span
+        text = f"{per_minute:.1f} videos/min, {sum(recent) / span / 1e6:.2f} MB/s"
+        budget = sum(route.per_minute for route in snapshot.routes if not route.is_closed)
+        expected = min(per_minute, budget or math.inf)
         left = self._total - sum(self._counts.values())
         if left > 0 and expected:
-            said += f", about {duration_text(60 * left / expected)} left"
-        return said
-
-
-def _address_line(one: RouteSnapshot) -> str:
-    words = one.why if len(one.why) <= 120 else f"{one.why[:117]}..."
-    if one.is_closed:
-        return f"{one.name}: closed ({words})"
-    said = f"{one.name}: {one.in_flight} in flight"
-    if not math.isinf(one.a_minute):
-        left = max(0, math.ceil(one.a_minute) - one.used)
-        said += f", {left} of {one.a_minute:g} a minute left"
-    if one.paused_until:
-        said += f", paused until {clock_text(one.paused_until)} ({words})"
-    return said
+            text += f", about {duration_text(60 * left / expected)} left"
+        return text
 
 
 def _bar(part: int, whole: int) -> str:
-    filled = 40 * part // max(1, whole)
-    return f"{'█' * filled}{'░' * (40 - filled)} {100 * part / max(1, whole):.1f} %"
+    filled = _BAR_LENGTH * part // max(1, whole)
+    percent = 100 * part / max(1, whole)
+    return f"{'█' * filled}{'░' * (_BAR_LENGTH - filled)} {percent:.1f} %"
 
 
 def _bars_are_off() -> bool:
-    # Whoever has switched off the bars of datasets has loaded it.
+    # A user who has switched off the progress bars of datasets has imported it.
     datasets = sys.modules.get("datasets.utils")
     return datasets is not None and bool(datasets.are_progress_bars_disabled())

@@ -1,6 +1,6 @@
-"""Media that are fetched and wait to be cut: a kill between the two costs no second fetch.
+"""Downloads staged until they are cropped, so a crash in between does not download twice.
 
-A folder of one video holds ``media``, perhaps ``sound``, and ``fetched.json``. It gets its name
+The folder of a video holds ``media``, perhaps ``sound``, and ``fetched.json``. It gets its name
 when everything in it is on the disk.
 """
 
@@ -11,37 +11,37 @@ import json
 import os
 import shutil
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from voxblink2_lib.files import named_if_disk_full, sync_folder
 from voxblink2_lib.sources import Media
 
-_ABOUT = "fetched.json"
+_RECORD = "fetched.json"
 
 
 @dataclass(frozen=True, slots=True)
 class FetchRecord:
-    """What fetching took.
+    """What reading or downloading a video took.
 
     Attributes:
-        bytes_fetched: bytes that came over the network.
+        bytes_fetched: bytes that were downloaded, or the size of the file.
         seconds_taken: wall time.
-        address: name of the outgoing address.
+        route: name of the route; empty for media on this machine.
     """
 
     bytes_fetched: int
     seconds_taken: float
-    address: str
+    route: str
 
 
-def stage(media: Media, target: Path, about: FetchRecord) -> None:
-    """Move media to where they wait.
+def stage(media: Media, target: Path, record: FetchRecord) -> None:
+    """Move downloaded media to the folder where they wait to be cropped.
 
     Args:
         media: files on the same file system.
-        target: the folder to make. One that is there is replaced.
-        about: what it took.
+        target: the folder to make. An existing one is replaced.
+        record: what the download took.
 
     Raises:
         StoreFullError: the disk is full.
@@ -50,16 +50,27 @@ def stage(media: Media, target: Path, about: FetchRecord) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(target, ignore_errors=True)
         with tempfile.TemporaryDirectory(dir=media.path.parent) as folder:
-            fresh = Path(folder) / "kept"
+            fresh = Path(folder) / "staged"
             fresh.mkdir()
             media.path.rename(fresh / "media")
             if media.audio_path is not None:
                 media.audio_path.rename(fresh / "sound")
-            (fresh / _ABOUT).write_text(json.dumps(asdict(about)))
+            (fresh / _RECORD).write_text(_encode(record))
             for path in fresh.iterdir():
                 _sync(path)
             fresh.rename(target)
         sync_folder(target.parent)
+
+
+def _encode(record: FetchRecord) -> str:
+    # The file calls the route by the name of its first version.
+    return json.dumps(
+        {
+            "bytes_fetched": record.bytes_fetched,
+            "seconds_taken": record.seconds_taken,
+            "address": record.route,
+        }
+    )
 
 
 def _sync(path: Path) -> None:
@@ -68,20 +79,21 @@ def _sync(path: Path) -> None:
 
 
 def open_staged(folder: Path) -> tuple[Media, FetchRecord] | None:
-    """Return the media that wait in a folder, or ``None``."""
+    """Return the media that are staged in a folder, or ``None``."""
     try:
-        about = FetchRecord(**json.loads((folder / _ABOUT).read_text()))
-        media, sound = folder / "media", folder / "sound"
-        has_audio = sound.exists()
-        size = media.stat().st_size + (sound.stat().st_size if has_audio else 0)
-    except (OSError, TypeError, ValueError):
+        stored = json.loads((folder / _RECORD).read_text())
+        record = FetchRecord(stored["bytes_fetched"], stored["seconds_taken"], stored["address"])
+        path, audio = folder / "media", folder / "sound"
+        has_audio = audio.exists()
+        size_bytes = path.stat().st_size + (audio.stat().st_size if has_audio else 0)
+    except (OSError, KeyError, TypeError, ValueError):
         return None
-    return Media(media, size, sound if has_audio else None), about
+    return Media(path, size_bytes, audio if has_audio else None), record
 
 
 def discard(folder: Path) -> None:
-    """Remove media that are cut."""
+    """Remove staged media."""
     with contextlib.suppress(FileNotFoundError):
-        # What tells of it goes first, so that half a folder is none.
-        (folder / _ABOUT).unlink()
+        # The record goes first, so that half a folder counts as none.
+        (folder / _RECORD).unlink()
     shutil.rmtree(folder, ignore_errors=True)

@@ -1,15 +1,17 @@
-"""One job, from media to shard: fetch each video, cut and write it, then seal.
+"""The stages of one job, from media to shard: download each video, crop and write it, then seal.
 
-These functions run in worker processes. They get everything they need with the task and tell
-the rest of the program only through files and their return value.
+These functions run in worker processes. They get everything they need with the task, and return
+results only through files and their return value.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from voxblink2_lib.errors import FetchError, MediaError, UnreachableError
 from voxblink2_lib.materialize.fetched_media import FetchRecord, discard, open_staged, stage
@@ -17,118 +19,122 @@ from voxblink2_lib.materialize.tasks import FetchResult, FetchTask, SealTask, Vi
 from voxblink2_lib.media.audio import crop_audio
 from voxblink2_lib.media.faces import crop_faces
 from voxblink2_lib.outcomes import MissingUtterance, Outcome
-from voxblink2_lib.records import Clip, FaceClip, SealedShard
+from voxblink2_lib.records import Clip, FaceClip, SealedShard, VideoKey
 from voxblink2_lib.sources import Media, open_source
-from voxblink2_lib.sources.rate_limits import RateLimiter
 from voxblink2_lib.store.shards import make_rows, seal_shard, write_part
 
 
-def fetch_video(task: FetchTask) -> FetchResult:
-    """Fetch one video and keep its media until they are cut.
+class _Clips(NamedTuple):
+    """What was cropped from one video; ``faces`` is empty for audio only."""
 
-    What can go wrong with one video is in the result; everything else is raised.
+    audio: tuple[Clip, ...]
+    faces: tuple[FaceClip, ...]
+    missing: tuple[MissingUtterance, ...]
+
+
+_NO_CLIPS = _Clips((), (), ())
+
+
+def fetch_video(task: FetchTask) -> FetchResult:
+    """Download one video and stage its media until they are cropped.
+
+    Failures of one video are in the result; everything else is raised.
 
     Raises:
         StoreFullError: the disk is full.
     """
     started = time.monotonic()
+    route = task.source.route.name
+    confirm = functools.partial(task.rate_limiter.confirm, task.permit)
     try:
-        source = open_source(task.source, pictures=task.pictures)
+        source = open_source(task.source, with_video=task.with_video)
         with source.fetch(
-            task.key,
-            needed_seconds=task.needed_seconds,
-            tmp=task.tmp,
-            answered=lambda: RateLimiter().arrived(task.turn),
+            task.key, needed_seconds=task.needed_seconds, tmp=task.tmp, answered=confirm
         ) as media:
             seconds_taken = time.monotonic() - started
-            stage(
-                media,
-                task.target,
-                FetchRecord(media.size_bytes, seconds_taken, task.source.via.name),
-            )
+            stage(media, task.target, FetchRecord(media.size_bytes, seconds_taken, route))
         return FetchResult(task.key)
     except FetchError as error:
-        failure = Outcome(
-            task.key,
-            error.status,
-            str(error),
-            bytes_fetched=error.bytes_fetched,
-            seconds_taken=time.monotonic() - started,
-            address=task.source.via.name,
-        )
+        record = FetchRecord(error.bytes_fetched, time.monotonic() - started, route)
         return FetchResult(
             task.key,
-            failure,
+            _failure(task.key, error, record),
             is_unanswered=isinstance(error, UnreachableError),
-            pause_seconds=error.pause_seconds,
-            pause_grows=error.pause_grows,
-            closes_route=error.closes_route,
+            action=error.action,
         )
     finally:
-        # A turn whose first request got no answer counts until its end.
-        RateLimiter().arrived(task.turn)
+        # A permit whose first request got no answer counts until its end.
+        confirm()
 
 
 def run_video(task: VideoTask) -> Outcome:
-    """Bring one video, cut its utterances and write them to its part file.
+    """Crop the utterances of one video and write them to its part file.
 
-    What can go wrong with one video is an outcome; everything else is raised.
+    Failures of one video are outcomes; everything else is raised.
 
     Raises:
         StoreFullError: the disk is full.
         DependencyError: FFmpeg is missing.
     """
     started = time.monotonic()
-    found = open_staged(task.fetched) if task.fetched else None
-    if task.fetched is not None and found is None:
-        # Not fetched here: this process has no turn, and does not know by which address.
-        return Outcome(task.key, "transient", f"the media in {task.fetched} are gone")
-    about = found[1] if found else FetchRecord(0, 0.0, "")
-    outcome = _bring_and_cut(task, found[0] if found else None, about)
-    if task.fetched is not None:
-        discard(task.fetched)
-    taken = about.seconds_taken + time.monotonic() - started
-    return replace(outcome, digest=task.digest, seconds_taken=taken)
-
-
-def _bring(task: VideoTask, kept: Media | None) -> AbstractContextManager[Media]:
-    if kept is not None:
-        return nullcontext(kept)
-    source = open_source(task.source, pictures=task.tracks is not None)
-    return source.fetch(task.key, needed_seconds=task.needed_seconds, tmp=task.tmp)
-
-
-def _bring_and_cut(task: VideoTask, kept: Media | None, about: FetchRecord) -> Outcome:
-    bytes_fetched = about.bytes_fetched
     try:
-        with _bring(task, kept) as media:
-            bytes_fetched = bytes_fetched or media.size_bytes
-            clips, faces, missing = _cut(task, media)
+        with media_for(task) as (media, record):
+            return _crop_and_write(task, media, record)
     except FetchError as error:
-        return Outcome(task.key, error.status, str(error), bytes_fetched=error.bytes_fetched)
-    except MediaError as error:
-        return Outcome(
-            task.key,
-            "media-unusable",
-            str(error),
-            bytes_fetched=bytes_fetched,
-            address=about.address,
-        )
-    outcome = Outcome(
-        task.key,
-        "done" if clips else "media-unusable",
-        _missing_words(missing, len(task.utterances)),
-        clips=len(clips),
-        samples=sum(stop - start for start, stop in (clip.utterance.samples for clip in clips)),
-        missing=missing,
-        bytes_fetched=bytes_fetched,
-        address=about.address,
-        digest=task.digest,
+        record = FetchRecord(error.bytes_fetched, time.monotonic() - started, route="")
+        return replace(_failure(task.key, error, record), digest=task.digest)
+
+
+@contextlib.contextmanager
+def media_for(task: VideoTask) -> Iterator[tuple[Media, FetchRecord]]:
+    """Yield the media of a video, staged or fresh, and what reading or downloading them took.
+
+    Staged media are removed at the end, unless an error is raised inside: a run that has no space
+    for clips is repeated without another download.
+
+    Raises:
+        FetchError: the video is unavailable.
+    """
+    if task.staged is None:
+        started = time.monotonic()
+        source = open_source(task.source, with_video=task.tracks is not None)
+        with source.fetch(task.key, needed_seconds=task.needed_seconds, tmp=task.tmp) as media:
+            yield media, FetchRecord(media.size_bytes, time.monotonic() - started, route="")
+        return
+    staged = open_staged(task.staged)
+    if staged is None:
+        # Not downloaded here: a process that crops has no permit and no route.
+        raise FetchError(f"the media in {task.staged} are gone")
+    yield staged
+    discard(task.staged)
+
+
+def _failure(key: VideoKey, error: FetchError | MediaError, record: FetchRecord) -> Outcome:
+    """Return the outcome that an error of one video means."""
+    return Outcome(
+        key,
+        error.status if isinstance(error, FetchError) else "media-unusable",
+        str(error),
+        bytes_fetched=record.bytes_fetched,
+        seconds_taken=record.seconds_taken,
+        route=record.route,
     )
-    if clips:
+
+
+def _crop_and_write(task: VideoTask, media: Media, record: FetchRecord) -> Outcome:
+    started = time.monotonic()
+    clips = _NO_CLIPS
+    try:
+        clips = _crop(task, media)
+        outcome = _outcome_of(task, clips, record)
+    except MediaError as error:
+        outcome = _failure(task.key, error, record)
+    seconds_taken = record.seconds_taken + time.monotonic() - started
+    outcome = replace(outcome, digest=task.digest, seconds_taken=seconds_taken)
+    if clips.audio:
         rows = make_rows(
-            clips,
-            faces,
+            clips.audio,
+            clips.faces,
             schema=task.schema,
             audio_format=task.options.audio_format,
             source=task.source.kind,
@@ -137,31 +143,44 @@ def _bring_and_cut(task: VideoTask, kept: Media | None, about: FetchRecord) -> O
     return outcome
 
 
-def _cut(
-    task: VideoTask, media: Media
-) -> tuple[tuple[Clip, ...], tuple[FaceClip, ...], tuple[MissingUtterance, ...]]:
-    """Cut sound and, where asked for, faces; an utterance that lacks one of them is missing."""
-    # Sound first: it costs little, and what has none need not be looked at.
-    sound = crop_audio(
-        media.sound,
+def _outcome_of(task: VideoTask, clips: _Clips, record: FetchRecord) -> Outcome:
+    ranges = [clip.utterance.samples for clip in clips.audio]
+    return Outcome(
+        task.key,
+        "done" if clips.audio else "media-unusable",
+        _missing_message(clips.missing, len(task.utterances)),
+        clips=len(clips.audio),
+        samples=sum(stop - start for start, stop in ranges),
+        missing=clips.missing,
+        bytes_fetched=record.bytes_fetched,
+        route=record.route,
+    )
+
+
+def _crop(task: VideoTask, media: Media) -> _Clips:
+    """Crop audio and, where requested, faces; an utterance that lacks one of them is missing."""
+    # Audio first: it costs little, and no face is cropped for an utterance without audio.
+    audio = crop_audio(
+        media.audio,
         task.utterances,
         audio_format=task.options.audio_format,
-        pictures=media.path if media.audio_path else None,
+        video_path=media.path if media.audio_path else None,
     )
     if task.tracks is None:
-        return sound.clips, (), sound.missing
-    heard = {clip.utterance for clip in sound.clips}
-    tracks = [track for track in task.tracks if track.utterance in heard]
+        return _Clips(audio.clips, (), audio.missing)
+    with_audio = {clip.utterance for clip in audio.clips}
+    tracks = [track for track in task.tracks if track.utterance in with_audio]
     faces = crop_faces(media.path, tracks, options=task.options)
-    seen = {clip.utterance for clip in faces.clips}
-    both = tuple(clip for clip in sound.clips if clip.utterance in seen)
-    return both, faces.clips, tuple(sorted((*sound.missing, *faces.missing)))
+    with_face = {clip.utterance for clip in faces.clips}
+    both = tuple(clip for clip in audio.clips if clip.utterance in with_face)
+    return _Clips(both, faces.clips, tuple(sorted((*audio.missing, *faces.missing))))
 
 
-def _missing_words(missing: Sequence[MissingUtterance], wanted: int) -> str:
+def _missing_message(missing: Sequence[MissingUtterance], requested: int) -> str:
     if not missing:
         return ""
-    return f"{len(missing)} of {wanted} utterances could not be cut; the first {missing[0].reason}"
+    first = missing[0].reason
+    return f"{len(missing)} of {requested} utterances could not be cropped; the first {first}"
 
 
 def seal_job(task: SealTask) -> SealedShard:

@@ -26,33 +26,33 @@ from voxblink2_lib.store.ledger import Ledger
 def plan_run(
     request: MaterializeRequest, store: Store, index: Index, ledger: Ledger, *, retry: bool
 ) -> ClipOptions:
-    """Give every selected video that has none a job; forget those no longer wanted.
+    """Plan jobs for all selected videos that have none; drop those no longer selected.
 
     Args:
-        request: what the user asked for.
-        store: the store, locked by us.
+        request: the request of the user.
+        store: the store, locked by this process.
         index: its index.
         ledger: its ledger.
-        retry: give videos whose time has come again to new jobs.
+        retry: also plan jobs for failed videos whose back-off has elapsed.
 
     Returns:
         How the store's clips are made.
 
     Raises:
-        StoreMismatchError: the store holds what was not asked for.
+        StoreMismatchError: the store holds what the request excludes.
         StoreDamagedError: the ledger and the shards do not belong together.
     """
     _check_shards(request, store, ledger)
     options = _clip_options(request, store, ledger)
-    plan = _name_of_plan(request, index)
+    plan = _plan_digest(request, index)
     # Comparing millions of videos takes seconds; the same plan has been compared already.
     if ledger.setting("plan") != plan:
         selected, excluded = select(index, request.selection)
-        changes = diff_plan(selected, ledger.planned_videos())
-        _check_corpus(store, changes)
-        ledger.drop(video_keys(changes.unwanted))
+        diff = diff_plan(selected, ledger.planned_videos())
+        _check_corpus(store, diff)
+        ledger.drop(video_keys(diff.deselected))
         ledger.exclude(video_keys(excluded))
-        ledger.add_jobs(make_jobs(VideoKeys(changes.new)))
+        ledger.add_jobs(make_jobs(VideoKeys(diff.new)))
         ledger.set_setting("plan", plan)
     for name in ClipOptions.names(request.config):
         if ledger.setting(name) is None:
@@ -65,11 +65,11 @@ def plan_run(
 def plan_retry(
     request: MaterializeRequest, store: Store, ledger: Ledger, due: Sequence[VideoKey]
 ) -> ClipOptions:
-    """Give videos that were tried before to new jobs, and look at no release.
+    """Plan new jobs for videos that were tried before, without reading a release.
 
     Args:
-        request: what the user asked for.
-        store: the store, locked by us.
+        request: the request of the user.
+        store: the store, locked by this process.
         ledger: its ledger.
         due: the videos; their jobs must be sealed.
 
@@ -84,112 +84,116 @@ def plan_retry(
     return _clip_options(request, store, ledger)
 
 
-def _name_of_plan(request: MaterializeRequest, index: Index) -> str:
-    chosen = asdict(request.selection)
-    said = {name: sorted(v) if isinstance(v, frozenset) else v for name, v in chosen.items()}
-    text = json.dumps([index.info.fingerprint, said])
+def _plan_digest(request: MaterializeRequest, index: Index) -> str:
+    selection = {
+        name: sorted(value) if isinstance(value, frozenset) else value
+        for name, value in asdict(request.selection).items()
+    }
+    text = json.dumps([index.info.fingerprint, selection])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def is_complete(request: MaterializeRequest, store: Store, release: Release) -> bool:
-    """Say whether a store that cannot be written to already has all that is asked for."""
+    """Return whether a store that cannot be written to already holds all that is requested."""
     if not (store.ledger.exists() and (store.index / "index.json").exists()):
         return False
     index = Index(store.index)
     if index.info.signature != release.signature():
         return False
     with Ledger(store.ledger, request.config, readonly=True) as ledger:
-        changes = diff_plan(select(index, request.selection)[0], ledger.planned_videos())
-        _check_corpus(store, changes)
+        diff = diff_plan(select(index, request.selection)[0], ledger.planned_videos())
+        _check_corpus(store, diff)
         _clip_options(request, store, ledger)
-        return not len(changes.new) and not ledger.open_jobs()
+        return not len(diff.new) and not ledger.open_jobs()
 
 
 def _check_shards(request: MaterializeRequest, store: Store, ledger: Ledger) -> None:
     folder = store.shards(request.config)
-    known = {shard.name for shard in ledger.shards()}
-    there = {path.name for path in folder.glob("*.arrow")}
-    if there and not known and not ledger.statistics.videos():
+    sealed = {shard.name for shard in ledger.shards()}
+    files = {path.name for path in folder.glob("*.arrow")}
+    if files and not sealed and not ledger.statistics.videos():
         raise StoreDamagedError(
-            f"The store {store.root} has {len(there)} shards and a ledger that knows of none, so "
-            "nothing tells what is in them. Put the ledger back, or name another store."
+            f"The store {store.root} has {len(files)} shards and a ledger that lists none, so "
+            "their content is unknown. Restore the ledger, or name another store."
         )
-    if lost := sorted(known - there):
+    if lost := sorted(sealed - files):
         raise StoreDamagedError(
-            f"{len(lost)} of the {len(known)} shards of the store {store.root} are gone, the first "
-            f"is {folder / lost[0]}. Put them back, or name another store."
+            f"{len(lost)} of the {len(sealed)} shards of the store {store.root} are missing, the "
+            f"first is {folder / lost[0]}. Restore them, or name another store."
         )
 
 
-def _check_corpus(store: Store, changes: PlanDiff) -> None:
-    if len(changes.outside):
-        first = next(video_keys(changes.outside))
+def _check_corpus(store: Store, diff: PlanDiff) -> None:
+    if len(diff.outside):
+        first = next(video_keys(diff.outside))
         raise StoreMismatchError(
-            f"The store {store.root} already holds {len(changes.outside)} videos that this "
+            f"The store {store.root} already holds {len(diff.outside)} videos that this "
             f"selection leaves out, the first is {first.speaker_id}/{first.video_id}. A selection "
             "may grow, not shrink: widen it, or name another store."
         )
-    if len(changes.changed):
-        first = next(video_keys(changes.changed))
+    if len(diff.changed):
+        first = next(video_keys(diff.changed))
         raise StoreMismatchError(
-            f"The store {store.root} holds {len(changes.changed)} videos cut by other annotations "
-            f"than this release has, the first is {first.speaker_id}/{first.video_id}. Use the "
-            "old release, or another store."
+            f"The store {store.root} holds {len(diff.changed)} videos cropped by other "
+            f"annotations than this release has, the first is {first.speaker_id}/{first.video_id}. "
+            "Use the old release, or another store."
         )
 
 
 def _clip_options(request: MaterializeRequest, store: Store, ledger: Ledger) -> ClipOptions:
-    """Return how the store's clips are made: as they were, else as asked for, else the default."""
-    settled: dict[str, Any] = {}
+    """Return how clips are made: as those in the store, else as requested, else the default."""
+    options: dict[str, Any] = {}
     for name in ClipOptions.names(request.config):
         default = getattr(ClipOptions(), name)
-        said = ledger.setting(name)
-        held = None if said is None else type(default)(said)
-        settled[name] = request.clip_options.get(name, default if held is None else held)
-        if held not in {None, settled[name]}:
+        text = ledger.setting(name)
+        stored = None if text is None else type(default)(text)
+        options[name] = request.clips.get(name, default if stored is None else stored)
+        if stored not in {None, options[name]}:
             raise StoreMismatchError(
-                f"The store {store.root} holds clips with {name}={held!r}, asked for is "
-                f"{settled[name]!r}. Use {name}={held!r}, or another store."
+                f"The store {store.root} holds clips with {name}={stored!r}, requested is "
+                f"{options[name]!r}. Use {name}={stored!r}, or another store."
             )
-    return ClipOptions(**settled)
+    return ClipOptions(**options)
 
 
 @dataclass(frozen=True, slots=True)
 class PlanDiff:
-    """What a selection asks of a store. Each table has ``speaker_id`` and ``video_id``, sorted.
+    """Difference between a selection and a store.
+
+    Each table has ``speaker_id`` and ``video_id``, sorted.
 
     Attributes:
-        new: videos to be given to new jobs.
-        unwanted: videos that are planned or failed, and no longer selected.
+        new: videos without a job.
+        deselected: videos that are planned or failed, and no longer selected.
         outside: videos that are in the store for good, and not selected.
-        changed: videos that are in the store for good, cut by other annotations.
+        changed: videos that are in the store for good, cropped by other annotations.
     """
 
     new: pa.Table
-    unwanted: pa.Table
+    deselected: pa.Table
     outside: pa.Table
     changed: pa.Table
 
 
-def diff_plan(selected: pa.Table, known: pa.Table) -> PlanDiff:
-    """Compare a selection with what a ledger knows.
+def diff_plan(selected: pa.Table, planned: pa.Table) -> PlanDiff:
+    """Compare a selection with the videos of a ledger.
 
     Args:
-        selected: what :func:`select` returned.
-        known: columns ``speaker_id``, ``video_id``, ``status`` and ``digest`` (of the
-            annotations it was cut by).
+        selected: the result of :func:`select`.
+        planned: columns ``speaker_id``, ``video_id``, ``status`` and ``digest`` (of the
+            annotations that its clips were cropped by).
     """
-    if not len(known):
+    if not len(planned):
         nothing = selected.slice(0, 0)
-        return PlanDiff(new=selected, unwanted=nothing, outside=nothing, changed=nothing)
-    done = pc.equal(known["status"], "done")
-    others = _without(known, selected)
+        return PlanDiff(new=selected, deselected=nothing, outside=nothing, changed=nothing)
+    done = pc.equal(planned["status"], "done")
+    others = _without(planned, selected)
     finished = pc.equal(others["status"], "done")
     return PlanDiff(
-        new=_without(selected, known),
-        unwanted=others.filter(pc.invert(finished)),
+        new=_without(selected, planned),
+        deselected=others.filter(pc.invert(finished)),
         outside=others.filter(finished),
-        changed=_changed(known.filter(done), selected),
+        changed=_changed(planned.filter(done), selected),
     )
 
 
@@ -204,5 +208,5 @@ def _without(table: pa.Table, others: pa.Table) -> pa.Table:
 
 
 def _sorted(videos: pa.Table) -> pa.Table:
-    # A join keeps no order.
+    # A join does not preserve the order.
     return videos.sort_by([(key, "ascending") for key in KEY_COLUMNS])

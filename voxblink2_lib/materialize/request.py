@@ -1,91 +1,131 @@
-"""What one run is asked to do, validated on construction."""
+"""User options of a run, validated on construction."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from voxblink2_lib.errors import SelectionError, StoreError
 from voxblink2_lib.media.options import ClipOptions
 from voxblink2_lib.records import (
     CONFIG_NAMES,
-    AudioFormat,
     ConfigName,
-    WindowShape,
+    Option,
+    Rule,
+    check_options,
+    option,
+    options_of,
+    whole_number,
 )
 from voxblink2_lib.release.selection import Selection
 from voxblink2_lib.sources.options import FetchOptions
 
+_NOT_EMPTY = Rule("a text that is not empty", lambda value: value != "")
+_MAX_DEFAULT_WORKERS = 8
+
 
 @dataclass(frozen=True, slots=True)
 class MaterializeRequest:
-    """All that one run needs to know.
+    """What to materialize, from where, into which store.
 
     Attributes:
-        config: which configuration of the dataset.
-        data_dir: the release; ``None`` means ``VOXBLINK2_RELEASE``, ``"demo"`` the built-in one.
-        source: where media come from; ``None`` means YouTube, and for the demo its own media.
-        store: folder of the index, ledger and shards; ``None`` means one for this release
-            under ``VOXBLINK2_HOME`` or the user's cache folder.
         selection: which part of the release.
-        audio_format, video_size, video_margin, video_shape, video_crf: see
-            :class:`ClipOptions`; ``None`` means as the store holds them, and the default in a
-            new one.
-        workers: processes that cut; ``None`` means one for each core, at most 8.
-        fetch: how media are asked for over the network.
+        clips: the options of :class:`ClipOptions` that are given. The others are as the store
+            holds them, and in a new store the defaults.
+        fetch: how media are downloaded.
+
+    Raises:
+        SelectionError: a value is not allowed, or would change nothing.
+        StoreError: the store is not a local folder.
     """
 
-    config: ConfigName = "audio"
-    data_dir: str | None = None
-    source: str | None = None
-    store: str | None = None
+    config: ConfigName = option(
+        "audio", "audio, or audio with the speaker's face as video", choices=CONFIG_NAMES
+    )
+    data_dir: str | None = option(
+        None,
+        "the release: a folder, vb2_meta.tar.gz, or demo for the built-in release",
+        default="$VOXBLINK2_RELEASE",
+        metavar="RELEASE",
+        rule=_NOT_EMPTY,
+    )
+    source: str | None = option(
+        None,
+        "where media are: youtube, a URL with {video_id}, or a folder of media named "
+        "<speaker>/<video>.<ext>",
+        default="youtube, or the media of the built-in release",
+        metavar="SOURCE",
+        rule=_NOT_EMPTY,
+    )
+    store: str | None = option(
+        None,
+        "folder of index, ledger and shards",
+        default="one for each release under $VOXBLINK2_HOME or the user's cache folder",
+        metavar="DIR",
+        rule=_NOT_EMPTY,
+    )
+    workers: int | None = option(
+        None,
+        "worker processes",
+        default=f"one for each core, at most {_MAX_DEFAULT_WORKERS}",
+        parse=int,
+        metavar="N",
+        rule=whole_number(1),
+    )
+    clips: Mapping[str, Any] = field(default_factory=dict)
     selection: Selection = field(default_factory=Selection)
-    audio_format: AudioFormat | None = None
-    video_size: int | None = None
-    video_margin: float | None = None
-    video_shape: WindowShape | None = None
-    video_crf: int | None = None
-    workers: int | None = None
     fetch: FetchOptions = field(default_factory=FetchOptions)
 
     def __post_init__(self) -> None:
-        if self.config not in CONFIG_NAMES:
-            raise SelectionError(
-                f"There is no configuration {self.config!r}. Available: {', '.join(CONFIG_NAMES)}."
-            )
-        self._check_clips()
-        if self.workers is not None and (type(self.workers) is not int or self.workers < 1):
-            raise SelectionError(
-                f"workers must be a whole number of 1 or more, got {self.workers!r}."
-            )
-        for name in ("data_dir", "source", "store"):
-            if getattr(self, name) == "":
-                raise SelectionError(f"{name} is an empty text. Leave it out, or name something.")
+        check_options(self, SelectionError)
         if self.store is not None and "://" in self.store:
             raise StoreError(f"The store must be a local folder, got {self.store!r}.")
-
-    def _check_clips(self) -> None:
-        ClipOptions(**self.clip_options)
-        strange = self.clip_options.keys() - set(ClipOptions.names(self.config))
-        if strange:
+        ClipOptions(**self.clips)
+        useless = self.clips.keys() - set(ClipOptions.names(self.config))
+        if useless:
             raise SelectionError(
-                f"{', '.join(sorted(strange))} would change nothing in the configuration "
+                f"{', '.join(sorted(useless))} would change nothing in the configuration "
                 f"{self.config!r}. Leave it out, or choose 'audio-visual'."
             )
 
-    @property
-    def clip_options(self) -> dict[str, Any]:
-        """The options of :class:`ClipOptions` that are given."""
-        given = {one.name: getattr(self, one.name) for one in fields(ClipOptions)}
-        return {name: value for name, value in given.items() if value is not None}
+    @classmethod
+    def of(cls, **given: Any) -> MaterializeRequest:
+        """Make a request from what users write: keywords of ``load_dataset``, or parsed arguments.
+
+        Args:
+            given: any of :func:`user_options` by its name; ``None`` means left out.
+
+        >>> request = MaterializeRequest.of(data_dir="demo", speakers="id990001", video_size=None)
+        >>> request.selection.speakers, request.clips
+        (frozenset({'id990001'}), {})
+        """
+        values = {name: value for name, value in given.items() if value is not None}
+
+        def take(record: type) -> dict[str, Any]:
+            return {name: values.pop(name) for name in options_of(record) if name in values}
+
+        own = {
+            name: os.fspath(value) if isinstance(value, os.PathLike) else value
+            for name, value in take(cls).items()
+        }
+        clips = take(ClipOptions)
+        selection = Selection.of(**take(Selection))
+        return cls(**own, clips=clips, selection=selection, fetch=FetchOptions.of(**values))
 
     @property
     def with_faces(self) -> bool:
-        """Whether faces are cut as well as sound."""
+        """Whether faces are cropped as well as audio."""
         return self.config == "audio-visual"
 
     @property
     def worker_count(self) -> int:
         """Number of worker processes."""
-        return self.workers or min(8, os.cpu_count() or 1)
+        return self.workers or min(_MAX_DEFAULT_WORKERS, os.cpu_count() or 1)
+
+
+def user_options() -> dict[str, Option]:
+    """Return every option of users by its name, as :meth:`MaterializeRequest.of` takes them."""
+    records = (MaterializeRequest, ClipOptions, Selection, FetchOptions)
+    return {name: entry for record in records for name, entry in options_of(record).items()}

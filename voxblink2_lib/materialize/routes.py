@@ -1,157 +1,248 @@
-"""The outgoing addresses of one run: whose turn it is, which rest, which are closed."""
+"""State of each route in one run: available, paused or closed, and what is in flight on it."""
 
 from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from voxblink2_lib.errors import UnreachableError
 from voxblink2_lib.materialize.dashboard import RouteSnapshot
-from voxblink2_lib.materialize.tasks import FetchResult, FetchTask
+from voxblink2_lib.materialize.tasks import FetchResult, VideoTask
+from voxblink2_lib.outcomes import POLICIES
+from voxblink2_lib.records import VideoKey
 from voxblink2_lib.sources import SourceSpec
 from voxblink2_lib.sources.probe import probe_server
-from voxblink2_lib.sources.rate_limits import Permit, RateLimiter
+from voxblink2_lib.sources.rate_limits import Budget, Permit, RateLimiter
 
-# So many videos in a row without any answer mean that the network or a proxy is gone, and so
-# many that want a log-in that the cookies are: not the videos.
-SILENCE_LIMIT = 8
-_REFUSAL_LIMIT = 8
+# So many videos without any answer mean that the network or a proxy may be down.
+_UNANSWERED_LIMIT = 8
+
+# Videos at once on one route: so many may be lost to a route that is down.
+_MAX_IN_FLIGHT = 4 * _UNANSWERED_LIMIT
+
+# For a limit of the rate where neither the source nor a pattern states a time.
+_DEFAULT_PAUSE_SECONDS = 60.0
+
+
+class Closure(NamedTuple):
+    """Why a route is not used any more in this run.
+
+    Attributes:
+        reason: the original message.
+        is_unanswered: the source does not answer on it; otherwise the source refuses it.
+    """
+
+    reason: str
+    is_unanswered: bool = False
 
 
 @dataclass(slots=True, eq=False)
 class RouteState:
-    """One outgoing address in this run.
+    """One route in this run.
 
     Attributes:
-        source: the source, by this address.
-        in_flight: videos that are being fetched.
-        unanswered: what got no answer, until it is known whether it was the video.
-        has_worked: an answer came that was none of this sort, since the last pause.
-        closed: why nothing more is asked for; empty while it is open.
-        is_silent: it is closed since nothing answers, and not since it is refused.
+        source: the source, by this route.
+        closure: why it is not used any more; ``None`` while it is open.
+        refusals: failures in a row that close the route if there are too many.
+        has_worked: the source has answered normally since the last pause.
     """
 
     source: SourceSpec
-    in_flight: int = 0
-    unanswered: list[tuple[FetchTask, FetchResult]] = field(default_factory=list)
+    closure: Closure | None = None
     refusals: int = 0
     has_worked: bool = False
-    closed: str = ""
-    is_silent: bool = False
 
     @property
     def name(self) -> str:
-        """What it is called in messages."""
-        return self.source.via.name
+        """Its name in messages."""
+        return self.source.route.name
 
     @property
     def key(self) -> str:
-        """What it is called in the book of addresses."""
+        """Its name for the rate limiter."""
         return f"{self.source.host} {self.name}"
+
+    def close(self, reason: str, *, is_unanswered: bool = False) -> None:
+        """Use this route no more; the first reason counts."""
+        if self.closure is None:
+            self.closure = Closure(reason, is_unanswered)
+
+
+@dataclass(slots=True, eq=False)
+class InFlight:
+    """A video that was sent to be downloaded, until it is known what follows from the result.
+
+    Attributes:
+        task: the video.
+        route: on which it is downloaded.
+        permit: the permission to request it.
+        unanswered: the result, where no answer arrived: whether the video or the route is at fault
+            is not known yet.
+    """
+
+    task: VideoTask
+    route: RouteState
+    permit: Permit
+    unanswered: FetchResult | None = None
 
 
 class Routes:
-    """All outgoing addresses of a run.
+    """All routes of a run.
 
     Args:
         source: the source with its options.
-        book: budgets and pauses of this machine.
+        rate_limiter: budgets and pauses of all runs on this machine.
     """
 
-    def __init__(self, source: SourceSpec, book: RateLimiter) -> None:
-        self._book = book
-        self._options = source.options
-        self.per_hour = self._options.per_hour(is_youtube=source.kind == "youtube")
-        self._lanes = [RouteState(replace(source, via=via)) for via in self._options.vias()]
+    def __init__(self, source: SourceSpec, rate_limiter: RateLimiter) -> None:
+        self._limiter = rate_limiter
+        options = source.options
+        per_hour = options.per_hour(is_youtube=source.kind == "youtube")
+        self._budget = Budget(per_hour, options.sleep)
+        self._routes = [RouteState(replace(source, route=route)) for route in options.routes()]
+        self._in_flight: dict[VideoKey, InFlight] = {}
 
     @property
     def open(self) -> list[RouteState]:
-        """The lanes that are not closed."""
-        return [lane for lane in self._lanes if not lane.closed]
+        """The routes that are not closed."""
+        return [route for route in self._routes if route.closure is None]
 
     @property
-    def closed(self) -> list[RouteState]:
-        """The lanes that are closed."""
-        return [lane for lane in self._lanes if lane.closed]
+    def videos_per_hour(self) -> float:
+        """How many videos may be requested in an hour on all open routes."""
+        return self._budget.per_hour * len(self.open)
 
-    @property
-    def videos_an_hour(self) -> float:
-        """What the open lanes may ask for in an hour."""
-        return self.per_hour * len(self.open)
+    # -- permits ------------------------------------------------------------------------------
 
-    def take(self) -> tuple[RouteState, Permit] | float:
-        """Take a turn on the open lane with the least to do, or say when to ask again."""
-        wait = math.inf
-        for lane in sorted(self.open, key=lambda one: one.in_flight):
-            # After a pause, or a silence, one video tries whether it works again.
-            if lane.in_flight and (
-                len(lane.unanswered) + lane.in_flight >= SILENCE_LIMIT * 4
-                or (not lane.has_worked and self._book.pause_of(lane.key).strikes)
-            ):
-                continue
-            turn = self._book.take(
-                lane.key, per_hour=self.per_hour, sleep_seconds=self._options.sleep
+    def acquire(self, task: VideoTask) -> InFlight | None:
+        """Assign a video to the least busy route with a permit; ``None`` if there is none."""
+        for route in self._usable():
+            permit = self._limiter.acquire(route.key, self._budget)
+            if permit is not None:
+                flight = InFlight(task, route, permit)
+                self._in_flight[task.key] = flight
+                return flight
+        return None
+
+    def seconds_until_permit(self) -> float | None:
+        """Return when a route may have a permit; ``None`` if a result must arrive before."""
+        waits = [
+            self._limiter.seconds_until_permit(route.key, self._budget) for route in self._usable()
+        ]
+        return min(waits, default=None)
+
+    def _usable(self) -> Iterator[RouteState]:
+        for route in sorted(self.open, key=self._busy):
+            busy, unanswered = self._busy(route), len(self.unanswered(route))
+            # After a pause, one video alone tests whether the route works again.
+            is_full = busy and (
+                busy + unanswered >= _MAX_IN_FLIGHT
+                or (not route.has_worked and self._limiter.pause_for(route.key).consecutive_pauses)
             )
-            if isinstance(turn, Permit):
-                lane.in_flight += 1
-                return lane, turn
-            wait = min(wait, turn)
-        return wait
+            if not is_full:
+                yield route
 
-    def answered(self, lane: RouteState, result: FetchResult) -> None:
-        """Learn from what came of a video what it says about its lane."""
-        lane.refusals = lane.refusals + 1 if _is_refused(result) else 0
-        failure = result.failure
-        # What was on its way when the source asked to wait says nothing of the time after.
-        rests = self._book.pause_of(lane.key).until > time.time()
-        if failure is None:
-            lane.has_worked = lane.has_worked or not rests
-            self._book.works(lane.key)
-        elif result.closes_route or failure.status == "blocked" or lane.refusals >= _REFUSAL_LIMIT:
-            lane.closed = lane.closed or failure.reason
-        elif failure.status == "rate-limited":
-            lane.has_worked = False
-            self._book.pause(
-                lane.key, result.pause_seconds or 60.0, failure.reason, grows=result.pause_grows
-            )
+    def _busy(self, route: RouteState) -> int:
+        """Return how many downloads are running on a route."""
+        return sum(
+            flight.route is route and flight.unanswered is None
+            for flight in self._in_flight.values()
+        )
+
+    # -- results ------------------------------------------------------------------------------
+
+    def record(self, result: FetchResult) -> InFlight:
+        """Update a route by a result; one without an answer stays in flight."""
+        flight = self._in_flight[result.key]
+        if result.is_unanswered:
+            flight.unanswered = result
         else:
-            lane.has_worked = lane.has_worked or not rests
+            del self._in_flight[result.key]
+            self._record_answer(flight.route, result)
+        return flight
 
-    def is_healthy(self, lane: RouteState) -> bool:
-        """Say whether a lane worked until now: then a limit may be about one video alone."""
-        return self._book.pause_of(lane.key).strikes <= 1
+    def _record_answer(self, route: RouteState, result: FetchResult) -> None:
+        failure, action = result.failure, result.action
+        # A video that was in flight when the source limited the route says nothing about later.
+        is_paused = self._limiter.pause_for(route.key).until > time.time()
+        if failure is None:
+            route.refusals = 0
+            route.has_worked |= not is_paused
+            self._limiter.record_success(route.key)
+            return
+        policy = POLICIES[failure.status]
+        route.refusals = route.refusals + 1 if policy.closes_after else 0
+        if action.closes_route or (policy.closes_after and route.refusals >= policy.closes_after):
+            route.close(failure.reason)
+        elif policy.scope == "route" and policy.closes_after is None:
+            route.has_worked = False
+            seconds = action.pause_seconds or _DEFAULT_PAUSE_SECONDS
+            self._limiter.pause(route.key, seconds, failure.reason, grows=action.pause_grows)
+        else:
+            route.has_worked |= not is_paused
 
-    def answers(self, lane: RouteState) -> bool:
-        """Ask the source's front page by an open lane; close it if there is no answer either."""
+    def is_healthy(self, route: RouteState) -> bool:
+        """Return whether a route worked until now: then a limit may be about one video alone."""
+        return self._limiter.pause_for(route.key).consecutive_pauses <= 1
+
+    # -- no answer ----------------------------------------------------------------------------
+
+    def unanswered(self, route: RouteState) -> list[InFlight]:
+        """Return the videos of a route that got no answer."""
+        return [
+            flight
+            for flight in self._in_flight.values()
+            if flight.route is route and flight.unanswered is not None
+        ]
+
+    def is_suspect(self, route: RouteState) -> bool:
+        """Return whether so many videos got no answer that the route may be at fault."""
+        return route.closure is not None or len(self.unanswered(route)) >= _UNANSWERED_LIMIT
+
+    def unanswered_route(self) -> RouteState | None:
+        """Return an open route with videos that got no answer, if there is one."""
+        return next((route for route in self.open if self.unanswered(route)), None)
+
+    def probe(self, route: RouteState) -> bool:
+        """Return whether the source answers on an open route; close the route if not."""
         try:
-            probe_server(lane.source.front_page, proxy=lane.source.via.proxy)
+            probe_server(route.source.front_page, proxy=route.source.route.proxy)
         except UnreachableError as error:
-            lane.closed = str(error)
-            lane.is_silent = True
+            route.close(str(error), is_unanswered=True)
             return False
         return True
 
-    def states(self) -> list[RouteSnapshot]:
-        """Describe every lane."""
-        now = time.time()
-        states = []
-        for lane in self._lanes:
-            pause = self._book.pause_of(lane.key)
-            rests = pause.until if pause.until > now else 0.0
-            states.append(
-                RouteSnapshot(
-                    name=lane.name,
-                    in_flight=lane.in_flight,
-                    used=0 if math.isinf(self.per_hour) else self._book.used(lane.key),
-                    a_minute=self.per_hour / 60,
-                    paused_until=rests,
-                    why=lane.closed or (pause.why if rests else ""),
-                    is_closed=bool(lane.closed),
-                )
-            )
-        return states
+    def pop_unanswered(self, route: RouteState) -> list[InFlight]:
+        """Return the videos of a route that got no answer, which are not in flight any more."""
+        flights = self.unanswered(route)
+        for flight in flights:
+            del self._in_flight[flight.task.key]
+        return flights
 
+    # -- reports ------------------------------------------------------------------------------
 
-def _is_refused(result: FetchResult) -> bool:
-    return result.failure is not None and result.failure.status == "credentials"
+    def closures(self) -> list[tuple[str, Closure]]:
+        """Return the closed routes by their names, and why they are closed."""
+        return [(route.name, route.closure) for route in self._routes if route.closure is not None]
+
+    def snapshots(self) -> list[RouteSnapshot]:
+        """Describe every route."""
+        return [self._snapshot(route) for route in self._routes]
+
+    def _snapshot(self, route: RouteState) -> RouteSnapshot:
+        pause = self._limiter.pause_for(route.key)
+        is_paused = pause.until > time.time()
+        has_limit = not math.isinf(self._budget.per_hour)
+        reason = pause.reason if is_paused else ""
+        return RouteSnapshot(
+            name=route.name,
+            in_flight=self._busy(route),
+            requests_last_minute=self._limiter.requests_last_minute(route.key) if has_limit else 0,
+            per_minute=self._budget.per_hour / 60,
+            paused_until=pause.until if is_paused else None,
+            reason=route.closure.reason if route.closure else reason,
+            is_closed=route.closure is not None,
+        )

@@ -1,4 +1,4 @@
-"""Run everything that a store still lacks, on the processes of this machine."""
+"""Entry points: index a release, materialize what a store lacks, retry videos."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from voxblink2_lib.errors import DependencyError, StoreError, StoreReadOnlyError
 from voxblink2_lib.materialize.planning import is_complete, plan_retry, plan_run
 from voxblink2_lib.materialize.request import MaterializeRequest
-from voxblink2_lib.materialize.scheduler import Run
+from voxblink2_lib.materialize.scheduler import Scheduler
 from voxblink2_lib.materialize.video_queue import RunContext
 from voxblink2_lib.outcomes import POLICIES, Status
 from voxblink2_lib.progress import show_progress
@@ -16,6 +16,7 @@ from voxblink2_lib.release.index import Index
 from voxblink2_lib.release.index_build import open_index
 from voxblink2_lib.release.location import Release, open_release
 from voxblink2_lib.sources import SourceSpec, parse_source
+from voxblink2_lib.sources.rate_limits import RateLimiter, shared_file
 from voxblink2_lib.store.catalogue import local_catalogue
 from voxblink2_lib.store.layout import Store, named_store, open_store
 from voxblink2_lib.store.ledger import Ledger
@@ -24,13 +25,13 @@ _log = logging.getLogger(__name__)
 
 
 def find_store(request: MaterializeRequest) -> tuple[Release, Store]:
-    """Return the release and the store that a configuration means."""
+    """Return the release and the store of a request."""
     release = open_release(request.data_dir)
     return release, open_store(request.store, release)
 
 
 def index_release(request: MaterializeRequest) -> Index:
-    """Make the index of a store, or check the one that is there.
+    """Build the index of a store, or check the existing one.
 
     Raises:
         ReleaseError: the release cannot be read.
@@ -46,7 +47,7 @@ def _index(release: Release, store: Store) -> Index:
     index = open_index(release, store.index, progress=show_progress)
     if index.info.rejected:
         _log.warning(
-            "%d annotation files could not be read and are left out; %s says why.",
+            "%d annotation files could not be read and are left out; %s lists the reasons.",
             index.info.rejected,
             store.index / "rejects.csv",
         )
@@ -54,11 +55,11 @@ def _index(release: Release, store: Store) -> Index:
 
 
 def materialize(request: MaterializeRequest, *, retry: bool, wait: bool) -> Store:
-    """Bring, cut and seal every selected video that the store does not have yet.
+    """Download, crop and seal every selected video that the store does not have yet.
 
     Args:
         request: what to do, and where.
-        retry: also ask again for videos of earlier runs, as far as their time has come.
+        retry: also retry failures of earlier runs whose back-off has elapsed.
         wait: wait, with a message, while another process works on the store.
 
     Returns:
@@ -70,9 +71,9 @@ def materialize(request: MaterializeRequest, *, retry: bool, wait: bool) -> Stor
         StoreBusyError: another process works on the store, and ``wait`` is false.
         StoreReadOnlyError: work is left in a store that cannot be written to.
         StoreFullError: the disk is full.
-        StoppedError: work is left, since the source could not be reached.
-        BlockedError: work is left, since the source refuses every outgoing address.
-        DependencyError: this machine lacks something that fetching needs.
+        StoppedError: work is left, since the source did not answer.
+        BlockedError: work is left, since the source refuses every route.
+        DependencyError: this machine lacks something that downloading needs.
     """
     release, store = find_store(request)
     named = request.source or release.default_source
@@ -82,9 +83,11 @@ def materialize(request: MaterializeRequest, *, retry: bool, wait: bool) -> Stor
             index = _index(release, store)
             with Ledger(store.ledger, request.config) as ledger:
                 if retry:
-                    _ask_again_elsewhere(ledger, source)
+                    _reset_for_source(ledger, source)
                 options = plan_run(request, store, index, ledger, retry=retry)
-                _go_on(RunContext(request, store, index, source, ledger, options), retry=retry)
+                limiter = RateLimiter(shared_file())
+                context = RunContext(request, store, index, source, ledger, options, limiter)
+                _run_open_jobs(context, retry=retry)
     except StoreReadOnlyError:
         if not is_complete(request, store, release):
             raise
@@ -92,17 +95,17 @@ def materialize(request: MaterializeRequest, *, retry: bool, wait: bool) -> Stor
 
 
 def retry_videos(request: MaterializeRequest, statuses: Iterable[Status]) -> tuple[Store, int]:
-    """Ask again for the videos of some classes, also of those that are final. No video is added.
+    """Retry the videos of some classes, also of those that are final. No video is added.
 
     Args:
-        request: what to do; its store must be there, its release and selection are not looked at.
+        request: what to do; its store must exist, its release and selection are not used.
         statuses: the classes.
 
     Returns:
-        The store, and how many videos were asked for again.
+        The store, and the number of videos that were retried.
 
     Raises:
-        StoreError: there is no such store.
+        StoreError: the store does not exist.
         Exception: see :func:`materialize`.
     """
     store = named_store(request.store) if request.store else find_store(request)[1]
@@ -112,18 +115,18 @@ def retry_videos(request: MaterializeRequest, statuses: Iterable[Status]) -> tup
             "'voxblink2 materialize' with --store."
         )
     with store.locked(wait=False), Ledger(store.ledger, request.config) as ledger:
-        named = request.source or ledger.setting("source")
-        source = parse_source(named, request.fetch)
-        asked = tuple(statuses)
-        count = ledger.reset_for_retry(asked)
-        options = plan_retry(request, store, ledger, ledger.due(statuses=asked))
-        index = Index(store.index)
-        _go_on(RunContext(request, store, index, source, ledger, options), retry=False)
+        source = parse_source(request.source or ledger.setting("source"), request.fetch)
+        retried = tuple(statuses)
+        count = ledger.reset_for_retry(retried)
+        options = plan_retry(request, store, ledger, ledger.due(statuses=retried))
+        index, limiter = Index(store.index), RateLimiter(shared_file())
+        context = RunContext(request, store, index, source, ledger, options, limiter)
+        _run_open_jobs(context, retry=False)
     return store, count
 
 
-def _ask_again_elsewhere(ledger: Ledger, source: SourceSpec) -> None:
-    """What one source lacks another may have; and asking a folder costs nothing."""
+def _reset_for_source(ledger: Ledger, source: SourceSpec) -> None:
+    """Retry at once what another source may have, or a folder, where a look costs nothing."""
     before = ledger.setting("source")
     if before == source.named and source.is_remote:
         return
@@ -132,35 +135,35 @@ def _ask_again_elsewhere(ledger: Ledger, source: SourceSpec) -> None:
     ledger.reset_for_retry(status for status in POLICIES if status not in final)
 
 
-def _go_on(work: RunContext, *, retry: bool) -> None:
-    """Run the open jobs; then, where asked for, what has become due in the meantime."""
-    request, store, ledger = work.request, work.store, work.ledger
+def _run_open_jobs(context: RunContext, *, retry: bool) -> None:
+    """Run the open jobs; then, if requested, those of videos whose back-off has elapsed since."""
+    request, store, ledger = context.request, context.store, context.ledger
     while open_jobs := ledger.open_jobs():
-        _check_machine(work.source)
+        _check_machine(context.source)
         store.clear_leftovers(request.config, open_jobs=open_jobs)
-        ledger.set_setting("source", work.source.named)
-        Run(work).run(open_jobs)
-        # What a folder lacks will not have come in the meantime.
-        if retry and work.source.is_remote:
+        ledger.set_setting("source", context.source.named)
+        Scheduler(context).run(open_jobs)
+        # What a folder lacks has not appeared in the meantime.
+        if retry and context.source.is_remote:
             plan_retry(request, store, ledger, ledger.due(after_a_wait=True))
     store.clear_leftovers(request.config, open_jobs=())
     if any(store.shards(request.config).glob("*.arrow")):
-        # Made now, training finds it at once, and it is uploaded with the shards.
-        local_catalogue(store.root, request.config)
+        # Made now, training can use it at once, and it is uploaded with the shards.
+        local_catalogue(store.root, request.config, progress=show_progress)
 
 
 def _check_machine(source: SourceSpec) -> None:
-    """Say before the first video what would fail every one.
+    """Refuse before the first video what would make every video fail.
 
     Raises:
-        DependencyError: there is no JavaScript runtime, which YouTube needs.
+        DependencyError: the JavaScript runtime is missing, which YouTube needs.
         SourceError: options of yt-dlp are not allowed.
     """
     if not source.is_remote:
         return
     from voxblink2_lib.sources.ytdlp_options import ydl_options
 
-    ydl_options(source.options, source.via)
+    ydl_options(source.options, source.route)
     if source.kind == "youtube":
         from voxblink2_lib.sources.javascript import javascript_problem
 

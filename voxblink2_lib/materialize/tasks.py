@@ -8,27 +8,27 @@ from pathlib import Path
 import pyarrow as pa
 
 from voxblink2_lib.media.options import ClipOptions
-from voxblink2_lib.outcomes import Outcome
+from voxblink2_lib.outcomes import NO_ACTION, Outcome, RouteAction
 from voxblink2_lib.records import FaceTrack, Utterance, VideoKey
 from voxblink2_lib.sources import SourceSpec
-from voxblink2_lib.sources.rate_limits import Permit
+from voxblink2_lib.sources.rate_limits import Permit, RateLimiter
 
 
 @dataclass(frozen=True, slots=True)
 class VideoTask:
-    """One video to be brought, cut and written.
+    """One video to be cropped and written, and read or downloaded before.
 
     Attributes:
         key: the video.
-        utterances: what to cut, in the order of the rows.
-        tracks: the face of each utterance, in the same order; ``None`` for sound alone.
+        utterances: what to crop, in the order of the rows.
+        tracks: the face of each utterance, in the same order; ``None`` for audio only.
         digest: hash of the video's annotations.
         source: where media come from.
         part: the part file to write.
         tmp: folder for temporary files.
         schema: schema of the rows.
-        options: how clips are cut and encoded.
-        fetched: folder of its media, where fetching was a step of its own.
+        options: how clips are cropped and encoded.
+        staged: folder of its media, where downloading is a step of its own.
     """
 
     key: VideoKey
@@ -40,56 +40,54 @@ class VideoTask:
     schema: pa.Schema
     options: ClipOptions
     tracks: tuple[FaceTrack, ...] | None = None
-    fetched: Path | None = None
+    staged: Path | None = None
 
     @property
     def needed_seconds(self) -> float:
         """How much of the video's beginning is needed."""
-        return max(one.seconds[1] for one in self.utterances)
+        return max(utterance.seconds[1] for utterance in self.utterances)
 
 
 @dataclass(frozen=True, slots=True)
 class FetchTask:
-    """One video to be fetched over the network, to where its cutting looks for it.
+    """One video to be downloaded and staged.
 
     Attributes:
         key: the video.
         needed_seconds: how much of its beginning is needed.
-        source: where it comes from, and by which outgoing address.
-        pictures: whether pictures are needed.
-        target: folder to keep the media in.
+        source: where it comes from, and by which route.
+        with_video: whether video frames are needed besides the audio.
+        target: folder to stage the media in.
         tmp: folder for temporary files, on the same file system.
-        turn: the permission to ask.
+        permit: the permission to request it.
+        rate_limiter: where the permit is confirmed.
     """
 
     key: VideoKey
     needed_seconds: float
     source: SourceSpec
-    pictures: bool
+    with_video: bool
     target: Path
     tmp: Path
-    turn: Permit
+    permit: Permit
+    rate_limiter: RateLimiter
 
 
 @dataclass(frozen=True, slots=True)
 class FetchResult:
-    """What came of fetching a video.
+    """The result of a download.
 
     Attributes:
         key: the video.
-        failure: its outcome if it did not come.
-        is_unanswered: no answer came at all.
-        pause_seconds: the source asked to wait so long.
-        pause_grows: the source did not say how long; it is our own guess.
-        closes_route: the source refuses the address.
+        failure: its outcome if it is unavailable.
+        is_unanswered: the source did not answer at all.
+        action: what the failure means for the route.
     """
 
     key: VideoKey
     failure: Outcome | None = None
     is_unanswered: bool = False
-    pause_seconds: float | None = None
-    pause_grows: bool = False
-    closes_route: bool = False
+    action: RouteAction = NO_ACTION
 
 
 @dataclass(frozen=True, slots=True)

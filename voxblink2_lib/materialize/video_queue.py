@@ -1,4 +1,4 @@
-"""What a run still has to do: videos job by job, and those that are tried again in between."""
+"""Videos of one run: job by job, with retries in between."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from dataclasses import dataclass
 from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.materialize.tasks import VideoTask
 from voxblink2_lib.media.options import ClipOptions
-from voxblink2_lib.outcomes import jitter
+from voxblink2_lib.outcomes import RUN_TRIES, jitter
 from voxblink2_lib.records import VideoKey
 from voxblink2_lib.release.index import AnnotatedVideo, Index
 from voxblink2_lib.sources import SourceSpec
+from voxblink2_lib.sources.rate_limits import RateLimiter
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
 from voxblink2_lib.store.schema import arrow_schema
 from voxblink2_lib.store.shards import read_part_outcome
 
-# A video is tried so often within one run, after so long and twice as long.
-RUN_TRIES = 3
+# The first wait before another try within a run; the second is twice as long.
 _RETRY_SECONDS = 2.0
 
-# Who asks to wait longer for one video is asked by a later run.
-_MOST_ASKED_SECONDS = 60.0
+# A video that must wait longer is left to a later run.
+_MAX_WAIT_SECONDS = 60.0
 
 
 @dataclass(slots=True)
 class Job:
-    """An open job of this run, and its videos that are not settled yet."""
+    """An open job of this run, and its videos that are not finished yet."""
 
     number: int
     left: set[VideoKey]
@@ -48,6 +48,7 @@ class RunContext:
         source: where media come from.
         ledger: what happened so far.
         options: how clips are made.
+        rate_limiter: budgets and pauses of all runs on this machine.
     """
 
     request: MaterializeRequest
@@ -56,77 +57,75 @@ class RunContext:
     source: SourceSpec
     ledger: Ledger
     options: ClipOptions
+    rate_limiter: RateLimiter
 
 
 class VideoQueue:
-    """Yields the videos of open jobs, each until it is settled.
+    """Yields the videos of open jobs, each until it is finished.
 
     Args:
-        work: what the run works on.
+        context: what the run works on.
     """
 
-    def __init__(self, work: RunContext) -> None:
-        self._request = work.request
-        self._store = work.store
-        self._index = work.index
-        self._source = work.source
-        self._ledger = work.ledger
-        self._options = work.options
-        self.schema = arrow_schema(work.request.config)
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
+        self._config = context.request.config
+        self.schema = arrow_schema(self._config)
         self._jobs: dict[VideoKey, Job] = {}
         self._complete: list[Job] = []
         self._videos: Iterator[VideoTask] = iter(())
-        # Those put back: when they may be tried, in the order they came in, and what.
+        # Requeued videos: when they may be tried, in which order they came, and what.
         self._later: list[tuple[float, int, VideoTask]] = []
         self._tries: Counter[VideoKey] = Counter()
         self._refusals: Counter[VideoKey] = Counter()
         self._number = 0
 
     def add_jobs(self, numbers: list[int]) -> None:
-        """Go on with these jobs after the others."""
+        """Set the jobs whose videos are queued."""
         self._videos = self._tasks(numbers)
 
-    def next(self) -> VideoTask | float | None:
-        """Return a video to try now, or after how long there is one, or ``None`` at the end."""
+    def next_task(self) -> VideoTask | None:
+        """Return a video to try now, or ``None`` if there is none now."""
         if self._later and self._later[0][0] <= time.monotonic():
             return heapq.heappop(self._later)[2]
-        task = next(self._videos, None)
-        if task is not None:
-            return task
+        return next(self._videos, None)
+
+    def seconds_until_ready(self) -> float | None:
+        """Return how long the first requeued video must wait; ``None`` if there is none."""
         return max(0.0, self._later[0][0] - time.monotonic()) if self._later else None
 
-    def complete(self) -> list[Job]:
-        """Return the jobs whose last video was settled since this was asked last."""
+    def pop_complete(self) -> list[Job]:
+        """Return the jobs whose last video was finished since the last call."""
         jobs, self._complete = self._complete, []
         return jobs
 
-    def try_again(self, task: VideoTask, *, asked_seconds: float = 0.0) -> bool:
-        """Put a video back for a later try, unless this run has tried it often enough.
+    def try_again(self, task: VideoTask, *, wait_seconds: float = 0.0) -> bool:
+        """Requeue a video that failed, unless this run has tried it often enough.
 
         Args:
             task: the video.
-            asked_seconds: the source asked to wait so long; a run waits a minute at most.
+            wait_seconds: the source requests to wait so long; a run waits a minute at most.
         """
         self._tries[task.key] += 1
         tries = self._tries[task.key]
-        if tries >= RUN_TRIES or asked_seconds > _MOST_ASKED_SECONDS:
+        if tries >= RUN_TRIES or wait_seconds > _MAX_WAIT_SECONDS:
             return False
-        wait = _RETRY_SECONDS * 2 ** (tries - 1) * jitter(task.key, tries)
-        self.put_back(task, max(wait, asked_seconds))
+        back_off = _RETRY_SECONDS * 2 ** (tries - 1) * jitter(task.key, tries)
+        self.requeue(task, max(back_off, wait_seconds))
         return True
 
-    def refused(self, task: VideoTask) -> int:
-        """Count that the source asked to wait when it was asked for a video; return how often."""
+    def count_refusal(self, task: VideoTask) -> int:
+        """Count that a video failed by fault of its route; return how often it did."""
         self._refusals[task.key] += 1
         return self._refusals[task.key]
 
-    def put_back(self, task: VideoTask, wait_seconds: float = 0.0) -> None:
+    def requeue(self, task: VideoTask, wait_seconds: float = 0.0) -> None:
         """Put a video back, to be tried after some seconds."""
         self._number += 1
         heapq.heappush(self._later, (time.monotonic() + wait_seconds, self._number, task))
 
-    def settle(self, key: VideoKey) -> None:
-        """Note that a video will not be tried again in this run."""
+    def finish(self, key: VideoKey) -> None:
+        """Record that a video is not tried again in this run."""
         job = self._jobs.pop(key)
         self._tries.pop(key, None)
         self._refusals.pop(key, None)
@@ -139,38 +138,42 @@ class VideoQueue:
             self._complete.append(job)
 
     def _tasks(self, numbers: list[int]) -> Iterator[VideoTask]:
+        index, with_faces = self._context.index, self._context.request.with_faces
         for number in numbers:
-            job = Job(number, set())
-            statuses = dict(self._ledger.job_videos(number))
-            wanted = set(self._ledger.pending_videos(number))
-            for key, status in statuses.items():
-                if key not in wanted and status != "done":
-                    continue
-                # A run that was killed may have left the part without its row in the ledger; a
-                # part that someone removed has to be made again.
-                outcome = read_part_outcome(self._store.part(self._request.config, number, key))
-                if outcome is None:
-                    job.left.add(key)
-                elif status != "done":
-                    self._ledger.record(outcome)
+            job = Job(number, self._unfinished_videos(number))
             self._jobs.update(dict.fromkeys(job.left, job))
-            for video in self._index.annotated(
-                frozenset(job.left), with_tracks=self._request.with_faces
-            ):
+            for video in index.annotated(frozenset(job.left), with_tracks=with_faces):
                 yield self._task(job, video)
             self._seal_if_complete(job)
 
+    def _unfinished_videos(self, number: int) -> set[VideoKey]:
+        store, ledger = self._context.store, self._context.ledger
+        statuses = dict(ledger.job_videos(number))
+        pending = set(ledger.pending_videos(number))
+        unfinished = set()
+        for key, status in statuses.items():
+            if key not in pending and status != "done":
+                continue
+            # A run that was killed may have left the part without its row in the ledger; a
+            # part that someone removed has to be made again.
+            outcome = read_part_outcome(store.part(self._config, number, key))
+            if outcome is None:
+                unfinished.add(key)
+            elif status != "done":
+                ledger.record(outcome)
+        return unfinished
+
     def _task(self, job: Job, video: AnnotatedVideo) -> VideoTask:
-        config = self._request.config
+        store, source = self._context.store, self._context.source
         return VideoTask(
             key=video.key,
             utterances=video.utterances,
             tracks=video.tracks,
             digest=video.digest,
-            source=self._source,
-            part=self._store.part(config, job.number, video.key),
-            tmp=self._store.tmp,
+            source=source,
+            part=store.part(self._config, job.number, video.key),
+            tmp=store.tmp,
             schema=self.schema,
-            options=self._options,
-            fetched=self._store.fetched(config, video.key) if self._source.is_remote else None,
+            options=self._context.options,
+            staged=store.fetched(self._config, video.key) if source.is_remote else None,
         )

@@ -1,3 +1,3 @@
-"""Decode, crop and encode; knows no network and no store."""
+"""Decode, crop and encode media; uses no network and no store."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Samples to the bytes of a clip: FLAC, WAV or Opus."""
+"""Encode samples as FLAC, WAV or Opus."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ import numpy.typing as npt
 from voxblink2_lib.media.ogg import with_ogg_serial
 from voxblink2_lib.records import SAMPLE_RATE_HZ, AudioFormat
 
-_SOUNDFILE_FORMATS = {"flac": ("FLAC", "PCM_16"), "wav": ("WAV", "PCM_16"), "opus": ("OGG", "OPUS")}
 Samples = npt.NDArray[np.float32]
+
+# Container and subtype, as libsndfile names them.
+_SOUNDFILE_FORMATS = {"flac": ("FLAC", "PCM_16"), "wav": ("WAV", "PCM_16"), "opus": ("OGG", "OPUS")}
 
 
 def encode(samples: Samples, *, audio_format: AudioFormat) -> bytes:
-    """Encode 16 kHz mono samples in [-1, 1) as 16-bit audio; the same samples, the same bytes.
+    """Encode 16 kHz mono samples as 16-bit audio; equal samples give equal bytes.
 
     Args:
-        samples: shape (n,). Values outside the range are clipped.
-        audio_format: ``"flac"`` or ``"wav"`` keep the 16 bits exactly, ``"opus"`` does not.
+        samples: in [-1, 1), shape (n,). Values outside the range are clipped.
+        audio_format: ``"flac"`` and ``"wav"`` are lossless at 16 bits, ``"opus"`` is lossy.
     """
     import soundfile
 

@@ -1,47 +1,55 @@
-"""Ogg pages (RFC 3533): checksum, serial number, and whether a stream is whole."""
+"""Pages of an Ogg stream (RFC 3533): checksums and the serial number."""
 
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator
 
+_HEADER_BYTES = 27
+_SERIAL = slice(14, 18)
+_CHECKSUM = slice(22, 26)
 _REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
-def _ogg_crc(page: bytes) -> int:
-    # Ogg's checksum (RFC 3533) is zlib's polynomial without the bit reversals and inversions.
-    plain = zlib.crc32(page.translate(_REVERSED_BITS), 0xFFFFFFFF) ^ 0xFFFFFFFF
-    return int(f"{plain:032b}"[::-1], 2)
-
-
 def with_ogg_serial(data: bytes, *, serial: int) -> bytes:
-    """Return an Ogg stream with another serial number, which libsndfile draws from the clock."""
+    """Return an Ogg stream with another serial number; libsndfile derives its own from the clock.
+
+    Args:
+        data: whole pages.
+        serial: the new number, below 2 ** 32.
+    """
     pages: list[bytes] = []
-    offset = 0
-    while offset < len(data):
-        lacing = data[offset + 27 : offset + 27 + data[offset + 26]]
-        end = offset + 27 + len(lacing) + sum(lacing)
-        page = bytearray(data[offset:end])
-        page[14:18] = serial.to_bytes(4, "little")
-        page[22:26] = bytes(4)
-        page[22:26] = _ogg_crc(bytes(page)).to_bytes(4, "little")
+    for page in _pages(data):
+        page[_SERIAL] = serial.to_bytes(4, "little")
+        page[_CHECKSUM] = _checksum(page)
         pages.append(bytes(page))
-        offset = end
     return b"".join(pages)
 
 
 def has_whole_pages(data: bytes) -> bool:
-    """Compare the pages of an Ogg stream with their checksums (RFC 3533).
+    """Return whether all pages of an Ogg stream are complete and match their checksums.
 
-    libsndfile leaves a damaged page out, and what follows it comes too early.
+    libsndfile skips a damaged page, which shifts the audio after it to an earlier time.
     """
+    return all(
+        len(page) >= _HEADER_BYTES and page[_CHECKSUM] == _checksum(page) for page in _pages(data)
+    )
+
+
+def _pages(data: bytes) -> Iterator[bytearray]:
+    """Yield the pages of a stream; the last one is shorter if the stream is cut off."""
     start = 0
     while start < len(data):
-        head = data[start : start + 27]
-        if len(head) < 27:
-            return False
-        end = start + 27 + head[26] + sum(data[start + 27 : start + 27 + head[26]])
-        page = head[:22] + bytes(4) + data[start + 26 : end]
-        if _ogg_crc(page) != int.from_bytes(head[22:26], "little"):
-            return False
+        body = start + _HEADER_BYTES
+        segments = data[body - 1] if body <= len(data) else 0
+        end = body + segments + sum(data[body : body + segments])
+        yield bytearray(data[start:end])
         start = end
-    return True
+
+
+def _checksum(page: bytearray) -> bytes:
+    """Return the checksum of a page: zlib's polynomial without bit reversals and inversions."""
+    blank = page.copy()
+    blank[_CHECKSUM] = bytes(4)
+    plain = zlib.crc32(blank.translate(_REVERSED_BITS), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return int(f"{plain:032b}"[::-1], 2).to_bytes(4, "little")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from voxblink2_lib.errors import SelectionError
 from voxblink2_lib.records import (
@@ -10,66 +10,62 @@ from voxblink2_lib.records import (
     WINDOW_SHAPES,
     AudioFormat,
     ConfigName,
+    Rule,
     WindowShape,
+    check_options,
+    option,
+    options_of,
+    real_number,
+    whole_number,
 )
 
-_VIDEO_SIZES = range(32, 1025, 2)
-_MAX_MARGIN = 2.0
-_CRFS = range(52)
+_SIZES = range(32, 1025, 2)
 
 
 @dataclass(frozen=True, slots=True)
 class ClipOptions:
-    """How clips are cut and encoded. A store keeps what it began with.
-
-    Attributes:
-        audio_format: ``"flac"``, ``"wav"`` or ``"opus"``.
-        video_size: width and height of the faces in pixels, even, from 32 to 1024.
-        video_margin: what to add around a box, as a part of its width and height on each side,
-            0 to 2.
-        video_shape: ``"square"`` widens the shorter side of a box, ``"stretched"`` cuts the box
-            and distorts it.
-        video_crf: x264's quality, 0 (lossless) to 51 (worst).
+    """How clips are cropped and encoded. A store keeps the values that it was created with.
 
     Raises:
-        SelectionError: one of them is not allowed.
+        SelectionError: a value is not allowed.
     """
 
-    audio_format: AudioFormat = "flac"
-    video_size: int = 112
-    video_margin: float = 0.0
-    video_shape: WindowShape = "square"
-    video_crf: int = 20
+    audio_format: AudioFormat = option("flac", "how audio is encoded", choices=AUDIO_FORMATS)
+    video_size: int = option(
+        112,
+        "width and height of face clips in pixels, even, from 32 to 1024",
+        parse=int,
+        metavar="PIXELS",
+        rule=Rule(
+            f"an even number of pixels from {_SIZES[0]} to {_SIZES[-1]}",
+            lambda value: type(value) is int and value in _SIZES,
+        ),
+    )
+    video_margin: float = option(
+        0.0,
+        "margin added to a box on each side, as a fraction of its size, from 0 to 2",
+        parse=float,
+        metavar="FRACTION",
+        rule=real_number(0, 2, text="from 0 to 2, a fraction of the box's size"),
+    )
+    video_shape: WindowShape = option(
+        "square",
+        "square: widen the shorter side of the box; stretched: distort the box to a square",
+        choices=WINDOW_SHAPES,
+    )
+    video_crf: int = option(
+        20,
+        "quality of x264, from 0 (lossless) to 51 (worst)",
+        parse=int,
+        metavar="N",
+        rule=whole_number(0, 51, text="from 0 (lossless) to 51"),
+    )
 
     def __post_init__(self) -> None:
-        if self.audio_format not in AUDIO_FORMATS:
-            raise SelectionError(
-                f"audio_format {self.audio_format!r} is not supported. "
-                f"Supported formats are {', '.join(AUDIO_FORMATS)}."
-            )
-        if type(self.video_size) is not int or self.video_size not in _VIDEO_SIZES:
-            raise SelectionError(
-                f"video_size must be an even number of pixels from {_VIDEO_SIZES[0]} to "
-                f"{_VIDEO_SIZES[-1]}, got {self.video_size!r}."
-            )
-        if type(self.video_margin) not in {int, float} or not 0 <= self.video_margin <= _MAX_MARGIN:
-            raise SelectionError(
-                f"video_margin must be a number from 0 to {_MAX_MARGIN:g}, a part of the box's "
-                f"size, got {self.video_margin!r}."
-            )
-        if self.video_shape not in WINDOW_SHAPES:
-            raise SelectionError(
-                f"video_shape {self.video_shape!r} is not supported. "
-                f"Supported shapes are {', '.join(WINDOW_SHAPES)}."
-            )
-        if type(self.video_crf) is not int or self.video_crf not in _CRFS:
-            raise SelectionError(
-                f"video_crf must be a whole number from {_CRFS[0]} (lossless) to {_CRFS[-1]}, "
-                f"got {self.video_crf!r}."
-            )
+        check_options(self, SelectionError)
 
     @classmethod
     def names(cls, config: ConfigName) -> tuple[str, ...]:
-        """Return the names of the options that a configuration has."""
-        every = tuple(one.name for one in fields(cls))
-        return every if config == "audio-visual" else every[:1]
+        """Return the names of the options that apply to a configuration."""
+        names = tuple(options_of(cls))
+        return names if config == "audio-visual" else names[:1]

@@ -1,9 +1,9 @@
-"""Where time zero lies in a media file, and how far its audio reaches.
+"""Time zero of a media file, and how far its audio reaches.
 
-Annotations count from the start of the video. In a file with pictures that is the first
-picture; containers often start their clock elsewhere (MPEG-TS at 1.4 s, Matroska a few
-milliseconds late, since the muxer makes room for the audio encoder's delay). In a file without
-pictures it is the container's zero, less the encoder's delay where the decoder drops it.
+Annotations count from the start of the video. In a file with a video stream that is the first
+video frame; containers often start their clock elsewhere (MPEG-TS at 1.4 s, Matroska a few
+milliseconds late, because the muxer makes room for the audio encoder's delay). In a file with
+audio only it is the container's zero, less the encoder's delay if the decoder drops it.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any
 
 from voxblink2_lib.errors import MediaError
 
-# Encoder delays are below this (AAC 48 ms at 44.1 kHz with SBR, MP3 50 ms); a first sample
-# later than this in a file without pictures is audio that really begins late.
+# Encoder delays are below this (AAC 48 ms at 44.1 kHz with SBR, MP3 50 ms); in a file with audio
+# only, a first sample later than this means that the audio really begins late.
 _MAX_ENCODER_DELAY_SECONDS = 0.1
 
 # Container clocks tick in milliseconds at worst; a lost packet is 20 ms or more.
@@ -29,13 +29,13 @@ _FREE_CLOCKS = {"mpegts", "mpeg"}
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """What a container says about its audio.
+    """Times of the audio of a media file, on the container's clock.
 
     Attributes:
-        audio_start_seconds: time stamp of the first audio packet, encoder delay included.
-        video_start_seconds: when pictures begin, or ``None`` without pictures.
+        audio_start_seconds: timestamp of the first audio packet, encoder delay included.
+        video_start_seconds: timestamp of the first video frame; ``None`` for audio only.
         free_clock: the container's clock begins at an arbitrary value.
-        end_seconds: end of the last audio packet read, on the container's clock.
+        end_seconds: end of the last audio packet read.
         contiguous: each packet begins where the one before it ends.
     """
 
@@ -47,14 +47,14 @@ class Timeline:
 
     @property
     def late_seconds(self) -> float:
-        """How late on the container's clock the video may start."""
+        """The latest time on the container's clock at which the video may start."""
         return max(0.0, self.audio_start_seconds, self.video_start_seconds or 0.0)
 
     def origin_seconds(self, first_sample_seconds: float) -> float:
         """Return the container's time at which the video starts.
 
         Args:
-            first_sample_seconds: time stamp of the first decoded sample.
+            first_sample_seconds: timestamp of the first decoded sample.
         """
         if self.video_start_seconds is not None:
             return self.video_start_seconds
@@ -64,14 +64,14 @@ class Timeline:
 
 
 def read_timeline(path: Path, *, until_seconds: float = float("inf")) -> Timeline:
-    """Read the time stamps of a file's first audio stream, decoding nothing.
+    """Read the timestamps of a file's first audio stream without decoding.
 
     Args:
-        path: a media file, which may be cut short.
-        until_seconds: read packets up to so many seconds after the start of the video.
+        path: a media file, which may be truncated.
+        until_seconds: read packets up to this many seconds after the start of the video.
 
     Raises:
-        MediaError: the file is no media file, or has no audio.
+        MediaError: the file is not a media file, or has no audio.
     """
     with open_media(path) as container:
         return _read(container, until_seconds)
@@ -82,7 +82,7 @@ def open_media(path: Path) -> Iterator[Any]:
     """Open a media file.
 
     Raises:
-        MediaError: the file is no media file.
+        MediaError: the file is not a media file.
     """
     import av
 
@@ -96,7 +96,7 @@ def open_media(path: Path) -> Iterator[Any]:
 
 
 def demuxed(container: Any, stream: Any) -> Iterator[Any]:
-    """Yield the packets of a stream in the order of decoding, up to where the file is damaged."""
+    """Yield the packets of a stream in decoding order, up to the first damage of the container."""
     import av
 
     packets = container.demux(stream)
@@ -104,12 +104,12 @@ def demuxed(container: Any, stream: Any) -> Iterator[Any]:
         try:
             packet = next(packets)
         except (StopIteration, av.error.FFmpegError, IndexError):
-            return  # Cut short or damaged from here on; what came before counts.
+            return  # Truncated or damaged from here on; the packets before are valid.
         yield packet
 
 
-def picture_streams(container: Any) -> list[Any]:
-    """Return the streams of moving pictures; the cover of an album is none."""
+def video_streams(container: Any) -> list[Any]:
+    """Return the video streams; the cover of an album is not one of them."""
     from av.stream import Disposition
 
     return [
@@ -120,19 +120,19 @@ def picture_streams(container: Any) -> list[Any]:
 
 
 def read_video_start(path: Path) -> float | None:
-    """Return when a file's pictures begin on the container's clock; ``None`` without pictures.
+    """Return the start of a file's video on the container's clock; ``None`` for audio only.
 
     Raises:
-        MediaError: the file is no media file.
+        MediaError: the file is not a media file.
     """
     with open_media(path) as container:
-        return next(iter(_picture_starts(container)), None)
+        return next(iter(_video_starts(container)), None)
 
 
-def _picture_starts(container: Any) -> list[float]:
+def _video_starts(container: Any) -> list[float]:
     return [
         float(stream.start_time * stream.time_base)
-        for stream in picture_streams(container)
+        for stream in video_streams(container)
         if stream.start_time is not None
     ]
 
@@ -144,47 +144,48 @@ def _read(container: Any, until_seconds: float) -> Timeline:
         raise MediaError("the media file has no audio stream")
     audio = container.streams.audio[0]
     if audio.codec_context is None:
-        raise MediaError("the media file's audio has an unknown encoding")
-    pictures = _picture_starts(container)
+        raise MediaError("the media file's audio stream has an unknown codec")
+    video_start = next(iter(_video_starts(container)), None)
     formats = set(container.format.name.split(","))
-    late_seconds = max(0.0, float((audio.start_time or 0) * (audio.time_base or 0)), *pictures[:1])
+    audio_start = float((audio.start_time or 0) * (audio.time_base or 0))
+    late_seconds = max(0.0, audio_start, video_start or 0.0)
     for stream in container.streams:
         if stream is not audio:
-            stream.discard = Discard.all  # spares reading the pictures from disk
+            stream.discard = Discard.all  # avoids reading the video from disk
     packets = _Packets(container, audio, until_seconds + late_seconds)
-    if pictures and "matroska" in formats:
-        pictures[0] = _matroska_start(pictures[0], packets, tick=float(audio.time_base))
+    if video_start is not None and "matroska" in formats:
+        video_start = _matroska_start(video_start, packets, tick=float(audio.time_base))
     return Timeline(
         audio_start_seconds=packets.first_seconds,
-        video_start_seconds=pictures[0] if pictures else None,
+        video_start_seconds=video_start,
         free_clock=bool(_FREE_CLOCKS & formats),
         end_seconds=packets.end_seconds,
         contiguous=packets.contiguous,
     )
 
 
-def _matroska_start(picture_seconds: float, packets: _Packets, *, tick: float) -> float:
-    """Undo what Matroska does to the start of the pictures for the audio encoder's sake.
+def _matroska_start(video_seconds: float, packets: _Packets, *, tick: float) -> float:
+    """Undo the shift of the video's start that Matroska applies for the audio encoder's delay.
 
-    FFmpeg's muxer shifts all streams by the encoder's delay, and its demuxer shifts the audio
-    alone back: a negative first time stamp tells by how much. Other muxers do not shift.
+    FFmpeg's muxer shifts all streams by the delay, and its demuxer shifts only the audio back:
+    the shift equals a negative first timestamp. Other muxers do not shift.
     """
-    shifted = picture_seconds + min(0.0, packets.first_seconds)
+    shifted = video_seconds + min(0.0, packets.first_seconds)
     if shifted < -tick:
-        return picture_seconds
+        return video_seconds
     # AAC's delay is one frame; the clock rounds it to a whole millisecond.
     exact = packets.first_seconds + packets.frame_seconds
     return exact if abs(shifted - exact) <= tick / 2 else shifted
 
 
 class _Packets:
-    """The time stamps of a stream's packets, up to some time.
+    """The timestamps of a stream's packets, up to a time.
 
     Attributes:
-        first_seconds: time stamp of the first packet.
-        end_seconds: end of the last one.
-        contiguous: each begins where the one before it ends.
-        frame_seconds: length of a packet, or 0 where the encoding does not fix it.
+        first_seconds: timestamp of the first packet.
+        end_seconds: end of the last packet.
+        contiguous: each packet begins where the one before it ends.
+        frame_seconds: duration of a packet, or 0 if the codec does not fix it.
     """
 
     def __init__(self, container: Any, audio: Any, until_seconds: float) -> None:
@@ -208,13 +209,13 @@ class _Packets:
                     self.contiguous = False
                 seconds = (packet.duration or 0) * tick
                 if self.frame_seconds and seconds > self.frame_seconds + MAX_JITTER_SECONDS:
-                    # MP4's table has no holes: the packet before one lasts until its end.
+                    # MP4's table has no gaps: the packet before one lasts until its end.
                     self.contiguous, seconds = False, self.frame_seconds
-                # The first packet of some files does not say how long it is.
+                # The first packet of some files states no duration.
                 expected = start + seconds if seconds else None
                 self.end_seconds = max(self.end_seconds, start + seconds)
                 if self.end_seconds > until_seconds:
                     break
         except (av.error.FFmpegError, IndexError):  # IndexError: a stream that appears late
-            # Cut short or damaged from here on; what came before counts.
+            # Truncated or damaged from here on; the packets before are valid.
             self.contiguous = False

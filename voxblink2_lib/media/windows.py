@@ -1,7 +1,7 @@
-"""The track of a face through an utterance, and which window of each picture it asks for.
+"""Crop windows of a face track: which part of each video frame becomes the clip.
 
-Boxes are x, y, width and height in pixels of the rendition that the annotators had. A window is
-left, top, right and bottom in pixels of the picture that came, as it is shown:
+Boxes are x, y, width and height in pixels of the rendition that was annotated. A window is left,
+top, right and bottom in pixels of the downloaded video, as it is displayed:
 
     0          left          right     width
     |            |=============)         |
@@ -12,9 +12,60 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from voxblink2_lib.records import WindowShape
+from voxblink2_lib.records import (
+    MAX_ANNOTATED_LINES,
+    MAX_GAP_FRAMES,
+    FaceTrack,
+    WindowShape,
+)
 
 Windows = npt.NDArray[np.float64]
+
+
+def boxes_of_all_frames(track: FaceTrack) -> npt.NDArray[np.int16]:
+    """Return one box for each frame of an utterance, interpolated linearly where rows are missing.
+
+    Returns:
+        x, y, width and height. Shape: [frames, 4].
+
+    Raises:
+        ValueError: more than 25 frames in a row have no box, or a box has no area.
+    """
+    empty = np.flatnonzero(np.any(track.boxes[:, 2:] <= 0, axis=1))
+    if len(empty):
+        width, height = track.boxes[empty[0], 2:]
+        raise ValueError(
+            f"has a box with no area at frame {track.frames[empty[0]]} ({width} x {height} pixels)"
+        )
+    gaps = np.diff(track.frames) - 1
+    if len(gaps) and gaps.max() > MAX_GAP_FRAMES:
+        before = track.frames[np.argmax(gaps)]
+        raise ValueError(
+            f"has no box for {gaps.max()} frames after frame {before}; at most "
+            f"{MAX_GAP_FRAMES} are interpolated"
+        )
+    if not len(gaps) or not gaps.any():
+        return track.boxes
+    frames = np.arange(track.utterance.first_frame, track.utterance.last_frame + 1)
+    columns = [np.interp(frames, track.frames, column) for column in track.boxes.T]
+    return np.asarray(np.rint(np.stack(columns, axis=1)), np.int16)
+
+
+def scale_to(track: FaceTrack, frame_size: tuple[int, int]) -> tuple[float, float]:
+    """Return the factors, across and down, from a track's pixels to those of a video frame.
+
+    If the release states no size, a video of more than 720 lines is taken to be a larger
+    rendition of one with 720, and any other to be the annotated one.
+
+    Args:
+        track: the boxes.
+        frame_size: width and height of the video frame, as it is displayed.
+    """
+    width, height = frame_size
+    if track.frame_size is not None:
+        return width / track.frame_size[0], height / track.frame_size[1]
+    factor = max(1.0, height / MAX_ANNOTATED_LINES)
+    return factor, factor
 
 
 def crop_windows(
@@ -24,12 +75,12 @@ def crop_windows(
     margin: float = 0.0,
     shape: WindowShape = "stretched",
 ) -> Windows:
-    """Return the windows that boxes ask for. They may reach outside the picture.
+    """Return the crop windows of boxes. They may extend beyond the video frame.
 
     Args:
         boxes: x, y, width, height, shape (n, 4).
-        scale: pixels of the picture for one of the boxes, across and down.
-        margin: what to add on each side, as a part of the box's width or height.
+        scale: pixels of the video frame for one of the boxes, across and down.
+        margin: what to add on each side, as a fraction of the box's width or height.
         shape: ``"square"`` widens the shorter side about the box's centre, ``"stretched"``
             keeps the box as it is.
 
@@ -49,16 +100,16 @@ def crop_windows(
 
 
 def is_outside(window: npt.NDArray[np.float64], frame_size: tuple[int, int]) -> bool:
-    """Say whether nothing of a window lies in a picture."""
+    """Return whether a window has no point in common with a video frame."""
     left, top, right, bottom = window
     width, height = frame_size
     return bool(right <= 0 or bottom <= 0 or left >= width or top >= height)
 
 
 def centres_fit(windows: Windows, frame_size: tuple[int, int]) -> bool:
-    """Say whether windows can belong to a picture: all their centres lie in it.
+    """Return whether the centres of all windows are inside a video frame.
 
-    A box may reach outside; one whose centre does tells of another rendition.
+    A box may extend beyond the frame; a centre outside indicates boxes of another rendition.
     """
     centres = (windows[:, :2] + windows[:, 2:]) / 2
     return bool(np.all(centres >= 0) and np.all(centres < np.array(frame_size)))

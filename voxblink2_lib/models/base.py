@@ -1,4 +1,4 @@
-"""What makes a network of this package a speaker model of `transformers`."""
+"""Base class of the speaker models, a model of ``transformers``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from voxblink2_lib.models.layers import MarginHead
 
 
 class SpeakerModel(PreTrainedModel):
-    """Log-mel frames to an embedding, and with a margin head to a loss."""
+    """Maps log-mel frames to an embedding, and with a margin head to a loss."""
 
     config_class = SpeakerConfig
     base_model_prefix = ""
@@ -40,8 +40,8 @@ class SpeakerModel(PreTrainedModel):
         """Return embeddings, shape (batch, dimensions).
 
         Args:
-            features: shape (batch, bands, frames), padding is zero.
-            mask: shape (batch, frames), 1 at valid frames, or ``None`` if all are.
+            features: shape (batch, bands, frames), zero at padding.
+            mask: shape (batch, frames), 1 at valid frames, or ``None`` if all are valid.
         """
         raise NotImplementedError
 
@@ -55,17 +55,17 @@ class SpeakerModel(PreTrainedModel):
         """Return embeddings, and with a head logits and loss.
 
         Args:
-            input_features: what the feature extractor gives, shape (batch, frames, bands).
+            input_features: output of the feature extractor, shape (batch, frames, bands).
             attention_mask: 1 at valid frames, shape (batch, frames).
-            labels: numbers of the speakers, shape (batch,).
+            labels: class indices of the speakers, shape (batch,).
             return_dict: return an ``XVectorOutput``, not a tuple.
 
         Raises:
-            ModelError: labels were given and the model has no head.
+            ModelError: there are labels, but the model has no head.
         """
         if labels is not None and self.head is None:
             raise ModelError(
-                "This model has no margin head, so it cannot give a loss. Load it with "
+                "This model has no margin head, so it cannot compute a loss. Load it with "
                 "num_speakers=N, the number of speakers of the labels."
             )
         features = input_features.transpose(1, 2).to(self.dtype)

@@ -1,4 +1,4 @@
-"""Write a converted model as a folder that the Hub understands, with a card."""
+"""Write a converted model as a folder for the Hub, with a model card."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ tags:
 # {title}
 
 Speaker embeddings of {dimensions} dimensions, converted from the checkpoint `{checkpoint}` that the
-authors of VoxBlink2 released. Input: 16 kHz mono, waveform normalisation `{normalization}`.
+authors of VoxBlink2 released. Input: 16 kHz mono, waveform normalization `{normalization}`.
 
 ```python
-import voxblink2_lib.models  # makes the architecture known to transformers
+import voxblink2_lib.models  # registers the architecture with transformers
 from transformers import AutoFeatureExtractor, AutoModelForAudioXVector
 
 extractor = AutoFeatureExtractor.from_pretrained(FOLDER)
@@ -35,8 +35,8 @@ model(**extractor(waveforms, sampling_rate=16_000)).embeddings
 ```
 
 Published results on Vox1-O (EER, minDCF at a prior of 0.01): pre-trained on VoxBlink2
-{pretrained}; fine-tuned on VoxCeleb2 {finetuned}. They are the authors', not measured with this
-copy; compare with `voxblink2 score sv --model FOLDER ...`.
+{pretrained}; fine-tuned on VoxCeleb2 {finetuned}. They are the authors' results, not measured with
+this copy; compare with `voxblink2 score sv --model FOLDER ...`.
 
 The weights are the authors' work; their terms apply. Please cite their paper: Y. Lin et al.,
 "VoxBlink2: A 100K+ Speaker Recognition Corpus and the Open-Set Speaker-Identification Benchmark",
@@ -55,11 +55,11 @@ def save(
     """Write model, feature extractor and card into a folder.
 
     Raises:
-        ModelError: the folder is there and not empty.
+        ModelError: the folder exists and is not empty.
     """
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ModelError(f"{out} is there and not empty. Name another folder.")
+        raise ModelError(f"{out} exists and is not empty. Name another folder.")
     model.save_pretrained(out)
     extractor.save_pretrained(out)
     card = _card(RELEASED[arch], Path(checkpoint).name)
@@ -68,7 +68,7 @@ def save(
 
 
 def _card(released: Released, checkpoint: str) -> str:
-    def said(result: PublishedResult) -> str:
+    def text(result: PublishedResult) -> str:
         return f"{result.eer_percent:.3f} %, {result.min_dcf:.3f}"
 
     return _CARD.format(
@@ -76,6 +76,6 @@ def _card(released: Released, checkpoint: str) -> str:
         dimensions=released.config.xvector_output_dim,
         checkpoint=checkpoint,
         normalization=released.normalization,
-        pretrained=said(released.pretrained),
-        finetuned=said(released.finetuned),
+        pretrained=text(released.pretrained),
+        finetuned=text(released.finetuned),
     )

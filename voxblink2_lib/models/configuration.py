@@ -1,4 +1,4 @@
-"""Configurations of the speaker models, and those of the four released ones."""
+"""Configurations of the speaker models."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ POOLINGS: tuple[str, ...] = get_args(Pooling)
 
 
 class SpeakerConfig(PretrainedConfig):
-    """What all speaker models have.
+    """Options of all speaker models.
 
     Attributes:
-        num_mel_bins: bands of the log-mel input.
-        xvector_output_dim: dimensions of an embedding.
-        num_speakers: classes of the margin head; 0 means no head.
+        num_mel_bins: number of bands of the log-mel input.
+        xvector_output_dim: number of dimensions of an embedding.
+        num_speakers: number of classes of the margin head; 0 for no head.
         margin: additive angular margin in radians (Deng et al., ArcFace, CVPR 2019).
         logit_scale: factor of the cosines.
     """
@@ -48,12 +48,12 @@ class EcapaTdnnConfig(SpeakerConfig):
     """ECAPA-TDNN (Desplanques et al., Interspeech 2020).
 
     Attributes:
-        channels: of the convolutions.
-        res2_scale: parts of a Res2 block.
-        dilations: of the three blocks.
-        squeeze_channels: inside the squeeze-and-excitation gates.
-        pooled_channels: of the layer before pooling.
-        attention_channels: inside the attention of the pooling.
+        channels: channels of the convolutions.
+        res2_scale: number of parts of a Res2 block.
+        dilations: dilation of each block.
+        squeeze_channels: channels inside the squeeze-and-excitation gates.
+        pooled_channels: channels of the layer before pooling.
+        attention_channels: channels inside the attention of the pooling.
     """
 
     model_type = "voxblink2-ecapa-tdnn"
@@ -80,7 +80,7 @@ class EcapaTdnnConfig(SpeakerConfig):
 
 
 class SpeakerResNetConfig(SpeakerConfig):
-    """Residual networks over log-mel pictures.
+    """Residual networks over log-mel spectrograms.
 
     Attributes:
         depths: number of blocks of each stage.
@@ -88,8 +88,8 @@ class SpeakerResNetConfig(SpeakerConfig):
             a parameter-free gate (Yang et al., ICML 2021).
         pooling: ``"gsp"``: mean and standard deviation over time and frequency; ``"tsp"``: over
             time; ``"asp"``: over time, weighted by attention.
-        base_channels: channels of the first stage; each further one has twice as many.
-        attention_channels: inside the attention of ``"asp"``.
+        base_channels: channels of the first stage; each next one has twice as many.
+        attention_channels: channels inside the attention of ``"asp"``.
     """
 
     model_type = "voxblink2-resnet"
@@ -105,9 +105,9 @@ class SpeakerResNetConfig(SpeakerConfig):
         **kwargs: Any,
     ) -> None:
         if block not in BLOCKS:
-            raise ModelError(f"block {block!r} is not known. Available: {', '.join(BLOCKS)}.")
+            raise ModelError(f"block {block!r} is unknown. Available: {', '.join(BLOCKS)}.")
         if pooling not in POOLINGS:
-            raise ModelError(f"pooling {pooling!r} is not known. Available: {', '.join(POOLINGS)}.")
+            raise ModelError(f"pooling {pooling!r} is unknown. Available: {', '.join(POOLINGS)}.")
         self.depths = list(depths)
         self.block = block
         self.pooling = pooling

@@ -1,4 +1,4 @@
-"""The four released models: what they are made of, and how to read their checkpoints."""
+"""Convert the checkpoints of the four released models."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,11 +28,11 @@ KINDS: dict[type[SpeakerConfig], type[SpeakerModel]] = {
     EcapaTdnnConfig: EcapaTdnn,
     SpeakerResNetConfig: SpeakerResNet,
 }
-_LISTED = 8
-_ASKED = re.compile(r"GLOBAL (\S+) (?:whose module|was not)")
+_LISTED_NAMES = 8
+_NAMED_GLOBAL = re.compile(r"GLOBAL (\S+) (?:whose module|was not)")
 _STAGES = {"model_pt.pt": "pretrained", "model_ft.pt": "finetuned"}
 
-# The checkpoints hold their front end as well. Ours is computed; it must be the same one.
+# The checkpoints contain their front end. Ours is computed; it must be the same.
 _FRONT_END = ("featCal.fbankCal.spectrogram.window", "featCal.fbankCal.mel_scale.fb")
 _FRONT_END_TOLERANCE = 1e-4
 
@@ -43,11 +42,11 @@ class Released:
     """One of the released models.
 
     Attributes:
-        title: as the authors call it.
+        title: the authors' name for it.
         pretrained: published result of ``model_pt.pt``.
         finetuned: published result of ``model_ft.pt``.
         config: its configuration.
-        normalization: of the waveform.
+        normalization: normalization of the waveform.
     """
 
     title: str
@@ -70,28 +69,28 @@ _ARCHITECTURES: dict[str, tuple[SpeakerConfig, Normalization]] = {
     ),
 }
 RELEASED: dict[str, Released] = {
-    arch: Released(*PUBLISHED[arch], *made_of) for arch, made_of in _ARCHITECTURES.items()
+    arch: Released(*PUBLISHED[arch], *architecture) for arch, architecture in _ARCHITECTURES.items()
 }
 
 
 def convert(path: str | Path, *, arch: str) -> tuple[SpeakerModel, SpeakerFeatureExtractor]:
-    """Read a released checkpoint.
+    """Convert a released checkpoint to a model and its feature extractor.
 
     Args:
         path: ``model_pt.pt`` or ``model_ft.pt`` of a released model.
-        arch: which model it is: a key of ``RELEASED``.
+        arch: which model it is, a key of ``RELEASED``.
 
     Returns:
         The model and its feature extractor, both with ``save_pretrained``.
 
     Raises:
-        ModelError: the file cannot be read without running code from it, or a tensor is missing,
-            unexpected or of another shape. The message lists them.
+        ModelError: the file is damaged or cannot be read without running code from it, or tensors
+            are missing, unexpected or of another shape; the message lists them.
     """
     if arch not in RELEASED:
         raise ModelError(f"There is no released model {arch!r}. Available: {', '.join(RELEASED)}.")
     released = RELEASED[arch]
-    tensors = _renamed(_checkpoint(Path(path)))
+    tensors = _renamed(_read_checkpoint(Path(path)))
     model = KINDS[type(released.config)](copy.deepcopy(released.config))
     extractor = SpeakerFeatureExtractor(normalization=released.normalization)
     front_end = dict(zip(_FRONT_END, window_and_filters(extractor.num_mel_bins), strict=True))
@@ -105,32 +104,41 @@ def convert(path: str | Path, *, arch: str) -> tuple[SpeakerModel, SpeakerFeatur
     return model, extractor
 
 
-def _checkpoint(path: Path) -> Mapping[str, Tensor]:
+def _read_checkpoint(path: Path) -> Mapping[str, Tensor]:
+    state_dict = _load(path)
+    if not isinstance(state_dict, Mapping):
+        kind = type(state_dict).__name__
+        raise ModelError(f"The checkpoint {path} is not a state dict but a {kind}.")
+    for name, tensor in state_dict.items():
+        if not (isinstance(name, str) and _is_plain(tensor)):
+            raise ModelError(
+                f"The checkpoint {path} is not a state dict: {name!r} is not the name of a tensor "
+                "of real numbers."
+            )
+    return state_dict
+
+
+def _load(path: Path) -> object:
+    """Return the content of a checkpoint without running anything from it."""
     try:
-        said: Any = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise ModelError(f"There is no checkpoint {path}.") from error
     except pickle.UnpicklingError as error:
-        # PyTorch's own text advises to run what is in the file; only what it asks for is quoted.
-        asked = _ASKED.search(str(error))
+        # PyTorch's message advises to run the file's code; only the name of that code is quoted.
+        match = _NAMED_GLOBAL.search(str(error))
         problem = (
-            f"holds more than tensors: it asks for {asked[1]}" if asked else "is damaged, or none"
+            f"contains more than tensors: it names {match[1]}"
+            if match
+            else "is damaged or not a checkpoint"
         )
         raise ModelError(f"The checkpoint {path} {problem}. Nothing in it was run.") from error
-    except Exception as error:  # damaged bytes end in nearly any error
-        said = first_line(error).rstrip(".")
+    except Exception as error:  # damaged bytes cause nearly any error
+        message = first_line(error).rstrip(".")
         raise ModelError(
-            f"The checkpoint {path} cannot be read; it may be cut short: {said}. Download it again."
+            f"The checkpoint {path} cannot be read; it may be incomplete: {message}. Download it "
+            "again."
         ) from error
-    if not isinstance(said, Mapping):
-        raise ModelError(f"The checkpoint {path} is no state dict but a {type(said).__name__}.")
-    for name, tensor in said.items():
-        if not (isinstance(name, str) and _is_plain(tensor)):
-            raise ModelError(
-                f"The checkpoint {path} is no state dict: {name!r} is not the name of a tensor of "
-                "real numbers."
-            )
-    return said
 
 
 def _is_plain(tensor: object) -> bool:
@@ -143,46 +151,49 @@ def _is_plain(tensor: object) -> bool:
 
 
 def _renamed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Take off the prefix of parallel training; call all shortcuts the same."""
+    """Remove the prefix of parallel training, and give all shortcuts the same name."""
     renamed = {
         name.removeprefix("module.").replace(".shortcut.", ".downsample."): tensor
         for name, tensor in tensors.items()
     }
     if len(renamed) != len(tensors):
-        raise ModelError("The checkpoint has tensors with and without 'module.' of one name.")
+        raise ModelError("The checkpoint has a tensor both with and without the prefix 'module.'.")
     return renamed
 
 
 def _check(
-    path: Path, arch: str, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
+    path: Path, arch: str, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]
 ) -> None:
+    not_finite = [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]
     problems = {
-        "not finite": [name for name, one in found.items() if not bool(one.isfinite().all())],
-        "missing": sorted(wanted.keys() - found.keys()),
-        "unexpected": sorted(found.keys() - wanted.keys()),
+        "not finite": not_finite,
+        "missing": sorted(expected.keys() - tensors.keys()),
+        "unexpected": sorted(tensors.keys() - expected.keys()),
         "of another shape": [
-            f"{name} {tuple(found[name].shape)} instead of {tuple(wanted[name].shape)}"
-            for name in sorted(wanted.keys() & found.keys())
-            if found[name].shape != wanted[name].shape
+            f"{name} {tuple(tensors[name].shape)} instead of {tuple(expected[name].shape)}"
+            for name in sorted(expected.keys() & tensors.keys())
+            if tensors[name].shape != expected[name].shape
         ],
     }
-    said = [
-        f"{len(names)} {what}: {', '.join(names[:_LISTED])}{', ...' * (len(names) > _LISTED)}"
-        for what, names in problems.items()
-        if names
-    ]
-    if said:
+    parts = [f"{len(names)} {what}: {_listed(names)}" for what, names in problems.items() if names]
+    if parts:
         raise ModelError(
-            f"The checkpoint {path} is not one of {arch}. Tensors {'; '.join(said)}. "
+            f"The checkpoint {path} is not one of {arch}. Tensors {'; '.join(parts)}. "
             f"Name the right architecture: {', '.join(RELEASED)}."
         )
 
 
-def _check_front_end(path: Path, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
-    for name, tensor in wanted.items():
-        apart = float((found[name].float() - tensor).abs().max())
-        if not apart <= _FRONT_END_TOLERANCE:
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:_LISTED_NAMES]) + (", ..." if len(names) > _LISTED_NAMES else "")
+
+
+def _check_front_end(
+    path: Path, tensors: Mapping[str, Tensor], front_end: Mapping[str, Tensor]
+) -> None:
+    for name, expected in front_end.items():
+        difference = float((tensors[name].float() - expected).abs().max())
+        if not difference <= _FRONT_END_TOLERANCE:
             raise ModelError(
-                f"The checkpoint {path} was made with another front end: {name} differs by up to "
-                f"{apart:.3g} from ours. Its embeddings would be wrong."
+                f"The checkpoint {path} was trained with another front end: {name} differs by up "
+                f"to {difference:.3g} from ours. Its embeddings would be wrong."
             )

@@ -1,4 +1,4 @@
-"""ECAPA-TDNN (Desplanques et al., Interspeech 2020), as VoxBlink2 released it."""
+"""ECAPA-TDNN (Desplanques et al., Interspeech 2020), as released by VoxBlink2."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FLOOR = 1e-4
 
 
 class SqueezeExcitation(nn.Module):
-    """A gate for each channel, from the means over valid frames."""
+    """A gate for each channel, computed from the means over valid frames."""
 
     def __init__(self, channels: int, squeezed: int) -> None:
         super().__init__()
@@ -62,9 +62,9 @@ class Res2Block(GradientCheckpointingLayer):
         """Return the block's output, shape (batch, channels, frames)."""
         parts = list(self.bn1(torch.relu(self.conv1(x))).chunk(len(self.convs) + 1, dim=1))
         y = torch.zeros_like(parts[0])
-        for place, (conv, norm) in enumerate(zip(self.convs, self.bns, strict=True)):
-            y = norm(torch.relu(conv(masked(y + parts[place], mask))))
-            parts[place] = y
+        for index, (conv, norm) in enumerate(zip(self.convs, self.bns, strict=True)):
+            y = norm(torch.relu(conv(masked(y + parts[index], mask))))
+            parts[index] = y
         z = self.bn3(torch.relu(self.conv3(torch.cat(parts, dim=1))))
         summed: Tensor = self.se(z, mask) + x
         return summed
@@ -80,8 +80,8 @@ class EcapaTdnn(SpeakerModel):
         channels, pooled = config.channels, config.pooled_channels
         self.conv1 = nn.Conv1d(config.num_mel_bins, channels, 5, padding=2)
         self.bn1 = nn.BatchNorm1d(channels)
-        for place, dilation in enumerate(config.dilations, start=1):
-            setattr(self, f"layer{place}", Res2Block(config, dilation))
+        for number, dilation in enumerate(config.dilations, start=1):
+            setattr(self, f"layer{number}", Res2Block(config, dilation))
         self.layer4 = nn.Conv1d(len(config.dilations) * channels, pooled, 1)
         self.attention = nn.Sequential(
             nn.Conv1d(3 * pooled, config.attention_channels, 1),
@@ -100,25 +100,29 @@ class EcapaTdnn(SpeakerModel):
         mask = None if mask is None else mask[:, None]
         x = self.bn1(torch.relu(self.conv1(features)))
         outputs: list[Tensor] = []
-        for place in range(1, len(self.config.dilations) + 1):
-            outputs.append(getattr(self, f"layer{place}")(x, mask))
+        for number in range(1, len(self.config.dilations) + 1):
+            outputs.append(getattr(self, f"layer{number}")(x, mask))
             x = x + outputs[-1]
         y = torch.relu(self.layer4(torch.cat(outputs, dim=1)))
         mean, variance = mean_and_variance(y, mask, (2,))
-        about = torch.cat([mean, variance.clamp(min=_FLOOR).sqrt()], dim=1).to(y.dtype)
-        pooled = attentive_statistics(y, self._scores(y, about), mask, floor=_FLOOR)
+        context = torch.cat([mean, variance.clamp(min=_FLOOR).sqrt()], dim=1).to(y.dtype)
+        pooled = attentive_statistics(y, self._scores(y, context), mask, floor=_FLOOR)
         embeddings: Tensor = self.bn6(self.fc6(self.bn5(pooled.to(self.dtype))))
         return embeddings
 
-    def _scores(self, y: Tensor, about: Tensor) -> Tensor:
-        """Return attention over [y; about]. ``about``, (batch, 2 * channels, 1), is of all frames.
+    def _scores(self, y: Tensor, context: Tensor) -> Tensor:
+        """Return attention over [y; context], shape (batch, channels, frames).
 
-        The first layer is linear and ``about`` the same at each frame, so its part is taken once.
+        The first layer is linear and the context the same at each frame, so its part is computed
+        once.
+
+        Args:
+            y: shape (batch, channels, frames).
+            context: statistics over all frames, shape (batch, 2 * channels, 1).
         """
         first: Any = self.attention[0]
         weight, channels = first.weight, y.shape[1]
         scores = functional.conv1d(y, weight[:, :channels], first.bias)
-        attended: Tensor = self.attention[1:](
-            scores + functional.conv1d(about, weight[:, channels:])
-        )
-        return attended
+        scores = scores + functional.conv1d(context, weight[:, channels:])
+        attention: Tensor = self.attention[1:](scores)
+        return attention

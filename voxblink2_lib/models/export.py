@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,15 +26,15 @@ from voxblink2_lib.models.features import (
 )
 from voxblink2_lib.records import SAMPLE_RATE_HZ
 
-# Relative distance of embeddings; fast runtimes order their sums in other ways.
+# Relative distance of embeddings; fast runtimes add in another order.
 _TOLERANCE = 1e-3
 
 
 class WaveformModel(nn.Module):
-    """A model with its front end, for waveforms of one length.
+    """A model with its front end, for waveforms of the same length.
 
     The transform is a convolution with windowed sines and cosines: ONNX runtimes have no fast
-    transform of this length, and convolutions everywhere.
+    transform of this length, but all have convolutions.
     """
 
     waves: Tensor
@@ -44,9 +45,9 @@ class WaveformModel(nn.Module):
         self.model = model
         self._normalization = extractor.normalization
         window, filters = window_and_filters(extractor.num_mel_bins)
-        # torch.stft centres a short window in the transform.
-        beside = FFT_SAMPLES - len(window)
-        window = functional.pad(window, (beside // 2, beside - beside // 2))
+        # As in torch.stft, a window shorter than the transform is centred.
+        padding = FFT_SAMPLES - len(window)
+        window = functional.pad(window, (padding // 2, padding - padding // 2))
         turns = torch.arange(FFT_SAMPLES, dtype=torch.float64) / FFT_SAMPLES
         angle = 2 * torch.pi * turns * torch.arange(FFT_SAMPLES // 2 + 1)[:, None]
         waves = torch.cat([angle.cos(), angle.sin()]) * window
@@ -66,37 +67,40 @@ class WaveformModel(nn.Module):
         real, imaginary = functional.conv1d(x, self.waves, stride=HOP_SAMPLES).chunk(2, dim=1)
         power = (real.square() + imaginary.square()).transpose(1, 2)
         mel = (power @ self.filters + LOG_OFFSET).log()
-        embeddings: Tensor = self.model.embed(
-            (mel - mel.mean(dim=1, keepdim=True)).transpose(1, 2), None
-        )
-        return embeddings
+        features = (mel - mel.mean(dim=1, keepdim=True)).transpose(1, 2)
+        return self.model.embed(features, None)
 
 
 def export_onnx(
     model: SpeakerModel, extractor: SpeakerFeatureExtractor, target: str | Path
 ) -> Path:
-    """Write a model as ONNX: input ``waveforms`` (batch, samples), output ``embeddings``.
+    """Export a model as ONNX: input ``waveforms`` (batch, samples), output ``embeddings``.
 
-    Batch and samples are free, from 1,600 samples on; all waveforms of a batch have one length.
-    The file is run with onnxruntime and compared with the model before it gets its name.
+    Batch and samples are free, from 1,600 samples on; all waveforms of a batch have the same
+    length. The result is run with onnxruntime and compared with the model before it is written.
 
     Raises:
-        DependencyError: the packages onnx, onnxscript and onnxruntime are missing.
+        DependencyError: one of the packages onnx, onnxscript and onnxruntime is missing.
         ModelError: the exported model gives other embeddings.
     """
-    try:
-        import onnxruntime
-        import onnxscript  # noqa: F401  # what torch.onnx needs
-    except ImportError as error:
-        raise DependencyError(
-            "Export needs the packages onnx, onnxscript and onnxruntime: "
-            "pip install 'voxblink2[onnx]'"
-        ) from error
+    onnxruntime = _onnxruntime()
     target = Path(target)
-    example = torch.randn(2, SAMPLE_RATE_HZ, generator=torch.Generator().manual_seed(1))
-    free = ({0: torch.export.Dim("batch"), 1: torch.export.Dim("samples", min=MIN_SAMPLES)},)
     module = WaveformModel(copy.deepcopy(model), extractor).float().eval()
-    with torch.no_grad(), warnings.catch_warnings():
+    example = torch.randn(2, SAMPLE_RATE_HZ, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        data = _exported(module, example)
+        session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+        # Another batch and length than the example: both must be free.
+        _check_equal(module, session, example.flatten()[None, : 3 * SAMPLE_RATE_HZ // 2])
+    with atomic_write(target) as file:
+        file.write(data)
+    return target
+
+
+def _exported(module: WaveformModel, example: Tensor) -> bytes:
+    """Return the ONNX file of a model."""
+    free = ({0: torch.export.Dim("batch"), 1: torch.export.Dim("samples", min=MIN_SAMPLES)},)
+    with warnings.catch_warnings():
         # PyTorch's exporter calls deprecated parts of PyTorch.
         warnings.simplefilter("ignore", FutureWarning)
         program = torch.onnx.export(
@@ -109,19 +113,31 @@ def export_onnx(
             external_data=False,
             verbose=False,
         )
-        assert program is not None  # what dynamo=True returns
-        data = program.model_proto.SerializeToString()
-        session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-        # Another batch and length than the example: both must be free.
-        other = example.flatten()[None, : 3 * SAMPLE_RATE_HZ // 2]
-        ours = module(other)
-        theirs = torch.from_numpy(session.run(None, {"waveforms": other.numpy()})[0])
-        apart = float((ours - theirs).norm() / ours.norm())
-        if not apart <= _TOLERANCE:
-            raise ModelError(
-                f"The exported model gives other embeddings than the model: {apart:.2g} apart, "
-                f"allowed is {_TOLERANCE:g}. Nothing was written."
-            )
-    with atomic_write(target) as file:
-        file.write(data)
-    return target
+    assert program is not None  # what dynamo=True returns
+    data: bytes = program.model_proto.SerializeToString()
+    return data
+
+
+def _check_equal(module: WaveformModel, session: Any, waveforms: Tensor) -> None:
+    """Refuse an exported model that gives other embeddings than the model."""
+    ours = module(waveforms)
+    theirs = torch.from_numpy(session.run(None, {"waveforms": waveforms.numpy()})[0])
+    distance = float((ours - theirs).norm() / ours.norm())
+    if not distance <= _TOLERANCE:
+        raise ModelError(
+            f"The exported model gives other embeddings than the model: {distance:.2g} apart, "
+            f"allowed is {_TOLERANCE:g}. Nothing was written."
+        )
+
+
+def _onnxruntime() -> Any:
+    """Return the module onnxruntime, if all packages for the export are installed."""
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401  # what torch.onnx needs
+    except ImportError as error:
+        raise DependencyError(
+            "Export needs the packages onnx, onnxscript and onnxruntime: "
+            "pip install 'voxblink2[onnx]'"
+        ) from error
+    return onnxruntime

@@ -1,7 +1,7 @@
-"""Waveforms to log-mel frames, as the released models expect them.
+"""Log-mel frames of waveforms, as the released models expect them.
 
-In this order: normalisation of the waveform, pre-emphasis, mel power spectrogram (400 samples
-every 160, 512-point transform, 80 HTK bands), logarithm, and the mean over time taken off.
+The steps: normalization of the waveform, pre-emphasis, mel power spectrogram (windows of 400
+samples every 160, 512-point transform, 80 HTK bands), logarithm, subtraction of the mean over time.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ NORMALIZATIONS: tuple[str, ...] = get_args(Normalization)
 
 WINDOW_SAMPLES, HOP_SAMPLES, FFT_SAMPLES = 400, 160, 512
 
-# The deepest network halves time three times and takes a variance over what is left.
+# The deepest network halves time three times and computes a variance over the rest.
 MIN_SAMPLES = SAMPLE_RATE_HZ // 10
 PRE_EMPHASIS = 0.97
 MAX_OFFSET = 1e-4
 LOG_OFFSET = 1e-6
 _INT16_RANGE = 32768.0
-_KINDS = {np.dtype(np.float32), np.dtype(np.int16)}
+_TYPES = {np.dtype(np.float32), np.dtype(np.int16)}
 
 Waveform = npt.NDArray[np.floating[Any]] | npt.NDArray[np.int16] | Tensor | Sequence[float]
 
 
 class SpeakerFeatureExtractor(SequenceFeatureExtractor):
-    """Turns waveforms into log-mel frames, padded to one length.
+    """Computes log-mel frames of waveforms, padded to the same length.
 
     Args:
-        normalization: of the waveform, as the model was trained: ``"std"`` (zero mean, unit
+        normalization: normalization of the waveform, as in training: ``"std"`` (zero mean, unit
             variance) or ``"max"`` (by its peak).
-        num_mel_bins: bands.
+        num_mel_bins: number of bands.
 
     Example:
         >>> extractor = SpeakerFeatureExtractor()
@@ -64,10 +64,10 @@ class SpeakerFeatureExtractor(SequenceFeatureExtractor):
         padding_value: float = 0.0,
         **kwargs: Any,
     ) -> None:
-        del feature_size  # is num_mel_bins; transformers saves both
+        del feature_size  # equals num_mel_bins; transformers saves both
         if normalization not in NORMALIZATIONS:
             raise ModelError(
-                f"normalization {normalization!r} is not known. "
+                f"normalization {normalization!r} is unknown. "
                 f"Available: {', '.join(NORMALIZATIONS)}."
             )
         if sampling_rate != SAMPLE_RATE_HZ:
@@ -89,54 +89,50 @@ class SpeakerFeatureExtractor(SequenceFeatureExtractor):
 
         Args:
             waveforms: one waveform, shape (samples,), or several; numbers in [-1, 1], or int16.
-            sampling_rate: of the waveforms; anything but 16,000 is refused.
-            padding: ``True`` or ``"longest"``: there is no other way here, the argument is what
-                code for any feature extractor passes.
+            sampling_rate: sampling rate of the waveforms; only 16,000 is accepted.
+            padding: ``True`` or ``"longest"``, which mean the same; exists because code for any
+                feature extractor passes it.
             return_tensors: ``"pt"`` or ``"np"``.
-            names: what to call the waveforms in messages.
+            names: names of the waveforms, for messages.
 
         Raises:
             ModelError: a waveform has another rate, several channels, fewer than 1,600 samples,
-                numbers that are not finite, or no sound at all. The message names it.
+                non-finite values, or is silent. The message names it.
         """
-        for name, value, allowed in (
-            ("padding", padding, (True, "longest")),
-            ("return_tensors", return_tensors, ("pt", "np")),
-        ):
-            if value not in allowed:
-                said = " and ".join(map(repr, allowed))
-                raise ModelError(f"{name} must be one of {said}, got {value!r}.")
+        _check_choice("padding", padding, (True, "longest"))
+        _check_choice("return_tensors", return_tensors, ("pt", "np"))
         if sampling_rate not in {None, SAMPLE_RATE_HZ}:
             raise ModelError(
-                f"The waveforms have {sampling_rate} samples a second; resample them to "
+                f"The waveforms have {sampling_rate} samples per second; resample them to "
                 f"{SAMPLE_RATE_HZ}."
             )
-        several = _several(waveforms)
-        names = [f"waveform {place}" for place in range(len(several))] if names is None else names
-        if not several or len(names) != len(several):
+        listed = _as_list(waveforms)
+        names = [f"waveform {index}" for index in range(len(listed))] if names is None else names
+        if not listed or len(names) != len(listed):
             raise ModelError(
-                f"There are {len(several)} waveforms and {len(names)} names; expected are one or "
+                f"There are {len(listed)} waveforms and {len(names)} names; expected are one or "
                 "more, and as many of both."
             )
-        frames = [
-            log_mel(
-                checked_waveform(one, name),
-                normalization=self.normalization,
-                bands=self.num_mel_bins,
-            )
-            for one, name in zip(several, names, strict=True)
-        ]
-        lengths = torch.tensor([len(one) for one in frames])
+        checked = [checked_waveform(*pair) for pair in zip(listed, names, strict=True)]
+        options: Any = {"normalization": self.normalization, "bands": self.num_mel_bins}
+        frames = [log_mel(waveform, **options) for waveform in checked]
+        lengths = torch.tensor([len(each) for each in frames])
         features = torch.nn.utils.rnn.pad_sequence(frames, batch_first=True)
         mask = (torch.arange(features.shape[1])[None] < lengths[:, None]).long()
-        both = {"input_features": features, "attention_mask": mask}
+        batch = {"input_features": features, "attention_mask": mask}
         if return_tensors == "np":
-            return BatchFeature({name: one.numpy() for name, one in both.items()})
-        return BatchFeature(both)
+            return BatchFeature({name: tensor.numpy() for name, tensor in batch.items()})
+        return BatchFeature(batch)
 
 
-def _several(waveforms: Any) -> list[Any]:
-    """Return a list of waveforms for one or several of them."""
+def _check_choice(name: str, value: object, allowed: tuple[object, ...]) -> None:
+    if value not in allowed:
+        choices = " and ".join(map(repr, allowed))
+        raise ModelError(f"{name} must be one of {choices}, got {value!r}.")
+
+
+def _as_list(waveforms: Any) -> list[Any]:
+    """Return a list of waveforms for a single one or several."""
     if isinstance(waveforms, np.ndarray | Tensor):
         return list(waveforms) if waveforms.ndim > 1 else [waveforms]
     listed = list(waveforms)
@@ -144,24 +140,24 @@ def _several(waveforms: Any) -> list[Any]:
 
 
 def checked_waveform(waveform: Any, name: str) -> Tensor:
-    """Return a waveform as float32 tensor, shape (samples,).
+    """Return a waveform as a float32 tensor, shape (samples,).
 
     Raises:
         ModelError: see :class:`SpeakerFeatureExtractor`.
     """
     if not isinstance(waveform, Tensor):
-        # A copy of our own: arrays may be read-only, of the other byte order, or run backwards.
+        # A copy: arrays may be read-only, of the other byte order, or have negative strides.
         array = np.asarray(waveform)
         native = array.dtype.newbyteorder("=")
-        kind = np.dtype(np.float32) if native.kind == "f" else native
-        with np.errstate(over="ignore"):  # too large becomes infinite, which is refused by name
-            waveform = torch.from_numpy(np.array(array, kind)) if kind in _KINDS else array
+        dtype = np.dtype(np.float32) if native.kind == "f" else native
+        with np.errstate(over="ignore"):  # overflow gives infinity, which is refused with its name
+            waveform = torch.from_numpy(np.array(array, dtype)) if dtype in _TYPES else array
     x = waveform
     if not (isinstance(x, Tensor) and (x.is_floating_point() or x.dtype == torch.int16)):
-        raise ModelError(f"{name} holds {x.dtype}; expected are real numbers in [-1, 1], or int16.")
+        raise ModelError(f"{name} is {x.dtype}; expected are real numbers in [-1, 1], or int16.")
     if x.ndim != 1:
         raise ModelError(
-            f"{name} has shape {tuple(x.shape)}, expected is (samples,): mix channels to one."
+            f"{name} has shape {tuple(x.shape)}, expected is (samples,): mix it down to mono."
         )
     if len(x) < MIN_SAMPLES:
         raise ModelError(
@@ -176,7 +172,7 @@ def checked_waveform(waveform: Any, name: str) -> Tensor:
 
 
 def log_mel(waveform: Tensor, *, normalization: str, bands: int = 80) -> Tensor:
-    """Return log-mel frames of a waveform, their mean over time taken off.
+    """Return log-mel frames of a waveform, their mean over time subtracted.
 
     Args:
         waveform: float32, shape (samples,).
@@ -191,7 +187,7 @@ def log_mel(waveform: Tensor, *, normalization: str, bands: int = 80) -> Tensor:
     else:
         x = waveform / (waveform.abs().max() + MAX_OFFSET)
     x = torch.cat([x[:1], x[1:] - PRE_EMPHASIS * x[:-1]])
-    window, filters = (one.to(x.device) for one in window_and_filters(bands))
+    window, filters = (constant.to(x.device) for constant in window_and_filters(bands))
     spectrum = torch.stft(
         x, FFT_SAMPLES, HOP_SAMPLES, WINDOW_SAMPLES, window, pad_mode="reflect", return_complex=True
     )

@@ -1,8 +1,8 @@
-"""What speaker models share: masks, pooling over valid frames, the margin head.
+"""Layers of the speaker models: masks, pooling over valid frames, the margin head.
 
-A batch holds utterances of different lengths. A mask is 1 at valid frames and 0 at padding, or
-``None`` where there is none; every layer that looks at neighbours or takes statistics sees valid
-frames only, so that padding changes no embedding.
+A batch has utterances of different lengths. A mask is 1 at valid frames and 0 at padding, or
+``None`` without padding; every layer that uses neighbours or computes statistics only sees valid
+frames, so padding never changes an embedding.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ _MIN_SQUARED_SINE = 1e-7
 
 
 def masked(x: Tensor, mask: Tensor | None) -> Tensor:
-    """Set padding to zero. The mask must broadcast to ``x``."""
+    """Return ``x`` with padding set to zero. The mask must broadcast to ``x``."""
     return x if mask is None else x * mask
 
 
 def mean_over_frames(x: Tensor, mask: Tensor | None) -> Tensor:
-    """Return the mean over valid frames, the last dimension, which is kept; float32."""
+    """Return the mean over valid frames, the last dimension, in float32, dimensions kept."""
     x = x.float()
     if mask is None:
         return x.mean(dim=-1, keepdim=True)
@@ -32,12 +32,12 @@ def mean_over_frames(x: Tensor, mask: Tensor | None) -> Tensor:
 def mean_and_variance(
     x: Tensor, mask: Tensor | None, dims: tuple[int, ...]
 ) -> tuple[Tensor, Tensor]:
-    """Return mean and unbiased variance over valid places, in float32, dimensions kept.
+    """Return mean and unbiased variance over valid positions, in float32, dimensions kept.
 
     Args:
         x: values.
         mask: 1 and 0, broadcastable to ``x``, or ``None``.
-        dims: what to reduce.
+        dims: dimensions to reduce.
     """
     x = x.float()
     if mask is None:
@@ -55,7 +55,7 @@ def attentive_statistics(x: Tensor, scores: Tensor, mask: Tensor | None, *, floo
 
     Args:
         x: shape (batch, channels, frames).
-        scores: attention before the softmax, of the same shape.
+        scores: attention before the softmax, the same shape.
         mask: shape (batch, 1, frames), or ``None``.
         floor: lower bound of the variance.
 
@@ -76,7 +76,7 @@ class MarginHead(nn.Module):
     """Additive angular margin softmax (Deng et al., ArcFace, CVPR 2019).
 
     Args:
-        dim: dimensions of an embedding.
+        dim: number of dimensions of an embedding.
         speakers: number of classes.
         margin: in radians; may be changed between steps, to warm it up.
         scale: factor of the cosines.
@@ -96,10 +96,10 @@ class MarginHead(nn.Module):
         if labels is None:
             return self.scale * cosine, None
         target = cosine.gather(1, labels[:, None])
-        # The root has no slope at 0, where an embedding lies on its weight.
+        # The root has no slope at 0, where an embedding equals its weight.
         sine = (1 - target.square()).clamp(min=_MIN_SQUARED_SINE).sqrt()
         shifted = target * math.cos(self.margin) - sine * math.sin(self.margin)
-        # Beyond pi the cosine would rise again; from there on the penalty is a constant slope.
+        # Beyond pi the cosine would rise again; there the penalty is linear.
         linear = target - self.margin * math.sin(self.margin)
         shifted = torch.where(target > -math.cos(self.margin), shifted, linear)
         logits = self.scale * cosine.scatter(1, labels[:, None], shifted)

@@ -1,4 +1,4 @@
-"""Residual networks over log-mel pictures: ResNet34, ResNet100 and ResNet293 of VoxBlink2."""
+"""Residual networks over log-mel spectrograms: ResNet34, ResNet100 and ResNet293 of VoxBlink2."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _ASP_FLOOR = 1e-5
 
 
 class ResidualBlock(GradientCheckpointingLayer):
-    """Two 3x3 convolutions, or 1x1, 3x3, 1x1, beside a shortcut.
+    """Two 3x3 convolutions, or 1x1, 3x3, 1x1, with a shortcut.
 
     Args:
         kind: ``"basic"``, ``"simam"`` or ``"bottleneck"``.
-        inputs: channels that come in.
-        channels: of the 3x3 convolutions.
-        stride: of the first 3x3 convolution.
+        inputs: input channels.
+        channels: channels of the 3x3 convolutions.
+        stride: stride of the first 3x3 convolution.
     """
 
     def __init__(self, kind: str, inputs: int, channels: int, stride: int) -> None:
@@ -70,7 +70,7 @@ def _conv(inputs: int, outputs: int, size: int, stride: int) -> nn.Conv2d:
 
 
 def simam(x: Tensor, mask: Tensor | None) -> Tensor:
-    """Gate each place by how much it differs from its plane (Yang et al., ICML 2021).
+    """Gate each position by its distance from the mean of its plane (Yang et al., ICML 2021).
 
     x * sigmoid(d / (4 (sum(d) / (H W - 1) + lambda)) + 0.5), d = (x - mean)^2.
     """
@@ -81,7 +81,7 @@ def simam(x: Tensor, mask: Tensor | None) -> Tensor:
 
 
 class ResNetTrunk(nn.Module):
-    """All before the pooling."""
+    """All layers before the pooling."""
 
     def __init__(self, config: SpeakerResNetConfig) -> None:
         super().__init__()
@@ -93,8 +93,8 @@ class ResNetTrunk(nn.Module):
         for stage, depth in enumerate(config.depths):
             width = channels << stage
             blocks = []
-            for place in range(depth):
-                stride = 2 if stage and not place else 1
+            for index in range(depth):
+                stride = 2 if stage and not index else 1
                 blocks.append(ResidualBlock(config.block, inputs, width, stride))
                 inputs = width * factor
             setattr(self, f"layer{stage + 1}", nn.ModuleList(blocks))

@@ -9,11 +9,8 @@ import numpy.typing as npt
 import torch
 
 from voxblink2_lib.errors import TrainingError
-from voxblink2_lib.models import (
-    SpeakerFeatureExtractor,
-    SpeakerModel,
-)
-from voxblink2_lib.progress import show_progress
+from voxblink2_lib.models import SpeakerFeatureExtractor, SpeakerModel
+from voxblink2_lib.progress import Progress, no_progress
 from voxblink2_lib.records import SAMPLE_RATE_HZ
 from voxblink2_lib.scoring import Sweep, cosine_scores
 from voxblink2_lib.training import Corpus, Reader
@@ -21,19 +18,16 @@ from voxblink2_lib.training import Corpus, Reader
 Rows = npt.NDArray[np.int64]
 
 
-# -- what is held out -------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """Utterances to train on, and others to see whether it helped.
+    """Utterances to train on, and trials of others to evaluate the model.
 
     Attributes:
-        train: those to train on.
-        corpus: those to score.
-        enrolment: a row of ``corpus`` for each trial.
-        test: another one, of a different video.
-        target: whether both are of one speaker.
+        train: utterances to train on.
+        corpus: utterances of the trials.
+        enrolment: row of ``corpus``. Shape: [trials].
+        test: row of ``corpus``, of another video. Shape: [trials].
+        target: whether both are of one speaker. Shape: [trials].
     """
 
     train: Corpus
@@ -46,22 +40,22 @@ class HeldOut:
 def hold_out_videos(corpus: Corpus) -> HeldOut:
     """Hold out the last video of each speaker with several; test them against the others.
 
-    The speakers are known from training, the recordings are not: this is easier than unseen
-    speakers. For corpora of few speakers.
+    Training sees the speakers but not the recordings, which is easier than unseen speakers. For
+    corpora of few speakers.
 
     Raises:
         TrainingError: no speaker has two videos.
     """
-    of_speaker: dict[int, set[str]] = {}
+    videos_of_speaker: dict[int, set[str]] = {}
     videos = corpus.videos()
     for speaker, video in zip(corpus.speaker.tolist(), videos, strict=True):
-        of_speaker.setdefault(speaker, set()).add(video)
-    held = {max(some) for some in of_speaker.values() if len(some) > 1}
-    is_held = np.array([video in held for video in videos])
-    if not is_held.any():
+        videos_of_speaker.setdefault(speaker, set()).add(video)
+    last = {max(names) for names in videos_of_speaker.values() if len(names) > 1}
+    is_held_out = np.array([video in last for video in videos])
+    if not is_held_out.any():
         raise TrainingError("No speaker of the corpus has two videos; none can be held out.")
-    enrolment, test = np.meshgrid(np.flatnonzero(~is_held), np.flatnonzero(is_held))
-    return _held_out(corpus.select(~is_held), corpus, enrolment.ravel(), test.ravel())
+    enrolment, test = np.meshgrid(np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out))
+    return _held_out(corpus.select(~is_held_out), corpus, enrolment.ravel(), test.ravel())
 
 
 def hold_out_speakers(corpus: Corpus, speakers: int, *, utterances: int = 10) -> HeldOut:
@@ -69,8 +63,8 @@ def hold_out_speakers(corpus: Corpus, speakers: int, *, utterances: int = 10) ->
 
     Args:
         corpus: all utterances.
-        speakers: how many.
-        utterances: the most that are scored of each; evenly spaced, too.
+        speakers: number of speakers.
+        utterances: the most that are scored of each speaker; evenly spaced, too.
 
     Raises:
         TrainingError: too few speakers, or no two videos of one of those held out.
@@ -78,49 +72,61 @@ def hold_out_speakers(corpus: Corpus, speakers: int, *, utterances: int = 10) ->
     count = len(corpus.speakers)
     if not 2 <= speakers < count:
         raise TrainingError(
-            f"{speakers} speakers were to be held out; of {count}, 2 to {count - 1} can be."
+            f"{speakers} speakers cannot be held out of {count}; expected are 2 to {count - 1}."
         )
     chosen = np.arange(speakers) * count // speakers
-    is_held = np.isin(corpus.speaker, chosen)
-    rows = [np.flatnonzero(corpus.speaker == speaker) for speaker in chosen]
-    few = [one[np.unique(np.linspace(0, len(one) - 1, utterances).astype(int))] for one in rows]
-    scored = corpus.select(np.concatenate(few))
+    is_held_out = np.isin(corpus.speaker, chosen)
+    rows = [_spaced(np.flatnonzero(corpus.speaker == speaker), utterances) for speaker in chosen]
+    scored = corpus.select(np.concatenate(rows))
     enrolment, test = np.triu_indices(len(scored), 1)
     videos = np.unique(scored.videos(), return_inverse=True)[1]
     apart = videos[enrolment] != videos[test]
-    return _held_out(corpus.select(~is_held), scored, enrolment[apart], test[apart])
+    return _held_out(corpus.select(~is_held_out), scored, enrolment[apart], test[apart])
+
+
+def _spaced(rows: Rows, count: int) -> Rows:
+    """Return so many rows, evenly spaced; all of them if there are fewer."""
+    spaced: Rows = rows[np.unique(np.linspace(0, len(rows) - 1, count).astype(int))]
+    return spaced
 
 
 def _held_out(train: Corpus, corpus: Corpus, enrolment: Rows, test: Rows) -> HeldOut:
     target = corpus.speaker[enrolment] == corpus.speaker[test]
     if target.all() or not target.any():
         raise TrainingError(
-            f"The {len(target)} trials of what is held out are all of one kind; expected are some "
-            "of one speaker in two videos, and some of two speakers."
+            f"The {len(target)} held-out trials are all of one kind; expected are trials of one "
+            "speaker in two videos, and trials of two speakers."
         )
     return HeldOut(train, corpus, enrolment, test, target)
 
 
-def score_held_out(model: SpeakerModel, extractor: SpeakerFeatureExtractor, held: HeldOut) -> Sweep:
-    """Return the sorted scores of what is held out: cosines of embeddings of whole utterances.
+def score_held_out(
+    model: SpeakerModel,
+    extractor: SpeakerFeatureExtractor,
+    held_out: HeldOut,
+    *,
+    progress: Progress = no_progress,
+) -> Sweep:
+    """Return the sorted scores of the held-out trials: cosines of embeddings of whole utterances.
 
     Args:
-        model: is put into evaluation mode, and back.
-        extractor: its front end.
-        held: utterances and trials.
+        model: is in evaluation mode meanwhile.
+        extractor: of the model.
+        held_out: utterances and trials.
+        progress: shows the utterances done.
     """
     was_training = model.training
     model.train(mode=False)
-    rows = np.unique(np.concatenate([held.enrolment, held.test]))
-    reader, vectors = Reader(held.corpus), []
+    rows = np.unique(np.concatenate([held_out.enrolment, held_out.test]))
+    reader, vectors = Reader(held_out.corpus), []
     with (
         torch.inference_mode(),
-        show_progress("Scoring", unit="utterance", total=len(rows)) as seen,
+        progress("Scoring", unit="utterance", total=len(rows)) as advance,
     ):
         for row in rows.tolist():
             features = extractor([reader.read(row)], sampling_rate=SAMPLE_RATE_HZ)["input_features"]
             vectors.append(model(features.to(model.device)).embeddings[0].float().cpu().numpy())
-            seen(1)
+            advance(1)
     model.train(was_training)
-    places = (np.searchsorted(rows, one) for one in (held.enrolment, held.test))
-    return Sweep.of(cosine_scores(np.stack(vectors), *places), held.target)
+    places = (np.searchsorted(rows, side) for side in (held_out.enrolment, held_out.test))
+    return Sweep.of(cosine_scores(np.stack(vectors), *places), held_out.target)

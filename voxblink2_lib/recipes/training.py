@@ -1,6 +1,6 @@
-"""Where training, models and scoring meet: parts of a recipe that learns to tell speakers apart.
+"""Parts of a recipe to train a speaker model: model, batches, schedule.
 
-The scripts in `examples/` and `voxblink2 demo --train` are made of these.
+The scripts in ``examples/`` and ``voxblink2 demo --train`` are made of these.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,90 +27,98 @@ from voxblink2_lib.training import Example
 
 ARCHITECTURES = ("small", *RELEASED)
 
-# 119 thousand parameters: what two cores train in seconds.
+# 119 thousand parameters: two cores train it in seconds.
 _SMALL = SpeakerResNetConfig(
     depths=(1, 1, 1, 1), base_channels=8, pooling="tsp", xvector_output_dim=64, num_mel_bins=40
 )
 
-_FAINT = 1e-5
+_FAINTEST_NOISE = 1e-5
 
 
-def make_model(
-    arch: str, *, classes: int, seed: int
-) -> tuple[SpeakerModel, SpeakerFeatureExtractor]:
+# -- Model -----------------------------------------------------------------------------------------
+
+
+class ModelWithExtractor(NamedTuple):
+    """A model and its feature extractor."""
+
+    model: SpeakerModel
+    extractor: SpeakerFeatureExtractor
+
+
+def make_model(arch: str, *, classes: int, seed: int) -> ModelWithExtractor:
     """Return an untrained model with a margin head, and its feature extractor.
 
     Args:
         arch: one of ``ARCHITECTURES``.
-        classes: of the head.
+        classes: number of classes of the head.
         seed: of the weights.
 
     Raises:
-        TrainingError: the architecture is not known.
+        TrainingError: the architecture is unknown.
     """
     if arch not in ARCHITECTURES:
         raise TrainingError(
-            f"The architecture {arch!r} is not known. Available: {', '.join(ARCHITECTURES)}."
+            f"The architecture {arch!r} is unknown. Available: {', '.join(ARCHITECTURES)}."
         )
-    known = RELEASED.get(arch)
-    config: SpeakerConfig = _SMALL if known is None else known.config
+    released = RELEASED.get(arch)
+    config: SpeakerConfig = _SMALL if released is None else released.config
     config = type(config).from_dict({**config.to_dict(), "num_speakers": classes})
     torch.manual_seed(seed)
-    normalization = "std" if known is None else known.normalization
+    normalization = "std" if released is None else released.normalization
     extractor = SpeakerFeatureExtractor(
         normalization=normalization, num_mel_bins=config.num_mel_bins
     )
-    return KINDS[type(config)](config), extractor
+    return ModelWithExtractor(KINDS[type(config)](config), extractor)
 
 
-# -- batches and steps ------------------------------------------------------------------------
+# -- Batches and schedule --------------------------------------------------------------------------
 
 
 class FeatureCollate:
-    """Makes a batch of what a model takes: features and labels.
+    """Makes a batch of a model's inputs: features and labels.
 
     Args:
-        extractor: the model's front end.
+        extractor: of the model.
     """
 
     def __init__(self, extractor: SpeakerFeatureExtractor) -> None:
         self._extractor = extractor
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, Tensor]:
-        """Return ``input_features``, ``attention_mask`` where lengths differ, and ``labels``."""
-        waveforms = [_audible(one) for one in examples]
-        found = self._extractor(waveforms, sampling_rate=SAMPLE_RATE_HZ)
-        batch = {"labels": torch.tensor([one.label for one in examples])}
-        if len({len(one.waveform) for one in examples}) > 1:
-            batch["attention_mask"] = found["attention_mask"]
-        return {"input_features": found["input_features"], **batch}
+        """Return ``input_features``, ``attention_mask`` if lengths differ, and ``labels``."""
+        waveforms = [_audible(example) for example in examples]
+        features = self._extractor(waveforms, sampling_rate=SAMPLE_RATE_HZ)
+        batch = {"labels": torch.tensor([example.label for example in examples])}
+        if len({len(example.waveform) for example in examples}) > 1:
+            batch["attention_mask"] = features["attention_mask"]
+        return {"input_features": features["input_features"], **batch}
 
 
 def _audible(example: Example) -> Tensor:
-    """Return the waveform; a crop of digital silence gets the faintest noise.
+    """Return the waveform; with the faintest noise if it is digital silence.
 
-    It has no spectrum otherwise, and one such crop must not end a training of days.
+    That has no spectrum otherwise, and a single such crop must not end a training of days.
     """
     waveform = example.waveform
     if bool((waveform != waveform[0]).any()):
         return waveform
     noise = torch.randn(len(waveform), generator=torch.Generator().manual_seed(example.row))
-    return waveform + _FAINT * noise
+    return waveform + _FAINTEST_NOISE * noise
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Learning rate and margin as functions of the step, so that nothing of them is to be saved.
+    """Learning rate and margin as functions of the step, so a checkpoint needs neither.
 
-    The rate rises in a line, then falls as half a cosine. The margin rises in a line, since an
-    untrained network cannot meet it.
+    The rate rises linearly, then falls as half a cosine. The margin rises linearly: an untrained
+    network cannot meet the final one.
 
     Attributes:
-        steps: of the whole training.
+        steps: number of steps of the whole training.
         rate: the highest learning rate.
         margin: the final margin, in radians.
-        rate_rises: part of the steps in which the rate rises.
-        margin_rises: part of the steps in which the margin rises; 0 gives it from the start.
+        rate_rises: share of the steps during which the rate rises.
+        margin_rises: share of the steps during which the margin rises; 0 for a constant margin.
     """
 
     steps: int

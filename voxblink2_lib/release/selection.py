@@ -13,19 +13,27 @@ import pyarrow.compute as pc
 
 from voxblink2_lib.errors import SelectionError
 from voxblink2_lib.records import (
+    check_options,
     is_speaker_id,
     is_video_id,
+    option,
+    whole_number,
 )
 from voxblink2_lib.release.index import KEY_COLUMNS, Index
 
-_WHAT = {"speakers": "a speaker id", "videos": "a video id", "both": "a speaker or video id"}
 Ids = str | os.PathLike[str] | Iterable[str] | None
+IdKind = Literal["speakers", "videos", "both"]
+_NAMES: dict[IdKind, str] = {
+    "speakers": "speaker id",
+    "videos": "video id",
+    "both": "speaker or video id",
+}
+
+# -- Lists of ids ---------------------------------------------------------------------------------
 
 
-def read_ids(
-    ids: Ids, *, argument: str, kinds: Literal["speakers", "videos", "both"]
-) -> frozenset[str]:
-    """Read speaker and video ids from a list, from one text, or from a file.
+def read_ids(ids: Ids, *, argument: str, kinds: IdKind) -> frozenset[str]:
+    """Read speaker and video ids from a list, from a single text, or from a file.
 
     Args:
         ids: ids; or the path of a text file with ids separated by white space, in which ``#``
@@ -37,78 +45,112 @@ def read_ids(
         The ids.
 
     Raises:
-        SelectionError: a text is neither an allowed id nor a file.
+        SelectionError: a text is neither an allowed id nor a readable file of ids, or there is no
+            id at all where some are required.
     """
     if ids is None:
         return frozenset()
-    found: set[str] = set()
-    for value in [ids] if isinstance(ids, (str, os.PathLike)) else ids:
-        if isinstance(value, str) and _is_id(value, kinds):
-            if kinds == "both" and os.path.isfile(value):
-                raise SelectionError(
-                    f"{argument}: {value!r} is a video id and a file here. Write the file as "
-                    f"{os.path.join('.', value)!r}, or run this in another folder."
-                )
-            found.add(value)
-        else:
-            found |= _ids_of_file(os.fspath(value), argument=argument, kinds=kinds)
-    if not found and kinds != "both":
+    collected: set[str] = set()
+    for entry in [ids] if isinstance(ids, (str, os.PathLike)) else ids:
+        collected |= _read_entry(entry, argument=argument, kinds=kinds)
+    if not collected and kinds != "both":
         raise SelectionError(
-            f"{argument}: there is {_WHAT[kinds].replace('a ', 'no ', 1)} in {ids!r}. "
-            f"Leave {argument} out to take all."
+            f"{argument}: there is no {_NAMES[kinds]} in {ids!r}. "
+            f"Leave out {argument} to select all."
         )
-    return frozenset(found)
+    return frozenset(collected)
 
 
-def _is_id(text: str, kinds: str) -> bool:
+def _read_entry(entry: str | os.PathLike[str], *, argument: str, kinds: IdKind) -> set[str]:
+    """Read an id, or a file of ids."""
+    if not (isinstance(entry, str) and _is_id(entry, kinds)):
+        return _read_file(os.fspath(entry), argument=argument, kinds=kinds)
+    if kinds == "both" and os.path.isfile(entry):
+        raise SelectionError(
+            f"{argument}: {entry!r} is both a video id and a file in this folder. Write "
+            f"{os.path.join('.', entry)!r} for the file, or run this in another folder."
+        )
+    return {entry}
+
+
+def _is_id(text: str, kinds: IdKind) -> bool:
     return (kinds != "videos" and is_speaker_id(text)) or (
         kinds != "speakers" and is_video_id(text)
     )
 
 
-def _ids_of_file(name: str, *, argument: str, kinds: str) -> set[str]:
+def _read_file(name: str, *, argument: str, kinds: IdKind) -> set[str]:
     try:
         text = Path(name).read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a NUL in the name
         raise SelectionError(
-            f"{argument}: {name!r} is neither {_WHAT[kinds]} nor a readable text file of ids "
+            f"{argument}: {name!r} is neither a {_NAMES[kinds]} nor a readable text file of ids "
             f"({error}). Speaker ids look like id000002, video ids have 11 characters."
         ) from error
-    found: set[str] = set()
+    collected: set[str] = set()
     for number, line in enumerate(text.splitlines(), start=1):
         for token in line.partition("#")[0].split():
             if not _is_id(token, kinds):
                 raise SelectionError(
                     f"{argument}: line {number} of {name} has {token!r}, "
-                    f"which is not {_WHAT[kinds]}."
+                    f"which is not a {_NAMES[kinds]}."
                 )
-            found.add(token)
-    return found
+            collected.add(token)
+    return collected
+
+
+# -- Selection ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which part of the release is wanted. The default is all of it.
+    """Which part of the release to materialize. The default is all of it.
 
-    Attributes:
-        speakers: only these speakers.
-        videos: only these videos.
-        exclude: speakers and videos to leave out; applied before the limits.
-        max_speakers: the first so many speakers, in order of their ids.
-        max_videos_per_speaker: the first so many videos of each, in order of their ids.
+    First the named speakers and videos are selected, then exclusions apply, then the limits.
+
+    Raises:
+        SelectionError: a limit is not allowed.
     """
 
-    speakers: frozenset[str] = frozenset()
-    videos: frozenset[str] = frozenset()
-    exclude: frozenset[str] = frozenset()
-    max_speakers: int | None = None
-    max_videos_per_speaker: int | None = None
+    speakers: frozenset[str] = option(
+        frozenset(),
+        "only these speakers: ids, or text files of ids",
+        default="all",
+        metavar="ID|FILE",
+        values="list",
+    )
+    videos: frozenset[str] = option(
+        frozenset(),
+        "only these videos: ids, or text files of ids",
+        default="all",
+        metavar="ID|FILE",
+        values="list",
+    )
+    exclude: frozenset[str] = option(
+        frozenset(),
+        "speakers and videos to leave out: ids, or text files of ids",
+        metavar="ID|FILE",
+        values="list",
+    )
+    max_speakers: int | None = option(
+        None,
+        "only the first N speakers, ordered by id",
+        default="all",
+        parse=int,
+        metavar="N",
+        rule=whole_number(1),
+    )
+    max_videos_per_speaker: int | None = option(
+        None,
+        "only the first N videos of each speaker, ordered by id",
+        default="all",
+        parse=int,
+        metavar="N",
+        rule=whole_number(1),
+    )
 
     def __post_init__(self) -> None:
-        for name in ("max_speakers", "max_videos_per_speaker"):
-            limit = getattr(self, name)
-            if limit is not None and (type(limit) is not int or limit < 1):
-                raise SelectionError(f"{name} must be a whole number of 1 or more, got {limit!r}.")
+        check_options(self, SelectionError)
 
     @classmethod
     def of(
@@ -117,21 +159,23 @@ class Selection:
         speakers: Ids = None,
         videos: Ids = None,
         exclude: Ids = None,
-        max_speakers: int | None = None,
-        max_videos_per_speaker: int | None = None,
+        **limits: int | None,
     ) -> Selection:
         """Make a selection from what users write: lists, single ids or files of ids.
 
         Example:
-            >>> Selection.of(speakers=["id000002"], max_videos_per_speaker=3).max_speakers
+            >>> Selection.of(speakers=["id000002"], max_videos_per_speaker=3).speakers
+            frozenset({'id000002'})
         """
         return cls(
             speakers=read_ids(speakers, argument="speakers", kinds="speakers"),
             videos=read_ids(videos, argument="videos", kinds="videos"),
             exclude=read_ids(exclude, argument="exclude", kinds="both"),
-            max_speakers=max_speakers,
-            max_videos_per_speaker=max_videos_per_speaker,
+            **limits,
         )
+
+
+# -- Choice of videos -----------------------------------------------------------------------------
 
 
 def select(index: Index, selection: Selection) -> tuple[pa.Table, pa.Table]:
@@ -142,17 +186,17 @@ def select(index: Index, selection: Selection) -> tuple[pa.Table, pa.Table]:
         selection: what to keep.
 
     Returns:
-        The videos that are wanted, and those that ``exclude`` leaves out, both sorted: columns
+        The selected videos, and those that ``exclude`` leaves out, both sorted: columns
         ``speaker_id``, ``video_id`` and ``digest``.
 
     Raises:
         SelectionError: a named speaker or video is not in the release, or nothing is left.
     """
     table = index.videos()
-    for column, wanted in (("speaker_id", selection.speakers), ("video_id", selection.videos)):
-        if wanted:
-            _require(table, column, wanted)
-            table = table.filter(pc.is_in(table[column], pa.array(sorted(wanted))))
+    for column, requested in (("speaker_id", selection.speakers), ("video_id", selection.videos)):
+        if requested:
+            _require(table, column, requested)
+            table = table.filter(pc.is_in(table[column], pa.array(sorted(requested))))
     left_out = table.slice(0, 0)
     if selection.exclude:
         names = pa.array(sorted(selection.exclude))
@@ -161,22 +205,22 @@ def select(index: Index, selection: Selection) -> tuple[pa.Table, pa.Table]:
     table = _limit(table, selection)
     if not len(table):
         raise SelectionError(
-            f"The selection leaves nothing of the release's {index.info.videos} videos. "
-            "Widen it: speakers, videos and exclude decide what is left."
+            f"The selection matches none of the release's {index.info.videos} videos. "
+            "Widen it: change speakers, videos or exclude."
         )
     return table, left_out
 
 
-def _require(table: pa.Table, column: str, wanted: frozenset[str]) -> None:
+def _require(table: pa.Table, column: str, requested: frozenset[str]) -> None:
     known = set(pc.unique(table[column]).to_pylist())
-    unknown = sorted(wanted - known)
+    unknown = sorted(requested - known)
     if unknown:
-        some = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
+        examples = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
         kind = column.removesuffix("_id")
         raise SelectionError(
-            f"{len(unknown)} of the {len(wanted)} {kind}s asked for are not in the release "
-            f"(or not among the other things asked for): {some}. The release has "
-            f"{len(known)} {kind}s; check the ids."
+            f"{len(unknown)} of the {len(requested)} requested {kind}s are not in the release, or "
+            f"not in the rest of the selection: {examples}. The release has {len(known)} {kind}s; "
+            "check the ids."
         )
 
 

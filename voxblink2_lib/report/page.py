@@ -226,7 +226,7 @@ def _classes(videos: dict[str, int]) -> Markup:
     for status in sorted(videos, key=lambda status: (-videos[status], status)):
         meaning, next_step = "not tried yet", "the next run downloads it"
         if (policy := policies.get(status)) is not None:
-            meaning, next_step = policy.means, _next_step(status, policy)
+            meaning, next_step = policy.description, _next_step(status, policy)
         swatch = markup.fill(
             '<span class="swatch" style="background:$colour"></span>$status',
             colour=COLOURS.get(status, UNKNOWN_COLOUR),

@@ -1,7 +1,6 @@
-"""Scoring of speaker recognition: verification, open-set identification, normalisation.
+"""Scoring of speaker recognition: verification, open-set identification, normalization.
 
-NumPy does the work. PyTorch is used for large matrix products when a CUDA device is there, and is
-not loaded before.
+Computation is in NumPy. PyTorch is only loaded for large matrix products, on a CUDA device.
 """
 
 from __future__ import annotations
@@ -9,10 +8,11 @@ from __future__ import annotations
 from voxblink2_lib.scoring.calibration import Calibration, fit_calibration
 from voxblink2_lib.scoring.det import DetCurve, Sweep
 from voxblink2_lib.scoring.embeddings import Embeddings, read_embeddings
-from voxblink2_lib.scoring.evaluation import evaluate_protocol, evaluate_trials, read_protocols
+from voxblink2_lib.scoring.evaluation import evaluate_protocol, evaluate_trials
 from voxblink2_lib.scoring.intervals import bootstrap_intervals
 from voxblink2_lib.scoring.normalization import as_norm, s_norm
 from voxblink2_lib.scoring.open_set import OpenSetResult, open_set_identification
+from voxblink2_lib.scoring.protocols import read_protocols
 from voxblink2_lib.scoring.trials import TrialList, cosine_scores, read_trials, score_trials
 from voxblink2_lib.scoring.verification import act_dcf, cllr, eer, min_cllr, min_dcf
 

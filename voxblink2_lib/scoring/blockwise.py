@@ -1,9 +1,9 @@
-"""Cosines of many embeddings with many others, block by block, so that memory stays bounded.
+"""Cosines of many embeddings with many others, block by block, in bounded memory.
 
-Blocks are float32 matrix products: NumPy on the CPU, PyTorch on a CUDA device or wherever a device
-is named. The last bits of such a product depend on where a row stands in its block. So products
-only select, who is nearest or which cohort is nearest; scores that meet a threshold come from
-:func:`cosines`, which looks at nothing but the two vectors.
+Blocks are float32 matrix products: NumPy on the CPU, PyTorch on a CUDA device or on a device that
+the caller names. The last bits of such a product depend on the position of a row in its block. So
+products only select, such as the nearest model; scores that are compared with a threshold are
+computed by :func:`cosines`, from the two vectors alone.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from voxblink2_lib.errors import DependencyError, ScoringError
 from voxblink2_lib.progress import Advance
 from voxblink2_lib.scoring.validation import Floats, Rows, norms_of
 
-# What a function may hold beside its arguments and results, by default.
+# Default bound of a function's memory in addition to its arguments and results.
 MEMORY_BYTES = 256 << 20
 
-# A block of this shape keeps a matrix product busy and stays near the cache.
+# A block of this shape is large enough for a fast matrix product and small enough for the cache.
 _BLOCK_ROWS, _BLOCK_COLUMNS = 1024, 8192
 
-# Multiplications that are worth the seconds it takes to load PyTorch and to start CUDA.
+# Multiplications that justify the seconds of loading PyTorch and starting CUDA.
 _LARGE_PRODUCT = 1e12
 
-# Pairs gathered at once.
+# Pairs processed at once.
 _PAIRS = 1024
 
 
 def unit(vectors: Floats, name: str, rows: Rows | None = None) -> Floats:
-    """Return a float32 copy [rows, dimensions] with rows of length 1.
+    """Return a float32 copy with rows of length 1. Shape: [rows, dimensions].
 
     Args:
-        vectors: float32 [rows, dimensions].
+        vectors: float32. Shape: [rows, dimensions].
         name: the argument's name, for messages.
         rows: which rows of that argument these are; by default all.
 
@@ -53,28 +53,28 @@ def unit(vectors: Floats, name: str, rows: Rows | None = None) -> Floats:
 def cosines(
     a: Floats, b: Floats, a_rows: Rows, b_rows: Rows, norms: tuple[Floats, Floats]
 ) -> Floats:
-    """Return the cosine of each pair of rows, float32 [pairs].
+    """Return the cosine of each pair of rows, float32. Shape: [pairs].
 
-    The same two vectors give the same bits wherever they stand, so equal trials tie exactly.
+    The same two vectors give the same bits in whatever rows they are, so equal trials tie exactly.
 
     Args:
-        a: float32 [rows, dimensions].
-        b: float32 [rows, dimensions].
-        a_rows: [pairs].
-        b_rows: [pairs].
-        norms: the rows' lengths, of ``a`` and of ``b``.
+        a: float32. Shape: [a_rows, dimensions].
+        b: float32. Shape: [b_rows, dimensions].
+        a_rows: rows of ``a``. Shape: [pairs].
+        b_rows: rows of ``b``. Shape: [pairs].
+        norms: lengths of the rows of ``a`` and of ``b``.
     """
-    found = np.empty(len(a_rows), np.float32)
+    values = np.empty(len(a_rows), np.float32)
     left, right = np.empty((2, min(_PAIRS, len(a_rows)), a.shape[1]), np.float32)
     for start in range(0, len(a_rows), _PAIRS):
         part = slice(start, start + _PAIRS)
         count = len(a_rows[part])
-        # "clip" only says not to check the rows again; with it nothing is buffered.
+        # With "clip" rows are not checked again and nothing is buffered.
         np.take(a, a_rows[part], axis=0, out=left[:count], mode="clip")
         np.take(b, b_rows[part], axis=0, out=right[:count], mode="clip")
-        np.einsum("ij,ij->i", left[:count], right[:count], out=found[part])
-        found[part] /= norms[0][a_rows[part]] * norms[1][b_rows[part]]
-    return found
+        np.einsum("ij,ij->i", left[:count], right[:count], out=values[part])
+        values[part] /= norms[0][a_rows[part]] * norms[1][b_rows[part]]
+    return values
 
 
 def nearest(
@@ -85,23 +85,23 @@ def nearest(
     device: str | None = None,
     progress: Advance | None = None,
 ) -> Rows:
-    """Return for each probe the row of the model with the largest cosine, [probes].
+    """Return for each probe the row of the model with the largest cosine. Shape: [probes].
 
     Args:
-        probes: float32 [probes, dimensions]; their lengths make no difference.
-        models: float32 [models, dimensions], rows of length 1.
-        memory_bytes: bound of what is held beside the arguments, at least a mebibyte.
+        probes: float32; their lengths make no difference. Shape: [probes, dimensions].
+        models: float32, rows of length 1. Shape: [models, dimensions].
+        memory_bytes: bound of the memory in addition to the arguments, at least a mebibyte.
         device: a PyTorch device such as ``"cuda"``. By default CUDA for large products where it is
-            there, else NumPy.
-        progress: called with how many probes were done more.
+            available, else NumPy.
+        progress: called with the number of probes done since the last call.
 
     Raises:
-        ScoringError: a bound or a device that is not possible.
+        ScoringError: the bound is too low, or PyTorch cannot use the device.
     """
     best = np.empty(len(probes), np.int64)
     engine = _engine(device, probes, models)
 
-    def find(rows: slice, blocks: _Blocks) -> None:
+    def find_best(rows: slice, blocks: _ScoreBlocks) -> None:
         highest = np.full(rows.stop - rows.start, -np.inf, np.float32)
         for first, scores in blocks:
             columns, values = engine.best(scores)
@@ -109,7 +109,7 @@ def nearest(
             best[rows][better] = columns[better] + first
             highest[better] = values[better]
 
-    _for_blocks(find, engine, probes, models, memory_bytes, progress)
+    _for_blocks(find_best, engine, probes, models, memory_bytes, progress)
     return best
 
 
@@ -125,40 +125,41 @@ def top_statistics(
     """Return mean and standard deviation of each embedding's cosines with its nearest cohort.
 
     Args:
-        embeddings: float32 [rows, dimensions], rows of length 1.
-        cohort: float32 [cohort, dimensions], rows of length 1.
+        embeddings: float32, rows of length 1. Shape: [rows, dimensions].
+        cohort: float32, rows of length 1. Shape: [cohort, dimensions].
         top_n: how many of the largest cosines count; all by default.
-        memory_bytes: bound of what is held beside the arguments, at least a mebibyte.
+        memory_bytes: bound of the memory in addition to the arguments, at least a mebibyte.
         device: as in :func:`nearest`.
-        progress: called with how many embeddings were done more.
+        progress: called with the number of embeddings done since the last call.
 
     Returns:
-        Two float64 arrays [rows]; the deviation is that of the population (divided by n).
+        Mean and deviation, float64; the deviation is that of the population (divided by n).
+        Shape of both: [rows].
     """
     mean, deviation = np.empty((2, len(embeddings)))
     engine = _engine(device, embeddings, cohort)
     count = len(cohort) if top_n is None else top_n
 
-    def summarise(rows: slice, blocks: _Blocks) -> None:
+    def summarize(rows: slice, blocks: _ScoreBlocks) -> None:
         kept = np.empty((rows.stop - rows.start, 0), np.float32)
         for _, scores in blocks:
-            found = engine.top(scores, min(count, scores.shape[1]))
-            kept = _largest(np.concatenate([kept, found], axis=1), count)
-        # Summed in one order, so that the order of the cohort does not show in the last bits.
+            largest = engine.top(scores, min(count, scores.shape[1]))
+            kept = _largest(np.concatenate([kept, largest], axis=1), count)
+        # Summed in ascending order, so that the last bits do not depend on the cohort's order.
         kept = np.sort(kept, axis=1)
         mean[rows] = kept.mean(axis=1, dtype=np.float64)
         deviation[rows] = kept.std(axis=1, dtype=np.float64)
 
-    _for_blocks(summarise, engine, embeddings, cohort, memory_bytes, progress, kept=count)
+    _for_blocks(summarize, engine, embeddings, cohort, memory_bytes, progress, kept=count)
     return mean, deviation
 
 
 # The first column of each block of models, and the products with it.
-_Blocks = Iterator[tuple[int, Any]]
+_ScoreBlocks = Iterator[tuple[int, Any]]
 
 
 class _Engine(Protocol):
-    """What multiplies. Blocks of scores stay where they are made; results are NumPy arrays."""
+    """Computes products. Scores stay on the device; results are NumPy arrays."""
 
     workers: int
 
@@ -174,10 +175,10 @@ class _Engine(Protocol):
 
 
 class _NumPy:
-    """As many threads as the matrix library would take, each with blocks of its own.
+    """Uses as many threads as the matrix library would, each with blocks of its own.
 
-    That is faster than one block after the other with all threads on each: nothing waits, and
-    choosing among the scores is shared, too.
+    This is faster than all threads on one block after the other: no thread waits, and choosing
+    among the scores is parallel, too.
     """
 
     def __init__(self) -> None:
@@ -201,7 +202,7 @@ class _NumPy:
             try:
                 for taken in [threads.submit(take) for _ in range(self.workers)]:
                     taken.result()
-            except BaseException:  # Ctrl-C must not wait for blocks that have not begun
+            except BaseException:  # Ctrl-C must not wait for blocks that have not started
                 deque(waiting, maxlen=0)
                 raise
 
@@ -224,9 +225,9 @@ class _NumPy:
 
 @functools.cache
 def _blas() -> tuple[ThreadpoolController, int]:
-    """Return what limits NumPy's matrix library, and how many threads that takes by itself."""
+    """Return a controller of NumPy's matrix library, and how many threads it uses by default."""
     controller = ThreadpoolController()
-    threads = [one["num_threads"] for one in controller.info() if one["user_api"] == "blas"]
+    threads = [pool["num_threads"] for pool in controller.info() if pool["user_api"] == "blas"]
     return controller, max(threads, default=1)
 
 
@@ -250,7 +251,7 @@ class _Torch:
             work(part)
 
     def load(self, block: Floats) -> Any:
-        # A copy: PyTorch warns of arrays that cannot be written to, as memory maps are.
+        # A copy: PyTorch warns about arrays that are not writable, such as memory maps.
         return self._torch.tensor(block, device=self._device)
 
     def product(self, a: Any, b: Any) -> Any:
@@ -278,7 +279,7 @@ def _engine(device: str | None, a: Floats, b: Floats) -> _Engine:
 
 
 def _for_blocks(  # noqa: PLR0917 - one call for each function above
-    work: Callable[[slice, _Blocks], None],
+    work: Callable[[slice, _ScoreBlocks], None],
     engine: _Engine,
     a: Floats,
     b: Floats,
@@ -287,27 +288,27 @@ def _for_blocks(  # noqa: PLR0917 - one call for each function above
     *,
     kept: int = 0,
 ) -> None:
-    """Call ``work`` with rows of ``a`` and their products with all of ``b``, block by block."""
+    """Call ``work`` with rows of ``a`` and their products with all blocks of ``b``."""
     if memory_bytes < 1 << 20:
         raise ScoringError(f"memory_bytes must be at least {1 << 20:,}, got {memory_bytes:,}.")
     columns = min(len(b), _BLOCK_COLUMNS)
-    # A row costs itself, its products, and those that are kept eight times over: while they are
+    # A row needs memory for itself, its products, and eight times those that are kept: they are
     # chosen, sorted, and summed in float64.
     row_bytes = 4 * (a.shape[1] + columns + 8 * min(kept, len(b)))
     size = max(1, min(_BLOCK_ROWS, memory_bytes // (row_bytes * engine.workers)))
-    held = [(start, engine.load(b[start : start + columns])) for start in range(0, len(b), columns)]
-
+    firsts = range(0, len(b), columns)
+    loaded = [(first, engine.load(b[first : first + columns])) for first in firsts]
     lock = threading.Lock()
 
-    def one(rows: slice) -> None:
+    def process(rows: slice) -> None:
         block = engine.load(a[rows])
-        work(rows, ((first, engine.product(block, part)) for first, part in held))
+        work(rows, ((first, engine.product(block, part)) for first, part in loaded))
         if progress is not None:
             with lock:
                 progress(rows.stop - rows.start)
 
     starts = range(0, len(a), size)
-    engine.run(one, [slice(start, min(start + size, len(a))) for start in starts])
+    engine.run(process, [slice(start, min(start + size, len(a))) for start in starts])
 
 
 def _largest(scores: Floats, count: int) -> Floats:

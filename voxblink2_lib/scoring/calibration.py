@@ -1,9 +1,8 @@
 """Calibration: from scores to log-likelihood ratios, by logistic regression.
 
-The map is affine in the score and in whatever else is known of a trial, such as durations.
-A calibrated score says how much more likely the trial is of one speaker than of two, so a threshold
-follows from the costs alone, and scores of trials with short or noisy recordings can be compared
-with others.
+The map is affine in the score and in quality measures of the trial, such as durations. A calibrated
+score is the log-likelihood ratio of one speaker against two, so the threshold follows from the
+costs alone, and scores of trials with short or noisy recordings are comparable with others.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ from voxblink2_lib.scoring.validation import Floats, as_scores, as_trials, check
 
 _FORMAT = "voxblink2 calibration 1"
 
-# Newton's method is done when the gradient is this small; it needs about ten steps. Curvature below
-# the second number means that there is no minimum.
+# Newton's method ends at a gradient this small, after about ten steps. With a curvature below the
+# second number there is no minimum.
 _SMALL_GRADIENT, _FLAT, _STEPS = 1e-10, 1e-9, 100
 
 
@@ -32,8 +31,8 @@ class Calibration:
 
     Attributes:
         slope: factor of the score.
-        offset: what is added.
-        quality: factor of each quality measure, by its name.
+        offset: the constant term.
+        quality: factor of each quality measure, by name.
     """
 
     slope: float
@@ -41,14 +40,14 @@ class Calibration:
     quality: dict[str, float] = field(default_factory=dict)
 
     def __call__(self, scores: object, quality: Mapping[str, object] | None = None) -> Floats:
-        """Return natural log-likelihood ratios, float64 [trials].
+        """Return natural log-likelihood ratios, float64. Shape: [trials].
 
         Args:
-            scores: [trials].
-            quality: each measure that the calibration was fitted with, [trials].
+            scores: scores. Shape: [trials].
+            quality: each measure that the calibration was fitted with. Shape of each: [trials].
 
         Raises:
-            ScoringError: values that are not finite, measures missing or not known.
+            ScoringError: values that are not finite, or missing or unknown measures.
         """
         values = as_scores(scores, "scores").astype(np.float64)
         measures = _measures(quality, rows=len(values))
@@ -100,24 +99,24 @@ def fit_calibration(
     p_target: float = 0.5,
     ridge: float = 0.0,
 ) -> Calibration:
-    """Fit a calibration on trials whose truth is known.
+    """Fit a calibration on labelled trials.
 
-    Minimises the cross-entropy of the log-likelihood ratios, each class weighted by its prior
+    Minimizes the cross-entropy of the log-likelihood ratios, each class weighted by its prior
     (Brümmer et al., "Fusion of heterogeneous speaker recognition systems in the STBU submission
     for the NIST SRE 2006", IEEE TASLP 15, 2007). With ``p_target=0.5`` this is ``cllr``.
 
     Args:
-        scores: [trials].
-        labels: [trials], 1 for a target trial, 0 for a non-target trial.
-        quality: quality measures by name, each [trials]; for example the logarithm of the shorter
-            of the two durations.
-        p_target: prior at which the ratios should be best.
-        ridge: weight of the squared factors, of inputs on a common scale; above 0 only for trials
-            that the scores separate perfectly, where nothing else has an end.
+        scores: scores. Shape: [trials].
+        labels: 1 for a target trial, 0 for a non-target trial. Shape: [trials].
+        quality: quality measures by name, such as the logarithm of the shorter of the two
+            durations. Shape of each: [trials].
+        p_target: prior for which the ratios are optimized.
+        ridge: weight of the squared factors, of inputs on a common scale; only needed for trials
+            that the scores separate perfectly, where the slope is unbounded without it.
 
     Raises:
-        ScoringError: bad scores, labels or measures; constant scores or measures, or measures that
-            follow from each other; classes that are separated perfectly, without a ``ridge``.
+        ScoringError: bad scores, labels or measures; constant or linearly dependent scores or
+            measures; classes that are separated perfectly, without a ``ridge``.
 
     Example:
         >>> import numpy as np
@@ -135,7 +134,7 @@ def fit_calibration(
     names = ["scores", *(f"quality[{name!r}]" for name in measures)]
     columns = np.stack([values.astype(np.float64), *measures.values()], axis=1)
     # On a common scale, so that Newton's method does not depend on it; that of the middle half of
-    # the trials, so that one wild score does not make all others look alike.
+    # the trials, so that an outlier does not squeeze all other scores together.
     low, middle, high = np.quantile(columns, [0.25, 0.5, 0.75], axis=0)
     spread = np.where(high > low, high - low, columns.std(axis=0))
     if (flat := np.flatnonzero(spread <= 1e-12 * np.abs(middle))).size:
@@ -154,7 +153,7 @@ def fit_calibration(
 
 
 def _newton(inputs: Floats, targets: Any, shares: Floats, prior: float, ridge: float) -> Floats:
-    """Minimise the weighted cross-entropy; the prior's log-odds are part of the posterior."""
+    """Minimize the weighted cross-entropy; the prior's log-odds are part of the posterior."""
     signs = np.where(targets, 1.0, -1.0)
     penalty = np.full(inputs.shape[1], ridge)
     penalty[-1] = 0.0
@@ -166,17 +165,17 @@ def _newton(inputs: Floats, targets: Any, shares: Floats, prior: float, ridge: f
     factors = np.zeros(inputs.shape[1])
     for _ in range(_STEPS):
         margins = signs * (inputs @ factors + prior)
-        doubt = np.exp(-np.logaddexp(0, margins))  # probability of the wrong class
-        gradient = -inputs.T @ (shares * signs * doubt) + penalty * factors
-        curvature = shares * doubt * (1 - doubt)
+        wrong = np.exp(-np.logaddexp(0, margins))  # probability of the wrong class
+        gradient = -inputs.T @ (shares * signs * wrong) + penalty * factors
+        curvature = shares * wrong * (1 - wrong)
         hessian = inputs.T @ (inputs * curvature[:, None]) + np.diag(penalty)
-        # Where the classes are separated, slope and curvature vanish together, on and on.
+        # Where the classes are separated, gradient and curvature both go to zero, without end.
         if np.linalg.eigvalsh(hessian)[0] < _FLAT:
             break
         if np.abs(gradient).max() < _SMALL_GRADIENT:
             return factors
-        step, size, now = np.linalg.solve(hessian, gradient), 1.0, cost(factors)
-        while size > 1e-6 and cost(factors - size * step) > now:
+        step, size, current = np.linalg.solve(hessian, gradient), 1.0, cost(factors)
+        while size > 1e-6 and cost(factors - size * step) > current:
             size /= 2
         factors = factors - size * step
     raise ScoringError(
@@ -186,9 +185,9 @@ def _newton(inputs: Floats, targets: Any, shares: Floats, prior: float, ridge: f
 
 
 def _measures(quality: Mapping[str, object] | None, *, rows: int) -> dict[str, Floats]:
-    found: dict[str, Floats] = {}
+    measures: dict[str, Floats] = {}
     for name, values in (quality or {}).items():
         column = as_scores(values, f"quality[{name!r}]").astype(np.float64)
         check_length(column, f"quality[{name!r}]", expected=rows, of="scores")
-        found[str(name)] = column
-    return found
+        measures[str(name)] = column
+    return measures

@@ -1,7 +1,7 @@
-"""The one threshold sweep: what is missed and what is falsely accepted at every threshold.
+"""The threshold sweep: misses and false acceptances at every threshold (DET and ROC).
 
-A trial is accepted when its score is at least the threshold. Equal scores cannot be told apart,
-so they cross the threshold together, in one step; the order of trials never matters::
+A trial is accepted when its score is at least the threshold. Equal scores cross the threshold
+together, in one step, so the order of trials never matters::
 
     scores      1.0   2.0   2.0   3.0       T target, N non-target
                  N     T     N     T
@@ -23,7 +23,7 @@ import numpy.typing as npt
 from voxblink2_lib.errors import ScoringError
 from voxblink2_lib.scoring.validation import Floats, Rows, as_trials
 
-# Thresholds that are looked at in one go; bounds the memory beside the sorted scores.
+# Thresholds that are evaluated at once; bounds the memory in addition to the sorted scores.
 _BLOCK = 1 << 16
 
 # Both ends of both classes, and infinity.
@@ -34,9 +34,9 @@ class DetCurve(NamedTuple):
     """Operating points in order of rising thresholds; ``tpr`` of a ROC curve is ``1 - fnr``.
 
     Attributes:
-        thresholds: [points], the last one infinite: nothing is accepted.
-        fnr: [points], false negative (miss) rates.
-        fpr: [points], false positive (false acceptance) rates.
+        thresholds: thresholds; the last is infinite, where nothing is accepted. Shape: [points].
+        fnr: false negative (miss) rates. Shape: [points].
+        fpr: false positive (false acceptance) rates. Shape: [points].
     """
 
     thresholds: Floats
@@ -45,7 +45,7 @@ class DetCurve(NamedTuple):
 
 
 class Crossing(NamedTuple):
-    """Where the rates meet on the line between two neighbouring operating points."""
+    """Where FNR = FPR, on the line between two neighbouring operating points."""
 
     rate: float
     threshold: float
@@ -55,11 +55,11 @@ class Crossing(NamedTuple):
 class Sweep:
     """Scores sorted once, for any number of metrics.
 
-    Make one with :meth:`of` and give it to ``eer``, ``min_dcf`` and the others.
+    Create one with :meth:`of` and pass it to ``eer``, ``min_dcf`` and the others.
 
     Attributes:
-        target: [targets], scores of trials of the same speaker, ascending.
-        nontarget: [non-targets], scores of trials of different speakers, ascending.
+        target: scores of target trials, ascending. Shape: [targets].
+        nontarget: scores of non-target trials, ascending. Shape: [nontargets].
 
     Example:
         >>> sweep = Sweep.of([1.0, 2.0, 2.0, 3.0], [0, 1, 0, 1])
@@ -76,8 +76,9 @@ fpr=array([1. , 0.5, 0. , 0. ]))
         """Check and sort scores.
 
         Args:
-            scores: [trials], the higher the more likely the same speaker. float32 stays float32.
-            labels: [trials], 1 for a target trial, 0 for a non-target trial.
+            scores: the higher, the more likely the same speaker; float32 stays float32.
+                Shape: [trials].
+            labels: 1 for a target trial, 0 for a non-target trial. Shape: [trials].
 
         Raises:
             ScoringError: shapes that differ, values that are not finite, labels that are not 0
@@ -90,14 +91,14 @@ fpr=array([1. , 0.5, 0. , 0. ]))
         return cls(target, nontarget)
 
     def miss(self, thresholds: npt.ArrayLike) -> Rows:
-        """Count targets below each threshold."""
-        at = _rounded_up(thresholds, self.target.dtype)
-        return np.asarray(np.searchsorted(self.target, at, side="left"), np.int64)
+        """Return the number of targets below each threshold."""
+        rounded = _rounded_up(thresholds, self.target.dtype)
+        return np.asarray(np.searchsorted(self.target, rounded, side="left"), np.int64)
 
     def false_accept(self, thresholds: npt.ArrayLike) -> Rows:
-        """Count non-targets at or above each threshold."""
-        at = _rounded_up(thresholds, self.nontarget.dtype)
-        below = np.asarray(np.searchsorted(self.nontarget, at, side="left"), np.int64)
+        """Return the number of non-targets at or above each threshold."""
+        rounded = _rounded_up(thresholds, self.nontarget.dtype)
+        below = np.asarray(np.searchsorted(self.nontarget, rounded, side="left"), np.int64)
         return len(self.nontarget) - below
 
     def rates(self, thresholds: npt.ArrayLike) -> tuple[Floats, Floats]:
@@ -106,20 +107,20 @@ fpr=array([1. , 0.5, 0. , 0. ]))
         return fnr, self.false_accept(thresholds) / len(self.nontarget)
 
     def crossing(self) -> Crossing:
-        """Find where FNR and FPR meet, in O(log n): their difference only rises."""
+        """Return where FNR = FPR, in O(log n): their difference only rises."""
         targets, nontargets = len(self.target), len(self.nontarget)
 
-        def met(threshold: float) -> bool:
+        def has_crossed(threshold: float) -> bool:
             missed, accepted = int(self.miss(threshold)), int(self.false_accept(threshold))
             return missed * nontargets >= accepted * targets
 
-        both = (self.target, self.nontarget)
-        first = [(scores, _first(scores, met)) for scores in both]
-        after = min([float(one[row]) for one, row in first if row < len(one)], default=np.inf)
-        # The operating point before it is that of the highest score below. There is one: at the
+        classes = (self.target, self.nontarget)
+        firsts = [scores[_first(scores, has_crossed) :][:1] for scores in classes]
+        after = float(min(np.concatenate(firsts), default=np.inf))
+        # The operating point before it is that of the highest score below, which exists: at the
         # lowest score everything is accepted.
-        below = [(one, int(np.searchsorted(one, one.dtype.type(after)))) for one in both]
-        before = max(float(one[row - 1]) for one, row in below if row)
+        below = [scores[: np.searchsorted(scores, scores.dtype.type(after))] for scores in classes]
+        before = max(float(scores[-1]) for scores in below if len(scores))
         fnr, fpr = self.rates([before, after])
         rate, share = crossing_between(fnr, fpr)
         if np.isinf(after):
@@ -127,11 +128,11 @@ fpr=array([1. , 0.5, 0. , 0. ]))
         return Crossing(rate, (1 - share) * before + share * after)
 
     def least_cost(self, miss_cost: float, accept_cost: float) -> tuple[float, float]:
-        """Find the least ``miss_cost * FNR + accept_cost * FPR`` over all thresholds.
+        """Return the minimum of ``miss_cost * FNR + accept_cost * FPR`` over all thresholds.
 
         Between two targets a higher threshold rejects more non-targets and no target, so the best
-        threshold is the score of a target, or infinite. Blocks of targets whose bound says that
-        they cannot hold the best one are not looked at.
+        threshold is the score of a target, or infinite. Blocks of targets are skipped if a lower
+        bound of their costs is above the minimum of earlier blocks.
 
         Returns:
             The cost and the lowest threshold that has it.
@@ -156,22 +157,22 @@ fpr=array([1. , 0.5, 0. , 0. ]))
         """Return operating points.
 
         Args:
-            max_points: at most so many, 5 or more, spread as a plot with normal deviates (DET)
-                shows them; every point returned is one of the exact curve. All by default: one
-                for each distinct score, and infinity.
+            max_points: number of points at most, 5 or more, spread evenly over a DET plot; every
+                point returned is one of the exact curve. By default one for each distinct score,
+                and infinity.
 
         Raises:
             ScoringError: ``max_points`` is below 5.
         """
-        both = (self.target, self.nontarget)
+        classes = (self.target, self.nontarget)
         if max_points is not None:
             if max_points < _FEWEST_POINTS:
                 raise ScoringError(
                     f"max_points must be at least {_FEWEST_POINTS}, got {max_points}."
                 )
             each = (max_points - 1) // 2
-            both = (_spread(self.target, each), _spread(self.nontarget, each))
-        thresholds = np.unique(np.concatenate(both))
+            classes = (_spread(self.target, each), _spread(self.nontarget, each))
+        thresholds = np.unique(np.concatenate(classes))
         thresholds = np.append(thresholds, thresholds.dtype.type(np.inf))
         return DetCurve(thresholds, *self.rates(thresholds))
 
@@ -179,21 +180,21 @@ fpr=array([1. , 0.5, 0. , 0. ]))
     def hull(self) -> tuple[Rows, Rows]:
         """Vertices of the convex hull of the ROC, as counts.
 
-        The hull is what thresholds together with chance between two of them can reach. Its edges
-        are the bins of the pool-adjacent-violators algorithm (Fawcett and Niculescu-Mizil, "PAV
-        and the ROC convex hull", Machine Learning 68, 2007).
+        The hull is what thresholds, and random choice between two of them, can reach. Its edges are
+        the bins of the pool-adjacent-violators algorithm (Fawcett and Niculescu-Mizil, "PAV and the
+        ROC convex hull", Machine Learning 68, 2007).
 
         Returns:
-            misses [vertices], rising from 0 to the number of targets, and false acceptances
-            [vertices], falling from the number of non-targets to 0.
+            Misses, rising from 0 to the number of targets, and false acceptances, falling from the
+            number of non-targets to 0. Shape of both: [vertices].
         """
         targets, nontargets = len(self.target), len(self.nontarget)
         misses, accepts = [np.zeros(1, np.int64)], [np.full(1, nontargets, np.int64)]
-        # Vertices lie at scores of targets, as the least costs do.
+        # Vertices are at scores of targets, like the least costs.
         for start in range(0, targets, _BLOCK):
             thresholds = self.target[start : start + _BLOCK]
             miss, accept = self.miss(thresholds), self.false_accept(thresholds)
-            # Of points that accept the same non-targets only the one that misses least can be one.
+            # Of points with equal false acceptances, only that with the fewest misses can be one.
             first = np.diff(accept, prepend=-1) != 0
             kept = lower_hull(miss[first], accept[first])
             misses.append(miss[first][kept])
@@ -209,11 +210,11 @@ def crossing_between(fnr: Floats, fpr: Floats) -> tuple[float, float]:
     """Return the rate at which the line between two operating points has FNR = FPR.
 
     Args:
-        fnr: [2], the first below its ``fpr``, the second not.
-        fpr: [2].
+        fnr: false negative rates, the first below its ``fpr``, the second not. Shape: [2].
+        fpr: false positive rates. Shape: [2].
 
     Returns:
-        The rate, and how far along the line it lies (0 to 1).
+        The rate, and its position along the line, from 0 to 1.
     """
     gap = fpr - fnr
     share = float(gap[0] / (gap[0] - gap[1]))
@@ -221,14 +222,14 @@ def crossing_between(fnr: Floats, fpr: Floats) -> tuple[float, float]:
 
 
 def crossing_of(misses: Rows, accepts: Rows) -> float:
-    """Return the rate at which the lines between operating points meet FNR = FPR.
+    """Return the rate at which the lines between operating points have FNR = FPR.
 
     Args:
-        misses: [points], missed targets, rising from 0 to all of them.
-        accepts: [points], accepted non-targets, falling from all of them to 0.
+        misses: missed targets, rising from 0 to all of them. Shape: [points].
+        accepts: accepted non-targets, falling from all of them to 0. Shape: [points].
     """
     targets, nontargets = int(misses[-1]), int(accepts[0])
-    # Whole numbers: where the rates meet must not depend on rounding.
+    # Integers: the crossing must not depend on rounding.
     after = int(np.searchsorted(misses * nontargets - accepts * targets, 0))
     around = slice(after - 1, after + 1)
     rate, _ = crossing_between(misses[around] / targets, accepts[around] / nontargets)
@@ -238,13 +239,13 @@ def crossing_of(misses: Rows, accepts: Rows) -> float:
 def lower_hull(x: Rows, y: Rows) -> Rows:
     """Return the rows of the points on the lower convex hull, first and last included.
 
-    Of different points, one that lies on or above the line between its neighbours is no vertex,
-    whether or not the neighbours are; all such points go at once, again and again. That is fast
-    while many go. What is left then goes through the usual stack.
+    Of different points, one on or above the line between its neighbours is no vertex, whether or
+    not the neighbours are; all such points are removed at once, repeatedly, as long as these are
+    many. The rest is done with the usual stack.
 
     Args:
-        x: [points], integers, not falling.
-        y: [points], integers, not rising.
+        x: integers, not falling. Shape: [points].
+        y: integers, not rising. Shape: [points].
     """
     kept: Rows = np.flatnonzero((np.diff(x, prepend=-1) != 0) | (np.diff(y, prepend=-1) != 0))
     while len(kept) > 2:
@@ -274,7 +275,7 @@ def _stack_hull(x: list[int], y: list[int]) -> list[int]:
 
 
 def _first(scores: Floats, holds: Callable[[float], bool]) -> int:
-    """Return the first row of sorted scores for which something holds that stays true after."""
+    """Return the first row of sorted scores for which a condition holds that then stays true."""
     low, high = 0, len(scores)
     while low < high:
         middle = (low + high) // 2
@@ -283,7 +284,7 @@ def _first(scores: Floats, holds: Callable[[float], bool]) -> int:
 
 
 def _spread(scores: Floats, points: int) -> Floats:
-    """Pick scores of a sorted array so that both tails are seen: evenly in log-odds."""
+    """Return some scores of a sorted array, spread evenly in log-odds to cover both tails."""
     edge = np.log(2.0 * len(scores))
     shares = 1 / (1 + np.exp(-np.linspace(-edge, edge, points)))
     return scores[np.unique(np.rint(shares * (len(scores) - 1)).astype(np.int64))]
@@ -292,11 +293,11 @@ def _spread(scores: Floats, points: int) -> Floats:
 def _rounded_up(thresholds: npt.ArrayLike, dtype: np.dtype[Any]) -> Floats:
     """Return thresholds in the scores' own type, so that searching does not convert the scores.
 
-    A score is at least a threshold exactly when it is at least the next number of its type.
+    A score is at least a threshold exactly if it is at least the next number of its type.
     """
     given = np.asarray(thresholds)
     if given.dtype == dtype:
         return given
-    with np.errstate(over="ignore"):  # beyond the type's last number comes infinity, as it should
+    with np.errstate(over="ignore"):  # beyond the type's largest number, infinity is right
         near = given.astype(dtype)
         return np.where(near < given, np.nextafter(near, dtype.type(np.inf)), near)

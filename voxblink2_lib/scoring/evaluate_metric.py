@@ -1,4 +1,4 @@
-"""What the ``evaluate`` metrics share: arrays that go straight to the computation."""
+"""Base of the ``evaluate`` metrics, which pass arrays straight to the computation."""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ import evaluate
 
 from voxblink2_lib.errors import ScoringError
 
-# Labels stay what they are: as an integer type, evaluate would make 0.5 a 0.
+# Labels are floats: with an integer type, evaluate would turn 0.5 into 0.
 SCORES_AND_LABELS = datasets.Features(
     {"predictions": datasets.Value("float64"), "references": datasets.Value("float64")}
 )
 
 
 class ArrayMetric(evaluate.Metric, ABC):  # type: ignore[misc]  # evaluate has no type hints
-    """A metric whose ``compute`` takes arrays as they are.
+    """A metric whose ``compute`` takes arrays without converting them.
 
-    ``evaluate`` turns every value into Arrow and back, element by element: a million scores take
-    seconds. That is of use only where results are gathered, so it happens only there: after
-    ``add`` or ``add_batch``, and with several processes.
+    ``evaluate`` converts every value to Arrow and back, one by one: a million scores take seconds.
+    That is only needed where values are gathered: after ``add`` or ``add_batch``, and with several
+    processes.
     """
 
     def __init__(self, **options: Any) -> None:
-        # evaluate takes any option without a word; a misspelt one must not be ignored.
+        # evaluate silently accepts any option; a misspelt one must not be ignored.
         known = inspect.signature(evaluate.Metric.__init__).parameters
         if unknown := sorted(options.keys() - known.keys()):
-            raise ScoringError(f"{type(self).__name__} does not know {', '.join(unknown)}.")
+            raise ScoringError(f"{type(self).__name__} has no option {', '.join(unknown)}.")
         super().__init__(**options)
 
-    # Abstract, or evaluate would take this class for the metric of a script that imports it.
+    # Abstract, or evaluate would use this class as the metric of a script that imports it.
     @abstractmethod
     def _info(self) -> evaluate.MetricInfo: ...
 
     def compute(
         self, *, predictions: Any = None, references: Any = None, **options: Any
     ) -> dict[str, Any] | None:
-        """Compute the metric from what is given, or from what was added before.
+        """Compute the metric from the arguments, or from values that were added before.
 
         Returns:
-            The results; none in a process other than the first.
+            The results; ``None`` in a process other than the first.
         """
         given = predictions is not None
         if given != (references is not None):

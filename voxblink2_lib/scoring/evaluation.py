@@ -1,11 +1,15 @@
-"""From lists and embeddings by name to results: coverage first, then rates."""
+"""Evaluate embeddings on a trial list or an open-set protocol.
+
+Both go the same way: find what has an embedding, refuse or count what has none, then measure the
+rates of the rest.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Literal, get_args
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import numpy as np
 
@@ -19,16 +23,18 @@ from voxblink2_lib.scoring.open_set import (
     Enrolment,
     Method,
     OpenSetResult,
+    far_text,
     open_set_identification,
 )
+from voxblink2_lib.scoring.protocols import OpenSetProtocol, cover_protocol
 from voxblink2_lib.scoring.trials import (
     Missing,
+    ScoredTrials,
     TrialList,
-    read_labelled,
     score_trials,
     speakers_of,
 )
-from voxblink2_lib.scoring.validation import Flags, Rows, check_choice
+from voxblink2_lib.scoring.validation import accept_renamed_keyword, check_choice
 from voxblink2_lib.scoring.verification import (
     EqualErrorRate,
     MinDcf,
@@ -37,21 +43,26 @@ from voxblink2_lib.scoring.verification import (
     min_dcf,
 )
 
+_RESAMPLES = 1000
+
+# -- Verification ----------------------------------------------------------------------------------
+
 
 @dataclass(frozen=True)
 class VerificationReport:
-    """What a list of trials says about embeddings.
+    """Coverage and error rates of a trial list.
 
     Attributes:
         trials: trials of the list.
-        scored: trials that could be scored; the rates are theirs.
-        targets: target trials among these.
+        scored: trials that could be scored; all rates refer to them.
+        targets: target trials among the scored ones.
         missing: names without an embedding.
+        normalization: how scores were normalized, for people; ``None`` for raw cosines.
         eer: equal error rate, interpolated.
         hull_eer: the same on the convex hull of the ROC.
-        min_dcf: least detection cost for each prior.
+        min_dcf: minimum detection cost at each prior.
         min_cllr: in bits.
-        intervals: of EER and of minDCF at the first prior, if asked for.
+        intervals: of EER and of minDCF at the first prior, if requested.
         sweep: the sorted scores.
     """
 
@@ -59,6 +70,7 @@ class VerificationReport:
     scored: int
     targets: int
     missing: list[str]
+    normalization: str | None
     eer: EqualErrorRate
     hull_eer: float
     min_dcf: dict[float, MinDcf]
@@ -66,7 +78,27 @@ class VerificationReport:
     intervals: Intervals | None
     sweep: Sweep = field(repr=False, compare=False)
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report for JSON; a threshold is null where nothing is accepted."""
+        return {
+            "trials": self.trials,
+            "scored": self.scored,
+            "targets": self.targets,
+            "missing": self.missing,
+            "normalization": self.normalization,
+            "eer": self.eer.eer,
+            "eer_threshold": self.eer.threshold,
+            "eer_hull": self.hull_eer,
+            "min_dcf": [
+                {"p_target": prior, "min_dcf": cost, "threshold": _finite_or_none(threshold)}
+                for prior, (cost, threshold) in self.min_dcf.items()
+            ],
+            "min_cllr": self.min_cllr,
+            "intervals": None if self.intervals is None else self.intervals.as_dict(),
+        }
 
+
+@accept_renamed_keyword("watch", "progress")
 def evaluate_trials(
     trials: TrialList,
     embeddings: Embeddings,
@@ -86,51 +118,70 @@ def evaluate_trials(
         missing: ``"error"``, or ``"skip"`` to leave out trials without an embedding.
         p_target: priors of minDCF.
         cohort: embeddings of other speakers, for adaptive s-norm.
-        top_n: how many of the cohort count.
-        interval: draw this for 95% confidence intervals; ``"speakers"`` needs names that tell them.
-        progress: shows progress of what takes long.
+        top_n: how many members of the cohort count.
+        interval: what to resample for 95% confidence intervals; ``"speakers"`` needs names that
+            contain the speaker.
+        progress: shows the progress of normalizing and resampling.
 
     Raises:
         ScoringError: see :func:`~voxblink2_lib.scoring.trials.score_trials` and the metrics.
     """
     check_choice("interval", interval, (None, "trials", "speakers"))
-    found = score_trials(trials, embeddings, missing=missing)
-    scores = found.scores
+    scored = score_trials(trials, embeddings, missing=missing)
+    normalization = None
     if cohort is not None:
-        there = len(trials.names) - len(found.missing)  # fewer are used where trials were skipped
-        with progress("Normalising", unit="utterance", total=there) as advance:
+        normalization = f"AS-norm, {top_n:,} nearest of {len(cohort.names):,}"
+        # No more utterances than these; fewer where trials were skipped.
+        count = len(trials.names) - len(scored.missing)
+        with progress("Normalizing", unit="utterance", total=count) as advance:
             scores = as_norm(
-                scores,
-                enrolment_rows=found.enrolment,
-                test_rows=found.test,
+                scored.scores,
+                enrolment_rows=scored.enrolment,
+                test_rows=scored.test,
                 embeddings=embeddings.vectors,
                 cohort=cohort.vectors,
                 top_n=top_n,
                 progress=advance,
             )
-    sweep = Sweep.of(scores, found.labels)
+        scored = replace(scored, scores=scores)
+    return _measure_trials(
+        trials,
+        scored,
+        normalization=normalization,
+        p_target=p_target,
+        interval=interval,
+        progress=progress,
+    )
+
+
+def _measure_trials(
+    trials: TrialList,
+    scored: ScoredTrials,
+    *,
+    normalization: str | None,
+    p_target: Sequence[float],
+    interval: Literal["trials", "speakers"] | None,
+    progress: Progress,
+) -> VerificationReport:
+    sweep = Sweep.of(scored.scores, scored.labels)
     intervals = None
     if interval is not None:
-        speakers = None
-        if interval == "speakers":
-            spoken = np.array(speakers_of(trials.names))
-            sides = (trials.enrolment[found.rows], trials.test[found.rows])
-            speakers = (spoken[sides[0]], spoken[sides[1]])
-        resamples = 1000
-        with progress("Resampling", unit="resample", total=resamples) as advance:
+        speakers = _speakers_of_sides(trials, scored) if interval == "speakers" else None
+        with progress("Resampling", unit="resample", total=_RESAMPLES) as advance:
             intervals = bootstrap_intervals(
-                scores,
-                found.labels,
+                scored.scores,
+                scored.labels,
                 speakers=speakers,
                 p_target=p_target[0],
-                resamples=resamples,
+                resamples=_RESAMPLES,
                 progress=advance,
             )
     return VerificationReport(
         trials=len(trials.labels),
-        scored=len(scores),
+        scored=len(scored.scores),
         targets=len(sweep.target),
-        missing=found.missing,
+        missing=scored.missing,
+        normalization=normalization,
         eer=eer(sweep),
         hull_eer=eer(sweep, method="hull").eer,
         min_dcf={prior: min_dcf(sweep, p_target=prior) for prior in p_target},
@@ -140,35 +191,30 @@ def evaluate_trials(
     )
 
 
-@dataclass(frozen=True)
-class OpenSetProtocol:
-    """An open-set protocol: labelled lists of enrolled utterances and of probes.
+def _speakers_of_sides(trials: TrialList, scored: ScoredTrials) -> tuple[object, object]:
+    """Return the speakers of the enrolment sides and of the test sides. Shape of both: [scored]."""
+    speakers = np.array(speakers_of(trials.names))
+    return speakers[trials.enrolment[scored.rows]], speakers[trials.test[scored.rows]]
 
-    Attributes:
-        name: such as ``Small_120/perspk1``.
-        gallery: names of enrolled utterances.
-        gallery_labels: their speakers.
-        probes: names of probes.
-        probe_labels: their speakers; one that is not in the gallery is unknown.
-    """
 
-    name: str
-    gallery: list[str]
-    gallery_labels: list[str]
-    probes: list[str]
-    probe_labels: list[str]
+def _finite_or_none(threshold: object) -> object:
+    """Return a threshold for JSON, which has no infinity."""
+    return None if threshold in {math.inf, -math.inf} else threshold
+
+
+# -- Open-set identification -----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class OpenSetReport:
-    """What an open-set protocol says about embeddings.
+    """Coverage and identification rates of an open-set protocol.
 
     Attributes:
         protocol: its name.
         gallery: enrolled utterances of the list.
         enrolled: those with an embedding.
         probes: probes of the list.
-        scored: probes that could be scored; the rates are theirs.
+        scored: probes that could be scored; all rates refer to them.
         missing: names without an embedding.
         lost_speakers: speakers of the gallery without any embedding.
         lost_probes: their probes, which are left out: they are not unknown.
@@ -185,35 +231,32 @@ class OpenSetReport:
     lost_probes: int
     result: OpenSetResult
 
-
-def read_protocols(folder: str | Path) -> list[OpenSetProtocol]:
-    """Read the open-set protocols at or below a folder, the smallest gallery first.
-
-    A protocol is a folder with the files ``gallery`` and ``probe``, each line an utterance and its
-    label.
-
-    Raises:
-        ScoringError: there is none, or a file is not such a list.
-    """
-    top = Path(folder)
-    if not top.is_dir():
-        raise ScoringError(f"{folder} is not a folder. The release has its protocols in data/ossi.")
-    files = {
-        file for name in ("gallery", "probe") for file in (top / name, *top.glob(f"**/{name}"))
-    }
-    found = []
-    for one in sorted({file.parent for file in files if file.is_file()}):
-        name = one.relative_to(top).as_posix() if one != top else top.resolve().name
-        lists = (*read_labelled(one / "gallery"), *read_labelled(one / "probe"))
-        found.append(OpenSetProtocol(name, *lists))
-    if not found:
-        raise ScoringError(
-            f"{folder} holds no open-set protocol: a folder with the files 'gallery' and 'probe'. "
-            "The release has them in data/ossi."
-        )
-    return sorted(found, key=lambda one: (len(set(one.gallery_labels)), len(one.gallery)))
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report for JSON; a threshold is null where every probe is accepted."""
+        result = self.result
+        return {
+            "protocol": self.protocol,
+            "gallery": self.gallery,
+            "enrolled": self.enrolled,
+            "speakers": result.speakers,
+            "probes": self.probes,
+            "scored": self.scored,
+            "known": result.known,
+            "unknown": result.unknown,
+            "missing": self.missing,
+            "lost_speakers": self.lost_speakers,
+            "lost_probes": self.lost_probes,
+            "method": result.method,
+            "enrolment": result.enrolment,
+            **result.as_dict(),
+            **{
+                f"threshold@far={far_text(far)}": _finite_or_none(threshold)
+                for far, threshold in result.thresholds.items()
+            },
+        }
 
 
+@accept_renamed_keyword("watch", "progress")
 def evaluate_protocol(
     protocol: OpenSetProtocol,
     embeddings: Embeddings,
@@ -236,38 +279,20 @@ def evaluate_protocol(
         enrolment: see :func:`~voxblink2_lib.scoring.open_set.open_set_identification`.
         method: see there.
         device: see there.
-        progress: shows progress of what takes long.
+        progress: shows the progress of scoring.
 
     Raises:
         ScoringError: an utterance has no embedding; or see there.
     """
-    check_choice("missing", missing, get_args(Missing))
-    gallery, probes = (embeddings.rows_of(names) for names in (protocol.gallery, protocol.probes))
-    labels, truth = np.array(protocol.gallery_labels), np.array(protocol.probe_labels)
-    absent = _absent(protocol.gallery, gallery) + _absent(protocol.probes, probes)
-    if absent and missing == "error":
-        raise ScoringError(
-            f"{protocol.name}: {len(absent):,} of {len(gallery) + len(probes):,} utterances have "
-            f"no embedding in {embeddings.source}, the first is {absent[0]!r}. Embeddings are "
-            f"named like {embeddings.names[0]!r}. To leave such utterances out and have them "
-            "counted: missing='skip' (--missing skip)."
-        )
-    enrolled: Flags = gallery >= 0
-    lost = np.setdiff1d(labels, labels[enrolled])
-    scored: Flags = (probes >= 0) & ~np.isin(truth, lost)
-    if not enrolled.any() or not scored.any():
-        raise ScoringError(
-            f"{protocol.name}: no {'probe' if enrolled.any() else 'gallery utterance'} that could "
-            f"be scored has an embedding in {embeddings.source}: the first that lacks one is "
-            f"{absent[0]!r}, embeddings are named like {embeddings.names[0]!r}."
-        )
+    covered = cover_protocol(protocol, embeddings, missing=missing)
+    scored = len(covered.probes)
     try:
-        with progress(protocol.name, unit="probe", total=int(scored.sum())) as advance:
+        with progress(protocol.name, unit="probe", total=scored) as advance:
             result = open_set_identification(
-                embeddings.vectors[gallery[enrolled]],
-                labels[enrolled],
-                embeddings.vectors[probes[scored]],
-                truth[scored],
+                embeddings.vectors[covered.gallery],
+                covered.gallery_labels,
+                embeddings.vectors[covered.probes],
+                covered.probe_labels,
                 far=far,
                 enrolment=enrolment,
                 method=method,
@@ -276,20 +301,16 @@ def evaluate_protocol(
             )
     except ScoringError as error:
         raise ScoringError(
-            f"{protocol.name}, {int(scored.sum()):,} of {len(probes):,} probes: {error}"
+            f"{protocol.name}, {scored:,} of {len(protocol.probes):,} probes: {error}"
         ) from error
     return OpenSetReport(
         protocol=protocol.name,
-        gallery=len(gallery),
-        enrolled=int(enrolled.sum()),
-        probes=len(probes),
-        scored=int(scored.sum()),
-        missing=absent,
-        lost_speakers=lost.tolist(),
-        lost_probes=int(np.isin(truth, lost).sum()),
+        gallery=len(protocol.gallery),
+        enrolled=len(covered.gallery),
+        probes=len(protocol.probes),
+        scored=scored,
+        missing=covered.missing,
+        lost_speakers=covered.lost_speakers,
+        lost_probes=covered.lost_probes,
         result=result,
     )
-
-
-def _absent(names: Sequence[str], rows: Rows) -> list[str]:
-    return [names[row] for row in np.flatnonzero(rows < 0).tolist()]

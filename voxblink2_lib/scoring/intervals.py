@@ -1,13 +1,14 @@
 """Confidence intervals by bootstrap, over trials or over speakers.
 
-Each resample draws with replacement and gives every trial a weight; nothing is sorted or scored
-again, so a thousand resamples of a public trial list take a few seconds.
+Each resample draws with replacement, which gives every trial a weight. Nothing is sorted or scored
+again, so 1,000 resamples of a public trial list take a few seconds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from voxblink2_lib.scoring.det import crossing_of
 from voxblink2_lib.scoring.validation import Flags, Rows, as_speaker_labels, as_trials
 from voxblink2_lib.scoring.verification import cost_weights
 
-# A resample without any target or non-target trial is drawn again, so often at most.
+# How often a resample without any target or any non-target trial is drawn again, at most.
 _DRAWS_PER_RESAMPLE = 100
 
 
@@ -26,7 +27,7 @@ class Interval:
     """A metric with its confidence interval.
 
     Attributes:
-        value: the metric on the trials as they are, a fraction.
+        value: the metric of the original trials, a fraction.
         low: lower end.
         high: upper end.
     """
@@ -42,10 +43,10 @@ class Intervals:
 
     Attributes:
         eer: of the interpolated equal error rate.
-        min_dcf: of the normalised least detection cost.
+        min_dcf: of the normalized minimum detection cost.
         confidence: share of resamples between the ends.
-        resamples: how many were drawn.
-        over: what was drawn, ``"trials"`` or ``"speakers"``.
+        resamples: number of resamples.
+        over: what was resampled, ``"trials"`` or ``"speakers"``.
     """
 
     eer: Interval
@@ -53,6 +54,16 @@ class Intervals:
     confidence: float
     resamples: int
     over: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the ends of the intervals and how they were computed, for JSON."""
+        return {
+            "over": self.over,
+            "confidence": self.confidence,
+            "resamples": self.resamples,
+            "eer": [self.eer.low, self.eer.high],
+            "min_dcf": [self.min_dcf.low, self.min_dcf.high],
+        }
 
 
 def bootstrap_intervals(
@@ -70,35 +81,35 @@ def bootstrap_intervals(
 ) -> Intervals:
     """Return percentile bootstrap intervals of EER and minDCF.
 
-    Trials of one speaker are not independent: intervals over trials are too narrow when few
-    speakers have many trials. Over speakers, a trial between two speakers counts as often as the
-    two were drawn, multiplied (Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 1,
-    2007), and a trial of a speaker with itself as often as that speaker was drawn.
+    Trials of the same speaker are not independent: intervals over trials are too narrow when few
+    speakers have many trials. Over speakers, the weight of a trial between two speakers is the
+    product of how often each was drawn (Owen, "The pigeonhole bootstrap", Annals of Applied
+    Statistics 1, 2007); that of a trial within a speaker is how often the speaker was drawn.
 
     Args:
-        scores: [trials].
-        labels: [trials], 1 for a target trial, 0 for a non-target trial.
-        speakers: speaker labels of the enrolment sides [trials] and of the test sides [trials], to
-            draw speakers. Without it, target trials and non-target trials are drawn, each within
-            themselves.
+        scores: scores. Shape: [trials].
+        labels: 1 for a target trial, 0 for a non-target trial. Shape: [trials].
+        speakers: speakers of the enrolment sides and of the test sides, to resample speakers.
+            Shape of both: [trials]. Without it, target trials and non-target trials are resampled,
+            separately.
         p_target: prior of minDCF.
         c_miss: cost of a miss.
         c_fa: cost of a false acceptance.
-        resamples: how many to draw.
+        resamples: number of resamples.
         confidence: share of resamples between the two ends.
         seed: of the generator; the same seed gives the same intervals.
-        progress: called with how many resamples were done more.
+        progress: called with the number of resamples done since the last call.
 
     Raises:
-        ScoringError: bad scores, labels or speakers, see the message; or resamples over speakers
-            that hold only one class again and again.
+        ScoringError: bad scores, labels or speakers; or resamples over speakers that repeatedly
+            contain only one class.
 
     Example:
         >>> import numpy as np
         >>> rng = np.random.default_rng(1)
         >>> labels = np.arange(400) % 2
-        >>> found = bootstrap_intervals(rng.normal(2 * labels), labels, resamples=200)
-        >>> found.eer.low < found.eer.value < found.eer.high
+        >>> intervals = bootstrap_intervals(rng.normal(2 * labels), labels, resamples=200)
+        >>> intervals.eer.low < intervals.eer.value < intervals.eer.high
         True
     """
     if resamples < 1:
@@ -106,7 +117,7 @@ def bootstrap_intervals(
     if not 0 < confidence < 1:
         raise ScoringError(f"confidence must lie between 0 and 1, got {confidence}.")
     checked, targets = as_trials(scores, labels)
-    miss_cost, accept_cost = cost_weights(p_target, c_miss, c_fa)
+    costs = cost_weights(p_target, c_miss, c_fa)
     order = np.argsort(checked, kind="stable")
     # The last trial of each run of equal scores: only there does a step end.
     ordered = checked[order]
@@ -117,15 +128,14 @@ def bootstrap_intervals(
         draws = _trial_weights(generator, flags)
     else:
         draws = _speaker_weights(generator, speakers, order, flags)
-    found = np.empty((resamples, 2))
+    resampled = np.empty((resamples, 2))
     for resample in range(resamples):
-        found[resample] = _metrics(next(draws), flags, steps, miss_cost, accept_cost)
+        resampled[resample] = _metrics(next(draws), flags, steps, *costs)
         if progress is not None:
             progress(1)
     tail = (1 - confidence) / 2
-    low, high = np.quantile(found, [tail, 1 - tail], axis=0)
-    ones = np.ones(len(flags), np.int64)
-    values = _metrics(ones, flags, steps, miss_cost, accept_cost)  # the trials as they are
+    low, high = np.quantile(resampled, [tail, 1 - tail], axis=0)
+    values = _metrics(np.ones(len(flags), np.int64), flags, steps, *costs)  # each trial once
     return Intervals(
         eer=Interval(values[0], float(low[0]), float(high[0])),
         min_dcf=Interval(values[1], float(low[1]), float(high[1])),
@@ -151,14 +161,34 @@ def _speaker_weights(
     order: Rows,
     flags: Flags,
 ) -> Iterator[Rows]:
+    enrolment, test, count = _speaker_rows(speakers, order, flags)
+    same = enrolment == test
+    attempts = 0
+    while True:
+        draws = generator.integers(count, size=count)
+        drawn = np.bincount(draws, minlength=count).astype(np.int64)
+        weights = drawn[enrolment] * np.where(same, 1, drawn[test])
+        if weights[flags].any() and weights[~flags].any():
+            attempts = 0
+            yield weights
+        elif (attempts := attempts + 1) == _DRAWS_PER_RESAMPLE:
+            raise ScoringError(
+                f"speakers: {attempts} resamples in a row had only target or only non-target "
+                f"trials; {count} speakers are too few for this. Resample trials instead."
+            )
+
+
+def _speaker_rows(
+    speakers: tuple[object, object], order: Rows, flags: Flags
+) -> tuple[Rows, Rows, int]:
+    """Return the speakers of both sides as numbers, in the order of scores, and how many."""
     sides = [
         as_speaker_labels(side, f"speakers[{number}]", rows=len(order), of="scores")[order]
         for number, side in enumerate(speakers)
     ]
     names, rows = np.unique(np.concatenate(sides), return_inverse=True)
     enrolment, test = rows[: len(order)], rows[len(order) :]
-    same = enrolment == test
-    wrong = np.flatnonzero(flags & ~same)
+    wrong = np.flatnonzero(flags & (enrolment != test))
     if wrong.size:
         raise ScoringError(
             f"labels say that trial {order[wrong[0]]} is a target trial, speakers say "
@@ -166,20 +196,7 @@ def _speaker_weights(
         )
     if len(names) < 2:
         raise ScoringError("speakers name only one speaker; at least two are needed.")
-    attempts = 0
-    while True:
-        drawn = np.bincount(
-            generator.integers(len(names), size=len(names)), minlength=len(names)
-        ).astype(np.int64)
-        weights = drawn[enrolment] * np.where(same, 1, drawn[test])
-        if weights[flags].any() and weights[~flags].any():
-            attempts = 0
-            yield weights
-        elif (attempts := attempts + 1) == _DRAWS_PER_RESAMPLE:
-            raise ScoringError(
-                f"speakers: {attempts} draws in a row held only target or only non-target trials; "
-                f"{len(names)} speakers are too few for this. Draw trials instead."
-            )
+    return enrolment, test, len(names)
 
 
 def _metrics(
@@ -189,7 +206,7 @@ def _metrics(
     miss_cost: float,
     accept_cost: float,
 ) -> tuple[float, float]:
-    """Return EER and normalised minDCF of weighted trials in ascending order of scores."""
+    """Return EER and normalized minDCF of weighted trials in ascending order of scores."""
     # Before the first step everything is accepted.
     missed = np.append(0, np.cumsum(np.where(flags, weights, 0))[steps])
     rejected = np.append(0, np.cumsum(np.where(flags, 0, weights))[steps])

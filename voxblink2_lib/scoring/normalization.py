@@ -1,8 +1,8 @@
-"""Score normalisation with a cohort: s-norm and adaptive s-norm.
+"""Score normalization with a cohort: s-norm and adaptive s-norm.
 
-A raw cosine says little without knowing how close strangers come to the same recording. Each side
-of a trial is compared with a cohort of other speakers; mean and deviation of these cosines scale
-the score, and the two sides are averaged::
+How much a cosine means depends on the scores that other speakers reach with the same recording.
+Each side of a trial is compared with a cohort of other speakers; mean and deviation of these
+cosines scale the score, and the two sides are averaged::
 
     s' = 1/2 ((s - mean_enrolment) / deviation_enrolment + (s - mean_test) / deviation_test)
 """
@@ -33,27 +33,27 @@ def s_norm(
     device: str | None = None,
     progress: Advance | None = None,
 ) -> Floats:
-    """Return scores normalised with the whole cohort, on both sides.
+    """Return scores normalized with the whole cohort, on both sides.
 
     Kenny, "Bayesian speaker verification with heavy-tailed priors", Odyssey 2010.
 
     Args:
-        scores: [trials], cosines.
-        enrolment_rows: [trials], rows of ``embeddings``.
-        test_rows: [trials], rows of ``embeddings``.
-        embeddings: [utterances, dimensions].
-        cohort: [cohort, dimensions], embeddings of other speakers, best one for each.
-        memory_bytes: bound of what is held beside arguments and results.
+        scores: cosines. Shape: [trials].
+        enrolment_rows: rows of ``embeddings``. Shape: [trials].
+        test_rows: rows of ``embeddings``. Shape: [trials].
+        embeddings: embeddings. Shape: [utterances, dimensions].
+        cohort: embeddings of other speakers, ideally one of each. Shape: [cohort, dimensions].
+        memory_bytes: bound of the memory in addition to arguments and results.
         device: a PyTorch device such as ``"cuda"``; by default CUDA for large products where it is
-            there, else NumPy.
-        progress: called with how many utterances were done more.
+            available, else NumPy.
+        progress: called with the number of utterances done since the last call.
 
     Returns:
-        float64 [trials].
+        Normalized scores, float64. Shape: [trials].
 
     Raises:
-        ScoringError: shapes that do not fit, values that are not finite, or an utterance that is
-            equally far from the whole cohort, so that nothing can be scaled.
+        ScoringError: shapes that do not match, values that are not finite, or an utterance that is
+            equally far from the whole cohort, so that its scores cannot be scaled.
     """
     return as_norm(
         scores,
@@ -80,28 +80,28 @@ def as_norm(
     device: str | None = None,
     progress: Advance | None = None,
 ) -> Floats:
-    """Return scores normalised with the nearest part of the cohort, on both sides.
+    """Return scores normalized with the nearest part of the cohort, on both sides.
 
     Matejka et al., "Analysis of score normalization in multilingual speaker recognition",
     Interspeech 2017: each side takes the ``top_n`` cohort members nearest to itself (AS-norm 1).
 
     Args:
-        scores: [trials], cosines.
-        enrolment_rows: [trials], rows of ``embeddings``.
-        test_rows: [trials], rows of ``embeddings``.
-        embeddings: [utterances, dimensions].
-        cohort: [cohort, dimensions], embeddings of other speakers, best one for each.
-        top_n: how many of the cohort count, from 2 to all of it; none for all, which is s-norm.
-        memory_bytes: bound of what is held beside arguments and results.
+        scores: cosines. Shape: [trials].
+        enrolment_rows: rows of ``embeddings``. Shape: [trials].
+        test_rows: rows of ``embeddings``. Shape: [trials].
+        embeddings: embeddings. Shape: [utterances, dimensions].
+        cohort: embeddings of other speakers, ideally one of each. Shape: [cohort, dimensions].
+        top_n: how many of the cohort count, from 2 to all; ``None`` for all, which is s-norm.
+        memory_bytes: bound of the memory in addition to arguments and results.
         device: a PyTorch device such as ``"cuda"``; by default CUDA for large products where it is
-            there, else NumPy.
-        progress: called with how many utterances were done more.
+            available, else NumPy.
+        progress: called with the number of utterances done since the last call.
 
     Returns:
-        float64 [trials].
+        Normalized scores, float64. Shape: [trials].
 
     Raises:
-        ScoringError: as :func:`s_norm`; or ``top_n`` is not possible.
+        ScoringError: as :func:`s_norm`; or ``top_n`` is out of range.
 
     Example:
         >>> import numpy as np
@@ -125,8 +125,8 @@ def as_norm(
         checked_rows(rows, name, trials=len(values), utterances=len(vectors))
         for rows, name in ((enrolment_rows, "enrolment_rows"), (test_rows, "test_rows"))
     ]
-    # Utterances that no trial asks for cost nothing.
-    used, at = np.unique(np.concatenate(sides), return_inverse=True)
+    # Only utterances of trials are compared with the cohort.
+    used, used_rows = np.unique(np.concatenate(sides), return_inverse=True)
     mean, deviation = top_statistics(
         unit(vectors[used], "embeddings", used),
         unit(others, "cohort"),
@@ -141,7 +141,7 @@ def as_norm(
             f"cohort: the {count:,} members nearest to row {used[flat[0]]} of embeddings are all "
             "equally far from it; use a cohort of different speakers, or more of it."
         )
-    enrolment, test = np.split(at, 2)
+    enrolment, test = np.split(used_rows, 2)
     scaled: Floats = (values - mean[enrolment]) / deviation[enrolment]
     scaled += (values - mean[test]) / deviation[test]
     return scaled / 2

@@ -1,7 +1,7 @@
-"""Open-set identification: who of the gallery speaks, or nobody.
+"""Open-set identification: which speaker of the gallery a probe is of, if any.
 
-Every probe is compared with all enrolled speakers; the highest score and whose it is decide. A
-probe is *known* when its label is in the gallery. At a threshold t::
+Every probe is compared with all enrolled speakers; the nearest one and its score decide. A probe is
+*known* when its label is in the gallery. At a threshold t::
 
     DIR(t)  known probes whose nearest speaker is the right one, with a score > t / known probes
     FAR(t)  unknown probes with a highest score > t / unknown probes
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -35,10 +35,10 @@ from voxblink2_lib.scoring.validation import (
 Enrolment = Literal["mean", "normalized-mean", "max"]
 Method = Literal["exact", "voxblink2"]
 
-# The published script's: thresholds of its grid, and what it leaves out of the area.
-_GRID, _LEAST_OF_AREA = 1000, 1e-5
+# Of the published script: number of thresholds, and the rates below which it ignores a point.
+_GRID, _MIN_RATE_OF_AREA = 1000, 1e-5
 
-# Speakers whose embeddings are summed at a time; bounds the memory of the float64 sums.
+# Speakers whose embeddings are summed at once; bounds the memory of the float64 sums.
 _SPEAKERS = 4096
 
 
@@ -47,16 +47,16 @@ class OpenSetResult:
     """Rates of open-set identification, as fractions.
 
     Attributes:
-        dir: detection and identification rate at each FAR asked for.
-        thresholds: threshold of each; a probe is accepted when its score is above it.
+        dir: detection and identification rate at each requested FAR.
+        thresholds: threshold at each of them; a probe is accepted when its score is above it.
         auc: area under DIR over FAR, both from 0 to 1.
         rank1: share of known probes whose nearest speaker is the right one.
-        speakers: speakers of the gallery.
-        known: probes of these.
-        unknown: other probes.
+        speakers: number of speakers in the gallery.
+        known: number of their probes.
+        unknown: number of other probes.
         method: ``"exact"`` or ``"voxblink2"``.
-        enrolment: how a speaker's embeddings became a model.
-        curve: FAR and DIR [points] of each threshold [points], thresholds falling.
+        enrolment: how a speaker's embeddings become a model.
+        curve: FAR, DIR and thresholds, in order of falling thresholds. Shape of each: [points].
     """
 
     dir: dict[float, float]
@@ -71,13 +71,13 @@ class OpenSetResult:
     curve: tuple[Floats, Floats, Floats] = field(repr=False, compare=False)
 
     def as_dict(self) -> dict[str, float]:
-        """Return ``dir@far=...`` for each FAR asked for, ``auc`` and ``rank1``."""
+        """Return ``dir@far=...`` for each requested FAR, ``auc`` and ``rank1``."""
         rates = {f"dir@far={far_text(far)}": rate for far, rate in self.dir.items()}
         return {**rates, "auc": self.auc, "rank1": self.rank1}
 
     @property
     def fnir(self) -> dict[float, float]:
-        """False negative identification rate at each FPIR (FAR) asked for."""
+        """False negative identification rate at each requested FPIR (FAR)."""
         return {far: 1 - rate for far, rate in self.dir.items()}
 
 
@@ -97,28 +97,28 @@ def open_set_identification(
     """Identify each probe among the gallery's speakers, and return DIR at given FARs.
 
     Args:
-        gallery: [enrolled utterances, dimensions], embeddings.
-        gallery_labels: [enrolled utterances], their speakers: integers or texts.
-        probes: [probes, dimensions], embeddings.
-        probe_labels: [probes], their speakers. A label that is not in the gallery is unknown.
+        gallery: embeddings. Shape: [enrolled, dimensions].
+        gallery_labels: their speakers, integers or strings. Shape: [enrolled].
+        probes: embeddings. Shape: [probes, dimensions].
+        probe_labels: their speakers; one that is not in the gallery is unknown. Shape: [probes].
         far: false acceptance rates to report DIR at, each from 0 to 1.
         enrolment: a speaker's model. ``"mean"``: mean of its embeddings, as published.
             ``"normalized-mean"``: mean of its embeddings scaled to length 1. ``"max"``: all of
             them; the nearest counts.
-        method: ``"exact"``: the largest DIR whose FAR is not above the one asked for, over all
-            thresholds, equal scores as one step; the area is that under the whole curve.
-            ``"voxblink2"``: as the published script, for comparison with published numbers: 1,000
-            thresholds evenly spaced between the lowest and the highest score of an unknown probe,
-            at the FAR nearest to the one asked for (which may be above it), and the area over
+        method: ``"exact"``: the largest DIR whose FAR does not exceed the requested one, over all
+            thresholds, equal scores as one step; the area under the whole curve.
+            ``"voxblink2"``: as in the published script, for comparison with published numbers:
+            1,000 thresholds evenly spaced between the lowest and the highest score of an unknown
+            probe, at the FAR nearest to the requested one (which may exceed it), and the area over
             points whose DIR and FAR are both at least 1e-5.
-        memory_bytes: bound of what is held beside arguments, models and scores.
+        memory_bytes: bound of the memory in addition to arguments, models and scores.
         device: a PyTorch device such as ``"cuda"``; by default CUDA for large products where it is
-            there, else NumPy.
-        progress: called with how many probes were done more.
+            available, else NumPy.
+        progress: called with the number of probes done since the last call.
 
     Raises:
-        ScoringError: empty, not finite, zero or mis-shaped embeddings, labels of another length or
-            kind, no known or no unknown probe, a FAR outside 0 to 1.
+        ScoringError: empty, non-finite, zero or mis-shaped embeddings, labels of another length or
+            kind, no known or no unknown probe, or a FAR outside 0 to 1.
 
     Example:
         >>> gallery, probes = [[1, 0], [0, 1]], [[2, 1], [1, 3], [-1, 1], [-1, -1]]
@@ -131,21 +131,23 @@ def open_set_identification(
     check_choice("method", method, get_args(Method))
     enrolled = as_embeddings(gallery, "gallery")
     labels = as_speaker_labels(gallery_labels, "gallery_labels", rows=len(enrolled), of="gallery")
-    asked = as_embeddings(probes, "probes", dimensions=enrolled.shape[1])
-    asked_labels = as_speaker_labels(probe_labels, "probe_labels", rows=len(asked), of="probes")
-    if {labels.dtype.kind, asked_labels.dtype.kind} == {"i", "u"}:
-        # Texts: as numbers NumPy would compare signed with unsigned ones in float64.
-        labels, asked_labels = labels.astype(str), asked_labels.astype(str)
+    probe_vectors = as_embeddings(probes, "probes", dimensions=enrolled.shape[1])
+    count = len(probe_vectors)
+    truth_labels = as_speaker_labels(probe_labels, "probe_labels", rows=count, of="probes")
+    if {labels.dtype.kind, truth_labels.dtype.kind} == {"i", "u"}:
+        # As strings: NumPy would compare signed with unsigned integers in float64.
+        labels, truth_labels = labels.astype(str), truth_labels.astype(str)
     speakers, rows = np.unique(labels, return_inverse=True)
-    truth = _speaker_rows(speakers, asked_labels)
+    truth = _speaker_rows(speakers, truth_labels)
     if enrolment == "max":
         models, owner = unit(enrolled, "gallery"), rows
     else:
         models, owner = _mean_models(enrolled, rows, enrolment), np.arange(len(speakers))
-    norms = norms_of(asked, "probes")
-    best = nearest(asked, models, memory_bytes=memory_bytes, device=device, progress=progress)
-    lengths = np.ones(len(models), np.float32)
-    scores = cosines(asked, models, np.arange(len(asked)), best, (norms, lengths))
+    norms = norms_of(probe_vectors, "probes"), np.ones(len(models), np.float32)
+    best = nearest(
+        probe_vectors, models, memory_bytes=memory_bytes, device=device, progress=progress
+    )
+    scores = cosines(probe_vectors, models, np.arange(count), best, norms)
     return _rates(
         scores,
         truth,
@@ -158,12 +160,12 @@ def open_set_identification(
 
 
 def far_text(far: float) -> str:
-    """Write a rate shortly, but never two different ones alike."""
+    """Return a rate as short text; different rates have different texts."""
     return f"{far:g}" if float(f"{far:g}") == far else repr(float(far))
 
 
 def checked_far(far: object) -> tuple[float, ...]:
-    """Return false acceptance rates, one or several.
+    """Return one or several false acceptance rates as numbers.
 
     Raises:
         ScoringError: there is none, or one does not lie between 0 and 1.
@@ -183,10 +185,10 @@ def _speaker_rows(speakers: npt.NDArray[Any], labels: npt.NDArray[Any]) -> Rows:
     if (speakers.dtype.kind == "U") != (labels.dtype.kind == "U"):
         raise ScoringError(
             f"gallery_labels are {speakers.dtype} and probe_labels {labels.dtype}; both must be "
-            "integers or both texts, or every probe would be unknown."
+            "integers or both strings, or every probe would be unknown."
         )
-    at = np.minimum(np.searchsorted(speakers, labels), len(speakers) - 1)
-    truth = np.where(speakers[at] == labels, at, -1)
+    rows = np.minimum(np.searchsorted(speakers, labels), len(speakers) - 1)
+    truth = np.where(speakers[rows] == labels, rows, -1)
     if (truth < 0).all():
         raise ScoringError("probe_labels: none of them is in the gallery; DIR needs known probes.")
     if (truth >= 0).all():
@@ -197,41 +199,47 @@ def _speaker_rows(speakers: npt.NDArray[Any], labels: npt.NDArray[Any]) -> Rows:
 
 
 def _mean_models(gallery: Floats, rows: Rows, enrolment: str) -> Floats:
-    """Return one vector of length 1 for each speaker, the mean of its rows."""
+    """Return the mean of each speaker's rows, scaled to length 1. Shape: [speakers, dimensions]."""
     if enrolment == "normalized-mean":
         gallery = unit(gallery, "gallery")
     else:
-        norms_of(gallery, "gallery")  # a zero row would not show in a mean
+        norms_of(gallery, "gallery")  # a mean would hide a zero row
     order = np.argsort(rows, kind="stable")
     starts = np.flatnonzero(np.diff(rows[order], prepend=-1))
     counts = np.diff(np.append(starts, len(order)))
     models = np.empty((len(starts), gallery.shape[1]), np.float32)
     for first in range(0, len(starts), _SPEAKERS):
-        some = slice(first, first + _SPEAKERS)
-        # In float64, so that the order of the rows does not show: the first utterance of each
-        # speaker, then the second of those that have one, and so on.
-        sums = gallery[order[starts[some]]].astype(np.float64)
-        for turn in range(1, counts[some].max()):
-            has = np.flatnonzero(counts[some] > turn)
-            nth = gallery[order[starts[some][has] + turn]]
-            if len(has) == len(sums):
-                sums += nth
-            else:
-                sums[has] += nth
+        block = slice(first, first + _SPEAKERS)
+        sums = _sums(gallery, order, starts[block], counts[block])
         lengths = np.linalg.norm(sums, axis=1)
         if (zero := np.flatnonzero(lengths == 0)).size:
             row = int(order[starts[first + zero[0]]])
             raise ScoringError(
                 f"gallery: the mean of the speaker of row {row} is zero; its embeddings cancel."
             )
-        models[some] = sums / lengths[:, None]
+        models[block] = sums / lengths[:, None]
     return models
+
+
+def _sums(gallery: Floats, order: Rows, starts: Rows, counts: Rows) -> Floats:
+    """Return the sum of each speaker's rows ``order[start : start + count]``."""
+    # In float64, so that the order of the rows does not matter: the first utterance of each
+    # speaker, then the second of those that have one, and so on.
+    sums = gallery[order[starts]].astype(np.float64)
+    for nth in range(1, counts.max()):
+        speakers = np.flatnonzero(counts > nth)
+        rows = gallery[order[starts[speakers] + nth]]
+        if len(speakers) == len(sums):
+            sums += rows
+        else:
+            sums[speakers] += rows
+    return sums
 
 
 def _rates(
     scores: Floats,
     truth: Rows,
-    found: Rows,
+    identified: Rows,
     *,
     far: tuple[float, ...],
     method: Method,
@@ -239,14 +247,14 @@ def _rates(
     speakers: int,
 ) -> OpenSetResult:
     known = truth >= 0
-    right = np.sort(scores[known & (truth == found)])
+    right = np.sort(scores[known & (truth == identified)])
     unknown = np.sort(scores[~known])
     count = int(np.count_nonzero(known))
-    rates = _exact if method == "exact" else _published
-    at, area, curve = rates(right, unknown, count, far)
+    measure = _exact if method == "exact" else _published
+    rates, thresholds, area, curve = measure(right, unknown, count, far)
     return OpenSetResult(
-        dir={one: rate for one, (rate, _) in zip(far, at, strict=True)},
-        thresholds={one: threshold for one, (_, threshold) in zip(far, at, strict=True)},
+        dir=dict(zip(far, rates, strict=True)),
+        thresholds=dict(zip(far, thresholds, strict=True)),
         auc=area,
         rank1=len(right) / count,
         speakers=speakers,
@@ -258,48 +266,56 @@ def _rates(
     )
 
 
-_Found = tuple[list[tuple[float, float]], float, tuple[Floats, Floats, Floats]]
+class _Rates(NamedTuple):
+    """DIR and threshold at each requested FAR, the area under the curve, and the curve."""
+
+    dir: list[float]
+    thresholds: list[float]
+    area: float
+    curve: tuple[Floats, Floats, Floats]
 
 
-def _exact(right: Floats, unknown: Floats, known: int, far: tuple[float, ...]) -> _Found:
-    """Return DIR and threshold at each FAR, the area, and the curve, over all thresholds.
+def _exact(right: Floats, unknown: Floats, known: int, far: tuple[float, ...]) -> _Rates:
+    """Return the rates over all thresholds.
 
     Args:
-        right: scores of the known probes that are identified, ascending.
-        unknown: scores of the unknown probes, ascending.
+        right: scores of the known probes that are identified, ascending. Shape: [identified].
+        unknown: scores of the unknown probes, ascending. Shape: [unknown].
         known: number of known probes.
-        far: rates asked for.
+        far: requested rates.
     """
-    at = []
-    for one in far:
+    at_far = []
+    shares = np.arange(len(unknown) + 1) / len(unknown)
+    for rate in far:
         # The most unknown probes that may pass: k / n <= far in the caller's own arithmetic.
-        passing = int(np.searchsorted(np.arange(len(unknown) + 1) / len(unknown), one, "right")) - 1
-        threshold = float(unknown[-1 - passing]) if passing < len(unknown) else -np.inf
-        at.append((float(_above(right, threshold)) / known, threshold))
-    # The area is the chance that a known probe is identified with a higher score than an unknown
-    # one has; ties count by half, as trapezoids over them do.
+        passing = int(np.searchsorted(shares, rate, "right")) - 1
+        at_far.append(float(unknown[-1 - passing]) if passing < len(unknown) else -np.inf)
+    # The area is the probability that a known probe is identified with a higher score than that of
+    # an unknown one; ties count half, as trapezoids over them do.
     above, reached = _above(right, unknown), len(right) - np.searchsorted(right, unknown)
     area = float((above + reached).mean()) / (2 * known)
     # FAR changes at the scores of unknown probes only; at each DIR is the largest with that FAR.
     thresholds = np.append(np.unique(unknown)[::-1], unknown.dtype.type(-np.inf))
     rates_far = _above(unknown, thresholds) / len(unknown)
     rates_dir = _above(right, thresholds) / known
-    return at, area, (rates_far, rates_dir, thresholds)
+    dir_at_far = [float(_above(right, threshold)) / known for threshold in at_far]
+    return _Rates(dir_at_far, at_far, area, (rates_far, rates_dir, thresholds))
 
 
-def _published(right: Floats, unknown: Floats, known: int, far: tuple[float, ...]) -> _Found:
+def _published(right: Floats, unknown: Floats, known: int, far: tuple[float, ...]) -> _Rates:
+    """Return the rates as the published script does; arguments as in :func:`_exact`."""
     thresholds = np.linspace(unknown[0], unknown[-1], _GRID)[::-1]
     rates_far = _above(unknown, thresholds) / len(unknown)
     rates_dir = _above(right, thresholds) / known
-    at = []
-    for one in far:
-        away = np.abs(rates_far - one)
-        nearest_far = np.flatnonzero(away == away.min())
-        row = nearest_far[int(np.argmax(rates_dir[nearest_far]))]
-        at.append((float(rates_dir[row]), float(thresholds[row])))
-    inside = (rates_far >= _LEAST_OF_AREA) & (rates_dir >= _LEAST_OF_AREA)
+    rows = []
+    for rate in far:
+        distances = np.abs(rates_far - rate)
+        nearest_far = np.flatnonzero(distances == distances.min())
+        rows.append(nearest_far[int(np.argmax(rates_dir[nearest_far]))])
+    inside = (rates_far >= _MIN_RATE_OF_AREA) & (rates_dir >= _MIN_RATE_OF_AREA)
     area = float(np.trapezoid(rates_dir[inside], rates_far[inside]))
-    return at, area, (rates_far, rates_dir, thresholds)
+    curve = rates_far, rates_dir, thresholds
+    return _Rates(rates_dir[rows].tolist(), thresholds[rows].tolist(), area, curve)
 
 
 def _above(scores: Floats, thresholds: Any) -> Any:

@@ -1,6 +1,6 @@
 """Read pickled dictionaries of arrays without running anything that they name.
 
-A pickle fills inert records here; arrays are made out of them afterwards.
+Unpickling only fills inert records; arrays are built from them afterwards.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from voxblink2_lib.errors import ScoringError
-
-Part = tuple[list[str], npt.NDArray[Any]]  # n names and their vectors, shape (n, dimensions)
+from voxblink2_lib.scoring.embedding_files import NamedVectors
 
 _PICKLED = re.compile(
     r"numpy\._?core\.(multiarray\._reconstruct|multiarray\.scalar|numeric\._frombuffer)"
@@ -27,9 +26,9 @@ _PICKLED_TYPE = re.compile(r"[<>|=][biufcU][0-9]+")  # no objects, no structures
 
 
 class _Record:
-    """Stands for an object of NumPy in a pickle: keeps what is said of it, and does nothing.
+    """A NumPy object of a pickle: stores arguments and state, and does nothing.
 
-    ``__setstate__`` keeps a pickle from setting attributes, of a record and of its class.
+    ``__setstate__`` prevents a pickle from setting attributes of a record or of its class.
     """
 
     kind: str
@@ -45,22 +44,22 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if not _PICKLED.fullmatch(f"{module}.{name}"):
             raise ValueError(
-                f"it asks for {module}.{name}, which arrays do not need. Nothing of it was run. "
+                f"it names {module}.{name}, which arrays do not need. Nothing of it was run. "
                 "Save the vectors (of torch: tensor.cpu().numpy()) as .npy or Parquet"
             )
-        # The class of arrays is only ever named, as an argument; text cannot be called.
+        # The class of arrays is only ever an argument; a string cannot be called.
         known: dict[str, object] = {"OrderedDict": dict, "ndarray": "ndarray"}
         return known.get(name) or type("Record", (_Record,), {"kind": name})
 
 
-def read_pickle(path: Path) -> Iterator[Part]:
+def read_pickle(path: Path) -> Iterator[NamedVectors]:
     """Yield the name and the vector of each entry of a pickled dictionary.
 
     Raises:
-        ScoringError: it is broken, names anything that arrays do not need, or holds other values.
+        ScoringError: it is broken, names anything that arrays do not need, or has other values.
     """
     try:
-        with path.open("rb") as file:  # arrays of Python 2 are text, a character a byte
+        with path.open("rb") as file:  # arrays of Python 2 are text, one character per byte
             content = _Unpickler(file, encoding="latin1").load()
         if not isinstance(content, dict):
             raise TypeError(f"it holds one {type(content).__name__}")
@@ -81,13 +80,13 @@ def read_pickle(path: Path) -> Iterator[Part]:
 
 
 def _array(record: object) -> npt.NDArray[Any]:
-    """Make what a record stands for: an array, or a scalar of no axes."""
+    """Return the array of a record; a scalar has no axes."""
     match record:
         case (
             _Record(kind="_reconstruct", state=(_, shape, dtype, _, raw))
             | _Record(kind="_frombuffer", args=(raw, dtype, shape, *_))
         ):
-            pass  # the order of axes makes no difference to vectors
+            pass  # the memory order makes no difference to vectors
         case _Record(kind="scalar", args=(dtype, raw)):
             shape = ()
         case _:

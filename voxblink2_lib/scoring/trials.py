@@ -1,7 +1,7 @@
-"""Lists of trials and of labelled utterances: reading the formats in use, scoring trials.
+"""Read trial lists and lists of labelled utterances, and score trials by cosine.
 
-Names stand for utterances. A list of trials keeps each name once and rows into the names, so ten
-million trials take about 170 MB.
+A trial list stores each utterance's name once and refers to names by row, so ten million trials
+take about 170 MB.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal, get_args
+from typing import BinaryIO, Literal, NamedTuple, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -40,26 +40,35 @@ _HEADERS = (
     {"label", "target"},
 )
 
-# Text is read so much at a time, and each of its blocks by a thread of its own.
+# Text is read in chunks, and the blocks of a chunk are parsed in parallel.
 _CHUNK_BYTES, _BLOCK_BYTES = 64 << 20, 8 << 20
 
-# What spreadsheets put before the first line.
+# What spreadsheets write before the first line.
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_FORMATS = (
+
+
+class _LineFormat(NamedTuple):
+    words: int
+    description: str  # for messages
+
+
+_TRIAL_LINES = _LineFormat(
+    3,
     "Allowed are '1 enrol test', 'enrol test target|nontarget', and the same with commas, "
-    "also under a header of enrol, test, label."
+    "also under a header of enrol, test, label.",
 )
+_LABELLED_LINES = _LineFormat(2, "Each line holds an utterance and its label.")
 
 
 @dataclass(frozen=True, eq=False)
 class TrialList:
-    """Trials whose truth is known.
+    """Labelled trials.
 
     Attributes:
         names: names of utterances, each once.
-        enrolment: [trials], rows of ``names``.
-        test: [trials], rows of ``names``.
-        labels: [trials], true for a target trial.
+        enrolment: rows of ``names``. Shape: [trials].
+        test: rows of ``names``. Shape: [trials].
+        labels: true for a target trial. Shape: [trials].
     """
 
     names: list[str]
@@ -73,11 +82,11 @@ class ScoredTrials:
     """Scores of the trials that could be scored.
 
     Attributes:
-        scores: [scored], cosines, float32.
-        rows: [scored], which trials of the list these are, ascending.
-        enrolment: [scored], rows of the embeddings.
-        test: [scored], rows of the embeddings.
-        labels: [scored], true for a target trial.
+        scores: cosines, float32. Shape: [scored].
+        rows: rows of these trials in the list, ascending. Shape: [scored].
+        enrolment: rows of the embeddings. Shape: [scored].
+        test: rows of the embeddings. Shape: [scored].
+        labels: true for a target trial. Shape: [scored].
         missing: names without an embedding.
     """
 
@@ -90,18 +99,18 @@ class ScoredTrials:
 
 
 def cosine_scores(embeddings: object, enrolment_rows: object, test_rows: object) -> Floats:
-    """Return the cosine of each trial, float32 [trials].
+    """Return the cosine of each trial, float32. Shape: [trials].
 
-    Trials are gathered some at a time, so the memory beside arguments and result is a few
-    mebibytes. The same two embeddings give the same bits in whatever row they stand.
+    Trials are processed in blocks, so the memory in addition to arguments and result is a few
+    mebibytes. The same two embeddings give the same bits in whatever rows they are.
 
     Args:
-        embeddings: [utterances, dimensions].
-        enrolment_rows: [trials], rows of ``embeddings``.
-        test_rows: [trials], rows of ``embeddings``.
+        embeddings: embeddings. Shape: [utterances, dimensions].
+        enrolment_rows: rows of ``embeddings``. Shape: [trials].
+        test_rows: rows of ``embeddings``. Shape: [trials].
 
     Raises:
-        ScoringError: bad embeddings, or rows that are not theirs.
+        ScoringError: bad embeddings, or rows that they do not have.
 
     Example:
         >>> cosine_scores([[1, 0], [3, 4]], [0, 0], [0, 1])
@@ -119,53 +128,52 @@ def cosine_scores(embeddings: object, enrolment_rows: object, test_rows: object)
 def score_trials(
     trials: TrialList, embeddings: Embeddings, *, missing: Missing = "error"
 ) -> ScoredTrials:
-    """Score a list of trials with embeddings by name.
+    """Score a trial list by the cosines of its utterances' embeddings.
 
     Args:
         trials: the list.
         embeddings: embeddings with their names.
-        missing: what to do about trials with a name that has no embedding: ``"error"``, or
+        missing: what to do about trials with an utterance without embedding: ``"error"``, or
             ``"skip"`` to leave them out, counted.
 
     Raises:
         ScoringError: a name has no embedding; or no trial is left.
     """
     check_choice("missing", missing, get_args(Missing))
-    at = embeddings.rows_of(trials.names)
-    enrolment, test = at[trials.enrolment], at[trials.test]
-    there = (enrolment >= 0) & (test >= 0)
-    absent = [trials.names[row] for row in np.flatnonzero(at < 0)]
-    left_out = len(there) - int(np.count_nonzero(there))
-    if left_out and missing == "error":
-        row = int(np.flatnonzero(~there)[0])
+    embedding_rows = embeddings.rows_of(trials.names)
+    enrolment, test = embedding_rows[trials.enrolment], embedding_rows[trials.test]
+    covered: Flags = (enrolment >= 0) & (test >= 0)
+    absent = [trials.names[row] for row in np.flatnonzero(embedding_rows < 0)]
+    if missing == "error" and not covered.all():
+        row = int(np.flatnonzero(~covered)[0])
         side = trials.enrolment if enrolment[row] < 0 else trials.test
         raise ScoringError(
-            f"{len(absent):,} of {len(at):,} utterances have no embedding in {embeddings.source}, "
-            f"so {left_out:,} of {len(there):,} trials cannot be scored; the first is trial "
-            f"{row + 1:,}, {trials.names[side[row]]!r} is not there. Embeddings are named like "
-            f"{embeddings.names[0]!r}. To leave such trials out and have them counted: "
-            "missing='skip' (--missing skip)."
+            f"{len(absent):,} of {len(trials.names):,} utterances have no embedding in "
+            f"{embeddings.source}, so {np.count_nonzero(~covered):,} of {len(covered):,} trials "
+            f"cannot be scored; the first is trial {row + 1:,}, {trials.names[side[row]]!r} is "
+            f"missing. Embeddings are named like {embeddings.names[0]!r}. To leave such trials out "
+            "and have them counted: missing='skip' (--missing skip)."
         )
-    if not there.any():
+    if not covered.any():
         raise ScoringError(
-            f"None of the {len(there):,} trials has both embeddings in {embeddings.source}: the "
+            f"None of the {len(covered):,} trials has both embeddings in {embeddings.source}: the "
             f"list has names like {trials.names[0]!r}, the embeddings like {embeddings.names[0]!r}."
         )
-    rows = np.flatnonzero(there)
+    rows = np.flatnonzero(covered)
     enrolment, test = enrolment[rows], test[rows]
     scores = cosine_scores(embeddings.vectors, enrolment, test)
     return ScoredTrials(scores, rows, enrolment, test, trials.labels[rows], absent)
 
 
-# -- reading ----------------------------------------------------------------------------------
+# -- Reading ---------------------------------------------------------------------------------------
 
 
 def read_trials(path: str | Path) -> TrialList:
-    r"""Read a list of trials.
+    r"""Read a trial list.
 
-    Formats, told by the first line: ``1 enrol test`` (VoxCeleb, VoxBlink2), ``enrol test
-    target|nontarget`` (Kaldi; ``1|0`` serves, too), separated by white space or commas, with or
-    without a header ``enrol,test,label`` in any order. Names are kept as they are.
+    The format is recognized by the first line: ``1 enrol test`` (VoxCeleb, VoxBlink2) or ``enrol
+    test target|nontarget`` (Kaldi; also with ``1|0``), separated by white space or commas, with or
+    without a header ``enrol,test,label`` in any order. Names are not changed.
 
     Raises:
         ScoringError: the file is missing or empty, or a line is not a trial; names the line.
@@ -179,67 +187,66 @@ def read_trials(path: str | Path) -> TrialList:
         >>> trials.names, trials.enrolment, trials.test, trials.labels
         (['a/1.wav', 'a/2.wav', 'b/1.wav'], array([0, 0]), array([1, 2]), array([ True, False]))
     """
-    found: dict[str, int] = {}
+    rows_by_name: dict[str, int] = {}
     parts: list[tuple[Rows, Rows, Flags]] = []
     columns: tuple[int, int, int] | None = None
-    for table, line in _tables(Path(path), width=3, formats=_FORMATS):
+    for table, line in _tables(Path(path), _TRIAL_LINES):
         header = 0
         if columns is None:
             columns, header = _columns(table, path)
         enrolment, test, label = (table.column(column) for column in columns)
-        if header:  # encoded anew, so that its words are no names
+        if header:  # encoded again, so that its words do not become names
             enrolment, test, label = (
                 column.slice(1).cast(pa.string()).dictionary_encode()
                 for column in (enrolment, test, label)
             )
         flags = _flags(label, path, line + header)
-        parts.append((*_named(enrolment, test, found), flags))
-    if not sum(len(part[2]) for part in parts):
-        raise ScoringError(f"{path} holds no trial. {_FORMATS}")
+        parts.append((*_name_rows(enrolment, test, rows_by_name), flags))
+    if not sum(len(flags) for _, _, flags in parts):
+        raise ScoringError(f"{path} contains no trial. {_TRIAL_LINES.description}")
     enrolments, tests, labels = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return TrialList(list(found), enrolments, tests, labels)
+    return TrialList(list(rows_by_name), enrolments, tests, labels)
 
 
 def read_labelled(path: str | Path) -> tuple[list[str], list[str]]:
-    """Read a list of ``utterance label``, as the gallery and the probes of an OSSI protocol.
+    """Read a list of ``utterance label``, such as the gallery and the probes of an OSSI protocol.
 
     Returns:
-        Names and labels, both as texts.
+        Names and labels.
 
     Raises:
-        ScoringError: the file is missing or empty, or a line has not two words; names the line.
+        ScoringError: the file is missing or empty, or a line is not two words; names the line.
     """
-    formats = "Each line holds an utterance and its label."
     names: list[str] = []
     labels: list[str] = []
-    for table, _ in _tables(Path(path), width=2, formats=formats):
+    for table, _ in _tables(Path(path), _LABELLED_LINES):
         names += table.column(0).to_pylist()
         labels += table.column(1).to_pylist()
     return names, labels
 
 
-def _tables(path: Path, *, width: int, formats: str) -> Iterator[tuple[pa.Table, int]]:
-    """Yield the words of a text file as tables of dictionary-encoded columns, some lines each.
+def _tables(path: Path, line_format: _LineFormat) -> Iterator[tuple[pa.Table, int]]:
+    """Yield the words of a text file as tables of dictionary-encoded columns.
 
     Yields:
-        A table, and how many lines with words there were before it.
+        A table of many lines, and the number of lines before it, empty ones not counted.
     """
     lines = 0
     try:
         with open(path, "rb") as file:
             for chunk in _chunks(file):
-                table = _table(chunk, path, width=width, formats=formats, before=lines)
+                table = _table(chunk, path, line_format, lines_before=lines)
                 if len(table):
                     yield table, lines
                 lines += len(table)
     except OSError as error:
         raise ScoringError(f"{path} cannot be read: {error.strerror or error}") from error
     if not lines:
-        raise ScoringError(f"{path} is empty. {formats}")
+        raise ScoringError(f"{path} is empty. {line_format.description}")
 
 
 def _chunks(file: BinaryIO) -> Iterator[bytes]:
-    """Yield whole lines, many at a time."""
+    """Yield blocks of whole lines."""
     rest = file.read(3).removeprefix(_BYTE_ORDER_MARK)
     while block := file.read(_CHUNK_BYTES):
         cut = block.rfind(b"\n") + 1
@@ -253,7 +260,7 @@ def _chunks(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _single_separators(lines: bytes) -> tuple[bytes, str]:
-    """Return lines whose words are separated by one character, and that character."""
+    """Return lines whose words are separated by a single character, and that character."""
     lines = lines.strip()
     if not any(odd in lines for odd in (b"\t", b",", b"  ", b" \n", b"\n ", b" \r")):
         return lines, " "
@@ -261,103 +268,120 @@ def _single_separators(lines: bytes) -> tuple[bytes, str]:
     return re.sub(rb"\t*\r?\n[\t\r\n]*", b"\n", lines).strip(), "\t"
 
 
-def _table(
-    chunk: bytes, path: Path, *, width: int, formats: str, before: int, threads: bool = True
-) -> pa.Table:
-    wrong: list[pa_csv.InvalidRow] = []
-
-    def remember(row: pa_csv.InvalidRow) -> str:
-        wrong.append(row)
-        return "skip"
-
-    texts = pa.dictionary(pa.int32(), pa.string())
-    names = [f"{column}" for column in range(width)]
+def _table(chunk: bytes, path: Path, line_format: _LineFormat, *, lines_before: int) -> pa.Table:
     lines, separator = _single_separators(chunk)
-    if not lines:
-        return pa.schema([(name, texts) for name in names]).empty_table()
+    wrong: list[pa_csv.InvalidRow] = []
     try:
-        lines.decode("utf-8")  # Arrow says no more of bad bytes than that there are some
-        table = pa_csv.read_csv(
-            pa.py_buffer(lines),
-            read_options=pa_csv.ReadOptions(
-                column_names=names, use_threads=threads, block_size=_BLOCK_BYTES
-            ),
-            parse_options=pa_csv.ParseOptions(
-                delimiter=separator, quote_char=False, invalid_row_handler=remember
-            ),
-            convert_options=pa_csv.ConvertOptions(
-                column_types=dict.fromkeys(names, texts), strings_can_be_null=False
-            ),
-        )
+        lines.decode("utf-8")  # Arrow's own message does not say where the bad bytes are
+        table = _parse(lines, separator, line_format.words, wrong)
+        if wrong:  # rows have numbers only if a single thread reads them
+            wrong.clear()
+            _parse(lines, separator, line_format.words, wrong, use_threads=False)
     except (pa.ArrowInvalid, UnicodeDecodeError) as error:
-        raise ScoringError(f"{path} cannot be read as text: {error}. {formats}") from error
-    if wrong and threads:  # rows have their numbers only when one thread reads
-        _table(chunk, path, width=width, formats=formats, before=before, threads=False)
+        problem = f"{path} cannot be read as text: {error}. {line_format.description}"
+        raise ScoringError(problem) from error
     if wrong:
+        row = wrong[0]
         raise ScoringError(
-            f"{path}, line {before + wrong[0].number:,} (empty lines not counted): "
-            f"{' '.join(wrong[0].text.split())!r} has {wrong[0].actual_columns} words where "
-            f"{width} are needed. {formats}"
+            f"{path}, line {lines_before + row.number:,} (empty lines not counted): "
+            f"{' '.join(row.text.split())!r} has {row.actual_columns} words where "
+            f"{line_format.words} are needed. {line_format.description}"
         )
     return table
 
 
+def _parse(
+    lines: bytes,
+    separator: str,
+    words: int,
+    wrong: list[pa_csv.InvalidRow],
+    *,
+    use_threads: bool = True,
+) -> pa.Table:
+    """Parse lines of so many words; others are left out and appended to ``wrong``."""
+
+    def leave_out(row: pa_csv.InvalidRow) -> str:
+        wrong.append(row)
+        return "skip"
+
+    text = pa.dictionary(pa.int32(), pa.string())
+    names = [str(column) for column in range(words)]
+    if not lines:
+        return pa.schema([(name, text) for name in names]).empty_table()
+    return pa_csv.read_csv(
+        pa.py_buffer(lines),
+        read_options=pa_csv.ReadOptions(
+            column_names=names, use_threads=use_threads, block_size=_BLOCK_BYTES
+        ),
+        parse_options=pa_csv.ParseOptions(
+            delimiter=separator, quote_char=False, invalid_row_handler=leave_out
+        ),
+        convert_options=pa_csv.ConvertOptions(
+            column_types=dict.fromkeys(names, text), strings_can_be_null=False
+        ),
+    )
+
+
 def _columns(table: pa.Table, path: str | Path) -> tuple[tuple[int, int, int], int]:
-    """Return where enrolment, test and label stand, and how many lines the header has."""
+    """Return the columns of enrolment, test and label, and the number of header lines."""
     words = [table.column(column)[0].as_py() for column in range(3)]
     low = [word.lower() for word in words]
-    at = [[column for column in range(3) if low[column] in names] for names in _HEADERS]
-    if all(len(columns) == 1 for columns in at):
-        return (at[0][0], at[1][0], at[2][0]), 1
+    named = [[column for column in range(3) if low[column] in names] for names in _HEADERS]
+    if all(len(columns) == 1 for columns in named):
+        return (named[0][0], named[1][0], named[2][0]), 1
     if low[2] in _TARGET:
         return (0, 1, 2), 0
     if low[0] in {"0", "1"}:
         return (1, 2, 0), 0
-    raise ScoringError(f"{path}, line 1: {' '.join(words)!r} is not a trial. {_FORMATS}")
+    raise ScoringError(
+        f"{path}, line 1: {' '.join(words)!r} is not a trial. {_TRIAL_LINES.description}"
+    )
 
 
 def _flags(labels: pa.ChunkedArray, path: str | Path, before: int) -> Flags:
-    found: list[Flags] = [np.empty(0, bool)]
+    parts: list[Flags] = [np.empty(0, bool)]
     for chunk in labels.chunks:
         known = [_TARGET.get(word.lower(), -1) for word in chunk.dictionary.to_pylist()]
-        labels_here = np.array(known)[chunk.indices.to_numpy(zero_copy_only=False)]
-        if (wrong := np.flatnonzero(labels_here < 0)).size:
-            row = before + sum(len(part) for part in found) + int(wrong[0])
+        values = np.array(known)[chunk.indices.to_numpy(zero_copy_only=False)]
+        if (wrong := np.flatnonzero(values < 0)).size:
+            line = before + sum(map(len, parts)) + int(wrong[0]) + 1
             raise ScoringError(
-                f"{path}, line {row + 1:,} (empty lines not counted): the label is "
-                f"{chunk[int(wrong[0])].as_py()!r}; allowed are {', '.join(_TARGET)}. {_FORMATS}"
+                f"{path}, line {line:,} (empty lines not counted): the label is "
+                f"{chunk[int(wrong[0])].as_py()!r}; allowed are {', '.join(_TARGET)}. "
+                f"{_TRIAL_LINES.description}"
             )
-        found.append(labels_here == 1)
-    return np.concatenate(found)
+        parts.append(values == 1)
+    return np.concatenate(parts)
 
 
-def _named(
-    enrolment: pa.ChunkedArray, test: pa.ChunkedArray, found: dict[str, int]
+def _name_rows(
+    enrolment: pa.ChunkedArray, test: pa.ChunkedArray, rows_by_name: dict[str, int]
 ) -> tuple[Rows, Rows]:
-    """Return the row of each name; names that are new get the next ones."""
+    """Return the row of each name; new names are added to ``rows_by_name``."""
     both = pa.chunked_array([*enrolment.chunks, *test.chunks], enrolment.type).unify_dictionaries()
     if not len(both):
         return np.empty(0, np.int64), np.empty(0, np.int64)
     names = both.chunk(0).dictionary.to_pylist()
-    rows = np.array([found.setdefault(name, len(found)) for name in names], np.int64)
-    at = [rows[chunk.indices.to_numpy(zero_copy_only=False)] for chunk in both.chunks]
+    row_list = [rows_by_name.setdefault(name, len(rows_by_name)) for name in names]
+    rows = np.array(row_list, np.int64)
+    parts = [rows[chunk.indices.to_numpy(zero_copy_only=False)] for chunk in both.chunks]
     count = enrolment.num_chunks
-    return np.concatenate(at[:count]), np.concatenate(at[count:])
+    return np.concatenate(parts[:count]), np.concatenate(parts[count:])
 
 
 def speakers_of(names: Sequence[str]) -> list[str]:
     """Return the speaker of each name, ``id`` and five or six digits.
 
     Raises:
-        ScoringError: a name does not tell its speaker; names it.
+        ScoringError: a name does not contain its speaker; the message quotes it.
     """
     speakers = []
     for name in names:
         match = re.search(r"(?:^|/)(id\d{5,6})(?=[/-])", name)
         if not match:
             raise ScoringError(
-                f"{name!r} does not tell its speaker; names such as id10270/x6uYqmx31kE/00001.wav "
-                "or id10270-x6uYqmx31kE-00001 do."
+                f"{name!r} does not contain its speaker; names such as "
+                "id10270/x6uYqmx31kE/00001.wav or id10270-x6uYqmx31kE-00001 do."
             )
         speakers.append(match[1])
     return speakers

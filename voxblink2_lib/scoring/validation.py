@@ -1,9 +1,11 @@
-"""What callers hand in, turned into arrays, with errors that name the argument and the row."""
+"""Check arguments and convert them to arrays; errors name the argument and the row."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+import functools
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,17 +16,18 @@ Floats = npt.NDArray[np.floating[Any]]
 Flags = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.int64]
 
-# Called with how many things were done more.
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
 
-# Checks walk through an array in blocks of this many values, so that none of them doubles it.
+# Checks process an array in blocks of this many values, so that none of them doubles its memory.
 _BLOCK_VALUES = 1 << 20
 
-# Lengths of embeddings whose products neither overflow nor vanish in float32.
+# Lengths of embeddings whose products neither overflow nor underflow in float32.
 _SHORTEST, _LONGEST = 1e-15, 1e15
 
 
 def as_array(values: object, name: str) -> npt.NDArray[Any]:
-    """Return an array of what may be a list, an array, or a PyTorch tensor on any device.
+    """Return a list, an array, or a PyTorch tensor on any device as an array.
 
     Raises:
         ScoringError: the rows are of different lengths.
@@ -41,7 +44,7 @@ def as_array(values: object, name: str) -> npt.NDArray[Any]:
 
 
 def as_scores(values: object, name: str) -> Floats:
-    """Return scores as a 1-D array of float32 or float64.
+    """Return scores as float32 or float64. Shape: [scores].
 
     Raises:
         ScoringError: not one-dimensional, empty, not numbers, or not finite.
@@ -59,13 +62,13 @@ def as_scores(values: object, name: str) -> Floats:
 
 
 def as_labels(values: object, name: str, *, rows: int, of: str) -> Flags:
-    """Return labels as flags: true for a target.
+    """Return labels as flags: true for a target. Shape: [rows].
 
     Args:
-        values: 0 or 1 for each score; booleans and 0.0, 1.0 serve, too.
+        values: 0 or 1 for each score; also booleans, and 0.0 and 1.0.
         name: the argument's name, for messages.
-        rows: how many there must be.
-        of: name of the argument that has so many.
+        rows: required number of labels.
+        of: name of the argument that has this number of rows.
 
     Raises:
         ScoringError: another length, or a value that is neither 0 nor 1; names the row.
@@ -75,14 +78,12 @@ def as_labels(values: object, name: str, *, rows: int, of: str) -> Flags:
     if labels.dtype == np.bool_:
         return labels
     if labels.dtype.kind not in "iuf":
-        found: list[Any] = labels.tolist()
-        numbers = [isinstance(one, int | float) for one in found]
-        if not all(numbers):
-            row = numbers.index(False)
-            raise ScoringError(
-                f"{name} must be 0 (non-target) or 1 (target), got {found[row]!r} in row {row}."
-            )
-        labels = labels.astype(np.float64)  # numbers, held as objects
+        for row, label in enumerate(labels.tolist()):
+            if not isinstance(label, int | float):
+                raise ScoringError(
+                    f"{name} must be 0 (non-target) or 1 (target), got {label!r} in row {row}."
+                )
+        labels = labels.astype(np.float64)  # numbers in an array of objects
     flags: Flags = np.equal(labels, 1)
     for start, block in _blocks(labels):
         wrong = np.flatnonzero(~flags[start : start + len(block)] & (block != 0))
@@ -96,7 +97,7 @@ def as_labels(values: object, name: str, *, rows: int, of: str) -> Flags:
 
 
 def as_trials(scores: object, labels: object) -> tuple[Floats, Flags]:
-    """Return checked scores [trials] and flags [trials] of the same length, both classes present.
+    """Return checked scores and flags, both classes present. Shape of both: [trials].
 
     Raises:
         ScoringError: see :func:`as_scores` and :func:`as_labels`; or only one of the two classes.
@@ -113,12 +114,12 @@ def as_trials(scores: object, labels: object) -> tuple[Floats, Flags]:
 
 
 def as_embeddings(values: object, name: str, *, dimensions: int | None = None) -> Floats:
-    """Return embeddings as a float32 array [rows, dimensions]; float32 is not copied.
+    """Return embeddings as float32; float32 is not copied. Shape: [rows, dimensions].
 
     Args:
-        values: what was handed in.
+        values: the argument.
         name: the argument's name, for messages.
-        dimensions: how many there must be; any number by default.
+        dimensions: required number of dimensions; any by default.
 
     Raises:
         ScoringError: not two-dimensional, empty, another number of dimensions, not finite; names
@@ -140,7 +141,7 @@ def as_embeddings(values: object, name: str, *, dimensions: int | None = None) -
             f"{name} has {vectors.shape[1]} dimensions where {dimensions} are needed; "
             "embeddings of one model have the same number everywhere."
         )
-    with np.errstate(over="ignore"):  # what float32 cannot hold is refused as infinite
+    with np.errstate(over="ignore"):  # overflow of float32 gives infinity, which is refused
         vectors = vectors.astype(np.float32, copy=False)
     check_finite(vectors, name)
     return vectors
@@ -153,13 +154,13 @@ def check_finite(values: npt.NDArray[Any], name: str) -> None:
         ScoringError: names the first row that is not finite.
     """
     if (row := row_not_finite(values)) is not None:
-        found = np.ravel(values[row])
-        value = found[~np.isfinite(found)][0]
+        numbers = np.ravel(values[row])
+        value = numbers[~np.isfinite(numbers)][0]
         raise ScoringError(f"{name} must be finite, got {value} in row {row}.")
 
 
 def row_not_finite(values: npt.NDArray[Any]) -> int | None:
-    """Return the first row that holds NaN or infinity; looks at some rows at a time."""
+    """Return the first row with NaN or infinity, or ``None``; processes blocks of rows."""
     for start, block in _blocks(values):
         finite = np.isfinite(block)
         if not finite.all():
@@ -168,16 +169,16 @@ def row_not_finite(values: npt.NDArray[Any]) -> int | None:
 
 
 def norms_of(vectors: Floats, name: str, rows: Rows | None = None) -> Floats:
-    """Return the Euclidean length of each row, float32 [rows].
+    """Return the Euclidean length of each row, float32. Shape: [rows].
 
     Args:
-        vectors: float32 [rows, dimensions].
+        vectors: float32. Shape: [rows, dimensions].
         name: the argument's name, for messages.
         rows: which rows of that argument these are; by default all.
 
     Raises:
-        ScoringError: a row is zero, so that its cosine is not defined, or its length is nothing
-            that float32 can multiply with another.
+        ScoringError: a row is zero, so its cosine is not defined, or so short or long that products
+            in float32 would underflow or overflow.
     """
     norms = np.empty(len(vectors), np.float32)
     for start, block in _blocks(vectors):
@@ -198,22 +199,22 @@ def norms_of(vectors: Floats, name: str, rows: Rows | None = None) -> Floats:
 def as_speaker_labels(
     values: object, name: str, *, rows: int | None = None, of: str = ""
 ) -> npt.NDArray[Any]:
-    """Return labels of speakers as a 1-D array of integers or texts.
+    """Return labels of speakers as integers or strings. Shape: [rows].
 
     Raises:
-        ScoringError: another length, or labels that are neither integers nor texts.
+        ScoringError: another length, or labels that are neither integers nor strings.
     """
     labels = _as_column(values, name)
-    if labels.dtype.kind == "O":  # pandas and Arrow hand out texts as objects
+    if labels.dtype.kind == "O":  # pandas and Arrow return strings as objects
         wrong = [row for row, label in enumerate(labels.flat) if not isinstance(label, str)]
         if wrong:
             raise ScoringError(
-                f"{name} must be integers or texts, all of one kind, got "
+                f"{name} must be integers or strings, all of one kind, got "
                 f"{labels.flat[wrong[0]]!r} in row {wrong[0]}."
             )
         labels = labels.astype(str)
     if labels.dtype.kind not in "iuU":
-        raise ScoringError(f"{name} must be integers or texts, got {labels.dtype}.")
+        raise ScoringError(f"{name} must be integers or strings, got {labels.dtype}.")
     if rows is not None:
         check_length(labels, name, expected=rows, of=of, unit="rows")
     return labels
@@ -234,7 +235,7 @@ def check_length(
 
 
 def check_number(name: str, value: object) -> None:
-    """Refuse what is not one number.
+    """Refuse a value that is not a single number.
 
     Raises:
         ScoringError: names the argument and the value.
@@ -248,7 +249,7 @@ def check_prior(p_target: float) -> None:
     """Refuse a prior probability of a target trial that is not between 0 and 1.
 
     Raises:
-        ScoringError: says what it is.
+        ScoringError: names the value.
     """
     check_number("p_target", p_target)
     if not 0 < p_target < 1:
@@ -269,33 +270,59 @@ def check_choice(name: str, value: object, allowed: Sequence[object]) -> None:
 def checked_rows(
     rows: object, name: str, *, utterances: int, trials: int | None = None, of: str = "scores"
 ) -> Rows:
-    """Return rows of embeddings, int64 [trials].
+    """Return rows of embeddings, int64. Shape: [trials].
 
     Args:
-        rows: what was handed in.
+        rows: the argument.
         name: the argument's name, for messages.
-        utterances: how many embeddings there are.
-        trials: how many rows there must be; any number by default.
-        of: name of the argument that has so many.
+        utterances: number of embeddings.
+        trials: required number of rows; any by default.
+        of: name of the argument that has this number of rows.
 
     Raises:
         ScoringError: not integers, not one-dimensional, another length, or no such row; names the
             first.
     """
-    found = as_array(rows, name)
-    if found.ndim != 1 or found.dtype.kind not in "iu":
+    checked = as_array(rows, name)
+    if checked.ndim != 1 or checked.dtype.kind not in "iu":
         raise ScoringError(
-            f"{name} must be rows of embeddings, integers in one dimension; got {found.dtype} "
-            f"of shape {found.shape}."
+            f"{name} must be rows of embeddings, integers in one dimension; got {checked.dtype} "
+            f"of shape {checked.shape}."
         )
     if trials is not None:
-        check_length(found, name, expected=trials, of=of)
-    if (wrong := np.flatnonzero((found < 0) | (found >= utterances))).size:
+        check_length(checked, name, expected=trials, of=of)
+    if (wrong := np.flatnonzero((checked < 0) | (checked >= utterances))).size:
         raise ScoringError(
             f"{name} must lie between 0 and {utterances - 1:,}, the rows of embeddings; got "
-            f"{found[wrong[0]]} in row {wrong[0]}."
+            f"{checked[wrong[0]]} in row {wrong[0]}."
         )
-    return found.astype(np.int64, copy=False)
+    return checked.astype(np.int64, copy=False)
+
+
+def accept_renamed_keyword(
+    old: str, new: str
+) -> Callable[[Callable[_Arguments, _Result]], Callable[_Arguments, _Result]]:
+    """Return a decorator for a function that goes on accepting the old name of a keyword.
+
+    Args:
+        old: name of the keyword in earlier releases; using it warns.
+        new: its name today.
+    """
+
+    def decorate(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+        @functools.wraps(function)
+        def accepting(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+            if old in kwargs:
+                if new in kwargs:
+                    raise TypeError(f"{old}= is the old name of {new}=; give only {new}=.")
+                message = f"{old}= is now {new}=; the old name will be removed in the next release."
+                warnings.warn(message, DeprecationWarning, stacklevel=2)
+                kwargs[new] = kwargs.pop(old)
+            return function(*args, **kwargs)
+
+        return accepting
+
+    return decorate
 
 
 def _as_column(values: object, name: str) -> npt.NDArray[Any]:

@@ -1,7 +1,7 @@
 """Metrics of speaker verification: EER, minDCF, actual DCF, Cllr.
 
-Every function takes scores and labels, or a :class:`~voxblink2_lib.scoring.det.Sweep` that was
-sorted once. A trial is accepted when its score is at least the threshold.
+Every function takes scores and labels, or a :class:`~voxblink2_lib.scoring.det.Sweep`, which is
+sorted only once. A trial is accepted when its score is at least the threshold.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from voxblink2_lib.scoring.validation import check_choice, check_number, check_p
 
 
 class EqualErrorRate(NamedTuple):
-    """The rate, as a fraction, and the threshold at which it is met."""
+    """The rate, as a fraction, and its threshold."""
 
     eer: float
     threshold: float
 
 
 class MinDcf(NamedTuple):
-    """The least normalised cost, and the threshold that has it (one for each operating point)."""
+    """The minimum of the normalized cost, and its threshold (one for each prior)."""
 
     min_dcf: float
     threshold: float | tuple[float, ...]
 
 
 class ActDcf(NamedTuple):
-    """The normalised cost at the threshold of Bayes' rule, and that threshold."""
+    """The normalized cost at the threshold of Bayes' rule, and that threshold."""
 
     act_dcf: float
     threshold: float
@@ -46,16 +46,18 @@ def eer(
     """Return the equal error rate: the rate at which FNR = FPR.
 
     Args:
-        scores: [trials], or a ``Sweep``.
-        labels: [trials], 1 for a target trial and 0 for a non-target trial; none with a ``Sweep``.
+        scores: scores, or a ``Sweep``. Shape: [trials].
+        labels: 1 for a target trial, 0 for a non-target trial; none with a ``Sweep``.
+            Shape: [trials].
         method: ``"interpolated"``, the usual one: on the straight line between the two operating
             points where the rates cross. ``"hull"``: on the convex hull of the ROC, which does not
-            depend on single trials (Brümmer and de Villiers, "The BOSARIS Toolkit", 2011); it is
-            never above the other.
+            depend on single trials (Brümmer and de Villiers, "The BOSARIS Toolkit", 2011); it
+            never exceeds the other.
 
     Returns:
-        The rate from 0 to 1, and the threshold, interpolated as the rate is. With ``"hull"`` it is
-        NaN: between two vertices the hull is reached by chance, not by a threshold.
+        The rate from 0 to 1, and the threshold, interpolated like the rate. With ``"hull"`` it is
+        NaN: a point between two vertices of the hull belongs to no threshold, but to a random
+        choice between two.
 
     Raises:
         ScoringError: see :meth:`Sweep.of`.
@@ -63,7 +65,7 @@ def eer(
     Example:
         >>> eer([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1])
         EqualErrorRate(eer=0.5, threshold=0.4)
-        >>> eer([5, 5, 5, 5], [0, 0, 1, 1])  # cannot tell anything apart
+        >>> eer([5, 5, 5, 5], [0, 0, 1, 1])  # constant scores
         EqualErrorRate(eer=0.5, threshold=5.0)
     """
     check_choice("method", method, ("interpolated", "hull"))
@@ -81,7 +83,7 @@ def min_dcf(
     c_miss: float = 1.0,
     c_fa: float = 1.0,
 ) -> MinDcf:
-    """Return the least detection cost over all thresholds, normalised.
+    """Return the minimum of the detection cost over all thresholds, normalized.
 
     ``min over t of c_miss * FNR(t) * p + c_fa * FPR(t) * (1 - p)``, over
     ``min(c_miss * p, c_fa * (1 - p))``, the cost of the better of accepting and rejecting all
@@ -89,18 +91,19 @@ def min_dcf(
     primary cost.
 
     Args:
-        scores: [trials], or a ``Sweep``.
-        labels: [trials], 1 for a target trial and 0 for a non-target trial; none with a ``Sweep``.
+        scores: scores, or a ``Sweep``. Shape: [trials].
+        labels: 1 for a target trial, 0 for a non-target trial; none with a ``Sweep``.
+            Shape: [trials].
         p_target: prior probability of a target trial, between 0 and 1; several for their mean.
         c_miss: cost of a miss.
         c_fa: cost of a false acceptance.
 
     Returns:
-        The cost from 0 to 1, and the lowest threshold that has it; infinity when nothing is best
-        accepted. A tuple of thresholds when ``p_target`` is a sequence.
+        The cost from 0 to 1, and the lowest threshold that has it; infinity when it is best to
+        accept nothing. A tuple of thresholds when ``p_target`` is a sequence.
 
     Raises:
-        ScoringError: see :meth:`Sweep.of`; or a prior or cost that is not possible.
+        ScoringError: see :meth:`Sweep.of`; or an invalid prior or cost.
 
     Example:
         >>> min_dcf([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1], p_target=0.5)
@@ -113,9 +116,10 @@ def min_dcf(
         raise ScoringError("p_target is empty; name at least one prior.")
     costs = [cost_weights(prior, c_miss, c_fa) for prior in priors]
     sweep = _sweep(scores, labels)
-    found = [(sweep.least_cost(*cost), min(cost)) for cost in costs]
-    value = sum(best / default for (best, _), default in found) / len(found)
-    thresholds = tuple(threshold for (_, threshold), _ in found)
+    best = [sweep.least_cost(*cost) for cost in costs]
+    normalized = [least / min(cost) for (least, _), cost in zip(best, costs, strict=True)]
+    value = sum(normalized) / len(normalized)
+    thresholds = tuple(threshold for _, threshold in best)
     return MinDcf(value, thresholds if np.ndim(p_target) else thresholds[0])
 
 
@@ -127,24 +131,25 @@ def act_dcf(
     c_miss: float = 1.0,
     c_fa: float = 1.0,
 ) -> ActDcf:
-    """Return the normalised detection cost of scores that claim to be log-likelihood ratios.
+    """Return the normalized detection cost of scores taken as log-likelihood ratios.
 
     The threshold is that of Bayes' rule, ``ln(c_fa (1 - p) / (c_miss p))``. The difference to
-    ``min_dcf`` is what calibration loses.
+    ``min_dcf`` is the loss from miscalibration.
 
     Args:
-        scores: [trials], natural log-likelihood ratios, or a ``Sweep`` of them.
-        labels: [trials], 1 for a target trial and 0 for a non-target trial; none with a ``Sweep``.
+        scores: natural log-likelihood ratios, or a ``Sweep`` of them. Shape: [trials].
+        labels: 1 for a target trial, 0 for a non-target trial; none with a ``Sweep``.
+            Shape: [trials].
         p_target: prior probability of a target trial, between 0 and 1.
         c_miss: cost of a miss.
         c_fa: cost of a false acceptance.
 
     Returns:
-        The cost (0 is perfect, 1 no better than not listening, and there is no upper limit), and
-        the threshold.
+        The cost (0 is perfect, 1 as good as ignoring the scores, without upper limit), and the
+        threshold.
 
     Raises:
-        ScoringError: see :meth:`Sweep.of`; or a prior or cost that is not possible.
+        ScoringError: see :meth:`Sweep.of`; or an invalid prior or cost.
 
     Example:
         >>> act_dcf([-2.0, 1.0, -1.0, 3.0], [0, 0, 1, 1], p_target=0.5)
@@ -166,11 +171,12 @@ def cllr(scores: object, labels: object = None) -> float:
     Speech and Language 20, 2006).
 
     Args:
-        scores: [trials], natural log-likelihood ratios, or a ``Sweep`` of them.
-        labels: [trials], 1 for a target trial and 0 for a non-target trial; none with a ``Sweep``.
+        scores: natural log-likelihood ratios, or a ``Sweep`` of them. Shape: [trials].
+        labels: 1 for a target trial, 0 for a non-target trial; none with a ``Sweep``.
+            Shape: [trials].
 
     Returns:
-        0 is perfect, 1 is what a system that says nothing has, and there is no upper limit.
+        The cost: 0 is perfect, 1 is that of scores without information, without upper limit.
 
     Raises:
         ScoringError: see :meth:`Sweep.of`.
@@ -188,17 +194,18 @@ def cllr(scores: object, labels: object = None) -> float:
 
 
 def min_cllr(scores: object, labels: object = None) -> float:
-    """Return the least ``cllr`` that any rising map of the scores could have, in bits.
+    """Return the minimum of ``cllr`` over all monotonic maps of the scores, in bits.
 
-    The best map is found by the pool-adjacent-violators algorithm, as the slopes of the convex
+    The best map is that of the pool-adjacent-violators algorithm, given by the slopes of the convex
     hull of the ROC (Brümmer and du Preez, 2006).
 
     Args:
-        scores: [trials], or a ``Sweep``. Only their order counts.
-        labels: [trials], 1 for a target trial and 0 for a non-target trial; none with a ``Sweep``.
+        scores: scores, of which only the order counts, or a ``Sweep``. Shape: [trials].
+        labels: 1 for a target trial, 0 for a non-target trial; none with a ``Sweep``.
+            Shape: [trials].
 
     Returns:
-        From 0, perfect, to 1.
+        The cost from 0, perfect, to 1.
 
     Raises:
         ScoringError: see :meth:`Sweep.of`.
@@ -209,7 +216,7 @@ def min_cllr(scores: object, labels: object = None) -> float:
     """
     sweep = _sweep(scores, labels)
     misses, accepts = sweep.hull
-    # Shares of the targets and of the non-targets in each bin; the bin's ratio is target / other.
+    # Shares of the targets and of the non-targets in each bin, whose ratio is target / other.
     target = np.diff(misses) / len(sweep.target)
     other = -np.diff(accepts) / len(sweep.nontarget)
     mixed = (target > 0) & (other > 0)  # a pure bin has an infinite ratio and costs nothing
@@ -220,7 +227,7 @@ def min_cllr(scores: object, labels: object = None) -> float:
 def _sweep(scores: object, labels: object) -> Sweep:
     if isinstance(scores, Sweep):
         if labels is not None:
-            raise ScoringError("labels are part of the Sweep already; give none with it.")
+            raise ScoringError("a Sweep already contains the labels; pass none with it.")
         return scores
     if labels is None:
         raise ScoringError("labels are missing: 1 for each target trial, 0 for each other.")
@@ -228,7 +235,7 @@ def _sweep(scores: object, labels: object) -> Sweep:
 
 
 def cost_weights(p_target: float, c_miss: float, c_fa: float) -> tuple[float, float]:
-    """Return what a miss rate and a false acceptance rate of 1 cost."""
+    """Return the costs of a miss rate of 1 and of a false acceptance rate of 1."""
     check_prior(p_target)
     for name, cost in (("c_miss", c_miss), ("c_fa", c_fa)):
         check_number(name, cost)

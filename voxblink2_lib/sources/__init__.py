@@ -1,4 +1,7 @@
-"""Where media come from: a folder, or the network."""
+"""Sources of media: a folder, or the network.
+
+``close_sources`` is for tests only.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a source of media is: its specification, its protocol, and what it returns."""
+"""The protocol of a source of media, and the records it takes and returns."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from voxblink2_lib.errors import SourceError
 from voxblink2_lib.records import VideoKey
 from voxblink2_lib.sources.options import FetchOptions, Route
 
-_PLACE = "{video_id}"
+VIDEO_ID_FIELD = "{video_id}"
 
-# Answers nothing, with 204, and is never far away.
-_YOUTUBE_PAGE = "https://www.youtube.com/generate_204"
+# Returns 204 and no content, from a server nearby.
+_YOUTUBE_PROBE_URL = "https://www.youtube.com/generate_204"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,20 +25,20 @@ class SourceSpec:
     """A source as the user named it.
 
     Attributes:
-        kind: what the shards' ``source`` column says.
-        place: address template or folder.
-        options: how it is asked over the network.
-        via: the outgoing address.
+        kind: value of the shards' ``source`` column.
+        place: URL template or folder.
+        options: of downloads over the network.
+        route: proxy and cookies of requests.
     """
 
     kind: Literal["youtube", "url", "folder"]
     place: str
     options: FetchOptions = field(default_factory=FetchOptions)
-    via: Route = field(default_factory=Route)
+    route: Route = field(default_factory=Route)
 
     @property
     def is_remote(self) -> bool:
-        """Whether media come over the network."""
+        """Whether media are downloaded over the network."""
         return self.kind != "folder"
 
     @property
@@ -48,25 +48,25 @@ class SourceSpec:
 
     @property
     def host(self) -> str:
-        """What counts requests: the source's name, for budgets and pauses."""
+        """The name under which requests are counted, for budgets and pauses."""
         return urlsplit(self.place).netloc if self.kind == "url" else self.kind
 
     @property
     def front_page(self) -> str:
-        """An address at a remote source that costs its server nothing, to see if it answers."""
+        """A URL of a remote source that is cheap to serve, to probe whether it answers."""
         if self.kind == "youtube":
-            return _YOUTUBE_PAGE
+            return _YOUTUBE_PROBE_URL
         parts = urlsplit(self.place)
-        return f"{parts.scheme}://{parts.netloc}/".replace(_PLACE, "x" * 11)
+        return f"{parts.scheme}://{parts.netloc}/".replace(VIDEO_ID_FIELD, "x" * 11)
 
 
 class Media(NamedTuple):
-    """Media that are here now.
+    """The local media files of one video.
 
     Attributes:
-        path: the file; with the pictures, where they were asked for.
-        size_bytes: what it took: bytes that came over the network, or the size of the file.
-        audio_path: the file with the sound, where that is another one.
+        path: the file; the one with the video stream, if video was requested.
+        size_bytes: bytes downloaded over the network, or the size of the file.
+        audio_path: the file with the audio, if that is another file.
     """
 
     path: Path
@@ -74,13 +74,13 @@ class Media(NamedTuple):
     audio_path: Path | None = None
 
     @property
-    def sound(self) -> Path:
-        """The file with the sound."""
+    def audio(self) -> Path:
+        """The file with the audio."""
         return self.audio_path or self.path
 
 
 class Source(Protocol):
-    """Something that media come from."""
+    """Provides the media of videos."""
 
     def fetch(
         self,
@@ -90,56 +90,60 @@ class Source(Protocol):
         tmp: Path,
         answered: Callable[[], None] = lambda: None,
     ) -> AbstractContextManager[Media]:
-        """Bring one video; leaving the context removes what was fetched.
+        """Provide the media of one video; leaving the context removes downloaded files.
 
         Args:
             key: the video.
-            needed_seconds: only this much of its beginning is needed.
+            needed_seconds: how much of its beginning is needed.
             tmp: an existing folder for temporary files.
-            answered: called when the source has answered a request, at least once.
+            answered: called at least once, when the source has answered a request.
 
         Raises:
-            FetchError: the video did not come, in the source's own words.
+            FetchError: the video is unavailable; the message is the source's own.
         """
 
 
 def parse_source(named: str | None, options: FetchOptions | None = None) -> SourceSpec:
-    """Read what a user wrote as source.
+    """Parse a source as a user names it.
 
     Args:
-        named: ``"youtube"``, an address with ``{video_id}``, or a folder of media named
+        named: ``"youtube"``, a URL with ``{video_id}``, or a folder of media named
             ``<speaker>/<video>.<ext>``. ``None`` means YouTube.
-        options: how it is asked over the network.
+        options: of downloads over the network.
 
     Raises:
-        SourceError: it is none of these, or the options are of no use for it.
+        SourceError: it is none of these, or the options do not apply to it.
     """
     options = options or FetchOptions()
     if named is None or named == "youtube":
-        return SourceSpec("youtube", "https://www.youtube.com/watch?v={video_id}", options)
+        return SourceSpec("youtube", f"https://www.youtube.com/watch?v={VIDEO_ID_FIELD}", options)
     if "://" in named:
-        if not named.startswith(("http://", "https://")) or _PLACE not in named:
-            raise SourceError(
-                f"The source {named!r} is not an address that media can be fetched from: it must "
-                f"begin with http:// or https:// and hold {_PLACE} where the video's id goes, "
-                "for example https://media.example.org/{video_id}.m4a"
-            )
-        others = set(re.findall(r"{[a-z_]*}", named)) - {_PLACE}
-        if others:
-            raise SourceError(
-                f"The source {named!r} has {', '.join(sorted(others))}, which is not known: only "
-                f"{_PLACE} is filled in."
-            )
+        _check_url(named)
         return SourceSpec("url", named, options)
     folder = Path(named).expanduser()
     if not folder.is_dir():
         raise SourceError(
-            f"The source {named!r} is not 'youtube', no address with {_PLACE}, and no folder that "
-            "is there. A folder must hold media named <speaker>/<video>.<ext>."
+            f"The source {named!r} is neither 'youtube', nor a URL with {VIDEO_ID_FIELD}, nor an "
+            "existing folder. A folder must contain media named <speaker>/<video>.<ext>."
         )
     if options != FetchOptions(fetches=options.fetches):
         raise SourceError(
             f"The source {named!r} is a folder on this machine; options such as proxy, cookies, "
-            "budget or sleep would change nothing. Leave them out."
+            "budget or sleep have no effect on it. Leave them out."
         )
     return SourceSpec("folder", str(folder.absolute()))
+
+
+def _check_url(named: str) -> None:
+    if not named.startswith(("http://", "https://")) or VIDEO_ID_FIELD not in named:
+        raise SourceError(
+            f"The source {named!r} is not a URL from which media can be downloaded: it must begin "
+            f"with http:// or https:// and contain {VIDEO_ID_FIELD} in place of the video's id, "
+            "for example https://media.example.org/{video_id}.m4a"
+        )
+    unknown = set(re.findall(r"{[a-z_]*}", named)) - {VIDEO_ID_FIELD}
+    if unknown:
+        raise SourceError(
+            f"The source {named!r} contains {', '.join(sorted(unknown))}; only {VIDEO_ID_FIELD} "
+            "is filled in."
+        )

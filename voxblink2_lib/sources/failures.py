@@ -1,4 +1,4 @@
-"""What yt-dlp raises, as one error with its own words and the class they mean."""
+"""Exceptions of yt-dlp as one error, with the original message and the class it means."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import email.utils
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Final
 
 from yt_dlp.networking.exceptions import HTTPError, IncompleteRead, TransportError
 from yt_dlp.utils import DownloadError, GeoRestrictedError
 
 from voxblink2_lib.errors import FetchError, UnreachableError
-from voxblink2_lib.outcomes import Status
+from voxblink2_lib.outcomes import RouteAction, Status
 from voxblink2_lib.sources.reasons import FailureClass, Reasons
 
 MAX_PAUSE_SECONDS: Final = 86_400.0
@@ -21,16 +22,16 @@ MAX_PAUSE_SECONDS: Final = 86_400.0
 _ADVICE = re.compile(r"[;.]?\s*please report this issue on .*", re.DOTALL | re.IGNORECASE)
 _PREFIX = re.compile(r"^(?:ERROR: ?)+")
 
-# Errors of these classes say so little that a warning before them says more.
+# Errors of these classes state so little that a warning before them is more precise.
 _UNSPECIFIC: frozenset[Status] = frozenset({"transient", "ambiguous"})
 
 # These depend on who is logged in: with cookies that have run out, nobody is.
 _LOGGED_IN: frozenset[Status] = frozenset({"credentials", "age-or-membership"})
 
-# And of these classes warnings are worth hearing: they say what all videos will suffer from.
+# Only warnings of these classes count: they affect all videos.
 _DECISIVE: frozenset[Status] = frozenset({"rate-limited", "blocked", "credentials", "environment"})
 
-# Statuses whose answer may say when to come back (RFC 9110, 10.2.3; RFC 6585, 4).
+# Statuses whose response may state when to retry (RFC 9110, 10.2.3; RFC 6585, 4).
 _WITH_RETRY_AFTER = {429, 503}
 
 
@@ -41,44 +42,40 @@ def fetch_error(
     warnings: Sequence[str] = (),
     now: Callable[[], float] = time.time,
 ) -> FetchError:
-    """Say why a video did not come, in yt-dlp's own words.
+    """Return why a video is unavailable, with the original message.
 
     Args:
-        error: what yt-dlp raised.
-        reasons: what words and statuses mean.
-        warnings: what yt-dlp warned of for this video. Where the error itself says little, they
-            decide; a clear word on the video (private, gone, ...) always stands.
-        now: Unix time in seconds, for dates in answers.
+        error: the exception of yt-dlp.
+        reasons: what messages and statuses mean.
+        warnings: warnings of yt-dlp for this video. Where the error itself is unspecific, they
+            decide; a specific error about the video (private, gone, ...) always has precedence.
+        now: Unix time in seconds, for dates in responses.
     """
-    words = _PREFIX.sub("", _ADVICE.sub("", str(error)).strip()).strip() or type(error).__name__
+    message = _PREFIX.sub("", _ADVICE.sub("", str(error)).strip()).strip() or type(error).__name__
     chain = list(_chain(error))
-    answer = next((one for one in chain if isinstance(one, HTTPError)), None)
-    reason = reasons.classify(words, http_status=answer.status if answer else None)
-    if reason.status in _UNSPECIFIC and any(isinstance(one, GeoRestrictedError) for one in chain):
-        reason = FailureClass("geo")
-    warning, decisive = _decisive(warnings, reasons, reason)
+    response = next((cause for cause in chain if isinstance(cause, HTTPError)), None)
+    failure = reasons.classify(message, http_status=response.status if response else None)
+    if failure.status in _UNSPECIFIC and any(
+        isinstance(cause, GeoRestrictedError) for cause in chain
+    ):
+        failure = FailureClass("geo")
+    warning, decisive = _decisive(warnings, reasons, failure)
     if decisive is not None:
-        reason, words = decisive, f"{words} (yt-dlp warned before: {warning})"
-    pause_seconds = _pause_seconds(reason, answer, now)
-    kind = UnreachableError if reason.status == "transient" and _silent(chain) else FetchError
-    return kind(
-        words,
-        status=reason.status,
-        pause_seconds=pause_seconds,
-        pause_grows=pause_seconds is not None and pause_seconds == reason.pause_seconds,
-        closes_route=reason.closes_route,
-    )
+        failure, message = decisive, f"{message} (yt-dlp warned before: {warning})"
+    is_unreachable = failure.status == "transient" and _is_unanswered(chain)
+    kind = UnreachableError if is_unreachable else FetchError
+    return kind(message, status=failure.status, action=_action(failure.action, response, now))
 
 
 def retry_after_seconds(header: str | None, *, now: float) -> float | None:
-    """Read a `Retry-After` header: seconds, or an HTTP date (RFC 9110, 10.2.3).
+    """Read a ``Retry-After`` header: seconds, or an HTTP date (RFC 9110, 10.2.3).
 
     Args:
         header: its value.
         now: Unix time in seconds.
 
     Returns:
-        Seconds from now, a day at most; ``None`` for what is no time to come.
+        Seconds from now, a day at most; ``None`` for what is no time in the future.
 
     Example:
         >>> retry_after_seconds("120", now=0.0)
@@ -90,7 +87,7 @@ def retry_after_seconds(header: str | None, *, now: float) -> float | None:
     """
     text = (header or "").strip()
     if text.isascii() and text.isdigit():
-        # Beyond a day all are the same, also those that no number could hold.
+        # Beyond a day all are the same, also those too large for a number.
         seconds = float(text[-6:]) if not text[:-6].strip("0") else MAX_PAUSE_SECONDS
     else:
         try:
@@ -101,7 +98,7 @@ def retry_after_seconds(header: str | None, *, now: float) -> float | None:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and what caused it, each once; yt-dlp keeps causes in its own places."""
+    """Yield an error and its causes, each once; yt-dlp stores causes in attributes of its own."""
     cause: BaseException | None = error
     seen: set[int] = set()
     while cause is not None and id(cause) not in seen:
@@ -119,31 +116,34 @@ def _cause(error: BaseException) -> BaseException | None:
     return cause if isinstance(cause, BaseException) else error.__cause__ or error.__context__
 
 
-def _silent(chain: Sequence[BaseException]) -> bool:
-    """Say whether nothing answered at all."""
-    answered = any(isinstance(one, HTTPError | IncompleteRead) for one in chain)
-    return not answered and any(isinstance(one, TransportError) for one in chain)
+def _is_unanswered(chain: Sequence[BaseException]) -> bool:
+    """Return whether no server answered at all."""
+    is_answered = any(isinstance(cause, HTTPError | IncompleteRead) for cause in chain)
+    return not is_answered and any(isinstance(cause, TransportError) for cause in chain)
 
 
 def _decisive(
-    warnings: Sequence[str], reasons: Reasons, reason: FailureClass
+    warnings: Sequence[str], reasons: Reasons, failure: FailureClass
 ) -> tuple[str, FailureClass | None]:
-    """Return the first warning that says more than the error does, and its reason."""
+    """Return the first warning that is more precise than the error, and its class."""
     for warning in warnings:
-        heard = reasons.classify(warning)
-        logged_out = heard.status == "credentials" and heard.closes_route
-        if heard.status in _DECISIVE and (
-            reason.status in _UNSPECIFIC
-            or (logged_out and reason.status in _LOGGED_IN and not reason.closes_route)
+        warned = reasons.classify(warning)
+        is_logged_out = warned.status == "credentials" and warned.action.closes_route
+        if warned.status in _DECISIVE and (
+            failure.status in _UNSPECIFIC
+            or (is_logged_out and failure.status in _LOGGED_IN and not failure.action.closes_route)
         ):
-            return _ADVICE.sub("", warning).strip(), heard
+            return _ADVICE.sub("", warning).strip(), warned
     return "", None
 
 
-def _pause_seconds(
-    reason: FailureClass, answer: HTTPError | None, now: Callable[[], float]
-) -> float | None:
-    if answer is None or answer.status not in _WITH_RETRY_AFTER:
-        return reason.pause_seconds
-    asked = retry_after_seconds(answer.response.get_header("Retry-After"), now=now())
-    return reason.pause_seconds if asked is None else asked
+def _action(
+    action: RouteAction, response: HTTPError | None, now: Callable[[], float]
+) -> RouteAction:
+    """Return an action with the time that the response states, where it does."""
+    if response is None or response.status not in _WITH_RETRY_AFTER:
+        return action
+    seconds = retry_after_seconds(response.response.get_header("Retry-After"), now=now())
+    if seconds is None:
+        return action
+    return replace(action, pause_seconds=seconds, pause_grows=False)

@@ -11,26 +11,26 @@ from voxblink2_lib.errors import FetchError
 from voxblink2_lib.records import VideoKey
 from voxblink2_lib.sources.base import Media
 
-# In order of preference, when a video is there more than once: sound alone decodes fastest, and
-# of pictures H.264, which is what MP4 files mostly hold.
-WITH_PICTURES = ("mp4", "mkv", "mov", "m4v", "webm", "ts", "avi", "flv", "3gp", "mpg")
-EXTENSIONS = (
+# In order of preference, if a video exists more than once: audio only decodes fastest, and of
+# video H.264, the usual codec of MP4 files.
+VIDEO_EXTENSIONS = ("mp4", "mkv", "mov", "m4v", "webm", "ts", "avi", "flv", "3gp", "mpg")
+MEDIA_EXTENSIONS = (
     *("wav", "flac", "m4a", "opus", "ogg", "oga", "mp3", "aac", "mka"),
     *("webm", "mp4", "mkv", "mov", "m4v", "ts", "avi", "flv", "3gp", "mpg"),
 )
 
 
 class MediaFolder:
-    """Serves files of a folder as they are.
+    """Provides the files of a folder unchanged.
 
     Args:
-        folder: holds one folder a speaker.
-        pictures: look for files with pictures only.
+        folder: contains one folder for each speaker.
+        with_video: accept files with video only.
     """
 
-    def __init__(self, folder: Path, *, pictures: bool = False) -> None:
+    def __init__(self, folder: Path, *, with_video: bool = False) -> None:
         self._folder = folder
-        self._extensions = WITH_PICTURES if pictures else EXTENSIONS
+        self._extensions = VIDEO_EXTENSIONS if with_video else MEDIA_EXTENSIONS
 
     @contextlib.contextmanager
     def fetch(
@@ -44,7 +44,7 @@ class MediaFolder:
         """See :class:`voxblink2_lib.sources.base.Source`."""
         del needed_seconds, tmp, answered
         stem = self._folder / key.speaker_id / key.video_id
-        # No globbing: a video id is looked up as it is written.
+        # Not by globbing, because a video id could contain a pattern.
         for extension in (*self._extensions, *map(str.upper, self._extensions)):
             path = f"{stem}.{extension}"
             if os.path.isfile(path):
@@ -54,6 +54,6 @@ class MediaFolder:
                 return
         raise FetchError(
             f"no file {key.speaker_id}/{key.video_id}.<ext> in {self._folder} "
-            f"(endings looked for: {', '.join(self._extensions)})",
+            f"(extensions tried: {', '.join(self._extensions)})",
             status="gone",
         )

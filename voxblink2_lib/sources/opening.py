@@ -8,39 +8,43 @@ from pathlib import Path
 from voxblink2_lib.sources.base import Source, SourceSpec
 
 
-class _Opened(threading.local):
-    """The sources of a thread: yt-dlp's objects are not made to be shared."""
+class _OpenSources(threading.local):
+    """The sources of a thread: yt-dlp's objects are not safe to share between threads."""
 
     def __init__(self) -> None:
         self.sources: dict[tuple[SourceSpec, bool], Source] = {}
 
 
-_opened = _Opened()
+_open_sources = _OpenSources()
 
 
-def open_source(spec: SourceSpec, *, pictures: bool = False) -> Source:
-    """Return the source that a spec names; the same one for the life of a thread.
+def open_source(spec: SourceSpec, *, with_video: bool = False) -> Source:
+    """Return the source of a specification; the same object for the life of a thread.
 
     Args:
-        spec: what the user named.
-        pictures: bring pictures and sound, and not sound alone.
+        spec: the source as the user named it.
+        with_video: provide video and audio, not audio only.
     """
-    known = _opened.sources
-    if (spec, pictures) not in known:
-        known[spec, pictures] = _open(spec, pictures=pictures)
-    return known[spec, pictures]
+    sources = _open_sources.sources
+    if (spec, with_video) not in sources:
+        sources[spec, with_video] = _open(spec, with_video=with_video)
+    return sources[spec, with_video]
 
 
 def close_sources() -> None:
-    """Forget the sources of this thread, and with them their connections."""
-    _opened.sources.clear()
+    """Drop the sources of this thread, and their connections. For tests only.
+
+    A worker keeps its connections until it ends; tests of many sources in one process would
+    accumulate them.
+    """
+    _open_sources.sources.clear()
 
 
-def _open(spec: SourceSpec, *, pictures: bool) -> Source:
+def _open(spec: SourceSpec, *, with_video: bool) -> Source:
     if spec.kind == "folder":
         from voxblink2_lib.sources.folder import MediaFolder
 
-        return MediaFolder(Path(spec.place), pictures=pictures)
+        return MediaFolder(Path(spec.place), with_video=with_video)
     from voxblink2_lib.sources.ytdlp import YtDlpSource
 
-    return YtDlpSource(spec.place, pictures=pictures, options=spec.options, via=spec.via)
+    return YtDlpSource(spec.place, with_video=with_video, options=spec.options, route=spec.route)

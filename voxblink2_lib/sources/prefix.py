@@ -1,7 +1,7 @@
-"""The beginning of a remote file, as much as some seconds of it need, and hardly a byte more.
+"""Download the beginning of a remote file: what some seconds of it need, and little more.
 
-An MP4 file's index tells which bytes those are. Of other files what is here is read, and more is
-fetched as long as it does not reach far enough.
+The index of an MP4 file gives the exact number of bytes. For other files the downloaded part is
+read, and more is downloaded until it covers enough seconds.
 """
 
 from __future__ import annotations
@@ -27,139 +27,143 @@ from voxblink2_lib.sources.mp4_index import (
 )
 from voxblink2_lib.sources.range_reader import FileChangedError, RangeReader, TransferMeter
 
-# Enough to tell what a file is, and how many bytes a second it takes.
+# Enough to recognize the format, and to estimate the bytes a second.
 _HEAD_BYTES = 128 << 10
 
-# Covers of albums and the like come before anything that can be played.
+# Covers of albums and the like are stored before anything that can be played.
 _FIRST_BYTES = 1 << 20
 
-# Estimates run a little high: one request too many costs more than some bytes.
+# Estimates are a little high: one request too many costs more than some bytes.
 _MARGIN = 1.1
 _MARGIN_BYTES = 64 << 10
 
-# An estimate from little is a bad one.
-_MOST_GROWTH = 8
+# An estimate from a small part is inaccurate.
+_MAX_GROWTH = 8
 
-# So much of a body without an end is read in vain.
-_VAIN_BYTES = 64 << 20
-_PAGE_STARTS = (b"<!doctype html", b"<html")
+# Without progress, at most this much of a body of unknown length is read.
+_MAX_USELESS_BYTES = 64 << 20
+_HTML_STARTS = (b"<!doctype html", b"<html")
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _GZIP_START = b"\x1f\x8b"
 
 
 class Requirement(NamedTuple):
-    """How far a file must reach, and what it must hold."""
+    """What a prefix must cover.
+
+    Attributes:
+        seconds: from the start of the video.
+        audio: whether audio is needed.
+        video: whether video is needed.
+    """
 
     seconds: float
-    sound: bool
-    pictures: bool
+    audio: bool
+    video: bool
 
 
-class Prefix:
-    """The beginning of a remote file, growing in a local one.
+def download_prefix(
+    ydl: YoutubeDL,
+    info: dict[str, Any],
+    target: Path,
+    requirement: Requirement,
+    *,
+    limit_rate: float | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], object] = time.sleep,
+) -> int:
+    """Download a file until it covers the requirement, or is complete.
 
     Args:
         ydl: its networking is used.
         info: yt-dlp's description of the format.
-        target: the local file, made anew.
-        needs: how far it must reach.
+        target: the local file, which is overwritten.
+        requirement: what it must cover.
         limit_rate: bytes a second at most; ``None`` means no limit.
-        clock: seconds that only grow.
-        sleep: waits for some seconds.
+        clock: seconds, monotonic.
+        sleep: waits for a number of seconds.
+
+    Returns:
+        The bytes downloaded; the local file may be smaller.
+
+    Raises:
+        FetchError: the server sends something other than media, or too little.
+        HTTPError: the server refuses.
+        TransportError: the server does not answer.
     """
+    meter = TransferMeter(limit_rate=limit_rate, clock=clock, sleep=sleep)
+    try:
+        _download(RangeReader(ydl, info, meter), info, target, requirement)
+    except FileChangedError:
+        # Once may be chance: the file may have been put in place just now.
+        _download(RangeReader(ydl, info, meter), info, target, requirement)
+    return meter.received
 
-    def __init__(
-        self,
-        ydl: YoutubeDL,
-        info: dict[str, Any],
-        target: Path,
-        needs: Requirement,
-        *,
-        limit_rate: float | None = None,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], object] = time.sleep,
-    ) -> None:
-        self._ydl = ydl
-        self._info = info
-        self._target = target
-        self._needs = needs
-        self._meter = TransferMeter(limit_rate=limit_rate, clock=clock, sleep=sleep)
 
-    def read(self) -> int:
-        """Read until the file covers enough, or is whole.
-
-        Returns:
-            The bytes that came over the network; the local file may be smaller.
-
-        Raises:
-            FetchError: the server sends something else than media, or not enough of them.
-            HTTPError: the server refuses.
-            TransportError: no answer came.
-        """
-        try:
-            self._read()
-        except FileChangedError:
-            # Once may be chance: a file that is put in place just now.
-            self._read()
-        return self._meter.received
-
-    def _read(self) -> None:
-        remote = RangeReader(self._ydl, self._info, self._meter)
-        with contextlib.closing(remote), open(self._target, "wb+") as file:
-            growing = PrefixFile(remote, self._target, file, self._needs)
-            growing.grow(_HEAD_BYTES)
-            growing.refuse_pages()
-            if not growing.is_whole and not growing.read_by_index():
-                growing.read_by_estimate(_first_guess(self._info, self._needs.seconds))
+def _download(
+    reader: RangeReader, info: dict[str, Any], target: Path, requirement: Requirement
+) -> None:
+    with contextlib.closing(reader), open(target, "wb+") as file:
+        prefix = PrefixFile(reader, target, file, requirement)
+        prefix.grow(_HEAD_BYTES)
+        prefix.refuse_pages()
+        if not prefix.is_complete and not prefix.read_by_index():
+            prefix.read_by_estimate(_first_guess(info, requirement.seconds))
 
 
 class PrefixFile:
-    """A local file that holds the first bytes of a remote one."""
+    """A local file that grows by the first bytes of a remote one.
 
-    def __init__(self, remote: RangeReader, path: Path, file: BinaryIO, needs: Requirement) -> None:
-        self._remote = remote
+    Args:
+        reader: the remote file.
+        path: the local file.
+        file: the same, open for reading and writing.
+        requirement: what it must cover.
+    """
+
+    def __init__(
+        self, reader: RangeReader, path: Path, file: BinaryIO, requirement: Requirement
+    ) -> None:
+        self._reader = reader
         self._path = path
         self._file = file
-        self._needs = needs
-        self._have = 0
-        # So many bytes further on does the local file hold what the remote one holds.
-        self._shift = 0
-        # Nothing of the remote file from here on is of use.
-        self._useful: int | None = None
+        self._requirement = requirement
+        self._size = 0
+        # Bytes of the index that were inserted before the data, and so move the rest.
+        self._inserted = 0
+        # The remote file is useful up to here.
+        self._useful_end: int | None = None
 
     @property
-    def is_whole(self) -> bool:
-        """Whether nothing more of the remote file is of use."""
-        return self._have == self._useful or self._remote.is_end(self._have)
+    def is_complete(self) -> bool:
+        """Whether the rest of the remote file is of no use."""
+        return self._size == self._useful_end or self._reader.is_end(self._size)
 
-    def grow(self, wanted: int) -> None:
-        """Read up to a size."""
-        if self._useful is not None:
-            wanted = min(wanted, self._useful)
-        self._file.seek(self._have + self._shift)
-        self._have = self._remote.fill(self._have, wanted, self._write)
+    def grow(self, size: int) -> None:
+        """Download up to a size of the remote file."""
+        if self._useful_end is not None:
+            size = min(size, self._useful_end)
+        self._file.seek(self._size + self._inserted)
+        self._size = self._reader.read_into(self._file.write, self._size, size)
         self._file.flush()
 
-    def _write(self, block: bytes) -> None:
-        self._file.write(block)
-
     def refuse_pages(self) -> None:
-        """Refuse what begins as no medium does.
+        """Refuse a file that does not begin like media.
 
         Raises:
-            FetchError: it is a page, something packed, or nothing.
+            FetchError: it is an HTML page, a gzip archive, or empty.
         """
-        if not self._have:
+        if not self._size:
             raise FetchError("The downloaded file is empty")
         self._file.seek(0)
         start = self._file.read(512)
-        if start.removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith(_PAGE_STARTS):
+        if start.removeprefix(_BYTE_ORDER_MARK).lstrip().lower().startswith(_HTML_STARTS):
             raise FetchError("the server sent a page of HTML instead of media", status="ambiguous")
         if start.startswith(_GZIP_START):
             raise FetchError("the server sent a gzip archive instead of media", status="ambiguous")
 
     def read_by_index(self) -> bool:
-        """Read as far as the file's index says; return False if it does not say."""
-        layout = read_layout(self._file, self._have)
+        """Download what the file's index states; return whether that covers the requirement."""
+        layout = read_layout(self._file, self._size)
         if layout is None:
             return False
         if layout.index is not None:
@@ -168,79 +172,84 @@ class PrefixFile:
             is_plain = is_plain_index(self._file.read(layout.index.end - layout.index.start))
         else:
             is_plain = layout.data is not None and self._put_index_first(layout.data)
-        if not is_plain or self.is_whole:
-            return self.is_whole
-        seconds, sound, pictures = self._needs
-        needed = needed_bytes(self._path, seconds=seconds, sound=sound, pictures=pictures)
+        if not is_plain or self.is_complete:
+            return self.is_complete
+        seconds, audio, video = self._requirement
+        needed = needed_bytes(self._path, seconds=seconds, audio=audio, video=video)
         if needed is None:
             return False
-        self.grow(needed.end_bytes - self._shift)
-        return self.is_whole or needed.is_all or self._covers() >= seconds
+        self.grow(needed.end_bytes - self._inserted)
+        return self.is_complete or needed.is_all or self._covered_seconds() >= seconds
 
     def _put_index_first(self, data: Box) -> bool:
-        """Fetch the index from behind the data and put it before them; say if that went well."""
-        total = self._remote.total
-        if not self._remote.sends_ranges or total is None or not self._have < data.end < total:
+        """Download the index from behind the data and insert it before; return whether it fits."""
+        total = self._reader.total
+        if not self._reader.sends_ranges or total is None or not self._size < data.end < total:
             return False
         if total - data.end > MAX_INDEX_BYTES:
             return False
         tail = bytearray()
-        if self._remote.fill(data.end, total, tail.extend) != total:
+        if self._reader.read_into(tail.extend, data.end, total) != total:
             return False
         index = moved_index(bytes(tail), data)
         if index is None:
             return False
         self._file.seek(data.start)
-        first = self._file.read(self._have - data.start)
+        first = self._file.read(self._size - data.start)
         self._file.seek(data.start)
         self._file.write(index + first)
         self._file.flush()
-        self._shift, self._useful = len(index), data.end
+        self._inserted, self._useful_end = len(index), data.end
         return True
 
-    def read_by_estimate(self, wanted: int) -> None:
-        """Read until what is here reaches far enough.
+    def read_by_estimate(self, size: int) -> None:
+        """Download until the local file covers the requirement.
+
+        Args:
+            size: the first estimate.
 
         Raises:
-            FetchError: nothing of a body without an end can be played.
+            FetchError: a body of unknown length contains nothing that can be played.
         """
-        best, best_at = 0.0, 0
-        while not self.is_whole:
-            self.grow(wanted)
-            covered = self._covers()
-            if covered >= self._needs.seconds:
+        best_seconds, best_size = 0.0, 0
+        while not self.is_complete:
+            self.grow(size)
+            covered = self._covered_seconds()
+            if covered >= self._requirement.seconds:
                 return
-            if covered > best:
-                best, best_at = covered, self._have
-            # The end of such a body may never come.
-            is_vain = self._remote.total is None and self._have - best_at >= _VAIN_BYTES
-            if is_vain and not best:
+            if covered > best_seconds:
+                best_seconds, best_size = covered, self._size
+            # A body of unknown length may never end.
+            is_useless = self._reader.total is None and (
+                self._size - best_size >= _MAX_USELESS_BYTES
+            )
+            if is_useless and not best_seconds:
                 raise FetchError(
-                    f"nothing can be played of the first {self._have} bytes, "
-                    "and the server does not say how many there are",
+                    f"nothing can be played of the first {self._size} bytes, "
+                    "and the server does not state the file's length",
                     status="media-unusable",
                 )
-            if is_vain:
+            if is_useless:
                 return
-            wanted = self._next_size(covered)
+            size = self._next_size(covered)
 
     def _next_size(self, covered_seconds: float) -> int:
         if not covered_seconds:
-            # Nothing can be played yet: how far that is away, nobody knows.
-            return max(_FIRST_BYTES, 2 * self._have)
-        bytes_a_second = self._have / covered_seconds
-        estimate = int(bytes_a_second * self._needs.seconds * _MARGIN) + _MARGIN_BYTES
-        least, most = self._have + _MARGIN_BYTES, self._have * _MOST_GROWTH
-        if self._remote.total is None:
-            most = min(most, self._have + _VAIN_BYTES)
+            # Nothing can be played yet: there is no basis for an estimate.
+            return max(_FIRST_BYTES, 2 * self._size)
+        bytes_a_second = self._size / covered_seconds
+        estimate = int(bytes_a_second * self._requirement.seconds * _MARGIN) + _MARGIN_BYTES
+        least, most = self._size + _MARGIN_BYTES, self._size * _MAX_GROWTH
+        if self._reader.total is None:
+            most = min(most, self._size + _MAX_USELESS_BYTES)
         return max(least, min(estimate, most))
 
-    def _covers(self) -> float:
-        return covered_seconds(self._path, self._needs)
+    def _covered_seconds(self) -> float:
+        return covered_seconds(self._path, self._requirement)
 
 
 def _first_guess(info: dict[str, Any], needed_seconds: float) -> int:
-    """Return how much of a file to fetch first, or 0 if nothing is known of it."""
+    """Return how many bytes to download first, or 0 without a basis for an estimate."""
     size = info.get("filesize") or info.get("filesize_approx")
     duration, kilobits = info.get("duration"), info.get("tbr")
     if size and duration:
@@ -252,13 +261,13 @@ def _first_guess(info: dict[str, Any], needed_seconds: float) -> int:
     return int(bytes_a_second * needed_seconds * _MARGIN) + _MARGIN_BYTES
 
 
-def covered_seconds(path: Path, needs: Requirement) -> float:
-    """Return how far into the video a file reaches, with all that is needed of it."""
+def covered_seconds(path: Path, requirement: Requirement) -> float:
+    """Return how many seconds of the video a file covers in all streams that are needed."""
     covered = []
     try:
-        if needs.pictures:
+        if requirement.video:
             covered.append(read_frame_times(path).end_seconds)
-        if needs.sound:
+        if requirement.audio:
             timeline = read_timeline(path)
             start = timeline.video_start_seconds or timeline.audio_start_seconds
             covered.append(max(0.0, timeline.end_seconds - max(0.0, start)))

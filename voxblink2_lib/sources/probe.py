@@ -1,4 +1,4 @@
-"""One question to a source's server, to see whether it answers and what time it has."""
+"""Probe a source's server with one request: whether it answers, and its clock."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _SECRET = re.compile(r"(?<=//)[^/@\s]+@")
 
 
 class ProbeResult(NamedTuple):
-    """What a server answered.
+    """The answer of a server.
 
     Attributes:
-        status: of HTTP.
+        status: HTTP status.
         clock_off_seconds: how far this machine's clock is ahead of the server's; ``None`` if the
-            server does not tell the time.
+            server does not send its time.
     """
 
     status: int
@@ -28,17 +28,18 @@ class ProbeResult(NamedTuple):
 
 
 def probe_server(
-    address: str, *, proxy: str | None = None, timeout_seconds: float = 10.0
+    url: str, *, proxy: str | None = None, timeout_seconds: float = 10.0
 ) -> ProbeResult:
-    """Send a HEAD request through yt-dlp's networking, as a run would send its own.
+    """Send a HEAD request through yt-dlp's networking, like those of a run.
 
     Args:
-        address: an ``http`` or ``https`` address.
-        proxy: address of a proxy; empty for none; ``None`` for what the environment says.
+        url: an ``http`` or ``https`` URL.
+        proxy: URL of a proxy; empty for none; ``None`` for that of the environment.
         timeout_seconds: for connecting, and for each wait for data.
 
     Raises:
-        UnreachableError: no answer came. The text never holds the proxy's password.
+        UnreachableError: the server does not answer. The message never contains the proxy's
+            password.
     """
     from yt_dlp import YoutubeDL
     from yt_dlp.networking import HEADRequest
@@ -54,10 +55,10 @@ def probe_server(
     }
     with YoutubeDL(options) as downloader:
         try:
-            response = downloader.urlopen(HEADRequest(address))
+            response = downloader.urlopen(HEADRequest(url))
         except HTTPError as error:
             response = error.response
-        except (YoutubeDLError, ValueError) as error:  # ValueError: no address at all
+        except (YoutubeDLError, ValueError) as error:  # ValueError: not a URL
             raise UnreachableError(hide_secrets(first_line(error), proxy)) from error
         with contextlib.closing(response):
             now = time.time()
@@ -68,14 +69,14 @@ def _clock_off(headers: Any, now: float) -> float | None:
     """Compare the header Date (RFC 9110, 6.6.1; whole seconds) with a Unix time."""
     try:
         date = email.utils.parsedate_to_datetime(headers.get("Date"))
-        # A cache hands on old answers and says how old.
+        # A cache serves old answers and states their age.
         return now - date.timestamp() - int(headers.get("Age") or 0)
     except (TypeError, ValueError):
         return None
 
 
 def shown_proxy(proxy: str) -> str:
-    """Return a proxy's address without its password.
+    """Return a proxy's URL without its password.
 
     Example:
         >>> shown_proxy("http://me:secret@proxy.example.org:3128")
@@ -86,27 +87,27 @@ def shown_proxy(proxy: str) -> str:
         parts = urlsplit(whole)
     except ValueError:
         return _SECRET.sub("***@", whole)
-    user, found, place = parts.netloc.rpartition("@")
-    if found:
-        user = f"{user.partition(':')[0]}:***" if ":" in user else user
-        return urlunsplit((parts.scheme, f"{user}@{place}", "", "", ""))
-    return urlunsplit((parts.scheme, place, "", "", ""))
+    user, at, host = parts.netloc.rpartition("@")
+    if ":" in user:
+        user = f"{user.partition(':')[0]}:***"
+    return urlunsplit((parts.scheme, f"{user}{at}{host}", "", "", ""))
 
 
-def hide_secrets(words: str, proxy: str | None) -> str:
-    """Take a proxy's password out of what somebody said."""
-    words = _SECRET.sub("***@", words)
+def hide_secrets(message: str, proxy: str | None) -> str:
+    """Return a message without a proxy's password."""
+    message = _SECRET.sub("***@", message)
     if proxy and "@" in proxy:
-        secret = proxy.rpartition("@")[0].rpartition("://")[2]
-        for one in {secret, secret.partition(":")[2]} - {""}:
-            words = words.replace(one, "***")
-    return words
+        credentials = proxy.rpartition("@")[0].rpartition("://")[2]
+        password = credentials.partition(":")[2]
+        for secret in {credentials, password} - {""}:
+            message = message.replace(secret, "***")
+    return message
 
 
 class _Silence:
-    """Takes yt-dlp's messages; what matters comes as an exception."""
+    """Discards yt-dlp's messages; errors are raised as exceptions as well."""
 
     def debug(self, message: str) -> None:
-        """Say nothing."""
+        """Discard a message."""
 
     info = warning = error = debug

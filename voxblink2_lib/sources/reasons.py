@@ -1,6 +1,6 @@
-"""Why a video did not come, told from words and statuses by a list that is data.
+"""Classes of failure, by message patterns and HTTP statuses; the patterns are data.
 
-The list is ``reasons.toml`` beside this file; its head says what an entry is.
+The list is ``reasons.toml`` beside this file; its head describes an entry.
 """
 
 from __future__ import annotations
@@ -11,58 +11,58 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 from voxblink2_lib.errors import SourceError
-from voxblink2_lib.outcomes import Status
+from voxblink2_lib.outcomes import NO_ACTION, STATUSES, RouteAction, Status
 
 _OWN = Path(__file__).with_name("reasons.toml")
 
-# "done" and "excluded" are no reasons why a video did not come.
-_CLASSES = tuple(one for one in get_args(Status) if one not in {"done", "excluded"})
+# "done" and "excluded" are no failures.
+_CLASSES = tuple(status for status in STATUSES if status not in {"done", "excluded"})
 _FIELDS = ("class", "texts", "http", "pause_seconds", "closes_route")
-# Names of an earlier version, in files of users.
+# Names of an earlier version, which files of users may have.
 _OLD_FIELDS = {"closes_address": "closes_route"}
 _STRAIGHT = str.maketrans("\u2018\u2019\u201b\u02bc\u201c\u201d\u201f", "''''\"\"\"")
-_STATUS_IN_WORDS = re.compile(r"\bhttp error ([1-5][0-9]{2})\b")
+_STATUS_IN_MESSAGE = re.compile(r"\bhttp error ([1-5][0-9]{2})\b")
 _GROUP = re.compile(r"[1-5]xx")
 
 
 @dataclass(frozen=True, slots=True)
 class FailureClass:
-    """Why a video did not come.
+    """Why a video is unavailable.
 
     Attributes:
         status: the class of the outcome.
-        pause_seconds: ask nothing more of this address for so long; ``None`` means go on.
-        closes_route: ask nothing more of it until the user has done something.
+        action: what it means for the route.
     """
 
     status: Status
-    pause_seconds: float | None = None
-    closes_route: bool = False
+    action: RouteAction = NO_ACTION
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """One entry: what fits, and what that means. `http` holds every status by its number."""
+    """One entry: what matches, and what that means. ``http`` holds every status by its number."""
 
-    reason: FailureClass
+    failure: FailureClass
     texts: tuple[str, ...]
     http: frozenset[int]
 
 
 class Reasons:
-    """An ordered list of reasons; the first one that fits decides.
+    """An ordered list of failure patterns; the first one that matches decides.
 
     Example:
         >>> reasons = Reasons.load(None)
-        >>> reasons.classify("Private video. Sign in if you've been granted access")
-        Reason(status='private', pause_seconds=None, closes_route=False)
+        >>> reasons.classify("Private video. Sign in if you've been granted access").status
+        'private'
         >>> reasons.classify("HTTP Error 503: Service Unavailable").status
         'transient'
         >>> reasons.classify("Video unavailable").status
         'ambiguous'
+        >>> reasons.classify("Too Many Requests").action.pause_seconds
+        600.0
     """
 
     def __init__(self, entries: Iterable[_Entry]) -> None:
@@ -74,26 +74,26 @@ class Reasons:
         """Read the list that comes with the library, once.
 
         Args:
-            extra: a file of the same form whose entries are looked at first.
+            extra: a file of the same form whose entries go first.
 
         Raises:
-            SourceError: the file cannot be read, or an entry is not one.
+            SourceError: the file cannot be read, or an entry is malformed.
         """
         return Reasons((*(_read(extra) if extra else ()), *_read(_OWN)))
 
-    def classify(self, words: str, *, http_status: int | None = None) -> FailureClass:
-        """Return the reason of the first entry that fits; ``transient`` if none does.
+    def classify(self, message: str, *, http_status: int | None = None) -> FailureClass:
+        """Return the class of the first entry that matches; ``transient`` if none does.
 
         Args:
-            words: the source's own.
-            http_status: what a server answered; else what the words say after "HTTP Error".
+            message: the original message of the source.
+            http_status: of a server's response; else the number after "HTTP Error" in the message.
         """
-        plain = _plain(words)
-        if http_status is None and (found := _STATUS_IN_WORDS.search(plain)):
-            http_status = int(found[1])
+        plain = _plain(message)
+        if http_status is None and (match := _STATUS_IN_MESSAGE.search(plain)):
+            http_status = int(match[1])
         for entry in self._entries:
             if http_status in entry.http or any(text in plain for text in entry.texts):
-                return entry.reason
+                return entry.failure
         return FailureClass("transient")
 
 
@@ -104,14 +104,16 @@ def _plain(text: str) -> str:
 
 def _read(path: Path) -> tuple[_Entry, ...]:
     try:
-        held = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SourceError(f"{path} cannot be read as a list of reasons: {error}") from error
-    entries = held.pop("reason", None)
-    if held or not isinstance(entries, list):
-        others = ", ".join(sorted(held)) or "none of them"
+    entries = content.pop("reason", None)
+    if content or not isinstance(entries, list):
+        others = ", ".join(sorted(content)) or "none of them"
         raise SourceError(f"{path} must hold [[reason]] entries and nothing else, got {others}")
-    return tuple(_entry(f"{path}, entry {number}", one) for number, one in enumerate(entries, 1))
+    return tuple(
+        _entry(f"{path}, entry {number}", fields) for number, fields in enumerate(entries, 1)
+    )
 
 
 def _entry(place: str, fields: Any) -> _Entry:
@@ -121,28 +123,37 @@ def _entry(place: str, fields: Any) -> _Entry:
     unknown = sorted(set(fields) - set(_FIELDS))
     if unknown:
         raise SourceError(f"{place}: unknown {', '.join(unknown)}; known are {', '.join(_FIELDS)}")
-    named = fields.get("class")
-    if named not in _CLASSES:
-        raise SourceError(f"{place}: class is {named!r}, must be one of {', '.join(_CLASSES)}")
+    status = fields.get("class")
+    if status not in _CLASSES:
+        raise SourceError(f"{place}: class is {status!r}, must be one of {', '.join(_CLASSES)}")
+    texts = tuple(_text(place, text) for text in _list(place, fields, "texts"))
+    http = [_statuses(place, value) for value in _list(place, fields, "http")]
+    if not texts and not http:
+        raise SourceError(f"{place}: matches nothing; texts or http must not be empty")
+    failure = FailureClass(cast(Status, status), _action(place, fields))
+    return _Entry(failure, texts, frozenset().union(*http))
+
+
+def _action(place: str, fields: Mapping[str, Any]) -> RouteAction:
     pause = fields.get("pause_seconds")
     if pause is not None and not _is_pause(pause):
         raise SourceError(f"{place}: pause_seconds is {pause!r}, must be a number above 0")
     closes = fields.get("closes_route", False)
     if not isinstance(closes, bool):
         raise SourceError(f"{place}: closes_route is {closes!r}, must be true or false")
-    texts = tuple(_text(place, one) for one in _list(place, fields, "texts"))
-    http = [_statuses(place, one) for one in _list(place, fields, "http")]
-    if not texts and not http:
-        raise SourceError(f"{place}: fits nothing; texts or http must hold something")
-    reason = FailureClass(cast(Status, named), None if pause is None else float(pause), closes)
-    return _Entry(reason, texts, frozenset().union(*http))
+    # A pause from a list is a guess.
+    return RouteAction(
+        None if pause is None else float(pause),
+        pause_grows=pause is not None,
+        closes_route=closes,
+    )
 
 
 def _list(place: str, fields: Mapping[str, Any], name: str) -> list[Any]:
-    held = fields.get(name, [])
-    if not isinstance(held, list):
-        raise SourceError(f"{place}: {name} is {held!r}, must be a list")
-    return held
+    values = fields.get(name, [])
+    if not isinstance(values, list):
+        raise SourceError(f"{place}: {name} is {values!r}, must be a list")
+    return values
 
 
 def _is_pause(value: Any) -> bool:
@@ -153,7 +164,7 @@ def _is_pause(value: Any) -> bool:
 
 def _text(place: str, text: Any) -> str:
     if not isinstance(text, str) or not _plain(text):
-        raise SourceError(f"{place}: {text!r} in texts must be words; empty ones would fit all")
+        raise SourceError(f"{place}: {text!r} in texts must be text; empty text would match all")
     return _plain(text)
 
 

@@ -1,9 +1,9 @@
-"""Media through yt-dlp, in process: YouTube, or any address that yt-dlp understands.
+"""Download media with yt-dlp, in process: from YouTube, or from any URL that yt-dlp supports.
 
-Only the beginning of a file is fetched, as much as the utterances need. yt-dlp's own
-``download_ranges`` hands that to ffmpeg, which crawls on YouTube and hides the reason of every
-failure; so yt-dlp finds the format, and the bytes are read here, in ranged requests through
-yt-dlp's networking, until enough seconds of audio are there.
+Only the beginning of a file is downloaded, as much as the utterances need. yt-dlp's own
+``download_ranges`` leaves that to ffmpeg, which is slow on YouTube and hides the reason of every
+failure; so yt-dlp selects the format, and the bytes are read here, in ranged requests through
+yt-dlp's networking, until they cover enough seconds.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from yt_dlp.utils import DownloadError, YoutubeDLError
 from voxblink2_lib.errors import FetchError
 from voxblink2_lib.files import named_if_disk_full
 from voxblink2_lib.records import VideoKey
-from voxblink2_lib.sources.base import Media
+from voxblink2_lib.sources.base import VIDEO_ID_FIELD, Media
 from voxblink2_lib.sources.failures import fetch_error
 from voxblink2_lib.sources.options import FetchOptions, Route
-from voxblink2_lib.sources.prefix import Prefix, Requirement
+from voxblink2_lib.sources.prefix import Requirement, download_prefix
 from voxblink2_lib.sources.reasons import Reasons
 from voxblink2_lib.sources.ytdlp_options import STANDARD_ERROR, ydl_options
 
 _log = logging.getLogger(__name__)
 
-# Audio alone is all that is needed; a small picture beside it does no harm.
+# Audio only is enough; small video in the same file does no harm.
 _AUDIO_FORMAT = "bestaudio/best[height<=720]/best"
 
-# The annotators had at most 720 lines. Of these, H.264 decodes at the least cost.
+# The annotated videos had at most 720 lines. Of their codecs, H.264 is the cheapest to decode.
 _VIDEO_FORMAT = "/".join(
     (
         "bestvideo[height<=720][vcodec^=avc1]+bestaudio/best[height<=720][vcodec^=avc1]",
@@ -44,13 +44,13 @@ _VIDEO_FORMAT = "/".join(
     )
 )
 
-# So much audio beyond the last utterance, for the decoder's and the resampler's sake.
+# Audio beyond the last utterance, which the decoder and the resampler need.
 _MARGIN_SECONDS = 1.0
 _NATIVE_PROTOCOLS = {"http", "https"}
 
 
 class _Downloader(YoutubeDL):  # type: ignore[misc]  # no type hints there
-    """yt-dlp, and word of its first answer.
+    """A ``YoutubeDL`` that reports its first answer.
 
     Attributes:
         answered: called once, when the first request for a video is answered or fails.
@@ -68,13 +68,13 @@ class _Downloader(YoutubeDL):  # type: ignore[misc]  # no type hints there
 
 
 class YtDlpSource:
-    """Fetches videos with yt-dlp.
+    """Downloads videos with yt-dlp.
 
     Args:
-        template: address with ``{video_id}``.
-        pictures: bring pictures and sound, and not sound alone.
-        options: how to ask.
-        via: the outgoing address.
+        template: URL with ``{video_id}``.
+        with_video: download video and audio, not audio only.
+        options: the user's options.
+        route: proxy and cookies of requests.
 
     Raises:
         SourceError: an option is not allowed.
@@ -84,13 +84,13 @@ class YtDlpSource:
         self,
         template: str,
         *,
-        pictures: bool = False,
+        with_video: bool = False,
         options: FetchOptions | None = None,
-        via: Route | None = None,
+        route: Route | None = None,
     ) -> None:
         options = options or FetchOptions()
         self._template = template
-        self._pictures = pictures
+        self._with_video = with_video
         self._reasons = Reasons.load(
             Path(options.reasons).expanduser() if options.reasons else None
         )
@@ -99,8 +99,8 @@ class YtDlpSource:
         with STANDARD_ERROR:
             self._ydl = _Downloader(
                 {
-                    **ydl_options(options, via or Route()),
-                    "format": _VIDEO_FORMAT if pictures else _AUDIO_FORMAT,
+                    **ydl_options(options, route or Route()),
+                    "format": _VIDEO_FORMAT if with_video else _AUDIO_FORMAT,
                     "logger": self._logger,
                 }
             )
@@ -126,46 +126,50 @@ class YtDlpSource:
             yield media
 
     def _download(self, key: VideoKey, folder: Path, needed_seconds: float) -> Media:
-        address = self._template.replace("{video_id}", key.video_id)
-        info = self._ydl.extract_info(address, download=False)
+        url = self._template.replace(VIDEO_ID_FIELD, key.video_id)
+        info = self._ydl.extract_info(url, download=False)
         if info is None or info.get("_type", "video") != "video":
             raise FetchError(
-                f"{address} is not one video but {(info or {}).get('_type', 'nothing')}",
+                f"{url} is not a single video but {(info or {}).get('_type', 'nothing')}",
                 status="ambiguous",
             )
-        video, sound = folder / "media", folder / "sound"
+        path, audio_path = folder / "media", folder / "sound"
         if "requested_formats" not in info:
-            needs = Requirement(needed_seconds, sound=True, pictures=self._pictures)
-            return Media(video, self._fetch(info, video, needs))
-        # Pictures and sound come as two files, as YouTube keeps them.
-        pair = [{**info, **one} for one in info.pop("requested_formats")]
-        size_bytes = self._fetch(
-            pair[0], video, Requirement(needed_seconds, sound=False, pictures=True)
-        ) + self._fetch(pair[1], sound, Requirement(needed_seconds, sound=True, pictures=False))
-        return Media(video, size_bytes, sound)
+            both = Requirement(needed_seconds, audio=True, video=self._with_video)
+            return Media(path, self._fetch(info, path, both))
+        # Video and audio are two files, as YouTube stores them.
+        formats = info.pop("requested_formats")
+        video_info, audio_info = ({**info, **format_info} for format_info in formats)
+        video = Requirement(needed_seconds, audio=False, video=True)
+        audio = Requirement(needed_seconds, audio=True, video=False)
+        size_bytes = self._fetch(video_info, path, video)
+        size_bytes += self._fetch(audio_info, audio_path, audio)
+        return Media(path, size_bytes, audio_path)
 
-    def _fetch(self, info: dict[str, Any], target: Path, needs: Requirement) -> int:
-        """Bring what is needed of one file; return how many bytes came."""
+    def _fetch(self, info: dict[str, Any], target: Path, requirement: Requirement) -> int:
+        """Download what is required of one file; return the number of bytes."""
         if info.get("protocol") in _NATIVE_PROTOCOLS and not info.get("fragments"):
             try:
-                return Prefix(self._ydl, info, target, needs, limit_rate=self._limit_rate).read()
+                return download_prefix(
+                    self._ydl, info, target, requirement, limit_rate=self._limit_rate
+                )
             except HTTPError as error:
-                # yt-dlp's words: the video was there a moment ago, so that a status here says
-                # less of it than the same one does when it is asked for.
+                # With yt-dlp's message: the video existed a moment ago, so a status here means
+                # less than the same status of the first request.
                 raise DownloadError(
                     f"unable to download video data: {error}", sys.exc_info()
                 ) from error
-        ok, _ = self._ydl.dl(str(target), info)
-        if not ok or not target.exists():
+        success, _ = self._ydl.dl(str(target), info)
+        if not success or not target.exists():
             raise FetchError(f"yt-dlp could not download {info['webpage_url']}")
         return target.stat().st_size
 
 
 class _Logger:
-    """Sends yt-dlp's messages to the library's log; errors come as exceptions as well.
+    """Sends yt-dlp's messages to the library's log; errors are raised as exceptions as well.
 
     Attributes:
-        warnings: what yt-dlp warned of since this list was cleared.
+        warnings: yt-dlp's warnings since this list was cleared.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""From what a user chose to the options of yt-dlp. What runs programs or writes is refused."""
+"""Turn the user's options into those of yt-dlp; refuse those that run programs or write files."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from voxblink2_lib.errors import SourceError
 from voxblink2_lib.sources.javascript import JS_RUNTIMES
 from voxblink2_lib.sources.options import FetchOptions, Route
 
-# Options of yt-dlp's command line that may be passed on, and what they are called in Python. They
-# say how it asks; none runs a program, reads a configuration or names a place to write to.
+# Options of yt-dlp's command line that are passed on, and their names in Python. They concern its
+# requests; none runs a program, reads a configuration or sets a path to write to.
 ALLOWED: dict[str, tuple[str, ...]] = {
     "--sleep-requests": ("sleep_interval_requests",),
     "--socket-timeout": ("socket_timeout",),
@@ -37,15 +37,16 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "--no-check-certificates": ("nocheckcertificate",),
     "--legacy-server-connect": ("legacyserverconnect",),
 }
-_SHORT = {"-4": "--force-ipv4", "-6": "--force-ipv6", "-R": "--retries", "-u": "--username"}
+_SHORT_OPTIONS = {"-4": "--force-ipv4", "-6": "--force-ipv6", "-R": "--retries", "-u": "--username"}
 
-# Ours, by their own names.
-_OURS = ("--cookies", "--cookies-from-browser", "--proxy", "--limit-rate", "--sleep")
+# Options that voxblink2 has itself.
+_OWN_OPTIONS = ("--cookies", "--cookies-from-browser", "--proxy", "--limit-rate", "--sleep")
 
-# yt-dlp's parser prints, and its downloader looks at where it prints to, when it is made: of these
-# only one at a time may be at work in a process, since standard error is one for all threads.
+# yt-dlp's parser prints to standard error, and its downloader inspects standard error when it is
+# made. Standard error is shared by all threads, so only one of these may run at a time.
 STANDARD_ERROR = threading.RLock()
-_BASE: dict[str, Any] = {
+
+_DEFAULTS: dict[str, Any] = {
     "noprogress": True,
     "noplaylist": True,
     "cachedir": False,
@@ -56,38 +57,38 @@ _BASE: dict[str, Any] = {
 }
 
 
-def ydl_options(options: FetchOptions, via: Route) -> dict[str, Any]:
+def ydl_options(options: FetchOptions, route: Route) -> dict[str, Any]:
     """Return options for ``YoutubeDL``.
 
     Args:
-        options: what the user chose.
-        via: the outgoing address.
+        options: the user's options.
+        route: proxy and cookies of requests.
 
     Raises:
-        SourceError: an option of yt-dlp is not allowed, or yt-dlp does not understand it.
+        SourceError: an option of yt-dlp is not allowed, or yt-dlp cannot parse it.
     """
-    words = [f"--extractor-args={one}" for one in options.extractor_args]
+    arguments = [f"--extractor-args={value}" for value in options.extractor_args]
     if options.cookies_from_browser:
-        words += [f"--cookies-from-browser={options.cookies_from_browser}"]
-    # At the end, where an option without its value finds none.
-    words += _checked(_split(options.yt_dlp or ""))
-    passed = {*(name for word in words for name in ALLOWED.get(_name(word), ()))}
-    passed |= {"cookiesfrombrowser"} if options.cookies_from_browser else set()
-    parsed = _parse(words) if words else {}
-    given = {
-        **_BASE,
-        **{name: parsed[name] for name in passed},
-        "js_runtimes": {name: dict(one) for name, one in JS_RUNTIMES.items()},
+        arguments += [f"--cookies-from-browser={options.cookies_from_browser}"]
+    # At the end, where an option without its value cannot take another argument for it.
+    arguments += _checked(_split(options.yt_dlp or ""))
+    names = {name for argument in arguments for name in ALLOWED.get(_name(argument), ())}
+    names |= {"cookiesfrombrowser"} if options.cookies_from_browser else set()
+    parsed = _parse(arguments) if arguments else {}
+    result = {
+        **_DEFAULTS,
+        **{name: parsed[name] for name in names},
+        "js_runtimes": {name: dict(runtime) for name, runtime in JS_RUNTIMES.items()},
     }
-    if given.get("impersonate"):
-        _check_impersonation(given["impersonate"])
-    if via.proxy:
-        given["proxy"] = via.proxy
-    if via.cookies:
-        given["cookiefile"] = via.cookies
+    if result.get("impersonate"):
+        _check_impersonation(result["impersonate"])
+    if route.proxy:
+        result["proxy"] = route.proxy
+    if route.cookies:
+        result["cookiefile"] = route.cookies
     if options.bytes_a_second:
-        given["ratelimit"] = options.bytes_a_second
-    return given
+        result["ratelimit"] = options.bytes_a_second
+    return result
 
 
 def _check_impersonation(target: Any) -> None:
@@ -95,8 +96,8 @@ def _check_impersonation(target: Any) -> None:
         yt_dlp.YoutubeDL({"impersonate": target, "quiet": True}).close()
     except YoutubeDLError as error:
         raise SourceError(
-            f"yt_dlp: --impersonate {target} is not possible: {error} The package curl_cffi has "
-            "most browsers."
+            f"yt_dlp: --impersonate {target} is not possible: {error} The package curl_cffi "
+            "supports most browsers."
         ) from None
 
 
@@ -105,53 +106,52 @@ def _split(text: str) -> list[str]:
         return shlex.split(text)
     except ValueError as error:
         raise SourceError(
-            f"yt_dlp: the options cannot be told apart: {error}. Quote them as in a shell."
+            f"yt_dlp: the options cannot be split: {error}. Quote them as in a shell."
         ) from None
 
 
-def _name(word: str) -> str:
-    word = word.partition("=")[0]
-    return _SHORT.get(word, word)
+def _name(argument: str) -> str:
+    """Return the full name of an option, without its value."""
+    option = argument.partition("=")[0]
+    return _SHORT_OPTIONS.get(option, option)
 
 
-def _checked(words: list[str]) -> list[str]:
-    """Refuse every option that is not in the list."""
-    for word in words:
-        if not word.startswith("-") or _name(word) in ALLOWED:
+def _checked(arguments: list[str]) -> list[str]:
+    """Return the arguments; refuse every option that is not in the list."""
+    for argument in arguments:
+        if not argument.startswith("-") or _name(argument) in ALLOWED:
             continue
         hint = (
-            f"Use voxblink2's own {_name(word)} instead"
-            if _name(word) in _OURS
+            f"Use voxblink2's own {_name(argument)} instead"
+            if _name(argument) in _OWN_OPTIONS
             else "Options that run programs, read configurations or write files are refused"
         )
         raise SourceError(
-            f"yt_dlp: the option {_name(word)!r} is not passed on. {hint}; allowed are "
+            f"yt_dlp: the option {_name(argument)!r} is not passed on. {hint}; allowed are "
             f"{', '.join(ALLOWED)}, in full."
         )
-    return words
+    return arguments
 
 
-def _parse(words: list[str]) -> dict[str, Any]:
-    said = io.StringIO()
-    named = {_name(word) for word in words}
-    if "--username" in named and "--password" not in named:
-        # It would ask for one at the terminal, in the middle of the run.
-        raise SourceError("yt_dlp: --username needs --password beside it.")
+def _parse(arguments: list[str]) -> dict[str, Any]:
+    output = io.StringIO()
+    options = {_name(argument) for argument in arguments}
+    if "--username" in options and "--password" not in options:
+        # yt-dlp would prompt for it at the terminal, in the middle of the run.
+        raise SourceError("yt_dlp: --username also needs --password.")
     try:
-        # Its parser prints and ends the program where it finds a mistake. The address goes first:
-        # a last option without its value would take it for one.
-        with STANDARD_ERROR, contextlib.redirect_stderr(said):
-            parsed = yt_dlp.parse_options(["--ignore-config", "x", *words])
+        # The parser prints errors and exits. The URL is first: as the last argument it would be
+        # taken for the value of an option without one.
+        with STANDARD_ERROR, contextlib.redirect_stderr(output):
+            parsed = yt_dlp.parse_options(["--ignore-config", "x", *arguments])
     except (SystemExit, DownloadError, ValueError, optparse.OptParseError) as error:
-        text = (said.getvalue().strip() or str(error).strip()).splitlines()
-        last = text[-1] if text else type(error).__name__
-        what = last.partition("error: ")[2] or last
-        raise SourceError(
-            f"yt_dlp: yt-dlp does not understand {shlex.join(words)}: {what}"
-        ) from None
+        lines = (output.getvalue().strip() or str(error).strip()).splitlines()
+        last = lines[-1] if lines else type(error).__name__
+        cause = last.partition("error: ")[2] or last
+        raise SourceError(f"yt_dlp: yt-dlp cannot parse {shlex.join(arguments)}: {cause}") from None
     if len(parsed.urls) != 1:
         raise SourceError(
-            f"yt_dlp: there are words that belong to no option in {shlex.join(words)}. Give "
+            f"yt_dlp: {shlex.join(arguments)} contains arguments that belong to no option. Give "
             "options only, each with its value."
         )
     return dict(parsed.ydl_opts)

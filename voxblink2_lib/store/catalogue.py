@@ -1,17 +1,17 @@
-"""Where each clip lies: one table over all sealed shards, made once and memory-mapped.
+"""Byte range of each clip: one table over all sealed shards, made once and memory-mapped.
 
-Shards are uncompressed Arrow streams, so a clip is a range of bytes of a file. The catalogue keeps
-that range for every row; reading a clip needs no Arrow any more, and opening a store of thousands
-of shards opens one file.
+Shards are uncompressed Arrow streams, so a clip is a range of bytes of a file. The catalogue has
+that range for every row: reading a clip needs no Arrow, and opening a store of thousands of shards
+opens one file.
 
-STORE/catalogue/<config>.arrow    an Arrow file; in the user's cache where a store is read-only
+STORE/catalogue/<config>.arrow    an Arrow file; in the user's cache if the store is read-only
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +23,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from filelock import FileLock
 
-from voxblink2_lib.errors import StoreDamagedError, TrainingError
+from voxblink2_lib.errors import StoreDamagedError, StoreError
 from voxblink2_lib.files import atomic_write, home_folder, short_digest
-from voxblink2_lib.progress import show_progress
+from voxblink2_lib.progress import Progress, no_progress
 from voxblink2_lib.records import SAMPLE_RATE_HZ
 
 FOLDER = "catalogue"
@@ -45,20 +45,24 @@ _SCHEMA = pa.schema(
 
 _SCANS_AT_ONCE = 8
 
-# What reading a file raises that is no catalogue, or none of this version.
+# Raised on reading a file that is no catalogue, or one of another version.
 _NO_CATALOGUE = (OSError, ValueError, KeyError, TypeError)
 
-# What a stream of Arrow ends with: one that was cut between two batches lacks it.
-_END = b"\xff\xff\xff\xff\0\0\0\0"
+# End of an Arrow stream; one truncated between two batches lacks it.
+_END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
+
+
+# Size in bytes of each shard in a folder, by file name, in the order of the names.
+ShardSizes = Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A sealed shard as the catalogue knows it.
+    """A sealed shard in the catalogue.
 
     Attributes:
         name: of its file.
-        size_bytes: of its file; sealed shards never change, so another size is another shard.
+        size_bytes: of its file. Sealed shards never change: another size means another shard.
         rows: number of utterances.
     """
 
@@ -75,7 +79,7 @@ class Catalogue:
         table: columns ``speaker_id`` (dictionary), ``video_id``, ``utterance_id``, ``samples``,
             and ``offset`` and ``size``, the range of bytes of the clip in its shard.
         shards: in order; the first ``shards[0].rows`` rows are those of the first one.
-        path: of the file it was read from.
+        path: the file it was read from.
     """
 
     table: pa.Table
@@ -87,78 +91,78 @@ class Catalogue:
         """Memory-map a catalogue.
 
         Raises:
-            OSError, ValueError, KeyError, TypeError: it is not there, or not one.
+            OSError, ValueError, KeyError, TypeError: the file does not exist or is no catalogue.
         """
         with pa.memory_map(str(path)) as file:
             table = pa.ipc.open_file(file).read_all()
-        known = json.loads(table.schema.metadata[_SHARDS])
-        return cls(table, tuple(Shard(*one) for one in known), path)
+        rows = json.loads(table.schema.metadata[_SHARDS])
+        return cls(table, tuple(Shard(*row) for row in rows), path)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        # A process that is spawned maps the file, too: the table may have hundreds of megabytes.
-        return (
-            (Catalogue, (self.table, self.shards))
-            if self.path is None
-            else (_mapped_again, (self.path, self.shards))
-        )
+    @classmethod
+    def reopen(cls, path: Path, shards: tuple[Shard, ...]) -> Catalogue:
+        """Memory-map a catalogue that another process has open, with the same shards.
+
+        Raises:
+            StoreError: the file cannot be read or has other shards now.
+        """
+        try:
+            catalogue = cls.read(path)
+        except _NO_CATALOGUE as error:
+            raise StoreError(f"The catalogue {path} cannot be read: {error}") from error
+        if catalogue.shards[: len(shards)] != shards:
+            raise StoreError(
+                f"The catalogue {path} has other shards than when the store was opened. "
+                "Open it again."
+            )
+        # It may have grown meanwhile.
+        rows = sum(shard.rows for shard in shards)
+        return cls(catalogue.table.slice(0, rows), shards, path)
 
     def write(self, path: Path) -> None:
-        """Write it, so that it is whole or not there."""
-        known = json.dumps([[one.name, one.size_bytes, one.rows] for one in self.shards])
-        schema = _SCHEMA.with_metadata({_SHARDS: known.encode()})
-        # One batch: its columns can then be used as they lie in the file.
+        """Write it atomically."""
+        shards = json.dumps([[shard.name, shard.size_bytes, shard.rows] for shard in self.shards])
+        schema = _SCHEMA.with_metadata({_SHARDS: shards.encode()})
+        # One batch, so that its columns can be used in place.
         rows = self.table.unify_dictionaries().combine_chunks().replace_schema_metadata(None)
         with atomic_write(path) as file, pa.ipc.new_file(file, schema) as writer:
             for batch in rows.to_batches():
                 writer.write_batch(batch.replace_schema_metadata(schema.metadata))
 
 
-def _mapped_again(path: Path, shards: tuple[Shard, ...]) -> Catalogue:
-    """Return the catalogue that another process had mapped."""
-    try:
-        found = Catalogue.read(path)
-    except _NO_CATALOGUE as error:
-        raise TrainingError(f"The catalogue {path} cannot be read: {error}") from error
-    if found.shards[: len(shards)] != shards:
-        raise TrainingError(
-            f"The catalogue {path} has other shards than when the store was opened. Open it again."
-        )
-    # It may have grown meanwhile.
-    return Catalogue(found.table.slice(0, sum(one.rows for one in shards)), shards, path)
-
-
-def local_catalogue(store: Path, config: str) -> tuple[Catalogue, Path]:
+def local_catalogue(
+    store: Path, config: str, *, progress: Progress = no_progress
+) -> tuple[Catalogue, Path]:
     """Return the catalogue of a local store or folder of shards, and the folder of the shards.
 
-    It is made, or grows by the shards that are new, when it is not up to date.
+    It is made if missing, and extended if there are new shards.
 
     Raises:
-        TrainingError: there are no shards, or they are not of this package.
+        StoreError: there are no shards, or they are not of this package.
         StoreDamagedError: a shard cannot be read.
     """
     folder = store / "shards" / config
     if not folder.is_dir():
         folder = store
-    found = {one.name: one.stat().st_size for one in sorted(folder.glob("*.arrow"))}
-    if not found:
-        raise TrainingError(
+    sizes = {path.name: path.stat().st_size for path in sorted(folder.glob("*.arrow"))}
+    if not sizes:
+        raise StoreError(
             f"There are no shards in {store}: expected is a store with shards/{config}/*.arrow, as "
             "load_dataset('voxblink2', ...) and 'voxblink2 materialize' make, or a folder of them."
         )
-    path = _place(store, folder, config)
-    known = _read_current(path, found)
-    if known is not None:
-        return known, folder
+    path = _catalogue_path(store, folder, config)
+    catalogue = _read_current(path, sizes)
+    if catalogue is not None:
+        return catalogue, folder
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):  # of several ranks, one makes it
-        known = _read_current(path, found)
-        if known is None:
-            _made(folder, found, _read_part(path, found)).write(path)
-            known = Catalogue.read(path)
-    return known, folder
+        catalogue = _read_current(path, sizes)
+        if catalogue is None:
+            _extended(_read_usable(path, sizes), folder, sizes, progress).write(path)
+            catalogue = Catalogue.read(path)
+    return catalogue, folder
 
 
-def _place(store: Path, folder: Path, config: str) -> Path:
+def _catalogue_path(store: Path, folder: Path, config: str) -> Path:
     beside = store / FOLDER if folder != store else folder / f".{FOLDER}"
     if os.access(beside if beside.exists() else store, os.W_OK):
         return beside / f"{config}.arrow"
@@ -166,60 +170,67 @@ def _place(store: Path, folder: Path, config: str) -> Path:
     return home_folder() / FOLDER / f"{tag}-{config}.arrow"
 
 
-def _read_current(path: Path, found: Mapping[str, int]) -> Catalogue | None:
-    """Return the catalogue if it knows just the shards that are there."""
-    known = _read_part(path, found)
-    return known if known is not None and len(known.shards) == len(found) else None
+def _read_current(path: Path, sizes: ShardSizes) -> Catalogue | None:
+    """Return the catalogue if it has exactly the shards of the folder."""
+    catalogue = _read_usable(path, sizes)
+    is_current = catalogue is not None and len(catalogue.shards) == len(sizes)
+    return catalogue if is_current else None
 
 
-def _read_part(path: Path, found: Mapping[str, int]) -> Catalogue | None:
-    """Return the catalogue if all that it knows is there, and comes first by name."""
+def _read_usable(path: Path, sizes: ShardSizes) -> Catalogue | None:
+    """Return the catalogue if its shards are the first ones of the folder by name."""
     try:
-        known = Catalogue.read(path)
+        catalogue = Catalogue.read(path)
     except _NO_CATALOGUE:
         return None
-    first = list(found.items())[: len(known.shards)]
-    return known if first == [(one.name, one.size_bytes) for one in known.shards] else None
+    first = list(sizes.items())[: len(catalogue.shards)]
+    is_usable = first == [(shard.name, shard.size_bytes) for shard in catalogue.shards]
+    return catalogue if is_usable else None
 
 
-def _made(folder: Path, found: Mapping[str, int], known: Catalogue | None) -> Catalogue:
-    """Scan the shards that are not known yet."""
-    shards = list(known.shards) if known else []
-    tables = [known.table.replace_schema_metadata(None)] if known else []
-    new = list(found.items())[len(shards) :]
+def _extended(
+    catalogue: Catalogue | None, folder: Path, sizes: ShardSizes, progress: Progress
+) -> Catalogue:
+    """Return the catalogue with the shards that it lacks, which are scanned."""
+    shards = list(catalogue.shards) if catalogue else []
+    tables = [catalogue.table.replace_schema_metadata(None)] if catalogue else []
+    new = list(sizes.items())[len(shards) :]
     with (
-        show_progress("Looking at shards", unit="shard", total=len(new)) as seen,
+        progress("Scanning shards", unit="shard", total=len(new)) as advance,
         ThreadPoolExecutor(_SCANS_AT_ONCE) as threads,
     ):
-        for (name, size), rows in zip(
-            new, threads.map(_scanned, [folder / name for name, _ in new]), strict=True
-        ):
+        scans = threads.map(_scan_shard, [folder / name for name, _ in new])
+        for (name, size), rows in zip(new, scans, strict=True):
             shards.append(Shard(name, size, len(rows)))
             tables.append(rows)
-            seen(1)
+            advance(1)
     return Catalogue(pa.concat_tables(tables), tuple(shards))
 
 
-def _scanned(path: Path) -> pa.Table:
-    """Return the rows of one shard; the bytes of the clips are not touched."""
+def _scan_shard(path: Path) -> pa.Table:
+    """Return the rows of one shard; the bytes of the clips are not read."""
     try:
         with pa.memory_map(str(path)) as file:
             whole = file.read_buffer()
             stream = pa.ipc.open_stream(pa.BufferReader(whole))
-            missing = [name for name in _NEEDED if name not in stream.schema.names]
-            if missing:
-                raise TrainingError(
-                    f"{path} is no shard of this package: it has no column {', '.join(missing)}; "
-                    f"it has {', '.join(stream.schema.names)}."
-                )
+            _check_columns(path, stream.schema.names)
             rows = stream.read_all()
-            if whole.slice(whole.size - len(_END)).to_pybytes() != _END:
-                raise pa.ArrowInvalid("it is cut short")
+            if whole.slice(whole.size - len(_END_OF_STREAM)).to_pybytes() != _END_OF_STREAM:
+                raise pa.ArrowInvalid("it is truncated")
             return _rows_of(rows, whole)
     except (OSError, pa.ArrowInvalid) as error:
         raise StoreDamagedError(
-            f"The shard {path} is damaged ({error}). 'voxblink2 verify' looks at all of them."
+            f"The shard {path} is damaged ({error}). Check all of them with 'voxblink2 verify'."
         ) from error
+
+
+def _check_columns(path: Path, names: Sequence[str]) -> None:
+    missing = [name for name in _NEEDED if name not in names]
+    if missing:
+        raise StoreError(
+            f"{path} is no shard of this package: it has no column {', '.join(missing)}; "
+            f"it has {', '.join(names)}."
+        )
 
 
 def _rows_of(rows: pa.Table, whole: pa.Buffer) -> pa.Table:

@@ -306,7 +306,7 @@ def _values(outcome: Outcome) -> dict[str, Any]:
         **outcome.key._asdict(),
         "status": outcome.status,
         "reason": outcome.reason,
-        "route": outcome.address,
+        "route": outcome.route,
         "clips": outcome.clips,
         "samples": outcome.samples,
         "bytes": outcome.bytes_fetched,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,8 @@ import pyarrow as pa
 
 from voxblink2_lib.errors import StoreDamagedError
 from voxblink2_lib.files import HashingWriter, atomic_write, sha256_of
-from voxblink2_lib.outcomes import MissingUtterance, Outcome
-from voxblink2_lib.records import AudioFormat, Clip, FaceClip, SealedShard, VideoKey
+from voxblink2_lib.outcomes import Outcome
+from voxblink2_lib.records import AudioFormat, Clip, FaceClip, SealedShard
 
 _OUTCOME = b"voxblink2_outcome"
 
@@ -62,7 +61,7 @@ def make_rows(
 
 def write_part(path: Path, rows: pa.RecordBatch, outcome: Outcome) -> None:
     """Write the rows of a finished video, and its outcome, so that they survive a kill."""
-    record = json.dumps(asdict(outcome)).encode()
+    record = json.dumps(outcome.as_dict()).encode()
     schema = rows.schema.with_metadata({**(rows.schema.metadata or {}), _OUTCOME: record})
     with atomic_write(path) as file, pa.ipc.new_stream(file, schema) as writer:
         writer.write_batch(rows.replace_schema_metadata(schema.metadata))
@@ -72,10 +71,7 @@ def read_part_outcome(path: Path) -> Outcome | None:
     """Return the outcome in a part file, or ``None`` if there is no such file."""
     try:
         with pa.memory_map(str(path)) as file:
-            record = json.loads(pa.ipc.open_stream(file).schema.metadata[_OUTCOME])
-        record["key"] = VideoKey(*record["key"])
-        record["missing"] = tuple(MissingUtterance(*fields) for fields in record["missing"])
-        return Outcome(**record)
+            return Outcome.from_dict(json.loads(pa.ipc.open_stream(file).schema.metadata[_OUTCOME]))
     except FileNotFoundError:
         return None
     except (OSError, KeyError, TypeError, ValueError) as error:

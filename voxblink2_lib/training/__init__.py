@@ -1,4 +1,4 @@
-"""From sealed shards to batches: random access, exact resume, augmentation.
+"""Batches from sealed shards: random access, exact resume, augmentation.
 
 corpus = Corpus.open("store")
 labels = SpeakerLabels.of(corpus, speeds=(1.0, 0.9, 1.1))
@@ -6,7 +6,7 @@ dataset = UtteranceDataset(corpus, crop_seconds=2.0, labels=labels)
 loader = TrainingLoader(dataset, ShuffleSampler(corpus, batch_size=64, seed=1), num_workers=2)
 for batch in loader:
     batch["waveforms"], batch["labels"]  # float32 (64, 32000), int64 (64,)
-    loader.state_dict()  # three numbers, from which the next run goes on
+    loader.state_dict()  # three numbers, from which the next run continues
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Noise, rooms and codecs: what makes clean speech sound like more recordings than there are.
+"""Augmentation of waveforms: noise, rooms, codecs and speed.
 
-Each is called with a waveform, float32 at 16 kHz, shape (samples,), and a generator of random
-numbers; it returns a waveform of the same length. All that is random comes from the generator, so
-a resumed run hears what an undisturbed one would have heard.
+An augmentation is called with a waveform, float32 at 16 kHz, shape (samples,), and a generator of
+random numbers, and returns a waveform of the same length. All that is random is drawn from the
+generator, so that a resumed run gets the same waveforms as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -39,35 +39,35 @@ _COMPRESSIBLE = {"mp3", "vorbis", "opus"}
 
 
 class RandomChoice:
-    """One of several augmentations, or none.
+    """Applies one of several augmentations, or none.
 
     Args:
-        probability: that there is one.
-        choices: each as likely as the others.
+        probability: of applying one.
+        choices: augmentations, all equally likely.
     """
 
     def __init__(self, probability: float, *choices: Augmentation) -> None:
         if not 0 <= probability <= 1 or not choices:
             raise TrainingError(
-                f"probability is {probability:g} and there are {len(choices)} choices; expected "
-                "are 0 to 1, and one or more."
+                f"probability is {probability:g} with {len(choices)} choices; expected are 0 to 1, "
+                "and one choice or more."
             )
         self._probability, self._choices = probability, choices
 
     def __call__(self, waveform: Waveform, generator: np.random.Generator) -> Waveform:
-        """Return the waveform, or one of the choices' results."""
+        """Return the waveform, or the result of one of the choices."""
         if generator.random() >= self._probability:
             return waveform
         return self._choices[generator.integers(len(self._choices))](waveform, generator)
 
 
 class AddNoise:
-    """Adds noise, music or babble from files, at a random place of each.
+    """Adds noise, music or babble: a random part of one or several files.
 
     Args:
         folder: of audio files, searched with its subfolders, such as ``musan/noise``.
-        snr_db: least and most ratio of speech to noise, each in its mean power, in decibels.
-        files: least and most number of files that are added at once; for babble, several.
+        snr_db: lowest and highest ratio of the mean powers of speech and noise, in decibels.
+        files: lowest and highest number of files that are added at once; several for babble.
     """
 
     def __init__(
@@ -87,16 +87,16 @@ class AddNoise:
         low, high = self._files
         for _ in range(generator.integers(low, high, endpoint=True)):
             path = self._paths[generator.integers(len(self._paths))]
-            noise += _some_of(path, len(waveform), generator)
+            noise += _random_part(path, len(waveform), generator)
         ratio = 10 ** (generator.uniform(*self._snr_db) / 10)
-        loudness = _power(noise)
-        if loudness > 0:
-            noise *= np.float32(np.sqrt(_power(waveform) / (ratio * loudness)))
+        power = _power(noise)
+        if power > 0:
+            noise *= np.float32(np.sqrt(_power(waveform) / (ratio * power)))
         return _unclipped(waveform + noise)
 
 
 class Reverberate:
-    """Convolves with the impulse response of a room; its loudest sample stays where it was.
+    """Convolves with the impulse response of a room, whose loudest sample becomes time zero.
 
     Args:
         folder: of impulse responses, searched with its subfolders, such as ``RIRS_NOISES``.
@@ -106,21 +106,21 @@ class Reverberate:
         self._paths = _audio_files(folder)
 
     def __call__(self, waveform: Waveform, generator: np.random.Generator) -> Waveform:
-        """Return speech as it sounds in a room."""
+        """Return reverberated speech of the same power."""
         path = self._paths[generator.integers(len(self._paths))]
         response = _mono(path)
         first = int(np.abs(response).argmax())
         size = 1 << (len(waveform) + len(response) - 2).bit_length()
         spectrum = np.fft.rfft(waveform, size) * np.fft.rfft(response, size)
         wet = np.fft.irfft(spectrum, size)[first : first + len(waveform)].astype(np.float32)
-        loudness = _power(wet)
-        if loudness > 0:
-            wet *= np.float32(np.sqrt(_power(waveform) / loudness))
+        power = _power(wet)
+        if power > 0:
+            wet *= np.float32(np.sqrt(_power(waveform) / power))
         return _unclipped(wet)
 
 
 class Codec:
-    """Encodes and decodes, as telephones and web sites do; quality is random where there is one.
+    """Encodes and decodes, like telephones and web sites, at random quality where it applies.
 
     Args:
         names: of codecs: ``mp3``, ``vorbis`` and ``opus`` at 16 kHz, ``gsm`` and ``ulaw`` at 8.
@@ -130,18 +130,18 @@ class Codec:
         unknown = [name for name in names if name not in _CODECS]
         if unknown or not names:
             raise TrainingError(
-                f"The codecs {list(names)} are not all known. Available: {', '.join(CODECS)}."
+                f"The codecs {list(names)} are not all available. Available: {', '.join(CODECS)}."
             )
         self._names = tuple(names)
 
     def __call__(self, waveform: Waveform, generator: np.random.Generator) -> Waveform:
-        """Return what is left after encoding and decoding."""
+        """Return speech that was encoded and decoded."""
         name = self._names[generator.integers(len(self._names))]
         quality = generator.uniform(0.2, 0.9)
         rate, form, subtype = _CODECS[name]
         if rate != SAMPLE_RATE_HZ:
             waveform, length = soxr.resample(waveform, SAMPLE_RATE_HZ, rate), len(waveform)
-            # libsndfile wraps around what is beyond full scale, as filtered loud speech is.
+            # Filtered loud speech can exceed full scale, where libsndfile wraps around.
             waveform = np.clip(waveform, -1, 1)
         else:
             length = len(waveform)
@@ -156,7 +156,7 @@ class Codec:
 
 
 def change_speed(waveform: Waveform, speed: float, samples: int) -> Waveform:
-    """Return a waveform played faster, and so higher.
+    """Resample a waveform to play faster, and so at a higher pitch.
 
     Args:
         waveform: about ``samples * speed`` samples.
@@ -169,44 +169,44 @@ def change_speed(waveform: Waveform, speed: float, samples: int) -> Waveform:
 
 
 def _of_length(waveform: Waveform, samples: int) -> Waveform:
-    """Cut the end off, or add silence: rounding of a rate, and padding of a codec."""
+    """Cut the end or add silence: rates are rounded, and codecs pad."""
     missing = samples - len(waveform)
     return np.pad(waveform, (0, missing)) if missing > 0 else waveform[:samples]
 
 
 def _audio_files(folder: str | Path) -> list[Path]:
-    found = sorted(
+    paths = sorted(
         path
         for path in Path(folder).expanduser().rglob("*")
         if path.suffix.lower() in _EXTENSIONS and path.is_file()
     )
-    if not found:
+    if not paths:
         raise TrainingError(
             f"There are no audio files in {folder}; looked for {', '.join(sorted(_EXTENSIONS))}."
         )
-    return found
+    return paths
 
 
-def _some_of(path: Path, samples: int, generator: np.random.Generator) -> Waveform:
-    """Return a random stretch of a file; a short file is repeated."""
+def _random_part(path: Path, samples: int, generator: np.random.Generator) -> Waveform:
+    """Return a random part of a file; a short file is repeated."""
     try:
         with soundfile.SoundFile(path) as file:
-            wanted = -(-samples * file.samplerate // SAMPLE_RATE_HZ)
-            file.seek(int(generator.integers(max(1, file.frames - wanted + 1))))
-            found = _at_16_khz(file.read(wanted, dtype="float32", always_2d=True), file.samplerate)
+            frames = -(-samples * file.samplerate // SAMPLE_RATE_HZ)
+            file.seek(int(generator.integers(max(1, file.frames - frames + 1))))
+            part = _at_16_khz(file.read(frames, dtype="float32", always_2d=True), file.samplerate)
     except soundfile.LibsndfileError as error:
         raise TrainingError(f"{path} cannot be decoded: {error}") from error
-    if not len(found):
+    if not len(part):
         raise TrainingError(f"{path} has no samples.")
-    return np.resize(found, samples) if len(found) < samples else found[:samples]
+    return np.resize(part, samples) if len(part) < samples else part[:samples]
 
 
 def _mono(path: Path) -> Waveform:
     try:
-        found, rate = soundfile.read(path, dtype="float32", always_2d=True)
+        channels, rate = soundfile.read(path, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
         raise TrainingError(f"{path} cannot be decoded: {error}") from error
-    first = found[:, :1]
+    first = channels[:, :1]
     if not first.any():
         raise TrainingError(f"{path} is silent; an impulse response was expected.")
     return _at_16_khz(first, rate)
@@ -230,6 +230,6 @@ def _unclipped(waveform: Waveform) -> Waveform:
 def _range(name: str, ends: tuple[_Number, _Number], *, least: float) -> tuple[_Number, _Number]:
     if not least <= ends[0] <= ends[1]:
         raise TrainingError(
-            f"{name} is {ends}; expected are the least and the most, {least:g} or more."
+            f"{name} is {ends}; expected are the lowest and the highest, {least:g} or more."
         )
     return ends

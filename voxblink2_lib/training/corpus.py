@@ -1,11 +1,12 @@
-"""The utterances that one trains on: rows of a catalogue, all of them or some."""
+"""The utterances to train on: all rows of a catalogue, or a selection."""
 
 from __future__ import annotations
 
 import bisect
+import contextlib
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from voxblink2_lib.errors import TrainingError
+from voxblink2_lib.errors import StoreError, TrainingError
+from voxblink2_lib.progress import show_progress
 from voxblink2_lib.records import SAMPLE_RATE_HZ
-from voxblink2_lib.store.catalogue import Catalogue, local_catalogue
+from voxblink2_lib.store.catalogue import Catalogue, Shard, local_catalogue
 from voxblink2_lib.training.remote_shards import (
     CACHE_BYTES,
     RemoteShards,
@@ -28,15 +30,15 @@ Rows = npt.NDArray[np.int64]
 
 
 class Place(NamedTuple):
-    """Where a clip lies.
+    """Location of a clip.
 
     Attributes:
         shard: name of the shard's file.
         shard_bytes: size of that file.
-        row: in the shard.
+        row: index in the shard.
         offset: first byte of the clip in the file.
         size: number of bytes.
-        samples: its length at 16 kHz.
+        samples: length at 16 kHz.
     """
 
     shard: str
@@ -50,11 +52,11 @@ class Place(NamedTuple):
 class Corpus:
     """Utterances of a store, in the order of its shards. Made by :meth:`open`.
 
-    Memory does not grow with the corpus: what is known of the utterances is memory-mapped. It can
-    be pickled, and shared by processes.
+    Memory does not grow with the corpus: the table of the utterances is memory-mapped. A corpus can
+    be pickled and shared by processes.
 
     Attributes:
-        shards: folder of the shards, or where they are remote.
+        shards: folder of the shards, or the remote shards.
     """
 
     def __init__(
@@ -63,7 +65,7 @@ class Corpus:
         self._catalogue = catalogue
         self.shards = shards
         self._rows = rows
-        self._ends = list(itertools.accumulate(one.rows for one in catalogue.shards))
+        self._ends = list(itertools.accumulate(shard.rows for shard in catalogue.shards))
 
     @classmethod
     def open(
@@ -77,11 +79,11 @@ class Corpus:
         """Open a store.
 
         Args:
-            store: folder of a store, or of sealed shards; or an address that fsspec knows, such as
+            store: folder of a store, or of sealed shards; or a URL that fsspec supports, such as
                 ``s3://bucket/store``, with a catalogue that was uploaded with the shards.
-            config: ``"audio"`` or ``"audio-visual"``; of the latter, the sound is read.
-            cache_dir: where parts of remote shards are kept; by default in the user's cache.
-            cache_bytes: how much of them is kept at most.
+            config: ``"audio"`` or ``"audio-visual"``; of the latter, the audio is read.
+            cache_dir: folder for chunks of remote shards; by default in the user's cache.
+            cache_bytes: the most that these chunks take.
 
         Raises:
             TrainingError: there are no shards, or not in this form.
@@ -93,27 +95,31 @@ class Corpus:
         path = _local(store)
         if not path.is_dir():
             raise TrainingError(f"There is no folder {path}. Name a store that was materialized.")
-        return cls(*local_catalogue(path, config))
+        with _as_training_error():
+            return cls(*local_catalogue(path, config, progress=show_progress))
 
     def __len__(self) -> int:
         return len(self._catalogue.table) if self._rows is None else len(self._rows)
 
-    def __reduce__(self) -> tuple[type[Corpus], tuple[Any, ...]]:
-        # Without what is derived: a worker that is spawned makes it again from the mapped file.
-        return Corpus, (self._catalogue, self.shards, self._rows)
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        # A worker that is spawned maps the file itself: the table may have hundreds of megabytes.
+        catalogue = self._catalogue
+        if catalogue.path is None:
+            return Corpus, (catalogue, self.shards, self._rows)
+        return _reopen, (catalogue.path, catalogue.shards, self.shards, self._rows)
 
     def __repr__(self) -> str:
         hours = self.samples.sum(dtype=np.int64) / SAMPLE_RATE_HZ / 3600
         return f"Corpus({len(self):,} utterances, {len(self.speakers):,} speakers, {hours:,.2f} h)"
 
     def select(self, rows: npt.ArrayLike) -> Corpus:
-        """Return some of the utterances.
+        """Return a corpus of a selection of the utterances.
 
         Args:
-            rows: their numbers, or a mask, shape (n,).
+            rows: their indices, or a mask, shape (n,).
 
         Raises:
-            TrainingError: a number is not one of a row, or nothing is left.
+            TrainingError: an index is out of range, or the selection is empty.
         """
         chosen = np.asarray(rows)
         if chosen.dtype == bool:
@@ -127,7 +133,7 @@ class Corpus:
             raise TrainingError("Nothing is left of the utterances: the selection is empty.")
         if chosen.min() < 0 or chosen.max() >= len(self):
             raise TrainingError(
-                f"Rows {chosen.min()} to {chosen.max()} were asked for; there are 0 to "
+                f"Rows {chosen.min()} to {chosen.max()} were requested; expected are 0 to "
                 f"{len(self) - 1}."
             )
         return Corpus(self._catalogue, self.shards, self._base(chosen))
@@ -135,7 +141,7 @@ class Corpus:
     @functools.cached_property
     def samples(self) -> npt.NDArray[np.int32]:
         """Length of each utterance at 16 kHz, shape (n,)."""
-        values: npt.NDArray[np.int32] = self._numbers[2]
+        values: npt.NDArray[np.int32] = self._columns[2]
         return values if self._rows is None else values[self._rows]
 
     @functools.cached_property
@@ -145,37 +151,37 @@ class Corpus:
 
     @functools.cached_property
     def speaker(self) -> npt.NDArray[np.int32]:
-        """Number of each utterance's speaker in ``speakers``, shape (n,)."""
+        """Index of each utterance's speaker in ``speakers``, shape (n,)."""
         return self._speakers[1]
 
     @functools.cached_property
     def shard(self) -> npt.NDArray[np.int32]:
-        """Number of each utterance's shard, shape (n,)."""
+        """Index of each utterance's shard, shape (n,)."""
         rows = np.arange(len(self)) if self._rows is None else self._rows
         return np.searchsorted(self._ends, rows, side="right").astype(np.int32)
 
     def names(self, rows: npt.ArrayLike | None = None) -> list[str]:
-        """Return ``speaker/video/utterance`` of some rows; by default of all."""
+        """Return ``speaker/video/utterance`` of rows; by default of all."""
         base = self._base(np.arange(len(self)) if rows is None else np.asarray(rows))
         table = self._catalogue.table.select(["speaker_id", "video_id", "utterance_id"]).take(base)
         columns = (column.to_pylist() for column in table.itercolumns())
-        return ["/".join(words) for words in zip(*columns, strict=True)]
+        return ["/".join(ids) for ids in zip(*columns, strict=True)]
 
     def videos(self) -> list[str]:
         """Return ``speaker/video`` of each row."""
         return [name.rpartition("/")[0] for name in self.names()]
 
     def place(self, row: int) -> Place:
-        """Return where a clip lies."""
+        """Return the location of a clip."""
         base = int(row if self._rows is None else self._rows[row])
-        shard = bisect.bisect_right(self._ends, base)
-        known = self._catalogue.shards[shard]
-        first = self._ends[shard] - known.rows
-        offset, size, samples = (int(one[base]) for one in self._numbers)
-        return Place(known.name, known.size_bytes, base - first, offset, size, samples)
+        index = bisect.bisect_right(self._ends, base)
+        shard = self._catalogue.shards[index]
+        first = self._ends[index] - shard.rows
+        offset, size, samples = (int(column[base]) for column in self._columns)
+        return Place(shard.name, shard.size_bytes, base - first, offset, size, samples)
 
     @functools.cached_property
-    def _numbers(self) -> Sequence[Any]:
+    def _columns(self) -> Sequence[Any]:
         return [_numpy(self._catalogue.table[name]) for name in ("offset", "size", "samples")]
 
     @functools.cached_property
@@ -183,16 +189,35 @@ class Corpus:
         column = _whole(self._catalogue.table["speaker_id"])
         ids = np.array(column.dictionary.to_pylist(), object)
         codes = column.indices.to_numpy()
-        there, codes = np.unique(
-            codes if self._rows is None else codes[self._rows], return_inverse=True
-        )
-        order = np.argsort(ids[there])
+        if self._rows is not None:
+            codes = codes[self._rows]
+        used, codes = np.unique(codes, return_inverse=True)
+        order = np.argsort(ids[used])
         rank = np.empty(len(order), np.int32)
         rank[order] = np.arange(len(order), dtype=np.int32)
-        return ids[there][order].tolist(), rank[codes]
+        return ids[used][order].tolist(), rank[codes]
 
     def _base(self, rows: Rows) -> Rows:
         return rows if self._rows is None else self._rows[rows]
+
+
+def _reopen(
+    path: Path, sealed: tuple[Shard, ...], shards: Path | RemoteShards, rows: Rows | None
+) -> Corpus:
+    """Return the corpus that another process pickled."""
+    with _as_training_error():
+        return Corpus(Catalogue.reopen(path, sealed), shards, rows)
+
+
+@contextlib.contextmanager
+def _as_training_error() -> Iterator[None]:
+    """Turn a :class:`StoreError` into a :class:`TrainingError`."""
+    try:
+        yield
+    except StoreError as error:
+        if type(error) is not StoreError:  # a full disk or a damaged shard: as everywhere
+            raise
+        raise TrainingError(str(error)) from error
 
 
 def _local(store: str | Path) -> Path:

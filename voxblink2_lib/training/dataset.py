@@ -1,4 +1,4 @@
-"""Utterances as examples, and examples as batches."""
+"""A PyTorch dataset of utterances, and batches of its examples."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Example(NamedTuple):
 
     Attributes:
         waveform: float32 at 16 kHz, shape (samples,).
-        label: number of its class.
-        row: its number in the corpus.
+        label: index of its class.
+        row: its index in the corpus.
     """
 
     waveform: Tensor
@@ -36,32 +36,36 @@ class Example(NamedTuple):
 
 
 class DamagedClip(NamedTuple):
-    """What stands in the place of an example that could not be decoded.
+    """Takes the place of an example that could not be decoded.
 
     Attributes:
-        row: its number in the corpus.
-        words: what was wrong; names shard, row and utterance.
+        row: its index in the corpus.
+        message: the reason; names shard, row and utterance.
     """
 
     row: int
-    words: str
+    message: str
+
+    @property
+    def words(self) -> str:
+        """The message, by its name in an earlier version."""
+        return self.message
 
 
 class UtteranceDataset(data.Dataset[Example | DamagedClip]):
-    """Utterances by number, for a ``DataLoader``.
+    """Utterances of a corpus, for a ``DataLoader``.
 
     With a sampler of this package, crops, speeds and augmentations are drawn from the sampler's
-    seed, epoch and place: they are the same after a restart, in whichever worker.
+    seed, epoch and place: they are the same after a restart and in any worker.
 
     Args:
         corpus: the utterances.
-        crop_seconds: length of a random stretch that is read of each; a shorter utterance is
-            repeated to fill it. ``None`` gives whole utterances.
-        labels: the classes; by default the corpus's speakers. With several speeds, each is as
-            likely as the others.
+        crop_seconds: length of the random crop that is read of each utterance; shorter utterances
+            are repeated to fill it. ``None`` gives whole utterances.
+        labels: the classes; by default the corpus's speakers. All speeds are equally likely.
         augment: is called with each waveform and a generator.
         on_damaged: ``"raise"``, or ``"skip"``: clips that cannot be decoded are left out of
-            batches and told by ``TrainingLoader.damaged``.
+            batches and listed in ``TrainingLoader.damaged``.
 
     Raises:
         TrainingError: an argument is not allowed.
@@ -101,9 +105,9 @@ class UtteranceDataset(data.Dataset[Example | DamagedClip]):
             ClipDamagedError: its clip cannot be decoded, with ``on_damaged="raise"``.
         """
         if not 0 <= row < len(self):
-            raise IndexError(f"Row {int(row)} was asked for; there are 0 to {len(self) - 1}.")
-        draw = row if isinstance(row, SeededRow) else SeededRow(row, (0, 0, row))
-        generator = draw.generator()
+            raise IndexError(f"Row {int(row)} was requested; expected is 0 to {len(self) - 1}.")
+        seeded = row if isinstance(row, SeededRow) else SeededRow(row, (0, 0, row))
+        generator = seeded.generator()
         speeds = self.labels.speeds
         speed = int(generator.integers(len(speeds))) if len(speeds) > 1 else 0
         try:
@@ -113,42 +117,42 @@ class UtteranceDataset(data.Dataset[Example | DamagedClip]):
                 raise
             return DamagedClip(int(row), str(error))
         if self._augment is not None:
-            # Whatever type and order a user's function gives: a batch needs one.
+            # A user's function may return another type or order; a batch needs this one.
             waveform = np.ascontiguousarray(self._augment(waveform, generator), np.float32)
         label = int(self._label[row]) + speed * len(self.labels.speakers)
         return Example(torch.from_numpy(waveform), label, int(row))
 
     def _waveform(self, row: int, speed: float, generator: np.random.Generator) -> Waveform:
-        there = int(self.corpus.samples[row])
+        available = int(self.corpus.samples[row])
         if self._crop is None:
-            samples, wanted = round(there / speed), there
+            samples, needed = round(available / speed), available
         else:
-            samples, wanted = self._crop, round(self._crop * speed)
-        start = int(generator.integers(max(0, there - wanted) + 1))
-        found = self._reader.read(row, start=start, samples=min(there, wanted)).numpy()
-        if len(found) < wanted:
-            found = np.resize(found, wanted)  # repeats
-        return change_speed(found, speed, samples)
+            samples, needed = self._crop, round(self._crop * speed)
+        start = int(generator.integers(max(0, available - needed) + 1))
+        waveform = self._reader.read(row, start=start, samples=min(available, needed)).numpy()
+        if len(waveform) < needed:
+            waveform = np.resize(waveform, needed)  # repeats
+        return change_speed(waveform, speed, samples)
 
 
 def collate(examples: Sequence[Example | DamagedClip]) -> dict[str, Any]:
-    """Make a batch of examples; whole utterances are padded with zeros to the longest.
+    """Make a batch of examples, padded with zeros to the longest.
 
     Returns:
         ``waveforms``, float32, shape (batch, samples); ``lengths`` and ``labels`` and ``rows``,
-        int64, shape (batch,); and ``damaged``, a list, where clips were skipped.
+        int64, shape (batch,); and ``damaged``, a list, if clips were skipped.
 
     Raises:
         ClipDamagedError: no clip of the batch can be decoded.
     """
-    good = [one for one in examples if isinstance(one, Example)]
-    damaged = [one for one in examples if isinstance(one, DamagedClip)]
+    good = [example for example in examples if isinstance(example, Example)]
+    damaged = [clip for clip in examples if isinstance(clip, DamagedClip)]
     if not good:
         raise ClipDamagedError(
-            f"None of the {len(examples)} clips of a batch can be decoded. {damaged[0].words}"
+            f"None of the {len(examples)} clips of a batch can be decoded. {damaged[0].message}"
         )
-    lengths = torch.tensor([len(one.waveform) for one in good])
-    waveforms = [one.waveform for one in good]
+    waveforms = [example.waveform for example in good]
+    lengths = torch.tensor([len(waveform) for waveform in waveforms])
     batch: dict[str, Any] = {
         "waveforms": (
             data.default_collate(waveforms)  # in a worker, straight into shared memory
@@ -156,8 +160,8 @@ def collate(examples: Sequence[Example | DamagedClip]) -> dict[str, Any]:
             else torch.nn.utils.rnn.pad_sequence(waveforms, batch_first=True)
         ),
         "lengths": lengths,
-        "labels": torch.tensor([one.label for one in good]),
-        "rows": torch.tensor([one.row for one in good]),
+        "labels": torch.tensor([example.label for example in good]),
+        "rows": torch.tensor([example.row for example in good]),
     }
     if damaged:
         batch["damaged"] = damaged

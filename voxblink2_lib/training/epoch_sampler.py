@@ -1,20 +1,15 @@
-"""In what order utterances are used: functions of (seed, epoch, position), and of nothing else.
+"""The order in which utterances are used: a function of (seed, epoch, position) alone.
 
-An epoch is a sequence of batches, the same for all ranks. In each round rank r of W takes the r-th
-of the next W batches. The last rounds may have fewer; then their utterances are shared out, so
-that every rank does as many steps and nothing is left out or used twice:
-
-    batches   0 1 2 3 | 4 5 6 7 | 8 9 .        W = 4: rounds of four, the last of two batches
-    ranks     0 1 2 3 | 0 1 2 3 | 0123         whose utterances are split in four
-
-``position`` counts batches of the epoch that all ranks together have done. It does not depend on
-the number of workers, and a run may go on with another number of ranks.
+An epoch is a sequence of batches, the same for all ranks, which take them in rounds; see
+:mod:`voxblink2_lib.training.rounds`. ``position`` counts batches of the epoch that all ranks
+together have done. It does not depend on the number of workers, and a run may continue with another
+number of ranks.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -22,12 +17,11 @@ from torch.utils import data
 
 from voxblink2_lib.errors import TrainingError
 from voxblink2_lib.training.corpus import Corpus, Rows
-
-_STATE = ("seed", "epoch", "position")
+from voxblink2_lib.training.rounds import Rounds, plan_rounds
 
 
 class SeededRow(int):
-    """The number of a row, and what all random choices about its use are drawn from.
+    """Index of a row, with the key of all random choices about its use.
 
     Attributes:
         key: seed, epoch, and place in the epoch.
@@ -36,16 +30,16 @@ class SeededRow(int):
     key: tuple[int, int, int]
 
     def __new__(cls, row: int, key: tuple[int, int, int]) -> SeededRow:
-        """Return the number with its key."""
-        draw = super().__new__(cls, row)
-        draw.key = key
-        return draw
+        """Return the index with its key."""
+        seeded = super().__new__(cls, row)
+        seeded.key = key
+        return seeded
 
     def __reduce__(self) -> tuple[type[SeededRow], tuple[int, tuple[int, int, int]]]:
         return SeededRow, (int(self), self.key)
 
     def generator(self) -> np.random.Generator:
-        """Return random numbers that are the same whenever and wherever this draw is used."""
+        """Return a generator that depends on the key alone, so not on worker or rank."""
         seed, epoch, place = self.key
         # Counters of different places are so far apart that their numbers never meet.
         key = np.array([seed, epoch], np.uint64)  # a list with a large number would be rounded
@@ -64,11 +58,34 @@ class Epoch(NamedTuple):
     bounds: Rows
 
 
-class EpochSampler(data.Sampler[list[SeededRow]]):
-    """What all samplers have: rounds, the state, and an iterator that has a state, too.
+class _State(NamedTuple):
+    """A place in the order: ``position`` batches of an epoch are done."""
 
-    To be given to a ``DataLoader`` as ``batch_sampler``. Where it stands is moved on by
-    :meth:`advance`, after each batch that was used, not by iterating: workers are ahead.
+    seed: int
+    epoch: int
+    position: int
+
+
+class _Step(NamedTuple):
+    """A batch of one rank, and the state after it."""
+
+    batch: list[SeededRow]
+    after: _State
+
+
+class _PlannedEpoch(NamedTuple):
+    """The batches of an epoch of some seed, and their rounds."""
+
+    key: tuple[int, int]
+    epoch: Epoch
+    rounds: Rounds
+
+
+class EpochSampler(data.Sampler[list[SeededRow]]):
+    """Base of all samplers: rounds of ranks, the state, and iterators that have a state, too.
+
+    Give it to a ``DataLoader`` as ``batch_sampler``. Its state is moved on by :meth:`advance` after
+    each batch that was used, not by iterating: workers read ahead.
 
     Args:
         corpus: the utterances.
@@ -86,9 +103,9 @@ class EpochSampler(data.Sampler[list[SeededRow]]):
         _check_seed(seed)
         self.corpus = corpus
         self._rank, self._world = rank, world_size
-        self._seed, self._epoch, self._position = seed, 0, 0
-        self._made: tuple[tuple[int, int], Epoch] | None = None
-        self._exhausted: tuple[int, int] | None = None
+        self._state = _State(seed, 0, 0)
+        self._planned: _PlannedEpoch | None = None
+        self._exhausted: _State | None = None
 
     @abstractmethod
     def _batches(self, generator: np.random.Generator) -> Epoch:
@@ -100,149 +117,162 @@ class EpochSampler(data.Sampler[list[SeededRow]]):
         Raises:
             TrainingError: there are too few utterances for the number of ranks.
         """
-        key = (self._seed if seed is None else seed, epoch)
-        if self._made is None or self._made[0] != key:
-            found = self._batches(np.random.default_rng(key))
-            if not self._round(0, found):
-                raise TrainingError(
-                    f"An epoch of {len(found.rows)} utterances in {len(found.bounds) - 1} batches "
-                    f"has nothing for each of {self._world} ranks. Use smaller batches, or fewer "
-                    "ranks."
-                )
-            self._made = key, found
-        return self._made[1]
+        return self._plan(self._state.seed if seed is None else seed, epoch).epoch
 
     def __len__(self) -> int:
         """Return the number of batches of this rank in the present epoch."""
-        found = self.epoch_batches(self._epoch)
-        total = len(found.bounds) - 1
-        rounds = max(0, total // self._world - 2)  # the rounds before the last ones are full
-        position = rounds * self._world
-        while taken := self._round(position, found):
-            position += taken
-            rounds += 1
-        return rounds
+        return self._rounds(self._state).count()
 
     def __iter__(self) -> Iterator[list[SeededRow]]:
-        if self._exhausted == (self._epoch, self._position):
+        if self._exhausted == self._state:
             # Read to its end by a loader that does not call advance(): the next epoch begins.
-            self.set_epoch(self._epoch + 1)
-        return _Batches(self, self._epoch, self._position)
+            self.set_epoch(self._state.epoch + 1)
+        return _Batches(self._state, self._step, self._note_end)
 
     def advance(self) -> None:
         """Count one more batch of each rank as done. After the last one the next epoch begins."""
-        found = self.epoch_batches(self._epoch)
-        self._position += self._round(self._position, found)
-        if not self._round(self._position, found):
-            self.set_epoch(self._epoch + 1)
+        end = self._rounds(self._state).end(self._state.position)
+        self._stand_at(self._state._replace(position=end))
 
     def set_epoch(self, epoch: int) -> None:
-        """Stand at the start of an epoch."""
-        self._epoch, self._position, self._exhausted = epoch, 0, None
+        """Go to the start of an epoch."""
+        self._state = _State(self._state.seed, epoch, 0)
+        self._exhausted = None
 
     @property
     def epoch(self) -> int:
-        """The epoch in which the next batch is."""
-        return self._epoch
+        """The epoch of the next batch."""
+        return self._state.epoch
 
     def state_dict(self) -> dict[str, int]:
-        """Return three numbers: where it stands after the batches that were used."""
-        return dict(zip(_STATE, (self._seed, self._epoch, self._position), strict=True))
+        """Return seed, epoch, and position after the batches that were used."""
+        return self._state._asdict()
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Go on where a state was saved.
+        """Continue where a state was saved.
 
-        Where more ranks than before would not have an utterance each in what is left of the epoch,
-        they go on with the next one.
+        If more ranks than before would not have an utterance each in the rest of the epoch, they
+        continue with the next one.
 
         Raises:
             TrainingError: it is no such state, or of other utterances or batches.
         """
-        if set(state) != set(_STATE) or not all(type(state[name]) is int for name in _STATE):
+        loaded = _checked_state(state)
+        batches = len(self.epoch_batches(loaded.epoch, loaded.seed).bounds) - 1
+        if loaded.position >= batches:
             raise TrainingError(
-                f"The state of a sampler has whole numbers {', '.join(_STATE)}; got {state!r}."
+                f"The state is at batch {loaded.position} of epoch {loaded.epoch}, which has "
+                f"{batches}. Was it saved with other utterances or batches?"
             )
-        for name in _STATE:
-            at_least(name, state[name], 0)
-        _check_seed(state["seed"])
-        found = self.epoch_batches(state["epoch"], state["seed"])
-        if state["position"] >= len(found.bounds) - 1:
-            raise TrainingError(
-                f"The state stands at batch {state['position']} of epoch {state['epoch']}, which "
-                f"has {len(found.bounds) - 1}. Was it saved with other utterances or batches?"
-            )
-        self._seed = state["seed"]
-        self.set_epoch(state["epoch"])
-        self._position = state["position"]
-        if not self._round(self._position, found):
-            self.set_epoch(self._epoch + 1)
+        self._exhausted = None
+        self._stand_at(loaded)
 
-    def _round(self, position: int, epoch: Epoch) -> int:
-        """Return how many batches the round at a position takes; 0 at the end."""
-        bounds = epoch.bounds
-        left = len(bounds) - 1 - position
-        if left <= 0 or self._drop_last:
-            return self._world if left >= self._world else 0
-        if left <= self._world:
-            return left if bounds[-1] - bounds[position] >= self._world else 0
-        # So many that this round, and what remains, have an utterance for each rank.
-        taken = self._world
-        while taken and bounds[-1] - bounds[position + taken] < self._world:
-            taken -= 1
-        return taken if bounds[position + taken] - bounds[position] >= self._world else left
+    def _stand_at(self, state: _State) -> None:
+        """Take a state; the start of the next epoch if no round is left in this one."""
+        self._state = state
+        if self._rounds(state).end(state.position) == state.position:
+            self.set_epoch(state.epoch + 1)
 
-    def _of_rank(self, position: int, taken: int, epoch: Epoch) -> Rows:
-        """Return the places of this rank's batch in a round."""
-        if taken == self._world:
-            batch = position + self._rank
+    def _rounds(self, state: _State) -> Rounds:
+        return self._plan(state.seed, state.epoch).rounds
+
+    def _plan(self, seed: int, epoch: int) -> _PlannedEpoch:
+        """Return the batches and rounds of an epoch; the last one is cached."""
+        key = (seed, epoch)
+        if self._planned is None or self._planned.key != key:
+            batches = self._batches(np.random.default_rng(key))
+            rounds = plan_rounds(batches.bounds, self._world, drop_last=self._drop_last)
+            if not rounds.end(0):
+                raise TrainingError(
+                    f"An epoch of {len(batches.rows)} utterances in {len(batches.bounds) - 1} "
+                    f"batches has nothing for each of {self._world} ranks. Use smaller batches, or "
+                    "fewer ranks."
+                )
+            self._planned = _PlannedEpoch(key, batches, rounds)
+        return self._planned
+
+    def _step(self, state: _State) -> _Step | None:
+        """Return this rank's batch at a state; ``None`` at the end of the epoch."""
+        _, epoch, rounds = self._plan(state.seed, state.epoch)
+        end = rounds.end(state.position)
+        if end == state.position:
+            return None
+        places = self._places(epoch, state.position, end)
+        batch = [
+            SeededRow(row, (state.seed, state.epoch, place))
+            for place, row in zip(places.tolist(), epoch.rows[places].tolist(), strict=True)
+        ]
+        return _Step(batch, state._replace(position=end))
+
+    def _places(self, epoch: Epoch, start: int, end: int) -> Rows:
+        """Return the places of this rank's batch in the round from ``start`` to ``end``."""
+        if end - start == self._world:
+            batch = start + self._rank
             return np.arange(epoch.bounds[batch], epoch.bounds[batch + 1])
-        places = np.arange(epoch.bounds[position], epoch.bounds[position + taken])
+        places = np.arange(epoch.bounds[start], epoch.bounds[end])
         return self._shares(places, epoch)[self._rank]
 
     def _shares(self, places: Rows, epoch: Epoch) -> list[Rows]:  # noqa: ARG002  # others do
-        """Return what each rank gets of the last round, at least one utterance each."""
+        """Return what each rank gets of a round that is split, at least one utterance each."""
         return np.array_split(places, self._world)
+
+    def _note_end(self, start: _State) -> None:
+        """Remember that an iterator which started at a state has given its last batch."""
+        self._exhausted = start
 
 
 class _Batches(Iterator[list[SeededRow]]):
-    """Batches from a position to the end of the epoch, with the state of their own iteration.
+    """Batches from a state to the end of the epoch.
 
-    ``StatefulDataLoader`` saves and restores that state by itself.
+    ``StatefulDataLoader`` saves and restores the state of the iterator by itself.
+
+    Args:
+        start: where to begin.
+        step: returns the batch at a state, ``None`` at the end.
+        on_end: is called with ``start`` when there are no more batches.
     """
 
-    def __init__(self, sampler: EpochSampler, epoch: int, position: int) -> None:
-        self._sampler = sampler
-        self._seed = sampler.state_dict()["seed"]
-        self._from = (epoch, position)
-        self._epoch, self._position = epoch, position
+    def __init__(
+        self,
+        start: _State,
+        step: Callable[[_State], _Step | None],
+        on_end: Callable[[_State], None],
+    ) -> None:
+        self._start, self._state = start, start
+        self._step, self._on_end = step, on_end
 
     def __iter__(self) -> _Batches:
         return self
 
     def __next__(self) -> list[SeededRow]:
-        sampler = self._sampler
-        found = sampler.epoch_batches(self._epoch, self._seed)
-        taken = sampler._round(self._position, found)
-        if not taken:
-            sampler._exhausted = self._from
+        step = self._step(self._state)
+        if step is None:
+            self._on_end(self._start)
             raise StopIteration
-        places = sampler._of_rank(self._position, taken, found)
-        self._position += taken
-        return [
-            SeededRow(row, (self._seed, self._epoch, place))
-            for place, row in zip(places.tolist(), found.rows[places].tolist(), strict=True)
-        ]
+        self._state = step.after
+        return step.batch
 
     def state_dict(self) -> dict[str, int]:
-        """Return where the iteration stands."""
-        return dict(zip(_STATE, (self._seed, self._epoch, self._position), strict=True))
+        """Return seed, epoch, and position after the batches given so far."""
+        return self._state._asdict()
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Go on from there."""
-        self._seed, self._epoch, self._position = (state[name] for name in _STATE)
-        sampler = self._sampler
-        if not sampler._round(self._position, sampler.epoch_batches(self._epoch, self._seed)):
-            sampler._exhausted = self._from
+        """Continue from a state."""
+        self._state = _State(*(state[name] for name in _State._fields))
+        if self._step(self._state) is None:
+            self._on_end(self._start)
+
+
+def _checked_state(state: Mapping[str, int]) -> _State:
+    names = _State._fields
+    if set(state) != set(names) or not all(type(state[name]) is int for name in names):
+        raise TrainingError(
+            f"The state of a sampler has whole numbers {', '.join(names)}; got {state!r}."
+        )
+    for name in names:
+        at_least(name, state[name], 0)
+    _check_seed(state["seed"])
+    return _State(**state)
 
 
 def _check_seed(seed: int) -> None:
@@ -252,7 +282,11 @@ def _check_seed(seed: int) -> None:
 
 
 def at_least(name: str, value: int, least: int) -> int:
-    """Return a number, or say what it must be."""
+    """Return an argument if it is not too small.
+
+    Raises:
+        TrainingError: it is.
+    """
     if value < least:
         raise TrainingError(f"{name} is {value}; expected is {least} or more.")
     return value

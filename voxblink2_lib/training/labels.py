@@ -1,4 +1,4 @@
-"""Speakers as contiguous whole numbers, with a map that is saved beside a model."""
+"""Class labels of speakers, with a file to save beside a model."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from voxblink2_lib.training.corpus import Corpus
 
 @dataclass(frozen=True, slots=True)
 class SpeakerLabels:
-    """The classes of a model: each speaker at each speed is one.
+    """The classes of a model: one for each speaker at each speed.
 
     A voice at another speed sounds like another person, so it is another class (Yamamoto et al.,
-    Interspeech 2019). Speaker s at speed number k has label k * len(speakers) + s.
+    Interspeech 2019). Speaker s at speed k has label k * len(speakers) + s.
 
     Attributes:
         speakers: ids, sorted.
-        speeds: factors; 1.1 speaks a tenth faster, and higher.
+        speeds: factors; 1.1 is a tenth faster, and higher.
 
     Example:
         >>> labels = SpeakerLabels(("id000001", "id000002"), speeds=(1.0, 0.9, 1.1))
@@ -38,9 +38,8 @@ class SpeakerLabels:
     def __post_init__(self) -> None:
         if not self.speakers or list(self.speakers) != sorted(set(self.speakers)):
             raise TrainingError("The speakers of labels must be sorted, each once, at least one.")
-        if len(set(self.speeds)) != len(self.speeds) or not all(
-            0.5 <= one <= 2 for one in self.speeds or [0]
-        ):
+        in_range = all(0.5 <= speed <= 2 for speed in self.speeds)
+        if not self.speeds or not in_range or len(set(self.speeds)) != len(self.speeds):
             raise TrainingError(
                 f"speeds are {list(self.speeds)}; expected are different factors from 0.5 to 2."
             )
@@ -52,24 +51,24 @@ class SpeakerLabels:
 
     @classmethod
     def load(cls, path: str | Path) -> SpeakerLabels:
-        """Read what :meth:`save` wrote.
+        """Read a file that :meth:`save` wrote.
 
         Raises:
             TrainingError: it cannot be read.
         """
         try:
-            said = json.loads(Path(path).read_text("utf-8"))
-            if not isinstance(said["speakers"], list):
-                raise TypeError(f"its speakers are {said['speakers']!r}, not a list")
-            return cls(tuple(map(str, said["speakers"])), tuple(map(float, said["speeds"])))
+            saved = json.loads(Path(path).read_text("utf-8"))
+            if not isinstance(saved["speakers"], list):
+                raise TypeError(f"its speakers are {saved['speakers']!r}, not a list")
+            return cls(tuple(map(str, saved["speakers"])), tuple(map(float, saved["speeds"])))
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise TrainingError(f"{path} cannot be read as labels of speakers: {error}") from error
 
     def save(self, path: str | Path) -> None:
-        """Write them as JSON."""
-        said = {"speakers": self.speakers, "speeds": self.speeds}
+        """Write a JSON file."""
+        record = {"speakers": self.speakers, "speeds": self.speeds}
         with atomic_write(Path(path).absolute()) as file:
-            file.write(json.dumps(said, indent=1).encode())
+            file.write(json.dumps(record, indent=1).encode())
 
     @property
     def classes(self) -> int:
@@ -82,11 +81,11 @@ class SpeakerLabels:
         Raises:
             TrainingError: a speaker of the corpus has no label.
         """
-        known = {speaker: label for label, speaker in enumerate(self.speakers)}
-        unknown = [one for one in corpus.speakers if one not in known]
+        labels = {speaker: label for label, speaker in enumerate(self.speakers)}
+        unknown = [speaker for speaker in corpus.speakers if speaker not in labels]
         if unknown:
             raise TrainingError(
                 f"{len(unknown):,} speakers of the corpus have no label, the first is "
                 f"{unknown[0]}. Were the labels saved with another corpus?"
             )
-        return np.array([known[one] for one in corpus.speakers], np.int64)[corpus.speaker]
+        return np.array([labels[speaker] for speaker in corpus.speakers], np.int64)[corpus.speaker]

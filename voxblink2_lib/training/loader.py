@@ -1,4 +1,4 @@
-"""A ``DataLoader`` that knows which batches were used."""
+"""A ``DataLoader`` whose state counts the batches that were used."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ Collate = Callable[[Sequence[Any]], Any]
 
 
 class TrainingLoader(data.DataLoader[Any]):
-    """Batches of a dataset in the order of a sampler, from where its state says.
+    """Batches of a dataset in the order of a sampler, from the position in its state.
 
     Workers prepare batches ahead; the state counts those that the loop was given. Save it after
-    the step that uses a batch, and a new run goes on with the next one. Each pass over the loader
+    the step that uses a batch, and a new run continues with the next one. A pass over the loader
     is the rest of an epoch; the next pass is the next epoch, without ``set_epoch``.
 
     Args:
-        dataset: an :class:`UtteranceDataset`, or any dataset by number.
+        dataset: an :class:`UtteranceDataset`, or any map-style dataset.
         sampler: the order.
         num_workers: processes that decode; 0 decodes in this one.
         collate_fn: makes a batch of those examples that could be decoded.
-        options: further ones of ``DataLoader``, such as ``pin_memory``.
+        options: further options of ``DataLoader``, such as ``pin_memory``.
 
     Attributes:
-        damaged: what was skipped so far, where the dataset skips.
+        damaged: clips that were skipped so far.
 
     Example:
         One step of training, then the state::
@@ -55,7 +55,7 @@ class TrainingLoader(data.DataLoader[Any]):
         taken = {"batch_size", "shuffle", "sampler", "batch_sampler", "drop_last"} & set(options)
         if taken:
             raise TrainingError(
-                f"{', '.join(sorted(taken))}: the sampler decides that; give it to the sampler."
+                f"{', '.join(sorted(taken))}: set by the sampler; give it to the sampler."
             )
         super().__init__(
             dataset,
@@ -68,22 +68,22 @@ class TrainingLoader(data.DataLoader[Any]):
 
     @property
     def _order(self) -> EpochSampler:
-        return self.batch_sampler  # type: ignore[return-value]  # it is what was given
+        return self.batch_sampler  # type: ignore[return-value]  # the sampler of the constructor
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # a generator serves as well
-        # Stand where the state says, whatever workers have read ahead.
+        # Back to the position of the state: workers of an earlier pass may have read ahead.
         self._order.load_state_dict(self._order.state_dict())
         for batch in super().__iter__():
             self._order.advance()
             if isinstance(batch, _WithDamaged):
                 self._count(batch.damaged)
-                batch = batch.batch  # noqa: PLW2901  # what the loop is given
+                batch = batch.batch  # noqa: PLW2901  # as collate_fn returned it
             yield batch
 
     def _count(self, damaged: Sequence[DamagedClip]) -> None:
-        for one in damaged:
-            self.damaged.append(one)
-            _log.warning("Skipped, %d so far: %s", len(self.damaged), one.words)
+        for clip in damaged:
+            self.damaged.append(clip)
+            _log.warning("Skipped, %d so far: %s", len(self.damaged), clip.message)
 
     @property
     def epoch(self) -> int:
@@ -95,7 +95,7 @@ class TrainingLoader(data.DataLoader[Any]):
         return self._order.state_dict()
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Go on from a state, with the next pass over the loader.
+        """Continue from a state, with the next pass over the loader.
 
         Raises:
             TrainingError: it is of other utterances or batches.
@@ -104,23 +104,23 @@ class TrainingLoader(data.DataLoader[Any]):
 
 
 class _WithDamaged(NamedTuple):
-    """A batch, and what was left out of it."""
+    """A batch, and the clips left out of it."""
 
     batch: Any
     damaged: list[DamagedClip]
 
 
 class _Collator:
-    """Lets a function see good examples only, and passes on what was damaged."""
+    """Calls a function with the good examples only, and passes on the damaged ones."""
 
     def __init__(self, collate_fn: Collate) -> None:
         self._collate = collate_fn
 
     def __call__(self, examples: Sequence[Any]) -> Any:
-        damaged = [one for one in examples if isinstance(one, DamagedClip)]
+        damaged = [clip for clip in examples if isinstance(clip, DamagedClip)]
         if not damaged:
             return self._collate(examples)
         if len(damaged) == len(examples):
             return collate(examples)  # raises
-        good = [one for one in examples if not isinstance(one, DamagedClip)]
+        good = [example for example in examples if not isinstance(example, DamagedClip)]
         return _WithDamaged(self._collate(good), damaged)

@@ -1,4 +1,4 @@
-"""Random access to clips: the samples that are asked for, and no others, are decoded."""
+"""Random access to clips: only the requested samples are decoded."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _MAX_OPEN = 64
 
 
 class Reader:
-    """Reads clips of a corpus. Each process opens files of its own, a bounded number of them.
+    """Reads clips of a corpus. Each process opens its own files, a bounded number of them.
 
     Args:
         corpus: the utterances.
 
     Example:
-        Two seconds from the middle of an utterance, without decoding what is before and after::
+        Two seconds from the middle of an utterance, without decoding the rest::
 
             reader = Reader(Corpus.open("store"))
             reader.read(17, start=16_000, samples=32_000)  # float32, shape (32000,)
@@ -47,47 +47,37 @@ class Reader:
         """Return samples of a clip at 16 kHz, float32 in [-1, 1], shape (samples,).
 
         Args:
-            row: number of the utterance in the corpus.
+            row: index of the utterance in the corpus.
             start: first sample.
-            samples: how many; by default to the end.
+            samples: number of samples; by default to the end.
 
         Raises:
-            TrainingError: the clip has not so many samples.
+            TrainingError: the clip is shorter.
             ClipDamagedError: it cannot be decoded; names shard, row and utterance.
-            StoreDamagedError: its shard is gone or too short.
+            StoreDamagedError: its shard is missing or truncated.
         """
         place = self.corpus.place(row)
-        wanted = place.samples - start if samples is None else samples
-        if start < 0 or wanted < 0 or start + wanted > place.samples:
+        count = place.samples - start if samples is None else samples
+        if start < 0 or count < 0 or start + count > place.samples:
             raise TrainingError(
-                f"Samples {start} to {start + wanted} of {self._named(row, place)} were asked for; "
+                f"Samples {start} to {start + count} of {self._named(row, place)} were requested; "
                 f"it has {place.samples}."
             )
-        return torch.from_numpy(self._decoded(row, place, start, wanted))
+        return torch.from_numpy(self._decoded(row, place, start, count))
 
     def encoded(self, row: int) -> bytes:
-        """Return a clip as it lies in its shard: FLAC, WAV or Opus."""
+        """Return the encoded bytes of a clip: FLAC, WAV or Opus."""
         return self._bytes(self.corpus.place(row))
 
     def _decoded(self, row: int, place: Place, start: int, samples: int) -> npt.NDArray[np.float32]:
         data = self._bytes(place)
         if data[:4] == b"OggS" and not has_whole_pages(data):
             raise ClipDamagedError(
-                f"{self._named(row, place)} cannot be decoded: a page of it does not have its "
-                "checksum."
+                f"{self._named(row, place)} cannot be decoded: a page of it has a wrong checksum."
             )
         try:
             with _Clip(io.BytesIO(data)) as file:
-                if (file.samplerate, file.channels, file.frames) != (
-                    SAMPLE_RATE_HZ,
-                    1,
-                    place.samples,
-                ):
-                    raise ClipDamagedError(
-                        f"{self._named(row, place)} has {file.frames} samples at "
-                        f"{file.samplerate} Hz in {file.channels} channels; sealed were "
-                        f"{place.samples} at {SAMPLE_RATE_HZ} Hz in one."
-                    )
+                self._check_form(row, place, file)
                 if start:
                     file.seek(start)
                 decoded = file.read(samples, dtype="float32")
@@ -102,6 +92,15 @@ class Reader:
             )
         return np.asarray(decoded)
 
+    def _check_form(self, row: int, place: Place, file: _Clip) -> None:
+        form = (file.frames, file.samplerate, file.channels)
+        if form != (place.samples, SAMPLE_RATE_HZ, 1):
+            raise ClipDamagedError(
+                f"{self._named(row, place)} has {file.frames} samples at {file.samplerate} Hz in "
+                f"{file.channels} channels; sealed were {place.samples} at {SAMPLE_RATE_HZ} Hz in "
+                "one."
+            )
+
     def _named(self, row: int, place: Place) -> str:
         return f"Shard {place.shard} row {place.row} ({self.corpus.names([row])[0]})"
 
@@ -109,37 +108,35 @@ class Reader:
         shards = self.corpus.shards
         if not isinstance(shards, Path):
             return shards.read(place.shard, place.shard_bytes, place.offset, place.size)
-        found = self._map(place.shard)[place.offset : place.offset + place.size]
-        if len(found) != place.size:
+        data = self._map(place.shard)[place.offset : place.offset + place.size]
+        if len(data) != place.size:
             raise StoreDamagedError(
                 f"The shard {shards / place.shard} ends before byte "
-                f"{place.offset + place.size:,}. 'voxblink2 verify' looks at all of them."
+                f"{place.offset + place.size:,}. Check all of them with 'voxblink2 verify'."
             )
-        return found
+        return data
 
     def _map(self, name: str) -> mmap.mmap:
-        found = self._maps.get(name)
-        if found is not None:
+        if name in self._maps:
             self._maps.move_to_end(name)
-            return found
+            return self._maps[name]
         path = Path(str(self.corpus.shards)) / name
         try:
             with open(path, "rb") as file:
-                found = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError) as error:
             raise StoreDamagedError(f"The shard {path} cannot be opened: {error}") from error
-        self._maps[name] = found
+        self._maps[name] = mapped
         if len(self._maps) > _MAX_OPEN:
             self._maps.popitem(last=False)[1].close()
-        return found
+        return mapped
 
 
 class _Clip(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no types
-    """A clip of which one stretch is read.
+    """A clip of which one part is read.
 
-    After each read soundfile seeks to where it stands already, in files that can seek. In FLAC that
-    decodes up to a block for nothing, a tenth of the time of a short crop. seek() itself does not
-    ask.
+    After each read of a seekable file, soundfile seeks to its present position. In FLAC that
+    decodes up to a block for nothing, a tenth of the time of a short crop. ``seek`` works anyway.
     """
 
     def seekable(self) -> bool:

@@ -1,14 +1,15 @@
-"""Shards on a remote file system, through a local cache of bounded size.
+"""Read shards on a remote file system through a local cache of bounded size.
 
-Shards are cut into pieces of a few mebibytes. A piece is fetched when a clip in it is asked for and
-kept as a file; when they grow beyond the bound, those used longest ago go. All processes that
-name the same folder share it.
+Shards are divided into chunks of a few mebibytes. A chunk is downloaded when a clip in it is read,
+and stored as a file; beyond the bound, the least recently used chunks are deleted. All processes
+with the same cache folder share it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,12 @@ from voxblink2_lib.files import atomic_write, home_folder, short_digest
 from voxblink2_lib.store.catalogue import FOLDER, Catalogue
 
 CACHE_BYTES = 8 << 30
-PIECE_BYTES = 4 << 20
+CHUNK_BYTES = 4 << 20
 _TRIES = 3
 
 
 def is_remote(store: object) -> bool:
-    """Say whether a store is an address, not a folder."""
+    """Return whether a store is a URL of a remote file system."""
     return isinstance(store, str) and "://" in store and not store.startswith("file://")
 
 
@@ -37,8 +38,8 @@ class RemoteShards:
     Attributes:
         url: of the store.
         config: name of the configuration.
-        cache: folder of the pieces of this store.
-        cache_bytes: the most that all pieces in it take.
+        cache: folder of the chunks of this store.
+        cache_bytes: the most that all chunks in it take.
     """
 
     url: str
@@ -50,51 +51,51 @@ class RemoteShards:
     def at(
         cls, url: str, config: str, cache_dir: str | Path | None, cache_bytes: int
     ) -> RemoteShards:
-        """Name the shards of a store and the folder of their cache.
+        """Return the shards of a store, with a cache for them.
 
         Raises:
-            TrainingError: the cache would not hold one piece.
+            TrainingError: the cache is too small for one chunk.
         """
-        if cache_bytes < PIECE_BYTES:
+        if cache_bytes < CHUNK_BYTES:
             raise TrainingError(
-                f"cache_bytes is {cache_bytes:,}; expected are at least {PIECE_BYTES:,}, one piece."
+                f"cache_bytes is {cache_bytes:,}; expected are at least {CHUNK_BYTES:,}, one chunk."
             )
         base = home_folder() / "pieces" if cache_dir is None else Path(cache_dir).absolute()
-        tag = short_digest(url.rstrip("/").encode())
-        return cls(url.rstrip("/"), config, base / f"{tag}-{config}", cache_bytes)
+        url = url.rstrip("/")
+        return cls(url, config, base / f"{short_digest(url.encode())}-{config}", cache_bytes)
 
     def read(self, shard: str, shard_bytes: int, offset: int, size: int) -> bytes:
         """Return a range of bytes of a shard.
 
         Args:
             shard: name of its file.
-            shard_bytes: size of that file, as the catalogue knows it.
+            shard_bytes: size of that file in the catalogue.
             offset: first byte.
             size: number of bytes.
 
         Raises:
-            StoreDamagedError: the shard is not there, or shorter.
+            StoreDamagedError: the shard does not exist, or is shorter.
         """
-        first, last = offset // PIECE_BYTES, (offset + size - 1) // PIECE_BYTES
-        pieces = [self._piece(shard, shard_bytes, number) for number in range(first, last + 1)]
-        start = offset - first * PIECE_BYTES
-        found = b"".join(pieces)[start : start + size]
-        if len(found) != size:
+        first, last = offset // CHUNK_BYTES, (offset + size - 1) // CHUNK_BYTES
+        chunks = [self._chunk(shard, shard_bytes, index) for index in range(first, last + 1)]
+        start = offset - first * CHUNK_BYTES
+        data = b"".join(chunks)[start : start + size]
+        if len(data) != size:
             raise StoreDamagedError(
-                f"The shard {self._address(shard)} ends before byte {offset + size:,}."
+                f"The shard {self._url_of(shard)} ends before byte {offset + size:,}."
             )
-        return found
+        return data
 
-    def _piece(self, shard: str, shard_bytes: int, number: int) -> bytes:
-        # With the size, for a store that was made anew at the same address has other shards.
-        path = self.cache / f"{shard}.{shard_bytes}.{number:06}"
-        whole = min(PIECE_BYTES, shard_bytes - number * PIECE_BYTES)
+    def _chunk(self, shard: str, shard_bytes: int, index: int) -> bytes:
+        # With the size, as a store that was made anew at the same URL has other shards.
+        path = self.cache / f"{shard}.{shard_bytes}.{index:06}"
+        size = min(CHUNK_BYTES, shard_bytes - index * CHUNK_BYTES)
         with contextlib.suppress(OSError):
             data = path.read_bytes()
-            if len(data) == whole:  # a crash of the machine may leave a part
+            if len(data) == size:  # a crash of the machine may leave a part
                 os.utime(path)
                 return data
-        data = self._fetched(self._address(shard), number * PIECE_BYTES, PIECE_BYTES)
+        data = _download(self._url_of(shard), index * CHUNK_BYTES, CHUNK_BYTES)
         self.cache.mkdir(parents=True, exist_ok=True)
         with FileLock(self.cache / ".lock"):
             self._make_room(len(data))
@@ -102,81 +103,89 @@ class RemoteShards:
         return data
 
     def _make_room(self, size: int) -> None:
-        """Delete the pieces used longest ago until one more fits."""
-        pieces = [(one.stat(), one.path) for one in os.scandir(self.cache) if "." in one.name[1:]]
-        total = sum(about.st_size for about, _ in pieces) + size
-        for about, path in sorted(pieces, key=lambda one: one[0].st_mtime_ns):
+        """Delete the least recently used chunks until one more fits."""
+        chunks = [file for file in os.scandir(self.cache) if "." in file.name[1:]]
+        total = sum(chunk.stat().st_size for chunk in chunks) + size
+        for chunk in sorted(chunks, key=lambda chunk: chunk.stat().st_mtime_ns):
             if total <= self.cache_bytes:
                 return
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
-            total -= about.st_size
+                os.unlink(chunk.path)
+            total -= chunk.stat().st_size
 
-    def _address(self, shard: str) -> str:
+    def _url_of(self, shard: str) -> str:
         return f"{self.url}/shards/{self.config}/{shard}"
 
-    def _fetched(self, address: str, start: int, size: int) -> bytes:
-        """Fetch a range; a connection that breaks is tried again."""
-        system, path = _system(address)
-        for tries_left in reversed(range(_TRIES)):
-            try:
-                data = bytes(system.cat_file(path, start=start, end=start + size))
-            except FileNotFoundError as error:
-                raise StoreDamagedError(f"The shard {address} is gone.") from error
-            except Exception as error:  # of botocore and aiohttp, many are no OSError
-                if not tries_left:
-                    raise StoreDamagedError(f"{address} cannot be read: {error}") from error
-                continue
-            if len(data) > size:
-                raise StoreDamagedError(
-                    f"{address} cannot be read in parts: {size:,} bytes were asked for and "
-                    f"{len(data):,} came. The server must know ranges."
-                )
-            return data
-        raise AssertionError("unreachable")
+
+def _download(url: str, start: int, size: int) -> bytes:
+    """Download a range of bytes."""
+    system, path = _system(url)
+    try:
+        data = _retried(lambda: bytes(system.cat_file(path, start=start, end=start + size)))
+    except FileNotFoundError as error:
+        raise StoreDamagedError(f"The shard {url} is missing.") from error
+    except Exception as error:  # of botocore and aiohttp, many are no OSError
+        raise StoreDamagedError(f"{url} cannot be read: {error}") from error
+    if len(data) > size:
+        raise StoreDamagedError(
+            f"{url} cannot be read in parts: {size:,} bytes were requested and {len(data):,} "
+            "received. The server must support byte ranges."
+        )
+    return data
+
+
+def _retried(download: Callable[[], bytes]) -> bytes:
+    """Return the result of the first of a few tries that does not fail."""
+    for _ in range(_TRIES - 1):
+        try:
+            return download()
+        except FileNotFoundError:
+            raise
+        except Exception:  # noqa: S112  # the last try reports it
+            continue
+    return download()
 
 
 def atomic_write_unsynced(path: Path, data: bytes) -> None:
-    """Write a file that can be fetched again: not flushed to the disk."""
+    """Write a file that can be downloaded again: not flushed to the disk."""
     half = path.with_name(f".{path.name}")
     half.write_bytes(data)
     half.replace(path)
 
 
 def read_remote_catalogue(shards: RemoteShards) -> Catalogue:
-    """Return the catalogue of a remote store; a copy of it is kept beside the pieces.
+    """Return the catalogue of a remote store, from a copy beside the chunks.
 
     Raises:
-        TrainingError: there is none, or the address cannot be reached.
+        TrainingError: there is none, or the store cannot be reached.
     """
-    address = f"{shards.url}/{FOLDER}/{shards.config}.arrow"
+    url = f"{shards.url}/{FOLDER}/{shards.config}.arrow"
     try:
-        system, path = _system(address)
-        about = system.info(path)
-        tag = short_digest(repr(sorted(_version(about).items())).encode())
-        copy = shards.cache / FOLDER / f"{tag}.arrow"
+        system, path = _system(url)
+        version = repr(sorted(_version(system.info(path)).items()))
+        copy = shards.cache / FOLDER / f"{short_digest(version.encode())}.arrow"
         if not copy.exists():
             with atomic_write(copy) as file:
                 file.write(system.cat_file(path))
         return Catalogue.read(copy)
     except FileNotFoundError as error:
         raise TrainingError(
-            f"There is no catalogue at {address}. Corpus.open() on the local store makes it, in "
+            f"There is no catalogue at {url}. Corpus.open() on the local store makes it, in "
             f"its folder {FOLDER!r}; upload that folder together with the shards."
         ) from error
     except Exception as error:  # of botocore and aiohttp, many are no OSError
         raise TrainingError(f"The store {shards.url} cannot be opened: {error}") from error
 
 
-def _version(about: dict[str, Any]) -> dict[str, str]:
-    """Return what changes when a remote file does."""
+def _version(info: dict[str, Any]) -> dict[str, str]:
+    """Return those values of a remote file that change with its content."""
     return {
         name: str(value)
-        for name, value in about.items()
+        for name, value in info.items()
         if name in {"size", "ETag", "LastModified", "Last-Modified", "mtime", "etag", "updated"}
     }
 
 
-def _system(address: str) -> tuple[Any, str]:
-    system, path = fsspec.core.url_to_fs(address)  # some take a path, some the whole address
+def _system(url: str) -> tuple[Any, str]:
+    system, path = fsspec.core.url_to_fs(url)  # some systems take a path, others the whole URL
     return system, path

@@ -1,4 +1,4 @@
-"""Four orders in which to use utterances, each a function of (seed, epoch, position)."""
+"""Four samplers: shuffled, by speaker, balanced, and by duration."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from voxblink2_lib.training.epoch_sampler import Epoch, EpochSampler, at_least
 class ShuffleSampler(EpochSampler):
     """Every utterance once in each epoch, shuffled.
 
-    Blocks of neighbouring rows are shuffled, and then the rows within windows of many blocks: what
-    is read within a window lies in few places, which a cache of remote shards or of the operating
-    system can hold. A corpus smaller than a window is shuffled as a whole.
+    Blocks of neighbouring rows are shuffled, and then the rows within groups of many blocks: the
+    rows of a group are in few places, which a cache of remote shards or of the operating system can
+    hold. A corpus smaller than a group is shuffled as a whole.
 
     Args:
         corpus: the utterances.
-        batch_size: utterances of a batch of one rank, at most; batches of an epoch differ by one.
+        batch_size: most utterances in a batch of one rank; batches of an epoch differ by one.
         seed: of the order.
         rank: of this process.
         world_size: number of processes that train together.
-        drop_last: batches of ``batch_size`` only; what does not fill one on every rank is left
-            out of the epoch.
-        block_rows: neighbours that stay within one window.
-        window_rows: number of rows that are shuffled as a whole.
+        drop_last: batches of ``batch_size`` only; utterances that do not fill one on every rank
+            are left out of the epoch.
+        block_rows: number of neighbours that stay in one group.
+        window_rows: number of rows in a group, which is shuffled as a whole.
     """
 
     def __init__(
@@ -68,14 +68,14 @@ class ShuffleSampler(EpochSampler):
 class SpeakerSampler(EpochSampler):
     """Batches of ``speakers`` different speakers with ``utterances`` utterances each.
 
-    Speakers come in turns: each once before any comes again, but for those that do not fill a
-    batch. Of a speaker, no utterance is used again before the others were. An epoch has about as
-    many utterances as the corpus; it does not cover each of them.
+    In a turn each speaker is used once, but for those that do not fill a batch. No utterance of a
+    speaker is repeated before all others were used. An epoch has about as many utterances as the
+    corpus; it does not cover each of them.
 
     Args:
         corpus: the utterances.
-        speakers: in a batch of one rank.
-        utterances: of each of them.
+        speakers: number of speakers in a batch of one rank.
+        utterances: number of utterances of each of them.
         seed: of the order.
         rank: of this process.
         world_size: number of processes that train together.
@@ -98,35 +98,36 @@ class SpeakerSampler(EpochSampler):
         self._utterances = at_least("utterances", utterances, 1)
         if speakers > len(corpus.speakers):
             raise TrainingError(
-                f"Batches of {speakers} different speakers were asked for; the corpus has "
+                f"Batches of {speakers} different speakers were requested; the corpus has "
                 f"{len(corpus.speakers)}."
             )
 
     def _batches(self, generator: np.random.Generator) -> Epoch:
         count, each = len(self.corpus.speakers), self._utterances
-        in_turn = count // self._speakers  # batches until all speakers had their turn
+        per_turn = count // self._speakers  # batches of a turn
         batches = max(1, len(self.corpus) // (self._speakers * each))
-        turns = -(-batches // in_turn)
-        used = _in_turns(self.corpus, turns * each, generator)
-        had = np.zeros(count, np.int64)  # turns; some speakers miss one
+        turns = -(-batches // per_turn)
+        queues = _queues(self.corpus, turns * each, generator)
+        turns_had = np.zeros(count, np.int64)  # some speakers miss one
         rows = []
         for _ in range(turns):
-            chosen = generator.permutation(count)[: in_turn * self._speakers]
-            rows.append(used[chosen[:, None], had[chosen, None] * each + np.arange(each)].ravel())
-            had[chosen] += 1
-        return Epoch(np.concatenate(rows), np.arange(turns * in_turn + 1) * self._speakers * each)
+            chosen = generator.permutation(count)[: per_turn * self._speakers]
+            places = turns_had[chosen, None] * each + np.arange(each)
+            rows.append(queues[chosen[:, None], places].ravel())
+            turns_had[chosen] += 1
+        return Epoch(np.concatenate(rows), np.arange(turns * per_turn + 1) * self._speakers * each)
 
 
 class BalancedSampler(EpochSampler):
     """Every speaker equally often in each epoch, whatever the number of its utterances.
 
-    Of a speaker, no utterance is used again in an epoch before the others were.
+    No utterance of a speaker is repeated in an epoch before all others were used.
 
     Args:
         corpus: the utterances.
-        batch_size: utterances of a batch of one rank, at most; batches of an epoch differ by one.
-        per_speaker: how often each speaker comes in an epoch; by default as often as it has
-            utterances on average, rounded up.
+        batch_size: most utterances in a batch of one rank; batches of an epoch differ by one.
+        per_speaker: number of uses of each speaker in an epoch; by default the average number of
+            utterances of a speaker, rounded up.
         seed: of the order.
         rank: of this process.
         world_size: number of processes that train together.
@@ -148,7 +149,7 @@ class BalancedSampler(EpochSampler):
         self._each = at_least("per_speaker", average if per_speaker is None else per_speaker, 1)
 
     def _batches(self, generator: np.random.Generator) -> Epoch:
-        rows = _in_turns(self.corpus, self._each, generator).ravel()
+        rows = _queues(self.corpus, self._each, generator).ravel()
         generator.shuffle(rows)
         return Epoch(rows, _even(len(rows), self._batch_size))
 
@@ -158,9 +159,8 @@ class BucketSampler(EpochSampler):
 
     Args:
         corpus: the utterances.
-        batch_seconds: the most that a batch of one rank takes, padding included. (The last
-            of an epoch may take twice as much where batches have fewer utterances than there are
-            ranks.)
+        batch_seconds: the most audio in a batch of one rank, padding included. (The last of an
+            epoch may have twice as much if batches have fewer utterances than there are ranks.)
         buckets: number of classes of duration, of equally many utterances.
         seed: of the order.
         rank: of this process.
@@ -213,36 +213,35 @@ class BucketSampler(EpochSampler):
             if len(shares) <= self._world:
                 break
         while len(shares) < self._world:
-            largest = shares.pop(max(range(len(shares)), key=lambda one: len(shares[one])))
+            largest = shares.pop(max(range(len(shares)), key=lambda index: len(shares[index])))
             shares += np.array_split(largest, 2)
         return shares
 
 
 def _even(count: int, most: int) -> Rows:
-    """Return the bounds of the fewest parts of at most so many, which differ by one at most."""
+    """Return the bounds of the fewest parts of at most ``most``, whose sizes differ by one."""
     parts = max(1, -(-count // most))
     return np.arange(parts + 1, dtype=np.int64) * count // parts
 
 
 def _ranges(starts: Rows, sizes: Rows) -> Rows:
-    """Return start, start + 1, ... of each range, one after the other."""
+    """Return start, start + 1, ... of each range, concatenated."""
     before = np.cumsum(sizes) - sizes
-    found: Rows = np.arange(sizes.sum()) + np.repeat(starts - before, sizes)
-    return found
+    values: Rows = np.arange(sizes.sum()) + np.repeat(starts - before, sizes)
+    return values
 
 
-def _in_turns(corpus: Corpus, each: int, generator: np.random.Generator) -> Rows:
-    """Return so many utterances of each speaker, shape (speakers, each).
+def _queues(corpus: Corpus, each: int, generator: np.random.Generator) -> Rows:
+    """Return a queue of utterances of each speaker, shape (speakers, each).
 
-    All utterances of a speaker come once, shuffled, before they come again, shuffled anew.
+    It has all utterances of the speaker once, shuffled, then all of them again, shuffled anew.
     """
     speaker = corpus.speaker.astype(np.int64)
     count = np.bincount(speaker)
-    rounds = -(-each // count)  # how often a speaker's utterances are needed
-    rows = np.repeat(np.arange(len(speaker)), rounds[speaker])
-    of = speaker[rows]
-    number = _ranges(np.zeros(len(speaker), np.int64), rounds[speaker])
-    order = np.lexsort((generator.random(len(rows)), number, of))
-    ends = np.cumsum(count * rounds)
-    places: Rows = (ends - count * rounds)[:, None] + np.arange(each)
+    repeats = -(-each // count)  # how often a speaker's utterances are needed
+    rows = np.repeat(np.arange(len(speaker)), repeats[speaker])
+    repeat = _ranges(np.zeros(len(speaker), np.int64), repeats[speaker])
+    order = np.lexsort((generator.random(len(rows)), repeat, speaker[rows]))
+    ends = np.cumsum(count * repeats)
+    places: Rows = (ends - count * repeats)[:, None] + np.arange(each)
     return rows[order[places]]

@@ -1,3 +1,3 @@
-"""Worker processes; knows nothing of the corpus."""
+"""Worker processes, independent of the corpus."""
 
 from __future__ import annotations

@@ -34,8 +34,8 @@ class WorkerPool:
 
     Args:
         size: number of processes; they start when there is work for them.
-        threads: calls that each process works on at the same time.
-        environment: variables for the processes; the user's own ones go before.
+        threads: calls that each process runs at the same time.
+        environment: variables for the processes; those of the user have precedence.
 
     Example:
         >>> import math
@@ -69,11 +69,11 @@ class WorkerPool:
         self._workers = []
 
     def run(self, next_call: Callable[[], Call]) -> Iterator[tuple[Call, Any]]:
-        """Run calls until there are no more, yielding each with its result as it comes.
+        """Run calls until there are no more, yielding each with its result as it arrives.
 
         Args:
             next_call: returns a function that can be imported and its argument, or raises
-                ``StopIteration`` when there is nothing to do *now*; it is asked again after
+                ``StopIteration`` when there is nothing to do *now*; it is called again after
                 every result.
 
         Yields:
@@ -94,57 +94,58 @@ class WorkerPool:
                 return
             yield from collect([self])
 
+    # A pool of another kind replaces these four; all else is built on them.
+
     @property
     def busy(self) -> int:
-        """Number of calls that are not answered yet."""
+        """Number of calls whose results have not been yielded yet."""
         return sum(len(worker.calls) for worker in self._workers)
 
-    @property
-    def free(self) -> int:
-        """Number of calls that could be worked on at once."""
-        return self._size * self._threads - self.busy
-
     def submit(self, call: Call) -> None:
-        """Hand a call to a process; only while there is a free one."""
+        """Hand a call to a process; only while :attr:`free` is above 0."""
         self._number += 1
-        worker = self._idlest()
+        worker = self._least_busy()
         try:
             worker.connection.send((self._number, *call))
         except (BrokenPipeError, ConnectionResetError):
             if worker.calls:
-                # It has died of one of those; they are told so when they are collected.
+                # It died of one of those; their results report it.
                 worker.calls[self._number] = call
                 return
-            # It died while it had nothing to do; that says nothing about this call.
+            # It died while it had nothing to do; that is not this call's fault.
             self._forget(worker)
             worker = self._start()
             worker.connection.send((self._number, *call))
         worker.calls[self._number] = call
 
-    def _idlest(self) -> _Worker:
-        worker = min(self._workers, key=lambda one: len(one.calls), default=None)
+    def connections(self) -> list[Connection]:
+        """Return the connections that become readable when there are results."""
+        return [worker.connection for worker in self._workers if worker.calls]
+
+    def results(self) -> Iterator[tuple[Call, Any]]:
+        """Yield the results that have arrived, without waiting; see :meth:`run`."""
+        for worker in [worker for worker in self._workers if worker.calls]:
+            if worker.connection.poll():
+                yield from self._receive(worker)
+
+    @property
+    def free(self) -> int:
+        """Number of calls that could start at once."""
+        return self._size * self._threads - self.busy
+
+    def _least_busy(self) -> _Worker:
+        worker = min(self._workers, key=lambda worker: len(worker.calls), default=None)
         if worker is None or (worker.calls and len(self._workers) < self._size):
             return self._start()
         return worker
 
-    def connections(self) -> list[Connection]:
-        """Return the connections that answers are awaited on."""
-        return [worker.connection for worker in self._workers if worker.calls]
-
-    def answers(self, connection: Connection) -> Iterator[tuple[Call, Any]]:
-        """Yield what one connection has to say: an answer, or that its process died.
-
-        Raises:
-            StoppedError: a worker process cannot run at all.
-            Exception: what a call raised.
-        """
-        worker = next(one for one in self._workers if one.connection is connection)
+    def _receive(self, worker: _Worker) -> Iterator[tuple[Call, Any]]:
         try:
-            number, value, error, trace = connection.recv()
+            number, value, error, trace = worker.connection.recv()
         except (EOFError, ConnectionResetError):
-            lost = list(worker.calls.values())
+            calls = list(worker.calls.values())
             death = self._death(worker)
-            yield from ((call, death) for call in lost)
+            yield from ((call, death) for call in calls)
             return
         call = worker.calls.pop(number)
         if error is not None:
@@ -156,7 +157,7 @@ class WorkerPool:
     def _start(self) -> _Worker:
         ours, theirs = socket.socketpair()
         with theirs:
-            process = subprocess.Popen(  # noqa: S603  # this Python and our own words
+            process = subprocess.Popen(  # noqa: S603  # this Python and our own arguments
                 [sys.executable, "-P", "-c", _MAIN, str(theirs.fileno()), str(self._threads)],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -165,7 +166,7 @@ class WorkerPool:
                 env={
                     **self._environment,
                     **os.environ,
-                    "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path),
+                    "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
                 },
             )
         worker = _Worker(process, Connection(ours.detach()))
@@ -180,10 +181,10 @@ class WorkerPool:
     def _death(self, worker: _Worker) -> WorkerDiedError:
         code = self._forget(worker)
         if code >= 0:
-            # No crash of a decoder: Python itself ended, which the next call would meet too.
+            # No crash of a decoder: Python itself ended, and would do so on the next call too.
             raise StoppedError(
-                f"A worker process ended with exit code {code}; its own words are above. "
-                "Nothing finished is lost. Mend the installation, then run this again."
+                f"A worker process ended with exit code {code}; its error message is above. "
+                "Nothing finished is lost. Repair the installation, then run this again."
             )
         return WorkerDiedError(f"the worker process died of {signal.Signals(-code).name}")
 
@@ -191,7 +192,7 @@ class WorkerPool:
 def collect(
     pools: Sequence[WorkerPool], *, timeout_seconds: float | None = None
 ) -> Iterator[tuple[Call, Any]]:
-    """Wait until a pool has answers, and yield each call with its result.
+    """Wait until a pool has results, and yield each call with its result.
 
     Args:
         pools: the pools.
@@ -204,6 +205,7 @@ def collect(
         StoppedError: a worker process cannot run at all.
         Exception: what a call raised.
     """
-    of = {connection: pool for pool in pools for connection in pool.connections()}
-    for ready in wait(list(of), timeout_seconds):
-        yield from of[ready].answers(ready)  # type: ignore[index,arg-type]  # only those went in
+    if connections := [connection for pool in pools for connection in pool.connections()]:
+        wait(connections, timeout_seconds)
+    for pool in pools:
+        yield from pool.results()

@@ -1,4 +1,4 @@
-"""A worker process: takes calls from a socket, sends back what they return or raise.
+"""A worker process: reads calls from a socket, sends back what they return or raise.
 
 Workers are started as a fresh Python that calls :func:`main`, and not with ``multiprocessing``,
 whose workers would run the user's script again when it has no ``if __name__ == "__main__"``.
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 
 class CallResult(NamedTuple):
-    """What came of a call: its number, and a value or an error with the text of its traceback."""
+    """The number of a call, and its value or its error with the text of the traceback."""
 
     number: int
     value: Any
@@ -27,47 +27,47 @@ class CallResult(NamedTuple):
 
 
 def serve(connection: Connection, *, threads: int = 1) -> None:
-    """Answer calls until the other side closes the connection.
+    """Run calls until the other side closes the connection.
 
     Args:
-        connection: brings a number, a function and its argument at a time.
-        threads: calls answered at the same time.
+        connection: delivers a number, a function and its argument at a time.
+        threads: calls that run at the same time.
     """
     threading.Thread(target=_exit_with_parent, args=(connection.fileno(),), daemon=True).start()
-    turn = threading.Lock()
+    sending = threading.Lock()
 
-    def answer(number: int, function: Any, argument: Any) -> None:
+    def run_call(number: int, function: Any, argument: Any) -> None:
         try:
             result = CallResult(number, function(argument))
         except Exception as error:  # sent to the parent, which raises it
             result = CallResult(number, None, _portable(error), traceback.format_exc())
-        with turn:
+        with sending:
             connection.send(result)
 
-    def answer_in_a_thread(number: int, function: Any, argument: Any) -> None:
+    def run_in_thread(number: int, function: Any, argument: Any) -> None:
         try:
-            answer(number, function, argument)
+            run_call(number, function, argument)
         except BaseException as error:
             # What ends a process ends only its thread here, and the parent would wait for ever.
             traceback.print_exc()
             code = error.code if isinstance(error, SystemExit) else 1
             os._exit(code if isinstance(code, int) else 1)
 
-    # One call at a time stays in the main thread, as a library may want it.
+    # One call at a time stays in the main thread, as a library may require it.
     executor = ThreadPoolExecutor(threads) if threads > 1 else None
     while True:
         try:
             call = connection.recv()
             if executor:
-                executor.submit(answer_in_a_thread, *call)
+                executor.submit(run_in_thread, *call)
             else:
-                answer(*call)
+                run_call(*call)
         except (EOFError, BrokenPipeError):
             return
 
 
 def _portable(error: Exception) -> Exception:
-    """Return the error, or one that says the same if it does not survive the way."""
+    """Return the error, or one with the same message if it cannot be pickled."""
     try:
         pickle.loads(pickle.dumps(error))  # noqa: S301  # our own bytes
     except Exception:
@@ -76,7 +76,7 @@ def _portable(error: Exception) -> Exception:
 
 
 def _exit_with_parent(descriptor: int) -> None:
-    """End this process as soon as the parent is gone, in the middle of whatever it does.
+    """End this process as soon as the parent has ended, in the middle of whatever it does.
 
     Nothing is lost that a kill would not lose as well: part files appear whole or not at all.
     """
@@ -87,6 +87,6 @@ def _exit_with_parent(descriptor: int) -> None:
 
 
 def main() -> None:
-    """Serve the socket whose descriptor and threads are the last words of the command line."""
+    """Serve the socket whose descriptor and threads are the last command-line arguments."""
     descriptor, threads = map(int, sys.argv[-2:])
     serve(Connection(descriptor), threads=threads)

@@ -1,0 +1,156 @@
+"""Read embeddings from Parquet, NumPy and safetensors files, and the lists of names beside them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from tokenize import TokenError
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from voxblink2_lib.errors import ScoringError
+
+# Names and their vectors. Shape of both: [names], [names, dimensions].
+NamedVectors = tuple[list[str], npt.NDArray[Any]]
+
+NAME_COLUMNS = ("name", "utterance", "utterance_id", "utt", "key", "id")
+VECTOR_COLUMNS = ("embedding", "embeddings", "xvector", "vector")
+NAMES_SUFFIXES = (".txt", ".ids", ".lst", ".names", ".scp")
+
+_TEXT_TYPE = re.compile(r"(large_)?string|dictionary<values=(large_)?string, .*")
+_LIST_TYPE = re.compile(r"(large_|fixed_size_)?list<[^<]*: (halffloat|float|double|u?int\d+)\b.*")
+
+# -- Parquet ---------------------------------------------------------------------------------------
+
+
+def read_parquet(path: Path) -> Iterator[NamedVectors]:
+    """Yield the rows of a Parquet file, or of each one in a folder.
+
+    Raises:
+        ScoringError: a file is broken, the columns cannot be identified, or a row has no name or
+            another number of values.
+    """
+    for file in sorted(path.glob("*.parquet")) if path.is_dir() else [path]:
+        try:
+            with pq.ParquetFile(file) as parquet:
+                columns = [*_choose_columns(file, parquet.schema_arrow)]
+                texts, lists = map(parquet.read(columns=columns).column, columns)
+                names = texts.to_pylist()
+        except (pa.ArrowException, KeyError, UnicodeDecodeError) as error:
+            raise ScoringError(f"{file}: cannot be read as Parquet: {error}") from error
+        if names:
+            numbers = _numbers(file, texts, lists, names)
+            yield names, numbers.to_numpy().reshape(len(names), -1)
+
+
+def _choose_columns(file: Path, schema: pa.Schema) -> Iterator[str]:
+    """Yield the column of names and the column of vectors."""
+    for kind, preferred in ((_TEXT_TYPE, NAME_COLUMNS), (_LIST_TYPE, VECTOR_COLUMNS)):
+        matches = [field.name for field in schema if kind.fullmatch(str(field.type))]
+        matches = [name for name in preferred if name in matches][:1] or matches
+        if len(matches) != 1:
+            columns = ", ".join(f"{field.name} ({field.type})" for field in schema)
+            raise ScoringError(
+                f"{file}: expected a column of strings ({', '.join(NAME_COLUMNS)}) and a column "
+                f"of lists of numbers ({', '.join(VECTOR_COLUMNS)}), or only one of each kind. "
+                f"Got {columns or 'no columns'}. Rename the columns."
+            )
+        yield matches[0]
+
+
+def _numbers(
+    file: Path, texts: pa.ChunkedArray, lists: pa.ChunkedArray, names: list[str]
+) -> pa.ChunkedArray:
+    """Return the numbers of all rows, each of which must have a name and as many as the first."""
+    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
+    numbers = pc.list_flatten(lists)
+    for rows, problem in (
+        (np.flatnonzero(texts.is_null()), "no name"),
+        (np.flatnonzero(lengths == 0), "no embedding"),
+        (np.flatnonzero(lengths != lengths[0]), "{} numbers, but row 0 ({!r}) has {}"),
+        (np.flatnonzero(numbers.is_null()) // (lengths[0] or 1), "a null among its numbers"),
+    ):
+        for row in rows[:1].tolist():
+            details = problem.format(lengths[row], names[0], lengths[0])
+            raise ScoringError(
+                f"{file}: row {row} ({names[row]!r}) has {details}. Compute it again."
+            )
+    return numbers
+
+
+# -- Arrays and lists of names ---------------------------------------------------------------------
+
+
+def read_npy(path: Path, names: Path | None = None) -> Iterator[NamedVectors]:
+    """Yield the array of a ``.npy`` file, as a memory map, and the names of its rows.
+
+    Args:
+        path: the file.
+        names: file of names; by default the one beside it.
+
+    Raises:
+        ScoringError: it is no such file, or there is not one file of names.
+    """
+    try:  # no pickled objects, and not the .npz that np.load would also accept
+        array = np.lib.format.open_memmap(path, mode="r")
+    except (ValueError, TokenError) as error:
+        raise ScoringError(f"{path}: cannot be read as a NumPy array: {error}") from error
+    yield [words[0] for words in split_lines(_names_file(path, names))], array
+
+
+def read_safetensors(path: Path, names: Path | None = None) -> Iterator[NamedVectors]:
+    """Yield the only tensor of a safetensors file and the names of its rows.
+
+    Args:
+        path: the file.
+        names: file of names; by default the one beside it.
+
+    Raises:
+        ScoringError: it is no such file, or there is not one file of names.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "numpy") as file:
+            (tensor,) = file.keys()
+            array = file.get_tensor(tensor)
+    except (SafetensorError, ValueError, TypeError) as error:
+        problem = f"{path}: cannot be read as safetensors with one tensor: {error}"
+        raise ScoringError(problem) from error
+    names = _names_file(path, names)
+    if names.suffix == ".ids":  # written by 'voxblink2 embed', whose names may contain spaces
+        yield names.read_text("utf-8").removesuffix("\n").split("\n"), array
+    else:
+        yield [words[0] for words in split_lines(names)], array
+
+
+def _names_file(path: Path, names: Path | None) -> Path:
+    if names is not None:
+        return names
+    files = [file for suffix in NAMES_SUFFIXES if (file := path.with_suffix(suffix)).is_file()]
+    if len(files) != 1:
+        raise ScoringError(
+            f"{path}: expected one file of names beside it, of the same stem and "
+            f"{', '.join(NAMES_SUFFIXES)}; got {', '.join(file.name for file in files) or 'none'}. "
+            "Name it with names=FILE (--names FILE)."
+        )
+    return files[0]
+
+
+def split_lines(path: Path) -> list[list[str]]:
+    """Return the first word and the rest of each line. Only the last lines may be empty.
+
+    Raises:
+        ScoringError: another line is empty.
+    """
+    lines = path.read_text("utf-8-sig", "backslashreplace").rstrip().split("\n")
+    words = [line.strip().split(maxsplit=1) for line in lines]
+    if [] in words:
+        raise ScoringError(f"{path}: line {words.index([]) + 1} is empty. Put a name there.")
+    return words

@@ -1,0 +1,140 @@
+"""Open-set protocols: reading their lists, and what of them has an embedding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from voxblink2_lib.errors import ScoringError
+from voxblink2_lib.scoring.embeddings import Embeddings
+from voxblink2_lib.scoring.trials import Missing, read_labelled
+from voxblink2_lib.scoring.validation import Flags, Rows, check_choice
+
+
+@dataclass(frozen=True)
+class OpenSetProtocol:
+    """An open-set protocol: labelled lists of enrolled utterances and of probes.
+
+    Attributes:
+        name: such as ``Small_120/perspk1``.
+        gallery: names of enrolled utterances.
+        gallery_labels: their speakers.
+        probes: names of probes.
+        probe_labels: their speakers; one that is not in the gallery is unknown.
+    """
+
+    name: str
+    gallery: list[str]
+    gallery_labels: list[str]
+    probes: list[str]
+    probe_labels: list[str]
+
+
+@dataclass(frozen=True, eq=False)
+class ProtocolCoverage:
+    """What of a protocol can be scored with some embeddings.
+
+    Attributes:
+        gallery: rows of the enrolled embeddings. Shape: [enrolled].
+        gallery_labels: their speakers. Shape: [enrolled].
+        probes: rows of the probes' embeddings. Shape: [scored].
+        probe_labels: their speakers. Shape: [scored].
+        missing: names without an embedding.
+        lost_speakers: speakers of the gallery without any embedding.
+        lost_probes: number of their probes.
+    """
+
+    gallery: Rows
+    gallery_labels: npt.NDArray[np.str_]
+    probes: Rows
+    probe_labels: npt.NDArray[np.str_]
+    missing: list[str]
+    lost_speakers: list[str]
+    lost_probes: int
+
+
+def read_protocols(folder: str | Path) -> list[OpenSetProtocol]:
+    """Read the open-set protocols in or below a folder, the smallest gallery first.
+
+    A protocol is a folder with the files ``gallery`` and ``probe``, each line an utterance and its
+    label.
+
+    Raises:
+        ScoringError: there is no protocol, or a file is not such a list.
+    """
+    top = Path(folder)
+    if not top.is_dir():
+        raise ScoringError(f"{folder} is not a folder. The release has its protocols in data/ossi.")
+    files = {
+        file for name in ("gallery", "probe") for file in (top / name, *top.glob(f"**/{name}"))
+    }
+    protocols = []
+    for path in sorted({file.parent for file in files if file.is_file()}):
+        name = path.relative_to(top).as_posix() if path != top else top.resolve().name
+        lists = (*read_labelled(path / "gallery"), *read_labelled(path / "probe"))
+        protocols.append(OpenSetProtocol(name, *lists))
+    if not protocols:
+        raise ScoringError(
+            f"{folder} contains no open-set protocol: a folder with the files 'gallery' and "
+            "'probe'. The release has them in data/ossi."
+        )
+    return sorted(protocols, key=_gallery_size)
+
+
+def _gallery_size(protocol: OpenSetProtocol) -> tuple[int, int]:
+    return len(set(protocol.gallery_labels)), len(protocol.gallery)
+
+
+def cover_protocol(
+    protocol: OpenSetProtocol, embeddings: Embeddings, *, missing: Missing = "error"
+) -> ProtocolCoverage:
+    """Find out what of a protocol can be scored.
+
+    Args:
+        protocol: the lists.
+        embeddings: embeddings with their names.
+        missing: ``"error"``, or ``"skip"`` to leave out utterances without an embedding, and probes
+            of speakers of whom no enrolled utterance is left.
+
+    Raises:
+        ScoringError: an utterance has no embedding; or no enrolled utterance or no probe is left.
+    """
+    check_choice("missing", missing, get_args(Missing))
+    gallery, probes = embeddings.rows_of(protocol.gallery), embeddings.rows_of(protocol.probes)
+    labels, truth = np.array(protocol.gallery_labels), np.array(protocol.probe_labels)
+    absent = _without_row(protocol.gallery, gallery) + _without_row(protocol.probes, probes)
+    if absent and missing == "error":
+        raise ScoringError(
+            f"{protocol.name}: {len(absent):,} of {len(gallery) + len(probes):,} utterances have "
+            f"no embedding in {embeddings.source}, the first is {absent[0]!r}. Embeddings are "
+            f"named like {embeddings.names[0]!r}. To leave such utterances out and have them "
+            "counted: missing='skip' (--missing skip)."
+        )
+    enrolled: Flags = gallery >= 0
+    lost = np.setdiff1d(labels, labels[enrolled])
+    is_lost = np.isin(truth, lost)
+    scored: Flags = (probes >= 0) & ~is_lost
+    if not enrolled.any() or not scored.any():
+        raise ScoringError(
+            f"{protocol.name}: no {'probe' if enrolled.any() else 'gallery utterance'} that could "
+            f"be scored has an embedding in {embeddings.source}: the first that lacks one is "
+            f"{absent[0]!r}, embeddings are named like {embeddings.names[0]!r}."
+        )
+    return ProtocolCoverage(
+        gallery=gallery[enrolled],
+        gallery_labels=labels[enrolled],
+        probes=probes[scored],
+        probe_labels=truth[scored],
+        missing=absent,
+        lost_speakers=lost.tolist(),
+        lost_probes=int(is_lost.sum()),
+    )
+
+
+def _without_row(names: Sequence[str], rows: Rows) -> list[str]:
+    return [names[row] for row in np.flatnonzero(rows < 0).tolist()]
