@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from support import cli_process, fault_site, plain_corpus
@@ -22,6 +23,13 @@ from voxblink2_lib.sources.rate_limits import RateLimiter
 
 # yt-dlp keeps connections for the life of a worker, and threads here live for one run.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+
+
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the runs in this process."""
+    monkeypatch.setattr("voxblink2_lib.materialize.video_queue._RETRY_SECONDS", 0.1)
+
 
 FETCHES = 8
 # Storms are about fetching; one process that cuts spares the start of another.
@@ -79,14 +87,29 @@ def small(tmp_path: Path) -> Path:
 # What takes long or stops all others for a second is rare.
 RARE = ("hang", "hang-once", "429-once", "redirect-loop")
 SHORT = ("--yt-dlp=--socket-timeout 1",)
-STORMS = [pytest.param(8, 120), pytest.param(30, 300, marks=pytest.mark.slow)]
 
 
-def storm(count: int) -> dict[str, str]:
-    """Give 3 of 10 videos a fault, of all kinds, anywhere."""
-    videos = video_ids(count)
+class Storm(NamedTuple):
+    """How many kills it takes, how many videos it has, and how many of them have a fault."""
+
+    kills: int
+    videos: int
+    faulty: int
+    # The most requests between two kills. A video takes two or three.
+    most_requests: int
+
+
+STORMS = [
+    pytest.param(Storm(5, 64, 32, 24), id="5 kills"),
+    pytest.param(Storm(30, 300, 90, 32), id="30 kills", marks=pytest.mark.slow),
+]
+
+
+def manners_of(storm: Storm) -> dict[str, str]:
+    """Give some videos a fault, of all kinds, anywhere."""
+    videos = video_ids(storm.videos)
     chooser = random.Random(20262)
-    faulty = chooser.sample(videos, count * 3 // 10)
+    faulty = chooser.sample(videos, storm.faulty)
     often = [name for name in MANNERS if name not in {*RARE, "good", "429"}]
     kinds = [*RARE, *RARE, *(often[number % len(often)] for number in range(len(faulty)))]
     return {**dict.fromkeys(videos, "good"), **dict(zip(faulty, kinds, strict=False))}
@@ -96,33 +119,40 @@ def expected(manners: dict[str, str]) -> dict[str, str]:
     return {video: MANNERS[manner] for video, manner in manners.items()}
 
 
-def moments(kills: int) -> list[tuple[int, int]]:
+def moments(storm: Storm) -> list[tuple[int, int]]:
     """Return after how many requests, and how many videos that are done, each run is killed.
 
-    A storm of 300 takes about 700 requests. On a slow machine a few requests bring no video.
+    On a slow machine a few requests bring no video.
     """
-    requests = random.Random(20261).choices(range(4, 32), k=kills)
+    requests = random.Random(20261).choices(range(4, storm.most_requests), k=storm.kills)
     return [(count, 4 if number % 3 == 0 else 0) for number, count in enumerate(requests)]
 
 
-def calm_shards(release: Path, folder: Path, manners: dict[str, str]) -> dict[str, bytes]:
-    """Return the shards of a run that nobody stops."""
+@pytest.fixture
+def storm_release(storm: Storm, tmp_path: Path) -> Path:
+    return plain_corpus.make_release(tmp_path / "release", video_ids(storm.videos))
+
+
+@pytest.fixture
+def calm(storm: Storm, storm_release: Path, tmp_path: Path) -> dict[str, bytes]:
+    """The shards of a run over the storm that nobody stops."""
+    folder, manners = tmp_path / "calm", manners_of(storm)
     with StormySite(manners) as site, pytest.MonkeyPatch.context() as patched:
         patched.setenv("VOXBLINK2_HOME", str(folder / "home"))
-        run(*words(release, folder / "store", site, *SHORT))
+        run(*words(storm_release, folder / "store", site, *SHORT))
     assert statuses(folder / "store") == expected(manners)
     return cli_process.shards(folder / "store")
 
 
-@pytest.mark.parametrize(("kills", "count"), STORMS)
-def test_kills_in_a_storm(kills: int, count: int, tmp_path: Path) -> None:
-    manners, store = storm(count), tmp_path / "store"
-    release = plain_corpus.make_release(tmp_path / "release", video_ids(count))
-    calm = calm_shards(release, tmp_path / "calm", manners)
+@pytest.mark.parametrize("storm", STORMS)
+def test_kills_in_a_storm(
+    storm: Storm, storm_release: Path, calm: dict[str, bytes], tmp_path: Path
+) -> None:
+    manners, store = manners_of(storm), tmp_path / "store"
     with StormySite(manners) as site:
-        command = words(release, store, site, *SHORT)
-        kept_counts = killed_runs(moments(kills), command, site, store)
-        assert count // 10 < len(kept_counts) < count
+        command = words(storm_release, store, site, *SHORT)
+        kept_counts = killed_runs(moments(storm), command, site, store)
+        assert storm.videos // 10 < len(kept_counts) < storm.videos
         run(*command)
         assert statuses(store) == expected(manners)
         for video, requests in kept_counts.items():
@@ -176,9 +206,9 @@ def killed_runs(
     return kept_counts
 
 
-@pytest.mark.parametrize(("kills", "count"), STORMS)
-def test_every_manner_is_in_the_storm(kills: int, count: int) -> None:
-    assert {*storm(count).values()} == {*MANNERS} - {"429"}
+@pytest.mark.parametrize("storm", STORMS)
+def test_every_manner_is_in_the_storm(storm: Storm) -> None:
+    assert {*manners_of(storm).values()} == {*MANNERS} - {"429"}
 
 
 @pytest.mark.parametrize("manner", ["401", "429"])

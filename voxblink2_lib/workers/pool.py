@@ -175,8 +175,10 @@ class WorkerPool:
 
     def _forget(self, worker: _Worker) -> int:
         self._workers.remove(worker)
+        # While it is ending: closed now, its connection would end it with another exit code.
+        code = worker.process.wait()
         worker.connection.close()
-        return worker.process.wait()
+        return code
 
     def _death(self, worker: _Worker) -> WorkerDiedError:
         code = self._forget(worker)
