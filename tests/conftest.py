@@ -14,7 +14,9 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
-from support import cli_process
+from hypothesis import settings
+from support import cli_process, session_plan
+from support.inline_pool import InlinePool
 from support.synthetic_audio import MediaCache
 
 from voxblink2_lib.demo.site import MediaSite
@@ -24,6 +26,26 @@ from voxblink2_lib.sources import close_sources
 # A shell starts what runs in its background with Ctrl-C ignored, and children inherit that. Some
 # tests stop children with it, so the tests must not.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Properties: the same examples each time. `make test-all` takes ten times as many.
+settings.register_profile(
+    "ci", max_examples=50, deadline=None, derandomize=True, database=None, print_blob=False
+)
+settings.register_profile("slow", settings.get_profile("ci"), max_examples=500)
+settings.load_profile("ci")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    session_plan.add_options(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):  # not in the processes of pytest-xdist
+        config.pluginmanager.register(session_plan.Stopwatch(config))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    session_plan.longest_first(items)
 
 
 @pytest.fixture(autouse=True)
@@ -51,8 +73,10 @@ def _close_connections() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def media_cache(tmp_path_factory: pytest.TempPathFactory) -> MediaCache:
-    return MediaCache(tmp_path_factory.getbasetemp() / "truth")
+def media_cache() -> MediaCache:
+    """Media that the tests make; sessions share them."""
+    folder = os.environ.get("VOXBLINK2_TEST_MEDIA") or Path(__file__).parents[1] / ".test-media"
+    return MediaCache(Path(folder).absolute())
 
 
 @pytest.fixture
@@ -61,13 +85,22 @@ def site() -> Iterator[MediaSite]:
         yield running
 
 
+@pytest.fixture
+def inline_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs in this process start no others."""
+    monkeypatch.setattr("voxblink2_lib.materialize.scheduler.WorkerPool", InlinePool)
+
+
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The store of an undisturbed run over the demo, through yt-dlp. Not to be changed."""
-    store = tmp_path_factory.mktemp("undisturbed") / "store"
-    with MediaSite(MEDIA, faults=FAULTS) as running:
-        cli_process.run(
+    folder = tmp_path_factory.mktemp("undisturbed")
+    store = folder / "store"
+    with pytest.MonkeyPatch.context() as patched, MediaSite(MEDIA, faults=FAULTS) as running:
+        patched.setenv("VOXBLINK2_HOME", str(folder / "home"))
+        cli_process.run_inline(
             *("materialize", "--data-dir", "demo", "--store", store),
             *("--source", running.url_template, "--workers", 2),
         )
+    close_sources()
     return store

@@ -20,6 +20,7 @@ from datasets import load_dataset
 from datasets.distributed import split_dataset_by_node
 from filelock import FileLock
 from support import cli_process
+from support.plain_corpus import make_corpus, video_ids
 from torch.utils.data import DataLoader
 
 import voxblink2
@@ -36,6 +37,9 @@ from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.outcomes import RUN_TRIES
 from voxblink2_lib.release.builtin import FAULTS, MEDIA
 from voxblink2_lib.store.schema import FEATURES
+
+# Loads bring what is missing in this process, where PyTorch is loaded already.
+pytestmark = pytest.mark.usefixtures("inline_workers")
 
 ROWS = 48
 COLUMNS = [
@@ -171,7 +175,7 @@ def test_a_store_that_has_grown_is_seen(tmp_path: Path) -> None:
         assert len(again) == 3
         assert site.count("-demoSailor") == RUN_TRIES, "a load retried what had failed"
     with MediaSite(MEDIA, faults=FAULTS) as site:
-        cli_process.run(*words, "id990003", "--source", site.url_template)
+        cli_process.run_inline(*words, "id990003", "--source", site.url_template)
     grown = load_dataset("voxblink2", source="http://127.0.0.1:9/{video_id}", **options)
     assert set(grown["video_id"]) == {"demoBicycle", "-demoSailor"}
     assert grown.column_names == COLUMNS
@@ -325,31 +329,36 @@ SCRIPT = """
 import sys
 import voxblink2
 from datasets import load_dataset
-rows = load_dataset("voxblink2", "audio", data_dir="demo", store=sys.argv[1], cache_dir=sys.argv[2],
-                    source=sys.argv[3], split="train", num_proc=2, speakers=["id990004"])
+rows = load_dataset("voxblink2", "audio", store=sys.argv[1], cache_dir=sys.argv[2],
+                    source=sys.argv[3], split="train", num_proc=2, data_dir=sys.argv[4])
 print(len(rows))
 """
 
 
-def test_several_processes_load_one_store_at_once(site: MediaSite, tmp_path: Path) -> None:
+def test_several_processes_load_one_store_at_once(tmp_path: Path) -> None:
     """As under DDP, and from a script without ``if __name__ == "__main__"``."""
     script = tmp_path / "train.py"
     script.write_text(SCRIPT)
+    videos = video_ids(6)
+    release = make_corpus(tmp_path / "release", videos)
     words = [sys.executable, str(script), str(tmp_path / "store"), str(tmp_path / "cache")]
-    processes = [
-        subprocess.Popen(
-            [*words, site.url_template],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=cli_process.environment(),
-        )
-        for _ in range(3)
-    ]
-    results = [process.communicate(timeout=cli_process.DEADLINE_SECONDS) for process in processes]
+    with MediaSite(release / "media") as site:
+        processes = [
+            subprocess.Popen(
+                [*words, site.url_template, str(release)],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=cli_process.environment(),
+            )
+            for _ in range(3)
+        ]
+        results = [
+            process.communicate(timeout=cli_process.DEADLINE_SECONDS) for process in processes
+        ]
     assert [process.returncode for process in processes] == [0, 0, 0], results
     assert [out.strip() for out, _ in results] == ["6", "6", "6"]
-    assert {site.count(video) for video in ("demoLibrary", "demo-Museum")} == {3}
+    assert {site.count(video) for video in videos} == {2}, "more than one of them fetched it"
 
 
 def test_import_pulls_in_neither_torch_nor_yt_dlp() -> None:

@@ -64,19 +64,22 @@ def test_examples_of_the_help_parse(capsys: pytest.CaptureFixture[str]) -> None:
         capsys.readouterr()
 
 
-@pytest.mark.parametrize("command", ["", *COMMANDS])
-def test_help_imports_nothing_heavy(command: str) -> None:
+def test_help_imports_nothing_heavy() -> None:
+    """In one process: what any of them imported would be there at the end."""
     code = (
-        "import atexit, sys\n"
-        "heavy = {'datasets', 'torch', 'yt_dlp'}\n"
-        "atexit.register(lambda: print('heavy:', sorted(heavy & set(sys.modules))))\n"
+        "import json, sys\n"
         "from voxblink2_lib.cli import main\n"
-        "main([*sys.argv[1:], '--help'])"
+        "for command in json.loads(sys.argv[1]):\n"
+        "    try:\n"
+        "        main([*command.split(), '--help'])\n"
+        "    except SystemExit:\n"
+        "        pass\n"
+        "print('heavy:', sorted({'datasets', 'torch', 'yt_dlp', 'av'} & set(sys.modules)))"
     )
-    words = [sys.executable, "-c", code, *command.split()]
-    output = subprocess.run(words, check=True, capture_output=True, text=True).stdout
-    assert output.startswith("usage: voxblink2")
-    assert output.endswith("heavy: []\n")
+    words = [sys.executable, "-c", code, json.dumps(["", *COMMANDS])]
+    said = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+    assert said.count("usage: voxblink2") == 1 + len(COMMANDS)
+    assert said.endswith("heavy: []\n")
 
 
 @pytest.mark.parametrize(
@@ -156,31 +159,41 @@ def test_wrong_words_end_with_2(
     ],
 )
 def test_bad_input_ends_with_2_and_one_plain_line(words: list[str], message: str) -> None:
-    result = cli_process.run(*words, code=2)
+    result = cli_process.run_inline(*words, code=2)
     assert message in result.stderr
     assert result.stderr.startswith("voxblink2: ")
     assert "Traceback" not in result.stderr
     assert result.stdout == ""
 
 
+def test_the_process_ends_with_the_exit_code(copy: Path) -> None:
+    """3 and 4 are those of processes that are stopped, and refused, in `end_to_end`."""
+    assert "16 done" in cli_process.run("status", "--store", copy, code=0).stdout
+    (copy / "shards" / "audio" / "audio-00003.arrow").unlink()
+    cli_process.run("verify", "--store", copy, code=1)
+    result = cli_process.run("materialize", code=2)
+    assert result.stderr.startswith("voxblink2: No release was named")
+    assert "Traceback" not in result.stderr
+
+
 def test_index_materialize_status_verify(tmp_path: Path) -> None:
     store = tmp_path / "store"
-    index = cli_process.run_json("index", "--data-dir", "demo", "--store", store)
+    index = cli_process.run_inline_json("index", "--data-dir", "demo", "--store", store)
     assert (index["speakers"], index["videos"], index["utterances"]) == (8, 18, 54)
     assert index["rejected"] == 0
     words = ("materialize", "--config", "audio", "--data-dir", "demo", "--store", store)
-    made = cli_process.run_json(*words, "--max-speakers", 3)
+    made = cli_process.run_inline_json(*words, "--max-speakers", 3)
     assert made["videos"] == {"done": 6, "gone": 1}
     assert made["utterances"] == 18
     assert made["speakers"] == {"complete": 2, "partial": 1, "empty": 0}
-    status = cli_process.run_json("status", "--store", store, "--missing")
+    status = cli_process.run_inline_json("status", "--store", store, "--missing")
     assert {key: status[key] for key in made} == made
     assert [video["video_id"] for video in status["missing"]] == ["demoGone404"]
     assert status["missing"][0]["reason"].startswith("no file id990003/demoGone404.<ext> in")
-    verified = cli_process.run_json("verify", "--store", store, "--sample", 3)
+    verified = cli_process.run_inline_json("verify", "--store", store, "--sample", 3)
     assert verified["problems"] == []
     assert (verified["shards"], verified["rows"], verified["clips_decoded"]) == (6, 18, 18)
-    people = cli_process.run("status", "--store", store).stdout
+    people = cli_process.run_inline("status", "--store", store).stdout
     assert "6 done, 1 gone" in people
     assert "1  gone: no file <speaker>/<video>.<ext>" in people
 
@@ -192,7 +205,7 @@ def copy(undisturbed: Path, tmp_path: Path) -> Path:
 
 
 def problems(store: Path) -> list[str]:
-    return list(cli_process.run_json("verify", "--store", store, code=1)["problems"])
+    return list(cli_process.run_inline_json("verify", "--store", store, code=1)["problems"])
 
 
 def test_verify_finds_a_flipped_bit(copy: Path) -> None:
@@ -223,9 +236,12 @@ def test_verify_compares_with_ledger_and_index(copy: Path) -> None:
     assert sum("has 3 rows, in the ledger it has 4" in line for line in lines) == 1
 
 
-def test_demo_runs_the_whole_way(tmp_path: Path) -> None:
+def test_demo_runs_the_whole_way_behind_a_proxy_too(tmp_path: Path) -> None:
     out = tmp_path / "demo"
-    made = cli_process.run_json("demo", "--out", out, "--workers", 2)
+    # A process with workers of its own, and a proxy that a loopback site must not be asked by.
+    proxy = {"http_proxy": "http://127.0.0.1:9"}
+    run = cli_process.run("demo", "--out", out, "--workers", 1, "--json", extra=proxy)
+    made = json.loads(run.stdout)
     assert made["videos"] == {"done": 16, "gone": 1, "transient": 1}
     assert made["utterances"] == 48
     assert made["first_row"]["utterance_id"] == "00001"
@@ -235,7 +251,7 @@ def test_demo_runs_the_whole_way(tmp_path: Path) -> None:
     assert all(Path(clip).stat().st_size > 10_000 for clip in made["clips"])
     assert Path(made["picture"]).read_bytes().startswith(b"\x89PNG")
     # Again, into the same folder, for people: a fresh store, not an error.
-    output = cli_process.run("demo", "--out", out, "--workers", 2).stdout
+    output = cli_process.run_inline("demo", "--out", out, "--workers", 2).stdout
     assert "id990003  demoGone404  gone: [generic] demoGone404: Unable to download" in output
     assert "id990001  demoHarbour  3 utterances,  8.0 s" in output
     assert "num_rows: 48" in output
@@ -243,14 +259,14 @@ def test_demo_runs_the_whole_way(tmp_path: Path) -> None:
 
 def test_demo_leaves_a_store_of_the_user_alone(undisturbed: Path, tmp_path: Path) -> None:
     shutil.copytree(undisturbed, tmp_path / "store")
-    result = cli_process.run("demo", "--out", tmp_path, code=2)
+    result = cli_process.run_inline("demo", "--out", tmp_path, code=2)
     assert "is a store that no demo made; it is left alone" in result.stderr
     assert cli_process.shards(tmp_path / "store") == cli_process.shards(undisturbed)
 
 
 def test_a_video_id_that_begins_with_a_dash(tmp_path: Path) -> None:
     words = ("materialize", "--data-dir", "demo", "--store", tmp_path / "store")
-    made = cli_process.run_json(*words, "--videos=-demoSailor")
+    made = cli_process.run_inline_json(*words, "--videos=-demoSailor")
     assert made["videos"] == {"done": 1}
 
 
@@ -260,21 +276,16 @@ def test_a_run_without_any_clip_is_an_error(tmp_path: Path) -> None:
     (media / "demoHarbour.mp4").write_bytes(b"")
     words = ("materialize", "--data-dir", "demo", "--speakers", "id990001")
     places = ("--store", tmp_path / "store", "--source", tmp_path / "media")
-    result = cli_process.run(*words, *places, code=2)
+    result = cli_process.run_inline(*words, *places, code=2)
     assert "No video is available, so there is nothing to load" in result.stderr
     assert "1 videos: the media file is empty" in result.stderr
     assert "1 gone, 1 media-unusable" in result.stdout
 
 
 def test_errors_are_json_as_well() -> None:
-    error = cli_process.run_json("materialize", "--data-dir", "/nowhere", code=2)
+    error = cli_process.run_inline_json("materialize", "--data-dir", "/nowhere", code=2)
     assert error["error"] == "ReleaseError"
     assert error["message"].startswith("The release /nowhere does not exist")
-
-
-def test_demo_runs_behind_a_proxy(tmp_path: Path) -> None:
-    proxy = {"http_proxy": "http://127.0.0.1:9"}
-    cli_process.run("demo", "--out", tmp_path, "--workers", 2, extra=proxy)
 
 
 def test_json_is_one_object_and_messages_go_elsewhere(tmp_path: Path) -> None:
@@ -282,7 +293,7 @@ def test_json_is_one_object_and_messages_go_elsewhere(tmp_path: Path) -> None:
     meta.mkdir(parents=True)
     (meta / "00001.txt").write_text("FRAME X Y W H\n10 1 1 9 9\n60 1 1 9 9\n")
     (meta / "00002.txt").write_text("FRAME X Y W H\n10 a b c d\n")
-    result = cli_process.run(
+    result = cli_process.run_inline(
         "index", "--data-dir", tmp_path, "--store", tmp_path / "store", "--json"
     )
     assert json.loads(result.stdout)["rejected"] == 1

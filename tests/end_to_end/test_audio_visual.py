@@ -75,7 +75,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning
 def seen(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A store of the command line, and what was printed. Not to be changed."""
     store = tmp_path_factory.mktemp("seen") / "store"
-    said = cli_process.run_json(
+    said = cli_process.run_inline_json(
         *("materialize", "--config", CONFIG, "--data-dir", "demo", "--store", store),
         *("--max-speakers", SPEAKERS, "--workers", 1),
     )
@@ -98,11 +98,6 @@ def options(seen: tuple[Path, dict[str, Any]], tmp_path: Path) -> dict[str, Any]
         "max_speakers": SPEAKERS,
         "split": "train",
     }
-
-
-@pytest.fixture
-def inline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("voxblink2_lib.materialize.scheduler.WorkerPool", cli_process.InlinePool)
 
 
 def annotated(store: Path, key: VideoKey) -> AnnotatedVideo:
@@ -167,7 +162,7 @@ def test_clips_are_what_the_media_give(seen: tuple[Path, dict[str, Any]]) -> Non
     assert [row["video"]["bytes"] for row in rows] == [clip.data for clip in cut.clips]
 
 
-def test_the_sound_is_that_of_the_audio_configuration(copy: Path, inline: None) -> None:
+def test_the_sound_is_that_of_the_audio_configuration(copy: Path, inline_workers: None) -> None:
     """Both configurations live in one store, and neither touches the other."""
     before = cli_process.shards(copy, CONFIG)
     selection = Selection.of(max_speakers=SPEAKERS)
@@ -378,7 +373,9 @@ def test_a_store_alone_can_be_loaded(options: dict[str, Any]) -> None:
             load_dataset("voxblink2", CONFIG, **{name: value}, **alone)
 
 
-def test_options_reach_the_clips(inline: None, options: dict[str, Any], tmp_path: Path) -> None:
+def test_options_reach_the_clips(
+    inline_workers: None, options: dict[str, Any], tmp_path: Path
+) -> None:
     chosen: dict[str, Any] = {name: values[0] for name, values in OTHER_OPTIONS.items()}
     options.update(store=str(tmp_path / "store"), videos=["demoHarbour"])
     del options["max_speakers"]
@@ -454,10 +451,14 @@ def test_materialize_says_what_came_and_what_did_not(
 
 def test_status_and_verify(seen: tuple[Path, dict[str, Any]]) -> None:
     store, said = seen
-    status = cli_process.run_json("status", "--config", CONFIG, "--store", store, "--missing")
+    status = cli_process.run_inline_json(
+        "status", "--config", CONFIG, "--store", store, "--missing"
+    )
     assert {name: status[name] for name in said} == said
     assert [one["video_id"] for one in status["missing"]] == ["demoChess_1"]
-    verified = cli_process.run_json("verify", "--config", CONFIG, "--store", store, "--sample", 2)
+    verified = cli_process.run_inline_json(
+        "verify", "--config", CONFIG, "--store", store, "--sample", 2
+    )
     assert verified["problems"] == []
     assert (verified["shards"], verified["rows"], verified["clips_decoded"]) == (3, ROWS, 6)
 
@@ -498,8 +499,8 @@ def one_box_less(rows: Rows) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (other_clip, "has 75 pictures and 63 boxes, expected are 63 of each"),
-        (one_box_less, "has 63 pictures and 62 boxes, expected are 63 of each"),
+        (other_clip, "has 75 frames and 63 boxes, expected are 63 of each"),
+        (one_box_less, "has 63 frames and 62 boxes, expected are 63 of each"),
         (no_clip, "does not decode: "),
     ],
 )
@@ -539,7 +540,7 @@ def corpus(media_cache: MediaCache, tmp_path_factory: pytest.TempPathFactory) ->
             lines = ["\t".join(map(str, (frame, *BOX))) for frame in range(first, first + FRAMES)]
             (meta / f"{utterance:05}.txt").write_text("\n".join(["FRAME X Y W H", *lines]))
         (folder / "media" / speaker).mkdir(parents=True, exist_ok=True)
-        (folder / "media" / speaker / f"{video}.mp4").hardlink_to(media)
+        (folder / "media" / speaker / f"{video}.mp4").write_bytes(media.read_bytes())
     return folder
 
 
@@ -548,7 +549,7 @@ def whole(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, b
     """The shards of an undisturbed run with one worker."""
     store = tmp_path_factory.mktemp("whole") / "store"
     with MediaSite(corpus / "media") as site:
-        cli_process.run(
+        cli_process.run_inline(
             *("materialize", *WORDS, "--data-dir", corpus, "--store", store, "--workers", 1),
             *("--source", site.url_template),
         )
@@ -597,8 +598,8 @@ def test_killed_runs_end_in_the_shards_of_an_undisturbed_one(
             for video in finished_videos(store):
                 counts.setdefault(video, site.count(video))
         assert 0 < len(counts) < VIDEOS
-        # The last run has two workers, and takes the options from the store.
-        cli_process.run(*words, "--workers", 2)
+        # The last run takes the options from the store.
+        cli_process.run_inline(*words, "--workers", 2)
         for video, count in counts.items():
             assert site.count(video) == count, f"{video} was fetched again after it was finished"
     assert cli_process.shards(store, CONFIG) == whole
@@ -641,7 +642,7 @@ def test_number_of_workers_does_not_change_the_shards(
     ],
 )
 def test_stopped_at_any_step_of_the_third_video(
-    moment: str, corpus: Path, whole: dict[str, bytes], tmp_path: Path, inline: None
+    moment: str, corpus: Path, whole: dict[str, bytes], tmp_path: Path, inline_workers: None
 ) -> None:
     """Files are ahead of the ledger by one step at most, and the next run finds them."""
     original = pkgutil.resolve_name(moment)

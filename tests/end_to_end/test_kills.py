@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 from support import cli_process
+from support.plain_corpus import make_corpus, video_ids
 
 from voxblink2_lib.demo.site import MediaSite
 from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.materialize.run import materialize
-from voxblink2_lib.release.builtin import MEDIA
 from voxblink2_lib.sources.options import FetchOptions
 from voxblink2_lib.store.ledger import Ledger
 
@@ -22,18 +22,8 @@ VIDEOS = 48
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A release with many short videos and their media, all with the same sound."""
-    folder = tmp_path_factory.mktemp("many")
-    media = next(MEDIA.rglob("demoLibrary.*"))
-    for number in range(VIDEOS):
-        speaker, video = f"id99{number % 4:04}", f"many-video{number:02}"[-11:]
-        meta = folder / "meta" / speaker / video
-        meta.mkdir(parents=True)
-        rows = "".join(f"{frame} 1 1 9 9\n" for frame in range(number, number + 50))
-        (meta / "00001.txt").write_text("FRAME X Y W H\n" + rows)
-        (folder / "media" / speaker).mkdir(parents=True, exist_ok=True)
-        (folder / "media" / speaker / f"{video}{media.suffix}").hardlink_to(media)
-    return folder
+    """A release with many short videos and their media."""
+    return make_corpus(tmp_path_factory.mktemp("many"), video_ids(VIDEOS), per_speaker=12)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +31,7 @@ def whole(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, b
     """The shards of an undisturbed run over it."""
     store = tmp_path_factory.mktemp("whole") / "store"
     with MediaSite(corpus / "media") as site:
-        cli_process.run(
+        cli_process.run_inline(
             "materialize", "--data-dir", corpus, "--store", store, "--source", site.url_template
         )
     return cli_process.shards(store)
@@ -51,18 +41,27 @@ def gets(site: MediaSite) -> int:
     return len(site.requests)
 
 
-# The moment of a stop is a number of requests, not a time: it hits the middle of a run on any
-# machine. Three requests bring one video and two videos are in flight, so that a run of 7 has
-# fetched one; ten runs of 2 to 13 requests do not get through all 144.
-TEN_MOMENTS = random.Random(20260).choices(range(2, 14), k=10)
+# The moment of a stop is a number of requests and of videos that are finished, not a time: it
+# hits the middle of a run on any machine. Two requests bring one video and two videos are in
+# flight; no row of runs gets through all 96.
+TEN_MOMENTS = [(count, count % 2) for count in random.Random(20260).choices(range(2, 12), k=10)]
 
 
 @pytest.mark.parametrize(
     ("how", "moments"),
-    [(signal.SIGKILL, TEN_MOMENTS), (signal.SIGINT, [15, 9]), (signal.SIGTERM, [9, 15])],
+    [
+        pytest.param(signal.SIGKILL, [(3, 0), (0, 1), (9, 0)], id="SIGKILL"),
+        pytest.param(signal.SIGKILL, TEN_MOMENTS, id="SIGKILL-often", marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, [(9, 1)], id="SIGINT"),
+        pytest.param(signal.SIGTERM, [(5, 1)], id="SIGTERM"),
+    ],
 )
 def test_stopped_runs_end_in_the_shards_of_an_undisturbed_one(
-    how: signal.Signals, moments: list[int], corpus: Path, whole: dict[str, bytes], tmp_path: Path
+    how: signal.Signals,
+    moments: list[tuple[int, int]],
+    corpus: Path,
+    whole: dict[str, bytes],
+    tmp_path: Path,
 ) -> None:
     store = tmp_path / "store"
     with MediaSite(corpus / "media") as site:
@@ -71,7 +70,7 @@ def test_stopped_runs_end_in_the_shards_of_an_undisturbed_one(
             *("--source", site.url_template, "--workers", 2, "--fetches", 2),
         )
         counts = stopped_runs(words, how, moments, site, store)
-        cli_process.run(*words)
+        cli_process.run_inline(*words)
         assert cli_process.shards(store) == whole
         assert counts, "no run finished a video before it was stopped"
         for video, count in counts.items():
@@ -81,16 +80,21 @@ def test_stopped_runs_end_in_the_shards_of_an_undisturbed_one(
 def stopped_runs(
     words: tuple[object, ...],
     how: signal.Signals,
-    moments: list[int],
+    moments: list[tuple[int, int]],
     site: MediaSite,
     store: Path,
 ) -> dict[str, int]:
     """Start and stop runs; return the videos finished, with their requests at that time."""
     counts_when_finished: dict[str, int] = {}
-    for moment in moments:
-        goal = gets(site) + moment
+    for requests, videos in moments:
+        goals = gets(site) + requests, len(cli_process.finished_videos(store)) + videos
         process = cli_process.start(*words)
-        assert cli_process.wait_for(lambda goal=goal: gets(site) >= goal, process)  # type: ignore[misc]
+        assert cli_process.wait_for(
+            lambda goals=goals: (  # type: ignore[misc]
+                gets(site) >= goals[0] and len(cli_process.finished_videos(store)) >= goals[1]
+            ),
+            process,
+        )
         _, err = cli_process.stop(process, how)
         assert process.returncode == (3 if how != signal.SIGKILL else -9), err
         if how != signal.SIGKILL:
@@ -100,6 +104,7 @@ def stopped_runs(
     return counts_when_finished
 
 
+@pytest.mark.usefixtures("inline_workers")
 @pytest.mark.parametrize("moment", ["record", "seal"])
 def test_killed_between_a_file_and_its_ledger_row(
     moment: str, undisturbed: Path, tmp_path: Path, site: MediaSite, monkeypatch: pytest.MonkeyPatch
@@ -128,6 +133,7 @@ def test_killed_between_a_file_and_its_ledger_row(
     assert cli_process.shards(tmp_path / "store") == cli_process.shards(undisturbed)
 
 
+@pytest.mark.usefixtures("inline_workers")
 def test_what_killed_writers_leave_is_cleared(undisturbed: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     shutil.copytree(undisturbed, store)
@@ -140,16 +146,17 @@ def test_what_killed_writers_leave_is_cleared(undisturbed: Path, tmp_path: Path)
 
 
 def test_number_of_workers_and_runs_does_not_change_the_shards(
-    undisturbed: Path, tmp_path: Path, site: MediaSite
+    corpus: Path, whole: dict[str, bytes], tmp_path: Path
 ) -> None:
     store = tmp_path / "store"
-    request = MaterializeRequest(
-        data_dir="demo", store=str(store), source=site.url_template, workers=3
-    )
-    materialize(request, retry=False, wait=False)
-    before = len(site.requests)
-    assert cli_process.shards(store) == cli_process.shards(undisturbed)
-    materialize(request, retry=False, wait=False)
-    assert len(site.requests) == before, "a second run without retry asked the site again"
+    with MediaSite(corpus / "media") as site:
+        request = MaterializeRequest(
+            data_dir=str(corpus), store=str(store), source=site.url_template, workers=3
+        )
+        materialize(request, retry=False, wait=False)
+        before = gets(site)
+        assert cli_process.shards(store) == whole
+        materialize(request, retry=False, wait=False)
+        assert gets(site) == before, "a second run without retry asked the site again"
     assert not list(store.glob("parts/audio/*")), "parts are left after sealing"
     assert not list((store / "tmp").iterdir()), "media are left after the run"

@@ -13,23 +13,29 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from support import cli_process, fault_site
+from support import cli_process, fault_site, plain_corpus
 from support.fault_site import FOR_GOOD, MANNERS, REASONS, StormySite
+from support.inline_pool import ThreadPool
+from support.plain_corpus import video_ids
 
 from voxblink2_lib.sources.rate_limits import RateLimiter
+
+# yt-dlp keeps connections for the life of a worker, and threads here live for one run.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 
 FETCHES = 8
 # Storms are about fetching; one process that cuts spares the start of another.
 COMMON = ("--workers", 1, "--fetches", FETCHES)
 
 
-def ids(count: int) -> list[str]:
-    return [f"storm{number:06}" for number in range(count)]
-
-
 def words(release: Path, store: Path, site: StormySite, *more: object) -> tuple[object, ...]:
     named = ("--data-dir", release, "--store", store, "--source", site.template)
     return ("materialize", *named, *COMMON, *more)
+
+
+def run(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+    """Run the command line in this process, with threads in place of worker processes."""
+    return cli_process.run_inline(*arguments, code=code, pool=ThreadPool)
 
 
 def statuses(store: Path) -> dict[str, str]:
@@ -65,127 +71,132 @@ def home(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
-    return fault_site.corpus(tmp_path / "release", ids(24), a_speaker=6)
+    return plain_corpus.make_release(tmp_path / "release", video_ids(24), per_speaker=6)
 
 
 # -- faults and kills -------------------------------------------------------------------------
 
-STORM_VIDEOS = 300
-# A moment is a number of requests, about 700 bring all, and of videos that have come: on a slow
-# machine a few requests bring none.
-THIRTY_MOMENTS = [
-    (requests, 4 if number % 3 == 0 else 0)
-    for number, requests in enumerate(random.Random(20261).choices(range(4, 32), k=30))
-]
 # What takes long or stops all others for a second is rare.
 RARE = ("hang", "hang-once", "429-once", "redirect-loop")
+SHORT = ("--yt-dlp=--socket-timeout 1",)
+STORMS = [pytest.param(8, 120), pytest.param(30, 300, marks=pytest.mark.slow)]
 
 
-def storm() -> dict[str, str]:
+def storm(count: int) -> dict[str, str]:
     """Give 3 of 10 videos a fault, of all kinds, anywhere."""
-    videos = ids(STORM_VIDEOS)
+    videos = video_ids(count)
     chooser = random.Random(20262)
-    faulty = chooser.sample(videos, STORM_VIDEOS * 3 // 10)
+    faulty = chooser.sample(videos, count * 3 // 10)
     often = [name for name in MANNERS if name not in {*RARE, "good", "429"}]
     kinds = [*RARE, *RARE, *(often[number % len(often)] for number in range(len(faulty)))]
     return {**dict.fromkeys(videos, "good"), **dict(zip(faulty, kinds, strict=False))}
 
 
-@pytest.fixture(scope="module")
-def storm_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return fault_site.corpus(tmp_path_factory.mktemp("storm") / "release", ids(STORM_VIDEOS))
+def expected(manners: dict[str, str]) -> dict[str, str]:
+    return {video: MANNERS[manner] for video, manner in manners.items()}
 
 
-@pytest.fixture(scope="module")
-def storm_shards(storm_release: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """The shards of a run over the storm that nobody stops."""
-    folder = tmp_path_factory.mktemp("calm")
-    home = {"VOXBLINK2_HOME": str(folder / "home")}
-    with StormySite(storm()) as site:
-        command = words(storm_release, folder / "store", site, *SHORT, "--workers", 2)
-        cli_process.run(*command, extra=home)
-    assert statuses(folder / "store") == expected()
+def moments(kills: int) -> list[tuple[int, int]]:
+    """Return after how many requests, and how many videos that are done, each run is killed.
+
+    A storm of 300 takes about 700 requests. On a slow machine a few requests bring no video.
+    """
+    requests = random.Random(20261).choices(range(4, 32), k=kills)
+    return [(count, 4 if number % 3 == 0 else 0) for number, count in enumerate(requests)]
+
+
+def calm_shards(release: Path, folder: Path, manners: dict[str, str]) -> dict[str, bytes]:
+    """Return the shards of a run that nobody stops."""
+    with StormySite(manners) as site, pytest.MonkeyPatch.context() as patched:
+        patched.setenv("VOXBLINK2_HOME", str(folder / "home"))
+        run(*words(release, folder / "store", site, *SHORT))
+    assert statuses(folder / "store") == expected(manners)
     return cli_process.shards(folder / "store")
 
 
-SHORT = ("--yt-dlp=--socket-timeout 1",)
-
-
-def expected() -> dict[str, str]:
-    return {video: MANNERS[manner] for video, manner in storm().items()}
-
-
-def test_thirty_kills_in_a_storm(
-    storm_release: Path, storm_shards: dict[str, bytes], tmp_path: Path
-) -> None:
-    store = tmp_path / "store"
-    good = {video for video, manner in storm().items() if manner == "good"}
-    counts_when_kept: dict[str, int] = {}
-    lost = dict.fromkeys(good, 0)  # how often a video was in flight when its run was killed
-    with StormySite(storm()) as site:
-        command = words(storm_release, store, site, *SHORT)
-        for requests, videos in THIRTY_MOMENTS:
-            before, done = site.count(), len(settled(store, "done"))
-            process = cli_process.start(*command)
-            if not (
-                cli_process.wait_for(lambda goal=before + requests: site.count() >= goal, process)  # type: ignore[misc]
-                and cli_process.wait_for(
-                    lambda goal=done + videos: len(settled(store, "done")) >= goal,  # type: ignore[misc]
-                    process,
-                )
-            ):
-                _, err = process.communicate()
-                pytest.fail(f"the run ended before it was killed: {err}")
-            cli_process.stop(process, signal.SIGKILL)
-            safe = kept(store)
-            for video in safe:
-                counts_when_kept.setdefault(video, site.count(video))
-            asked = {one.video_id for one in site.journal[before:]}
-            in_flight = (asked & good) - safe
-            assert len(in_flight) <= FETCHES
-            for video in in_flight:
-                lost[video] += 1
-        assert 30 < len(counts_when_kept) < STORM_VIDEOS
-        cli_process.run(*command)
-        assert statuses(store) == expected()
-        for video, count in counts_when_kept.items():
-            assert site.count(video) == count, f"{video} was asked for again, and it was settled"
-        for video in good:
-            firsts = [one for one in site.firsts() if one.video_id == video]
-            assert len(firsts) <= 1 + lost[video]
-        assert cli_process.shards(store) == storm_shards
-        assert cli_process.run_json("verify", "--store", store)["problems"] == []
+@pytest.mark.parametrize(("kills", "count"), STORMS)
+def test_kills_in_a_storm(kills: int, count: int, tmp_path: Path) -> None:
+    manners, store = storm(count), tmp_path / "store"
+    release = plain_corpus.make_release(tmp_path / "release", video_ids(count))
+    calm = calm_shards(release, tmp_path / "calm", manners)
+    with StormySite(manners) as site:
+        command = words(release, store, site, *SHORT)
+        kept_counts = killed_runs(moments(kills), command, site, store)
+        assert count // 10 < len(kept_counts) < count
+        run(*command)
+        assert statuses(store) == expected(manners)
+        for video, requests in kept_counts.items():
+            assert site.count(video) == requests, f"{video} was settled and is requested again"
+        assert cli_process.shards(store) == calm
+        assert cli_process.run_inline_json("verify", "--store", store)["problems"] == []
         assert not list(store.glob("media/*/*")), "media are left"
         assert not list(store.glob("parts/audio/*")), "parts are left"
-        asked_before = site.count()
-        cli_process.run(*command)
-        again = {one.video_id for one in site.journal[asked_before:]}
+        requests_before = site.count()
+        run(*command)
+        again = {request.video_id for request in site.journal[requests_before:]}
     # What is limited by nothing but the lack of a log-in is tried by each run.
-    assert again == {video for video, status in expected().items() if status == "credentials"}
-    assert cli_process.shards(store) == storm_shards
+    credentials = {video for video, status in expected(manners).items() if status == "credentials"}
+    assert again == credentials
+    assert cli_process.shards(store) == calm
 
 
-def test_every_manner_is_in_the_storm() -> None:
-    assert {*storm().values()} == {*MANNERS} - {"429"}
+def killed_runs(
+    moments: Sequence[tuple[int, int]],
+    command: Sequence[object],
+    site: StormySite,
+    store: Path,
+) -> dict[str, int]:
+    """Start and kill runs; return the videos that were kept, with their requests at that time."""
+    good = {video for video, manner in site.manners.items() if manner == "good"}
+    kept_counts: dict[str, int] = {}
+    lost = dict.fromkeys(good, 0)  # how often a video was in flight when its run was killed
+    for requests, videos in moments:
+        before, done = site.count(), len(settled(store, "done"))
+        process = cli_process.start(*command)
+        if not (
+            cli_process.wait_for(lambda goal=before + requests: site.count() >= goal, process)  # type: ignore[misc]
+            and cli_process.wait_for(
+                lambda goal=done + videos: len(settled(store, "done")) >= goal,  # type: ignore[misc]
+                process,
+            )
+        ):
+            _, err = process.communicate()
+            pytest.fail(f"the run ended before it was killed: {err}")
+        cli_process.stop(process, signal.SIGKILL)
+        safe = kept(store)
+        for video in safe:
+            kept_counts.setdefault(video, site.count(video))
+        in_flight = ({request.video_id for request in site.journal[before:]} & good) - safe
+        assert len(in_flight) <= FETCHES
+        for video in in_flight:
+            lost[video] += 1
+    for video in good:
+        firsts = [request for request in site.firsts() if request.video_id == video]
+        assert len(firsts) <= 1 + lost[video]
+    return kept_counts
+
+
+@pytest.mark.parametrize(("kills", "count"), STORMS)
+def test_every_manner_is_in_the_storm(kills: int, count: int) -> None:
+    assert {*storm(count).values()} == {*MANNERS} - {"429"}
 
 
 @pytest.mark.parametrize("manner", ["401", "429"])
 def test_a_run_ends_although_one_video_is_refused_for_ever(
     manner: str, small: Path, tmp_path: Path
 ) -> None:
-    bad = ids(24)[3]
-    with (
-        StormySite({bad: manner}) as site,
-        cli_process.start(*words(small, tmp_path / "store", site)) as process,
-    ):
-        try:
-            _, err = process.communicate(timeout=60)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            pytest.fail(f"the video was asked for {site.count(bad)} times, and the run goes on")
-    assert process.returncode == 0, err
+    bad = video_ids(24)[3]
+    refusing = StormySite({bad: manner})
+
+    def give_in(request: fault_site.Asked) -> None:
+        if refusing.count(bad) > 40:  # otherwise a wrong run would never end
+            refusing.manners.clear()
+
+    refusing.before = give_in
+    with refusing:
+        run(*words(small, tmp_path / "store", refusing))
     assert statuses(tmp_path / "store") == {
-        **dict.fromkeys(ids(24), "done"),
+        **dict.fromkeys(video_ids(24), "done"),
         bad: MANNERS[manner],
     }
 
@@ -193,13 +204,13 @@ def test_a_run_ends_although_one_video_is_refused_for_ever(
 @pytest.mark.parametrize("count", [1, 24], ids=["one", "all"])
 def test_videos_that_hang_do_not_hold_up_the_end(count: int, small: Path, tmp_path: Path) -> None:
     """Fewer and more of them than make an address count as silent, be nothing else there or not."""
-    hanging = ids(24)[:count]
+    hanging = video_ids(24)[:count]
     with StormySite(dict.fromkeys(hanging, "hang")) as site:
         command = words(small, tmp_path / "store", site, *SHORT)
-        err = cli_process.run(*command, code=2 if count == 24 else 0).stderr
+        err = run(*command, code=2 if count == 24 else 0).stderr
     assert "The source does not answer" not in err
     found = statuses(tmp_path / "store")
-    assert found == dict.fromkeys(ids(24), "done") | dict.fromkeys(hanging, "transient")
+    assert found == dict.fromkeys(video_ids(24), "done") | dict.fromkeys(hanging, "transient")
 
 
 # -- refused addresses ------------------------------------------------------------------------
@@ -232,14 +243,14 @@ def test_a_refused_address_stops_and_the_other_goes_on(
     small: Path,
     tmp_path: Path,
 ) -> None:
-    refused_from = len(ids(5))
+    refused_from = 5
 
     def refuse_later(one: fault_site.Asked) -> None:
         if len(via("one", site)) >= refused_from:
             site.refused.add("one")
 
     site.before = refuse_later
-    err = cli_process.run(*words(small, tmp_path / "store", site, *two_ways, *reasons)).stderr
+    err = run(*words(small, tmp_path / "store", site, *two_ways, *reasons)).stderr
     assert {*statuses(tmp_path / "store").values()} == {"done"}
     # Those in flight when the first of them is refused.
     assert refused_from <= len(via("one", site)) < refused_from + FETCHES
@@ -266,11 +277,11 @@ def test_all_addresses_refused_and_let_go_again(
             site.refused |= {"one", "two"}
 
     site.before = refuse_later
-    err = cli_process.run(*command, code=4).stderr
+    err = run(*command, code=4).stderr
     assert "The source refuses every route that was used" in err
     assert "HTTP Error 418" in err
     assert "nothing finished is lost. Wait some hours, or give other routes with --proxy" in err
-    videos = cli_process.run_json("status", "--store", store)["videos"]
+    videos = cli_process.run_inline_json("status", "--store", store)["videos"]
     assert videos["blocked"] >= 1
     assert sum(videos.values()) == 24
     assert site.count() <= 12 + 2 * FETCHES
@@ -278,8 +289,8 @@ def test_all_addresses_refused_and_let_go_again(
     counts = {video: site.count(video) for video in done}
     site.before = lambda _: None
     site.refused.clear()
-    cli_process.run(*command)
-    assert cli_process.run_json("status", "--store", store)["videos"] == {"done": 24}
+    run(*command)
+    assert cli_process.run_inline_json("status", "--store", store)["videos"] == {"done": 24}
     assert {video: site.count(video) for video in done} == counts
 
 
@@ -303,7 +314,7 @@ def test_the_videos_of_a_dead_proxy_go_by_the_other(
 ) -> None:
     with fault_site.proxy(site, "one") as one:
         ways = ("--proxy", fault_site.dead_proxy(), "--proxy", one)
-        err = cli_process.run(*words(small, tmp_path / "store", site, *ways)).stderr
+        err = run(*words(small, tmp_path / "store", site, *ways)).stderr
     assert {*statuses(tmp_path / "store").values()} == {"done"}
     assert {asked.via for asked in site.journal} == {"one"}
     assert len(site.firsts()) == 24
@@ -312,12 +323,12 @@ def test_the_videos_of_a_dead_proxy_go_by_the_other(
 
 def test_dead_proxies_alone_stop_the_run(site: StormySite, small: Path, tmp_path: Path) -> None:
     ways = ("--proxy", fault_site.dead_proxy(), "--proxy", fault_site.dead_proxy())
-    err = cli_process.run(*words(small, tmp_path / "store", site, *ways), code=3).stderr
+    err = run(*words(small, tmp_path / "store", site, *ways), code=3).stderr
     assert "The source does not answer" in err
     assert "24 videos are left and nothing finished is lost. Check the network" in err
     assert site.journal == []
     assert {*statuses(tmp_path / "store").values()} == {"planned"}
-    cli_process.run(*words(small, tmp_path / "store", site))
+    run(*words(small, tmp_path / "store", site))
     assert {*statuses(tmp_path / "store").values()} == {"done"}
 
 
@@ -355,7 +366,7 @@ def assert_turns_are_the_truth(home: Path, site: StormySite, *, spacing_seconds:
 def test_a_budget_is_kept_by_all_fetches(
     site: StormySite, small: Path, home: Path, tmp_path: Path
 ) -> None:
-    cli_process.run(*words(small, tmp_path / "store", site, "--budget", 18_000))
+    run(*words(small, tmp_path / "store", site, "--budget", 18_000))
     assert {*statuses(tmp_path / "store").values()} == {"done"}
     assert_turns_are_the_truth(home, site, spacing_seconds=0.2)
 
@@ -411,7 +422,7 @@ def test_a_limit_without_a_time_pauses_the_address_for_the_next_run_too(
         database.execute("update addresses set paused_until = ?", (until,))
     database.close()
     site.before, site.limited = lambda _: None, None
-    cli_process.run(*command)
+    run(*command)
     assert site.journal[asked].at >= until
     assert {*statuses(store).values()} == {"done"}
     assert {video: site.count(video) for video in safe} == counts
@@ -426,7 +437,7 @@ def test_an_address_that_is_limited_again_is_tried_by_one_video_at_a_time(
         site.limited = "1" if site.count() <= limited else None
 
     site.before = limit_first
-    cli_process.run(*words(small, tmp_path / "store", site))
+    run(*words(small, tmp_path / "store", site))
     assert {*statuses(tmp_path / "store").values()} == {"done"}
     first, *later = site.journal[FETCHES - 1 : limited + 1]
     for before, after in pairwise([first, *later]):
@@ -434,11 +445,11 @@ def test_an_address_that_is_limited_again_is_tried_by_one_video_at_a_time(
 
 
 def test_a_video_that_is_asked_to_wait_for_waits_alone(small: Path, tmp_path: Path) -> None:
-    soon, late = ids(24)[3], ids(24)[4]
+    soon, late = video_ids(24)[3], video_ids(24)[4]
     with StormySite({soon: "503 5-once", late: "503 3600-once"}) as site:
-        cli_process.run(*words(small, tmp_path / "store", site))
+        run(*words(small, tmp_path / "store", site))
     found = statuses(tmp_path / "store")
-    assert found == dict.fromkeys(ids(24), "done") | {late: "transient"}
+    assert found == dict.fromkeys(video_ids(24), "done") | {late: "transient"}
     assert site.count(late) == 1
     first, second, *_ = [one for one in site.journal if one.video_id == soon]
     begun = {one.video_id for one in site.journal if first.at < one.at < second.at and one.is_first}
@@ -452,18 +463,18 @@ def test_a_video_that_is_asked_to_wait_for_waits_alone(small: Path, tmp_path: Pa
 
 def test_retry_asks_for_the_videos_of_a_class_and_for_no_other(small: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
-    videos = ids(24)
+    videos = video_ids(24)
     gone, others = videos[4:7], {videos[8]: "401", videos[9]: "451", videos[10]: "403"}
     manners = {**dict.fromkeys(gone, "404"), **others}
     with StormySite(manners) as site:
-        cli_process.run(*words(small, store, site, "--max-speakers", 3))
+        run(*words(small, store, site, "--max-speakers", 3))
         before, asked = cli_process.shards(store), site.count()
         assert [statuses(store)[video] for video in gone] == ["gone"] * 3
         assert len(statuses(store)) == 18
         site.manners.clear()
         site.manners[gone[2]] = "410"
         command = ("retry", "--class", "gone", "--store", store, *COMMON)
-        result = cli_process.run(*command)
+        result = run(*command)
         assert "3 videos were retried." in result.stderr
         assert {one.video_id for one in site.journal[asked:]} == {*gone}
         after = cli_process.shards(store)
@@ -477,7 +488,7 @@ def test_retry_asks_for_the_videos_of_a_class_and_for_no_other(small: Path, tmp_
         assert [found[video] for video in others] == ["credentials", "geo", "transient"]
         assert len(found) == 18
         asked = site.count()
-        cli_process.run("retry", "--class", "gone", "--store", store, *COMMON)
+        run("retry", "--class", "gone", "--store", store, *COMMON)
         assert {one.video_id for one in site.journal[asked:]} == {gone[2]}
         assert cli_process.shards(store) == after
-        assert cli_process.run_json("verify", "--store", store)["problems"] == []
+        assert cli_process.run_inline_json("verify", "--store", store)["problems"] == []

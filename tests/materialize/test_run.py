@@ -14,6 +14,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from support import cli_process
+from support.plain_corpus import make_corpus, video_ids
+from support.worker_calls import die, die_on_task, double, leave, raise_unportable
 
 from voxblink2_lib.demo.site import MediaSite
 from voxblink2_lib.errors import (
@@ -39,6 +41,9 @@ from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
 from voxblink2_lib.store.status import missing_videos, open_ledger, read_status
 from voxblink2_lib.workers.pool import WorkerDiedError, WorkerPool
+
+# Whoever wants workers of its own says so.
+pytestmark = pytest.mark.usefixtures("inline_workers")
 
 
 @pytest.fixture(autouse=True)
@@ -448,23 +453,10 @@ def test_pool_gives_its_workers_variables_but_the_users_go_before(
         assert [result for _, result in pool.run(calls.__next__)] == ["1", "3"]
 
 
-def leave(_: object) -> None:
-    raise SystemExit(7)
-
-
 def test_workers_that_cannot_run_stop_the_run() -> None:
     calls = iter([(leave, 0)])
     with WorkerPool(1) as pool, pytest.raises(StoppedError, match="ended with exit code 7"):
         list(pool.run(calls.__next__))
-
-
-class UnportableError(Exception):
-    def __init__(self, one: int, two: int) -> None:
-        super().__init__(f"{one} and {two}")
-
-
-def raise_unportable(_: object) -> None:
-    raise UnportableError(1, 2)
 
 
 def test_errors_that_cannot_travel_arrive_as_text() -> None:
@@ -479,19 +471,6 @@ def test_wrong_input_leaves_no_store_behind(tmp_path: Path) -> None:
     with pytest.raises(SelectionError, match=r"1 of the 1 speakers asked for .* id123456"):
         go(request(tmp_path, selection=Selection.of(speakers=["id123456"])))
     assert not (tmp_path / "store" / "shards").exists()
-
-
-def die(how: int) -> None:
-    """Die of a signal, as a decoder does on hostile media."""
-    import os
-
-    os.kill(os.getpid(), how)
-
-
-def double(number: int) -> int:
-    if number < 0:
-        raise ValueError(f"{number} is negative")
-    return 2 * number
 
 
 def test_pool_survives_a_worker_that_dies() -> None:
@@ -510,13 +489,10 @@ def test_pool_raises_what_a_call_raises_with_the_workers_traceback() -> None:
     assert "in double" in caught.value.__notes__[0]
 
 
-def die_on_task(task: object) -> None:
-    die(signal.SIGKILL)
-
-
 def test_a_video_that_kills_its_worker_is_an_outcome(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("voxblink2_lib.materialize.scheduler.WorkerPool", WorkerPool)
     monkeypatch.setattr("voxblink2_lib.materialize.scheduler.run_video", die_on_task)
     selection = Selection.of(speakers=["id990001"])
     store = go(request(tmp_path, selection=selection))
@@ -539,9 +515,11 @@ needs_mounts = pytest.mark.skipif(
 
 
 @needs_mounts
-@pytest.mark.parametrize("size", ["20k", "100k", "1m", "2m"])
-def test_full_disk_keeps_what_is_finished(size: str, tmp_path: Path, undisturbed: Path) -> None:
+@pytest.mark.parametrize("size", ["20k", "100k", "400k", "800k"])
+def test_full_disk_keeps_what_is_finished(size: str, tmp_path: Path) -> None:
     """A small file system fills up in the middle; what is sealed by then is whole."""
+    release = make_corpus(tmp_path / "release", video_ids(24))
+    media = ("--source", str(release / "media"), "--workers", "1")
     small = tmp_path / "small"
     small.mkdir()
     script = (
@@ -551,7 +529,7 @@ def test_full_disk_keeps_what_is_finished(size: str, tmp_path: Path, undisturbed
     words = [
         *(*NAMESPACE, "sh", "-c", script, size, str(small)),
         *(sys.executable, "-m", "voxblink2_lib.cli"),
-        *("materialize", "--data-dir", "demo", "--store", str(small / "store"), "--workers", "1"),
+        *("materialize", "--data-dir", str(release), "--store", str(small / "store"), *media),
     ]
     result = subprocess.run(
         words,
@@ -569,10 +547,12 @@ def test_full_disk_keeps_what_is_finished(size: str, tmp_path: Path, undisturbed
     if not (kept / "shards").exists():
         return
     shutil.rmtree(kept / "tmp")
-    cli_process.run("materialize", "--data-dir", "demo", "--store", kept)
+    sealed = cli_process.shards(kept)
+    cli_process.run_inline("materialize", "--data-dir", release, "--store", kept, *media)
+    assert sealed.items() <= cli_process.shards(kept).items()
     with Ledger(kept / "ledger.sqlite", "audio") as ledger:
-        assert sum(shard.rows for shard in ledger.shards()) == 48
-    assert cli_process.run("verify", "--store", kept).returncode == 0
+        assert sum(shard.rows for shard in ledger.shards()) == 24
+    cli_process.run_inline("verify", "--store", kept)
 
 
 @needs_mounts

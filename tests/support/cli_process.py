@@ -1,10 +1,12 @@
-"""Runs of the real command line in processes of their own, and looks into the stores they make."""
+"""Runs of the command line, in processes of their own and in this one, and the stores they make."""
 
 from __future__ import annotations
 
 import contextlib
 import glob
+import io
 import json
+import logging
 import os
 import signal
 import sqlite3
@@ -17,8 +19,10 @@ from typing import Any
 
 import psutil
 import pyarrow as pa
+import pytest
 
-from voxblink2_lib.workers.pool import Call, WorkerPool
+from support.inline_pool import InlinePool
+from voxblink2_lib.cli import main
 
 DEADLINE_SECONDS = 120.0
 
@@ -40,9 +44,9 @@ class Process(subprocess.Popen[str]):
         with contextlib.suppress(psutil.NoSuchProcess):
             first = psutil.Process(self.pid)
             whole = [first, *first.children(recursive=True)]
-        for one in whole:
+        for process in whole:
             with contextlib.suppress(psutil.NoSuchProcess):
-                one.kill()
+                process.kill()
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -78,6 +82,41 @@ def run_json(*words: object, code: int = 0) -> dict[str, Any]:
     return dict(json.loads(run(*words, "--json", code=code).stdout))
 
 
+def run_inline(
+    *words: object, code: int = 0, pool: type[InlinePool] = InlinePool
+) -> subprocess.CompletedProcess[str]:
+    """Like :func:`run`, in this process and with workers in it: nothing has to be started."""
+    arguments = list(map(str, words))
+    with _streams() as (out, err), pytest.MonkeyPatch.context() as patched:
+        patched.setattr("voxblink2_lib.materialize.scheduler.WorkerPool", pool)
+        try:
+            exit_code: Any = main(arguments)
+        except SystemExit as ended:  # of argparse
+            exit_code = ended.code
+    result = subprocess.CompletedProcess(arguments, exit_code, out.getvalue(), err.getvalue())
+    assert exit_code == code, f"exit code {exit_code}\n{result.stdout}\n{result.stderr}"
+    return result
+
+
+def run_inline_json(*words: object, code: int = 0) -> dict[str, Any]:
+    """Run ``voxblink2 ... --json`` in this process and read what it prints."""
+    return dict(json.loads(run_inline(*words, "--json", code=code).stdout))
+
+
+@contextlib.contextmanager
+def _streams() -> Iterator[tuple[io.StringIO, io.StringIO]]:
+    """Catch what is printed; undo what the command line does to its own process."""
+    out, err, root = io.StringIO(), io.StringIO(), logging.getLogger()
+    handlers, on_sigterm = root.handlers[:], signal.getsignal(signal.SIGTERM)
+    root.handlers[:] = []  # so that it makes its own, for the stream of this run
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            yield out, err
+    finally:
+        root.handlers[:] = handlers
+        signal.signal(signal.SIGTERM, on_sigterm)
+
+
 def wait_for(condition: Callable[[], object], process: subprocess.Popen[str]) -> bool:
     """Wait until a condition holds; say whether it did before the process ended."""
     deadline = time.monotonic() + DEADLINE_SECONDS
@@ -102,11 +141,11 @@ def shards(store: Path, config: str = "audio") -> dict[str, bytes]:
 
 def rows(store: Path, config: str = "audio") -> list[dict[str, Any]]:
     """All rows of all sealed shards, in order."""
-    found: list[dict[str, Any]] = []
+    rows_of_all: list[dict[str, Any]] = []
     for path in sorted((store / "shards" / config).glob("*.arrow")):
         with pa.memory_map(str(path)) as file:
-            found += pa.ipc.open_stream(file).read_all().to_pylist()
-    return found
+            rows_of_all += pa.ipc.open_stream(file).read_all().to_pylist()
+    return rows_of_all
 
 
 def listed(store: Path, pattern: str) -> list[Path]:
@@ -130,27 +169,3 @@ def finished_videos(store: Path) -> set[str]:
         finally:
             database.close()
     return finished
-
-
-class InlinePool(WorkerPool):
-    """Runs calls in this process, which has all libraries at hand."""
-
-    def __init__(
-        self, size: int, *, threads: int = 1, environment: Mapping[str, str] | None = None
-    ) -> None:
-        assert size >= 1
-        assert threads >= 1
-        assert environment is None or environment
-        super().__init__(1)
-        self._results: list[tuple[Call, Any]] = []
-
-    @property
-    def busy(self) -> int:
-        return len(self._results)
-
-    def submit(self, call: Call) -> None:
-        self._results.append((call, call[0](call[1])))
-
-    def results(self) -> Iterator[tuple[Call, Any]]:
-        results, self._results = self._results, []
-        yield from results

@@ -14,16 +14,14 @@ import struct
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from support.release_builder import voxblink2, write_release
+from support import plain_corpus
 from voxblink2_lib.demo.site import parse_range
-from voxblink2_lib.release.builtin import MEDIA
 
 BLOCKED = 418
 # What a user would write down for a site that refuses an address with a status of its own.
@@ -90,7 +88,7 @@ class StormySite:
 
     Args:
         manners: how each video is served; others are good.
-        body: the medium; the demo's shortest by default.
+        body: the medium; one that is cut without PyTorch by default.
 
     Attributes:
         journal: what was asked for, in order.
@@ -100,7 +98,7 @@ class StormySite:
 
     def __init__(self, manners: Mapping[str, str] | None = None, *, body: bytes = b"") -> None:
         self.manners = dict(manners or {})
-        self.body = body or medium()
+        self.body = body or plain_corpus.wav()
         self.journal: list[Asked] = []
         self.refused: set[str] = set()
         self.limited: str | None = None
@@ -120,7 +118,7 @@ class StormySite:
 
     @property
     def template(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}/{{video_id}}.m4a"
+        return f"http://127.0.0.1:{self._server.server_port}/{{video_id}}.wav"
 
     @property
     def host(self) -> str:
@@ -145,21 +143,6 @@ class StormySite:
     def firsts(self, via: str | None = None) -> list[Asked]:
         """Return the first requests of each try of a video."""
         return [one for one in self.journal if one.is_first and via in {None, one.via}]
-
-
-def medium() -> bytes:
-    """Return the demo's shortest medium with sound alone."""
-    return min(MEDIA.rglob("*.m4a"), key=lambda path: path.stat().st_size).read_bytes()
-
-
-def corpus(folder: Path, videos: Sequence[str], *, a_speaker: int = 10) -> Path:
-    """Write a release of videos with one utterance each, the sooner the earlier it is in order."""
-    files = {}
-    for number, video in enumerate(videos):
-        speaker = f"id{number // a_speaker:06}"
-        rows = [(frame, 1, 1, 9, 9) for frame in range(number % 50, number % 50 + 30)]
-        files[f"meta/{speaker}/{video}/00001.txt"] = voxblink2(rows, speaker=speaker, video=video)
-    return write_release(folder, files)
 
 
 class _Server(ThreadingHTTPServer):
@@ -208,7 +191,7 @@ class _Handler(_Quiet):
         if not name:
             self._reply(204, b"", {})
             return
-        video_id = name.removesuffix(".m4a")
+        video_id = name.removesuffix(".wav")
         asked = self.headers.get("Range")
         via = self.headers.get("X-Via", _DIRECT)
         one, number = site.write_down(video_id, via, is_first=asked is None)
@@ -245,14 +228,14 @@ class _Handler(_Quiet):
             case ("html", _) | ("html-later", False):
                 self._reply(200, _HTML, {"Content-Type": "text/html"})
             case ("empty", False):
-                self._reply(200, b"", {"Content-Type": "audio/mp4"})
+                self._reply(200, b"", {"Content-Type": "audio/wav"})
             case ("redirect-loop", _):
                 self._reply(302, b"", {"Location": self.path})
             case ("moved", _):
                 self._reply(301, b"", {"Location": f"/moved{self.path}"})
             case ("gzip", _):
                 packed = gzip.compress(body, 1)
-                kind = {"Content-Type": "audio/mp4", "Content-Encoding": "gzip"}
+                kind = {"Content-Type": "audio/wav", "Content-Encoding": "gzip"}
                 self._reply(200, packed, kind)
             case ("gzip-parts", False):
                 packed = gzip.compress(body[start:stop], 1)
@@ -286,7 +269,7 @@ class _Handler(_Quiet):
         if part and start >= stop:
             self._reply(416, b"", {"Content-Range": f"bytes */{len(body)}"})
             return
-        headers = {"Content-Type": "audio/mp4", **(more or {})}
+        headers = {"Content-Type": "audio/wav", **(more or {})}
         if part:
             headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(body)}"
         content = body[start:stop] if content is None else content

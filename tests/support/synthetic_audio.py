@@ -5,15 +5,18 @@
     audio     truth(0)  truth(1)  truth(2)  ...
                    ^ a clip that claims to start here must equal truth(t) from here on
 
-FFmpeg encodes; each file is made once a session and stored in pytest's temporary folder.
+FFmpeg encodes; each medium is made once and kept for the next sessions.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
+import os
 import subprocess
-from collections.abc import Iterable, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -22,6 +25,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 import soundfile
+from filelock import FileLock
 
 from voxblink2_lib.records import SAMPLE_RATE_HZ, Clip, Utterance
 
@@ -121,42 +125,64 @@ WAV = MediaSpec("plain.wav", 16_000, 1, "", ())
 
 
 class MediaCache:
-    """Makes media files, each once.
+    """Makes media files, each once; sessions and their processes share them.
 
     Args:
-        folder: where they are stored.
+        folder: where they are stored. Nothing in it may be changed.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        folder.mkdir(exist_ok=True)
+        self._folder = folder / _generation()
 
     def make(self, spec: MediaSpec) -> Path:
         """Return the path of a media file, which is made if it does not exist."""
+        return self.keep(spec.name, spec, functools.partial(self._encode, spec))
+
+    def keep(self, name: str, key: object, write: Callable[[Path], object]) -> Path:
+        """Return the path of a file, which is written if it does not exist.
+
+        Args:
+            name: file name.
+            key: what the file is made from; its ``repr`` distinguishes files of one name.
+            write: writes the file; one of all processes calls it.
+        """
         # Two specifications may have the same file name.
-        digest = hashlib.sha256(repr(spec).encode()).hexdigest()[:12]
-        path = self._folder / digest / spec.name
+        folder = self._folder / hashlib.sha256(repr((name, key)).encode()).hexdigest()[:12]
+        path = folder / name
         if not path.exists():
-            path.parent.mkdir(exist_ok=True)
-            audio = self._audio_file(spec)
-            offset = ["-itsoffset", str(spec.audio_late_seconds)]
-            command = [*offset, "-i", str(audio)]
-            if spec.fps:
-                source = f"{spec.video_source}:rate={spec.fps}:duration={spec.duration_seconds}"
-                offset = ["-itsoffset", str(spec.video_late_seconds)]
-                command += [*offset, "-f", "lavfi", "-i", source, "-map", "0:a", "-map", "1:v"]
-            ffmpeg(*command, *spec.options, str(path))
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder / ".lock"), tempfile.TemporaryDirectory(dir=folder) as scratch:
+                if not path.exists():
+                    write(Path(scratch) / name)
+                    os.replace(Path(scratch) / name, path)
         return path
 
-    def _audio_file(self, spec: MediaSpec) -> Path:
-        path = self._folder / (f"audio-{spec.rate_hz}-{spec.channels}-{spec.duration_seconds}.wav")
-        if not path.exists():
-            count = round(spec.duration_seconds * spec.rate_hz)
-            samples = truth(np.arange(count) / spec.rate_hz)
-            # The right channel is quieter; a mix of both has the same timing as either.
-            both = np.stack([samples, 0.7 * samples][: spec.channels], axis=1)
-            soundfile.write(path, both, spec.rate_hz, subtype="PCM_16")
-        return path
+    def _encode(self, spec: MediaSpec, path: Path) -> None:
+        key = (spec.rate_hz, spec.channels, spec.duration_seconds)
+        audio = self.keep("audio.wav", key, functools.partial(_write_audio, spec))
+        command = ["-itsoffset", str(spec.audio_late_seconds), "-i", str(audio)]
+        if spec.fps:
+            source = f"{spec.video_source}:rate={spec.fps}:duration={spec.duration_seconds}"
+            offset = ["-itsoffset", str(spec.video_late_seconds)]
+            command += [*offset, "-f", "lavfi", "-i", source, "-map", "0:a", "-map", "1:v"]
+        ffmpeg(*command, *spec.options, str(path))
+
+
+def _write_audio(spec: MediaSpec, path: Path) -> None:
+    count = round(spec.duration_seconds * spec.rate_hz)
+    samples = truth(np.arange(count) / spec.rate_hz)
+    # The right channel is quieter; a mix of both has the same timing as either.
+    both = np.stack([samples, 0.7 * samples][: spec.channels], axis=1)
+    soundfile.write(path, both, spec.rate_hz, subtype="PCM_16")
+
+
+@functools.cache
+def _generation() -> str:
+    """Return a digest of what media depend on besides their specification: encoders, this code."""
+    version = subprocess.run(["ffmpeg", "-version"], capture_output=True, check=True).stdout
+    code = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("synthetic_*.py"))]
+    parts = [version, av.__version__.encode(), *code]
+    return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()[:8]
 
 
 def ffmpeg(*arguments: str) -> None:

@@ -10,7 +10,6 @@ PyAV encodes. What a crop must contain, and what it does contain, is in ``video_
 from __future__ import annotations
 
 import functools
-import hashlib
 import random
 import subprocess
 from collections.abc import Callable, Sequence
@@ -117,12 +116,7 @@ PLAIN = video_spec("plain.avi", 30, 5, codec="ffv1", options=LOSSLESS, is_busy=T
 def render(media_cache: MediaCache, spec: VideoSpec) -> Path:
     """Return the path of a video, which is made if it does not exist."""
     audio = media_cache.make(MediaSpec("video.wav", duration_seconds=_AUDIO_SECONDS))
-    digest = hashlib.sha256(repr(spec).encode()).hexdigest()[:12]
-    path = audio.parent / digest / spec.name
-    if not path.exists():
-        path.parent.mkdir(exist_ok=True)
-        _encode(spec, path, audio)
-    return path
+    return media_cache.keep(spec.name, spec, lambda path: _encode(spec, path, audio))
 
 
 def _encode(spec: VideoSpec, path: Path, audio: Path) -> None:
@@ -162,15 +156,16 @@ def render_with_hidden(media_cache: MediaCache, spec: VideoSpec, *, clock: str) 
             encoder, hidden frames have timestamps of their own.
     """
     source = render(media_cache, spec)
-    path = source.parent / f"hidden-{clock.replace('/', '-')}.webm"
-    if not path.exists():
+
+    def encode(path: Path) -> None:
         speed = ("-deadline", "good", "-cpu-used", "4", "-enc_time_base", clock)
         hidden = ("-auto-alt-ref", "1", "-lag-in-frames", "16", "-arnr-maxframes", "5")
         common = ("-c:v", "libvpx", *speed, *hidden, "-b:v", "150k", "-g", "40")
         log = ("-passlogfile", str(path.with_suffix("")))
         run_ffmpeg("-i", str(source), *common, "-pass", "1", *log, "-f", "null", "-")
         run_ffmpeg("-i", str(source), *common, "-pass", "2", *log, str(path))
-    return path
+
+    return media_cache.keep("hidden.webm", (spec, clock), encode)
 
 
 def run_ffmpeg(*arguments: str) -> bytes:

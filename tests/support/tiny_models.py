@@ -31,7 +31,7 @@ from transformers import (
     WavLMForXVector,
 )
 
-from support import cli_process
+from support.inline_pool import InlinePool
 from support.model_oracle import golden_waveform, small_extractor, small_model
 from voxblink2_lib.embedding.block_worker import BlockTask, EmbedOptions, embed_block
 from voxblink2_lib.embedding.blocks import Audio, EmbeddingBlock
@@ -220,7 +220,7 @@ def calls_here(monkeypatch: pytest.MonkeyPatch, watch: Watch | None = None) -> l
     """
     ran: list[BlockTask] = []
 
-    class InThisProcess(cli_process.InlinePool):
+    class InThisProcess(InlinePool):
         def run(self, next_call: Callable[[], Call]) -> Iterator[tuple[Call, Any]]:
             def watched() -> Call:
                 call = next_call()

@@ -1,0 +1,116 @@
+"""Whatever operation on a file a run dies at, the next run ends in the same shards.
+
+Real processes are killed in `test_kills` and `test_storm`, at some moments; here a run in this
+process is stopped at each operation once, in order.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support import cli_process
+from support.disk_faults import Fault, FaultyDisk, KilledError
+from support.plain_corpus import make_corpus, video_ids
+
+from voxblink2_lib.demo.site import MediaSite
+from voxblink2_lib.errors import StoreFullError
+from voxblink2_lib.materialize.request import MaterializeRequest
+from voxblink2_lib.materialize.run import materialize
+
+pytestmark = pytest.mark.usefixtures("inline_workers")
+
+# How many videos there are. What is full needs no second shard.
+VIDEOS: dict[Fault, int] = {"killed": 3, "full": 1}
+# Tests that share the operations, so that none takes long.
+PARTS = 4
+
+
+@pytest.fixture
+def fault() -> Fault:
+    return "killed"
+
+
+@pytest.fixture
+def corpus(fault: Fault, tmp_path: Path) -> Path:
+    return make_corpus(tmp_path / "release", video_ids(VIDEOS[fault]))
+
+
+@pytest.fixture
+def media_site(corpus: Path) -> Iterator[MediaSite]:
+    with MediaSite(corpus / "media") as site:
+        yield site
+
+
+@pytest.fixture(autouse=True)
+def _two_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first has two videos."""
+    monkeypatch.setattr("voxblink2_lib.materialize.jobs._SHARDS_WANTED", 2)
+
+
+def go(corpus: Path, store: Path, site: MediaSite) -> None:
+    request = MaterializeRequest(
+        data_dir=str(corpus), store=str(store), source=site.url_template, workers=1
+    )
+    materialize(request, retry=False, wait=False)
+
+
+def kept(store: Path) -> set[str]:
+    """Videos that need not be fetched again: waiting to be cut, or cut."""
+    staged = cli_process.listed(store, "media/audio/*/fetched.json")
+    return {path.parent.name.split("_", 1)[1] for path in staged} | cli_process.finished_videos(
+        store
+    )
+
+
+def assert_is_whole(store: Path, shards: dict[str, bytes]) -> None:
+    assert cli_process.shards(store) == shards
+    for folder in ("index", "shards"):
+        assert not list((store / folder).rglob("*.tmp")), "half-written files are left"
+    for folder in ("parts/audio", "media/audio", "tmp"):
+        assert not list((store / folder).glob("*")), f"{folder} is not empty"
+
+
+def test_every_kind_of_operation_is_seen(
+    corpus: Path, media_site: MediaSite, tmp_path: Path
+) -> None:
+    disk = FaultyDisk(tmp_path / "store")
+    with disk.installed():
+        go(corpus, tmp_path / "store", media_site)
+    kinds = Counter(operation.partition(" ")[0] for operation in disk.operations)
+    # Of each shard, checksum and part file, of the ledger, the index and the catalogue.
+    assert kinds["replace"] == 2 + 2 + 3 + 1 + 1 + 1
+    # The index, then the staged folder of each video and what is in it.
+    assert kinds["rename"] == 1 + 2 * 3
+    assert min(kinds[kind] for kind in ("open", "write", "fsync", "mkdir", "unlink", "rmdir")) > 8
+    assert kinds["commit"] > 8
+    assert len(cli_process.shards(tmp_path / "store")) == 4
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize("fault", ["killed", "full"])
+def test_a_fault_at_any_operation_costs_nothing_finished(
+    fault: Fault, part: int, corpus: Path, media_site: MediaSite, tmp_path: Path
+) -> None:
+    go(corpus, tmp_path / "whole", media_site)
+    whole = cli_process.shards(tmp_path / "whole")
+    at = part
+    while True:
+        store = tmp_path / f"store{at}"
+        disk = FaultyDisk(store, fault, at)
+        with disk.installed():
+            try:
+                go(corpus, store, media_site)
+            except (KilledError, StoreFullError):
+                assert disk.is_reached
+        if not disk.is_reached:
+            break
+        counts = {video: media_site.count(video) for video in kept(store)}
+        go(corpus, store, media_site)
+        assert_is_whole(store, whole)
+        again = [video for video, count in counts.items() if media_site.count(video) != count]
+        assert not again, f"fetched again after {disk.operations[-1]}"
+        at += PARTS
+    assert at > 50 * VIDEOS[fault], "the operations were not seen"
