@@ -197,7 +197,7 @@ def test_javascript_is_for_youtube(monkeypatch: pytest.MonkeyPatch, media: Path)
     monkeypatch.setattr(machine_checks, "find_javascript", lambda: support)
     assert look("javascript", source=str(media)) == []
     with Server(204) as youtube:
-        monkeypatch.setattr(base, "_YOUTUBE_PAGE", f"http://{youtube.place}/generate_204")
+        monkeypatch.setattr(base, "_YOUTUBE_PROBE_URL", f"http://{youtube.place}/generate_204")
         findings = look("javascript")
         assert youtube.seen == ["/generate_204"]
     assert findings == [Finding("error", "javascript", "No runtime.", "Install one.")]
@@ -375,7 +375,7 @@ def test_nobody_answers() -> None:
 def test_a_login_page_instead_of_youtube(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine_checks, "find_javascript", lambda: JavaScriptSupport("deno"))
     with Server(200) as server:
-        monkeypatch.setattr(base, "_YOUTUBE_PAGE", f"http://{server.place}/generate_204")
+        monkeypatch.setattr(base, "_YOUTUBE_PROBE_URL", f"http://{server.place}/generate_204")
         (finding,) = look("network")
     assert (finding.level, "such as a login page" in finding.remedy) == ("warning", True)
 

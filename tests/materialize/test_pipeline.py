@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import json
 import shutil
 import socket
 import sqlite3
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from support import cli_process
 from support.gray_frames import (
@@ -43,7 +45,7 @@ from voxblink2_lib.materialize.fetched_media import FetchRecord, stage
 from voxblink2_lib.materialize.pipeline import fetch_video, run_video, seal_job
 from voxblink2_lib.materialize.tasks import FetchResult, FetchTask, SealTask, VideoTask
 from voxblink2_lib.media.options import ClipOptions
-from voxblink2_lib.outcomes import NO_ACTION, Outcome, RouteAction
+from voxblink2_lib.outcomes import NO_ACTION, MissingUtterance, Outcome, RouteAction
 from voxblink2_lib.records import Clip, FaceTrack, SealedShard, Utterance, VideoKey
 from voxblink2_lib.sources import Media, SourceSpec, parse_source
 from voxblink2_lib.sources.rate_limits import Budget, Permit, RateLimiter, shared_file
@@ -128,6 +130,28 @@ def test_a_done_video_may_lack_utterances(
         "1 of 2 utterances could not be cropped; the first spans 20.00-22.00 s, of which 2.00 s "
     )
     assert read_part_outcome(video.part) == outcome
+
+
+def test_a_part_left_by_the_version_before_is_read(tmp_path: Path) -> None:
+    stored = {
+        **{"key": list(KEY), "status": "done", "reason": "1 of 2", "clips": 1, "samples": 640},
+        **{"missing": [["00002", "is too short"]], "bytes_fetched": 12345, "seconds_taken": 1.5},
+        **{"address": "10.0.0.1:8080", "digest": 7},
+    }
+    schema = SCHEMA.with_metadata({"voxblink2_outcome": json.dumps(stored)})
+    with pa.ipc.new_stream(tmp_path / "part.arrow", schema):
+        pass
+    assert read_part_outcome(tmp_path / "part.arrow") == Outcome(
+        KEY,
+        "done",
+        "1 of 2",
+        clips=1,
+        samples=640,
+        missing=(MissingUtterance("00002", "is too short"),),
+        bytes_fetched=12345,
+        route="10.0.0.1:8080",
+        digest=7,
+    )
 
 
 def test_a_video_too_short_for_all_is_unusable(
