@@ -16,7 +16,7 @@ from support.disk_faults import Fault, FaultyDisk, KilledError
 from support.plain_corpus import make_corpus, video_ids
 
 from voxblink2_lib.demo.site import MediaSite
-from voxblink2_lib.errors import StoreFullError
+from voxblink2_lib.errors import StoreError
 from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.materialize.run import materialize
 
@@ -103,8 +103,11 @@ def test_a_fault_at_any_operation_costs_nothing_finished(
         with disk.installed():
             try:
                 go(corpus, store, media_site)
-            except (KilledError, StoreFullError):
-                assert disk.is_reached
+            except KilledError:
+                assert disk.is_dead
+            except StoreError as error:
+                assert fault == "full"
+                assert "No space" in str(error)
         if not disk.is_reached:
             break
         counts = {video: media_site.count(video) for video in kept(store)}
