@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from voxblink2_lib.errors import StoreFullError
@@ -24,8 +24,6 @@ from voxblink2_lib.files import (
     named_if_disk_full,
     sha256_of,
 )
-
-PROPERTY = settings(deadline=None, derandomize=True, max_examples=50)
 
 
 class StrangeError(Exception):
@@ -152,7 +150,6 @@ def test_a_process_that_is_killed_leaves_no_file_under_the_name(tmp_path: Path) 
     assert not path.exists()
 
 
-@PROPERTY
 @given(blocks=st.lists(st.binary(max_size=64)))
 def test_hashing_writer_passes_on_and_hashes(blocks: list[bytes]) -> None:
     under = io.BytesIO()

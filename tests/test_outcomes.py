@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from voxblink2_lib.outcomes import (
@@ -23,7 +23,6 @@ from voxblink2_lib.outcomes import (
 )
 from voxblink2_lib.records import VideoKey
 
-PROPERTY = settings(deadline=None, derandomize=True, max_examples=200)
 KEY = VideoKey("id000001", "abcdefghijk")
 KEYS = st.from_regex(r"\A[A-Za-z0-9_-]{11}\Z").map(lambda name: VideoKey("id000001", name))
 NOW = 1_760_000_000.0
@@ -86,7 +85,6 @@ def test_a_video_that_fails_too_often_is_given_up() -> None:
     ]
 
 
-@PROPERTY
 @given(key=KEYS, tries=st.integers(1, 7))
 def test_waits_are_spread_and_never_longer_than_a_day_and_a_quarter(
     key: VideoKey, tries: int
@@ -147,7 +145,6 @@ def test_only_ambiguous_confirms_ambiguous(status: Status) -> None:
     assert since.status == status
 
 
-@PROPERTY
 @given(key=KEYS, tries=st.integers(1, 1000))
 def test_jitter_is_within_a_quarter(key: VideoKey, tries: int) -> None:
     assert 0.75 <= jitter(key, tries) <= 1.25

@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from voxblink2_lib.outcomes import MissingUtterance, Outcome
@@ -27,7 +27,6 @@ from voxblink2_lib.records import (
 )
 
 SPEAKER, VIDEO = "id000001", "abcdefghijk"
-PROPERTY = settings(deadline=None, derandomize=True)
 FRAMES = st.integers(0, 2**31 - 2)
 
 
@@ -54,14 +53,12 @@ def test_one_frame_is_640_samples_and_40_milliseconds() -> None:
     assert utterance(24, 24).seconds == (0.96, 1.0)
 
 
-@PROPERTY
 @given(frame=FRAMES)
 def test_frames_become_samples_exactly(frame: int) -> None:
     assert frame_start_sample(frame) == 640 * frame
     assert frame_start_sample(frame + 1) - frame_start_sample(frame) == 640
 
 
-@PROPERTY
 @given(cuts=st.lists(FRAMES, min_size=3, max_size=3, unique=True))
 def test_neighbours_abut(cuts: list[int]) -> None:
     first, end, last = sorted(cuts)
@@ -72,7 +69,6 @@ def test_neighbours_abut(cuts: list[int]) -> None:
     assert (left.samples[0], right.samples[1]) == together.samples
 
 
-@PROPERTY
 @given(first=FRAMES, length=st.integers(1, 100_000))
 def test_length_is_whole_frames_and_agrees_in_seconds(first: int, length: int) -> None:
     cut = utterance(first, first + length - 1)
@@ -178,7 +174,6 @@ def test_utterance_ids(text: str) -> None:
     check_ids(SPEAKER, VIDEO, text)
 
 
-@PROPERTY
 @given(text=st.text(max_size=14))
 def test_whatever_passes_is_a_plain_name(text: str) -> None:
     if is_speaker_id(text) or is_video_id(text):

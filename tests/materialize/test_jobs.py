@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pyarrow as pa
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.release_builder import video_id
 
@@ -11,14 +11,11 @@ from voxblink2_lib.materialize.jobs import MAX_VIDEOS_PER_JOB, make_jobs
 from voxblink2_lib.records import VideoKey
 from voxblink2_lib.release.index import VideoKeys
 
-PROPERTY = settings(deadline=None, derandomize=True, max_examples=50)
-
 
 def keys(count: int) -> list[VideoKey]:
     return [VideoKey(f"id{number // 100:06}", video_id(number)) for number in range(count)]
 
 
-@PROPERTY
 @given(count=st.one_of(st.integers(0, 200), st.integers(0, 40_000)))
 def test_jobs_are_a_partition_in_order(count: int) -> None:
     videos = keys(count)

@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import soundfile
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.property_settings import fewer_examples
 from support.synthetic_audio import (
     AAC,
     FASTSTART,
@@ -129,7 +130,6 @@ def noise(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, npt.NDArray[n
     return path, samples
 
 
-@settings(max_examples=40, deadline=None, database=None, derandomize=True)
 @given(
     ranges=st.lists(st.tuples(st.integers(0, 99), st.integers(0, 99)), min_size=1, max_size=4),
     audio_format=st.sampled_from(["flac", "wav"]),
@@ -167,7 +167,7 @@ def test_loud_media_do_not_overflow(tmp_path: Path) -> None:
 # -- Audio that is short or late, or has a gap -----------------------------------------------------
 
 
-@settings(max_examples=30, deadline=None, database=None, derandomize=True)
+@fewer_examples(2)
 @given(missing_samples=st.integers(0, 2 * MAX_FILLED_SAMPLES) | st.sampled_from([640, 641]))
 def test_up_to_one_missing_frame_becomes_silence(
     missing_samples: int, tmp_path_factory: pytest.TempPathFactory

@@ -15,7 +15,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.synthetic_audio import MediaCache
 from support.synthetic_video import (
@@ -39,7 +39,6 @@ from voxblink2_lib.media.face_encoder import (
     quarter_turns,
 )
 
-PROPERTY = settings(max_examples=60, deadline=None, database=None, derandomize=True)
 Plane = npt.NDArray[np.uint8]
 
 TEXTURED = VideoSpec("textured.mp4", is_busy=True, size=(160, 96))
@@ -102,7 +101,6 @@ corners = st.integers(-40 * 16, 190 * 16).map(lambda parts: parts / 16)
 spans = st.integers(1 * 16, 250 * 16).map(lambda parts: parts / 16)
 
 
-@PROPERTY
 @given(
     corner=st.tuples(corners, corners),
     span=st.tuples(spans, spans),

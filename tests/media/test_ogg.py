@@ -8,13 +8,11 @@ import io
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from voxblink2_lib.media.ogg import has_whole_pages, with_ogg_serial
 from voxblink2_lib.records import SAMPLE_RATE_HZ
-
-PROPERTY = settings(deadline=None, database=None, derandomize=True)
 
 
 @functools.cache
@@ -40,7 +38,6 @@ def test_checksums_are_those_of_libsndfile(seconds: float) -> None:
     assert with_ogg_serial(changed, serial=serial) == data
 
 
-@PROPERTY
 @given(st.data())
 def test_a_changed_byte_is_noticed(data: st.DataObject) -> None:
     stream = bytearray(opus_stream(1.0))
@@ -49,7 +46,6 @@ def test_a_changed_byte_is_noticed(data: st.DataObject) -> None:
     assert not has_whole_pages(bytes(stream))
 
 
-@PROPERTY
 @given(st.data())
 def test_a_truncated_stream_is_noticed(data: st.DataObject) -> None:
     stream = opus_stream(1.0)

@@ -10,7 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.synthetic_audio import MediaCache
 from support.synthetic_video import (
@@ -31,7 +31,6 @@ from voxblink2_lib.errors import MediaError
 from voxblink2_lib.media.video_index import FrameTimes, read_frame_times
 
 NTSC = Fraction(30_000, 1001)
-PROPERTY = settings(max_examples=150, deadline=None, database=None, derandomize=True)
 
 
 # -- Times -----------------------------------------------------------------------------------------
@@ -120,7 +119,6 @@ def times_at(seconds: Sequence[Fraction | float]) -> FrameTimes:
     )
 
 
-@PROPERTY
 @given(
     gaps=st.lists(st.integers(1, 90), max_size=30),
     # With 20 ms as unit most distances are equal now and then.

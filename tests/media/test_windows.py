@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.synthetic_video import Box, track
 from support.video_oracle import expected_edges
@@ -20,8 +20,6 @@ from voxblink2_lib.media.windows import (
     scale_to,
 )
 from voxblink2_lib.records import FaceTrack, WindowShape
-
-PROPERTY = settings(max_examples=200, deadline=None, database=None, derandomize=True)
 
 places = st.integers(-32768, 32767)
 lengths = st.integers(1, 32767)
@@ -37,9 +35,6 @@ def windows(*rows: tuple[float, ...]) -> npt.NDArray[np.float64]:
 
 
 # -- Windows ---------------------------------------------------------------------------------------
-
-
-@PROPERTY
 @given(
     rows=st.lists(boxes, min_size=1, max_size=4),
     scale=st.tuples(scales, scales),
@@ -87,7 +82,6 @@ def test_no_boxes_give_no_windows() -> None:
 FRAME_SIZE = (12, 9)
 
 
-@PROPERTY
 @given(left=edges, top=edges, wide=st.integers(1, 40), high=st.integers(1, 40))
 def test_a_window_is_outside_if_it_has_no_point_in_common_with_the_frame(
     left: float, top: float, wide: int, high: int
@@ -111,7 +105,6 @@ def test_a_window_that_only_touches_the_frame_is_outside(
     assert not is_outside(windows(window)[0] + np.tile(toward, 2), FRAME_SIZE)
 
 
-@PROPERTY
 @given(st.lists(st.tuples(edges, edges, st.integers(1, 40), st.integers(1, 40)), max_size=3))
 def test_windows_fit_if_all_their_centres_are_in_the_frame(
     rows: list[tuple[float, float, int, int]],
@@ -161,7 +154,6 @@ def test_without_a_size_boxes_are_of_720_lines_at_most(
     assert scale_to(track(0, 0), frame_size) == (expected, expected)
 
 
-@PROPERTY
 @given(
     annotated_size=st.tuples(st.integers(1, 4000), st.integers(1, 4000)),
     frame_size=st.tuples(st.integers(1, 4000), st.integers(1, 4000)),
@@ -189,7 +181,6 @@ def tracks_with_gaps(draw: st.DrawFn) -> FaceTrack:
     return track(first, rows[-1], lambda frame: boxes_of[frame], rows=rows)
 
 
-@PROPERTY
 @given(tracks_with_gaps())
 def test_between_rows_boxes_are_interpolated_linearly(face_track: FaceTrack) -> None:
     boxes = boxes_of_all_frames(face_track)

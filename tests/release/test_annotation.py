@@ -6,7 +6,7 @@ import hashlib
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from support.release_builder import (
     SPEAKER,
@@ -23,7 +23,6 @@ from voxblink2_lib.records import Utterance
 from voxblink2_lib.release.annotation import Annotation, read_annotation
 
 NAME = member_name()
-PROPERTY = settings(deadline=None, derandomize=True, max_examples=150)
 
 
 def read(data: bytes) -> Annotation:
@@ -317,7 +316,6 @@ def annotated_rows(draw: st.DrawFn) -> list[Row]:
     return [(frame, draw(INT16), draw(INT16), draw(INT16), draw(INT16)) for frame in sorted(frames)]
 
 
-@PROPERTY
 @given(
     rows=annotated_rows(),
     newline=st.sampled_from(["\n", "\r\n"]),
@@ -346,7 +344,6 @@ def check_garbage(data: bytes) -> None:
         assert np.all(np.diff(got.frames.astype(np.int64)) > 0)
 
 
-@PROPERTY
 @given(data=st.binary(max_size=300))
 def test_bytes_are_read_or_refused_in_words(data: bytes) -> None:
     check_garbage(data)
@@ -357,7 +354,6 @@ TOKEN = st.sampled_from(
 )
 
 
-@PROPERTY
 @given(lines=st.lists(st.lists(TOKEN, min_size=4, max_size=6).map(" ".join), max_size=6))
 @example(lines=["1_0 1 1 1 1"])
 @example(lines=["1 1 1 1 1", "2 1 1 1 x"])
@@ -365,7 +361,6 @@ def test_rows_of_odd_words_are_read_or_refused_in_words(lines: list[str]) -> Non
     check_garbage("\n".join(lines).encode())
 
 
-@PROPERTY
 @given(cut=st.integers(0, len(voxblink2())), at=st.integers(0, 10_000), byte=st.integers(0, 255))
 def test_damage_to_a_good_file_is_read_or_refused_in_words(cut: int, at: int, byte: int) -> None:
     data = bytearray(voxblink2()[:cut])

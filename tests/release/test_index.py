@@ -15,8 +15,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.property_settings import fewer_examples
 from support.release_builder import (
     SPEAKER,
     VIDEO,
@@ -39,7 +40,7 @@ from voxblink2_lib.release.index import Index, VideoKeys, video_keys
 from voxblink2_lib.release.index_build import build_index, open_index
 from voxblink2_lib.release.location import Release, open_release
 
-PROPERTY = settings(deadline=None, derandomize=True, max_examples=25)
+PROPERTY = fewer_examples(2)
 KEY = VideoKey(SPEAKER, VIDEO)
 
 

@@ -11,8 +11,9 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.property_settings import fewer_examples
 from support.release_builder import (
     Member,
     member_name,
@@ -29,7 +30,7 @@ from voxblink2_lib.release.index import video_keys
 from voxblink2_lib.release.index_build import build_index
 from voxblink2_lib.release.location import META_ARCHIVE, RELEASE_VARIABLE, Release, open_release
 
-PROPERTY = settings(deadline=None, derandomize=True, max_examples=25)
+PROPERTY = fewer_examples(2)
 
 
 @pytest.fixture

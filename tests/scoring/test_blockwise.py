@@ -15,7 +15,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from support.score_oracle import PROPERTY, Array, all_cosines, apart, cosine
+from support.score_oracle import Array, all_cosines, apart, cosine
 
 from voxblink2_lib.errors import DependencyError, ScoringError
 from voxblink2_lib.scoring import blockwise
@@ -141,7 +141,6 @@ def test_nearest_is_the_largest_cosine(
     np.testing.assert_array_equal(least, expected)
 
 
-@PROPERTY
 @given(
     shape=st.tuples(st.integers(1, 40), st.integers(1, 30)),
     blocks=st.tuples(st.integers(1, 9), st.integers(1, 9)),

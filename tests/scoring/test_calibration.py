@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
-from support.score_oracle import PROPERTY, Array
+from support.score_oracle import Array
 
 from voxblink2_lib.errors import ScoringError
 from voxblink2_lib.scoring.calibration import Calibration, fit_calibration
@@ -71,7 +71,6 @@ def test_with_quality_measures_it_is_their_weighted_logistic_regression(p_target
     assert list(calibration.quality) == ["length", "noise"]
 
 
-@PROPERTY
 @given(
     seed=st.integers(0, 1000),
     slope=st.floats(0.8, 1.25),
@@ -210,9 +209,6 @@ def test_a_larger_ridge_gives_a_smaller_slope() -> None:
 
 
 # -- Files -----------------------------------------------------------------------------------------
-
-
-@PROPERTY
 @given(
     numbers=st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=2, max_size=2),
     quality=st.dictionaries(

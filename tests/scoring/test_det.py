@@ -14,7 +14,6 @@ from sklearn.metrics import det_curve, roc_curve
 from support.score_oracle import (
     FLOAT32_MAX,
     INFINITY,
-    PROPERTY,
     Array,
     point_at,
     points_of,
@@ -76,7 +75,6 @@ def test_scores_are_sorted_by_class_and_the_callers_array_is_left_alone() -> Non
     assert labels.tolist() == [1, 0, 1, 0]
 
 
-@PROPERTY
 @given(trials=scored(), thresholds=st.lists(st.floats(allow_nan=False), max_size=8))
 def test_counts_at_any_threshold_are_those_of_a_loop(
     trials: tuple[Array, Array], thresholds: list[float]
@@ -124,9 +122,6 @@ def test_float32_and_whole_thresholds_serve_for_float64_scores() -> None:
 
 
 # -- The curve -------------------------------------------------------------------------------------
-
-
-@PROPERTY
 @given(trials=scored())
 def test_the_curve_has_each_distinct_score_once_and_infinity(trials: tuple[Array, Array]) -> None:
     scores, labels = trials
@@ -159,7 +154,6 @@ def test_the_curve_is_that_of_scikit_learn(seed: int, decimals: int | None) -> N
     np.testing.assert_array_equal(curve.fnr[part], fnr)
 
 
-@PROPERTY
 @given(trials=scored(), max_points=st.integers(5, 60))
 def test_a_short_curve_is_a_part_of_the_full_one(
     trials: tuple[Array, Array], max_points: int
@@ -208,7 +202,6 @@ def test_too_few_points_are_refused_or_kept_to(max_points: int) -> None:
     fnr=st.tuples(st.integers(0, 20), st.integers(0, 20)).map(sorted),
     fpr=st.tuples(st.integers(0, 20), st.integers(0, 20)).map(lambda two: sorted(two)[::-1]),
 )
-@PROPERTY
 def test_lines_cross_where_both_rates_are_one(fnr: list[int], fpr: list[int]) -> None:
     assume(fnr[0] < fpr[0] and fnr[1] >= fpr[1])
     rate, share = crossing_between(np.array(fnr) / 20, np.array(fpr) / 20)
@@ -218,9 +211,6 @@ def test_lines_cross_where_both_rates_are_one(fnr: list[int], fpr: list[int]) ->
 
 
 # -- The least cost --------------------------------------------------------------------------------
-
-
-@PROPERTY
 @given(
     trials=scored(),
     block=BLOCKS,
@@ -273,9 +263,6 @@ def test_blocks_that_cannot_hold_the_best_threshold_are_not_looked_at(
 
 
 # -- The hull --------------------------------------------------------------------------------------
-
-
-@PROPERTY
 @given(trials=scored(), block=BLOCKS)
 def test_the_hull_is_that_of_all_points_whatever_the_blocks(
     trials: tuple[Array, Array], block: int
@@ -306,7 +293,6 @@ def test_the_hull_of_many_trials_does_not_depend_on_the_blocks(
     assert vertices(Sweep.of(scores, labels)) == whole
 
 
-@PROPERTY
 @given(
     steps=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=25),
 )
@@ -381,9 +367,6 @@ def test_the_stack_serves_a_sweep_as_well(stacked: list[int]) -> None:
 
 
 # -- What must not matter --------------------------------------------------------------------------
-
-
-@PROPERTY
 @given(trials=scored(), order=st.randoms(use_true_random=False))
 def test_the_order_of_trials_does_not_matter(trials: tuple[Array, Array], order: Any) -> None:
     scores, labels = trials
@@ -397,7 +380,6 @@ def test_the_order_of_trials_does_not_matter(trials: tuple[Array, Array], order:
     assert vertices(first) == vertices(other)
 
 
-@PROPERTY
 @given(data=st.data(), trials=ranked())
 def test_rising_maps_leave_all_rates_alone(
     data: st.DataObject, trials: tuple[Array, Array]
@@ -412,7 +394,6 @@ def test_rising_maps_leave_all_rates_alone(
     assert vertices(first) == vertices(other)
 
 
-@PROPERTY
 @given(trials=ranked(), signs=st.randoms(use_true_random=False))
 def test_the_two_zeros_are_one_score(trials: tuple[Array, Array], signs: Any) -> None:
     ranks, labels = trials

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
@@ -29,7 +29,6 @@ from voxblink2_lib.errors import DependencyError, ScoringError, VoxBlink2Error
 from voxblink2_lib.scoring.embedding_files import NAME_COLUMNS, NAMES_SUFFIXES, VECTOR_COLUMNS
 from voxblink2_lib.scoring.embeddings import Embeddings, read_embeddings
 
-PROPERTY = settings(deadline=None, derandomize=True, max_examples=150)
 NAMES = ["id00001/-abcdefghij/00001.wav", "id00001/-abcdefghij/00002.wav", "noise.wav"]
 VECTORS = np.arange(12, dtype=np.float32).reshape(3, 4) / 8 - 0.5  # exact in float16 too
 Array = npt.NDArray[Any]
@@ -68,7 +67,6 @@ SPELLINGS = st.tuples(
 )
 
 
-@PROPERTY
 @given(SPEAKERS, VIDEOS, UTTERANCES, SPELLINGS, SPELLINGS)
 @example("id00001", "-----------", "00001", ("", "-", ""), ("/x/", "/", ".wav"))
 @example("id000001", "-1-00001-id", "00001", ("", "-", ".m4a"), ("", "-", ""))

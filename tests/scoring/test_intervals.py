@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.score_oracle import PROPERTY, Array, rising, scored
+from support.score_oracle import Array, rising, scored
 
 from voxblink2_lib.errors import ScoringError
 from voxblink2_lib.scoring import intervals
@@ -53,9 +53,6 @@ def weighted_metrics(
 
 
 # -- Weighted metrics ------------------------------------------------------------------------------
-
-
-@PROPERTY
 @given(trials=scored(), p_target=st.sampled_from([0.01, 0.3, 0.5, 0.9]))
 def test_weights_of_one_give_the_metrics_themselves(
     trials: tuple[Array, Array], p_target: float
@@ -67,7 +64,6 @@ def test_weights_of_one_give_the_metrics_themselves(
     assert cost == min_dcf(scores, labels, p_target=p_target).min_dcf
 
 
-@PROPERTY
 @given(data=st.data(), trials=scored())
 def test_a_weight_is_so_many_copies_of_a_trial(
     data: st.DataObject, trials: tuple[Array, Array]
@@ -171,9 +167,6 @@ def test_a_draw_without_both_classes_is_drawn_again() -> None:
 
 
 # -- What must not matter --------------------------------------------------------------------------
-
-
-@PROPERTY
 @given(trials=scored(), order=st.randoms(use_true_random=False))
 def test_the_order_of_trials_does_not_matter(trials: tuple[Array, Array], order: Any) -> None:
     scores, labels = trials
@@ -200,7 +193,6 @@ def test_the_order_of_trials_does_not_matter_over_speakers() -> None:
     assert swapped == first
 
 
-@PROPERTY
 @given(data=st.data())
 def test_rising_maps_leave_the_intervals_alone(data: st.DataObject) -> None:
     ranks = np.array(data.draw(st.lists(st.integers(0, 5), min_size=12, max_size=12)))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from support.score_oracle import PROPERTY, Array, cosine
+from support.score_oracle import Array, cosine
 
 from voxblink2_lib.errors import ScoringError
 from voxblink2_lib.scoring import blockwise
@@ -80,7 +80,6 @@ def test_as_norm_is_that_of_a_double_loop(seed: int, top_n: int) -> None:
     np.testing.assert_allclose(normalized, slow_norm(scores, arguments, top_n), **CLOSE)
 
 
-@PROPERTY
 @given(seed=st.integers(0, 10_000), trials=st.integers(1, 9), cohort=st.integers(5, 30))
 def test_all_of_the_cohort_is_s_norm(seed: int, trials: int, cohort: int) -> None:
     scores, arguments = case(seed, trials=trials, cohort=cohort)
@@ -124,9 +123,6 @@ def test_normalisation_helps_where_utterances_differ_in_how_near_all_others_are(
 
 
 # -- What must not matter --------------------------------------------------------------------------
-
-
-@PROPERTY
 @given(seed=st.integers(0, 10_000), top_n=st.sampled_from([None, 7]))
 def test_enrolment_and_test_may_be_swapped(seed: int, top_n: int | None) -> None:
     scores, arguments = case(seed, trials=6)
@@ -142,7 +138,6 @@ def test_enrolment_and_test_may_be_swapped(seed: int, top_n: int | None) -> None
     np.testing.assert_array_equal(first, other)
 
 
-@PROPERTY
 @given(seed=st.integers(0, 10_000), top_n=st.integers(5, 50))
 def test_the_order_of_the_cohort_does_not_matter(seed: int, top_n: int) -> None:
     scores, arguments = case(seed, trials=6)

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
-from support.score_oracle import PROPERTY, Array, Protocol, all_cosines, golden, golden_protocol
+from support.property_settings import fewer_examples
+from support.score_oracle import Array, Protocol, all_cosines, golden, golden_protocol
 
 from voxblink2_lib.errors import ScoringError
 from voxblink2_lib.scoring import blockwise, open_set
@@ -160,9 +161,6 @@ def test_the_exact_method_keeps_to_the_far_where_the_published_lets_more_pass(
 
 
 # -- Against the definition ------------------------------------------------------------------------
-
-
-@PROPERTY
 @given(probes=PROBES, fars=FARS, enrolment=st.sampled_from(ENROLMENTS))
 def test_exact_rates_are_those_of_the_definition(
     probes: list[Probe], fars: list[float], enrolment: Enrolment
@@ -177,7 +175,6 @@ def test_exact_rates_are_those_of_the_definition(
     assert result.fnir == {far: 1 - rate for far, rate in result.dir.items()}
 
 
-@PROPERTY
 @given(probes=PROBES, fars=FARS, method=st.sampled_from(METHODS))
 def test_thresholds_have_the_rates_that_are_said(
     probes: list[Probe], fars: list[float], method: Method
@@ -204,7 +201,7 @@ def test_thresholds_have_the_rates_that_are_said(
     assert (np.diff(dirs_of_curve) >= 0).all()
 
 
-@settings(PROPERTY, max_examples=25)
+@fewer_examples(2)
 @given(probes=PROBES, far=st.floats(0, 1))
 def test_the_published_method_is_that_of_its_description(probes: list[Probe], far: float) -> None:
     result = identify(protocol_of(probes), far=[far], method="voxblink2")
@@ -393,7 +390,6 @@ def test_the_order_of_rows_does_not_matter(method: Method, enrolment: Enrolment)
         assert outcome(identify(shuffled, enrolment=enrolment, method=method)) == expected
 
 
-@PROPERTY
 @given(probes=PROBES, order=st.randoms(use_true_random=False))
 def test_the_order_of_tied_probes_does_not_matter(probes: list[Probe], order: Any) -> None:
     shuffled = list(probes)

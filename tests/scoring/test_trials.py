@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from support.score_oracle import PROPERTY, Array, cosine
+from support.score_oracle import Array, cosine
 
 from voxblink2_lib.errors import ScoringError
 from voxblink2_lib.scoring import trials as trials_module
@@ -215,7 +215,6 @@ def lists_of_trials(draw: st.DrawFn) -> str:
     return text.rstrip(" \t\r\n") if draw(st.booleans()) else text
 
 
-@PROPERTY
 @given(
     text=lists_of_trials(),
     chunk_bytes=st.sampled_from([1, 2, 3, 5, 17, 40, 1 << 20]),

@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from support.score_oracle import FLOAT32_MAX, PROPERTY
+from support.score_oracle import FLOAT32_MAX
 
 from voxblink2_lib.errors import ScoringError, VoxBlink2Error
 from voxblink2_lib.scoring import validation
@@ -244,7 +244,6 @@ def test_whole_numbers_held_as_objects_are_labels_or_are_named() -> None:
         assert checked.tolist() == [False, True, True, False]
 
 
-@PROPERTY
 @given(labels=st.lists(st.integers(0, 1), min_size=1, max_size=40), row=st.integers(0, 39))
 def test_the_first_label_that_is_neither_is_named(labels: list[int], row: int) -> None:
     row = min(row, len(labels) - 1)

@@ -15,7 +15,6 @@ from sklearn.metrics import roc_curve
 from support.score_oracle import (
     FLOAT32_MAX,
     INFINITY,
-    PROPERTY,
     Array,
     golden,
     golden_trials,
@@ -119,9 +118,6 @@ def test_a_sweep_serves_every_metric_and_is_sorted_once(monkeypatch: pytest.Monk
 
 
 # -- Against the definitions -----------------------------------------------------------------------
-
-
-@PROPERTY
 @given(trials=scored())
 def test_eer_is_that_of_the_definition(trials: tuple[Array, Array]) -> None:
     rate, threshold, (low, high) = slow_eer(*trials)
@@ -135,7 +131,6 @@ def test_eer_is_that_of_the_definition(trials: tuple[Array, Array]) -> None:
         assert low - rounding <= result.threshold <= high + rounding
 
 
-@PROPERTY
 @given(trials=scored(max_trials=20), block=st.sampled_from([1, 3, 1 << 16]))
 def test_hull_eer_is_the_least_that_two_thresholds_and_chance_reach(
     trials: tuple[Array, Array], block: int
@@ -147,7 +142,6 @@ def test_hull_eer_is_the_least_that_two_thresholds_and_chance_reach(
     assert math.isnan(result.threshold)
 
 
-@PROPERTY
 @given(trials=scored())
 def test_hull_eer_is_never_above_the_interpolated(trials: tuple[Array, Array]) -> None:
     sweep = Sweep.of(*trials)
@@ -156,7 +150,6 @@ def test_hull_eer_is_never_above_the_interpolated(trials: tuple[Array, Array]) -
     assert hull <= eer(sweep).eer + 1e-15
 
 
-@PROPERTY
 @given(trials=scored(), p_target=PRIORS, c_miss=COSTS, c_fa=COSTS)
 def test_min_dcf_is_that_of_the_definition(
     trials: tuple[Array, Array], p_target: float, c_miss: float, c_fa: float
@@ -178,7 +171,6 @@ def test_min_dcf_is_that_of_the_definition(
         )
 
 
-@PROPERTY
 @given(trials=scored(), priors=st.lists(PRIORS, min_size=1, max_size=4))
 def test_min_dcf_of_several_priors_is_their_mean(
     trials: tuple[Array, Array], priors: list[float]
@@ -191,7 +183,6 @@ def test_min_dcf_of_several_priors_is_their_mean(
     assert result.threshold == tuple(cost.threshold for cost in each)
 
 
-@PROPERTY
 @given(trials=scored(), p_target=PRIORS, c_miss=COSTS, c_fa=COSTS)
 def test_act_dcf_is_the_cost_at_bayes_threshold(
     trials: tuple[Array, Array], p_target: float, c_miss: float, c_fa: float
@@ -213,7 +204,6 @@ def test_a_score_at_bayes_threshold_is_accepted() -> None:
     assert act_dcf([low, -1.0, 0.0, 1.0], LABELS, p_target=0.5) == (0.0, 0.0)
 
 
-@PROPERTY
 @given(data=st.data(), trials=ranked())
 def test_cllr_is_that_of_a_loop(data: st.DataObject, trials: tuple[Array, Array]) -> None:
     ranks, labels = trials
@@ -316,7 +306,6 @@ def test_pool_adjacent_violators_is_that_of_scikit_learn(
     assert min_cllr(scores, labels) == pytest.approx(expected, rel=1e-9)
 
 
-@PROPERTY
 @given(data=st.data(), trials=ranked())
 def test_no_rising_map_has_a_cllr_below_min_cllr(
     data: st.DataObject, trials: tuple[Array, Array]
@@ -342,7 +331,6 @@ def rates_of(scores: Array, labels: Array) -> tuple[float, ...]:
     )
 
 
-@PROPERTY
 @given(trials=scored(), order=st.randoms(use_true_random=False))
 def test_the_order_of_trials_does_not_matter(trials: tuple[Array, Array], order: Any) -> None:
     scores, labels = trials
@@ -354,7 +342,6 @@ def test_the_order_of_trials_does_not_matter(trials: tuple[Array, Array], order:
     assert act_dcf(scores, labels) == act_dcf(scores[rows], labels[rows])
 
 
-@PROPERTY
 @given(data=st.data(), trials=ranked())
 def test_rising_maps_leave_the_metrics_alone(
     data: st.DataObject, trials: tuple[Array, Array]
@@ -375,7 +362,6 @@ def test_known_rising_maps_leave_the_metrics_alone(dtype: type[np.floating[Any]]
         assert rates_of(mapped, labels) == expected
 
 
-@PROPERTY
 @given(trials=scored())
 def test_exchanging_the_classes_and_the_sign_leaves_eer_and_min_cllr_alone(
     trials: tuple[Array, Array],
@@ -388,7 +374,6 @@ def test_exchanging_the_classes_and_the_sign_leaves_eer_and_min_cllr_alone(
     assert first == pytest.approx(other, abs=1e-14)
 
 
-@PROPERTY
 @given(trials=scored(), copies=st.integers(2, 5))
 def test_copies_of_all_trials_leave_the_metrics_alone(
     trials: tuple[Array, Array], copies: int
@@ -398,7 +383,6 @@ def test_copies_of_all_trials_leave_the_metrics_alone(
     assert more == pytest.approx(rates_of(scores, labels), rel=0, abs=1e-13)
 
 
-@PROPERTY
 @given(trials=scored(), block=st.sampled_from([1, 2, 5]))
 def test_blocks_do_not_show(trials: tuple[Array, Array], block: int) -> None:
     whole = [*rates_of(*trials), min_dcf(*trials, p_target=[0.3, 0.01]).threshold]

@@ -13,8 +13,9 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.property_settings import fewer_examples
 
 from voxblink2_lib.errors import StoreError
 from voxblink2_lib.sources.rate_limits import Budget, Pause, Permit, RateLimiter, shared_file
@@ -58,7 +59,7 @@ def wait(limiter: RateLimiter, budget: Budget = ONE_A_MINUTE) -> float:
 # -- the budget ------------------------------------------------------------------------------------
 
 
-@settings(max_examples=25, deadline=None)
+@fewer_examples(2)
 @given(
     per_hour=st.sampled_from([60.0, 90.0, 300.0, 1200.0, 3600.0]),
     latencies=st.lists(st.tuples(st.floats(0, 90), st.floats(0, 30)), min_size=8, max_size=24),

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.property_settings import fewer_examples
 
 from voxblink2_lib.errors import StoreError
 from voxblink2_lib.outcomes import MissingUtterance, Outcome
@@ -19,7 +20,7 @@ from voxblink2_lib.records import SealedShard, VideoKey
 from voxblink2_lib.store.ledger import Ledger
 from voxblink2_lib.store.ledger_database import MIGRATE_1_TO_2
 
-PROPERTY = settings(deadline=None, derandomize=True, max_examples=25)
+PROPERTY = fewer_examples(2)
 A, B, C, D = (VideoKey("id000001", f"{letter * 11}") for letter in "abcd")
 E = VideoKey("id000002", "-" * 11)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from voxblink2_lib.errors import StoreDamagedError
@@ -28,7 +28,6 @@ from voxblink2_lib.store.shards import (
     write_part,
 )
 
-PROPERTY = settings(deadline=None, derandomize=True, max_examples=40)
 KEY = VideoKey("id000001", "-bcdefghijk")
 SCHEMA = arrow_schema("audio")
 FACES_SCHEMA = arrow_schema("audio-visual")
@@ -137,7 +136,6 @@ OUTCOMES = st.builds(
 )
 
 
-@PROPERTY
 @given(outcome=OUTCOMES, data=st.lists(st.binary(max_size=30), max_size=5))
 def test_parts_read_back(
     tmp_path_factory: pytest.TempPathFactory, outcome: Outcome, data: list[bytes]
@@ -155,7 +153,6 @@ def test_parts_read_back(
     assert names(path.parent) == ["part.arrow"]
 
 
-@PROPERTY
 @given(lengths=st.lists(st.integers(1, 30), max_size=5), fit=st.booleans())
 def test_parts_and_shards_of_faces_read_back(
     tmp_path_factory: pytest.TempPathFactory, lengths: list[int], fit: bool
@@ -260,7 +257,6 @@ def test_the_shard_has_the_schema_that_datasets_expects(tmp_path: Path) -> None:
     assert schema.equals(SCHEMA, check_metadata=True)
 
 
-@PROPERTY
 @given(counts=st.lists(st.integers(1, 7), min_size=1, max_size=12), limit=st.integers(1, 10))
 def test_batches_are_full_but_the_last(
     tmp_path_factory: pytest.TempPathFactory, counts: list[int], limit: int

@@ -17,9 +17,9 @@ from typing import Any, get_args
 import numpy as np
 import numpy.typing as npt
 import torch
-from hypothesis import settings
 from torch import Tensor, nn
 
+from support.property_settings import fewer_examples
 from voxblink2_lib.models import (
     EcapaTdnnConfig,
     SpeakerConfig,
@@ -33,7 +33,7 @@ from voxblink2_lib.models.conversion import KINDS
 Array = npt.NDArray[Any]
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "models.json"
-PROPERTY = settings(deadline=None, derandomize=True, database=None, max_examples=15)
+PROPERTY = fewer_examples(3)
 TOLERANCE = 1e-4  # of embeddings, relative to their length
 GOLDEN_INPUTS = {"1:16000": (1, 16_000), "2:32000": (2, 32_000)}
 FRONT_END = ("featCal.fbankCal.spectrogram.window", "featCal.fbankCal.mel_scale.fb")

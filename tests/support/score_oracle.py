@@ -17,13 +17,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from hypothesis import settings
 from hypothesis import strategies as st
 
 Array = npt.NDArray[Any]
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "scores.json"
-PROPERTY = settings(deadline=None, derandomize=True, database=None, max_examples=60)
 
 INFINITY = math.inf
 FLOAT32_MAX = float(np.finfo(np.float32).max)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from support import corpus_builder
 from support.corpus_builder import Make, epoch_of, keyed, ranks
@@ -33,7 +33,6 @@ from voxblink2_lib.training import (
 )
 from voxblink2_lib.training.epoch_sampler import Epoch
 
-PROPERTY = settings(deadline=None, derandomize=True, max_examples=150)
 WORLDS = st.integers(1, 5)
 SEEDS = st.integers(0, 2**64 - 1)
 EPOCHS = st.integers(0, 1000)
@@ -86,9 +85,6 @@ def _orders(draw: st.DrawFn) -> tuple[Corpus, Make, int]:
 
 
 # -- What all have ---------------------------------------------------------------------------------
-
-
-@PROPERTY
 @given(order=_orders(), seed=SEEDS, epoch=EPOCHS)
 def test_all_ranks_do_as_many_steps_as_the_length_says_and_none_is_empty(
     order: tuple[Corpus, Make, int], seed: int, epoch: int
@@ -100,7 +96,6 @@ def test_all_ranks_do_as_many_steps_as_the_length_says_and_none_is_empty(
         assert all(batches)
 
 
-@PROPERTY
 @given(order=_orders(), seed=SEEDS, epoch=EPOCHS)
 def test_no_place_of_an_epoch_is_used_twice_and_the_order_does_not_depend_on_ranks(
     order: tuple[Corpus, Make, int], seed: int, epoch: int
@@ -132,9 +127,6 @@ def test_seeds_and_epochs_differ_and_the_same_ones_do_not(kind: str) -> None:
 
 
 # -- Each order ------------------------------------------------------------------------------------
-
-
-@PROPERTY
 @given(of=corpus_builder.corpora(), size=st.integers(1, 12), world=WORLDS, seed=SEEDS, epoch=EPOCHS)
 def test_a_shuffle_uses_every_utterance_once_in_even_batches(
     of: Corpus, size: int, world: int, seed: int, epoch: int
@@ -151,7 +143,6 @@ def test_a_shuffle_uses_every_utterance_once_in_even_batches(
         assert len(sizes) == -(-len(of) // size)
 
 
-@PROPERTY
 @given(of=corpus_builder.corpora(), size=st.integers(1, 12), world=WORLDS, seed=SEEDS)
 def test_a_shuffle_that_drops_has_full_batches_only(
     of: Corpus, size: int, world: int, seed: int
@@ -164,7 +155,6 @@ def test_a_shuffle_that_drops_has_full_batches_only(
     assert len(set(used)) == len(used)
 
 
-@PROPERTY
 @given(
     shards=st.lists(st.integers(1, 40), min_size=1, max_size=6),
     block=st.integers(1, 9),
@@ -202,7 +192,6 @@ def test_a_corpus_smaller_than_a_window_is_shuffled_as_a_whole() -> None:
     assert np.abs(np.corrcoef(np.arange(len(rows)), rows)[0, 1]) < 0.05
 
 
-@PROPERTY
 @given(
     of=corpus_builder.corpora(), each=st.integers(1, 5), world=WORLDS, seed=SEEDS, data=st.data()
 )
@@ -237,7 +226,6 @@ def _assert_even(of: Corpus, used: Sequence[int]) -> None:
         assert own.max() - own.min() <= 1
 
 
-@PROPERTY
 @given(
     of=corpus_builder.corpora(),
     size=st.integers(1, 12),
@@ -257,7 +245,6 @@ def test_every_speaker_comes_equally_often_in_balance_with_its_utterances_used_e
     assert max(len(batch) for rank in batches for batch in rank) <= size + (size < world)
 
 
-@PROPERTY
 @given(
     of=corpus_builder.corpora(),
     seconds=st.floats(10, 80),
@@ -357,7 +344,6 @@ class _Given(EpochSampler):
         return Epoch(np.arange(sum(self._sizes)), np.cumsum([0, *self._sizes]))
 
 
-@PROPERTY
 @given(sizes=st.lists(st.integers(1, 6), min_size=1, max_size=20), world=WORLDS)
 def test_batches_of_whatever_sizes_are_shared_by_the_ranks(sizes: list[int], world: int) -> None:
     assume(sum(sizes) >= world)
@@ -405,7 +391,6 @@ def test_from_the_state_after_any_batch_the_rest_of_the_epoch_is_the_same(
                 sampler.advance()
 
 
-@PROPERTY
 @given(order=_orders(), seed=SEEDS, epoch=EPOCHS)
 def test_from_the_state_after_any_batch_of_any_order_the_rest_is_the_same(
     order: tuple[Corpus, Make, int], seed: int, epoch: int
@@ -443,7 +428,6 @@ def test_an_iterator_has_a_state_of_its_own(kind: str, world: int) -> None:
             next(iterator, None)
 
 
-@PROPERTY
 @given(
     order=_orders().filter(
         lambda drawn: isinstance(drawn[1](drawn[0], 0, 0, 1), ShuffleSampler | BucketSampler)
@@ -494,9 +478,6 @@ def test_a_state_is_three_numbers_that_count_the_batches_of_all_ranks() -> None:
 
 
 # -- Draws -----------------------------------------------------------------------------------------
-
-
-@PROPERTY
 @given(row=st.integers(0, 2**40), key=st.tuples(SEEDS, st.integers(0, 2**32), EPOCHS))
 def test_a_draw_is_a_number_that_keeps_its_key(row: int, key: tuple[int, int, int]) -> None:
     seeded = SeededRow(row, key)
