@@ -47,7 +47,7 @@ def media_site(corpus: Path) -> Iterator[MediaSite]:
 @pytest.fixture(autouse=True)
 def _two_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first has two videos."""
-    monkeypatch.setattr("voxblink2_lib.materialize.jobs._SHARDS_WANTED", 2)
+    monkeypatch.setattr("voxblink2_lib.materialize.jobs._SMALL_CORPUS_SHARDS", 2)
 
 
 def go(corpus: Path, store: Path, site: MediaSite) -> None:

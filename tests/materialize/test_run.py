@@ -468,7 +468,7 @@ def test_errors_that_cannot_travel_arrive_as_text() -> None:
 def test_wrong_input_leaves_no_store_behind(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="nor an existing folder"):
         go(request(tmp_path, source=str(tmp_path / "nowhere")))
-    with pytest.raises(SelectionError, match=r"1 of the 1 speakers asked for .* id123456"):
+    with pytest.raises(SelectionError, match=r"1 of the 1 requested speakers .* id123456"):
         go(request(tmp_path, selection=Selection.of(speakers=["id123456"])))
     assert not (tmp_path / "store" / "shards").exists()
 
