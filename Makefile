@@ -3,16 +3,28 @@ PYTHON ?= python3
 VENV := .venv
 COMPAT := .venv-compat
 RUN := $(VENV)/bin
-# Most tests wait for processes of their own, so that two at a time take little more than one.
-TWO := -n 2 --dist worksteal
+# Two processes take a file of tests at a time, the longest first (tests/durations.json), so that what
+# a file prepares for its tests is prepared once.
+PYTEST := $(RUN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=15
+# Seconds that one test may take; tests/support/session_plan.py lists exceptions with reasons.
+BUDGET ?= 20
 
-.PHONY: demo test setup check compat bench clean
+.PHONY: demo test test-all durations setup check lint compat bench clean
 
 demo: $(VENV)/.ready
 	$(RUN)/voxblink2 demo
 
+# The default tier.
 test: $(VENV)/.ready
-	$(RUN)/python -m pytest $(TWO)
+	$(PYTEST) --budget $(BUDGET)
+
+# And what is exhaustive: tests with the marker slow, ten times as many examples of each property.
+test-all: $(VENV)/.ready
+	$(PYTEST) -m "slow or not slow" --hypothesis-profile slow
+
+# Record how long each file takes.
+durations: $(VENV)/.ready
+	$(PYTEST) --write-durations
 
 setup: $(VENV)/.ready
 
@@ -20,11 +32,12 @@ $(VENV)/.ready: setup.cfg pyproject.toml constraints.txt tools/setup.sh
 	PYTHON="$(PYTHON)" sh tools/setup.sh $(VENV) ".[dev]"
 	touch $@
 
-check: $(VENV)/.ready
+check: lint test
+
+lint: $(VENV)/.ready
 	$(RUN)/ruff format --check .
 	$(RUN)/ruff check .
 	$(RUN)/mypy
-	$(RUN)/python -m pytest $(TWO)
 
 # The last version of datasets that runs scripts, in an environment of its own.
 compat: $(COMPAT)/.ready
@@ -46,4 +59,4 @@ bench: $(VENV)/.ready
 	$(RUN)/python benchmarks/scoring.py
 
 clean:
-	rm -rf $(VENV) $(COMPAT) voxblink2-demo
+	rm -rf $(VENV) $(COMPAT) .test-media voxblink2-demo

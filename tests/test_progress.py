@@ -81,3 +81,19 @@ def test_no_progress_shows_nothing(bars: list[Bar]) -> None:
         advance(1)
         advance(1, note="done")
     assert bars == []
+
+
+@pytest.mark.parametrize(("seconds", "written"), [(0.5, ""), (20.0, "100%")])
+def test_a_log_file_gets_the_last_line_of_a_task_that_took_long(
+    seconds: float,
+    written: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    moments = iter([100.0, 100.0 + seconds])
+    clock = SimpleNamespace(monotonic=lambda: next(moments), time=lambda: sys.float_info.max)
+    monkeypatch.setattr(progress, "time", clock)
+    with progress.show_progress("Embedding", unit="utterance", total=3) as advance:
+        advance(3)
+    assert written in (output := capsys.readouterr().err)
+    assert bool(output) == bool(written)

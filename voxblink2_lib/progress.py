@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 import tqdm
 
+_DELAY_SECONDS = 1.0
+
 # Called with how many more are done.
 Advance = Callable[[int], object]
 
@@ -62,14 +64,20 @@ def show_progress(
     task: str, *, unit: str, total: int | None = None, done: int = 0
 ) -> Iterator[AdvanceWithNote]:
     """Show a bar on standard error, if the task takes longer than a second."""
-    with _bar(desc=task, unit=unit, total=total, initial=done, delay=1.0) as bar:
+    started = time.monotonic()
+    with _bar(desc=task, unit=unit, total=total, initial=done, delay=_DELAY_SECONDS) as bar:
 
         def advance(count: int, /, *, note: str = "") -> None:
             if note:
                 bar.set_postfix_str(note, refresh=False)
             bar.update(count)
 
-        yield advance
+        try:
+            yield advance
+        finally:
+            if time.monotonic() - started > _DELAY_SECONDS:
+                # In a log file, the first line may not be due yet; tqdm would not write a last one.
+                bar.last_print_t = time.time()
 
 
 def _bar(**options: Any) -> Any:

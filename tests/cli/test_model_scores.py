@@ -358,4 +358,4 @@ def test_trials_whose_audio_is_not_there(
     trials = write_trials(tmp_path / "trials", ["id990001/a", "id990001/b", "id990002/c"])
     assert main(sv(model, wav_scp, trials)) == 2
     message = capsys.readouterr().err.splitlines()[-1]
-    assert f"None of the utterances that are wanted is in {wav_scp}." in message
+    assert f"None of the requested utterances is in {wav_scp}." in message

@@ -369,7 +369,7 @@ def test_a_store_alone_can_be_loaded(options: dict[str, Any]) -> None:
     alone = {name: options[name] for name in ("store", "cache_dir", "split")}
     assert len(load_dataset("voxblink2", CONFIG, **alone)) == ROWS
     for name, (value, _) in OTHER_OPTIONS.items():
-        with pytest.raises(SelectionError, match=f"no release is named; {name} would change noth"):
+        with pytest.raises(SelectionError, match=f"no release is given; {name} would change noth"):
             load_dataset("voxblink2", CONFIG, **{name: value}, **alone)
 
 
