@@ -20,6 +20,8 @@ from voxblink2_lib.release.annotation import read_annotation
 from voxblink2_lib.release.builtin import FAULTS, MEDIA, RELEASE
 from voxblink2_lib.release.location import open_release
 
+pytestmark = pytest.mark.usefixtures("inline_workers")
+
 
 def utterances() -> list[Utterance]:
     release = open_release("demo")

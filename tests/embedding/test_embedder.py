@@ -229,16 +229,19 @@ def test_two_minutes_are_embedded_whole() -> None:
         cut(waveform, "x", None)
 
 
-def test_an_hour_in_windows(model: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("windows", [60, pytest.param(360, marks=pytest.mark.slow)])
+def test_ten_minutes_and_an_hour_in_windows(windows: int, model: str, tmp_path: Path) -> None:
     ten = voice(5, 10)
-    hour = np.concatenate([*[ten] * 360, ten[: 3 * RATE]])
-    file = tiny_models.write(tmp_path / "hour.wav", hour, subtype="FLOAT")
-    results = embed_files(model, {"hour": file}, tmp_path / "part")
-    assert results["hour"].startswith("hour has 3,603 s; utterances of more than 120 s")
-    assert "--window 10" in results["hour"]
-    results = embed_files(model, {"hour": file}, tmp_path / "part", window_seconds=10)
-    expected = (360 * directly(model, ten) + directly(model, hour[-10 * RATE :])) / 361
-    assert apart(results["hour"], expected) < SAME
+    long = np.concatenate([*[ten] * windows, ten[: 3 * RATE]])
+    file = tiny_models.write(tmp_path / "long.wav", long, subtype="FLOAT")
+    results = embed_files(model, {"long": file}, tmp_path / "part")
+    assert results["long"].startswith(
+        f"long has {10 * windows + 3:,} s; utterances of more than 120 s"
+    )
+    assert "--window 10" in results["long"]
+    results = embed_files(model, {"long": file}, tmp_path / "part", window_seconds=10)
+    total = windows * directly(model, ten) + directly(model, long[-10 * RATE :])
+    assert apart(results["long"], total / (windows + 1)) < SAME
 
 
 @pytest.mark.parametrize("window", [0.05, 0, -1, float("nan"), float("inf")])

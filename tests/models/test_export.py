@@ -47,7 +47,13 @@ def some_waveforms(count: int, samples: int) -> Array:
 
 @pytest.mark.parametrize(
     ("kind", "normalization"),
-    [("ecapa", "std"), ("basic-gsp", "max"), ("bottleneck-tsp", "std"), ("simam-asp", "max")],
+    [
+        ("ecapa", "std"),
+        *(
+            pytest.param(*model, marks=pytest.mark.slow)
+            for model in (("basic-gsp", "max"), ("bottleneck-tsp", "std"), ("simam-asp", "max"))
+        ),
+    ],
 )
 def test_an_exported_model_gives_the_same_embeddings(
     kind: str, normalization: str, tmp_path: Path
@@ -63,6 +69,7 @@ def test_an_exported_model_gives_the_same_embeddings(
             assert apart(run(path, waves), expected) < TOLERANCE, (samples, count)
 
 
+@pytest.mark.slow  # golden without ONNX, and a small model through it, are in the default tier
 def test_golden_embeddings_through_onnx(tmp_path: Path) -> None:
     torch.save(golden_checkpoint("ecapa_tdnn"), tmp_path / "model_pt.pt")
     path = export_onnx(*convert(tmp_path / "model_pt.pt", arch="ecapa_tdnn"), tmp_path / "a.onnx")

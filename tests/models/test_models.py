@@ -76,7 +76,15 @@ def golden_batch(
     return [extractor(wave)["input_features"][0] for wave in waves], expected
 
 
-@pytest.mark.parametrize("converted", RELEASED, indirect=True)
+# Their names, shapes and layers are those of the small ones (test_conversion).
+LARGE = ["resnet100", "resnet293"]
+
+
+@pytest.mark.parametrize(
+    "converted",
+    [pytest.param(arch, marks=pytest.mark.slow) if arch in LARGE else arch for arch in RELEASED],
+    indirect=True,
+)
 def test_golden_embeddings(converted: Converted) -> None:
     arch, model, extractor = converted
     assert extractor.normalization == golden()[arch]["normalization"]
