@@ -9,14 +9,13 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.loopback_server import LoopbackHandler, LoopbackServer
 
 from voxblink2_lib.cli.doctor import add_doctor_command
 from voxblink2_lib.demo.site import MediaSite
@@ -35,42 +34,26 @@ from voxblink2_lib.sources.probe import hide_secrets, shown_proxy
 NAMESPACE = ["unshare", "--mount", "--map-root-user"]
 
 
-class Server:
+class Server(LoopbackServer):
     """Answers every request with one status, and with the clock of its choice."""
 
     def __init__(self, status: int = 404, *, ahead_seconds: float = 0.0) -> None:
         seen = self.seen = list[str]()
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_HEAD(self) -> None:
+        class Handler(LoopbackHandler):
+            def answer(self) -> None:
                 seen.append(self.path)
-                self.send_response(status)
-                self.end_headers()
+                self.reply(status, b"", {})
 
             def date_time_string(self, timestamp: float | None = None) -> str:
                 now = time.time() if timestamp is None else timestamp
                 return email.utils.formatdate(now + ahead_seconds, usegmt=True)
 
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-
-    def __enter__(self) -> Server:
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-    @property
-    def place(self) -> str:
-        return f"127.0.0.1:{self._server.server_port}"
+        super().__init__(Handler)
 
     @property
     def template(self) -> str:
-        return f"http://{self.place}/watch/{{video_id}}"
+        return f"{self.url}/watch/{{video_id}}"
 
 
 def look(
@@ -197,7 +180,7 @@ def test_javascript_is_for_youtube(monkeypatch: pytest.MonkeyPatch, media: Path)
     monkeypatch.setattr(machine_checks, "find_javascript", lambda: support)
     assert look("javascript", source=str(media)) == []
     with Server(204) as youtube:
-        monkeypatch.setattr(base, "_YOUTUBE_PROBE_URL", f"http://{youtube.place}/generate_204")
+        monkeypatch.setattr(base, "_YOUTUBE_PROBE_URL", f"http://{youtube.host}/generate_204")
         findings = look("javascript")
         assert youtube.seen == ["/generate_204"]
     assert findings == [Finding("error", "javascript", "No runtime.", "Install one.")]
@@ -375,7 +358,7 @@ def test_nobody_answers() -> None:
 def test_a_login_page_instead_of_youtube(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine_checks, "find_javascript", lambda: JavaScriptSupport("deno"))
     with Server(200) as server:
-        monkeypatch.setattr(base, "_YOUTUBE_PROBE_URL", f"http://{server.place}/generate_204")
+        monkeypatch.setattr(base, "_YOUTUBE_PROBE_URL", f"http://{server.host}/generate_204")
         (finding,) = look("network")
     assert (finding.level, "such as a login page" in finding.remedy) == ("warning", True)
 
@@ -383,17 +366,17 @@ def test_a_login_page_instead_of_youtube(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_each_proxy_is_probed_and_no_password_is_reported() -> None:
     with Server(204) as good, Server(407) as closed:
         with Server() as server:
-            gone = server.place
+            gone = server.host
         proxies = (
-            f"http://me:s3cr3t@{good.place}",
-            f"http://{closed.place}",
+            f"http://me:s3cr3t@{good.host}",
+            f"http://{closed.host}",
             f"http://me:s3cr3t@{gone}",
         )
         findings = look("network", source="http://media.example.org/{video_id}", proxies=proxies)
         assert good.seen == closed.seen == ["http://media.example.org/"]
     assert [finding.level for finding in findings] == ["ok", "error", "error"]
     through = "media.example.org through http://me:***@"
-    assert findings[0].message == f"response from {through}{good.place}: HTTP 204"
+    assert findings[0].message == f"response from {through}{good.host}: HTTP 204"
     assert f"no response from {through}{gone}: " in findings[2].message
     assert "the URL, user name and password of the proxy" in findings[2].remedy
     assert "s3cr3t" not in str(findings)

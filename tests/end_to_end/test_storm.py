@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import pytest
 from support import cli_process, fault_site, plain_corpus
-from support.fault_site import FOR_GOOD, MANNERS, REASONS, StormySite
+from support.fault_site import REASONS, FaultSite, SiteRequest
 from support.inline_pool import ThreadPool
 from support.plain_corpus import video_ids
 
@@ -36,8 +36,8 @@ FETCHES = 8
 COMMON = ("--workers", 1, "--fetches", FETCHES)
 
 
-def words(release: Path, store: Path, site: StormySite, *more: object) -> tuple[object, ...]:
-    named = ("--data-dir", release, "--store", store, "--source", site.template)
+def words(release: Path, store: Path, site: FaultSite, *more: object) -> tuple[object, ...]:
+    named = ("--data-dir", release, "--store", store, "--source", site.template())
     return ("materialize", *named, *COMMON, *more)
 
 
@@ -64,7 +64,7 @@ def kept(store: Path) -> set[str]:
     waiting = {
         path.parent.name.split("_", 1)[1] for path in store.glob("media/audio/*/fetched.json")
     }
-    return cli_process.finished_videos(store) | waiting | settled(store, *FOR_GOOD)
+    return cli_process.finished_videos(store) | waiting | settled(store, *FINAL)
 
 
 def settled(store: Path, *classes: str) -> set[str]:
@@ -84,8 +84,42 @@ def small(tmp_path: Path) -> Path:
 
 # -- faults and kills -------------------------------------------------------------------------
 
+# What a video with a fault ends in, when it is tried in one run until all is settled.
+OUTCOMES = {
+    "good": "done",
+    "401": "credentials",
+    "403": "transient",
+    "404": "gone",
+    "410": "gone",
+    "451": "geo",
+    "500": "transient",
+    "502-once": "done",
+    "503": "transient",
+    "503-once": "done",
+    "504-once": "done",
+    "429 1-once": "done",
+    "reset": "transient",
+    "reset-once": "done",
+    "drop-always": "transient",
+    "drop-always-once": "done",
+    "hang": "transient",
+    "hang-once": "done",
+    "429 1": "rate-limited",
+    "html": "ambiguous",
+    "html-later": "ambiguous",
+    "empty-later": "transient",
+    "redirect-loop": "transient",
+    "moved": "done",
+    "gzip": "done",
+    "gzip-parts": "ambiguous",
+    "length-too-long": "done",
+    "length-too-short": "done",
+    "wrong-start": "transient",
+    "noise": "media-unusable",
+}
+FINAL = ("gone", "geo", "ambiguous", "media-unusable")
 # What takes long or stops all others for a second is rare.
-RARE = ("hang", "hang-once", "429-once", "redirect-loop")
+RARE = ("hang", "hang-once", "429 1-once", "redirect-loop")
 SHORT = ("--yt-dlp=--socket-timeout 1",)
 
 
@@ -105,18 +139,18 @@ STORMS = [
 ]
 
 
-def manners_of(storm: Storm) -> dict[str, str]:
+def faults_of(storm: Storm) -> dict[str, str]:
     """Give some videos a fault, of all kinds, anywhere."""
     videos = video_ids(storm.videos)
     chooser = random.Random(20262)
     faulty = chooser.sample(videos, storm.faulty)
-    often = [name for name in MANNERS if name not in {*RARE, "good", "429"}]
+    often = [name for name in OUTCOMES if name not in {*RARE, "good", "429 1"}]
     kinds = [*RARE, *RARE, *(often[number % len(often)] for number in range(len(faulty)))]
     return {**dict.fromkeys(videos, "good"), **dict(zip(faulty, kinds, strict=False))}
 
 
-def expected(manners: dict[str, str]) -> dict[str, str]:
-    return {video: MANNERS[manner] for video, manner in manners.items()}
+def expected(faults: dict[str, str]) -> dict[str, str]:
+    return {video: OUTCOMES[fault] for video, fault in faults.items()}
 
 
 def moments(storm: Storm) -> list[tuple[int, int]]:
@@ -136,11 +170,11 @@ def storm_release(storm: Storm, tmp_path: Path) -> Path:
 @pytest.fixture
 def calm(storm: Storm, storm_release: Path, tmp_path: Path) -> dict[str, bytes]:
     """The shards of a run over the storm that nobody stops."""
-    folder, manners = tmp_path / "calm", manners_of(storm)
-    with StormySite(manners) as site, pytest.MonkeyPatch.context() as patched:
+    folder, faults = tmp_path / "calm", faults_of(storm)
+    with FaultSite(faults) as site, pytest.MonkeyPatch.context() as patched:
         patched.setenv("VOXBLINK2_HOME", str(folder / "home"))
         run(*words(storm_release, folder / "store", site, *SHORT))
-    assert statuses(folder / "store") == expected(manners)
+    assert statuses(folder / "store") == expected(faults)
     return cli_process.shards(folder / "store")
 
 
@@ -148,13 +182,13 @@ def calm(storm: Storm, storm_release: Path, tmp_path: Path) -> dict[str, bytes]:
 def test_kills_in_a_storm(
     storm: Storm, storm_release: Path, calm: dict[str, bytes], tmp_path: Path
 ) -> None:
-    manners, store = manners_of(storm), tmp_path / "store"
-    with StormySite(manners) as site:
+    faults, store = faults_of(storm), tmp_path / "store"
+    with FaultSite(faults) as site:
         command = words(storm_release, store, site, *SHORT)
         kept_counts = killed_runs(moments(storm), command, site, store)
         assert storm.videos // 10 < len(kept_counts) < storm.videos
         run(*command)
-        assert statuses(store) == expected(manners)
+        assert statuses(store) == expected(faults)
         for video, requests in kept_counts.items():
             assert site.count(video) == requests, f"{video} was settled and is requested again"
         assert cli_process.shards(store) == calm
@@ -165,7 +199,7 @@ def test_kills_in_a_storm(
         run(*command)
         again = {request.video_id for request in site.journal[requests_before:]}
     # What is limited by nothing but the lack of a log-in is tried by each run.
-    credentials = {video for video, status in expected(manners).items() if status == "credentials"}
+    credentials = {video for video, status in expected(faults).items() if status == "credentials"}
     assert again == credentials
     assert cli_process.shards(store) == calm
 
@@ -173,11 +207,11 @@ def test_kills_in_a_storm(
 def killed_runs(
     moments: Sequence[tuple[int, int]],
     command: Sequence[object],
-    site: StormySite,
+    site: FaultSite,
     store: Path,
 ) -> dict[str, int]:
     """Start and kill runs; return the videos that were kept, with their requests at that time."""
-    good = {video for video, manner in site.manners.items() if manner == "good"}
+    good = {video for video, fault in site.faults.items() if fault == "good"}
     kept_counts: dict[str, int] = {}
     lost = dict.fromkeys(good, 0)  # how often a video was in flight when its run was killed
     for requests, videos in moments:
@@ -207,27 +241,27 @@ def killed_runs(
 
 
 @pytest.mark.parametrize("storm", STORMS)
-def test_every_manner_is_in_the_storm(storm: Storm) -> None:
-    assert {*manners_of(storm).values()} == {*MANNERS} - {"429"}
+def test_every_fault_is_in_the_storm(storm: Storm) -> None:
+    assert {*faults_of(storm).values()} == {*OUTCOMES} - {"429 1"}
 
 
-@pytest.mark.parametrize("manner", ["401", "429"])
+@pytest.mark.parametrize("fault", ["401", "429 1"])
 def test_a_run_ends_although_one_video_is_refused_for_ever(
-    manner: str, small: Path, tmp_path: Path
+    fault: str, small: Path, tmp_path: Path
 ) -> None:
     bad = video_ids(24)[3]
-    refusing = StormySite({bad: manner})
+    refusing = FaultSite({bad: fault})
 
-    def give_in(request: fault_site.Asked) -> None:
+    def give_in(_: SiteRequest) -> None:
         if refusing.count(bad) > 40:  # otherwise a wrong run would never end
-            refusing.manners.clear()
+            refusing.faults.clear()
 
     refusing.before = give_in
     with refusing:
         run(*words(small, tmp_path / "store", refusing))
     assert statuses(tmp_path / "store") == {
         **dict.fromkeys(video_ids(24), "done"),
-        bad: MANNERS[manner],
+        bad: OUTCOMES[fault],
     }
 
 
@@ -235,7 +269,7 @@ def test_a_run_ends_although_one_video_is_refused_for_ever(
 def test_videos_that_hang_do_not_hold_up_the_end(count: int, small: Path, tmp_path: Path) -> None:
     """Fewer and more of them than make an address count as silent, be nothing else there or not."""
     hanging = video_ids(24)[:count]
-    with StormySite(dict.fromkeys(hanging, "hang")) as site:
+    with FaultSite(dict.fromkeys(hanging, "hang")) as site:
         command = words(small, tmp_path / "store", site, *SHORT)
         err = run(*command, code=2 if count == 24 else 0).stderr
     assert "The source does not answer" not in err
@@ -254,20 +288,20 @@ def reasons(tmp_path: Path) -> tuple[str, Path]:
 
 
 @pytest.fixture
-def site() -> Iterator[StormySite]:
-    with StormySite() as running:
+def site() -> Iterator[FaultSite]:
+    with FaultSite() as running:
         yield running
 
 
 @pytest.fixture
-def two_ways(site: StormySite) -> Iterator[tuple[object, ...]]:
+def two_ways(site: FaultSite) -> Iterator[tuple[object, ...]]:
     """Two proxies that the site can tell apart, as arguments."""
-    with fault_site.proxy(site, "one") as one, fault_site.proxy(site, "two") as two:
+    with fault_site.proxy("one") as one, fault_site.proxy("two") as two:
         yield "--proxy", one, "--proxy", two
 
 
 def test_a_refused_address_stops_and_the_other_goes_on(
-    site: StormySite,
+    site: FaultSite,
     two_ways: Sequence[object],
     reasons: Sequence[object],
     small: Path,
@@ -275,7 +309,7 @@ def test_a_refused_address_stops_and_the_other_goes_on(
 ) -> None:
     refused_from = 5
 
-    def refuse_later(one: fault_site.Asked) -> None:
+    def refuse_later(_: SiteRequest) -> None:
         if len(via("one", site)) >= refused_from:
             site.refused.add("one")
 
@@ -288,12 +322,12 @@ def test_a_refused_address_stops_and_the_other_goes_on(
     assert re.search(r"127\.0\.0\.1:\d+: closed \(.*HTTP Error 418", err)
 
 
-def via(name: str, site: StormySite) -> list[fault_site.Asked]:
-    return [one for one in site.journal if one.via == name]
+def via(name: str, site: FaultSite) -> list[SiteRequest]:
+    return [one for one in site.journal if one.route == name]
 
 
 def test_all_addresses_refused_and_let_go_again(
-    site: StormySite,
+    site: FaultSite,
     two_ways: Sequence[object],
     reasons: Sequence[object],
     small: Path,
@@ -302,7 +336,7 @@ def test_all_addresses_refused_and_let_go_again(
     store = tmp_path / "store"
     command = words(small, store, site, *two_ways, *reasons)
 
-    def refuse_later(one: fault_site.Asked) -> None:
+    def refuse_later(_: SiteRequest) -> None:
         if site.count() > 12:
             site.refused |= {"one", "two"}
 
@@ -325,7 +359,7 @@ def test_all_addresses_refused_and_let_go_again(
 
 
 def test_blocked_without_more_words_closes_the_address_too(
-    site: StormySite, small: Path, tmp_path: Path
+    site: FaultSite, small: Path, tmp_path: Path
 ) -> None:
     """A user's entry may say the class alone; asking on would be asking for ever."""
     (tmp_path / "short.toml").write_text('[[reason]]\nclass = "blocked"\nhttp = [418]\n')
@@ -340,18 +374,18 @@ def test_blocked_without_more_words_closes_the_address_too(
 
 
 def test_the_videos_of_a_dead_proxy_go_by_the_other(
-    site: StormySite, small: Path, tmp_path: Path
+    site: FaultSite, small: Path, tmp_path: Path
 ) -> None:
-    with fault_site.proxy(site, "one") as one:
+    with fault_site.proxy("one") as one:
         ways = ("--proxy", fault_site.dead_proxy(), "--proxy", one)
         err = run(*words(small, tmp_path / "store", site, *ways)).stderr
     assert {*statuses(tmp_path / "store").values()} == {"done"}
-    assert {asked.via for asked in site.journal} == {"one"}
+    assert {request.route for request in site.journal} == {"one"}
     assert len(site.firsts()) == 24
     assert ": closed (" in err
 
 
-def test_dead_proxies_alone_stop_the_run(site: StormySite, small: Path, tmp_path: Path) -> None:
+def test_dead_proxies_alone_stop_the_run(site: FaultSite, small: Path, tmp_path: Path) -> None:
     ways = ("--proxy", fault_site.dead_proxy(), "--proxy", fault_site.dead_proxy())
     err = run(*words(small, tmp_path / "store", site, *ways), code=3).stderr
     assert "The source does not answer" in err
@@ -376,7 +410,7 @@ def turns(home: Path) -> list[tuple[float, float]]:
         database.close()
 
 
-def assert_turns_are_the_truth(home: Path, site: StormySite, *, spacing_seconds: float) -> None:
+def assert_turns_are_the_truth(home: Path, site: FaultSite, *, spacing_seconds: float) -> None:
     """Each first request arrived within a turn of its own, and turns kept their distance.
 
     `test_addresses` shows for books like this that no 60 seconds see more than the budget.
@@ -394,7 +428,7 @@ def assert_turns_are_the_truth(home: Path, site: StormySite, *, spacing_seconds:
 
 
 def test_a_budget_is_kept_by_all_fetches(
-    site: StormySite, small: Path, home: Path, tmp_path: Path
+    site: FaultSite, small: Path, home: Path, tmp_path: Path
 ) -> None:
     run(*words(small, tmp_path / "store", site, "--budget", 18_000))
     assert {*statuses(tmp_path / "store").values()} == {"done"}
@@ -402,7 +436,7 @@ def test_a_budget_is_kept_by_all_fetches(
 
 
 def test_two_runs_at_once_share_one_budget(
-    site: StormySite, small: Path, home: Path, tmp_path: Path
+    site: FaultSite, small: Path, home: Path, tmp_path: Path
 ) -> None:
     both = [
         cli_process.start(*words(small, tmp_path / name, site, "--budget", 18_000))
@@ -421,14 +455,14 @@ def test_two_runs_at_once_share_one_budget(
 
 
 def test_a_limit_without_a_time_pauses_the_address_for_the_next_run_too(
-    site: StormySite, small: Path, home: Path, tmp_path: Path
+    site: FaultSite, small: Path, home: Path, tmp_path: Path
 ) -> None:
     store = tmp_path / "store"
     command = words(small, store, site)
     limiter = RateLimiter(home / "addresses.sqlite")
     key = f"{site.host} direct"
 
-    def limit_later(one: fault_site.Asked) -> None:
+    def limit_later(_: SiteRequest) -> None:
         if site.count() > 12:
             site.limited = ""
 
@@ -459,11 +493,11 @@ def test_a_limit_without_a_time_pauses_the_address_for_the_next_run_too(
 
 
 def test_an_address_that_is_limited_again_is_tried_by_one_video_at_a_time(
-    site: StormySite, small: Path, tmp_path: Path
+    site: FaultSite, small: Path, tmp_path: Path
 ) -> None:
     limited = FETCHES + 3
 
-    def limit_first(one: fault_site.Asked) -> None:
+    def limit_first(_: SiteRequest) -> None:
         site.limited = "1" if site.count() <= limited else None
 
     site.before = limit_first
@@ -476,7 +510,7 @@ def test_an_address_that_is_limited_again_is_tried_by_one_video_at_a_time(
 
 def test_a_video_that_is_asked_to_wait_for_waits_alone(small: Path, tmp_path: Path) -> None:
     soon, late = video_ids(24)[3], video_ids(24)[4]
-    with StormySite({soon: "503 5-once", late: "503 3600-once"}) as site:
+    with FaultSite({soon: "503 5-once", late: "503 3600-once"}) as site:
         run(*words(small, tmp_path / "store", site))
     found = statuses(tmp_path / "store")
     assert found == dict.fromkeys(video_ids(24), "done") | {late: "transient"}
@@ -495,14 +529,14 @@ def test_retry_asks_for_the_videos_of_a_class_and_for_no_other(small: Path, tmp_
     store = tmp_path / "store"
     videos = video_ids(24)
     gone, others = videos[4:7], {videos[8]: "401", videos[9]: "451", videos[10]: "403"}
-    manners = {**dict.fromkeys(gone, "404"), **others}
-    with StormySite(manners) as site:
+    faults = {**dict.fromkeys(gone, "404"), **others}
+    with FaultSite(faults) as site:
         run(*words(small, store, site, "--max-speakers", 3))
         before, asked = cli_process.shards(store), site.count()
         assert [statuses(store)[video] for video in gone] == ["gone"] * 3
         assert len(statuses(store)) == 18
-        site.manners.clear()
-        site.manners[gone[2]] = "410"
+        site.faults.clear()
+        site.faults[gone[2]] = "410"
         command = ("retry", "--class", "gone", "--store", store, *COMMON)
         result = run(*command)
         assert "3 videos were retried." in result.stderr

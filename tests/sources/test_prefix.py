@@ -14,7 +14,7 @@ import av
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from support.bad_site import BadSite
+from support.fault_site import FaultSite
 from support.gray_frames import faces, gray_video, rearranged
 from support.synthetic_audio import (
     AAC,
@@ -452,21 +452,21 @@ def test_a_file_with_an_unusual_end_is_downloaded_whole(
 
 
 @pytest.fixture
-def served(tmp_path: Path) -> Iterator[tuple[BadSite, Path]]:
+def served(tmp_path: Path) -> Iterator[tuple[FaultSite, Path]]:
     folder = tmp_path / "served"
     folder.mkdir()
-    with BadSite(folder) as site:
+    with FaultSite(folder=folder) as site:
         yield site, folder
 
 
-def url_of(site: BadSite, manner: str, name: str) -> str:
-    return site.template(manner, "").format(video_id=name)
+def url_of(site: FaultSite, fault: str, name: str) -> str:
+    return site.template(fault, "").format(video_id=name)
 
 
 @pytest.mark.parametrize("name", ["big.mp4", "big.webm", "fragments.mp4"])
-@pytest.mark.parametrize("manner", ["no-ranges", "no-length", "endless"])
+@pytest.mark.parametrize("fault", ["no-ranges", "no-length", "endless"])
 def test_without_ranges_reading_stops_after_enough_bytes(
-    served: tuple[BadSite, Path], media_cache: MediaCache, tmp_path: Path, manner: str, name: str
+    served: tuple[FaultSite, Path], media_cache: MediaCache, tmp_path: Path, fault: str, name: str
 ) -> None:
     site, folder = served
     if name == "fragments.mp4":
@@ -474,27 +474,27 @@ def test_without_ranges_reading_stops_after_enough_bytes(
     else:
         media = media_cache.make(BIG if name == "big.mp4" else OPUS_AND_VP9)
         (folder / name).symlink_to(media)
-    target, received = fetch(url_of(site, manner, name), tmp_path)
+    target, received = fetch(url_of(site, fault, name), tmp_path)
     # All in one answer.
-    assert site.count(manner) == (1 if manner != "no-length" else site.count(manner))
+    assert site.count(fault) == (1 if fault != "no-length" else site.count(fault))
     assert received <= 1.3 * ideal_bytes(media, AUDIO)
     assert received == target.stat().st_size
     assert clips_of(target, video=False) == clips_of(media, video=False)
 
 
-@pytest.mark.parametrize("manner", ["no-ranges", "endless"])
+@pytest.mark.parametrize("fault", ["no-ranges", "endless"])
 def test_without_ranges_a_file_with_its_index_last_is_downloaded_whole(
-    served: tuple[BadSite, Path], media_cache: MediaCache, tmp_path: Path, manner: str
+    served: tuple[FaultSite, Path], media_cache: MediaCache, tmp_path: Path, fault: str
 ) -> None:
     site, folder = served
     media = index_last(media_cache, folder)
-    target, received = fetch(url_of(site, manner, "last.mp4"), tmp_path)
-    assert received <= (2 if manner == "endless" else 1) * media.stat().st_size
+    target, received = fetch(url_of(site, fault, "last.mp4"), tmp_path)
+    assert received <= (2 if fault == "endless" else 1) * media.stat().st_size
     assert clips_of(target, video=False) == clips_of(media, video=False)
 
 
 def test_an_endless_body_that_cannot_be_played_is_given_up(
-    served: tuple[BadSite, Path], tmp_path: Path
+    served: tuple[FaultSite, Path], tmp_path: Path
 ) -> None:
     site, folder = served
     (folder / "noise.webm").write_bytes(bytes(range(256)) * 10)
@@ -505,7 +505,7 @@ def test_an_endless_body_that_cannot_be_played_is_given_up(
 
 
 def test_an_endless_body_whose_media_have_ended_is_accepted(
-    served: tuple[BadSite, Path], media_cache: MediaCache, tmp_path: Path
+    served: tuple[FaultSite, Path], media_cache: MediaCache, tmp_path: Path
 ) -> None:
     site, folder = served
     shutil.copy(
@@ -518,17 +518,17 @@ def test_an_endless_body_whose_media_have_ended_is_accepted(
 
 @pytest.mark.parametrize("page", [b"<!DOCTYPE html><p>Log in", b"\xef\xbb\xbf \n<HTML lang=en>"])
 def test_a_page_is_recognized_by_its_beginning(
-    served: tuple[BadSite, Path], tmp_path: Path, page: bytes
+    served: tuple[FaultSite, Path], tmp_path: Path, page: bytes
 ) -> None:
     site, folder = served
     (folder / "page.m4a").write_bytes(page)
-    for manner in ("good", "no-ranges", "endless"):
+    for fault in ("good", "no-ranges", "endless"):
         with pytest.raises(FetchError, match="a page of HTML instead of media") as caught:
-            fetch(url_of(site, manner, "page.m4a"), tmp_path)
+            fetch(url_of(site, fault, "page.m4a"), tmp_path)
         assert caught.value.status == "ambiguous"
 
 
-def test_an_archive_is_refused(served: tuple[BadSite, Path], tmp_path: Path) -> None:
+def test_an_archive_is_refused(served: tuple[FaultSite, Path], tmp_path: Path) -> None:
     site, folder = served
     (folder / "packed.m4a").write_bytes(gzip.compress(bytes(1000)))
     with pytest.raises(FetchError, match="a gzip archive instead of media") as caught:
@@ -536,20 +536,20 @@ def test_an_archive_is_refused(served: tuple[BadSite, Path], tmp_path: Path) -> 
     assert caught.value.status == "ambiguous"
 
 
-@pytest.mark.parametrize("manner", ["drip", "drop-once", "length-too-short", "length-too-long"])
+@pytest.mark.parametrize("fault", ["drip", "drop-once", "length-too-short", "length-too-long"])
 def test_broken_answers_are_continued(
-    served: tuple[BadSite, Path], media_cache: MediaCache, tmp_path: Path, manner: str
+    served: tuple[FaultSite, Path], media_cache: MediaCache, tmp_path: Path, fault: str
 ) -> None:
     site, folder = served
     media = media_cache.make(TALK)
     (folder / "talk.m4a").symlink_to(media)
-    target, received = fetch(url_of(site, manner, "talk.m4a"), tmp_path)
+    target, received = fetch(url_of(site, fault, "talk.m4a"), tmp_path)
     assert received == target.stat().st_size <= 1.3 * ideal_bytes(media, AUDIO)
     assert target.read_bytes() == media.read_bytes()[:received]
 
 
 def test_a_server_that_stops_sending_is_given_up(
-    served: tuple[BadSite, Path],
+    served: tuple[FaultSite, Path],
     media_cache: MediaCache,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -573,7 +573,7 @@ def test_a_server_that_stops_sending_is_given_up(
 
 
 def test_a_server_that_never_answers_is_an_error_of_transport(
-    served: tuple[BadSite, Path], media_cache: MediaCache, tmp_path: Path
+    served: tuple[FaultSite, Path], media_cache: MediaCache, tmp_path: Path
 ) -> None:
     site, folder = served
     (folder / "talk.m4a").symlink_to(media_cache.make(TALK))
@@ -583,7 +583,7 @@ def test_a_server_that_never_answers_is_an_error_of_transport(
 
 
 def test_a_file_that_changes_once_is_read_again(
-    served: tuple[BadSite, Path], media_cache: MediaCache, tmp_path: Path
+    served: tuple[FaultSite, Path], media_cache: MediaCache, tmp_path: Path
 ) -> None:
     site, folder = served
     media = media_cache.make(TALK)
@@ -600,21 +600,21 @@ def test_a_file_that_changes_once_is_read_again(
 # -- Time ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("manner", ["good", "no-ranges"])
+@pytest.mark.parametrize("fault", ["good", "no-ranges"])
 def test_a_server_that_drips_is_given_up(
-    served: tuple[BadSite, Path], media_cache: MediaCache, tmp_path: Path, manner: str
+    served: tuple[FaultSite, Path], media_cache: MediaCache, tmp_path: Path, fault: str
 ) -> None:
     site, folder = served
     (folder / "talk.m4a").symlink_to(media_cache.make(TALK))
     with pytest.raises(
         FetchError, match=r"the server sends too slowly: \d+ bytes in \d+ s"
     ) as caught:
-        fetch(url_of(site, manner, "talk.m4a"), tmp_path, clock=Clock(20.0))
+        fetch(url_of(site, fault, "talk.m4a"), tmp_path, clock=Clock(20.0))
     assert caught.value.status == "transient"
 
 
 def test_single_bytes_are_read_as_they_arrive(
-    served: tuple[BadSite, Path],
+    served: tuple[FaultSite, Path],
     media_cache: MediaCache,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -644,7 +644,7 @@ def test_single_bytes_are_read_as_they_arrive(
 
 @pytest.mark.parametrize("limit_rate", [1000.0, 100_000.0, 1e9])
 def test_a_rate_limit_is_obeyed(
-    served: tuple[BadSite, Path], media_cache: MediaCache, tmp_path: Path, limit_rate: float
+    served: tuple[FaultSite, Path], media_cache: MediaCache, tmp_path: Path, limit_rate: float
 ) -> None:
     """The limit is the user's, so even a low rate does not count as a slow server."""
     site, folder = served

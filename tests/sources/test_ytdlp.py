@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import av
 import pytest
-from support.bad_site import MANNERS, BadSite
+from support.fault_site import FAULTS, FaultSite
 from support.gray_frames import faces, gray_video, rearranged, wrong_frames
 from support.synthetic_audio import (
     AAC,
@@ -360,7 +360,7 @@ def test_video_and_audio_in_segments(media_cache: MediaCache, how: str, tmp_path
     tmp.mkdir()
     suffix = segmented(media_cache.make(GRAY_VIDEO), tmp_path / "served", how)
     with (
-        BadSite(tmp_path / "served") as site,
+        FaultSite(folder=tmp_path / "served") as site,
         YtDlpSource(site.template("good", suffix), with_video=True).fetch(
             KEY, needed_seconds=NEEDED_SECONDS, tmp=tmp
         ) as media,
@@ -474,17 +474,17 @@ WRONG = {
     "401": ("credentials", "HTTP Error 401: Unauthorized"),
     "403": ("transient", "HTTP Error 403: Forbidden"),
     "404": ("gone", "HTTP Error 404: Not Found"),
-    "404-later": ("transient", "unable to download video data: HTTP Error 404: Not Found"),
+    "later 404": ("transient", "unable to download video data: HTTP Error 404: Not Found"),
     "410": ("gone", "HTTP Error 410: Gone"),
     "429": ("rate-limited", "HTTP Error 429: Too Many Requests"),
-    "429-later": ("rate-limited", "HTTP Error 429: Too Many Requests"),
-    "429-retry-after": ("rate-limited", "HTTP Error 429: Too Many Requests"),
+    "later 429": ("rate-limited", "HTTP Error 429: Too Many Requests"),
+    "429 77": ("rate-limited", "HTTP Error 429: Too Many Requests"),
     "451": ("geo", "HTTP Error 451: Unavailable For Legal Reasons"),
     "500": ("transient", "HTTP Error 500: Internal Server Error"),
     "502": ("transient", "HTTP Error 502: Bad Gateway"),
     "503": ("transient", "HTTP Error 503: Service Unavailable"),
-    "503-later": ("transient", "HTTP Error 503: Service Unavailable"),
-    "503-once": ("transient", "HTTP Error 503: Service Unavailable"),
+    "later 503": ("transient", "HTTP Error 503: Service Unavailable"),
+    "later 503-once": ("transient", "HTTP Error 503: Service Unavailable"),
     "504": ("transient", "HTTP Error 504: Gateway Timeout"),
     # The server may be about to put the file in place: this says nothing about the video.
     "empty": ("transient", "The downloaded file is empty"),
@@ -494,52 +494,53 @@ WRONG = {
     "replaced-always": ("transient", "the file on the server changed while it was read"),
     "wrong-start": ("transient", "the server sent bytes from position 1 instead of 0"),
 }
-PAUSES = {"429": 600.0, "429-later": 600.0, "429-retry-after": 77.0}
+PAUSES = {"429": 600.0, "later 429": 600.0, "429 77": 77.0}
 
 
 @pytest.fixture
-def bad(media_cache: MediaCache, tmp_path: Path) -> BadSite:
+def bad(media_cache: MediaCache, tmp_path: Path) -> FaultSite:
     folder = tmp_path / "served"
     folder.mkdir()
     shutil.copy(media_cache.make(M4A), folder / f"{VIDEO}.m4a")
-    return BadSite(folder)
+    return FaultSite(folder=folder)
 
 
-def test_every_manner_is_tested() -> None:
-    assert {*RIGHT, *WRONG, "hang"} == set(MANNERS)
+def test_every_fault_is_tested() -> None:
+    others = {"hang", "reset", "noise", "drop", "later <status>"}  # also in the storm
+    assert {*RIGHT, *WRONG} >= set(FAULTS) - others
 
 
-@pytest.mark.parametrize("manner", RIGHT)
+@pytest.mark.parametrize("fault", RIGHT)
 def test_media_of_a_bad_site_that_can_be_downloaded(
-    bad: BadSite, media_cache: MediaCache, tmp_path: Path, manner: str
+    bad: FaultSite, media_cache: MediaCache, tmp_path: Path, fault: str
 ) -> None:
     with bad as site:
-        source = YtDlpSource(site.template(manner, ".m4a"))
+        source = YtDlpSource(site.template(fault, ".m4a"))
         whole = media_cache.make(M4A).read_bytes()
         # Bytes that were downloaded twice, because the server had to begin again, count as well.
         wasted_bytes = {"replaced": 128 << 10, "no-ranges-drop": len(whole) // 2}
-        fetched = fetch_bytes(source, tmp_path, wasted_bytes=wasted_bytes.get(manner, 0))
+        fetched = fetch_bytes(source, tmp_path, wasted_bytes=wasted_bytes.get(fault, 0))
         assert fetched == whole
-        assert site.count(manner) < 40
+        assert site.count(fault) < 40
 
 
-@pytest.mark.parametrize("manner", WRONG)
+@pytest.mark.parametrize("fault", WRONG)
 def test_media_of_a_bad_site_that_cannot_be_downloaded(
-    bad: BadSite, tmp_path: Path, manner: str
+    bad: FaultSite, tmp_path: Path, fault: str
 ) -> None:
-    status, message = WRONG[manner]
+    status, message = WRONG[fault]
     tmp = tmp_path / "tmp"
     tmp.mkdir()
     with bad as site:
-        source = YtDlpSource(site.template(manner, ".m4a"))
+        source = YtDlpSource(site.template(fault, ".m4a"))
         with pytest.raises(FetchError, match=message) as caught:
             fetch_bytes(source, tmp)
         assert caught.value.status == status
-        assert caught.value.action.pause_seconds == PAUSES.get(manner)
+        assert caught.value.action.pause_seconds == PAUSES.get(fault)
         assert not caught.value.action.closes_route
         # The site did answer.
         assert not isinstance(caught.value, UnreachableError)
-        assert site.count(manner) < 40
+        assert site.count(fault) < 40
     assert list(tmp.iterdir()) == []
 
 
@@ -552,7 +553,7 @@ def test_hls_goes_through_the_native_downloader(media_cache: MediaCache, tmp_pat
     hls = ("-f", "hls", "-hls_time", "4", "-hls_playlist_type", "vod")
     ffmpeg("-i", str(source), "-c", "copy", *hls, str(playlist))
     with (
-        BadSite(folder) as site,
+        FaultSite(folder=folder) as site,
         YtDlpSource(site.template("good", ".m3u8")).fetch(
             KEY, needed_seconds=NEEDED_SECONDS, tmp=tmp
         ) as fetched,
@@ -572,7 +573,7 @@ def test_a_playlist_whose_segments_are_gone_is_reported(
         "#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXTINF:4,\ngone0.ts\n#EXTINF:4,\ngone1.ts\n"
         "#EXT-X-ENDLIST\n"
     )
-    with BadSite(folder) as site:
+    with FaultSite(folder=folder) as site:
         source = YtDlpSource(site.template("good", ".m3u8"))
         with pytest.raises(FetchError, match=r"404|downloaded file is empty|could not download"):
             fetch_bytes(source, tmp)

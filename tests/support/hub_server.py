@@ -9,13 +9,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import socketserver
 import threading
 from collections.abc import Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import MappingProxyType
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
+
+from support.loopback_server import LoopbackHandler, LoopbackServer
 
 NO_COMMIT = "0" * 40
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
@@ -28,7 +28,7 @@ class Repo(NamedTuple):
     commit: str
 
 
-class Hub(ThreadingHTTPServer):
+class Hub(LoopbackServer):
     """Serve repositories inside a `with` block.
 
     Args:
@@ -36,30 +36,13 @@ class Hub(ThreadingHTTPServer):
 
     Attributes:
         repos: repositories by `owner/name`.
-        url: for `HF_ENDPOINT`.
     """
-
-    daemon_threads = True
 
     def __init__(self, token: str) -> None:
         self.token = token
         self.repos: dict[str, Repo] = {}
         self.lock = threading.Lock()
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.url = f"http://127.0.0.1:{self.server_port}"
-
-    def server_bind(self) -> None:
-        # HTTPServer would look up the host's name, which can take seconds without a network.
-        socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = "127.0.0.1", self.socket.getsockname()[1]
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
-        return self
-
-    def __exit__(self, *trouble: object) -> None:
-        self.shutdown()
-        self.server_close()
+        super().__init__(_Handler)
 
 
 class _RefusedError(Exception):
@@ -73,15 +56,12 @@ class _RefusedError(Exception):
         self.headers = {"X-Error-Code": code, "X-Error-Message": message, **headers}
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(LoopbackHandler):
     server: Hub
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True  # head and body leave as two writes
 
-    def log_message(self, format: str, *args: Any) -> None:
-        """Log nothing."""
-
-    def _answer(self) -> None:
+    def answer(self) -> None:
         # Read even if the request is refused: the next one is on the same connection.
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         parts = [unquote(part) for part in urlsplit(self.path).path.strip("/").split("/")]
@@ -94,7 +74,7 @@ class _Handler(BaseHTTPRequestHandler):
         except _RefusedError as error:
             self._send(error.status, {"error": str(error)}, error.headers)
 
-    do_GET = do_HEAD = do_POST = _answer  # noqa: N815  # names that the base class requires
+    do_POST = answer  # noqa: N815  # a name that the base class requires
 
     def _write(self, parts: list[str], body: bytes) -> None:
         if self.headers.get("Authorization") != f"Bearer {self.server.token}":
@@ -147,13 +127,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _send(self, status: int, answer: object, headers: Mapping[str, str] = NO_HEADERS) -> None:
         body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
         kind = "application/octet-stream" if answer is body else "application/json"
-        self.send_response(status)
-        for name, value in {"Content-Type": kind, **headers}.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
+        self.reply(status, body, {"Content-Type": kind, **headers})
 
 
 def _plan(file: dict[str, str], files: dict[str, bytes]) -> dict[str, object]:

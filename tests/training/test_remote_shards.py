@@ -10,7 +10,6 @@ import re
 import shutil
 import socket
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from botocore import exceptions  # type: ignore[import-untyped]
 from filelock import FileLock
 from moto.server import ThreadedMotoServer
 from support import shard_builder
+from support.loopback_server import LoopbackServer
 
 from voxblink2_lib.errors import StoreDamagedError, TrainingError
 from voxblink2_lib.training import (
@@ -465,15 +465,8 @@ class _Silent(http.server.SimpleHTTPRequestHandler):
 @contextlib.contextmanager
 def web(store: Path, handler: type[http.server.SimpleHTTPRequestHandler]) -> Iterator[str]:
     """Serve a store."""
-    served = functools.partial(handler, directory=str(store))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), served) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with LoopbackServer(functools.partial(handler, directory=str(store))) as server:
+        yield server.url
 
 
 def test_a_store_on_a_web_server(local: Path) -> None:
