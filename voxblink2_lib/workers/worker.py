@@ -33,7 +33,9 @@ def serve(connection: Connection, *, threads: int = 1) -> None:
         connection: delivers a number, a function and its argument at a time.
         threads: calls that run at the same time.
     """
-    threading.Thread(target=_exit_with_parent, args=(connection.fileno(),), daemon=True).start()
+    # A descriptor of its own: a call that ends this process closes the other, which is no hang-up.
+    watched = os.dup(connection.fileno())
+    threading.Thread(target=_exit_with_parent, args=(watched,), daemon=True).start()
     sending = threading.Lock()
 
     def run_call(number: int, function: Any, argument: Any) -> None:
