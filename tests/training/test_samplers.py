@@ -510,17 +510,16 @@ def test_numbers_of_neighbouring_places_do_not_meet() -> None:
 
 
 class _Numbers(Dataset[int]):
-    """Gives back the numbers that it is asked for; may fail at first."""
+    """Returns the number of a row; fails in every worker while ``is_failing`` is set."""
 
-    def __init__(self, failures: int = 0) -> None:
-        self.failures = torch.tensor(failures).share_memory_()  # type: ignore[no-untyped-call]
+    def __init__(self, *, is_failing: bool = False) -> None:
+        self.is_failing = torch.tensor(is_failing).share_memory_()  # type: ignore[no-untyped-call]
 
     def __len__(self) -> int:
         return len(SMALL)
 
     def __getitem__(self, row: int) -> int:
-        if self.failures > 0:
-            self.failures -= 1
+        if self.is_failing:
             raise OSError("the disk is away")
         return int(row)
 
@@ -559,11 +558,10 @@ def test_a_training_loader_has_the_next_epoch_in_its_next_pass(kind: str, worker
 
 
 def _loader(
-    sampler: EpochSampler, workers: int, *, failures: int = 0, **options: Any
+    sampler: EpochSampler, workers: int, *, is_failing: bool = False, **options: Any
 ) -> TrainingLoader:
-    return TrainingLoader(
-        _Numbers(failures), sampler, num_workers=workers, collate_fn=_list, **options
-    )
+    numbers = _Numbers(is_failing=is_failing)
+    return TrainingLoader(numbers, sampler, num_workers=workers, collate_fn=_list, **options)
 
 
 @pytest.mark.parametrize(("workers", "persistent"), [(0, False), (2, False), (2, True)])
@@ -580,12 +578,12 @@ def test_a_pass_that_was_left_goes_on_where_it_was(workers: int, persistent: boo
 
 def test_an_epoch_is_not_skipped_where_its_first_batch_failed() -> None:
     # Two workers ask for four batches ahead: the sampler is read to its end by then.
-    loader = _loader(ShuffleSampler(SMALL, batch_size=12), 2, failures=1)
+    loader = _loader(ShuffleSampler(SMALL, batch_size=12), 2, is_failing=True)
     with pytest.raises(OSError, match="the disk is away") as error:
         next(iter(loader))
     # The error and its frames keep the workers, which take 10 s to end in a garbage collection.
     traceback.clear_frames(error.tb)
-    loader.dataset.failures.zero_()  # type: ignore[attr-defined]
+    loader.dataset.is_failing.zero_()  # type: ignore[attr-defined]
     assert loader.epoch == 0
     assert sorted(itertools.chain(*loader)) == list(range(24))
     assert loader.epoch == 1
