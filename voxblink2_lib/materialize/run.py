@@ -6,7 +6,6 @@ import logging
 from collections.abc import Iterable
 
 from voxblink2_lib.errors import DependencyError, StoreError, StoreReadOnlyError
-from voxblink2_lib.files import named_if_disk_full
 from voxblink2_lib.materialize.planning import is_complete, plan_retry, plan_run
 from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.materialize.scheduler import Scheduler
@@ -80,7 +79,7 @@ def materialize(request: MaterializeRequest, *, retry: bool, wait: bool) -> Stor
     named = request.source or release.default_source
     source = parse_source(named, request.fetch)
     try:
-        with store.locked(wait=wait), named_if_disk_full(store.root):
+        with store.locked(wait=wait):
             index = _index(release, store)
             with Ledger(store.ledger, request.config) as ledger:
                 if retry:

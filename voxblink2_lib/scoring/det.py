@@ -125,7 +125,9 @@ fpr=array([1. , 0.5, 0. , 0. ]))
         rate, share = crossing_between(fnr, fpr)
         if np.isinf(after):
             return Crossing(rate, before)
-        return Crossing(rate, (1 - share) * before + share * after)
+        threshold = (1 - share) * before + share * after
+        # Rounding may leave the interval by a bit, which is infinity for the largest numbers.
+        return Crossing(rate, min(max(threshold, before), after))
 
     def least_cost(self, miss_cost: float, accept_cost: float) -> tuple[float, float]:
         """Return the minimum of ``miss_cost * FNR + accept_cost * FPR`` over all thresholds.

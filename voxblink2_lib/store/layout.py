@@ -79,6 +79,7 @@ class Store:
         Raises:
             StoreBusyError: another process holds it.
             StoreError: the folder cannot be created or written to.
+            StoreFullError: the disk is full, or becomes so while the lock is held.
         """
         try:
             with named_if_disk_full(self.root):
@@ -104,7 +105,8 @@ class Store:
                 ) from error
             raise StoreError(f"The store {self.root} cannot be used: {error}.") from error
         try:
-            yield
+            with named_if_disk_full(self.root):
+                yield
         finally:
             lock.release()
 
@@ -132,8 +134,7 @@ class Store:
             open_jobs: jobs that are not sealed, whose parts are kept.
         """
         shutil.rmtree(self.tmp, ignore_errors=True)
-        with named_if_disk_full(self.tmp):
-            self.tmp.mkdir(parents=True, exist_ok=True)
+        self.tmp.mkdir(parents=True, exist_ok=True)
         for path in self.shards(config).glob(TEMP_GLOB):
             path.unlink(missing_ok=True)
         kept = {self.job_parts(config, job) for job in open_jobs}
