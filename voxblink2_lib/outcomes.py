@@ -192,6 +192,43 @@ class MissingUtterance(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class MediaFacts:
+    """What one attempt learned of a video's media. The ledger keeps it with the attempt.
+
+    Attributes:
+        audio_id: the source's name of the audio rendition that was downloaded.
+        video_id: the same of the video rendition.
+        language: language of the audio, as the source states it.
+        height: lines of the video rendition that was downloaded; 0 if unknown.
+        reference_height: lines of the rendition that boxes refer to; 0 if unknown.
+        client: the client by which yt-dlp got the renditions.
+        audio_tracks: audio streams in the file; 0 if it was not opened.
+        audio_track: the one that was cropped, counted from 0.
+        clipped_samples: samples of the clips that exceeded full scale.
+        louder_channel: channel that was used alone, counted from 1, since the channels cancel each
+            other; 0 if they do not.
+    """
+
+    audio_id: str = ""
+    video_id: str = ""
+    language: str = ""
+    height: int = 0
+    reference_height: int = 0
+    client: str = ""
+    audio_tracks: int = 0
+    audio_track: int = 0
+    clipped_samples: int = 0
+    louder_channel: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what is known; the rest is left out."""
+        return {name: value for name, value in asdict(self).items() if value}
+
+
+NO_FACTS = MediaFacts()
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What happened to one video.
 

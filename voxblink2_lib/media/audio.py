@@ -12,14 +12,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from voxblink2_lib.errors import DependencyError, MediaError, first_line
+from voxblink2_lib.media.container import demuxed, open_media
 from voxblink2_lib.media.encoding import Samples, encode
 from voxblink2_lib.media.timeline import (
     MAX_JITTER_SECONDS,
     Timeline,
-    demuxed,
     read_timeline,
     read_video_start,
 )
+from voxblink2_lib.media.tracks import audio_streams
 from voxblink2_lib.outcomes import MissingUtterance
 from voxblink2_lib.records import SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, AudioFormat, Clip, Utterance
 
@@ -211,11 +212,9 @@ def _decode_whole(path: Path, timeline: Timeline, end_seconds: float) -> tuple[f
 
 def _decode_pieces(path: Path, end_seconds: float) -> Iterator[tuple[float, Samples]]:
     """Decode packet by packet; a new piece begins wherever timestamps jump."""
-    import av
-
-    with av.open(path, metadata_errors="replace") as container:
+    with open_media(path) as container:
         piece: _Piece | None = None
-        for frame in _frames(container, container.streams.audio[0]):
+        for frame in _frames(container, audio_streams(container)[0]):
             if float(frame.pts * frame.time_base) > end_seconds + _DECODE_MARGIN_SECONDS:
                 break  # A damaged timestamp may be years ahead.
             if piece is None or not piece.is_continued_by(frame):

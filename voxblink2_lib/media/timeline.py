@@ -8,13 +8,12 @@ audio only it is the container's zero, less the encoder's delay if the decoder d
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from voxblink2_lib.errors import MediaError
+from voxblink2_lib.media.container import open_media, read_only
+from voxblink2_lib.media.tracks import audio_streams, has_video, video_stream
 
 # Encoder delays are below this (AAC 48 ms at 44.1 kHz with SBR, MP3 50 ms); in a file with audio
 # only, a first sample later than this means that the audio really begins late.
@@ -77,48 +76,6 @@ def read_timeline(path: Path, *, until_seconds: float = float("inf")) -> Timelin
         return _read(container, until_seconds)
 
 
-@contextlib.contextmanager
-def open_media(path: Path) -> Iterator[Any]:
-    """Open a media file.
-
-    Raises:
-        MediaError: the file is not a media file.
-    """
-    import av
-
-    if not path.stat().st_size:
-        raise MediaError("the media file is empty")
-    try:
-        with av.open(path, metadata_errors="replace") as container:
-            yield container
-    except av.error.FFmpegError as error:
-        raise MediaError(f"the media file cannot be read: {error.strerror}") from error
-
-
-def demuxed(container: Any, stream: Any) -> Iterator[Any]:
-    """Yield the packets of a stream in decoding order, up to the first damage of the container."""
-    import av
-
-    packets = container.demux(stream)
-    while True:
-        try:
-            packet = next(packets)
-        except (StopIteration, av.error.FFmpegError, IndexError):
-            return  # Truncated or damaged from here on; the packets before are valid.
-        yield packet
-
-
-def video_streams(container: Any) -> list[Any]:
-    """Return the video streams; the cover of an album is not one of them."""
-    from av.stream import Disposition
-
-    return [
-        stream
-        for stream in container.streams.video
-        if not stream.disposition & Disposition.attached_pic
-    ]
-
-
 def read_video_start(path: Path) -> float | None:
     """Return the start of a file's video on the container's clock; ``None`` for audio only.
 
@@ -126,32 +83,23 @@ def read_video_start(path: Path) -> float | None:
         MediaError: the file is not a media file.
     """
     with open_media(path) as container:
-        return next(iter(_video_starts(container)), None)
+        return _video_start(container)
 
 
-def _video_starts(container: Any) -> list[float]:
-    return [
-        float(stream.start_time * stream.time_base)
-        for stream in video_streams(container)
-        if stream.start_time is not None
-    ]
+def _video_start(container: Any) -> float | None:
+    if not has_video(container):
+        return None
+    stream = video_stream(container)
+    return None if stream.start_time is None else float(stream.start_time * stream.time_base)
 
 
 def _read(container: Any, until_seconds: float) -> Timeline:
-    from av.stream import Discard
-
-    if not container.streams.audio:
-        raise MediaError("the media file has no audio stream")
-    audio = container.streams.audio[0]
-    if audio.codec_context is None:
-        raise MediaError("the media file's audio stream has an unknown codec")
-    video_start = next(iter(_video_starts(container)), None)
+    audio = audio_streams(container)[0]
+    video_start = _video_start(container)
     formats = set(container.format.name.split(","))
     audio_start = float((audio.start_time or 0) * (audio.time_base or 0))
     late_seconds = max(0.0, audio_start, video_start or 0.0)
-    for stream in container.streams:
-        if stream is not audio:
-            stream.discard = Discard.all  # avoids reading the video from disk
+    read_only(container, audio)
     packets = _Packets(container, audio, until_seconds + late_seconds)
     if video_start is not None and "matroska" in formats:
         video_start = _matroska_start(video_start, packets, tick=float(audio.time_base))

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from voxblink2_lib.media.timeline import open_media
-from voxblink2_lib.media.video_index import FrameTimes, packets_of, video_stream
+from voxblink2_lib.media.container import open_media, read_only
+from voxblink2_lib.media.tracks import video_stream
+from voxblink2_lib.media.video_index import FrameTimes, packets_of
 
 # Decoders that can skip, packet by packet, frames on which no other depends. Others decide later,
 # or decode several frames at once, and would skip the wrong ones.
@@ -58,6 +59,7 @@ class VideoFrameDecoder:
         """Yield the index of each requested frame, and the frame, an ``av.VideoFrame``."""
         with open_media(self._path) as container:
             stream = video_stream(container)
+            read_only(container, stream)
             context = stream.codec_context
             # Threads would cost memory, and workers use all cores already.
             context.thread_count = 1

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from voxblink2_lib.errors import MediaError
-from voxblink2_lib.media.timeline import demuxed, open_media, video_streams
+from voxblink2_lib.media.container import demuxed, open_media, read_only
+from voxblink2_lib.media.tracks import video_stream
 
 # Packets are stored in decoding order: a frame may be displayed this much earlier than the frames
 # stored before it.
@@ -67,26 +68,8 @@ def read_frame_times(path: Path, *, until_seconds: float = float("inf")) -> Fram
     """
     with open_media(path) as container:
         stream = video_stream(container)
+        read_only(container, stream)
         return _read(stream, packets_of(container, stream), until_seconds)
-
-
-def video_stream(container: Any) -> Any:
-    """Return the video stream of an open file; packets of other streams are discarded.
-
-    Raises:
-        MediaError: there is no video stream, or none that can be decoded.
-    """
-    from av.stream import Discard
-
-    streams = video_streams(container)
-    if not streams:
-        raise MediaError("the media file has no video stream")
-    if streams[0].codec_context is None:
-        raise MediaError("the media file's video stream has an unknown codec")
-    for stream in container.streams:
-        if stream is not streams[0]:
-            stream.discard = Discard.all
-    return streams[0]
 
 
 def packets_of(container: Any, stream: Any) -> Iterator[Any]:

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 from voxblink2_lib.errors import SourceError
+from voxblink2_lib.outcomes import NO_FACTS, MediaFacts
 from voxblink2_lib.records import VideoKey
 from voxblink2_lib.sources.options import FetchOptions, Route
 
@@ -67,11 +68,13 @@ class Media(NamedTuple):
         path: the file; the one with the video stream, if video was requested.
         size_bytes: bytes downloaded over the network, or the size of the file.
         audio_path: the file with the audio, if that is another file.
+        facts: which renditions they are, as far as the source states it.
     """
 
     path: Path
     size_bytes: int
     audio_path: Path | None = None
+    facts: MediaFacts = NO_FACTS
 
     @property
     def audio(self) -> Path:

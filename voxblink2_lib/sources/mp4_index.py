@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from voxblink2_lib.errors import MediaError
-from voxblink2_lib.media.timeline import open_media, video_streams
+from voxblink2_lib.media.container import open_media
+from voxblink2_lib.media.tracks import audio_streams, has_audio, has_video, video_stream
 
 # The index of an hour of audio and video has 2 MB.
 MAX_INDEX_BYTES = 64 << 20
@@ -218,18 +219,19 @@ def _needed_bytes(
     # FFmpeg recognizes nearly any bytes as some format, such as subtitles, with its own index.
     if "mp4" not in container.format.name.split(","):
         return None
-    video_stream, audio_stream = video_streams(container)[:1], list(container.streams.audio)[:1]
+    films = [video_stream(container)] if has_video(container) else []
+    sounds = audio_streams(container)[:1] if has_audio(container) else []
     # The latest time on the container's clock at which the video may start.
     starts = [
         float(stream.start_time * stream.time_base)
-        for stream in (*video_stream, *audio_stream)
+        for stream in (*films, *sounds)
         if stream.start_time is not None
     ]
     until = max(0.0, *starts) + seconds if starts else seconds
     ends: list[NeededPrefix] = []
     for is_needed, streams, margin in (
-        (audio, audio_stream, 0.0),
-        (video, video_stream, _VIDEO_MARGIN_SECONDS),
+        (audio, sounds, 0.0),
+        (video, films, _VIDEO_MARGIN_SECONDS),
     ):
         if is_needed and not streams:
             # The whole file does not contain it either.

@@ -1,0 +1,68 @@
+"""Open media files and read their packets; only files of media, and only from this machine."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from voxblink2_lib.errors import MediaError
+
+# FFmpeg's demuxers of sound and film. Left out is whatever names other files (playlists, lists of
+# files, session descriptions), reads devices, guesses its format from a file's name (sequences of
+# images, raw samples), or runs programs: media come from strangers.
+FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2",
+    "matroska,webm",
+    *("wav", "w64", "aiff", "caf", "au", "flac", "wv", "tta", "ape", "tak", "mpc", "mpc8", "voc"),
+    *("mp3", "aac", "loas", "ac3", "eac3", "dts", "dtshd", "truehd", "amr", "amrnb", "amrwb"),
+    *("ogg", "avi", "flv", "asf", "mpegts", "mpeg", "mpegvideo", "h264", "hevc", "m4v", "ivf"),
+    *("rm", "nut", "mxf", "gxf", "wtv", "dv", "nsv", "nistsphere"),
+)
+_OPTIONS = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"}
+
+
+@contextlib.contextmanager
+def open_media(path: Path) -> Iterator[Any]:
+    """Open a media file.
+
+    Yields:
+        An ``av.container.InputContainer``.
+
+    Raises:
+        MediaError: the file is not a media file, or is of a kind that may name other files.
+    """
+    import av
+
+    if not path.stat().st_size:
+        raise MediaError("the media file is empty")
+    try:
+        # The protocol is named, since FFmpeg would take one from a name with a colon.
+        with av.open(f"file:{path}", metadata_errors="replace", options=_OPTIONS) as container:
+            yield container
+    except av.error.FFmpegError as error:
+        raise MediaError(f"the media file cannot be read: {error.strerror}") from error
+
+
+def demuxed(container: Any, stream: Any) -> Iterator[Any]:
+    """Yield the packets of a stream in decoding order, up to the first damage of the container."""
+    import av
+
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets)
+        except (StopIteration, av.error.FFmpegError, IndexError):
+            return  # Truncated or damaged from here on; the packets before are valid.
+        yield packet
+
+
+def read_only(container: Any, *streams: Any) -> None:
+    """Discard the packets of all other streams, so that they are not even read where possible."""
+    from av.stream import Discard
+
+    kept = {stream.index for stream in streams}
+    for stream in container.streams:
+        if stream.index not in kept:
+            stream.discard = Discard.all
