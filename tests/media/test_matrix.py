@@ -109,6 +109,18 @@ def test_the_matrix_is_as_large_as_it_claims() -> None:
 def test_what_damage_does_not_touch_is_as_in_the_whole_file(
     pair: tuple[Recipe, Recipe], results: Results
 ) -> None:
+    check_damage(pair, results)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pair", recipes.MORE_DAMAGED, ids=second_name)
+def test_what_damage_does_not_touch_is_as_in_more_whole_files(
+    pair: tuple[Recipe, Recipe], results: Results, more_results: Results
+) -> None:
+    check_damage(pair, {**results, **more_results})
+
+
+def check_damage(pair: tuple[Recipe, Recipe], results: Results) -> None:
     whole, damaged = (results[recipe.name].clips for recipe in pair)
     assert damaged
     for name, samples in damaged.items():
@@ -146,6 +158,18 @@ def test_two_files_of_a_video_are_one(
 def test_equal_channels_have_the_level_of_one(
     pair: tuple[Recipe, Recipe], results: Results
 ) -> None:
+    check_level(pair, results)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pair", recipes.MORE_EQUAL, ids=second_name)
+def test_more_equal_channels_have_the_level_of_one(
+    pair: tuple[Recipe, Recipe], more_results: Results
+) -> None:
+    check_level(pair, more_results)
+
+
+def check_level(pair: tuple[Recipe, Recipe], results: Results) -> None:
     mono, stereo = (results[recipe.name].clips for recipe in pair)
     for name in NAMES:
         ratio = np.std(stereo[name]) / np.std(mono[name])
