@@ -124,7 +124,20 @@ def check_damage(pair: tuple[Recipe, Recipe], results: Results) -> None:
     whole, damaged = (results[recipe.name].clips for recipe in pair)
     assert damaged
     for name, samples in damaged.items():
-        assert deviation(samples, whole[name]) < 1e-3, name
+        lags = [lag_of(clip, start_sample=start_of(name)) for clip in (samples, whole[name])]
+        assert abs(lags[0] - lags[1]) <= pair[1].within, name
+        shifted = delayed(whole[name], lags[0] - lags[1])
+        assert deviation(samples[MARGIN], shifted[MARGIN]) < 1e-3, name
+
+
+# A delay by part of a sample is wrong at both ends.
+MARGIN = slice(400, -400)
+
+
+def delayed(samples: Floats, delay: float) -> Floats:
+    """Return samples so much later, by a fraction of a sample."""
+    turn = np.exp(-2j * np.pi * delay * np.fft.rfftfreq(len(samples)))
+    return np.asarray(np.fft.irfft(np.fft.rfft(samples) * turn, len(samples)), np.float64)
 
 
 def deviation(samples: Floats, expected: Floats) -> float:
@@ -174,9 +187,11 @@ def check_level(pair: tuple[Recipe, Recipe], results: Results) -> None:
     for name in NAMES:
         ratio = np.std(stereo[name]) / np.std(mono[name])
         assert 1 / _TENTH_OF_A_DECIBEL < ratio < _TENTH_OF_A_DECIBEL, name
+        if pair[0].extension != "wav":
+            continue  # codecs overshoot, each channel otherwise
         assert clipped(stereo[name]) <= clipped(mono[name]), name
         if pair[0].name.startswith("loud"):
-            gain = gain_of(stereo[name], start_sample=start_of(name) - round(pair[0].lag))
+            gain = gain_of(stereo[name], start_sample=start_of(name))
             assert gain == pytest.approx(LOUD / PEAK, rel=_TENTH_OF_A_DECIBEL - 1)
 
 
