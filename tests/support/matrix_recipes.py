@@ -171,7 +171,8 @@ FILM = (
     _film("wrap.ts", AAC, options=(*NO_DELAY, "-output_ts_offset", f"{_WRAP_SECONDS - 6.4:.6f}")),
     _film("below.ts", AAC, options=(*NO_DELAY, "-output_ts_offset", f"{_WRAP_SECONDS - 0.3:.6f}")),
     _film("blu-ray.m2ts", AC3, options=("-mpegts_m2ts_mode", "1")),
-    _film("mpeg2.mpg", MP2, video=MPEG2),
+    # Small pictures: two of them begin in one packet, which has one stamp.
+    _film("shared-stamps.mpg", MP2, video=("-c:v", "mpeg2video")),
     # The decoder needs the first frame of 46 ms for those that follow.
     _film("plain.wmv", WMA, 44_100, video=WMV, missing=NAMES[:1], within=MILLISECONDS),
     _film("video-late.mp4", AAC, film_late="0.48", lag=-7680),
@@ -213,7 +214,9 @@ MORE_FILM = (
         "wrap-early.ts", AC3, options=(*NO_DELAY, "-output_ts_offset", f"{_WRAP_SECONDS - 2:.6f}")
     ),
     _film("video-late.ts", AAC, film_late="0.48", lag=-7680),
-    _film("ac3.mpg", AC3, video=MPEG2),
+    _film("mpeg2.mpg", MP2, video=MPEG2),
+    _film("ac3.mpg", AC3, video=("-c:v", "mpeg2video")),
+    _film("mpeg1.mpg", MP2, video=("-c:v", "mpeg1video", "-q:v", "5")),
     _film(
         "audio-late.mp4",
         AAC,
