@@ -54,6 +54,7 @@ def make_rows(
         "video": [{"bytes": face.data, "path": f"{face.utterance.name}.mp4"} for face in faces],
         "boxes": [face.boxes.tolist() for face in faces],
         "boxes_fit": [face.boxes_fit for face in faces],
+        "boxes_evidence": [face.boxes_evidence for face in faces],
     }
     arrays = [pa.array(columns[field.name], field.type) for field in schema]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
