@@ -25,7 +25,17 @@ PACKED_FORMATS = frozenset({"mpeg", "mpegts"})
 # Frames, centred on one, whose median is right: fewer than half of them share timestamps.
 _NEIGHBOURS = 25
 
+# Of frames that share a timestamp, one may have it from rounded durations: they are nearer to each
+# other than this part of a frame.
+_SHARED_PART = 0.25
+
 Stamps = npt.NDArray[np.int64]
+
+
+def share_stamps(stamps: Stamps, durations: Stamps) -> bool:
+    """Return whether packets of displayed frames have the same timestamp, or nearly so."""
+    gaps = np.diff(np.sort(stamps))
+    return bool(np.any(gaps <= _SHARED_PART * np.median(durations)))
 
 
 def true_stamps(path: Path, stamps: Stamps, durations: Stamps) -> Stamps:
@@ -40,19 +50,35 @@ def true_stamps(path: Path, stamps: Stamps, durations: Stamps) -> Stamps:
         Shape (n,).
     """
     order = _display_order(path, len(stamps))
-    if len(order) < _NEIGHBOURS:
-        return stamps
-    lasts = np.where(durations > 0, durations, np.median(durations))[order]
-    lasts = np.asarray(lasts, np.int64)
-    expected = np.cumsum(lasts) - lasts
-    offsets = stamps[order] - expected
-    settled = _running_median(offsets)
-    is_wrong = np.abs(offsets - settled) > lasts / 2
-    # Times that rise may well be true: of a video that lost frames, for instance.
-    is_wrong &= _of_runs_that_fall(is_wrong, stamps[order])
     corrected = stamps.copy()
-    corrected[order[is_wrong]] = (expected + settled)[is_wrong]
+    corrected[order] = settled(stamps[order], durations[order])
     return corrected
+
+
+def settled(stamps: Stamps, durations: Stamps) -> Stamps:
+    """Return timestamps of frames in display order, with those corrected that do not rise.
+
+    Only where a few contradict the frames around them: what rises may well be true, of a video
+    that lost frames for instance.
+
+    Args:
+        stamps: shape (n,).
+        durations: in the same unit, 0 if unknown; shape (n,).
+
+    >>> settled(np.array([22, 23, 25, 26, 26, 27, 28] + [*range(29, 50)]), np.full(28, 1))[:7]
+    array([22, 23, 24, 25, 26, 27, 28])
+    """
+    known = durations[durations > 0]
+    if len(stamps) < _NEIGHBOURS or not len(known):
+        return stamps
+    lasts = np.where(durations > 0, durations, int(np.median(known)))
+    expected = np.cumsum(lasts) - lasts
+    offsets = stamps - expected
+    medians = _running_median(offsets)
+    is_wrong = np.abs(offsets - medians) > lasts / 2
+    falls = np.diff(stamps) <= _SHARED_PART * lasts[:-1]
+    is_wrong = _runs_with(is_wrong, falls)
+    return np.where(is_wrong, expected + medians, stamps)
 
 
 def _display_order(path: Path, count: int) -> npt.NDArray[np.intp]:
@@ -97,9 +123,15 @@ def _running_median(values: Stamps) -> Stamps:
     return np.asarray(np.median(windows, axis=1), np.int64)
 
 
-def _of_runs_that_fall(is_member: npt.NDArray[np.bool_], stamps: Stamps) -> npt.NDArray[np.bool_]:
-    """Return which members are in a run at or in which the stamps fall or stay the same."""
-    falls = np.diff(stamps) <= 0
+def _runs_with(
+    is_member: npt.NDArray[np.bool_], falls: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.bool_]:
+    """Return the members of runs at or in which the time does not rise.
+
+    Args:
+        is_member: of a run, shape (n,).
+        falls: whether the time does not rise from a frame to the next, shape (n - 1,).
+    """
     touches = np.concatenate([falls, [False]]) | np.concatenate([[False], falls])
     edges = np.diff(np.concatenate([[False], is_member, [False]]).astype(np.int8))
     chosen = np.zeros_like(is_member)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from voxblink2_lib.errors import MediaError
 from voxblink2_lib.media.container import demuxed, open_media, read_only
-from voxblink2_lib.media.shared_stamps import PACKED_FORMATS, true_stamps
+from voxblink2_lib.media.shared_stamps import PACKED_FORMATS, share_stamps, true_stamps
 from voxblink2_lib.media.tracks import video_stream
 
 # Packets are stored in decoding order: a frame may be displayed this much earlier than the frames
@@ -74,7 +74,7 @@ def read_frame_times(path: Path, *, until_seconds: float = float("inf")) -> Fram
         packets = _read(stream, packets_of(container, stream), until_seconds)
         formats = set(container.format.name.split(","))
         tick, rates = Fraction(stream.time_base), (stream.guessed_rate, stream.average_rate)
-    if formats & PACKED_FORMATS and not packets.are_distinct():
+    if formats & PACKED_FORMATS and share_stamps(packets.stamps, packets.durations):
         packets.stamps = true_stamps(path, packets.stamps, packets.durations)
     frame_stamps = np.unique(packets.stamps[packets.is_displayed])
     if not len(frame_stamps):
@@ -111,10 +111,6 @@ class _Packets:
     durations: npt.NDArray[np.int64]
     is_key: npt.NDArray[np.bool_]
     is_displayed: npt.NDArray[np.bool_]
-
-    def are_distinct(self) -> bool:
-        displayed = self.stamps[self.is_displayed]
-        return len(np.unique(displayed)) == len(displayed)
 
 
 def _read(stream: Any, packets: Iterator[Any], until_seconds: float) -> _Packets:
