@@ -503,12 +503,13 @@ def test_rows_with_faces(media_cache: MediaCache, media: Path, tmp_path: Path) -
     rows = assert_rows_are_right(video, "00000", "00001")
     assert set(rows[0]) == {
         *("audio", "video", "speaker_id", "video_id", "utterance_id", "start_seconds"),
-        *("end_seconds", "source", "boxes", "boxes_fit"),
+        *("end_seconds", "source", "boxes", "boxes_fit", "boxes_evidence"),
     }
     assert rows[0]["audio"]["path"] == f"{SPEAKER}/{VIDEO}/00000.flac"
     assert rows[0]["video"]["path"] == f"{SPEAKER}/{VIDEO}/00000.mp4"
     assert rows[0]["boxes"] == [list(BOX)] * 50
     assert [row["boxes_fit"] for row in rows] == [True, True]
+    assert [row["boxes_evidence"] for row in rows] == ["assumed", "assumed"]
     assert list(video.tmp.iterdir()) == []
 
 

@@ -134,9 +134,21 @@ def _combined(rows: pa.Table) -> pa.RecordBatch:
 
 def read_batches(path: Path) -> Iterator[pa.RecordBatch]:
     """Yield the record batches of a part or shard, memory-mapped."""
+    with _opened(path) as stream:
+        yield from stream
+
+
+def read_schema(path: Path) -> pa.Schema:
+    """Return the columns of a part or shard; those of an earlier version have fewer."""
+    with _opened(path) as stream:
+        return stream.schema
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
         with pa.memory_map(str(path)) as file:
-            yield from pa.ipc.open_stream(file)
+            yield pa.ipc.open_stream(file)
     except FileNotFoundError as error:
         raise StoreDamagedError(f"The file {path} is missing.") from error
     except (OSError, pa.ArrowInvalid) as error:
