@@ -45,7 +45,7 @@ from voxblink2_lib.materialize.fetched_media import FetchRecord, stage
 from voxblink2_lib.materialize.pipeline import fetch_video, run_video, seal_job
 from voxblink2_lib.materialize.tasks import FetchResult, FetchTask, SealTask, VideoTask
 from voxblink2_lib.media.options import ClipOptions
-from voxblink2_lib.outcomes import NO_ACTION, MissingUtterance, Outcome, RouteAction
+from voxblink2_lib.outcomes import NO_ACTION, MediaFacts, MissingUtterance, Outcome, RouteAction
 from voxblink2_lib.records import Clip, FaceTrack, SealedShard, Utterance, VideoKey
 from voxblink2_lib.sources import Media, SourceSpec, parse_source
 from voxblink2_lib.sources.rate_limits import Budget, Permit, RateLimiter, shared_file
@@ -691,6 +691,28 @@ def test_sound_may_come_in_a_file_of_its_own(
     assert_rows_are_right(video, "00000", "00001")
     assert run_video(task(tmp_path, video.source)).status == "done"
     assert requests == [True, False]
+
+
+@pytest.mark.parametrize(("lines", "evidence"), [(0, "assumed"), (90, "offered")])
+def test_boxes_are_scaled_by_what_the_source_knows_of_its_media(
+    media_cache: MediaCache,
+    media: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    lines: int,
+    evidence: str,
+) -> None:
+    film = media_cache.make(FILM)
+
+    @contextlib.contextmanager
+    def provided(task: VideoTask) -> Iterator[tuple[Media, FetchRecord]]:
+        facts = MediaFacts(reference_height=lines)
+        yield Media(film, 1, facts=facts), FetchRecord(1, 0.0, "")
+
+    monkeypatch.setattr("voxblink2_lib.materialize.pipeline.media_for", provided)
+    video = face_task(tmp_path, parse_source(str(media)))
+    assert run_video(video).status == "done"
+    assert {row["boxes_evidence"] for row in rows_of(video)} == {evidence}
 
 
 def test_same_film_same_part_and_shard(
