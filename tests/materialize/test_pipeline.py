@@ -693,26 +693,21 @@ def test_sound_may_come_in_a_file_of_its_own(
     assert requests == [True, False]
 
 
-@pytest.mark.parametrize(("lines", "evidence"), [(0, "assumed"), (90, "offered")])
 def test_boxes_are_scaled_by_what_the_source_knows_of_its_media(
-    media_cache: MediaCache,
-    media: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    lines: int,
-    evidence: str,
+    media_cache: MediaCache, media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    film = media_cache.make(FILM)
+    facts = MediaFacts()
 
     @contextlib.contextmanager
     def provided(task: VideoTask) -> Iterator[tuple[Media, FetchRecord]]:
-        facts = MediaFacts(reference_height=lines)
-        yield Media(film, 1, facts=facts), FetchRecord(1, 0.0, "")
+        yield Media(media_cache.make(FILM), 1, facts=facts), FetchRecord(1, 0.0, "")
 
     monkeypatch.setattr("voxblink2_lib.materialize.pipeline.media_for", provided)
-    video = face_task(tmp_path, parse_source(str(media)))
-    assert run_video(video).status == "done"
-    assert {row["boxes_evidence"] for row in rows_of(video)} == {evidence}
+    for lines, evidence in ((0, "assumed"), (90, "offered")):
+        facts = MediaFacts(reference_height=lines)
+        video = face_task(tmp_path, parse_source(str(media)))
+        assert run_video(video).status == "done"
+        assert {row["boxes_evidence"] for row in rows_of(video)} == {evidence}
 
 
 def test_same_film_same_part_and_shard(
