@@ -162,7 +162,6 @@ FILM = (
     _film("opus-pyav.mkv", OPUS, patch="remux", stage="mp4"),
     _film("ac3.mkv", AC3, within=MILLISECONDS),
     _film("dts.mkv", DTS, lag=DTS_LATE),
-    _film("vp8.webm", VORBIS, video=VP8),
     _film("ac3.avi", AC3, video=MPEG4, lag=AC3_LATE),
     _film("pcm.avi", PCM, video=MPEG4),
     FLV,
@@ -194,6 +193,7 @@ FILM = (
 )
 
 MORE_FILM = (
+    _film("vp8.webm", VORBIS, video=VP8),
     _film("offset.ts", AC3, options=("-output_ts_offset", "5000")),
     _film("video-late.mkv", AAC, film_late="0.48", lag=-7680, within=MILLISECONDS),
     _film("no-edit-list.mp4", AAC, 44_100, patch="drop_edit_list", lag=AAC_LATE - _B_FRAMES_LATE),
@@ -247,7 +247,6 @@ TRACKS = (
     ),
     _tracks("original.mkv", replace(_OTHER, flags="default"), replace(_TRUTH, flags="original")),
     _tracks("dub-default.mp4", replace(_OTHER, flags="default+dub"), _TRUTH),
-    _tracks("commentary-default.mkv", replace(_OTHER, flags="default+comment"), _TRUTH),
     _tracks(
         "second-default-with-hole.mkv",
         Track(OPUS, "other", 48_000),
@@ -257,6 +256,7 @@ TRACKS = (
         within=MILLISECONDS,
     ),
 )
+MORE_TRACKS = (_tracks("commentary-default.mkv", replace(_OTHER, flags="default+comment"), _TRUTH),)
 
 # -- Damage ----------------------------------------------------------------------------------------
 
@@ -309,11 +309,13 @@ EQUAL = (
     _loud(FLOAT, "wav", "loud-mono", "loud-stereo"),
     _loud(AAC, "m4a", "loud-mono", "loud-stereo"),
     _loud(OPUS, "webm", "loud-mono", "loud-stereo"),
-    _loud(AC3, "ac3", "loud-mono", "loud-stereo"),
     _loud(FLOAT, "wav", "limited-12-mono", "limited-12"),
+)
+MORE_EQUAL = (
+    _loud(FLOAT, "wav", "limited-6-mono", "limited-6"),
+    _loud(AC3, "ac3", "loud-mono", "loud-stereo"),
     _loud(AAC, "m4a", "limited-12-mono", "limited-12"),
 )
-MORE_EQUAL = (_loud(FLOAT, "wav", "limited-6-mono", "limited-6"),)
 ANTI_PHASE = (*_loud(FLAC, "flac", "anti-phase"), *_loud(AAC, "m4a", "anti-phase"))
 IN_PHASE = (*_loud(FLOAT, "wav", "in-phase-5.1"), *_loud(FLAC, "flac", "in-phase-5.1"))
 SILENT = (
@@ -329,7 +331,7 @@ DEFAULT = (
     *(*ANTI_PHASE, *IN_PHASE, *SILENT),
 )
 MORE = (
-    *MORE_HOLES,
+    *(*MORE_TRACKS, *MORE_HOLES),
     *(file for pair in MORE_EQUAL for file in pair),
     *MORE_AUDIO,
     *MORE_FILM,
