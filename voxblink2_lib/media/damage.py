@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from voxblink2_lib.errors import MediaError, VoxBlink2Error, first_line
 
-# What FFmpeg, PyAV, NumPy, Pillow, soxr and libsndfile raise at values that no encoder writes.
-# Not what only wrong code raises, as TypeError and AttributeError: such a fault would spoil every
+# What NumPy, Pillow, soxr, libsndfile and PyAV itself raise at values that no encoder writes. Not
+# what only wrong code raises, as TypeError and AttributeError: such a fault would spoil every
 # video, and must not become the verdict of each.
-_DAMAGE = (ValueError, ArithmeticError, IndexError, EOFError, BufferError, RuntimeError)
-_FAULTS = (RecursionError, NotImplementedError)
+_DAMAGE = (
+    ValueError,
+    ArithmeticError,
+    IndexError,
+    EOFError,
+    BufferError,
+    RuntimeError,
+    struct.error,
+)
+_FAULTS = (MemoryError, RecursionError, NotImplementedError)
+
+# Of FFmpeg's errors, those of the machine.
+_OF_THE_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE}
+
+# More than FFmpeg needs at once for any file that is not damaged.
+_PLENTY_BYTES = 256 << 20
 
 
 @contextlib.contextmanager
@@ -47,8 +63,29 @@ def _is_damage(error: Exception) -> bool:
     import av
     from av.codec.codec import UnknownCodecError
 
-    # FFmpeg's errors are of Python's classes as well. Its MemoryError means that the machine has
-    # none left, or that a damaged file asked for more than FFmpeg ever gives; see below.
-    if isinstance(error, MemoryError | UnknownCodecError | _FAULTS):
+    if isinstance(error, UnknownCodecError | av.error.EncoderNotFoundError):
+        return False  # FFmpeg was built without an encoder of the clips
+    if isinstance(error, av.error.FFmpegError):
+        return not is_of_the_machine(error)
+    return isinstance(error, _DAMAGE) and not isinstance(error, _FAULTS)
+
+
+def is_of_the_machine(error: Any) -> bool:
+    """Return whether an error of FFmpeg's is not the media file's fault.
+
+    FFmpeg has no memory for what some damaged files claim to contain, on any machine.
+
+    Args:
+        error: an ``av.error.FFmpegError``.
+    """
+    if error.errno == errno.ENOMEM:
+        return not _has_memory()
+    return error.errno in _OF_THE_MACHINE
+
+
+def _has_memory() -> bool:
+    try:
+        bytearray(_PLENTY_BYTES)
+    except MemoryError:
         return False
-    return isinstance(error, (av.error.FFmpegError, struct.error, *_DAMAGE))
+    return True

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, NamedTuple
 from yt_dlp import YoutubeDL
 
 from voxblink2_lib.errors import FetchError, MediaError
+from voxblink2_lib.media.damage import named_if_damaged
 from voxblink2_lib.media.timeline import read_timeline
 from voxblink2_lib.media.video_index import read_frame_times
 from voxblink2_lib.sources.mp4_index import (
@@ -265,12 +266,13 @@ def covered_seconds(path: Path, requirement: Requirement) -> float:
     """Return how many seconds of the video a file covers in all streams that are needed."""
     covered = []
     try:
-        if requirement.video:
-            covered.append(read_frame_times(path).end_seconds)
-        if requirement.audio:
-            timeline = read_timeline(path)
-            start = timeline.video_start_seconds or timeline.audio_start_seconds
-            covered.append(max(0.0, timeline.end_seconds - max(0.0, start)))
+        with named_if_damaged(path):
+            if requirement.video:
+                covered.append(read_frame_times(path).end_seconds)
+            if requirement.audio:
+                timeline = read_timeline(path)
+                start = timeline.video_start_seconds or timeline.audio_start_seconds
+                covered.append(max(0.0, timeline.end_seconds - max(0.0, start)))
     except MediaError:
         return 0.0
     return min(covered)
