@@ -23,7 +23,6 @@ from support.synthetic_audio import (
 )
 
 SECONDS = 2.0
-SIZE = (64, 48)
 _HEAD_BYTES = 2048
 _MAX_BLOCK_BYTES = 2048
 _MAX_CHANGES = 4
@@ -37,22 +36,22 @@ def _sound(name: str, *options: str, rate_hz: int = 44_100, channels: int = 1) -
     return MediaSpec(name, rate_hz, channels, "", options, duration_seconds=SECONDS)
 
 
-_SVQ = ("-c:v", "mpeg4", "-b:v", "100k")
+_MPEG4 = ("-c:v", "mpeg4", "-b:v", "100k")
 SPECS = (
     _film("faststart.mp4", *AAC, *H264, *FASTSTART),
     _film("index_last.mp4", *AAC, *H264),
     _film("fragments.mp4", *AAC, *H264, *FRAGMENTS),
     _film("av1.mp4", *OPUS, "-c:v", "libaom-av1", "-cpu-used", "8", "-crf", "50", rate_hz=48_000),
-    _film("prores.mov", "-c:a", "pcm_s16le", "-c:v", "mjpeg", "-q:v", "20", "-pix_fmt", "yuvj420p"),
+    _film("mjpeg.mov", "-c:a", "pcm_s16le", "-c:v", "mjpeg", "-q:v", "20", "-pix_fmt", "yuvj420p"),
     _film("hevc.mkv", "-c:a", "ac3", "-c:v", "libx265", "-preset", "ultrafast"),
     _film("vp9.webm", *OPUS, *VP9, "-b:v", "60k", rate_hz=48_000),
     _film("vp8.webm", "-c:a", "libvorbis", "-c:v", "libvpx", "-b:v", "60k"),
     _film("h264.ts", *AAC, *H264),
     _film("h264.flv", *AAC, *H264),
     _film("mpeg2.mpg", "-c:a", "mp2", "-c:v", "mpeg2video", "-b:v", "100k"),
-    _film("mpeg4.avi", "-c:a", "libmp3lame", *_SVQ),
+    _film("mpeg4.avi", "-c:a", "libmp3lame", *_MPEG4),
     _film("wmv2.wmv", "-c:a", "wmav2", "-c:v", "wmv2", "-b:v", "100k"),
-    _film("mpeg4.3gp", *AAC, *_SVQ),
+    _film("mpeg4.3gp", *AAC, *_MPEG4),
     _film("theora.ogv", "-c:a", "libvorbis", "-c:v", "libtheora", "-b:v", "60k"),
     _sound("sound.m4a", *AAC),
     _sound("fragments.m4a", *AAC, *FRAGMENTS, channels=2),
