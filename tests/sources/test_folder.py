@@ -12,6 +12,9 @@ import pytest
 from support import plain_corpus
 from support.gray_frames import gray_video
 from support.synthetic_audio import DURATION_SECONDS, SPEAKER, VIDEO, MediaCache, ffmpeg
+from yt_dlp import YoutubeDL
+from yt_dlp.downloader.common import FileDownloader
+from yt_dlp.utils import prepend_extension
 
 from voxblink2_lib.errors import FetchError
 from voxblink2_lib.media.container import FORMATS, open_media
@@ -23,6 +26,7 @@ from voxblink2_lib.sources.folder_listing import (
     MEDIA_EXTENSIONS,
     VIDEO_EXTENSIONS,
     FolderListings,
+    is_unfinished,
     parse_name,
 )
 
@@ -480,6 +484,25 @@ def test_files_of_rarer_formats_are_opened(
         assert bool(container.streams.video) == ("-vn" not in options)
     shutil.copyfile(path, folder.speaker / f"{VIDEO}.{extension}")
     assert folder.fetch(video="-vn" not in options).path.suffix == f".{extension}"
+
+
+@pytest.mark.parametrize(
+    "format_id", ["137", "140-drc", "251-1", "hls-720", "hls_mp4-1500", "dash-1.5M", "616-sr"]
+)
+def test_names_are_those_of_yt_dlp(format_id: str) -> None:
+    """yt-dlp puts the format, and what it has not finished, before the extension."""
+    whole = f"{VIDEO}.mp4"
+    name = prepend_extension(whole, f"f{format_id}")
+    parsed = parse_name(name)
+    assert parsed is not None
+    assert (parsed.name, parsed.extension, parsed.format_id) == (name, "mp4", format_id)
+    downloader = FileDownloader(YoutubeDL({"quiet": True}), {})
+    for path in (whole, name):
+        for left in (prepend_extension(path, "temp"), downloader.temp_name(path)):
+            assert parse_name(left) is None
+            assert is_unfinished(left)
+        assert parse_name(downloader.ytdl_filename(path)) is None
+        assert is_unfinished(downloader.ytdl_filename(path))
 
 
 def test_names_are_taken_apart() -> None:

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from voxblink2_lib.errors import MediaError, VoxBlink2Error, first_line
 
 # What NumPy, Pillow, soxr, libsndfile and PyAV itself raise at values that no encoder writes. Not
@@ -85,7 +87,7 @@ def is_of_the_machine(error: Any) -> bool:
 
 def _has_memory() -> bool:
     try:
-        bytearray(_PLENTY_BYTES)
+        np.empty(_PLENTY_BYTES, np.uint8)  # asked for, and not touched
     except MemoryError:
         return False
     return True
