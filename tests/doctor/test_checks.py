@@ -22,7 +22,6 @@ from voxblink2_lib.demo.site import MediaSite
 from voxblink2_lib.doctor import checks, machine_checks, store_checks
 from voxblink2_lib.doctor.checks import run_checks
 from voxblink2_lib.doctor.findings import Finding, Inputs
-from voxblink2_lib.errors import DependencyError
 from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.release.index_build import open_index
 from voxblink2_lib.release.location import open_release
@@ -166,12 +165,10 @@ def test_age_of_yt_dlp() -> None:
 
 
 def test_ffmpeg_is_missing(media: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail() -> None:
-        raise DependencyError("Audio cannot be decoded")
-
-    monkeypatch.setattr(machine_checks, "audio_decoder", fail)
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)
     (finding,) = look("ffmpeg", source=str(media))
-    assert (finding.level, finding.message) == ("error", "Audio cannot be decoded")
+    assert finding.level == "error"
+    assert finding.message.startswith("datasets cannot decode rows: torchcodec or the FFmpeg")
     assert "apt install ffmpeg" in finding.remedy
 
 

@@ -41,8 +41,10 @@ from support.synthetic_audio import (
 )
 
 from voxblink2_lib.errors import MediaError
-from voxblink2_lib.media.audio import MAX_FILLED_SAMPLES, Cut, crop_audio, decode_audio
-from voxblink2_lib.media.timeline import read_timeline
+from voxblink2_lib.media.audio import MAX_FILLED_SAMPLES, Cut, crop_audio
+from voxblink2_lib.media.audio_decoder import decode_audio
+from voxblink2_lib.media.container import open_media
+from voxblink2_lib.media.tracks import has_video
 from voxblink2_lib.records import SAMPLE_RATE_HZ, AudioFormat
 
 # At the start, in the middle, overlapping, near the end, and up to the end itself.
@@ -435,7 +437,8 @@ def test_a_cover_does_not_count_as_video(media_cache: MediaCache, tmp_path: Path
     ffmpeg("-f", "lavfi", "-i", "color=red:size=16x16", "-frames:v", "1", str(cover))
     maps: Sequence[str] = ("-map", "0:a", "-map", "1:v", "-c", "copy")
     ffmpeg("-i", str(plain), "-i", str(cover), *maps, "-disposition:v", "attached_pic", str(path))
-    assert read_timeline(path).video_start_seconds is None
+    with open_media(path) as container:
+        assert not has_video(container)
     cut = crop_audio(path, UTTERANCES, audio_format="flac")
     assert len(cut.clips) == len(UTTERANCES)
     assert_exact(cut)

@@ -31,13 +31,13 @@ from voxblink2_lib.errors import MediaError
 from voxblink2_lib.materialize.pipeline import run_video
 from voxblink2_lib.materialize.tasks import VideoTask
 from voxblink2_lib.media.audio import crop_audio
+from voxblink2_lib.media.coverage import covered_seconds
 from voxblink2_lib.media.damage import named_if_damaged
 from voxblink2_lib.media.faces import crop_faces
 from voxblink2_lib.media.options import ClipOptions
 from voxblink2_lib.outcomes import MissingUtterance
 from voxblink2_lib.records import FaceTrack, Utterance, VideoKey
 from voxblink2_lib.sources import mp4_index, parse_source
-from voxblink2_lib.sources.prefix import Requirement, covered_seconds
 from voxblink2_lib.store.schema import arrow_schema
 from voxblink2_lib.store.shards import read_batches
 
@@ -179,7 +179,7 @@ class Batch:
     def _sources(path: Path) -> None:
         """Read the file as a partial download, which must not fail either."""
         for audio, video in ((True, False), (True, True)):
-            seconds = covered_seconds(path, Requirement(1.0, audio=audio, video=video))
+            seconds = covered_seconds(path, audio=audio, video=video)
             assert not math.isnan(seconds)
             needed = mp4_index.needed_bytes(path, seconds=1.0, audio=audio, video=video)
             assert needed is None or needed.end_bytes >= 0

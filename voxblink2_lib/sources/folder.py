@@ -29,9 +29,6 @@ from voxblink2_lib.sources.folder_listing import (
     parse_name,
 )
 
-# Formats whose clock begins at an arbitrary value, which the files of one broadcast share.
-_FREE_CLOCKS = {"mpegts", "mpeg"}
-
 # More names than these make a message no clearer.
 _NAMED_EXTENSIONS = 10
 _NAMED_FILES = 3
@@ -81,7 +78,7 @@ class MediaFolder:
         elif self._with_video:
             chosen = _film(wanted, _ranked(files, MEDIA_EXTENSIONS))
         else:
-            chosen = _sound(wanted)
+            chosen = _sound(wanted, _ranked(files, VIDEO_EXTENSIONS))
         if unfinished and chosen.lack:
             raise FetchError(
                 f"{chosen.file.path} {chosen.lack}; {_list_of(unfinished)} there: "
@@ -121,7 +118,6 @@ class _Content(NamedTuple):
 
     audio: bool
     video: bool
-    free_clock: bool
 
 
 class _File:
@@ -150,12 +146,9 @@ class _File:
             self.check_access()
             try:
                 with named_if_damaged(self.path), open_media(self.path) as container:
-                    formats = set(container.format.name.split(","))
-                    self._content = _Content(
-                        has_audio(container), has_video(container), bool(formats & _FREE_CLOCKS)
-                    )
+                    self._content = _Content(has_audio(container), has_video(container))
             except MediaError:
-                self._content = _Content(False, False, False)
+                self._content = _Content(audio=False, video=False)
         return self._content
 
     def check_access(self) -> None:
@@ -229,14 +222,14 @@ def _film(films: Sequence[_File], all_files: Sequence[_File]) -> _Chosen:
     return _Chosen(film, sound, lack="" if sound else "has no sound")
 
 
-def _sound(files: Sequence[_File]) -> _Chosen:
-    """Choose the file with sound."""
+def _sound(files: Sequence[_File], films: Sequence[_File]) -> _Chosen:
+    """Choose the file with sound, and the pictures that it was separated from."""
     sound = next((file for file in files if file.content.audio), None)
     if sound is None:
         return _Chosen(files[0], lack="has no sound")
-    if sound.content.free_clock and not sound.content.video:
-        # Only the pictures tell where the video begins.
-        film = next((file for file in files if file.content.video), None)
-        if film is not None:
-            return _Chosen(film, sound)
+    if not sound.content.video:
+        # Where the video begins is seen from the pictures; so clips are those of "audio-visual".
+        for film in films:
+            if film.content.video and not film.content.audio:
+                return _Chosen(film, sound)
     return _Chosen(sound)
