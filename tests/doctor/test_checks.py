@@ -7,6 +7,7 @@ import datetime
 import email.utils
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -53,6 +54,9 @@ class Server(LoopbackServer):
     @property
     def template(self) -> str:
         return f"{self.url}/watch/{{video_id}}"
+
+
+OLD_STORE = Path(__file__).parents[1] / "store" / "made_by_0_1_0"
 
 
 def look(
@@ -231,6 +235,21 @@ def test_disk_counts_what_is_selected(media: Path, indexed: Path) -> None:
 def test_disk_counts_what_is_not_there_yet(media: Path, undisturbed: Path) -> None:
     (finding,) = look("disk", source=str(media), store=str(undisturbed))
     assert "the remaining 0.01 hours" in finding.message  # two of eighteen videos are unavailable
+
+
+def test_clips_of_another_format(media: Path, undisturbed: Path, tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(OLD_STORE, old)
+    (finding,) = look("clips", source=str(media), store=str(old))
+    assert (finding.level, finding.message) == (
+        "error",
+        f"{old} holds clips of format 1; this version makes 2",
+    )
+    assert "name another store with --store" in finding.remedy
+    assert look("clips", source=str(media), store=str(undisturbed)) == []
+    (old / "ledger.sqlite").write_bytes(b"not a ledger" * 100)
+    (finding,) = look("clips", source=str(media), store=str(old))
+    assert "cannot be" in finding.message
 
 
 def test_sizes_of_other_options(media: Path) -> None:

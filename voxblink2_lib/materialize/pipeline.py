@@ -175,7 +175,12 @@ def _crop(task: VideoTask, media: Media) -> _Clips:
     with_audio = {clip.utterance for clip in audio.clips}
     tracks = [track for track in task.tracks if track.utterance in with_audio]
     with named_if_damaged(media.path):
-        faces = crop_faces(media.path, tracks, options=task.options)
+        faces = crop_faces(
+            media.path,
+            tracks,
+            options=task.options,
+            reference_height=media.facts.reference_height,
+        )
     with_face = {clip.utterance for clip in faces.clips}
     both = tuple(clip for clip in audio.clips if clip.utterance in with_face)
     missing = tuple(sorted((*audio.missing, *faces.missing)))

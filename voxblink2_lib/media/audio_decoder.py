@@ -89,12 +89,13 @@ def decode_audio(
     with open_media(media) as container:
         streams = list(container.streams.audio)
         numbers = [streams.index(stream) for stream in audio_streams(container, track=track)]
-    request = _Request(media, end_seconds, video_path, len(streams))
-    chosen = _decode(request, numbers[0])
+        request = _Request(media, end_seconds, video_path, len(streams))
+        chosen = _decode(container, request, numbers[0])
     if is_silent(chosen.samples):
         for number in numbers[1:]:
-            with contextlib.suppress(MediaError):  # of a track that nobody asked for
-                other = _decode(request, number)
+            # A track that nobody asked for may be damaged.
+            with contextlib.suppress(MediaError), open_media(media) as container:
+                other = _decode(container, request, number)
                 if not is_silent(other.samples):
                     return other
     return chosen
@@ -116,30 +117,30 @@ class _Request(NamedTuple):
     tracks: int
 
 
-def _decode(request: _Request, track: int) -> DecodedAudio:
+def _decode(container: Any, request: _Request, track: int) -> DecodedAudio:
     levels = Levels()
-    audio = _decode_channels(request, track, levels, channel=None)
+    audio = _decode_channels(container, request, track, levels)
     louder = levels.cancelled_channel()
     if louder is None:
         return audio
-    audio = _decode_channels(request, track, Levels(), channel=louder)
+    with open_media(request.media) as again:
+        audio = _decode_channels(again, request, track, Levels(), channel=louder)
     return replace(audio, louder_channel=louder + 1)
 
 
 def _decode_channels(
-    request: _Request, track: int, levels: Levels, *, channel: int | None
+    container: Any, request: _Request, track: int, levels: Levels, *, channel: int | None = None
 ) -> DecodedAudio:
-    with open_media(request.media) as container:
-        stream = container.streams.audio[track]
-        read_only(container, stream)
-        clock = Clock.of(container, stream, video_path=request.video_path)
-        decoder = _StreamDecoder(container, stream, levels, channel)
-        start = float((stream.start_time or 0) * (stream.time_base or 0))
-        limit = clock.late_seconds(start) + request.end_seconds + DECODE_MARGIN_SECONDS
-        pieces = [piece for piece in decoder.pieces(limit) if len(piece.samples)]
-        if not pieces:
-            raise MediaError("the media file has no decodable audio")
-        origin = decoder.origin_seconds(clock, pieces[0].start_seconds)
+    stream = container.streams.audio[track]
+    read_only(container, stream)
+    clock = Clock.of(container, stream, video_path=request.video_path)
+    decoder = _StreamDecoder(container, stream, levels, channel)
+    start = float((stream.start_time or 0) * (stream.time_base or 0))
+    limit = clock.late_seconds(start) + request.end_seconds + DECODE_MARGIN_SECONDS
+    pieces = [piece for piece in decoder.pieces(limit) if len(piece.samples)]
+    if not pieces:
+        raise MediaError("the media file has no decodable audio")
+    origin = decoder.origin_seconds(clock, pieces[0].start_seconds)
     return _placed(pieces, origin, request.tracks, track)
 
 
@@ -235,7 +236,7 @@ class _StreamDecoder:
 
 
 def _format(frame: Any) -> tuple[int, str, int]:
-    return frame.sample_rate, frame.format.name, len(frame.planes)
+    return frame.sample_rate, frame.format.name, frame.layout.nb_channels
 
 
 def _stated_delay(packet: Any) -> int:

@@ -22,7 +22,7 @@ QUALITY = "HQ"
 
 # Samples of a channel that are mixed and resampled at once. They stay in the processor's cache,
 # and memory does not grow with the length of the video.
-_BLOCK = 1 << 15
+_BLOCK = 1 << 14
 
 # Mean of left and right in BS.775: L + C / sqrt(2) + Ls / sqrt(2), and the same on the right. A
 # single channel behind counts in both. LFE does not count.

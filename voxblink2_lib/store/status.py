@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from voxblink2_lib.errors import StoreError
+from voxblink2_lib.store.clip_format import read_clip_format, read_versions
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
 from voxblink2_lib.store.ledger_statistics import (
@@ -38,6 +39,8 @@ class StoreStatus:
         seconds_left: for the videos that were never tried, at that speed and at most at the
             budget of the last run; ``None`` when that is unknown.
         reasons: the most frequent reasons of unavailable videos.
+        clip_format: format of the clips.
+        made_with: versions of the decoders that made them, in the order of their use.
     """
 
     store: str
@@ -56,6 +59,8 @@ class StoreStatus:
     bytes_a_second: float
     seconds_left: float | None
     reasons: tuple[ReasonCount, ...]
+    clip_format: int
+    made_with: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
         """Return what ``voxblink2 status --json`` writes."""
@@ -112,6 +117,8 @@ def read_status(store: Store, config: str) -> StoreStatus:
             bytes_a_second=round(speed.bytes_a_second, 1) if speed else 0.0,
             seconds_left=_seconds_left(ledger, speed, videos.get("planned", 0)),
             reasons=tuple(statistics.reasons(10)),
+            clip_format=read_clip_format(store, ledger),
+            made_with=read_versions(ledger),
         )
 
 
