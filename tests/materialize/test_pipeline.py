@@ -693,6 +693,26 @@ def test_sound_may_come_in_a_file_of_its_own(
     assert requests == [True, False]
 
 
+@pytest.mark.parametrize(
+    ("pictures", "sound"),
+    [(".f137.mp4", ".f140.m4a"), (".mp4", ".m4a"), (".f1.ts", ".f2.ts"), (".mkv", ".f140.m4a")],
+)
+def test_two_files_in_the_folder_are_cropped_as_one(
+    media_cache: MediaCache, media: Path, tmp_path: Path, pictures: str, sound: str
+) -> None:
+    film, stem = media_cache.make(FILM), media / SPEAKER / VIDEO
+    # Both files of a broadcast have its clock.
+    clock = ("-copyts", "-output_ts_offset", "3") if pictures.endswith("ts") else ()
+    for option, rest in (("-an", pictures), ("-vn", sound)):
+        ffmpeg("-i", str(film), option, *clock, "-c", "copy", f"{stem}{rest}")
+    heard, seen = folders(tmp_path)
+    source = parse_source(str(media))
+    with_faces, audio_only = face_task(seen, source), task(heard, source)
+    assert run_video(with_faces).status == run_video(audio_only).status == "done"
+    rows = assert_rows_are_right(with_faces, "00000", "00001")
+    assert [row["audio"] for row in rows] == [row["audio"] for row in rows_of(audio_only)]
+
+
 def test_boxes_are_scaled_by_what_the_source_knows_of_its_media(
     media_cache: MediaCache, media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

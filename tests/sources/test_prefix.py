@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import itertools
 import shutil
@@ -34,6 +35,7 @@ from yt_dlp.networking.exceptions import TransportError
 
 from voxblink2_lib.demo.site import MediaSite
 from voxblink2_lib.errors import FetchError
+from voxblink2_lib.media import coverage
 from voxblink2_lib.media.audio import crop_audio
 from voxblink2_lib.media.coverage import covered_seconds
 from voxblink2_lib.media.faces import crop_faces
@@ -402,7 +404,10 @@ def test_offsets_are_increased_by_the_length_of_the_index() -> None:
         index(box(b"stco", b"\0\0\0\0")),
         box(b"moov", struct.pack(">I4s", 99, b"trak")),
         box(b"moov", struct.pack(">I4s", 3, b"trak")),
+        functools.reduce(lambda inner, _: box(b"trak", inner), range(3000), b"x"),
+        box(b"moov", functools.reduce(lambda inner, _: box(b"trak", inner), range(3000), b"x")),
     ],
+    ids=range(19),
 )
 def test_unusual_indexes_are_left_alone(tail: bytes) -> None:
     assert moved_index(tail, DATA) is None
@@ -416,6 +421,8 @@ def test_any_tail_is_accepted(noise: bytes, moov: bytes) -> None:
 
 @given(st.binary(max_size=100), st.sampled_from([b"", box(b"ftyp"), box(b"ftyp", b"mp42")]))
 @example(b"[", b"")  # FFmpeg recognizes it as subtitles
+@example(struct.pack(">I4sQ", 1, b"free", 2**64 - 1), b"")  # ends beyond what a file can have
+@example(struct.pack(">I4sQ", 1, b"free", 2**63), box(b"ftyp"))
 def test_any_head_is_accepted(
     tmp_path_factory: pytest.TempPathFactory, noise: bytes, start: bytes
 ) -> None:
@@ -425,6 +432,27 @@ def test_any_head_is_accepted(
         layout = read_layout(file, len(start + noise))
     assert layout is None or layout.index or layout.data
     assert needed_bytes(path, seconds=1.0, audio=True, video=True) is None
+
+
+@pytest.mark.parametrize("error", [ValueError("255 channels"), OverflowError(), IndexError()])
+def test_nothing_is_known_of_a_file_at_which_a_reader_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """What is wrong with it is found when it is decoded, from all that can be downloaded."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    (tmp_path / "x.mp4").write_bytes(box(b"ftyp", b"mp42"))
+    for module, name in (
+        (coverage, "open_media"),
+        (coverage, "read_frame_times"),
+        (mp4_index, "open_media"),
+    ):
+        monkeypatch.setattr(module, name, fail)
+    for audio, video in ((True, False), (False, True)):
+        assert covered_seconds(tmp_path / "x.mp4", audio=audio, video=video) == 0.0
+        assert needed_bytes(tmp_path / "x.mp4", seconds=1.0, audio=audio, video=video) is None
 
 
 @pytest.mark.parametrize("how", ["two parts", "index cut off", "open end"])

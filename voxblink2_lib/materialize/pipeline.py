@@ -17,6 +17,7 @@ from voxblink2_lib.errors import FetchError, MediaError, UnreachableError
 from voxblink2_lib.materialize.fetched_media import FetchRecord, discard, open_staged, stage
 from voxblink2_lib.materialize.tasks import FetchResult, FetchTask, SealTask, VideoTask
 from voxblink2_lib.media.audio import crop_audio
+from voxblink2_lib.media.damage import named_if_damaged
 from voxblink2_lib.media.faces import crop_faces
 from voxblink2_lib.outcomes import NO_FACTS, MediaFacts, MissingUtterance, Outcome
 from voxblink2_lib.records import Clip, FaceClip, SealedShard, VideoKey
@@ -161,23 +162,25 @@ def _outcome_of(task: VideoTask, clips: _Clips, record: FetchRecord) -> Outcome:
 def _crop(task: VideoTask, media: Media) -> _Clips:
     """Crop audio and, where requested, faces; an utterance that lacks one of them is missing."""
     # Audio first: it costs little, and no face is cropped for an utterance without audio.
-    audio = crop_audio(
-        media.audio,
-        task.utterances,
-        audio_format=task.options.audio_format,
-        video_path=media.path if media.audio_path else None,
-        track=task.options.audio_track,
-    )
+    with named_if_damaged(media.audio):
+        audio = crop_audio(
+            media.audio,
+            task.utterances,
+            audio_format=task.options.audio_format,
+            video_path=media.path if media.audio_path else None,
+            track=task.options.audio_track,
+        )
     if task.tracks is None:
         return _Clips(audio.clips, (), audio.missing, audio.facts)
     with_audio = {clip.utterance for clip in audio.clips}
     tracks = [track for track in task.tracks if track.utterance in with_audio]
-    faces = crop_faces(
-        media.path,
-        tracks,
-        options=task.options,
-        reference_height=media.facts.reference_height,
-    )
+    with named_if_damaged(media.path):
+        faces = crop_faces(
+            media.path,
+            tracks,
+            options=task.options,
+            reference_height=media.facts.reference_height,
+        )
     with_face = {clip.utterance for clip in faces.clips}
     both = tuple(clip for clip in audio.clips if clip.utterance in with_face)
     missing = tuple(sorted((*audio.missing, *faces.missing)))

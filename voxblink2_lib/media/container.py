@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from voxblink2_lib.errors import MediaError
+from voxblink2_lib.media.damage import is_of_the_machine
 
 # FFmpeg's demuxers of sound and film. Left out is whatever names other files (playlists, lists of
 # files, session descriptions), reads devices, guesses its format from a file's name (sequences of
@@ -44,6 +45,8 @@ def open_media(media: Path | bytes) -> Iterator[Any]:
         with av.open(file, metadata_errors="replace", options=_OPTIONS) as container:
             yield container
     except av.error.FFmpegError as error:
+        if is_of_the_machine(error):
+            raise
         raise MediaError(f"the media file cannot be read: {error.strerror}") from error
 
 

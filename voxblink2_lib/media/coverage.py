@@ -8,6 +8,7 @@ from typing import Any
 from voxblink2_lib.errors import MediaError
 from voxblink2_lib.media.clock import Clock
 from voxblink2_lib.media.container import demuxed, open_media, read_only
+from voxblink2_lib.media.damage import named_if_damaged
 from voxblink2_lib.media.tracks import audio_streams
 from voxblink2_lib.media.video_index import read_frame_times
 
@@ -24,8 +25,9 @@ def covered_seconds(path: Path, *, audio: bool, video: bool) -> float:
         Seconds from the start of the video; 0 if the file cannot be read, or lacks a stream.
     """
     try:
-        ends = [read_frame_times(path).end_seconds] if video else []
-        ends += [_audio_seconds(path)] if audio else []
+        with named_if_damaged(path):
+            ends = [read_frame_times(path).end_seconds] if video else []
+            ends += [_audio_seconds(path)] if audio else []
     except MediaError:
         return 0.0
     return min(ends)

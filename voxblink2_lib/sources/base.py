@@ -66,7 +66,7 @@ class Media(NamedTuple):
 
     Attributes:
         path: the file; the one with the video stream, if video was requested.
-        size_bytes: bytes downloaded over the network, or the size of the file.
+        size_bytes: bytes downloaded over the network, or the size of the files.
         audio_path: the file with the audio, if that is another file.
         facts: which renditions they are, as far as the source states it.
     """

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from voxblink2_lib.errors import MediaError
 from voxblink2_lib.media.container import open_media
+from voxblink2_lib.media.damage import named_if_damaged
 from voxblink2_lib.media.tracks import audio_streams, has_audio, has_video, video_stream
 
 # The index of an hour of audio and video has 2 MB.
@@ -102,8 +103,10 @@ def read_layout(file: BinaryIO, size_bytes: int) -> Layout | None:
 
 def _read_box(file: BinaryIO, start: int, size_bytes: int) -> Box | None:
     """Read a box's header; ``None`` if it is not local or the box extends to the file's end."""
+    if size_bytes - start < 8:
+        return None  # a size may be more than a file can be positioned at
     file.seek(start)
-    head = file.read(min(16, max(0, size_bytes - start)))
+    head = file.read(min(16, size_bytes - start))
     if len(head) < 8:
         return None
     size, kind = struct.unpack_from(">I4s", head)
@@ -170,19 +173,25 @@ def moved_index(tail: bytes, data: Box) -> bytes | None:
 
 def _move_offsets(index: bytearray, start: int, end: int, data: Box) -> None:
     """Increase the offsets of all chunks by the length of the index."""
-    for box in list(_boxes(memoryview(index), start, end)):
-        if box.kind in _CONTAINER_BOXES:
-            _move_offsets(index, box.content, box.end, data)
-        elif box.kind in _OFFSET_TYPES:
-            dtype = _OFFSET_TYPES[box.kind]
-            # Four bytes of version and flags, four of the count, then the offsets.
-            if box.end - box.content < 8:
-                raise ValueError("a table of chunks has no count")
-            count = struct.unpack_from(">I", index, box.content + 4)[0]
-            if box.content + 8 + count * dtype.itemsize != box.end:
-                raise ValueError("a table of chunks does not have the length that it states")
-            offsets = np.frombuffer(index, dtype, count, box.content + 8)
-            index[box.content + 8 : box.end] = _moved_offsets(offsets, len(index), data).tobytes()
+    ranges = [(start, end)]  # of boxes; not by recursion, as foreign boxes may be nested deeply
+    while ranges:
+        for box in list(_boxes(memoryview(index), *ranges.pop())):
+            if box.kind in _CONTAINER_BOXES:
+                ranges.append((box.content, box.end))
+            elif box.kind in _OFFSET_TYPES:
+                _move_table(index, box, data)
+
+
+def _move_table(index: bytearray, box: Box, data: Box) -> None:
+    dtype = _OFFSET_TYPES[box.kind]
+    # Four bytes of version and flags, four of the count, then the offsets.
+    if box.end - box.content < 8:
+        raise ValueError("a table of chunks has no count")
+    count = struct.unpack_from(">I", index, box.content + 4)[0]
+    if box.content + 8 + count * dtype.itemsize != box.end:
+        raise ValueError("a table of chunks does not have the length that it states")
+    offsets = np.frombuffer(index, dtype, count, box.content + 8)
+    index[box.content + 8 : box.end] = _moved_offsets(offsets, len(index), data).tobytes()
 
 
 def _moved_offsets(offsets: npt.NDArray[Any], by: int, data: Box) -> npt.NDArray[Any]:
@@ -207,7 +216,7 @@ def needed_bytes(path: Path, *, seconds: float, audio: bool, video: bool) -> Nee
         ``None`` if the index does not determine it.
     """
     try:
-        with open_media(path) as container:
+        with named_if_damaged(path), open_media(path) as container:
             return _needed_bytes(container, seconds, audio=audio, video=video)
     except MediaError:
         return None
