@@ -32,6 +32,8 @@ MIN_WINDOW_SECONDS = 0.1
 
 # Whole utterances beyond this would take gigabytes in the deep networks.
 MAX_WHOLE_SECONDS = 120
+# What is later in a file is not read: a damaged time stamp must not ask for memory.
+_LONGEST_SECONDS = 6 * 3600.0
 
 # So much audio is decoded before it is embedded: enough to find windows of similar lengths.
 _PENDING_SECONDS = 1200
@@ -189,7 +191,7 @@ def read_waveform(audio: Audio, name: str) -> Waveform:
     except soundfile.SoundFileError:
         pass  # FFmpeg reads more.
     try:
-        return decode_audio(audio, end_seconds=math.inf).samples
+        return decode_audio(audio, end_seconds=_LONGEST_SECONDS).samples
     except MediaError as error:
         raise ModelError(f"{name} cannot be decoded: {error}") from error
 

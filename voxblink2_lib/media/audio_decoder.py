@@ -144,6 +144,9 @@ def _decode_channels(
     if not pieces:
         raise MediaError("the media file has no decodable audio")
     origin = decoder.origin_seconds(clock, pieces[0].start_seconds)
+    # A damaged time stamp must not ask for memory: what is not needed is left out.
+    last = origin + request.end_seconds + DECODE_MARGIN_SECONDS
+    pieces = [piece for piece in pieces if piece.start_seconds <= last]
     return _placed(pieces, origin, request.tracks, track)
 
 
