@@ -63,13 +63,13 @@ class _Renditions(NamedTuple):
         sounds: sound only.
         pictures: picture only.
         both: sound and picture in one file.
-        dubbed: sound and picture in one file, of which only the picture is the original.
+        others: sound and picture in one file, of which only the picture is fit.
     """
 
     sounds: Sequence[_Format]
     pictures: Sequence[_Format]
     both: Sequence[_Format]
-    dubbed: Sequence[_Format]
+    others: Sequence[_Format]
 
 
 def choose_formats(info: Mapping[str, Any], *, frames: bool) -> FormatChoice:
@@ -92,22 +92,20 @@ def choose_formats(info: Mapping[str, Any], *, frames: bool) -> FormatChoice:
         >>> choose_formats({"formats": [original, dub]}, frames=False).audio_id
         '140-0'
     """
-    listed = [
-        form for form in info.get("formats") or [info] if _has_sound(form) or _has_picture(form)
-    ]
+    listed = _listed(info)
     reference_height = _reference_height(listed)
     playable = [form for form in listed if form.get("has_drm") in {None, False, "maybe"}]
     heard = [form for form in playable if _has_sound(form)]
     original = _originals(heard, language=info.get("language"))
-    renditions = _sort_out(playable, [form for form in original if not _is_upscaled(form)])
+    renditions = _sort_out(playable, original)
     picture, sound = _choose_both(renditions) if frames else (None, _choose_sound(renditions))
     if sound is None:
         problem = _problem(playable, heard=heard, original=original)
         return FormatChoice(reference_height=reference_height, problem=problem)
     has_picture = picture is not None and _has_picture(picture)
     return FormatChoice(
-        audio_id=str(sound["format_id"]),
-        video_id=str(picture["format_id"]) if picture is not None and has_picture else None,
+        audio_id=_name(sound),
+        video_id=_name(picture) if picture is not None and has_picture else None,
         language=str(sound.get("language") or info.get("language") or ""),
         height=_lines(picture) if picture is not None and has_picture else 0,
         reference_height=reference_height,
@@ -125,6 +123,18 @@ def client_of(form: Mapping[str, Any]) -> str:
 
 
 # -- What a format is ------------------------------------------------------------------------------
+
+
+def _listed(info: Mapping[str, Any]) -> list[_Format]:
+    """Return the formats of a video, without pictures of it; a file alone is its own format."""
+    formats = info.get("formats")
+    if formats is None:
+        formats = [info] if info.get("url") else []
+    return [form for form in formats if _has_sound(form) or _has_picture(form)]
+
+
+def _name(form: _Format) -> str:
+    return str(form.get("format_id") or "0")  # yt-dlp's name where a site gives none
 
 
 def _has_sound(form: _Format) -> bool:
@@ -200,7 +210,7 @@ def _reference_height(listed: Iterable[_Format]) -> int:
 
 
 def _originals(heard: Iterable[_Format], *, language: Any) -> list[_Format]:
-    """Return the formats with the original sound, plain where any is plain.
+    """Return the formats with the original sound.
 
     The site's mark decides; without one, how yt-dlp values the languages; then the language of the
     video as a whole.
@@ -214,23 +224,23 @@ def _originals(heard: Iterable[_Format], *, language: Any) -> list[_Format]:
         return _is_marked_original(form), preference, is_of_video
 
     best = max(map(rank, candidates), default=None)
-    original = [form for form in candidates if rank(form) == best]
-    return [form for form in original if not _is_boosted(form)] or original
+    return [form for form in candidates if rank(form) == best]
 
 
 def _sort_out(playable: Sequence[_Format], original: Sequence[_Format]) -> _Renditions:
     pictures = [form for form in playable if _has_picture(form) and not _is_upscaled(form)]
     silent = [form for form in pictures if not _has_sound(form)]
-    sounds = [form for form in original if not _has_picture(form)]
-    both = [form for form in original if _has_picture(form)]
+    natural = [form for form in original if not _is_upscaled(form)]
+    plain = [form for form in natural if not _is_boosted(form)] or natural
+    sounds = [form for form in plain if not _has_picture(form)]
+    both = [form for form in plain if _has_picture(form)]
     # A site that has only one of both: cropping reports what is missing.
     if not any(map(_has_sound, playable)):
         both = silent
     elif not any(map(_has_picture, playable)):
         both = sounds
-    ids = {id(form) for form in original}
-    dubbed = [form for form in pictures if _has_sound(form) and id(form) not in ids]
-    return _Renditions(sounds, silent, both, dubbed)
+    others = [form for form in pictures if _has_sound(form) and form not in plain]
+    return _Renditions(sounds, silent, both, others)
 
 
 def _problem(
@@ -270,7 +280,7 @@ def _choose_sound(renditions: _Renditions) -> _Format | None:
 
 def _choose_both(renditions: _Renditions) -> tuple[_Format | None, _Format | None]:
     """Return the formats of picture and sound, which may be one; twice ``None`` if nothing fits."""
-    sounds, pictures, both, dubbed = renditions
+    sounds, pictures, both, others = renditions
     sound = _last(sounds, _any)
     for fits in (_is_small_h264, _is_small, _any):
         # Of those that are all too large, the smallest.
@@ -283,7 +293,7 @@ def _choose_both(renditions: _Renditions) -> tuple[_Format | None, _Format | Non
     if sound is None:
         return None, None
     for fits in (_is_small_h264, _is_small, _any):
-        picture = _last(dubbed[:1] if fits is _any else dubbed, fits)
+        picture = _last(others[:1] if fits is _any else others, fits)
         if picture is not None:
             return picture, sound
     return None, None
