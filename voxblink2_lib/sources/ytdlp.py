@@ -12,6 +12,7 @@ import contextlib
 import logging
 import sys
 import tempfile
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -104,11 +105,13 @@ class YtDlpSource:
         self._limit_rate = options.bytes_a_second
         self._logger = _Logger()
         self._facts = NO_FACTS
+        # Weakly: a source in a circle of references would outlive the worker that drops it.
+        this = weakref.proxy(self)
         with STANDARD_ERROR:
             self._ydl = _Downloader(
                 {
                     **ydl_options(options, route or Route()),
-                    "format": self._select,
+                    "format": lambda context: this._select(context),  # noqa: PLW0108  # a strong one
                     "logger": self._logger,
                 }
             )
@@ -133,10 +136,10 @@ class YtDlpSource:
                 error.facts = self._facts
                 raise
             except (YoutubeDLError, RequestError) as error:
-                warnings = tuple(self._logger.warnings)
-                failure = fetch_error(error, self._reasons, warnings=warnings)
-                failure.facts = self._facts
-                raise failure from error
+                # Not by a variable: an error in one keeps this frame, and with it the source.
+                raise fetch_error(
+                    error, self._reasons, warnings=tuple(self._logger.warnings), facts=self._facts
+                ) from error
             yield media._replace(facts=self._facts)
 
     def _select(self, context: dict[str, Any]) -> list[dict[str, Any]]:
