@@ -37,7 +37,7 @@ from voxblink2_lib.release.location import RELEASE_VARIABLE
 from voxblink2_lib.release.selection import Selection
 from voxblink2_lib.store.layout import Store, named_store
 from voxblink2_lib.store.schema import FEATURES
-from voxblink2_lib.store.shards import read_batches
+from voxblink2_lib.store.shards import read_batches, read_schema
 from voxblink2_lib.store.status import empty_store_message, open_ledger
 
 # Classes of videos that need no warning.
@@ -96,6 +96,14 @@ class VoxBlink2Config(_OptionsConfig):  # type: ignore[misc, valid-type]  # made
             return []
         with open_ledger(store, self.name) as ledger:
             return ledger.shards()
+
+    def features(self) -> datasets.Features:
+        """Return the columns of the store's shards, or of those that a new store will have."""
+        shards = self.sealed_shards()
+        if not shards:
+            return FEATURES[self.name]
+        folder = self.find_store().shards(self.name)
+        return datasets.Features.from_arrow_schema(read_schema(folder / shards[0].name))
 
     def create_config_id(
         self, config_kwargs: dict[str, Any], custom_features: datasets.Features | None = None
@@ -179,7 +187,7 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
     def _info(self) -> datasets.DatasetInfo:
         return datasets.DatasetInfo(
             description="VoxBlink2: utterances of 111,284 speakers, cropped from videos.",
-            features=FEATURES[self.config.name],
+            features=self.config.features(),
             homepage="https://VoxBlink2.github.io",
             license="Annotations: CC BY-NC-SA 4.0. Media: their owners'.",
             citation=_CITATION,

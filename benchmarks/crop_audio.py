@@ -1,4 +1,4 @@
-"""Measure the cost of cropping audio, against FFmpeg and against decoding alone.
+"""Measure the cost of cropping audio, against FFmpeg and against PyAV's bare decode loop.
 
 Everything is measured in one run, in turns (A B A B ...), and reported as a ratio: the median of
 the rounds, with minimum and maximum. A benchmark is evidence, not a gate: it exits with 0 whether
@@ -12,26 +12,34 @@ Example:
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from figures import Figure, figure, run_benchmark, seconds_of
-from inputs import FIRST_FRAMES, Videos, ffmpeg
+import av
+import numpy as np
+import soxr
+from figures import (
+    Figure,
+    children_cpu_seconds_of,
+    cpu_seconds_of,
+    figure,
+    run_benchmark,
+    seconds_of,
+)
+from inputs import FIRST_FRAMES, Videos, ffmpeg, make_wav
 from machine import peak_memory_bytes
-from torchcodec.decoders import AudioDecoder  # type: ignore[attr-defined]
 
 from voxblink2_lib.materialize.pipeline import run_video
 from voxblink2_lib.materialize.tasks import VideoTask
-from voxblink2_lib.media.audio import decode_audio
-from voxblink2_lib.media.encoding import encode
-from voxblink2_lib.media.timeline import read_timeline
+from voxblink2_lib.media.encoding import Samples, encode
 from voxblink2_lib.outcomes import Outcome
-from voxblink2_lib.records import SAMPLE_RATE_HZ, Clip, Utterance
-from voxblink2_lib.store.shards import make_rows, write_part
+from voxblink2_lib.records import SAMPLE_RATE_HZ, Utterance
 from voxblink2_lib.workers.pool import WorkerPool
 
 PROCESSES = 2
@@ -97,60 +105,106 @@ def measure_wav(videos: Videos, size: Size) -> Iterator[Figure]:
             warm.append(theirs / ours)
             cold.append(theirs / seconds_of(partial(run_cold, videos.tasks())))
             shutil.rmtree(tasks[0].part.parent)
-    yield figure("wav: our crops per second / ffmpeg's", warm, at_least=10)
+    yield figure("wav: our crops per second / ffmpeg's", warm, at_least=18)
     yield figure(f"wav: the same, {size.wav_videos} videos and start of workers", cold)
 
 
-def decode_alone(path: Path) -> None:
-    AudioDecoder(path, sample_rate=SAMPLE_RATE_HZ, num_channels=1).get_all_samples()
+class Kind(NamedTuple):
+    """One kind of media whose audio work is measured, and what it may cost at most."""
+
+    name: str
+    videos: Videos
+    at_most: float
+
+
+def bare_loop(path: Path) -> None:
+    """Decode all audio and drop it, as PyAV's documentation does it."""
+    with av.open(path) as container:
+        stream = container.streams.audio[0]
+        stream.codec_context.thread_count = 1
+        for _ in container.decode(stream):
+            pass
+
+
+def mono_of(path: Path) -> tuple[Samples, int]:
+    """Decode all audio to the mean of two channels, at its own rate."""
+    blocks: list[Samples] = []
+    with av.open(path) as container:
+        stream = container.streams.audio[0]
+        stream.codec_context.thread_count = 1
+        for frame in container.decode(stream):
+            left, right = (
+                np.frombuffer(memoryview(plane), "f4", frame.samples) for plane in frame.planes
+            )
+            blocks.append(left + right)
+    return np.concatenate(blocks) * np.float32(0.5), stream.rate
 
 
 def run_here(task: VideoTask) -> None:
     whole(run_video(task))
 
 
-def stages(path: Path, task: VideoTask) -> dict[str, Callable[[], object]]:
-    """Return a video's work in stages, by the functions that run_video calls."""
-    until = task.utterances[-1].seconds[1]
-    samples = decode_audio(path, end_seconds=until).samples
-    kind = task.options.audio_format
+def parts_of(path: Path, task: VideoTask) -> dict[str, float]:
+    """Time the parts of a video's work on their own."""
+    taken = {"bare loop": cpu_seconds_of(partial(bare_loop, path))}
+    taken["samples out of frames"] = cpu_seconds_of(partial(mono_of, path)) - taken["bare loop"]
+    mono, rate = mono_of(path)
+    taken["soxr"] = cpu_seconds_of(partial(soxr.resample, mono, rate, SAMPLE_RATE_HZ, "HQ"))
+    samples = soxr.resample(mono, rate, SAMPLE_RATE_HZ, "HQ")
 
-    def crop() -> list[Clip]:
-        parts = [samples[slice(*utterance.samples)] for utterance in task.utterances]
-        coded = [encode(part, audio_format=kind) for part in parts]
-        return list(map(Clip, task.utterances, coded))
+    def encode_clips() -> None:
+        for utterance in task.utterances:
+            encode(samples[slice(*utterance.samples)], audio_format=task.options.audio_format)
 
-    def write(clips: list[Clip]) -> None:
-        rows = make_rows(clips, schema=task.schema, audio_format=kind, source="folder")
-        write_part(task.part, rows, Outcome(task.key, "done", clips=len(clips)))
-
-    return {
-        "decoding": partial(decode_alone, path),
-        "time stamps": partial(read_timeline, path, until_seconds=until + 10),
-        "crop and encode": crop,
-        "part file": partial(write, crop()),
-    }
+    taken["FLAC of the clips"] = cpu_seconds_of(encode_clips)
+    return taken
 
 
-def measure_mp4(videos: Videos, size: Size) -> Iterator[Figure]:
-    """Compare all of a video's work with decoding its audio, in this process."""
-    ratios: list[float] = []
+def measure_decoding(kind: Kind, size: Size) -> Iterator[Figure]:
+    """Compare all of a video's work with a bare loop, and with its parts, in this process."""
+    to_loop: list[float] = []
+    to_parts: list[float] = []
     shares: dict[str, list[float]] = defaultdict(list)
     for index in range(size.rounds + 1):
         ours = 0.0
         taken: dict[str, float] = defaultdict(float)
-        tasks = videos.tasks()[: size.mp4_videos]
-        for path, task in zip(videos.paths, tasks, strict=False):
-            ours += seconds_of(partial(run_here, task))
-            for name, stage in stages(path, task).items():
-                taken[name] += seconds_of(stage)
+        tasks = kind.videos.tasks()[: size.mp4_videos]
+        for path, task in zip(kind.videos.paths, tasks, strict=False):
+            ours += cpu_seconds_of(partial(run_here, task))
+            for name, seconds in parts_of(path, task).items():
+                taken[name] += seconds
         if index:  # the first round warms up
-            ratios.append(ours / taken["decoding"])
+            to_loop.append(ours / taken["bare loop"])
+            to_parts.append(ours / sum(taken.values()))
             for name, seconds in taken.items():
-                shares[name].append(100 * seconds / sum(taken.values()))
-    yield figure("mp4: a video's work / decoding its audio", ratios, at_most=1.7)
-    for name, values in shares.items():
-        yield figure(f"mp4: {name}, share of all stages", values, unit="%")
+                shares[name].append(seconds / taken["bare loop"])
+    name = kind.name
+    yield figure(f"{name}: a video's work / bare loop", to_loop, at_most=kind.at_most)
+    yield figure(f"{name}: a video's work / sum of its parts", to_parts, at_most=1.15)
+    for part, values in shares.items():
+        if part != "bare loop":
+            yield figure(f"{name}: {part} / bare loop", values)
+
+
+def start_and_stop() -> None:
+    """Start a worker that imports what cropping audio needs, in a process of its own."""
+    code = "import voxblink2_lib.materialize.pipeline, soxr, av, soundfile"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def import_torchcodec() -> None:
+    subprocess.run([sys.executable, "-c", "import torchcodec.decoders"], check=True)
+
+
+def measure_start(size: Size) -> Iterator[Figure]:
+    """Read the CPU time that a worker takes to start."""
+    ours: list[float] = []
+    ratios: list[float] = []
+    for _ in range(size.rounds):
+        ours.append(children_cpu_seconds_of(start_and_stop))
+        ratios.append(children_cpu_seconds_of(import_torchcodec) / ours[-1])
+    yield figure("start: CPU of a worker's imports", ours, unit="s", at_most=0.6)
+    yield figure("start: import of torchcodec / ours", ratios)
 
 
 def measure_memory(videos: Videos, size: Size) -> Iterator[Figure]:
@@ -166,14 +220,24 @@ def measure_memory(videos: Videos, size: Size) -> Iterator[Figure]:
     early, late = peaks
     first, last = size.memory_videos
     yield figure(f"memory: a worker's peak after {first} videos", [early], unit="MB")
-    yield figure(f"memory: after {last} videos", [late], unit="MB", at_most=600)
+    yield figure(f"memory: after {last} videos", [late], unit="MB", at_most=220)
     yield figure(f"memory: after {last} / after {first}", [late / early], at_most=1.05)
+
+
+def make_webm(path: Path, *, seed: int) -> None:
+    audio = path.with_suffix(".audio.wav")
+    make_wav(audio, seed=seed, rate_hz=48_000)
+    ffmpeg("-i", audio, "-c:a", "libopus", "-b:a", "128k", "-ac", "2", path)
+    audio.unlink()
 
 
 def measure(folder: Path, size: Size) -> Iterator[Figure]:
     yield from measure_wav(Videos(folder / "wav", extension="wav", count=size.wav_videos), size)
     films = Videos(folder / "mp4", extension="mp4", count=size.memory_videos[-1])
-    yield from measure_mp4(films, size)
+    sounds = Videos(folder / "webm", extension="webm", count=size.mp4_videos, make=make_webm)
+    for kind in (Kind("AAC in MP4", films, 1.8), Kind("Opus in WebM", sounds, 1.45)):
+        yield from measure_decoding(kind, size)
+    yield from measure_start(size)
     yield from measure_memory(films, size)
 
 

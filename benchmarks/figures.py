@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import statistics
 import tempfile
 import time
@@ -42,6 +43,21 @@ def seconds_of(work: Callable[[], object]) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
+
+
+def cpu_seconds_of(work: Callable[[], object]) -> float:
+    """CPU time of this process: wall time of milliseconds mostly measures other processes."""
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+def children_cpu_seconds_of(work: Callable[[], object]) -> float:
+    """CPU time of the processes that the work starts and waits for."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    work()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def format_figure(item: Figure) -> str:

@@ -11,9 +11,8 @@ Example:
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-from figures import Figure, figure, run_benchmark
+from figures import Figure, cpu_seconds_of, figure, run_benchmark
 
 from voxblink2_lib.records import FRAMES_PER_SECOND
 from voxblink2_lib.release.index import BOX_COLUMNS
@@ -182,13 +181,6 @@ def measure_sizes(
     entropy = entropy_bytes(tracks)
     yield figure(f"{jitter:g} px: entropy of the differences, per box", [entropy], unit="B")
     yield figure("   size / ours", [entropy * boxes / ours])
-
-
-def cpu_seconds_of(work: Callable[[], object]) -> float:
-    # These are milliseconds: wall time would mostly measure other processes.
-    start = time.process_time()
-    work()
-    return time.process_time() - start
 
 
 def measure_times(compared: dict[str, Encoding], tracks: pa.Table, rounds: int) -> Iterator[Figure]:

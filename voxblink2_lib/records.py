@@ -41,6 +41,10 @@ WINDOW_SHAPES: tuple[str, ...] = get_args(WindowShape)
 ConfigName = Literal["audio", "audio-visual"]
 CONFIG_NAMES: tuple[str, ...] = get_args(ConfigName)
 
+# Where the size of the frame that boxes are pixels of is from: the annotation's header; the
+# renditions that the source offers; or nowhere, so that it is assumed.
+BoxesEvidence = Literal["header", "offered", "assumed"]
+
 # Longer without a box, the face may have been elsewhere, or not in the video at all.
 MAX_GAP_FRAMES = FRAMES_PER_SECOND
 
@@ -174,12 +178,14 @@ class FaceClip(NamedTuple):
         data: the encoded video.
         boxes: x, y, width, height of each frame, in the release's pixels, shape (n, 4).
         boxes_fit: no box of the video has its centre outside the video frame.
+        boxes_evidence: what is known of the frame size that the boxes are pixels of.
     """
 
     utterance: Utterance
     data: bytes
     boxes: npt.NDArray[np.int16]
     boxes_fit: bool
+    boxes_evidence: BoxesEvidence
 
 
 @dataclass(frozen=True, slots=True)

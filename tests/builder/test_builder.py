@@ -197,7 +197,7 @@ def test_the_keywords_of_the_configuration() -> None:
     names = [*inspect.signature(voxblink2.VoxBlink2Config).parameters]
     assert names == [
         *("name", "version", "data_dir", "data_files", "description", "source", "store"),
-        *("audio_format", "video_size", "video_margin", "video_shape", "video_crf"),
+        *("audio_format", "audio_track", "video_size", "video_margin", "video_shape", "video_crf"),
         *("speakers", "videos", "exclude", "max_speakers", "max_videos_per_speaker"),
         *("proxy", "cookies", "cookies_from_browser", "budget", "sleep", "limit_rate"),
         *("extractor_args", "yt_dlp", "fetches", "reasons"),

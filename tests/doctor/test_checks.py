@@ -7,6 +7,7 @@ import datetime
 import email.utils
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -22,7 +23,6 @@ from voxblink2_lib.demo.site import MediaSite
 from voxblink2_lib.doctor import checks, machine_checks, store_checks
 from voxblink2_lib.doctor.checks import run_checks
 from voxblink2_lib.doctor.findings import Finding, Inputs
-from voxblink2_lib.errors import DependencyError
 from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.release.index_build import open_index
 from voxblink2_lib.release.location import open_release
@@ -54,6 +54,9 @@ class Server(LoopbackServer):
     @property
     def template(self) -> str:
         return f"{self.url}/watch/{{video_id}}"
+
+
+OLD_STORE = Path(__file__).parents[1] / "store" / "made_by_0_1_0"
 
 
 def look(
@@ -166,12 +169,10 @@ def test_age_of_yt_dlp() -> None:
 
 
 def test_ffmpeg_is_missing(media: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail() -> None:
-        raise DependencyError("Audio cannot be decoded")
-
-    monkeypatch.setattr(machine_checks, "audio_decoder", fail)
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)
     (finding,) = look("ffmpeg", source=str(media))
-    assert (finding.level, finding.message) == ("error", "Audio cannot be decoded")
+    assert finding.level == "error"
+    assert finding.message.startswith("datasets cannot decode rows: torchcodec or the FFmpeg")
     assert "apt install ffmpeg" in finding.remedy
 
 
@@ -234,6 +235,21 @@ def test_disk_counts_what_is_selected(media: Path, indexed: Path) -> None:
 def test_disk_counts_what_is_not_there_yet(media: Path, undisturbed: Path) -> None:
     (finding,) = look("disk", source=str(media), store=str(undisturbed))
     assert "the remaining 0.01 hours" in finding.message  # two of eighteen videos are unavailable
+
+
+def test_clips_of_another_format(media: Path, undisturbed: Path, tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(OLD_STORE, old)
+    (finding,) = look("clips", source=str(media), store=str(old))
+    assert (finding.level, finding.message) == (
+        "error",
+        f"{old} holds clips of format 1; this version makes 2",
+    )
+    assert "name another store with --store" in finding.remedy
+    assert look("clips", source=str(media), store=str(undisturbed)) == []
+    (old / "ledger.sqlite").write_bytes(b"not a ledger" * 100)
+    (finding,) = look("clips", source=str(media), store=str(old))
+    assert "cannot be" in finding.message
 
 
 def test_sizes_of_other_options(media: Path) -> None:

@@ -54,7 +54,7 @@ ROWS = 9
 SPEAKERS = 2
 COLUMNS = [
     *("audio", "video", "speaker_id", "video_id", "utterance_id", "start_seconds", "end_seconds"),
-    *("source", "boxes", "boxes_fit"),
+    *("source", "boxes", "boxes_fit", "boxes_evidence"),
 ]
 HARBOUR = VideoKey("id990001", "demoHarbour")
 # For each option two values that are not the default.
@@ -139,6 +139,7 @@ def test_rows_hold_as_many_pictures_as_boxes_and_640_samples_each(
         assert frames_in(row["video"]["bytes"]) == [(112, 112)] * frames
         assert samples_in(row["audio"]["bytes"]) == 640 * frames
         assert row["boxes_fit"] is True
+        assert row["boxes_evidence"] == "assumed"  # a folder lists no renditions
         assert row["source"] == "folder"
 
 
@@ -291,6 +292,7 @@ def test_features_are_what_the_design_says(options: dict[str, Any]) -> None:
     assert (rows.features["audio"], rows.features["video"]) == (Audio(sampling_rate=16000), Video())
     assert rows.features.arrow_schema.field("boxes").type == pa.list_(pa.list_(pa.int16(), 4))
     assert rows.features["boxes_fit"].dtype == "bool"
+    assert rows.features["boxes_evidence"].dtype == "string"
     assert len(rows) == ROWS
     sealed = sorted((Path(options["store"]) / "shards" / CONFIG).glob("*.arrow"))
     cached = [Path(one["filename"]) for one in rows.cache_files]

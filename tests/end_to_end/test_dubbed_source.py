@@ -92,11 +92,14 @@ def test_the_original_is_downloaded_and_dubs_alone_wait_for_it(
         (missing,) = missing_videos(store, "audio")
         assert (missing.video_id, missing.status) == (DUB_ONLY, "not-original")
         assert "only dubbed or described (languages: en)" in missing.reason
-        of_dubbed = {"audio_id": ORIGINAL[0], "language": "de", "reference_height": 480}
+        of_dubbed = {
+            **{"audio_id": ORIGINAL[0], "language": "de", "reference_height": 480},
+            "audio_tracks": 1,
+        }
         first_run = [
             (DUBBED, "done", of_dubbed),
             (DUB_ONLY, "not-original", {"reference_height": 480}),
-            (PLAIN, "done", {"audio_id": "wav"}),
+            (PLAIN, "done", {"audio_id": "wav", "audio_tracks": 1}),
         ]
         assert attempts(store.root) == first_run
         main(["status", "--store", str(store.root)])

@@ -45,7 +45,7 @@ from voxblink2_lib.materialize.fetched_media import FetchRecord, stage
 from voxblink2_lib.materialize.pipeline import fetch_video, run_video, seal_job
 from voxblink2_lib.materialize.tasks import FetchResult, FetchTask, SealTask, VideoTask
 from voxblink2_lib.media.options import ClipOptions
-from voxblink2_lib.outcomes import NO_ACTION, MissingUtterance, Outcome, RouteAction
+from voxblink2_lib.outcomes import NO_ACTION, MediaFacts, MissingUtterance, Outcome, RouteAction
 from voxblink2_lib.records import Clip, FaceTrack, SealedShard, Utterance, VideoKey
 from voxblink2_lib.sources import Media, SourceSpec, parse_source
 from voxblink2_lib.sources.rate_limits import Budget, Permit, RateLimiter, shared_file
@@ -504,12 +504,13 @@ def test_rows_with_faces(media_cache: MediaCache, media: Path, tmp_path: Path) -
     rows = assert_rows_are_right(video, "00000", "00001")
     assert set(rows[0]) == {
         *("audio", "video", "speaker_id", "video_id", "utterance_id", "start_seconds"),
-        *("end_seconds", "source", "boxes", "boxes_fit"),
+        *("end_seconds", "source", "boxes", "boxes_fit", "boxes_evidence"),
     }
     assert rows[0]["audio"]["path"] == f"{SPEAKER}/{VIDEO}/00000.flac"
     assert rows[0]["video"]["path"] == f"{SPEAKER}/{VIDEO}/00000.mp4"
     assert rows[0]["boxes"] == [list(BOX)] * 50
     assert [row["boxes_fit"] for row in rows] == [True, True]
+    assert [row["boxes_evidence"] for row in rows] == ["assumed", "assumed"]
     assert list(video.tmp.iterdir()) == []
 
 
@@ -691,6 +692,23 @@ def test_sound_may_come_in_a_file_of_its_own(
     assert_rows_are_right(video, "00000", "00001")
     assert run_video(task(tmp_path, video.source)).status == "done"
     assert requests == [True, False]
+
+
+def test_boxes_are_scaled_by_what_the_source_knows_of_its_media(
+    media_cache: MediaCache, media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = MediaFacts()
+
+    @contextlib.contextmanager
+    def provided(task: VideoTask) -> Iterator[tuple[Media, FetchRecord]]:
+        yield Media(media_cache.make(FILM), 1, facts=facts), FetchRecord(1, 0.0, "")
+
+    monkeypatch.setattr("voxblink2_lib.materialize.pipeline.media_for", provided)
+    for lines, evidence in ((0, "assumed"), (90, "offered")):
+        facts = MediaFacts(reference_height=lines)
+        video = face_task(tmp_path, parse_source(str(media)))
+        assert run_video(video).status == "done"
+        assert {row["boxes_evidence"] for row in rows_of(video)} == {evidence}
 
 
 def test_same_film_same_part_and_shard(

@@ -556,7 +556,7 @@ def test_full_disk_keeps_what_is_finished(size: str, tmp_path: Path) -> None:
 
 
 @needs_mounts
-def test_without_ffmpeg_the_message_says_what_to_install(tmp_path: Path) -> None:
+def test_clips_are_made_without_the_ffmpeg_of_the_system(tmp_path: Path) -> None:
     script = (
         "for one in $(ldconfig -p | grep -o '/[^ ]*/lib\\(av\\|sw\\)[^ ]*'); "
         'do mount --bind /dev/null "$one"; done; exec "$@"'
@@ -568,8 +568,5 @@ def test_without_ffmpeg_the_message_says_what_to_install(tmp_path: Path) -> None
     result = subprocess.run(
         words, capture_output=True, text=True, check=False, env=cli_process.environment()
     )
-    assert result.returncode == 2, result.stderr
-    assert "FFmpeg libraries that it needs are missing" in result.stderr
-    assert "apt install ffmpeg" in result.stderr
+    assert result.returncode == 0, result.stderr
     assert "Traceback" not in result.stderr
-    assert read_status(Store(tmp_path / "store"), "audio").videos == {"planned": 18}

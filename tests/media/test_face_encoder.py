@@ -19,25 +19,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.synthetic_audio import MediaCache
 from support.synthetic_video import (
+    MATRICES,
+    Matrix,
     Planes,
     VideoSpec,
     render,
-    run_ffmpeg,
     stored_planes,
     video_frame,
     video_spec,
+    write_with_matrix,
 )
-from support.video_oracle import read_clips
+from support.video_oracle import displayed_by, read_clips
 from torchcodec import decoders
 
 from voxblink2_lib.media.face_encoder import (
     FaceVideo,
-    Window,
     cut_window,
-    display_size,
     is_full_range,
-    quarter_turns,
 )
+from voxblink2_lib.media.orientation import UPRIGHT, Orientation, Window, read_orientation
 
 Plane = npt.NDArray[np.uint8]
 
@@ -73,10 +73,15 @@ def weights(start: float, end: float, length: int, size: int) -> npt.NDArray[np.
 
 
 def assert_cut(
-    frame: av.VideoFrame, displayed: Sequence[Plane], window: Window, *, size: int
+    frame: av.VideoFrame,
+    displayed: Sequence[Plane],
+    window: Window,
+    *,
+    size: int,
+    orientation: Orientation = UPRIGHT,
 ) -> None:
     """Check a crop against the planes of the frame as it is displayed."""
-    cut = cut_window(frame, window, size=size)
+    cut = cut_window(frame, window, size=size, orientation=orientation)
     assert cut.shape == (size * 3 // 2, size)
     assert cut.dtype == np.uint8
     black = 0 if is_full_range(frame) else 16
@@ -173,51 +178,28 @@ def test_cropping_does_not_change_the_frame() -> None:
         np.testing.assert_array_equal(plane, copy)
 
 
-# -- Rotation --------------------------------------------------------------------------------------
+# -- Turned and mirrored ---------------------------------------------------------------------------
 
 
-QUARTER_TURNS = {0: 0, 90: 1, 180: 2, 270: 3}
-
-
-def rotated_video(media_cache: MediaCache, degrees: int, spec: VideoSpec, folder: Path) -> Path:
-    """Return a video with rotation metadata."""
-    path = folder / f"rotated-{degrees}.mp4"
-    turn = ("-c", "copy", "-metadata:s:v", f"rotate={degrees}")
-    run_ffmpeg("-i", str(render(media_cache, spec)), *turn, str(path))
-    return path
-
-
-def displayed_planes(path: Path, size: tuple[int, int]) -> tuple[Plane, Plane, Plane]:
-    """Return the first frame as FFmpeg's program displays it, rotated by its own rules."""
-    raw = run_ffmpeg("-i", str(path), "-frames:v", "1", "-f", "rawvideo", "-")
-    flat = np.frombuffer(raw, np.uint8)
-    width, height = size
-    half = (height // 2, width // 2)
-    y, rest = flat[: width * height], flat[width * height :]
-    u, v = rest.reshape(2, *half)
-    return y.reshape(height, width), u, v
-
-
-@pytest.mark.parametrize("degrees", QUARTER_TURNS)
+@pytest.mark.parametrize("matrix", MATRICES, ids=str)
 def test_windows_are_in_pixels_of_the_displayed_frame(
-    media_cache: MediaCache, degrees: int, tmp_path: Path
+    media_cache: MediaCache, matrix: Matrix, tmp_path: Path
 ) -> None:
     spec = video_spec("upright.mp4", 25, 1, is_busy=True, size=(160, 96))
-    path = rotated_video(media_cache, degrees, spec, tmp_path)
-    size = (160, 96) if degrees in {0, 180} else (96, 160)
-    displayed = displayed_planes(path, size)
+    path = tmp_path / "turned.mp4"
+    write_with_matrix(render(media_cache, spec), path, matrix)
     with av.open(str(path)) as container:
         frame = next(container.decode(video=0))
-    assert display_size(frame) == size
-    # FFmpeg's metadata counts clockwise, PyAV counterclockwise.
-    assert quarter_turns(frame) % 2 == QUARTER_TURNS[degrees] % 2
-    # Exactly the same pixels: rotated, not mirrored, at the right position.
-    y, u, v = parts(cut_window(frame, (8, 14, 72, 78), size=64))
+    displayed = [displayed_by(matrix, plane) for plane in stored_planes(frame)]
+    orientation = read_orientation(frame)
+    assert orientation.display_size(160, 96) == displayed[0].shape[::-1]
+    # Exactly the same pixels: turned, mirrored, at the right position.
+    y, u, v = parts(cut_window(frame, (8, 14, 72, 78), size=64, orientation=orientation))
     np.testing.assert_array_equal(y, displayed[0][14:78, 8:72])
     np.testing.assert_array_equal(u, displayed[1][7:39, 4:36])
     np.testing.assert_array_equal(v, displayed[2][7:39, 4:36])
     for window in ((-20.5, 3.0, 60.25, 50.0), (30.0, 40.0, 200.0, 90.5), (70.0, -9.0, 90.0, 140.0)):
-        assert_cut(frame, displayed, window, size=48)
+        assert_cut(frame, displayed, window, size=48, orientation=orientation)
 
 
 # -- Formats other than 4:2:0 with 8 bits ----------------------------------------------------------

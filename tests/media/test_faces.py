@@ -23,10 +23,12 @@ from support.synthetic_audio import M4A, MediaCache, measure_delay, samples_of
 from support.synthetic_video import (
     H264,
     LOSSLESS,
+    MATRICES,
     PLAIN,
     UNSTEADY,
     VP9,
     Box,
+    Matrix,
     Planes,
     VideoSpec,
     corrupt,
@@ -38,9 +40,11 @@ from support.synthetic_video import (
     run_ffmpeg,
     track,
     video_spec,
+    write_with_matrix,
     x264_options,
 )
 from support.video_oracle import (
+    displayed_by,
     due_frames,
     edges_in,
     expected_edges,
@@ -72,9 +76,11 @@ def moving(frame: int) -> Box:
 TRACKS = tuple(track(*ends, moving) for ends in ((0, 24), (40, 74), (60, 99), (160, 187)))
 
 
-def crop(path: Path, tracks: Sequence[FaceTrack], **options: Any) -> FaceCut:
-    fine = {"video_size": 112, "video_crf": 12}
-    return crop_faces(path, tracks, options=ClipOptions(**{**fine, **options}))
+def crop(
+    path: Path, tracks: Sequence[FaceTrack], *, reference_height: int = 0, **options: Any
+) -> FaceCut:
+    fine = ClipOptions(**{"video_size": 112, "video_crf": 12, **options})
+    return crop_faces(path, tracks, options=fine, reference_height=reference_height)
 
 
 def ids(tracks: Sequence[FaceTrack]) -> list[str]:
@@ -307,19 +313,28 @@ def test_lossless_clips_have_the_pixels_of_the_video(
     assert_same_pixels(result, read_video(path, spec.size), spec.times)
 
 
-@pytest.mark.parametrize("degrees", [90, 180, 270])
-def test_rotation_metadata_is_applied(
-    media_cache: MediaCache, degrees: int, tmp_path: Path
+@pytest.mark.parametrize("matrix", MATRICES, ids=str)
+def test_frames_are_turned_and_mirrored_as_they_are_displayed(
+    media_cache: MediaCache, matrix: Matrix, tmp_path: Path
 ) -> None:
-    spec, path = BUSY, tmp_path / "rotated.mp4"
-    turn = ("-c", "copy", "-metadata:s:v", f"rotate={degrees}")
-    run_ffmpeg("-i", str(render(media_cache, spec)), *turn, str(path))
-    size = spec.size if degrees == 180 else (spec.size[1], spec.size[0])
+    spec, path = BUSY, tmp_path / "turned.mp4"
+    write_with_matrix(render(media_cache, spec), path, matrix)
     tracks = [track(10, 30, lambda frame: (2 * frame, 60 - 2 * frame, 112, 112))]
     result = crop(path, tracks, video_crf=0)
     assert names(result) == (ids(tracks), [])
     assert result.clips[0].boxes_fit
-    assert_same_pixels(result, read_video(path, size), spec.times)
+    displayed = [
+        [displayed_by(matrix, plane) for plane in planes]
+        for planes in read_video(path, spec.size, as_stored=True)
+    ]
+    assert_same_pixels(result, displayed, spec.times)
+
+
+def test_a_matrix_that_shows_nothing_is_no_matrix(media_cache: MediaCache, tmp_path: Path) -> None:
+    path = tmp_path / "nothing.mp4"
+    write_with_matrix(render(media_cache, BUSY), path, (0, 0, 0, 0))
+    result = crop(path, [track(10, 30, (20, 40, 112, 112))], video_crf=0)
+    assert_same_pixels(result, read_video(path, BUSY.size, as_stored=True), BUSY.times)
 
 
 def rgb(path: Path, size: tuple[int, int]) -> npt.NDArray[np.int64]:
@@ -386,7 +401,9 @@ def test_boxes_of_a_given_frame_size_are_scaled_from_it(media_cache: MediaCache)
         track(0, 20, lambda frame: (400 + 4 * frame, 160, 320, 240), frame_size=(1280, 720)),
         track(30, 40, (50, 40, 40, 80), frame_size=(160, 180)),
     ]
-    result = crop(path, tracks, video_shape="stretched")
+    # A header counts more than what the source lists.
+    result = crop(path, tracks, reference_height=90, video_shape="stretched")
+    assert {clip.boxes_evidence for clip in result.clips} == {"header"}
     quarter = Fraction(1, 4)
     scales = [(quarter, quarter), (Fraction(2), Fraction(1))]
     assert_shows(result, spec, square=False, scales=scales)
@@ -404,6 +421,28 @@ def test_without_a_size_boxes_are_of_720_lines_or_fewer(
     )
     scale = Fraction(max(lines, 720), 720)
     assert_shows(result, spec, square=False, scales=[(scale, scale)])
+    assert result.clips[0].boxes_evidence == "assumed"
+
+
+@pytest.mark.parametrize("lines", [1080, 720, 360, 180])
+def test_boxes_are_scaled_from_the_rendition_that_the_source_lists(
+    media_cache: MediaCache, lines: int
+) -> None:
+    # Of 360 lines, these boxes of 480 fit without being scaled, and show the wrong part.
+    spec = video_spec("lines.mp4", 25, 2, size=(lines // 2, lines))
+    boxes = track(5, 20, (40, 100, 96, 160))
+    path = render(media_cache, spec)
+    result = crop(path, [boxes], reference_height=480, video_shape="stretched")
+    scale = Fraction(lines, 480)
+    assert_shows(result, spec, square=False, scales=[(scale, scale)])
+    assert [(clip.boxes_evidence, clip.boxes_fit) for clip in result.clips] == [("offered", True)]
+
+
+def test_each_clip_says_where_its_scale_is_from(media_cache: MediaCache) -> None:
+    tracks = [track(5, 20), track(30, 40, frame_size=(320, 180))]
+    for height, expected in ((0, ["assumed", "header"]), (180, ["offered", "header"])):
+        result = crop(render(media_cache, MAIN[0]), tracks, reference_height=height)
+        assert [clip.boxes_evidence for clip in result.clips] == expected
 
 
 def test_a_change_of_size_within_a_video_is_followed(

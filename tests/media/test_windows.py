@@ -13,6 +13,7 @@ from support.synthetic_video import Box, track
 from support.video_oracle import expected_edges
 
 from voxblink2_lib.media.windows import (
+    Scale,
     boxes_of_all_frames,
     centres_fit,
     crop_windows,
@@ -151,17 +152,33 @@ def test_centres_on_the_right_and_lower_edge_are_not_in_the_frame(
 def test_without_a_size_boxes_are_of_720_lines_at_most(
     frame_size: tuple[int, int], expected: float
 ) -> None:
-    assert scale_to(track(0, 0), frame_size) == (expected, expected)
+    assert scale_to(track(0, 0), frame_size) == Scale(expected, expected, "assumed")
+
+
+@given(
+    reference_height=st.integers(1, 720),
+    frame_size=st.tuples(st.integers(1, 4000), st.integers(1, 4000)),
+)
+def test_without_a_size_boxes_are_scaled_from_the_lines_that_the_source_lists(
+    reference_height: int, frame_size: tuple[int, int]
+) -> None:
+    scale = scale_to(track(0, 0), frame_size, reference_height=reference_height)
+    assert scale.across == scale.down == pytest.approx(frame_size[1] / reference_height)
+    assert scale.evidence == "offered"
 
 
 @given(
     annotated_size=st.tuples(st.integers(1, 4000), st.integers(1, 4000)),
     frame_size=st.tuples(st.integers(1, 4000), st.integers(1, 4000)),
+    reference_height=st.sampled_from([0, 360, 720]),
 )
 def test_with_a_size_boxes_are_scaled_from_it(
-    annotated_size: tuple[int, int], frame_size: tuple[int, int]
+    annotated_size: tuple[int, int], frame_size: tuple[int, int], reference_height: int
 ) -> None:
-    across, down = scale_to(track(0, 0, frame_size=annotated_size), frame_size)
+    annotated = track(0, 0, frame_size=annotated_size)
+    scale = scale_to(annotated, frame_size, reference_height=reference_height)
+    across, down, evidence = scale
+    assert evidence == "header"
     assert across == pytest.approx(frame_size[0] / annotated_size[0])
     assert down == pytest.approx(frame_size[1] / annotated_size[1])
 

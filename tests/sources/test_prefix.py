@@ -35,11 +35,12 @@ from yt_dlp.networking.exceptions import TransportError
 from voxblink2_lib.demo.site import MediaSite
 from voxblink2_lib.errors import FetchError
 from voxblink2_lib.media.audio import crop_audio
+from voxblink2_lib.media.coverage import covered_seconds
 from voxblink2_lib.media.faces import crop_faces
 from voxblink2_lib.media.options import ClipOptions
 from voxblink2_lib.sources import mp4_index, prefix, range_reader
 from voxblink2_lib.sources.mp4_index import Box, moved_index, needed_bytes, read_layout
-from voxblink2_lib.sources.prefix import Requirement, covered_seconds, download_prefix
+from voxblink2_lib.sources.prefix import Requirement, download_prefix
 
 SECONDS = 60.0
 UTTERANCES = (utterance(0, 49), utterance(700, 774), utterance(1400, 1474))
@@ -211,7 +212,7 @@ def test_the_first_minute_costs_little_more_than_its_bytes(
     ideal = ideal_bytes(media, requirement)
     assert media.stat().st_size > 2.5 * ideal
     assert received <= (1.3 if name in {"fragments", "webm"} else 1.05) * ideal
-    assert covered_seconds(target, requirement) >= SECONDS + 1
+    assert covered_seconds(target, audio=requirement.audio, video=requirement.video) >= SECONDS + 1
     assert clips_of(target, video=requirement.video) == clips_of(media, video=requirement.video)
 
 
@@ -298,7 +299,7 @@ def test_a_stream_that_begins_late_is_needed_longer(
     )
     target, received = fetch_from_good_site(media, tmp_path, BOTH)
     assert received < media.stat().st_size / 2
-    assert covered_seconds(target, BOTH) >= SECONDS + 1
+    assert covered_seconds(target, audio=True, video=True) >= SECONDS + 1
     utterances = UTTERANCES[1:]
     cut, whole = (crop_audio(path, utterances, audio_format="flac") for path in (target, media))
     assert [clip.data for clip in cut.clips] == [clip.data for clip in whole.clips]
@@ -316,7 +317,7 @@ def test_a_video_that_ends_early_is_not_downloaded_to_the_end(
         file.truncate(file.tell() + 50_000_000)
     target, received = fetch_from_good_site(media, tmp_path)
     assert received < media_cache.make(M4A).stat().st_size + (128 << 10)
-    assert covered_seconds(target, AUDIO) == pytest.approx(12, abs=0.1)
+    assert covered_seconds(target, audio=True, video=False) == pytest.approx(12, abs=0.1)
 
 
 def test_with_an_older_pyav_all_is_estimated(
@@ -344,7 +345,7 @@ def test_metadata_of_a_file_give_a_first_guess(media_cache: MediaCache, tmp_path
         folder = tmp_path / str(number)
         folder.mkdir()
         target, received = fetch_from_good_site(media, folder, info=info)
-        assert covered_seconds(target, AUDIO) >= SECONDS + 1
+        assert covered_seconds(target, audio=True, video=False) >= SECONDS + 1
         assert received <= 1.3 * ideal_bytes(media, AUDIO)
 
 
@@ -513,7 +514,7 @@ def test_an_endless_body_whose_media_have_ended_is_accepted(
     )
     target, received = fetch(url_of(site, "endless", "short.webm"), tmp_path)
     assert 64 << 20 <= received <= 160 << 20
-    assert covered_seconds(target, AUDIO) == pytest.approx(12, abs=0.1)
+    assert covered_seconds(target, audio=True, video=False) == pytest.approx(12, abs=0.1)
 
 
 @pytest.mark.parametrize("page", [b"<!DOCTYPE html><p>Log in", b"\xef\xbb\xbf \n<HTML lang=en>"])

@@ -698,10 +698,13 @@ def test_a_ledger_of_the_second_format_becomes_one_of_ours(second: Path) -> None
     database = sqlite3.connect(second)
     attempts = database.execute("select * from attempts").fetchall()
     database.close()
-    for _ in range(2):
-        with Ledger(second, "audio") as ledger:
-            check_second(ledger)
-        assert fact(second, "format") == "3"
+    with Ledger(second, "audio") as ledger:
+        check_second(ledger)
+        # A run that is refused after it has looked leaves the ledger as it was.
+        assert fact(second, "format") == "2"
+        ledger.set_setting("audio_format", "wav")
+        check_second(ledger)
+    assert fact(second, "format") == "3"
     facts = MediaFacts(audio_id="140", audio_tracks=2)
     with Ledger(second, "audio") as ledger:
         ledger.record(Outcome(B, "done", clips=1, samples=640, facts=facts))
@@ -723,11 +726,16 @@ def test_the_second_change_of_format_is_whole_or_not_at_all(
         "voxblink2_lib.store.ledger_database.MIGRATE_2_TO_3",
         MIGRATE_2_TO_3.replace("update facts", "update no_such_table"),
     )
-    with pytest.raises(StoreError, match="no such table: no_such_table"):
-        Ledger(second, "audio")
+    with (
+        Ledger(second, "audio") as ledger,
+        pytest.raises(StoreError, match="no such table: no_such_table"),
+    ):
+        ledger.record(Outcome(B, "gone", "HTTP 404"))
     monkeypatch.undo()
     with Ledger(second, "audio") as ledger:
         check_second(ledger)
+        ledger.record(Outcome(B, "gone", "HTTP 404"))
+    assert [row[:2] for row in facts_of_attempts(second)][-1] == (B.video_id, 2)
 
 
 # -- Opening ---------------------------------------------------------------------------------------

@@ -77,7 +77,7 @@ def test_rows_of_the_audio_configuration() -> None:
 
 def make_face(number: int, *, frames: int = 25, boxes_fit: bool = True) -> FaceClip:
     boxes = np.arange(4 * frames, dtype=np.int16).reshape(frames, 4) - 7 * number
-    return FaceClip(make_clip(number).utterance, b"mp4 %d" % number, boxes, boxes_fit)
+    return FaceClip(make_clip(number).utterance, b"mp4 %d" % number, boxes, boxes_fit, "offered")
 
 
 def make_face_batch(faces: Sequence[FaceClip]) -> pa.RecordBatch:
@@ -100,6 +100,7 @@ def test_rows_of_the_audio_visual_configuration() -> None:
         "source": "url",
         "boxes": [[-14, -13, -12, -11], [-10, -9, -8, -7], [-6, -5, -4, -3]],
         "boxes_fit": False,
+        "boxes_evidence": "offered",
     }
     assert [row["boxes_fit"] for row in batch.to_pylist()] == [True, False]
 

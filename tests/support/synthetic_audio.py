@@ -14,6 +14,7 @@ import functools
 import hashlib
 import io
 import os
+import re
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
@@ -192,6 +193,9 @@ def ffmpeg(*arguments: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+FFMPEG_MUXER = re.compile(rb"Lavf[0-9]{2}[.][0-9]{1,2}[.][0-9]{3}")
+
+
 def drop_audio(source: Path, target: Path, *, from_seconds: float, to_seconds: float) -> None:
     """Copy a media file without the audio of an interval, counted from the first audio packet.
 
@@ -210,6 +214,10 @@ def drop_audio(source: Path, target: Path, *, from_seconds: float, to_seconds: f
                     continue
             packet.stream = copies[packet.stream.index]
             new.mux(packet)
+    # The time stamps are still those of the first muxer, whose name tells how to read them.
+    first_muxer = FFMPEG_MUXER.search(source.read_bytes())
+    if first_muxer:
+        target.write_bytes(FFMPEG_MUXER.sub(first_muxer[0], target.read_bytes()))
 
 
 def damaged(data: bytes, positions: Sequence[int], values: Sequence[int]) -> bytes:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import random
+import struct
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,13 @@ from voxblink2_lib.records import FaceTrack
 
 Planes = npt.NDArray[np.uint8]
 Box = tuple[int, int, int, int]
+Matrix = tuple[int, int, int, int]
+
+# All that map the grid of pixels to itself: no turn, one, two and three, plain and mirrored.
+MATRICES: tuple[Matrix, ...] = (
+    *((1, 0, 0, 1), (0, -1, 1, 0), (-1, 0, 0, -1), (0, 1, -1, 0)),
+    *((-1, 0, 0, 1), (0, 1, 1, 0), (1, 0, 0, -1), (0, -1, -1, 0)),
+)
 
 # U and V rise from RAMP_LOW by RAMP from edge to edge.
 RAMP_LOW, RAMP = 16, 224
@@ -166,6 +174,22 @@ def render_with_hidden(media_cache: MediaCache, spec: VideoSpec, *, clock: str) 
         run_ffmpeg("-i", str(source), *common, "-pass", "2", *log, str(path))
 
     return media_cache.keep("hidden.webm", (spec, clock), encode)
+
+
+def write_with_matrix(source: Path, target: Path, matrix: Matrix) -> None:
+    """Copy an MP4 file whose first track is video, with another display matrix in its header.
+
+    Args:
+        source: the file.
+        target: the copy.
+        matrix: a, b, c and d: a pixel at (p, q) is displayed at (a p + c q, b p + d q).
+    """
+    data = bytearray(source.read_bytes())
+    # ISO/IEC 14496-12, 8.3.2: the matrix is 40 bytes after the header of the box, row by row.
+    at = data.index(b"tkhd") + 44
+    a, b, c, d = (number * 0x10000 for number in matrix)
+    data[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 0x40000000)
+    target.write_bytes(data)
 
 
 def run_ffmpeg(*arguments: str) -> bytes:

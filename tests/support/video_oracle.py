@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from support.synthetic_video import RAMP, RAMP_LOW, Planes, luma_of, run_ffmpeg
+from support.synthetic_video import RAMP, RAMP_LOW, Matrix, Planes, luma_of, run_ffmpeg
 from voxblink2_lib.records import Utterance
 
 Edges = tuple[float, float, float, float]
@@ -56,6 +56,22 @@ def expected_edges(
     return across - wide / 2, down - high / 2, across + wide / 2, down + high / 2
 
 
+def displayed_by(matrix: Matrix, plane: Planes) -> Planes:
+    """Return a plane as a display matrix says, pixel by pixel.
+
+    Args:
+        matrix: a, b, c and d: a pixel at (p, q) is displayed at (a p + c q, b p + d q).
+        plane: shape (height, width).
+    """
+    a, b, c, d = matrix
+    q, p = np.indices(plane.shape)
+    x, y = a * p + c * q, b * p + d * q
+    x, y = x - x.min(), y - y.min()
+    displayed = np.empty((y.max() + 1, x.max() + 1), plane.dtype)
+    displayed[y, x] = plane
+    return displayed
+
+
 # -- Decoded ---------------------------------------------------------------------------------------
 
 
@@ -80,14 +96,17 @@ def read_clips(clips: Sequence[bytes], *, size: int) -> list[Planes]:
         ]
 
 
-def read_video(path: Path, size: tuple[int, int]) -> list[list[Planes]]:
+def read_video(path: Path, size: tuple[int, int], *, as_stored: bool = False) -> list[list[Planes]]:
     """Return the planes of all frames of a video, as FFmpeg's program displays them.
 
     Args:
         path: a video of the format yuv420p.
         size: width and height, even, of the frames as they are displayed.
+        as_stored: neither turn nor mirror them; then the size is the stored one.
     """
-    raw = run_ffmpeg("-i", str(path), "-map", "0:v:0", *_RAW, "-")
+    raw = run_ffmpeg(
+        *(("-noautorotate",) if as_stored else ()), "-i", str(path), "-map", "0:v:0", *_RAW, "-"
+    )
     width, height = size
     frames = np.frombuffer(raw, np.uint8).reshape(-1, width * height * 3 // 2)
     luma, quarter = width * height, width * height // 4

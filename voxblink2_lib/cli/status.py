@@ -39,6 +39,8 @@ def _verify(options: argparse.Namespace) -> int:
     lines = [
         f"{result.shards:,} shards, {result.rows:,} rows, {result.clips_decoded:,} clips decoded: "
         f"{summary}",
+        f"Clips of format {result.clip_format}, made with "
+        f"{' and with '.join(result.made_with) or 'versions that were not recorded'}",
         *result.problems,
     ]
     write_result(options, {"store": str(store.root), **asdict(result)}, lines)

@@ -17,7 +17,7 @@ from voxblink2_lib.demo.face_sheet import Face, draw_faces
 from voxblink2_lib.demo.site import MediaSite
 from voxblink2_lib.demo.waveform_plot import WaveformRow, draw_waveforms
 from voxblink2_lib.errors import StoreError
-from voxblink2_lib.media.audio import decode_audio
+from voxblink2_lib.media.audio_decoder import decode_audio
 from voxblink2_lib.media.video_decoder import VideoFrameDecoder
 from voxblink2_lib.media.video_index import read_frame_times
 from voxblink2_lib.records import FRAMES_PER_SECOND

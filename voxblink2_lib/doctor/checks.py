@@ -118,6 +118,7 @@ _CHECKS: tuple[Check[Any], ...] = (
     Check("javascript", _youtube, machine_checks.check_javascript),
     Check("release", _release, store_checks.check_release),
     Check("disk", _store, store_checks.check_disk),
+    Check("clips", _store, store_checks.check_clips),
     Check("file system", _store, store_checks.check_file_system),
     Check("media folder", _media_folder, source_checks.check_media_folder),
     Check("network", _remote_source, source_checks.check_network),

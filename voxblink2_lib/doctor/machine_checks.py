@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import importlib
 import sys
 from importlib import metadata
 from typing import TYPE_CHECKING
 
 from voxblink2_lib.doctor.findings import Finding, Findings
-from voxblink2_lib.errors import DependencyError
-from voxblink2_lib.media.audio import audio_decoder
+from voxblink2_lib.errors import first_line
 from voxblink2_lib.sources.javascript import find_javascript
 
 if TYPE_CHECKING:
@@ -83,12 +83,17 @@ def _judge_age(version: str, now: datetime.datetime) -> Finding:
 
 
 def check_ffmpeg(*_: object) -> Findings:
-    """Check that torchcodec can load FFmpeg's shared libraries."""
+    """Check that torchcodec can load FFmpeg's shared libraries, as rows are decoded with it."""
     try:
-        audio_decoder()
-    except DependencyError as error:
-        remedy = "Run 'apt install ffmpeg', or install FFmpeg 4 to 8 with its shared libraries."
-        yield Finding("error", "ffmpeg", str(error), remedy)
+        importlib.import_module("torchcodec.decoders")
+    except (ImportError, RuntimeError, OSError) as error:
+        yield Finding(
+            "error",
+            "ffmpeg",
+            "datasets cannot decode rows: torchcodec or the FFmpeg libraries that it needs are "
+            f"missing: {first_line(error)}",
+            "Run 'apt install ffmpeg', or install FFmpeg 4 to 8 with its shared libraries.",
+        )
     else:
         yield Finding("ok", "ffmpeg", "torchcodec loads FFmpeg's shared libraries")
 

@@ -16,7 +16,9 @@ from voxblink2_lib.errors import (
     first_line,
 )
 from voxblink2_lib.release.location import Release
+from voxblink2_lib.store.clip_format import CLIP_FORMAT, read_clip_format
 from voxblink2_lib.store.layout import Store
+from voxblink2_lib.store.ledger import Ledger
 
 _UNKNOWN_NEED_BYTES = 5e9  # free space to warn below, where the size of the run is unknown
 
@@ -65,6 +67,22 @@ def _judge_space(estimate: SpaceEstimate, free_bytes: int, root: Path) -> Findin
         return Finding("ok", "disk", message)
     remedy = "Free some space, name a store on a larger disk, or select less."
     return Finding(level, "disk", message, remedy)
+
+
+def check_clips(inputs: Inputs, store: Store) -> Findings:
+    """Check that clips can be added to those that the store holds."""
+    if not store.ledger.exists():
+        return
+    try:
+        with Ledger(store.ledger, inputs.request.config, readonly=True) as ledger:
+            number = read_clip_format(store, ledger)
+    except StoreError as error:
+        yield Finding("error", "clips", first_line(error), "Name another store with --store.")
+        return
+    if number != CLIP_FORMAT:
+        message = f"{store.root} holds clips of format {number}; this version makes {CLIP_FORMAT}"
+        remedy = "It can be used as it is. To add clips, name another store with --store."
+        yield Finding("error", "clips", message, remedy)
 
 
 def _free_bytes(folder: Path) -> int:

@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from voxblink2_lib.embedding.blocks import Audio, EmbeddingBlock
-from voxblink2_lib.errors import EmbeddingError, ModelError, first_line
+from voxblink2_lib.errors import EmbeddingError, MediaError, ModelError
 from voxblink2_lib.files import atomic_write
-from voxblink2_lib.media.audio import audio_decoder
+from voxblink2_lib.media.audio_decoder import decode_audio
 from voxblink2_lib.records import SAMPLE_RATE_HZ
 
 if TYPE_CHECKING:
@@ -189,11 +189,9 @@ def read_waveform(audio: Audio, name: str) -> Waveform:
     except soundfile.SoundFileError:
         pass  # FFmpeg reads more.
     try:
-        # FFmpeg's own mix of two channels is 1.4 times as loud as their mean.
-        decoder = audio_decoder()(audio, sample_rate=SAMPLE_RATE_HZ)
-        return np.asarray(decoder.get_all_samples().data.numpy().mean(axis=0), np.float32)
-    except (RuntimeError, ValueError, OSError) as error:
-        raise ModelError(f"{name} cannot be decoded: {first_line(error)}") from error
+        return decode_audio(audio, end_seconds=math.inf).samples
+    except MediaError as error:
+        raise ModelError(f"{name} cannot be decoded: {error}") from error
 
 
 def cut(waveform: Waveform, name: str, window_seconds: float | None) -> list[Waveform]:

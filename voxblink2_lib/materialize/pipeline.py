@@ -18,7 +18,7 @@ from voxblink2_lib.materialize.fetched_media import FetchRecord, discard, open_s
 from voxblink2_lib.materialize.tasks import FetchResult, FetchTask, SealTask, VideoTask
 from voxblink2_lib.media.audio import crop_audio
 from voxblink2_lib.media.faces import crop_faces
-from voxblink2_lib.outcomes import MissingUtterance, Outcome
+from voxblink2_lib.outcomes import NO_FACTS, MediaFacts, MissingUtterance, Outcome
 from voxblink2_lib.records import Clip, FaceClip, SealedShard, VideoKey
 from voxblink2_lib.sources import Media, open_source
 from voxblink2_lib.store.shards import make_rows, seal_shard, write_part
@@ -30,9 +30,10 @@ class _Clips(NamedTuple):
     audio: tuple[Clip, ...]
     faces: tuple[FaceClip, ...]
     missing: tuple[MissingUtterance, ...]
+    facts: MediaFacts
 
 
-_NO_CLIPS = _Clips((), (), ())
+_NO_CLIPS = _Clips((), (), (), NO_FACTS)
 
 
 def fetch_video(task: FetchTask) -> FetchResult:
@@ -159,7 +160,7 @@ def _outcome_of(task: VideoTask, clips: _Clips, record: FetchRecord) -> Outcome:
         missing=clips.missing,
         bytes_fetched=record.bytes_fetched,
         route=record.route,
-        facts=record.facts,
+        facts=replace(record.facts, **clips.facts.as_dict()),
     )
 
 
@@ -171,15 +172,22 @@ def _crop(task: VideoTask, media: Media) -> _Clips:
         task.utterances,
         audio_format=task.options.audio_format,
         video_path=media.path if media.audio_path else None,
+        track=task.options.audio_track,
     )
     if task.tracks is None:
-        return _Clips(audio.clips, (), audio.missing)
+        return _Clips(audio.clips, (), audio.missing, audio.facts)
     with_audio = {clip.utterance for clip in audio.clips}
     tracks = [track for track in task.tracks if track.utterance in with_audio]
-    faces = crop_faces(media.path, tracks, options=task.options)
+    faces = crop_faces(
+        media.path,
+        tracks,
+        options=task.options,
+        reference_height=media.facts.reference_height,
+    )
     with_face = {clip.utterance for clip in faces.clips}
     both = tuple(clip for clip in audio.clips if clip.utterance in with_face)
-    return _Clips(both, faces.clips, tuple(sorted((*audio.missing, *faces.missing))))
+    missing = tuple(sorted((*audio.missing, *faces.missing)))
+    return _Clips(both, faces.clips, missing, audio.facts)
 
 
 def _missing_message(missing: Sequence[MissingUtterance], requested: int) -> str:

@@ -15,7 +15,7 @@ from voxblink2_lib.errors import StoreDamagedError, StoreMismatchError
 from voxblink2_lib.materialize.jobs import make_jobs
 from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.media.options import ClipOptions
-from voxblink2_lib.records import VideoKey
+from voxblink2_lib.records import VideoKey, options_of
 from voxblink2_lib.release.index import KEY_COLUMNS, Index, VideoKeys, video_keys
 from voxblink2_lib.release.location import Release
 from voxblink2_lib.release.selection import select
@@ -56,7 +56,8 @@ def plan_run(
         ledger.set_setting("plan", plan)
     for name in ClipOptions.names(request.config):
         if ledger.setting(name) is None:
-            ledger.set_setting(name, str(getattr(options, name)))
+            value = getattr(options, name)
+            ledger.set_setting(name, "" if value is None else str(value))
     if retry:
         ledger.add_jobs(make_jobs(ledger.due()))
     return options
@@ -143,12 +144,15 @@ def _check_corpus(store: Store, diff: PlanDiff) -> None:
 def _clip_options(request: MaterializeRequest, store: Store, ledger: Ledger) -> ClipOptions:
     """Return how clips are made: as those in the store, else as requested, else the default."""
     options: dict[str, Any] = {}
+    declared = options_of(ClipOptions)
     for name in ClipOptions.names(request.config):
-        default = getattr(ClipOptions(), name)
         text = ledger.setting(name)
-        stored = None if text is None else type(default)(text)
-        options[name] = request.clips.get(name, default if stored is None else stored)
-        if stored not in {None, options[name]}:
+        if text is None:
+            options[name] = request.clips.get(name, getattr(ClipOptions(), name))
+            continue
+        stored = declared[name].parse(text) if text else None
+        options[name] = request.clips.get(name, stored)
+        if stored != options[name]:
             raise StoreMismatchError(
                 f"The store {store.root} holds clips with {name}={stored!r}, requested is "
                 f"{options[name]!r}. Use {name}={stored!r}, or another store."

@@ -6,10 +6,12 @@ import logging
 from collections.abc import Iterable
 
 from voxblink2_lib.errors import DependencyError, StoreError, StoreReadOnlyError
+from voxblink2_lib.materialize.clip_format import check_clip_format
 from voxblink2_lib.materialize.planning import is_complete, plan_retry, plan_run
 from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.materialize.scheduler import Scheduler
 from voxblink2_lib.materialize.video_queue import RunContext
+from voxblink2_lib.media.versions import decoder_versions
 from voxblink2_lib.outcomes import POLICIES, Status
 from voxblink2_lib.progress import show_progress
 from voxblink2_lib.release.index import Index
@@ -18,6 +20,7 @@ from voxblink2_lib.release.location import Release, open_release
 from voxblink2_lib.sources import SourceSpec, parse_source
 from voxblink2_lib.sources.rate_limits import RateLimiter, shared_file
 from voxblink2_lib.store.catalogue import local_catalogue
+from voxblink2_lib.store.clip_format import record_format
 from voxblink2_lib.store.layout import Store, named_store, open_store
 from voxblink2_lib.store.ledger import Ledger
 
@@ -67,7 +70,7 @@ def materialize(request: MaterializeRequest, *, retry: bool, wait: bool) -> Stor
 
     Raises:
         ReleaseError, SelectionError, SourceError: the input is not usable.
-        StoreMismatchError: the store holds another corpus.
+        StoreMismatchError: the store holds another corpus, or clips of another format.
         StoreBusyError: another process works on the store, and ``wait`` is false.
         StoreReadOnlyError: work is left in a store that cannot be written to.
         StoreFullError: the disk is full.
@@ -82,8 +85,9 @@ def materialize(request: MaterializeRequest, *, retry: bool, wait: bool) -> Stor
         with store.locked(wait=wait):
             index = _index(release, store)
             with Ledger(store.ledger, request.config) as ledger:
-                if retry:
-                    _reset_for_source(ledger, source)
+                retried = _classes_for_source(ledger, source) if retry else None
+                check_clip_format(request, store, ledger, index=index, retried=retried)
+                ledger.reset_for_retry(retried or ())
                 options = plan_run(request, store, index, ledger, retry=retry)
                 limiter = RateLimiter(shared_file())
                 context = RunContext(request, store, index, source, ledger, options, limiter)
@@ -117,6 +121,7 @@ def retry_videos(request: MaterializeRequest, statuses: Iterable[Status]) -> tup
     with store.locked(wait=False), Ledger(store.ledger, request.config) as ledger:
         source = parse_source(request.source or ledger.setting("source"), request.fetch)
         retried = tuple(statuses)
+        check_clip_format(request, store, ledger, index=None, retried=retried)
         count = ledger.reset_for_retry(retried)
         options = plan_retry(request, store, ledger, ledger.due(statuses=retried))
         index, limiter = Index(store.index), RateLimiter(shared_file())
@@ -125,19 +130,36 @@ def retry_videos(request: MaterializeRequest, statuses: Iterable[Status]) -> tup
     return store, count
 
 
-def _reset_for_source(ledger: Ledger, source: SourceSpec) -> None:
-    """Retry at once what another source may have, or a folder, where a look costs nothing."""
+def _classes_for_source(ledger: Ledger, source: SourceSpec) -> tuple[Status, ...]:
+    """Return which failures to retry at once; in a folder, a look costs nothing."""
     before = ledger.setting("source")
     if before == source.named and source.is_remote:
-        return
-    # The same file of a folder would be as unusable as before.
+        return ()
+    # Another source may have what the one before lacked. A file of the same folder that was
+    # unusable still is.
     final = {"done", "excluded"} | ({"media-unusable"} if before == source.named else set())
-    ledger.reset_for_retry(status for status in POLICIES if status not in final)
+    return tuple(status for status in POLICIES if status not in final)
+
+
+def _record_format(context: RunContext) -> None:
+    """Record the format of this run's clips; report once that other decoders made those before."""
+    versions = decoder_versions()
+    if before := record_format(context.ledger, versions):
+        _log.warning(
+            "The clips of the store %s so far were made with %s; this run makes them with %s. "
+            "Clips of the same media may differ by rounding. 'voxblink2 verify' shows all "
+            "versions of a store.",
+            context.store.root,
+            " and with ".join(before),
+            versions,
+        )
 
 
 def _run_open_jobs(context: RunContext, *, retry: bool) -> None:
     """Run the open jobs; then, if requested, those of videos whose back-off has elapsed since."""
     request, store, ledger = context.request, context.store, context.ledger
+    if ledger.open_jobs():
+        _record_format(context)
     while open_jobs := ledger.open_jobs():
         _check_machine(context.source)
         store.clear_leftovers(request.config, open_jobs=open_jobs)

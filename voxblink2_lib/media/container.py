@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,8 @@ _OPTIONS = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"}
 
 
 @contextlib.contextmanager
-def open_media(path: Path) -> Iterator[Any]:
-    """Open a media file.
+def open_media(media: Path | bytes) -> Iterator[Any]:
+    """Open a media file, on disk or in memory.
 
     Yields:
         An ``av.container.InputContainer``.
@@ -35,11 +36,12 @@ def open_media(path: Path) -> Iterator[Any]:
     """
     import av
 
-    if not path.stat().st_size:
+    if not (len(media) if isinstance(media, bytes) else media.stat().st_size):
         raise MediaError("the media file is empty")
+    # The protocol is named, since FFmpeg would take one from a name with a colon.
+    file = io.BytesIO(media) if isinstance(media, bytes) else f"file:{media}"
     try:
-        # The protocol is named, since FFmpeg would take one from a name with a colon.
-        with av.open(f"file:{path}", metadata_errors="replace", options=_OPTIONS) as container:
+        with av.open(file, metadata_errors="replace", options=_OPTIONS) as container:
             yield container
     except av.error.FFmpegError as error:
         raise MediaError(f"the media file cannot be read: {error.strerror}") from error

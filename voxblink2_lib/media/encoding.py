@@ -16,6 +16,18 @@ Samples = npt.NDArray[np.float32]
 _SOUNDFILE_FORMATS = {"flac": ("FLAC", "PCM_16"), "wav": ("WAV", "PCM_16"), "opus": ("OGG", "OPUS")}
 
 
+def count_clipped(samples: Samples) -> int:
+    """Return how many samples exceed full scale at 16 bits.
+
+    >>> count_clipped(np.array([0.5, 1.5, -1.0, -1.1], np.float32))
+    2
+    """
+    if not len(samples) or (samples.max() < 1 and samples.min() >= -1):
+        return 0
+    scaled = np.rint(samples * 32768.0)
+    return int(np.count_nonzero((scaled > 32768) | (scaled < -32768)))
+
+
 def encode(samples: Samples, *, audio_format: AudioFormat) -> bytes:
     """Encode 16 kHz mono samples as 16-bit audio; equal samples give equal bytes.
 

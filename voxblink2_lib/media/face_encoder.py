@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from voxblink2_lib.media.orientation import UPRIGHT, Orientation, Window
 from voxblink2_lib.records import FRAMES_PER_SECOND
 
 # Of x264's presets, this one gives nearly the smallest clips at a third of the default's time.
@@ -33,7 +34,6 @@ _CHROMA_ZERO = 128
 _PLANAR = {"yuv420p", "yuvj420p"}
 
 Planes = npt.NDArray[np.uint8]
-Window = tuple[float, float, float, float]
 
 
 class _Span(NamedTuple):
@@ -52,7 +52,9 @@ class _Span(NamedTuple):
     end: float
 
 
-def cut_window(frame: Any, window: Window, *, size: int) -> Planes:
+def cut_window(
+    frame: Any, window: Window, *, size: int, orientation: Orientation = UPRIGHT
+) -> Planes:
     """Crop a window from a video frame and scale it to a square.
 
     Pixels outside the video frame become black.
@@ -61,6 +63,7 @@ def cut_window(frame: Any, window: Window, *, size: int) -> Planes:
         frame: a decoded ``av.VideoFrame``.
         window: left, top, right and bottom in pixels of the frame as it is displayed.
         size: width and height of the crop, even.
+        orientation: how the frame is displayed.
 
     Returns:
         The planes Y, U and V below each other, as FFmpeg packs ``yuv420p``: shape
@@ -68,8 +71,7 @@ def cut_window(frame: Any, window: Window, *, size: int) -> Planes:
     """
     if frame.format.name not in _PLANAR:
         frame = frame.reformat(format="yuv420p")
-    turns = quarter_turns(frame)
-    stored = _to_stored(window, turns, frame.width, frame.height)
+    stored = orientation.to_stored(window, frame.width, frame.height)
     black = 0 if is_full_range(frame) else 16
     packed = np.empty((size * 3 // 2, size), np.uint8)
     chroma_size = size // 2
@@ -77,44 +79,15 @@ def cut_window(frame: Any, window: Window, *, size: int) -> Planes:
     left, top, right, bottom = stored
     half = (left / 2, top / 2, right / 2, bottom / 2)
     y, u, v = frame.planes
-    packed[:size] = np.rot90(_crop_plane(y, stored, size, black), turns)
-    chroma[0] = np.rot90(_crop_plane(u, half, chroma_size, _CHROMA_ZERO), turns)
-    chroma[1] = np.rot90(_crop_plane(v, half, chroma_size, _CHROMA_ZERO), turns)
+    packed[:size] = orientation.displayed(_crop_plane(y, stored, size, black))
+    chroma[0] = orientation.displayed(_crop_plane(u, half, chroma_size, _CHROMA_ZERO))
+    chroma[1] = orientation.displayed(_crop_plane(v, half, chroma_size, _CHROMA_ZERO))
     return packed
-
-
-def quarter_turns(frame: Any) -> int:
-    """Return by how many quarter turns, counterclockwise, a frame is rotated for display."""
-    return int(round(frame.rotation / 90) % 4)
-
-
-def display_size(frame: Any) -> tuple[int, int]:
-    """Return width and height of a frame as it is displayed."""
-    return (frame.height, frame.width) if quarter_turns(frame) % 2 else (frame.width, frame.height)
 
 
 def is_full_range(frame: Any) -> bool:
     """Return whether black is 0, and not 16 as in most video."""
     return bool(frame.format.name == "yuvj420p" or frame.color_range == _FULL)
-
-
-def _to_stored(window: Window, turns: int, width: int, height: int) -> Window:
-    """Return a window of the displayed frame as a window of the stored frame.
-
-    Args:
-        window: left, top, right, bottom in the frame as it is displayed.
-        turns: quarter turns, counterclockwise, from the stored to the displayed frame.
-        width: of the stored frame.
-        height: of the stored frame.
-    """
-    left, top, right, bottom = window
-    if turns == 1:
-        return width - bottom, left, width - top, right
-    if turns == 2:
-        return width - right, height - bottom, width - left, height - top
-    if turns == 3:
-        return top, height - right, bottom, height - left
-    return window
 
 
 def _crop_plane(plane: Any, window: Window, size: int, fill: int) -> Planes:

@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from voxblink2_lib.media.face_encoder import FaceVideo, cut_window, display_size
+from voxblink2_lib.media.face_encoder import FaceVideo, cut_window
 from voxblink2_lib.media.options import ClipOptions
+from voxblink2_lib.media.orientation import Orientation, OrientationReader
 from voxblink2_lib.media.video_decoder import VideoFrameDecoder
 from voxblink2_lib.media.video_index import FrameTimes, read_frame_times
 from voxblink2_lib.media.windows import (
@@ -32,6 +33,7 @@ from voxblink2_lib.outcomes import MissingUtterance
 from voxblink2_lib.records import (
     FRAMES_PER_SECOND,
     SAMPLE_RATE_HZ,
+    BoxesEvidence,
     FaceClip,
     FaceTrack,
     Utterance,
@@ -53,13 +55,17 @@ class FaceCut(NamedTuple):
     missing: tuple[MissingUtterance, ...]
 
 
-def crop_faces(path: Path, tracks: Iterable[FaceTrack], *, options: ClipOptions) -> FaceCut:
+def crop_faces(
+    path: Path, tracks: Iterable[FaceTrack], *, options: ClipOptions, reference_height: int = 0
+) -> FaceCut:
     """Crop face tracks from a media file.
 
     Args:
         path: the file with the video stream.
         tracks: what to crop; utterances may overlap.
         options: size, margin, shape and quality of the clips.
+        reference_height: lines of the rendition that boxes refer to where their track does not
+            say; 0 if unknown.
 
     Returns:
         Clips in the order of the tracks, and the utterances that cannot be cropped, with the
@@ -74,7 +80,7 @@ def crop_faces(path: Path, tracks: Iterable[FaceTrack], *, options: ClipOptions)
     # Skipping packets is exact for well-formed streams. If a frame is damaged, all packets are
     # decoded, which tells real damage from a decoder that needed the skipped packets.
     for skip_unneeded in (True, False):
-        job = _Job(path, times, tracks, options)
+        job = _Job(path, times, tracks, options, reference_height)
         if job.run(skip_unneeded=skip_unneeded):
             break
     return job.result()
@@ -90,6 +96,7 @@ class _Clip:
         video_frames: index of the video frame for each frame, shape (n,).
         frame_size: width and height of the video frame that the windows are for.
         windows: in pixels of that video frame, shape (n, 4).
+        evidence: what the scale of the windows is taken from.
         encoder: ``None`` until the first video frame is decoded.
         problem: why it cannot be cropped.
     """
@@ -99,6 +106,7 @@ class _Clip:
     video_frames: npt.NDArray[np.intp]
     frame_size: tuple[int, int] = (0, 0)
     windows: Windows = field(default_factory=lambda: np.empty((0, 4)))
+    evidence: BoxesEvidence = "assumed"
     encoder: FaceVideo | None = None
     problem: str = ""
 
@@ -107,11 +115,17 @@ class _Job:
     """One pass over the frames of one video."""
 
     def __init__(
-        self, path: Path, times: FrameTimes, tracks: Sequence[FaceTrack], options: ClipOptions
+        self,
+        path: Path,
+        times: FrameTimes,
+        tracks: Sequence[FaceTrack],
+        options: ClipOptions,
+        reference_height: int,
     ) -> None:
         self._path = path
         self._times = times
         self._options = options
+        self._reference_height = reference_height
         self._boxes_fit = True
         self._clips = [_planned(track, times) for track in tracks]
         # The frames of clips that a video frame becomes, in the order of the frames.
@@ -125,10 +139,12 @@ class _Job:
         decoder = VideoFrameDecoder(
             self._path, self._times, self._uses.keys(), skip_unneeded=skip_unneeded
         )
+        orientations = OrientationReader()
         for index, video_frame in decoder:
+            orientation = orientations.read(video_frame)
             for clip, frame in self._uses[index]:
                 if not clip.problem:
-                    self._add(clip, frame, video_frame)
+                    self._add(clip, frame, video_frame, orientation)
         is_complete = True
         for clip in self._clips:
             if not clip.problem:
@@ -146,8 +162,8 @@ class _Job:
             return "has video frames that are decoded in another order than that of their times"
         return ""
 
-    def _add(self, clip: _Clip, frame: int, video_frame: Any) -> None:
-        size = display_size(video_frame)
+    def _add(self, clip: _Clip, frame: int, video_frame: Any, orientation: Orientation) -> None:
+        size = orientation.display_size(video_frame.width, video_frame.height)
         if size != clip.frame_size:  # at the first one; streams may change it later on
             self._place(clip, size)
         options = self._options
@@ -155,12 +171,15 @@ class _Job:
             clip.encoder = FaceVideo(video_frame, size=options.video_size, crf=options.video_crf)
         if not clip.problem and frame == clip.encoder.frames:  # no frame before it is lost
             window = tuple(clip.windows[frame].tolist())
-            clip.encoder.add(cut_window(video_frame, window, size=options.video_size))
+            clip.encoder.add(
+                cut_window(video_frame, window, size=options.video_size, orientation=orientation)
+            )
 
     def _place(self, clip: _Clip, size: tuple[int, int]) -> None:
         """Compute a clip's windows for video frames of a size."""
-        scale = scale_to(clip.track, size)
-        plain = crop_windows(clip.boxes, scale=scale)
+        scale = scale_to(clip.track, size, reference_height=self._reference_height)
+        factors, clip.evidence = scale[:2], scale.evidence
+        plain = crop_windows(clip.boxes, scale=factors)
         self._boxes_fit = self._boxes_fit and centres_fit(plain, size)
         outside = next((n for n, window in enumerate(plain) if is_outside(window, size)), None)
         if outside is not None:
@@ -173,7 +192,7 @@ class _Job:
         options = self._options
         clip.frame_size = size
         clip.windows = crop_windows(
-            clip.boxes, scale=scale, margin=options.video_margin, shape=options.video_shape
+            clip.boxes, scale=factors, margin=options.video_margin, shape=options.video_shape
         )
 
     def result(self) -> FaceCut:
@@ -185,7 +204,7 @@ class _Job:
                 missing.append(MissingUtterance(utterance.utterance_id, clip.problem))
             else:
                 data = clip.encoder.finish()
-                clips.append(FaceClip(utterance, data, clip.boxes, self._boxes_fit))
+                clips.append(FaceClip(utterance, data, clip.boxes, self._boxes_fit, clip.evidence))
         return FaceCut(tuple(clips), tuple(missing))
 
 

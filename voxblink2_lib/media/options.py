@@ -31,6 +31,14 @@ class ClipOptions:
     """
 
     audio_format: AudioFormat = option("flac", "how audio is encoded", choices=AUDIO_FORMATS)
+    audio_track: int | None = option(
+        None,
+        "audio track to crop in every file, counted from 0",
+        default="the original; where none is flagged, the default one that is no dub",
+        parse=int,
+        metavar="N",
+        rule=whole_number(0),
+    )
     video_size: int = option(
         112,
         "width and height of face clips in pixels, even, from 32 to 1024",
@@ -68,4 +76,4 @@ class ClipOptions:
     def names(cls, config: ConfigName) -> tuple[str, ...]:
         """Return the names of the options that apply to a configuration."""
         names = tuple(options_of(cls))
-        return names if config == "audio-visual" else names[:1]
+        return names if config == "audio-visual" else names[:2]

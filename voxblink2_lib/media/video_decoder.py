@@ -41,8 +41,8 @@ class VideoFrameDecoder:
         self._gops = np.cumsum(times.packet_is_key).tolist()
         self._key_stamps = times.packet_stamps[times.packet_is_key].tolist()
         # A packet that is not displayed may share its timestamp with the next, which then counts.
-        stamps = times.packet_stamps.tolist()
-        self._position_of = {stamp: position for position, stamp in enumerate(stamps)}
+        self._stamps = times.packet_stamps.tolist()
+        self._position_of = {stamp: position for position, stamp in enumerate(self._stamps)}
         self._stamp_of = {index: int(times.stamps[index]) for index in requested}
         self._index_of = {stamp: index for index, stamp in self._stamp_of.items()}
         # The last packet needed of each GOP; no packet depends on one that is stored later.
@@ -75,6 +75,7 @@ class VideoFrameDecoder:
                     yield from self._decode(context, None, position)
                     context.flush_buffers()
                     has_jumped = False
+                packet.pts = self._stamps[position]  # which its frame will have
                 if skips_frames:
                     is_requested = packet.pts in self._index_of
                     context.skip_frame = "DEFAULT" if is_requested else "NONREF"

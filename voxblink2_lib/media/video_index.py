@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from voxblink2_lib.errors import MediaError
 from voxblink2_lib.media.container import demuxed, open_media, read_only
+from voxblink2_lib.media.shared_stamps import PACKED_FORMATS, share_stamps, true_stamps
 from voxblink2_lib.media.tracks import video_stream
 
 # Packets are stored in decoding order: a frame may be displayed this much earlier than the frames
@@ -32,7 +33,8 @@ class FrameTimes:
         seconds: display time of each frame, counted from the first one, shape (n,).
         end_seconds: end of the last frame.
         packet_stamps: timestamps of all packets in decoding order, shape (m,); more than there
-            are frames if some packets are not displayed.
+            are frames if some packets are not displayed. Where packets of the file share one, each
+            has the one that it should have.
         packet_is_key: whether decoding can begin with a packet, shape (m,).
     """
 
@@ -69,7 +71,22 @@ def read_frame_times(path: Path, *, until_seconds: float = float("inf")) -> Fram
     with open_media(path) as container:
         stream = video_stream(container)
         read_only(container, stream)
-        return _read(stream, packets_of(container, stream), until_seconds)
+        packets = _read(stream, packets_of(container, stream), until_seconds)
+        formats = set(container.format.name.split(","))
+        tick, rates = Fraction(stream.time_base), (stream.guessed_rate, stream.average_rate)
+    if formats & PACKED_FORMATS and share_stamps(packets.stamps, packets.durations):
+        packets.stamps = true_stamps(path, packets.stamps, packets.durations)
+    frame_stamps = np.unique(packets.stamps[packets.is_displayed])
+    if not len(frame_stamps):
+        raise MediaError("the media file has no video frames")
+    seconds = _seconds(frame_stamps - frame_stamps[0], tick, rates)
+    return FrameTimes(
+        stamps=frame_stamps,
+        seconds=seconds,
+        end_seconds=float(seconds[-1]) + float(packets.durations[-1] * tick),
+        packet_stamps=packets.stamps,
+        packet_is_key=packets.is_key,
+    )
 
 
 def packets_of(container: Any, stream: Any) -> Iterator[Any]:
@@ -79,35 +96,38 @@ def packets_of(container: Any, stream: Any) -> Iterator[Any]:
             yield packet
 
 
-def _read(stream: Any, packets: Iterator[Any], until_seconds: float) -> FrameTimes:
+@dataclass(slots=True, eq=False)
+class _Packets:
+    """Packets in decoding order, all of shape (m,).
+
+    Attributes:
+        stamps: their timestamps.
+        durations: in the same unit; 0 if unknown.
+        is_key: whether decoding can begin with one.
+        is_displayed: whether its frame is shown.
+    """
+
+    stamps: npt.NDArray[np.int64]
+    durations: npt.NDArray[np.int64]
+    is_key: npt.NDArray[np.bool_]
+    is_displayed: npt.NDArray[np.bool_]
+
+
+def _read(stream: Any, packets: Iterator[Any], until_seconds: float) -> _Packets:
     tick = Fraction(stream.time_base)
-    stamps: list[int] = []
-    is_key: list[bool] = []
-    is_displayed: list[bool] = []
+    rows: list[tuple[int, int, bool, bool]] = []
     first: int | None = None
     is_vp8 = stream.codec_context.name in {"vp8", "libvpx"}
-    duration_seconds = 0.0
     for packet in packets:
-        stamps.append(packet.pts)
-        is_key.append(packet.is_keyframe)
-        is_displayed.append(not packet.is_discard and not (is_vp8 and _is_hidden(packet)))
-        if first is None and is_displayed[-1]:
+        is_displayed = not packet.is_discard and not (is_vp8 and _is_hidden(packet))
+        if first is None and is_displayed:
             first = packet.pts
+        rows.append((packet.pts, packet.duration or 0, packet.is_keyframe, is_displayed))
         if first is not None and (packet.pts - first) * tick > until_seconds + _REORDER_SECONDS:
             break
-        duration_seconds = float((packet.duration or 0) * tick)
-    packet_stamps = np.array(stamps, np.int64)
-    frame_stamps = np.unique(packet_stamps[np.array(is_displayed, np.bool_)])
-    if not len(frame_stamps):
-        raise MediaError("the media file has no video frames")
-    seconds = _seconds(frame_stamps - frame_stamps[0], tick, stream.average_rate)
-    return FrameTimes(
-        stamps=frame_stamps,
-        seconds=seconds,
-        end_seconds=float(seconds[-1]) + duration_seconds,
-        packet_stamps=packet_stamps,
-        packet_is_key=np.array(is_key, np.bool_),
-    )
+    table = np.array(rows, np.int64).reshape(-1, 4)
+    is_key, is_displayed = table[:, 2:].T.astype(np.bool_)
+    return _Packets(table[:, 0].copy(), table[:, 1].copy(), is_key, is_displayed)
 
 
 def _is_hidden(packet: Any) -> bool:
@@ -116,18 +136,23 @@ def _is_hidden(packet: Any) -> bool:
 
 
 def _seconds(
-    stamps: npt.NDArray[np.int64], tick: Fraction, rate: Fraction | None
+    stamps: npt.NDArray[np.int64], tick: Fraction, rates: Iterable[Fraction | None]
 ) -> npt.NDArray[np.float64]:
     """Turn timestamps into seconds, undoing a coarse clock's rounding if the rate is constant.
 
     Matroska and FLV count milliseconds: frames at 29.97 fps have the timestamps 0, 33, 67, ...
     If all timestamps are what n / rate rounds to, n / rate is the display time.
+
+    Args:
+        stamps: counted from the first one, shape (n,).
+        tick: unit of the timestamps, in seconds.
+        rates: candidates; the first that fits is taken.
     """
-    seconds = stamps * float(tick)
-    if rate:
+    seconds = np.asarray(stamps * float(tick), np.float64)
+    for rate in filter(None, rates):
         indices = np.rint(seconds * float(rate))
-        exact = indices * rate.denominator / rate.numerator
+        exact = np.asarray(indices * rate.denominator / rate.numerator, np.float64)
         # The first timestamp is rounded as well, so the errors span one tick in all.
         if np.ptp(seconds - exact) <= float(tick) + _EPSILON_SECONDS and np.all(np.diff(indices)):
-            return np.asarray(exact, np.float64)
-    return np.asarray(seconds, np.float64)
+            return exact
+    return seconds

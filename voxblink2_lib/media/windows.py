@@ -9,12 +9,15 @@ top, right and bottom in pixels of the downloaded video, as it is displayed:
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
 from voxblink2_lib.records import (
     MAX_ANNOTATED_LINES,
     MAX_GAP_FRAMES,
+    BoxesEvidence,
     FaceTrack,
     WindowShape,
 )
@@ -51,21 +54,34 @@ def boxes_of_all_frames(track: FaceTrack) -> npt.NDArray[np.int16]:
     return np.asarray(np.rint(np.stack(columns, axis=1)), np.int16)
 
 
-def scale_to(track: FaceTrack, frame_size: tuple[int, int]) -> tuple[float, float]:
+class Scale(NamedTuple):
+    """Factors from a track's pixels to those of a video frame, and what they are taken from."""
+
+    across: float
+    down: float
+    evidence: BoxesEvidence
+
+
+def scale_to(track: FaceTrack, frame_size: tuple[int, int], *, reference_height: int = 0) -> Scale:
     """Return the factors, across and down, from a track's pixels to those of a video frame.
 
-    If the release states no size, a video of more than 720 lines is taken to be a larger
-    rendition of one with 720, and any other to be the annotated one.
+    The size in the annotation's header decides; else the lines of the rendition that the source
+    lists. Without both, a video of more than 720 lines is taken to be a larger rendition of one
+    with 720, and any other to be the annotated one.
 
     Args:
         track: the boxes.
         frame_size: width and height of the video frame, as it is displayed.
+        reference_height: lines of the rendition that boxes without a header refer to; 0 if unknown.
     """
     width, height = frame_size
     if track.frame_size is not None:
-        return width / track.frame_size[0], height / track.frame_size[1]
+        return Scale(width / track.frame_size[0], height / track.frame_size[1], "header")
+    if reference_height:
+        factor = height / reference_height
+        return Scale(factor, factor, "offered")
     factor = max(1.0, height / MAX_ANNOTATED_LINES)
-    return factor, factor
+    return Scale(factor, factor, "assumed")
 
 
 def crop_windows(

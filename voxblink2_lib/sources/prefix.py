@@ -14,9 +14,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 from yt_dlp import YoutubeDL
 
-from voxblink2_lib.errors import FetchError, MediaError
-from voxblink2_lib.media.timeline import read_timeline
-from voxblink2_lib.media.video_index import read_frame_times
+from voxblink2_lib.errors import FetchError
+from voxblink2_lib.media.coverage import covered_seconds
 from voxblink2_lib.sources.mp4_index import (
     MAX_INDEX_BYTES,
     Box,
@@ -245,7 +244,9 @@ class PrefixFile:
         return max(least, min(estimate, most))
 
     def _covered_seconds(self) -> float:
-        return covered_seconds(self._path, self._requirement)
+        return covered_seconds(
+            self._path, audio=self._requirement.audio, video=self._requirement.video
+        )
 
 
 def _first_guess(info: dict[str, Any], needed_seconds: float) -> int:
@@ -259,18 +260,3 @@ def _first_guess(info: dict[str, Any], needed_seconds: float) -> int:
     else:
         return 0
     return int(bytes_a_second * needed_seconds * _MARGIN) + _MARGIN_BYTES
-
-
-def covered_seconds(path: Path, requirement: Requirement) -> float:
-    """Return how many seconds of the video a file covers in all streams that are needed."""
-    covered = []
-    try:
-        if requirement.video:
-            covered.append(read_frame_times(path).end_seconds)
-        if requirement.audio:
-            timeline = read_timeline(path)
-            start = timeline.video_start_seconds or timeline.audio_start_seconds
-            covered.append(max(0.0, timeline.end_seconds - max(0.0, start)))
-    except MediaError:
-        return 0.0
-    return min(covered)

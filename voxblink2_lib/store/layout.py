@@ -57,9 +57,13 @@ class Store:
         """Folder of sealed shards."""
         return self.root / "shards" / config
 
+    def parts(self, config: str) -> Path:
+        """Folder of the parts of all jobs."""
+        return self.root / "parts" / config
+
     def job_parts(self, config: str, job: int) -> Path:
         """Folder of the parts of one job."""
-        return self.root / "parts" / config / f"{job:05}"
+        return self.parts(config) / f"{job:05}"
 
     def part(self, config: str, job: int, key: VideoKey) -> Path:
         """Part file of one video."""
@@ -138,7 +142,7 @@ class Store:
         for path in self.shards(config).glob(TEMP_GLOB):
             path.unlink(missing_ok=True)
         kept = {self.job_parts(config, job) for job in open_jobs}
-        for folder in (self.root / "parts" / config).glob("*"):
+        for folder in self.parts(config).glob("*"):
             if folder not in kept:
                 shutil.rmtree(folder, ignore_errors=True)
         if not open_jobs:

@@ -65,6 +65,11 @@ class Ledger:
         self._database = LedgerDatabase.open(path, readonly=readonly)
 
     @property
+    def config(self) -> str:
+        """Name of the configuration."""
+        return self._config
+
+    @property
     def statistics(self) -> LedgerStatistics:
         """Counts and rates of the whole corpus."""
         return LedgerStatistics(self._database, self._config)

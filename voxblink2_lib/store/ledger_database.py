@@ -14,7 +14,7 @@ from voxblink2_lib.errors import StoreError, StoreFullError
 from voxblink2_lib.files import atomic_write
 
 FORMAT = "3"
-# The format before had no facts with the attempts. It is read as it is, and migrated by a run.
+# The format before had no facts with the attempts. It is read as it is; the first write changes it.
 WITHOUT_FACTS = "2"
 # What a person should hear of. Few attempts have it, so an index finds them; its condition must be
 # word for word that of the query.
@@ -135,9 +135,14 @@ class LedgerDatabase:
             self._connection.execute("pragma synchronous = normal")
             if self.fact("format") == "1":
                 self._connection.executescript(MIGRATE_1_TO_2)
-            if self.fact("format") == "2":
-                self._connection.executescript(MIGRATE_2_TO_3)
-            self._connection.executescript(SCHEMA)
+                self._add_facts()
+            # A run may be refused after this: a ledger without facts gets them when it is written.
+            if self.fact("format") != WITHOUT_FACTS:
+                self._connection.executescript(SCHEMA)
+
+    def _add_facts(self) -> None:
+        self._connection.executescript(MIGRATE_2_TO_3)
+        self._connection.executescript(SCHEMA)
 
     def _check_format(self) -> None:
         version = self.fact("format")
@@ -184,6 +189,8 @@ class LedgerDatabase:
         """Commit what the body writes, or nothing of it if the body raises."""
         with self._named_errors():
             try:
+                if self.fact("format") == WITHOUT_FACTS:
+                    self._add_facts()
                 self._connection.execute("begin immediate")
                 yield self._connection
                 self._connection.execute("commit")

@@ -24,6 +24,7 @@ FEATURES: dict[str, Features] = {
             **_ABOUT_COLUMNS,
             "boxes": Sequence(Sequence(Value("int16"), length=4)),
             "boxes_fit": Value("bool"),
+            "boxes_evidence": Value("string"),
         }
     ),
 }

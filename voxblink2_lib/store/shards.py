@@ -54,6 +54,7 @@ def make_rows(
         "video": [{"bytes": face.data, "path": f"{face.utterance.name}.mp4"} for face in faces],
         "boxes": [face.boxes.tolist() for face in faces],
         "boxes_fit": [face.boxes_fit for face in faces],
+        "boxes_evidence": [face.boxes_evidence for face in faces],
     }
     arrays = [pa.array(columns[field.name], field.type) for field in schema]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
@@ -133,9 +134,21 @@ def _combined(rows: pa.Table) -> pa.RecordBatch:
 
 def read_batches(path: Path) -> Iterator[pa.RecordBatch]:
     """Yield the record batches of a part or shard, memory-mapped."""
+    with _opened(path) as stream:
+        yield from stream
+
+
+def read_schema(path: Path) -> pa.Schema:
+    """Return the columns of a part or shard; those of an earlier version have fewer."""
+    with _opened(path) as stream:
+        return stream.schema
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
         with pa.memory_map(str(path)) as file:
-            yield from pa.ipc.open_stream(file)
+            yield pa.ipc.open_stream(file)
     except FileNotFoundError as error:
         raise StoreDamagedError(f"The file {path} is missing.") from error
     except (OSError, pa.ArrowInvalid) as error:

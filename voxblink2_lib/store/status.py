@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from voxblink2_lib.errors import StoreError
+from voxblink2_lib.store.clip_format import read_clip_format, read_versions
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
 from voxblink2_lib.store.ledger_statistics import (
@@ -40,6 +41,8 @@ class StoreStatus:
             budget of the last run; ``None`` when that is unknown.
         reasons: the most frequent reasons of unavailable videos.
         sound: what a person should hear of the sound of the videos.
+        clip_format: format of the clips.
+        made_with: versions of the decoders that made them, in the order of their use.
     """
 
     store: str
@@ -59,6 +62,8 @@ class StoreStatus:
     seconds_left: float | None
     reasons: tuple[ReasonCount, ...]
     sound: SoundNotes
+    clip_format: int
+    made_with: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
         """Return what ``voxblink2 status --json`` writes."""
@@ -117,6 +122,8 @@ def read_status(store: Store, config: str) -> StoreStatus:
             seconds_left=_seconds_left(ledger, speed, videos.get("planned", 0)),
             reasons=tuple(statistics.reasons(10)),
             sound=statistics.sound_notes(),
+            clip_format=read_clip_format(store, ledger),
+            made_with=read_versions(ledger),
         )
 
 

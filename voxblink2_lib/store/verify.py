@@ -20,6 +20,7 @@ from voxblink2_lib.records import (
     VideoKey,
 )
 from voxblink2_lib.release.index import Index
+from voxblink2_lib.store.clip_format import read_clip_format, read_versions
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
 from voxblink2_lib.store.shards import check_shard, read_batches
@@ -31,12 +32,23 @@ _Times = Mapping[str, tuple[float, float]]
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What :func:`verify_store` checked, and the problems it found."""
+    """What :func:`verify_store` checked, and the problems it found.
+
+    Attributes:
+        shards: number of shards that were hashed.
+        rows: number of rows that were compared with the index.
+        clips_decoded: number of clips that were decoded.
+        problems: what is not as it should be.
+        clip_format: format of the clips.
+        made_with: versions of the decoders that made them, in the order of their use.
+    """
 
     shards: int
     rows: int
     clips_decoded: int
     problems: tuple[str, ...]
+    clip_format: int
+    made_with: tuple[str, ...]
 
 
 def verify_store(
@@ -72,7 +84,8 @@ def verify_store(
                 checker.check(shard)
                 advance(1)
         checker.check_unknown_files({shard.name for shard in shards})
-    return checker.result()
+        clip_format = read_clip_format(store, ledger)
+        return checker.result(clip_format, read_versions(ledger))
 
 
 class _Checker:
@@ -87,8 +100,9 @@ class _Checker:
         self._shards = self._rows = self._decoded = 0
         self._problems: list[str] = []
 
-    def result(self) -> Verification:
-        return Verification(self._shards, self._rows, self._decoded, tuple(self._problems))
+    def result(self, clip_format: int, made_with: tuple[str, ...]) -> Verification:
+        counts = (self._shards, self._rows, self._decoded)
+        return Verification(*counts, tuple(self._problems), clip_format, made_with)
 
     def check(self, shard: SealedShard) -> None:
         self._shards += 1

@@ -1,0 +1,122 @@
+"""Refuse to add clips to a store whose clips are of another format."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Collection, Iterator
+
+from voxblink2_lib.errors import StoreMismatchError
+from voxblink2_lib.materialize.planning import diff_plan
+from voxblink2_lib.materialize.request import MaterializeRequest
+from voxblink2_lib.media.options import ClipOptions
+from voxblink2_lib.outcomes import Status
+from voxblink2_lib.records import options_of
+from voxblink2_lib.release.index import Index
+from voxblink2_lib.release.selection import Selection, select
+from voxblink2_lib.store.clip_format import CLIP_FORMAT, read_clip_format
+from voxblink2_lib.store.layout import Store
+from voxblink2_lib.store.ledger import Ledger
+
+# A command with more ids than this is not printed whole.
+_MAX_ID_CHARACTERS = 500
+
+
+def check_clip_format(
+    request: MaterializeRequest,
+    store: Store,
+    ledger: Ledger,
+    *,
+    index: Index | None,
+    retried: Collection[Status] | None,
+) -> None:
+    """Refuse a run that would add clips of this version's format to clips of another.
+
+    Args:
+        request: the request of the user.
+        store: the store, locked by this process.
+        ledger: its ledger, which is not changed.
+        index: its index; ``None`` if the run plans no videos that are new.
+        retried: failed videos of these classes would be tried again, and those that are due;
+            ``None`` if none would be.
+
+    Raises:
+        StoreMismatchError: the store holds clips of another format, and work is left.
+    """
+    number = read_clip_format(store, ledger)
+    if number == CLIP_FORMAT:
+        return
+    work = ", ".join(_work(request, ledger, index, retried))
+    if not work:
+        return
+    root, name = shlex.quote(str(store.root)), request.config
+    if number > CLIP_FORMAT:
+        raise StoreMismatchError(
+            f"The store {store.root} holds clips of format {number}, which a later version made; "
+            f"this version makes format {CLIP_FORMAT}. Update it: pip install -U voxblink2"
+        )
+    raise StoreMismatchError(
+        f"The store {store.root} holds clips of format {number}, made by voxblink2 0.1. This "
+        f"version makes format {CLIP_FORMAT}: its audio has another level and another conversion "
+        f"of the sampling rate (CHANGELOG.md says how), so both in one store would be two corpora. "
+        f"Nothing was changed; left to do is: {work}. Either make all clips anew, in another "
+        f"store:\n  {_command(request, store, ledger)}\n"
+        "or finish this one with the version that began it:\n"
+        '  pip install "voxblink2<0.2"\n'
+        "What the store holds can be used as before:\n"
+        f"  voxblink2 status --store {root} --config {name}\n"
+        f'  load_dataset("voxblink2", "{name}", store={str(store.root)!r})'
+    )
+
+
+def _work(
+    request: MaterializeRequest,
+    ledger: Ledger,
+    index: Index | None,
+    retried: Collection[Status] | None,
+) -> Iterator[str]:
+    if index is not None:
+        diff = diff_plan(select(index, request.selection)[0], ledger.planned_videos())
+        if len(diff.new):
+            yield f"videos that it does not have ({len(diff.new):,})"
+    if jobs := ledger.open_jobs():
+        yield f"jobs that are not finished ({len(jobs):,})"
+    if retried is not None:
+        counts = ledger.statistics.videos()
+        again = sum(counts.get(status, 0) for status in retried)
+        due = len(ledger.due()) if index is not None else 0
+        if again or due:
+            yield f"videos that failed and would be tried again ({max(again, due):,})"
+
+
+def _command(request: MaterializeRequest, store: Store, ledger: Ledger) -> str:
+    """Return the command line of the same run with another store."""
+    words = ["voxblink2", "materialize", "--config", request.config]
+    source = request.source or ledger.setting("source")
+    for name, value in (("--data-dir", request.data_dir), ("--source", source)):
+        words += [name, value] if value else []
+    words += ["--store", f"{store.root}-format-{CLIP_FORMAT}"]
+    for name in ClipOptions.names(request.config):
+        value = ledger.setting(name)
+        if value not in {None, str(getattr(ClipOptions(), name))}:
+            words += [_option(name), str(value)]
+    left_out: list[str] = []
+    for name in options_of(Selection):
+        value = getattr(request.selection, name)
+        if not value:
+            continue
+        values = sorted(value) if isinstance(value, frozenset) else [str(value)]
+        if _fits_a_command(values):
+            words += [_option(name), *values]
+        else:
+            left_out.append(_option(name))
+    note = f"\n  with {' and '.join(left_out)} as in this run" if left_out else ""
+    return shlex.join(words) + note
+
+
+def _fits_a_command(ids: list[str]) -> bool:
+    """Return whether ids can be written one by one: few, and none that looks like an option."""
+    return sum(map(len, ids)) <= _MAX_ID_CHARACTERS and not any(i.startswith("-") for i in ids)
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
