@@ -27,6 +27,9 @@ from voxblink2_lib.records import SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
 # Container clocks tick in milliseconds at worst; a lost packet is 20 ms or more.
 MAX_JITTER_SECONDS = 0.005
 
+# How far a clock in milliseconds rounds the distance of two time stamps.
+_ROUNDING_SECONDS = 0.001
+
 # Decoding continues past the last utterance, because the resampler looks ahead.
 DECODE_MARGIN_SECONDS = 0.5
 
@@ -196,6 +199,7 @@ class _StreamDecoder:
             if mixer is None or not is_next or format_of_frame != format_now:
                 if mixer is not None:
                     yield _Piece(start, mixer.finish())
+                    stamp = _without_rounding(stamp, expected, frame)
                 mixer = Mixer(frame, self._levels, channel=self._channel)
                 format_now, start, expected = format_of_frame, stamp, stamp
             mixer.add(frame)
@@ -237,6 +241,16 @@ class _StreamDecoder:
 
 def _format(frame: Any) -> tuple[int, str, int]:
     return frame.sample_rate, frame.format.name, frame.layout.nb_channels
+
+
+def _without_rounding(stamp: float, expected: float, frame: Any) -> float:
+    """Return the time of a frame after lost ones, without the rounding of a clock in milliseconds.
+
+    Lost are whole frames, usually of the same length.
+    """
+    seconds = frame.samples / frame.sample_rate
+    exact = expected + round((stamp - expected) / seconds) * seconds
+    return exact if abs(exact - stamp) <= _ROUNDING_SECONDS else stamp
 
 
 def _stated_delay(packet: Any) -> int:
