@@ -76,7 +76,9 @@ update videos set reason = '[youtube] ' || video_id || ': Video unavailable (' |
     abs(random()) % 50 || ')', clips = 0, samples = 0 where status in ('gone', 'private');
 update videos set reason = 'HTTP Error 503', next_at = 4e9 where status = 'transient';
 insert into attempts select config, speaker_id, video_id, 1, updated_at, status, reason, 'direct',
-    bytes_fetched, 1.5 from videos where status <> 'planned';
+    bytes_fetched, 1.5, json_object('audio_id', '251-3', 'language', 'de', 'client', 'web',
+    'reference_height', 720, 'audio_tracks', 1, 'clipped_samples', max(0, random() % 9 * 100 - 700))
+    from videos where status <> 'planned';
 update jobs set shard = '', sha256 = '', rows = 0, bytes = 0 where job % 10 < 9;
 """
 

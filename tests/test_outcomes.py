@@ -14,6 +14,7 @@ from voxblink2_lib.outcomes import (
     CONFIRM_SECONDS,
     POLICIES,
     STATUSES,
+    MediaFacts,
     MissingUtterance,
     Outcome,
     RetryDecision,
@@ -102,8 +103,9 @@ def test_waits_are_capped_at_a_day(monkeypatch: pytest.MonkeyPatch) -> None:
         assert wait("transient", tries) == pytest.approx(DAY * jitter(KEY, tries))
 
 
-def test_not_yet_is_retried_daily_for_a_month() -> None:
-    assert [wait("not-yet", tries) for tries in (1, 2, 29, 30)] == [DAY, DAY, DAY, None]
+@pytest.mark.parametrize("status", ["not-yet", "not-original"])
+def test_what_may_still_come_is_retried_daily_for_a_month(status: Status) -> None:
+    assert [wait(status, tries) for tries in (1, 2, 29, 30)] == [DAY, DAY, DAY, None]
 
 
 # When a video was first found ambiguous, and when it is again:
@@ -199,3 +201,20 @@ def test_an_outcome_of_the_version_before_is_read_and_written_as_it_was() -> Non
     )
     assert outcome.seconds_taken == 1.5
     assert json.dumps(outcome.as_dict()) == STORED
+
+
+def test_an_outcome_keeps_what_was_learned_of_its_media() -> None:
+    facts = MediaFacts(audio_id="140-2", language="de", height=360, reference_height=720)
+    outcome = Outcome(KEY, "done", clips=2, facts=facts)
+    stored = json.loads(json.dumps(outcome.as_dict()))
+    # What is unknown is left out.
+    assert stored["facts"] == {
+        **{"audio_id": "140-2", "language": "de", "height": 360, "reference_height": 720}
+    }
+    assert Outcome.from_dict(stored) == outcome
+
+
+@pytest.mark.parametrize("stored", [{"no such fact": 1}, {"": 0}])
+def test_facts_of_another_kind_are_refused(stored: dict[str, object]) -> None:
+    with pytest.raises(TypeError, match="unexpected keyword"):
+        MediaFacts.from_dict(stored)

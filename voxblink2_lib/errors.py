@@ -25,7 +25,7 @@ VoxBlink2Error
 
 from __future__ import annotations
 
-from voxblink2_lib.outcomes import NO_ACTION, RouteAction, Status
+from voxblink2_lib.outcomes import NO_ACTION, NO_FACTS, MediaFacts, RouteAction, Status
 
 
 class VoxBlink2Error(Exception):
@@ -92,6 +92,7 @@ class FetchError(VoxBlink2Error):
         status: the class of the outcome.
         action: what the failure means for the route.
         bytes_fetched: what was downloaded before it failed.
+        facts: which renditions were chosen before it failed.
     """
 
     def __init__(
@@ -101,11 +102,13 @@ class FetchError(VoxBlink2Error):
         status: Status = "transient",
         action: RouteAction = NO_ACTION,
         bytes_fetched: int = 0,
+        facts: MediaFacts = NO_FACTS,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.action = action
         self.bytes_fetched = bytes_fetched
+        self.facts = facts
 
 
 class UnreachableError(FetchError):

@@ -35,6 +35,7 @@ Status = Literal[
     "private",
     "geo",
     "not-yet",
+    "not-original",
     "gone",
     "ambiguous",
     "media-unusable",
@@ -95,6 +96,10 @@ POLICIES: Mapping[Status, RetryPolicy] = MappingProxyType(
             "the source gives no clear reason; retried on another day", _DAY_SECONDS
         ),
         "not-yet": RetryPolicy("not published yet", _DAY_SECONDS, max_tries=30),
+        # A site may list the original again another day, or to another client.
+        "not-original": RetryPolicy(
+            "offered only dubbed or upscaled, not as it was uploaded", _DAY_SECONDS, max_tries=30
+        ),
         "age-or-membership": RetryPolicy("only for adults or members who are logged in"),
         "private": RetryPolicy("private"),
         "geo": RetryPolicy("not available in the country of the route"),
@@ -224,6 +229,15 @@ class MediaFacts:
         """Return what is known; the rest is left out."""
         return {name: value for name, value in asdict(self).items() if value}
 
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> MediaFacts:
+        """Read what :meth:`as_dict` returned.
+
+        Raises:
+            TypeError: these are no facts.
+        """
+        return cls(**stored)
+
 
 NO_FACTS = MediaFacts()
 
@@ -243,6 +257,7 @@ class Outcome:
         seconds_taken: wall time.
         route: name of the route that was used; empty for media on this machine.
         digest: hash of the annotations that the clips were cropped by.
+        facts: what was learned of its media.
     """
 
     key: VideoKey
@@ -255,10 +270,15 @@ class Outcome:
     seconds_taken: float = field(default=0.0, compare=False)
     route: str = ""
     digest: int = 0
+    facts: MediaFacts = NO_FACTS
 
     def as_dict(self) -> dict[str, Any]:
         """Return what a part file stores, where the route has the name of the first format."""
         values = asdict(self)
+        # Without facts a part file is as the versions before read it.
+        del values["facts"]
+        if self.facts != NO_FACTS:
+            values["facts"] = self.facts.as_dict()
         return {"address" if name == "route" else name: values[name] for name in values}
 
     @classmethod
@@ -272,4 +292,5 @@ class Outcome:
         values["key"] = VideoKey(*values["key"])
         values["missing"] = tuple(MissingUtterance(*row) for row in values["missing"])
         values["route"] = values.pop("address", "")
+        values["facts"] = MediaFacts.from_dict(values.get("facts", {}))
         return cls(**values)

@@ -9,12 +9,14 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from voxblink2_lib.errors import StoreFullError
 from voxblink2_lib.materialize.fetched_media import FetchRecord, discard, open_staged, stage
+from voxblink2_lib.outcomes import MediaFacts
 from voxblink2_lib.sources import Media
 
 RECORD = FetchRecord(bytes_fetched=123, seconds_taken=4.5, route="10.0.0.1:8080 with cookies.txt")
@@ -80,6 +82,14 @@ def test_the_record_is_written_as_the_version_before_reads_it(tmp: Path, target:
     assert (target / "fetched.json").read_text() == (
         '{"bytes_fetched": 123, "seconds_taken": 4.5, "address": "10.0.0.1:8080"}'
     )
+
+
+def test_what_was_learned_of_the_media_stays_with_them(tmp: Path, target: Path) -> None:
+    facts = MediaFacts(audio_id="251-3", language="de", client="web")
+    stage(fetched(tmp), target, replace(RECORD, facts=facts))
+    media, record = open_staged(target) or pytest.fail("nothing is staged")
+    assert record == replace(RECORD, facts=facts)
+    assert media == Media(target / "media", 8, facts=facts)
 
 
 def test_nothing_is_none(target: Path) -> None:

@@ -297,6 +297,7 @@ def test_staged_media_that_cannot_be_cropped_are_removed(media: Path, tmp_path: 
         assert site.count(VIDEO) == 2
     assert (outcome.status, outcome.bytes_fetched) == ("media-unusable", 3000)
     assert outcome.route == "direct"
+    assert outcome.facts.audio_id, "what was downloaded is known of what cannot be cropped"
     assert_nothing_written(video)
     assert not video.staged.exists()
 

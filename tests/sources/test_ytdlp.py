@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import socket
+import weakref
 from pathlib import Path
 from typing import Any, Literal
 
@@ -448,6 +450,21 @@ def test_h264_of_at_most_720_lines_is_preferred(formats: list[dict[str, Any]], c
     if pair:
         assert [entry["format_id"] for entry in pair] == chosen.split("+")
         assert [entry["vcodec"] != "none" for entry in pair] == [True, False]
+
+
+def test_a_source_is_freed_when_it_is_dropped(tmp_path: Path) -> None:
+    """In a circle of references its connections would stay open until garbage is collected."""
+    with FaultSite({VIDEO: "404"}) as site:
+        source = YtDlpSource(site.template())
+        with pytest.raises(FetchError, match="404"):
+            fetch_bytes(source, tmp_path)
+        freed = weakref.ref(source)
+        gc.disable()
+        try:
+            del source
+            assert freed() is None
+        finally:
+            gc.enable()
 
 
 # -- A site that misbehaves ------------------------------------------------------------------------

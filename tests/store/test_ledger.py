@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,11 @@ from hypothesis import strategies as st
 from support.property_settings import fewer_examples
 
 from voxblink2_lib.errors import StoreError
-from voxblink2_lib.outcomes import MissingUtterance, Outcome
+from voxblink2_lib.outcomes import MediaFacts, MissingUtterance, Outcome
 from voxblink2_lib.records import SealedShard, VideoKey
 from voxblink2_lib.store.ledger import Ledger
-from voxblink2_lib.store.ledger_database import MIGRATE_1_TO_2
+from voxblink2_lib.store.ledger_database import MIGRATE_1_TO_2, MIGRATE_2_TO_3
+from voxblink2_lib.store.ledger_statistics import LouderChannel, SoundNotes
 
 PROPERTY = fewer_examples(2)
 A, B, C, D = (VideoKey("id000001", f"{letter * 11}") for letter in "abcd")
@@ -471,6 +474,48 @@ def test_every_attempt_is_kept(path: Path, ledger: Ledger, clock: Clock) -> None
     ]
 
 
+def facts_of_attempts(path: Path) -> list[tuple[str, int, dict[str, object]]]:
+    database = sqlite3.connect(path)
+    rows_of_attempts = database.execute(
+        "select video_id, attempt, facts from attempts order by video_id, attempt"
+    ).fetchall()
+    database.close()
+    return [(video, attempt, json.loads(text)) for video, attempt, text in rows_of_attempts]
+
+
+def test_every_attempt_keeps_what_was_learned_of_its_media(path: Path, ledger: Ledger) -> None:
+    ledger.add_jobs([[A, B]])
+    dubbed = MediaFacts(reference_height=720, client="web")
+    ledger.record(Outcome(A, "not-original", "dubbed", facts=dubbed))
+    chosen = replace(dubbed, audio_id="140-1", language="de", clipped_samples=3)
+    ledger.record(Outcome(A, "done", clips=1, facts=chosen))
+    ledger.record(Outcome(B, "transient", "HTTP 503"))
+    assert facts_of_attempts(path) == [
+        (A.video_id, 1, dubbed.as_dict()),
+        (A.video_id, 2, chosen.as_dict()),
+        (B.video_id, 1, {}),
+    ]
+
+
+def test_the_last_attempt_of_a_video_says_what_its_sound_is(path: Path) -> None:
+    facts = {
+        A: MediaFacts(audio_tracks=1),
+        B: MediaFacts(audio_tracks=2, clipped_samples=5),
+        C: MediaFacts(audio_tracks=3, louder_channel=2),
+        D: MediaFacts(clipped_samples=7, louder_channel=1),
+    }
+    with Ledger(path, "audio") as ledger, Ledger(path, "audio-visual") as other:
+        ledger.add_jobs([[A, B, C, D, E]])
+        other.add_jobs([[E]])
+        other.record(Outcome(E, "done", clips=1, facts=facts[B]))
+        ledger.record(Outcome(A, "media-unusable", "silence", facts=facts[C]))
+        for key, learned in facts.items():
+            ledger.record(Outcome(key, "done", clips=1, facts=learned))
+        louder = (LouderChannel(*C, 2), LouderChannel(*D, 1))
+        assert ledger.statistics.sound_notes() == SoundNotes(2, 12, 2, louder)
+        assert other.statistics.sound_notes() == SoundNotes(1, 5, 1)
+
+
 # -- From the first format -------------------------------------------------------------------------
 
 
@@ -512,12 +557,62 @@ def fact(path: Path, name: str) -> str:
     return str(value)
 
 
-def make_format_3(path: Path) -> None:
+def make_format_4(path: Path) -> None:
     Ledger(path, "audio").close()
     database = sqlite3.connect(path)
-    database.execute("update facts set value = '3' where name = 'format'")
+    database.execute("update facts set value = '4' where name = 'format'")
     database.commit()
     database.close()
+
+
+FORMAT_2 = """
+create table facts (name text primary key, value text not null) without rowid;
+create table jobs (
+    config text not null, job integer not null,
+    shard text, sha256 text, rows integer, bytes integer,
+    primary key (config, job)) without rowid;
+create table videos (
+    config text not null, speaker_id text not null, video_id text not null,
+    job integer not null, status text not null, reason text not null default '',
+    attempts integer not null default 0, tries integer not null default 0,
+    next_at real, ambiguous_since real,
+    clips integer not null default 0, samples integer not null default 0,
+    bytes_fetched integer not null default 0, seconds_taken real not null default 0,
+    digest integer not null default 0, updated_at real,
+    primary key (config, speaker_id, video_id)) without rowid;
+create index videos_by_job on videos (config, job);
+create table attempts (
+    config text not null, speaker_id text not null, video_id text not null,
+    attempt integer not null, at real not null, status text not null, reason text not null,
+    address text not null, bytes integer not null, seconds real not null,
+    primary key (config, speaker_id, video_id, attempt)) without rowid;
+create index attempts_by_time on attempts (config, at);
+create table missing (
+    config text not null, speaker_id text not null, video_id text not null,
+    utterance_id text not null, reason text not null,
+    primary key (config, speaker_id, video_id, utterance_id)) without rowid;
+insert into facts values ('format', '2'), ('audio.audio_format', 'wav');
+insert into jobs values ('audio', 0, 'audio-00000.arrow', 'abab', 7, 700);
+insert into videos values
+    ('audio', 'id000001', 'aaaaaaaaaaa', 0, 'done', '', 2, 2, null, null,
+     7, 640, 900, 1.5, 42, 1.7e9),
+    ('audio', 'id000001', 'bbbbbbbbbbb', 0, 'not-yet', 'premieres', 1, 1, 0, null,
+     0, 0, 10, 0.5, 0, 1.7e9);
+insert into attempts values
+    ('audio', 'id000001', 'aaaaaaaaaaa', 1, 1.6e9, 'transient', 'HTTP 503', 'direct', 0, 0.5),
+    ('audio', 'id000001', 'aaaaaaaaaaa', 2, 1.7e9, 'done', '', 'direct', 900, 1.5),
+    ('audio', 'id000001', 'bbbbbbbbbbb', 1, 1.7e9, 'not-yet', 'premieres', 'direct', 10, 0.5);
+insert into missing values ('audio', 'id000001', 'aaaaaaaaaaa', '00009', 'too short');
+"""
+
+
+@pytest.fixture
+def second(path: Path) -> Path:
+    """A ledger of the second format, which kept no facts with its attempts."""
+    database = sqlite3.connect(path)
+    database.executescript(FORMAT_2)
+    database.close()
+    return path
 
 
 @pytest.fixture
@@ -532,7 +627,7 @@ def old(path: Path) -> Path:
 def test_a_ledger_of_the_first_format_becomes_one_of_ours(old: Path, clock: Clock) -> None:
     for _ in range(2):
         with Ledger(old, "audio") as ledger:
-            assert fact(old, "format") == "2"
+            assert fact(old, "format") == "3"
             assert ledger.setting("audio_format") == "wav"
             assert ledger.statistics.videos() == {
                 **{"done": 1, "transient": 1, "media-unusable": 1, "planned": 1}
@@ -579,6 +674,68 @@ def test_a_change_of_format_is_whole_or_not_at_all(
     with Ledger(old, "audio") as ledger:
         assert ledger.statistics.videos()["transient"] == 1
         assert ledger.due() == [B]
+
+
+def check_second(ledger: Ledger) -> None:
+    assert ledger.setting("audio_format") == "wav"
+    assert ledger.statistics.videos() == {"done": 1, "not-yet": 1}
+    assert ledger.statistics.totals() == (7, 640, 910)
+    assert ledger.statistics.sound_notes() == SoundNotes()
+    assert ledger.shards() == [SealedShard(0, "audio-00000.arrow", "abab", 7, 700)]
+    assert ledger.statistics.missing_names(0) == {"id000001/aaaaaaaaaaa/00009"}
+    assert problems(ledger) == [(B, "not-yet", "premieres", 1)]
+    assert ledger.due() == [B]
+
+
+def test_a_ledger_of_the_second_format_is_read_as_it_is(second: Path) -> None:
+    before = second.read_bytes()
+    with Ledger(second, "audio", readonly=True) as ledger:
+        check_second(ledger)
+    assert second.read_bytes() == before
+
+
+def test_a_ledger_of_the_second_format_becomes_one_of_ours(second: Path) -> None:
+    database = sqlite3.connect(second)
+    attempts = database.execute("select * from attempts").fetchall()
+    database.close()
+    with Ledger(second, "audio") as ledger:
+        check_second(ledger)
+        # A run that is refused after it has looked leaves the ledger as it was.
+        assert fact(second, "format") == "2"
+        ledger.set_setting("audio_format", "wav")
+        check_second(ledger)
+    assert fact(second, "format") == "3"
+    facts = MediaFacts(audio_id="140", audio_tracks=2)
+    with Ledger(second, "audio") as ledger:
+        ledger.record(Outcome(B, "done", clips=1, samples=640, facts=facts))
+        assert ledger.statistics.sound_notes() == SoundNotes(videos_with_tracks=1)
+    assert facts_of_attempts(second) == [
+        *((A.video_id, 1, {}), (A.video_id, 2, {}), (B.video_id, 1, {})),
+        (B.video_id, 2, {"audio_id": "140", "audio_tracks": 2}),
+    ]
+    database = sqlite3.connect(second)
+    kept = database.execute("select * from attempts").fetchall()
+    database.close()
+    assert [row[:-1] for row in kept][: len(attempts)] == attempts
+
+
+def test_the_second_change_of_format_is_whole_or_not_at_all(
+    second: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "voxblink2_lib.store.ledger_database.MIGRATE_2_TO_3",
+        MIGRATE_2_TO_3.replace("update facts", "update no_such_table"),
+    )
+    with (
+        Ledger(second, "audio") as ledger,
+        pytest.raises(StoreError, match="no such table: no_such_table"),
+    ):
+        ledger.record(Outcome(B, "gone", "HTTP 404"))
+    monkeypatch.undo()
+    with Ledger(second, "audio") as ledger:
+        check_second(ledger)
+        ledger.record(Outcome(B, "gone", "HTTP 404"))
+    assert [row[:2] for row in facts_of_attempts(second)][-1] == (B.video_id, 2)
 
 
 # -- Opening ---------------------------------------------------------------------------------------
@@ -650,16 +807,16 @@ def test_another_database_is_not_read(path: Path) -> None:
 
 @pytest.mark.parametrize("readonly", [False, True])
 def test_another_format(path: Path, readonly: bool) -> None:
-    make_format_3(path)
+    make_format_4(path)
     with pytest.raises(
-        StoreError, match=r"has format 3, this version reads format 2.*another store"
+        StoreError, match=r"has format 4, this version reads formats 2 and 3.*another store"
     ):
         Ledger(path, "audio", readonly=readonly)
 
 
 def test_a_ledger_that_is_refused_is_closed(path: Path) -> None:
-    make_format_3(path)
-    with pytest.raises(StoreError, match="format 3") as caught:
+    make_format_4(path)
+    with pytest.raises(StoreError, match="format 4") as caught:
         Ledger(path, "audio")
     traceback = caught.value.__traceback__
     assert traceback is not None

@@ -20,6 +20,7 @@ from voxblink2_lib.store.ledger_database import LedgerDatabase
 from voxblink2_lib.store.ledger_statistics import (
     LedgerStatistics,
     ReasonCount,
+    SoundNotes,
     SpeakerCoverage,
     Throughput,
 )
@@ -47,6 +48,7 @@ def test_an_empty_ledger_has_nothing_of_anything(ledger: LedgerBuilder) -> None:
     assert not any(statistics.seconds_per_video().counts)
     assert not any(statistics.mean_seconds_per_utterance().counts)
     assert statistics.speed() is None
+    assert statistics.sound_notes() == SoundNotes(0, 0, 0, ())
 
 
 def test_only_planned_videos_are_missing_and_have_no_outcome(ledger: LedgerBuilder) -> None:
@@ -254,6 +256,7 @@ VIEWS: dict[str, tuple[Callable[[LedgerStatistics], Any], list[str]]] = {
         LedgerStatistics.speed,
         ["INDEX attempts_by_time", "COVERING INDEX attempts_by_time"],
     ),
+    "sound": (LedgerStatistics.sound_notes, ["INDEX attempts_with_notes", "PRIMARY KEY"]),
 }
 # Where like meets like, rows must be sorted; what is grouped is small. Of rows as they are,
 # only the few reasons that are left are put in order.

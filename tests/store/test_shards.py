@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from voxblink2_lib.errors import StoreDamagedError
-from voxblink2_lib.outcomes import STATUSES, MissingUtterance, Outcome
+from voxblink2_lib.outcomes import STATUSES, MediaFacts, MissingUtterance, Outcome
 from voxblink2_lib.records import Clip, FaceClip, SealedShard, Utterance, VideoKey
 from voxblink2_lib.store import shards
 from voxblink2_lib.store.schema import arrow_schema
@@ -134,6 +134,7 @@ OUTCOMES = st.builds(
     bytes_fetched=st.integers(0, 2**53),
     seconds_taken=st.floats(0, 1e9),
     route=st.text(max_size=9),
+    facts=st.builds(MediaFacts, audio_id=st.text(max_size=9), audio_tracks=st.integers(0, 9)),
 )
 
 

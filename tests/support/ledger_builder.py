@@ -72,6 +72,6 @@ class LedgerBuilder:
         """Add an attempt that ended at a time."""
         self.database.execute(
             "insert into attempts select ?, 'id000001', 'abcdefghijk', count(*), ?, ?, '', '', "
-            "?, ? from attempts",
+            "?, ?, '{}' from attempts",
             (self._config, at, status, size_bytes, seconds),
         )

@@ -13,8 +13,12 @@ from voxblink2_lib.cli.arguments import (
 )
 from voxblink2_lib.cli.terminal import CHECK_FAILED, DONE, add_command, write_result
 
+# So many videos are named; all are in the JSON form.
+_MAX_NAMES = 5
+
 if TYPE_CHECKING:
     from voxblink2_lib.store.layout import Store
+    from voxblink2_lib.store.ledger_statistics import SoundNotes
     from voxblink2_lib.store.status import StoreStatus
 
 # -- Commands -------------------------------------------------------------------------------------
@@ -100,6 +104,7 @@ def _status_lines(status: StoreStatus) -> list[str]:
         f"Downloaded {size_text(status.bytes_fetched)}; last hour of work: "
         f"{status.videos_an_hour:,.0f} videos per hour, {size_text(status.bytes_a_second)}/s",
         *_time_lines(status),
+        *_sound_lines(status.sound),
     ]
 
 
@@ -113,6 +118,28 @@ def _time_lines(status: StoreStatus) -> list[str]:
         lines.append(
             f"Waiting    {status.waiting:,} for a retry by 'voxblink2 materialize', "
             f"the first from {clock_text(status.next_try)}"
+        )
+    return lines
+
+
+def _sound_lines(sound: SoundNotes) -> list[str]:
+    lines = []
+    if sound.videos_with_tracks:
+        lines.append(f"Sound      {sound.videos_with_tracks:,} videos have several audio tracks")
+    if sound.clipped_samples:
+        lines.append(
+            f"Sound      {sound.clipped_samples:,} samples of {sound.clipped_videos:,} videos "
+            "exceed full scale"
+        )
+    if sound.louder_channels:
+        named = [
+            f"{row.speaker_id}/{row.video_id} (channel {row.channel})"
+            for row in sound.louder_channels[:_MAX_NAMES]
+        ]
+        more = len(sound.louder_channels) - len(named)
+        named += [f"and {more:,} more"] if more else []
+        lines.append(
+            f"Sound      channels cancel each other, so the louder one was used: {', '.join(named)}"
         )
     return lines
 

@@ -13,8 +13,10 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from voxblink2_lib.files import named_if_disk_full, sync_folder
+from voxblink2_lib.outcomes import NO_FACTS, MediaFacts
 from voxblink2_lib.sources import Media
 
 _RECORD = "fetched.json"
@@ -28,11 +30,13 @@ class FetchRecord:
         bytes_fetched: bytes that were downloaded, or the size of the file.
         seconds_taken: wall time.
         route: name of the route; empty for media on this machine.
+        facts: which renditions they are.
     """
 
     bytes_fetched: int
     seconds_taken: float
     route: str
+    facts: MediaFacts = NO_FACTS
 
 
 def stage(media: Media, target: Path, record: FetchRecord) -> None:
@@ -63,13 +67,24 @@ def stage(media: Media, target: Path, record: FetchRecord) -> None:
 
 
 def _encode(record: FetchRecord) -> str:
-    # The file calls the route by the name of its first version.
-    return json.dumps(
-        {
-            "bytes_fetched": record.bytes_fetched,
-            "seconds_taken": record.seconds_taken,
-            "address": record.route,
-        }
+    # The file calls the route by the name of its first version, which knew no facts.
+    values: dict[str, Any] = {
+        "bytes_fetched": record.bytes_fetched,
+        "seconds_taken": record.seconds_taken,
+        "address": record.route,
+    }
+    if record.facts != NO_FACTS:
+        values["facts"] = record.facts.as_dict()
+    return json.dumps(values)
+
+
+def _decode(text: str) -> FetchRecord:
+    stored = json.loads(text)
+    return FetchRecord(
+        stored["bytes_fetched"],
+        stored["seconds_taken"],
+        stored["address"],
+        MediaFacts.from_dict(stored.get("facts", {})),
     )
 
 
@@ -81,14 +96,13 @@ def _sync(path: Path) -> None:
 def open_staged(folder: Path) -> tuple[Media, FetchRecord] | None:
     """Return the media that are staged in a folder, or ``None``."""
     try:
-        stored = json.loads((folder / _RECORD).read_text())
-        record = FetchRecord(stored["bytes_fetched"], stored["seconds_taken"], stored["address"])
+        record = _decode((folder / _RECORD).read_text())
         path, audio = folder / "media", folder / "sound"
         has_audio = audio.exists()
         size_bytes = path.stat().st_size + (audio.stat().st_size if has_audio else 0)
     except (OSError, KeyError, TypeError, ValueError):
         return None
-    return Media(path, size_bytes, audio if has_audio else None), record
+    return Media(path, size_bytes, audio if has_audio else None, record.facts), record
 
 
 def discard(folder: Path) -> None:

@@ -54,10 +54,12 @@ def fetch_video(task: FetchTask) -> FetchResult:
             task.key, needed_seconds=task.needed_seconds, tmp=task.tmp, answered=confirm
         ) as media:
             seconds_taken = time.monotonic() - started
-            stage(media, task.target, FetchRecord(media.size_bytes, seconds_taken, route))
+            record = FetchRecord(media.size_bytes, seconds_taken, route, media.facts)
+            stage(media, task.target, record)
         return FetchResult(task.key)
     except FetchError as error:
-        record = FetchRecord(error.bytes_fetched, time.monotonic() - started, route)
+        seconds_taken = time.monotonic() - started
+        record = FetchRecord(error.bytes_fetched, seconds_taken, route, error.facts)
         return FetchResult(
             task.key,
             _failure(task.key, error, record),
@@ -83,7 +85,8 @@ def run_video(task: VideoTask) -> Outcome:
         with media_for(task) as (media, record):
             return _crop_and_write(task, media, record)
     except FetchError as error:
-        record = FetchRecord(error.bytes_fetched, time.monotonic() - started, route="")
+        seconds_taken = time.monotonic() - started
+        record = FetchRecord(error.bytes_fetched, seconds_taken, route="", facts=error.facts)
         return replace(_failure(task.key, error, record), digest=task.digest)
 
 
@@ -101,7 +104,8 @@ def media_for(task: VideoTask) -> Iterator[tuple[Media, FetchRecord]]:
         started = time.monotonic()
         source = open_source(task.source, with_video=task.tracks is not None)
         with source.fetch(task.key, needed_seconds=task.needed_seconds, tmp=task.tmp) as media:
-            yield media, FetchRecord(media.size_bytes, time.monotonic() - started, route="")
+            seconds_taken = time.monotonic() - started
+            yield media, FetchRecord(media.size_bytes, seconds_taken, "", media.facts)
         return
     staged = open_staged(task.staged)
     if staged is None:
@@ -120,6 +124,7 @@ def _failure(key: VideoKey, error: FetchError | MediaError, record: FetchRecord)
         bytes_fetched=record.bytes_fetched,
         seconds_taken=record.seconds_taken,
         route=record.route,
+        facts=record.facts,
     )
 
 
@@ -156,6 +161,7 @@ def _outcome_of(task: VideoTask, clips: _Clips, record: FetchRecord) -> Outcome:
         missing=clips.missing,
         bytes_fetched=record.bytes_fetched,
         route=record.route,
+        facts=replace(record.facts, **clips.facts.as_dict()),
     )
 
 

@@ -37,6 +37,7 @@ COLOURS: Mapping[str, str] = MappingProxyType(
         "transient": "#3f8fd2",
         "ambiguous": "#7bb7e8",
         "not-yet": "#2f6690",
+        "not-original": "#1d9a9a",
         "age-or-membership": "#c28bd6",
         "private": "#8e55b0",
         "geo": "#e58aa6",

@@ -13,7 +13,7 @@ from yt_dlp.networking.exceptions import HTTPError, IncompleteRead, TransportErr
 from yt_dlp.utils import DownloadError, GeoRestrictedError
 
 from voxblink2_lib.errors import FetchError, UnreachableError
-from voxblink2_lib.outcomes import RouteAction, Status
+from voxblink2_lib.outcomes import NO_FACTS, MediaFacts, RouteAction, Status
 from voxblink2_lib.sources.reasons import FailureClass, Reasons
 
 MAX_PAUSE_SECONDS: Final = 86_400.0
@@ -40,6 +40,7 @@ def fetch_error(
     reasons: Reasons,
     *,
     warnings: Sequence[str] = (),
+    facts: MediaFacts = NO_FACTS,
     now: Callable[[], float] = time.time,
 ) -> FetchError:
     """Return why a video is unavailable, with the original message.
@@ -49,6 +50,7 @@ def fetch_error(
         reasons: what messages and statuses mean.
         warnings: warnings of yt-dlp for this video. Where the error itself is unspecific, they
             decide; a specific error about the video (private, gone, ...) always has precedence.
+        facts: which renditions were chosen before.
         now: Unix time in seconds, for dates in responses.
     """
     message = _PREFIX.sub("", _ADVICE.sub("", str(error)).strip()).strip() or type(error).__name__
@@ -64,7 +66,9 @@ def fetch_error(
         failure, message = decisive, f"{message} (yt-dlp warned before: {warning})"
     is_unreachable = failure.status == "transient" and _is_unanswered(chain)
     kind = UnreachableError if is_unreachable else FetchError
-    return kind(message, status=failure.status, action=_action(failure.action, response, now))
+    return kind(
+        message, status=failure.status, action=_action(failure.action, response, now), facts=facts
+    )
 
 
 def retry_after_seconds(header: str | None, *, now: float) -> float | None:

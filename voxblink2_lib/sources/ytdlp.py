@@ -12,6 +12,7 @@ import contextlib
 import logging
 import sys
 import tempfile
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,16 @@ from yt_dlp.utils import DownloadError, YoutubeDLError
 
 from voxblink2_lib.errors import FetchError
 from voxblink2_lib.files import named_if_disk_full
+from voxblink2_lib.outcomes import NO_FACTS, MediaFacts
 from voxblink2_lib.records import VideoKey
 from voxblink2_lib.sources.base import VIDEO_ID_FIELD, Media
 from voxblink2_lib.sources.failures import fetch_error
+from voxblink2_lib.sources.format_choice import (
+    NOTHING_TO_PLAY,
+    FormatChoice,
+    choose_formats,
+    client_of,
+)
 from voxblink2_lib.sources.options import FetchOptions, Route
 from voxblink2_lib.sources.prefix import Requirement, download_prefix
 from voxblink2_lib.sources.reasons import Reasons
@@ -32,31 +40,21 @@ from voxblink2_lib.sources.ytdlp_options import STANDARD_ERROR, ydl_options
 
 _log = logging.getLogger(__name__)
 
-# Audio only is enough; small video in the same file does no harm.
-_AUDIO_FORMAT = "bestaudio/best[height<=720]/best"
-
-# The annotated videos had at most 720 lines. Of their codecs, H.264 is the cheapest to decode.
-_VIDEO_FORMAT = "/".join(
-    (
-        "bestvideo[height<=720][vcodec^=avc1]+bestaudio/best[height<=720][vcodec^=avc1]",
-        "bestvideo[height<=?720]+bestaudio/best[height<=?720]",
-        "worstvideo+bestaudio/best",
-    )
-)
-
 # Audio beyond the last utterance, which the decoder and the resampler need.
 _MARGIN_SECONDS = 1.0
 _NATIVE_PROTOCOLS = {"http", "https"}
 
 
 class _Downloader(YoutubeDL):  # type: ignore[misc]  # no type hints there
-    """A ``YoutubeDL`` that reports its first answer.
+    """A ``YoutubeDL`` that reports its first answer, and the language of the video at hand.
 
     Attributes:
         answered: called once, when the first request for a video is answered or fails.
+        language: of the video as a whole, where the site states it.
     """
 
     answered: Callable[[], None] | None = None
+    language: str | None = None
 
     def urlopen(self, req: Any) -> Any:
         try:
@@ -65,6 +63,16 @@ class _Downloader(YoutubeDL):  # type: ignore[misc]  # no type hints there
             if self.answered is not None:
                 answered, self.answered = self.answered, None
                 answered()
+
+    def process_video_result(self, info_dict: Any, download: bool = True) -> Any:
+        # What selects formats is given nothing but the formats.
+        self.language = info_dict.get("language")
+        return super().process_video_result(info_dict, download)
+
+    def can_play(self, form: dict[str, Any]) -> bool:
+        """Return whether a format can be downloaded; tested where yt-dlp doubts it."""
+        is_doubtful = form.get("has_drm") or form.get("__needs_testing")
+        return not is_doubtful or bool(list(self._check_formats([form])))
 
 
 class YtDlpSource:
@@ -96,11 +104,14 @@ class YtDlpSource:
         )
         self._limit_rate = options.bytes_a_second
         self._logger = _Logger()
+        self._facts = NO_FACTS
+        # Weakly: a source in a circle of references would outlive the worker that drops it.
+        this = weakref.proxy(self)
         with STANDARD_ERROR:
             self._ydl = _Downloader(
                 {
                     **ydl_options(options, route or Route()),
-                    "format": _VIDEO_FORMAT if with_video else _AUDIO_FORMAT,
+                    "format": lambda context: this._select(context),  # noqa: PLW0108  # a strong one
                     "logger": self._logger,
                 }
             )
@@ -117,13 +128,43 @@ class YtDlpSource:
         """See :class:`voxblink2_lib.sources.base.Source`."""
         self._logger.warnings.clear()
         self._ydl.answered = answered
+        self._facts = NO_FACTS
         with named_if_disk_full(tmp), tempfile.TemporaryDirectory(dir=tmp) as folder:
             try:
                 media = self._download(key, Path(folder), needed_seconds + _MARGIN_SECONDS)
+            except FetchError as error:
+                error.facts = self._facts
+                raise
             except (YoutubeDLError, RequestError) as error:
-                warnings = tuple(self._logger.warnings)
-                raise fetch_error(error, self._reasons, warnings=warnings) from error
-            yield media
+                # Not by a variable: an error in one keeps this frame, and with it the source.
+                raise fetch_error(
+                    error, self._reasons, warnings=tuple(self._logger.warnings), facts=self._facts
+                ) from error
+            yield media._replace(facts=self._facts)
+
+    def _select(self, context: dict[str, Any]) -> list[dict[str, Any]]:
+        """Return the format to download, or two in one; yt-dlp calls this.
+
+        Raises:
+            FetchError: the original is not offered.
+        """
+        formats = list(context["formats"])
+        while True:
+            info = {"formats": formats, "language": self._ydl.language}
+            choice = choose_formats(info, frames=self._with_video)
+            by_id = {form["format_id"]: form for form in formats}
+            ids = dict.fromkeys(filter(None, (choice.video_id, choice.audio_id)))
+            chosen = [by_id[name] for name in ids]
+            refused = [form for form in chosen if not self._ydl.can_play(form)]
+            if not refused:
+                break
+            formats = [{**form, "has_drm": True} if form in refused else form for form in formats]
+        self._facts = _facts(choice, chosen)
+        if choice.problem == NOTHING_TO_PLAY:
+            return []  # yt-dlp has words of its own for it
+        if choice.problem:
+            raise FetchError(choice.problem, status="not-original")
+        return [_merged(*chosen)] if len(chosen) == 2 else chosen
 
     def _download(self, key: VideoKey, folder: Path, needed_seconds: float) -> Media:
         url = self._template.replace(VIDEO_ID_FIELD, key.video_id)
@@ -163,6 +204,27 @@ class YtDlpSource:
         if not success or not target.exists():
             raise FetchError(f"yt-dlp could not download {info['webpage_url']}")
         return target.stat().st_size
+
+
+def _facts(choice: FormatChoice, chosen: list[dict[str, Any]]) -> MediaFacts:
+    return MediaFacts(
+        audio_id=choice.audio_id or "",
+        video_id=choice.video_id or "",
+        language=choice.language,
+        height=choice.height,
+        reference_height=choice.reference_height,
+        client="+".join(dict.fromkeys(filter(None, map(client_of, chosen)))),
+    )
+
+
+def _merged(video: dict[str, Any], audio: dict[str, Any]) -> dict[str, Any]:
+    """Return two formats in the form in which yt-dlp expects a selection of two."""
+    return {
+        "requested_formats": [video, audio],
+        "format_id": f"{video['format_id']}+{audio['format_id']}",
+        "ext": video["ext"],
+        "protocol": f"{video['protocol']}+{audio['protocol']}",
+    }
 
 
 class _Logger:

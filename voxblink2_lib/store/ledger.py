@@ -36,7 +36,7 @@ where config = :config and speaker_id = :speaker_id and video_id = :video_id
 """
 _ADD_ATTEMPT = """
 insert or replace into attempts values (:config, :speaker_id, :video_id, :attempt, :now, :status,
-    :reason, :route, :bytes, :seconds)
+    :reason, :route, :bytes, :seconds, :facts)
 """
 _PLANNED_COLUMNS = pa.schema(
     [
@@ -317,4 +317,5 @@ def _values(outcome: Outcome) -> dict[str, Any]:
         "bytes": outcome.bytes_fetched,
         "seconds": outcome.seconds_taken,
         "digest": outcome.digest,
+        "facts": json.dumps(outcome.facts.as_dict()),
     }

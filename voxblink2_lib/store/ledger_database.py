@@ -13,8 +13,15 @@ from typing import Any
 from voxblink2_lib.errors import StoreError, StoreFullError
 from voxblink2_lib.files import atomic_write
 
-FORMAT = "2"
-SCHEMA = """
+FORMAT = "3"
+# The format before had no facts with the attempts. It is read as it is; the first write changes it.
+WITHOUT_FACTS = "2"
+# What a person should hear of. Few attempts have it, so an index finds them; its condition must be
+# word for word that of the query.
+HAS_NOTES = """(json_extract(facts, '$.audio_tracks') > 1
+    or json_extract(facts, '$.clipped_samples') > 0
+    or json_extract(facts, '$.louder_channel') > 0)"""
+SCHEMA = f"""
 create table if not exists facts (
     name text primary key, value text not null) without rowid;
 create table if not exists jobs (
@@ -46,14 +53,16 @@ create table if not exists attempts (
     status text not null, reason text not null,
     address text not null,    -- name of the route; '' for a local source
     bytes integer not null, seconds real not null,
+    facts text not null default '{{}}',  -- JSON: what was learned of the media
     primary key (config, speaker_id, video_id, attempt)) without rowid;
 create index if not exists attempts_by_time on attempts (config, at);
+create index if not exists attempts_with_notes on attempts (config) where {HAS_NOTES};
 create table if not exists missing (
     config text not null, speaker_id text not null, video_id text not null,
     utterance_id text not null, reason text not null,
     primary key (config, speaker_id, video_id, utterance_id)) without rowid;
-insert or ignore into facts values ('format', '2');
-"""
+insert or ignore into facts values ('format', '{FORMAT}');
+"""  # noqa: S608  # constants
 # Format 1 had no classes of failure: everything that failed is retried by the next run.
 MIGRATE_1_TO_2 = """
 begin immediate;
@@ -63,6 +72,18 @@ alter table videos add column ambiguous_since real;
 update videos set status = 'transient', next_at = 0 where status = 'failed';
 update videos set status = 'media-unusable' where status = 'unusable';
 update facts set value = '2' where name = 'format';
+commit;
+"""
+# Format 2 kept no facts with an attempt; format 1 had no table of attempts at all.
+MIGRATE_2_TO_3 = """
+begin immediate;
+create table if not exists attempts (
+    config text not null, speaker_id text not null, video_id text not null,
+    attempt integer not null, at real not null, status text not null, reason text not null,
+    address text not null, bytes integer not null, seconds real not null,
+    primary key (config, speaker_id, video_id, attempt)) without rowid;
+alter table attempts add column facts text not null default '{}';
+update facts set value = '3' where name = 'format';
 commit;
 """
 # SQLite reports the second where the file that it maps beside the ledger finds no space.
@@ -114,7 +135,14 @@ class LedgerDatabase:
             self._connection.execute("pragma synchronous = normal")
             if self.fact("format") == "1":
                 self._connection.executescript(MIGRATE_1_TO_2)
-            self._connection.executescript(SCHEMA)
+                self._add_facts()
+            # A run may be refused after this: a ledger without facts gets them when it is written.
+            if self.fact("format") != WITHOUT_FACTS:
+                self._connection.executescript(SCHEMA)
+
+    def _add_facts(self) -> None:
+        self._connection.executescript(MIGRATE_2_TO_3)
+        self._connection.executescript(SCHEMA)
 
     def _check_format(self) -> None:
         version = self.fact("format")
@@ -123,10 +151,11 @@ class LedgerDatabase:
                 f"The ledger {self._path} has an earlier format. Run 'voxblink2 materialize' on "
                 "the store once to migrate it; nothing in it is lost."
             )
-        if version != FORMAT:
+        if version not in {WITHOUT_FACTS, FORMAT}:
             raise StoreError(
-                f"The ledger {self._path} has format {version}, this version reads format "
-                f"{FORMAT}. Use the version of voxblink2 that made the store, or another store."
+                f"The ledger {self._path} has format {version}, this version reads formats "
+                f"{WITHOUT_FACTS} and {FORMAT}. Use the version of voxblink2 that made the store, "
+                "or another store."
             )
 
     def close(self) -> None:
@@ -160,6 +189,8 @@ class LedgerDatabase:
         """Commit what the body writes, or nothing of it if the body raises."""
         with self._named_errors():
             try:
+                if self.fact("format") == WITHOUT_FACTS:
+                    self._add_facts()
                 self._connection.execute("begin immediate")
                 yield self._connection
                 self._connection.execute("commit")

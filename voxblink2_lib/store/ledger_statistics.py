@@ -22,7 +22,7 @@ from voxblink2_lib.store.histograms import (
     dense_counts,
     split_time,
 )
-from voxblink2_lib.store.ledger_database import LedgerDatabase
+from voxblink2_lib.store.ledger_database import HAS_NOTES, WITHOUT_FACTS, LedgerDatabase
 
 
 class Totals(NamedTuple):
@@ -124,6 +124,40 @@ class MissingVideo(NamedTuple):
         return {name: getattr(self, name) for name in names}
 
 
+class LouderChannel(NamedTuple):
+    """A video whose channels cancel each other, so that one of them was used alone.
+
+    ``channel`` is counted from 1.
+    """
+
+    speaker_id: str
+    video_id: str
+    channel: int
+
+
+class SoundNotes(NamedTuple):
+    """What a person should hear of the sound of the videos, by the last attempt of each.
+
+    Attributes:
+        videos_with_tracks: videos with more than one audio track.
+        clipped_samples: samples of the clips that exceeded full scale.
+        clipped_videos: videos that have such samples.
+        louder_channels: videos of which the louder channel was used alone, sorted.
+    """
+
+    videos_with_tracks: int = 0
+    clipped_samples: int = 0
+    clipped_videos: int = 0
+    louder_channels: tuple[LouderChannel, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as ``voxblink2 status --json`` writes it."""
+        return {
+            **self._asdict(),
+            "louder_channels": [row._asdict() for row in self.louder_channels],
+        }
+
+
 class LedgerStatistics:
     """Statistics of one configuration of a ledger.
 
@@ -218,6 +252,27 @@ class LedgerStatistics:
             job,
         )
         return {UtteranceKey(*row).name for row in rows}
+
+    def sound_notes(self) -> SoundNotes:
+        """Return what a person should hear of the sound of the videos."""
+        if self._database.fact("format") == WITHOUT_FACTS:
+            return SoundNotes()
+        rows = self._database.rows(
+            "select speaker_id, video_id, json_extract(facts, '$.audio_tracks'), "  # noqa: S608  # a constant
+            "json_extract(facts, '$.clipped_samples'), json_extract(facts, '$.louder_channel') "
+            "from attempts join videos using (config, speaker_id, video_id) "
+            f"where config = ? and {HAS_NOTES} and attempts.attempt = videos.attempts",
+            self._config,
+        )
+        videos = clipped_samples = clipped_videos = 0
+        louder = []
+        for speaker_id, video_id, tracks, clipped, channel in rows:
+            videos += (tracks or 0) > 1
+            clipped_samples += clipped or 0
+            clipped_videos += bool(clipped)
+            if channel:
+                louder.append(LouderChannel(speaker_id, video_id, channel))
+        return SoundNotes(videos, clipped_samples, clipped_videos, tuple(sorted(louder)))
 
     # -- Durations ---------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from voxblink2_lib.store.ledger import Ledger
 from voxblink2_lib.store.ledger_statistics import (
     MissingVideo,
     ReasonCount,
+    SoundNotes,
     SpeakerCoverage,
     Throughput,
 )
@@ -39,6 +40,7 @@ class StoreStatus:
         seconds_left: for the videos that were never tried, at that speed and at most at the
             budget of the last run; ``None`` when that is unknown.
         reasons: the most frequent reasons of unavailable videos.
+        sound: what a person should hear of the sound of the videos.
         clip_format: format of the clips.
         made_with: versions of the decoders that made them, in the order of their use.
     """
@@ -59,6 +61,7 @@ class StoreStatus:
     bytes_a_second: float
     seconds_left: float | None
     reasons: tuple[ReasonCount, ...]
+    sound: SoundNotes
     clip_format: int
     made_with: tuple[str, ...]
 
@@ -76,6 +79,7 @@ class StoreStatus:
                 {"status": reason.status, "words": reason.message, "videos": reason.videos}
                 for reason in self.reasons
             ],
+            "sound": self.sound.as_dict(),
         }
 
 
@@ -117,6 +121,7 @@ def read_status(store: Store, config: str) -> StoreStatus:
             bytes_a_second=round(speed.bytes_a_second, 1) if speed else 0.0,
             seconds_left=_seconds_left(ledger, speed, videos.get("planned", 0)),
             reasons=tuple(statistics.reasons(10)),
+            sound=statistics.sound_notes(),
             clip_format=read_clip_format(store, ledger),
             made_with=read_versions(ledger),
         )
