@@ -7,6 +7,7 @@ their sum, so full scale in every channel stays full scale. Levels are those of 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +23,8 @@ QUALITY = "HQ"
 
 # Samples of a channel that are mixed and resampled at once. They stay in the processor's cache,
 # and memory does not grow with the length of the video.
-_BLOCK = 1 << 14
+_BLOCK = 1 << 15
+_FLOAT = np.dtype(np.float32)
 
 # Mean of left and right in BS.775: L + C / sqrt(2) + Ls / sqrt(2), and the same on the right. A
 # single channel behind counts in both. LFE does not count.
@@ -75,27 +77,31 @@ def channel_weights(names: tuple[str, ...]) -> tuple[float, ...]:
 class Levels:
     """Energies of the channels and of their mix, which tell whether channels cancel each other.
 
-    Attributes:
-        channels: the energy of each channel that counts, and 0 for others.
-        mix: the energy of the mix.
+    They are those of every eighth frame, which is enough for that and costs nearly nothing.
     """
 
     def __init__(self) -> None:
-        self.channels: npt.NDArray[np.float64] = np.zeros(0)
-        self.mix = 0.0
+        self._channels: dict[int, float] = {}
+        self._mix = 0.0
+        self._frames = 0
 
-    def add(self, channels: npt.NDArray[np.float64], mix: float) -> None:
-        """Add the energies of a block."""
-        if len(channels) > len(self.channels):
-            self.channels = np.pad(self.channels, (0, len(channels) - len(self.channels)))
-        self.channels[: len(channels)] += channels
-        self.mix += mix
+    def is_next_measured(self) -> bool:
+        """Count a frame; return whether it is one to be added."""
+        self._frames += 1
+        return self._frames % 8 == 1
+
+    def add(self, channels: Mapping[int, float], mix: float) -> None:
+        """Add the energies of the channels that count, by their numbers, and of their mix."""
+        for number, energy in channels.items():
+            self._channels[number] = self._channels.get(number, 0.0) + energy
+        self._mix += mix
 
     def cancelled_channel(self) -> int | None:
         """Return the loudest channel if the mix is more than 20 dB below it; else ``None``."""
-        if len(self.channels) < 2 or self.mix >= _CANCELLED * self.channels.max():
+        if not self._channels:
             return None
-        return int(np.argmax(self.channels))
+        loudest = max(self._channels, key=self._channels.__getitem__)
+        return loudest if self._mix < _CANCELLED * self._channels[loudest] else None
 
 
 class Mixer:
@@ -116,19 +122,23 @@ class Mixer:
         if encoding is None:
             raise MediaError(f"the media file's samples have the unknown type {frame.format.name}")
         self._encoding = encoding
+        self._dtype = np.dtype(encoding.dtype)
         names = tuple(each.name for each in frame.layout.channels)
         weights = np.array(channel_weights(names), np.float32)
         if channel is not None:
             weights = np.zeros(len(names), np.float32)
             weights[min(channel, len(names) - 1)] = 1
-        self._counting = np.flatnonzero(weights)
+        self._counting = np.flatnonzero(weights).tolist()
         # Equal weights are applied after the resampling, to a third of the samples.
         first = weights[self._counting[0]]
-        self._weights = None if np.all(weights[self._counting] == first) else weights
-        gain = float(first) if self._weights is None else 1.0
+        is_equal = bool(np.all(weights[self._counting] == first))
+        self._weights = None if is_equal else weights
+        gain = float(first) if is_equal else 1.0
         self._gain = np.float32(gain / encoding.full_scale)
+        self._zero = encoding.zero * float(weights.sum()) / gain
+        self._channels = len(names)
         self._levels = levels
-        self._block = np.empty((len(names), _BLOCK), np.float32)
+        self._block = np.empty(_BLOCK, np.float32)
         self._filled = 0
         self._resampler = None
         if frame.sample_rate != SAMPLE_RATE_HZ:
@@ -140,52 +150,68 @@ class Mixer:
     def add(self, frame: Any) -> None:
         """Add a frame of the same format."""
         count, start = frame.samples, self._filled
-        if start + count > self._block.shape[1]:
+        if start + count > len(self._block):
             self._flush()
             start = 0
-            if count > self._block.shape[1]:
-                self._block = np.empty((len(self._block), count), np.float32)
-        stop = start + count
-        dtype = self._encoding.dtype
-        if self._is_planar:
-            for row, plane in zip(self._block, frame.planes, strict=True):
-                row[start:stop] = np.frombuffer(plane, dtype, count)
-        else:
-            channels = len(self._block)
-            samples = np.frombuffer(frame.planes[0], dtype, count * channels)
-            self._block[:, start:stop] = samples.reshape(count, channels).T
-        self._filled = stop
+            if count > len(self._block):
+                self._block = np.empty(count, np.float32)
+        self._filled = start + count
+        mixed = self._block[start : self._filled]
+        channels = self._channels_of(frame, count)
+        self._mix(channels, mixed)
+        if len(self._counting) > 1 and self._levels.is_next_measured():
+            self._measure(channels, mixed)
+
+    def _measure(self, channels: Sequence[npt.NDArray[Any]], mixed: Samples) -> None:
+        unit = 1 / self._encoding.full_scale**2
+        energies = {
+            number: unit * _energy(channels[number], self._encoding.zero)
+            for number in self._counting
+        }
+        self._levels.add(energies, float(self._gain) ** 2 * _energy(mixed, self._zero))
 
     def finish(self) -> Samples:
         """Return everything that was added, at 16 kHz. Shape: [samples]."""
         self._flush(is_last=True)
         return np.concatenate(self._resampled)
 
+    def _channels_of(self, frame: Any, count: int) -> Sequence[npt.NDArray[Any]]:
+        """Return views of a frame's channels, in the type that they are stored in."""
+        dtype = self._dtype
+        if self._is_planar:
+            return [np.frombuffer(plane, dtype, count) for plane in frame.planes]
+        samples = np.frombuffer(frame.planes[0], dtype, count * self._channels)
+        return list(samples.reshape(count, self._channels).T)
+
+    def _mix(self, channels: Sequence[npt.NDArray[Any]], mixed: Samples) -> None:
+        """Write the mix, before its gain, of channels in the type that they are stored in."""
+        first, *others = self._counting
+        if self._weights is not None:
+            np.multiply(channels[first], self._weights[first], out=mixed, dtype=_FLOAT)
+            for channel in others:
+                mixed += channels[channel].astype(np.float32) * self._weights[channel]
+        elif others:
+            np.add(channels[first], channels[others[0]], out=mixed, dtype=_FLOAT)
+            for channel in others[1:]:
+                mixed += channels[channel].astype(np.float32)
+        else:
+            mixed[:] = channels[first]
+
     def _flush(self, *, is_last: bool = False) -> None:
-        mixed = self._mix(self._block[:, : self._filled])
+        mixed = self._block[: self._filled]
         self._filled = 0
-        if self._resampler is not None:
+        if self._encoding.zero:
+            mixed -= self._zero
+        if self._resampler is None:
+            mixed = mixed.copy()
+        else:
             mixed = self._resampler.resample_chunk(mixed, last=is_last)
         mixed *= self._gain
         self._resampled.append(mixed)
 
-    def _mix(self, block: Samples) -> Samples:
-        if self._encoding.zero:
-            block -= self._encoding.zero
-        first, *others = self._counting
-        if self._weights is None:
-            mixed = block[first].copy() if not others else block[first] + block[others[0]]
-            for channel in others[1:]:
-                mixed += block[channel]
-        else:
-            mixed = self._weights[first] * block[first]
-            for channel in others:
-                mixed += self._weights[channel] * block[channel]
-        if others:
-            energies = np.zeros(len(block))
-            for channel in self._counting:
-                energies[channel] = np.dot(block[channel], block[channel])
-            scale = 1 / self._encoding.full_scale**2
-            mix_gain = float(self._gain) ** 2
-            self._levels.add(energies * scale, float(np.dot(mixed, mixed)) * mix_gain)
-        return np.asarray(mixed, np.float32)
+
+def _energy(samples: npt.NDArray[Any], zero: float) -> float:
+    centred = samples.astype(_FLOAT, copy=False)
+    if zero:
+        centred = centred - np.float32(zero)
+    return float(np.dot(centred, centred))
