@@ -26,6 +26,9 @@ QUALITY = "HQ"
 _BLOCK = 1 << 15
 _FLOAT = np.dtype(np.float32)
 
+# Of which so many tell how loud a channel is.
+_MEASURED = 1 << 12
+
 # Mean of left and right in BS.775: L + C / sqrt(2) + Ls / sqrt(2), and the same on the right. A
 # single channel behind counts in both. LFE does not count.
 _HALF_POWER = 0.5**0.5
@@ -77,18 +80,12 @@ def channel_weights(names: tuple[str, ...]) -> tuple[float, ...]:
 class Levels:
     """Energies of the channels and of their mix, which tell whether channels cancel each other.
 
-    They are those of every eighth frame, which is enough for that and costs nearly nothing.
+    They are those of the beginning of each block, which is enough and costs nearly nothing.
     """
 
     def __init__(self) -> None:
         self._channels: dict[int, float] = {}
         self._mix = 0.0
-        self._frames = 0
-
-    def is_next_measured(self) -> bool:
-        """Count a frame; return whether it is one to be added."""
-        self._frames += 1
-        return self._frames % 8 == 1
 
     def add(self, channels: Mapping[int, float], mix: float) -> None:
         """Add the energies of the channels that count, by their numbers, and of their mix."""
@@ -117,7 +114,8 @@ class Mixer:
     """
 
     def __init__(self, frame: Any, levels: Levels, *, channel: int | None = None) -> None:
-        self._is_planar = frame.format.is_planar
+        import av
+
         encoding = _ENCODINGS.get(frame.format.packed.name)
         if encoding is None:
             raise MediaError(f"the media file's samples have the unknown type {frame.format.name}")
@@ -138,8 +136,7 @@ class Mixer:
         self._zero = encoding.zero * float(weights.sum()) / gain
         self._channels = len(names)
         self._levels = levels
-        self._block = np.empty(_BLOCK, np.float32)
-        self._filled = 0
+        self._fifo = av.AudioFifo()
         self._resampler = None
         if frame.sample_rate != SAMPLE_RATE_HZ:
             self._resampler = soxr.ResampleStream(
@@ -148,19 +145,46 @@ class Mixer:
         self._resampled: list[Samples] = []
 
     def add(self, frame: Any) -> None:
-        """Add a frame of the same format."""
-        count, start = frame.samples, self._filled
-        if start + count > len(self._block):
+        """Add a frame of the same format; its time stamp is removed."""
+        frame.pts = None  # otherwise the queue expects it to follow the one before exactly
+        self._fifo.write(frame)
+        if self._fifo.samples >= _BLOCK:
             self._flush()
-            start = 0
-            if count > len(self._block):
-                self._block = np.empty(count, np.float32)
-        self._filled = start + count
-        mixed = self._block[start : self._filled]
-        channels = self._channels_of(frame, count)
-        self._mix(channels, mixed)
-        if len(self._counting) > 1 and self._levels.is_next_measured():
+
+    def finish(self) -> Samples:
+        """Return everything that was added, at 16 kHz. Shape: [samples]."""
+        self._flush(is_last=True)
+        return np.concatenate(self._resampled)
+
+    def _flush(self, *, is_last: bool = False) -> None:
+        block = self._fifo.read()
+        mixed = np.zeros(0, np.float32) if block is None else self._mix(self._channels_of(block))
+        if self._resampler is not None:
+            mixed = self._resampler.resample_chunk(mixed, last=is_last)
+        mixed *= self._gain
+        self._resampled.append(mixed)
+
+    def _channels_of(self, block: Any) -> Sequence[npt.NDArray[Any]]:
+        """Return views of a frame's channels, in the type that they are stored in."""
+        if block.format.is_planar:
+            return [np.frombuffer(plane, self._dtype, block.samples) for plane in block.planes]
+        samples = np.frombuffer(block.planes[0], self._dtype, block.samples * self._channels)
+        return list(samples.reshape(-1, self._channels).T)
+
+    def _mix(self, channels: Sequence[npt.NDArray[Any]]) -> Samples:
+        """Return the mix of channels before its gain."""
+        first, *others = self._counting
+        weights = self._weights
+        mixed = channels[first].astype(_FLOAT)
+        if weights is not None:
+            mixed *= weights[first]
+        for channel in others:
+            mixed += channels[channel] if weights is None else weights[channel] * channels[channel]
+        if self._encoding.zero:
+            mixed -= self._zero
+        if others:
             self._measure(channels, mixed)
+        return mixed
 
     def _measure(self, channels: Sequence[npt.NDArray[Any]], mixed: Samples) -> None:
         unit = 1 / self._encoding.full_scale**2
@@ -168,50 +192,9 @@ class Mixer:
             number: unit * _energy(channels[number], self._encoding.zero)
             for number in self._counting
         }
-        self._levels.add(energies, float(self._gain) ** 2 * _energy(mixed, self._zero))
-
-    def finish(self) -> Samples:
-        """Return everything that was added, at 16 kHz. Shape: [samples]."""
-        self._flush(is_last=True)
-        return np.concatenate(self._resampled)
-
-    def _channels_of(self, frame: Any, count: int) -> Sequence[npt.NDArray[Any]]:
-        """Return views of a frame's channels, in the type that they are stored in."""
-        dtype = self._dtype
-        if self._is_planar:
-            return [np.frombuffer(plane, dtype, count) for plane in frame.planes]
-        samples = np.frombuffer(frame.planes[0], dtype, count * self._channels)
-        return list(samples.reshape(count, self._channels).T)
-
-    def _mix(self, channels: Sequence[npt.NDArray[Any]], mixed: Samples) -> None:
-        """Write the mix, before its gain, of channels in the type that they are stored in."""
-        first, *others = self._counting
-        if self._weights is not None:
-            np.multiply(channels[first], self._weights[first], out=mixed, dtype=_FLOAT)
-            for channel in others:
-                mixed += channels[channel].astype(np.float32) * self._weights[channel]
-        elif others:
-            np.add(channels[first], channels[others[0]], out=mixed, dtype=_FLOAT)
-            for channel in others[1:]:
-                mixed += channels[channel].astype(np.float32)
-        else:
-            mixed[:] = channels[first]
-
-    def _flush(self, *, is_last: bool = False) -> None:
-        mixed = self._block[: self._filled]
-        self._filled = 0
-        if self._encoding.zero:
-            mixed -= self._zero
-        if self._resampler is None:
-            mixed = mixed.copy()
-        else:
-            mixed = self._resampler.resample_chunk(mixed, last=is_last)
-        mixed *= self._gain
-        self._resampled.append(mixed)
+        self._levels.add(energies, float(self._gain) ** 2 * _energy(mixed, 0))
 
 
-def _energy(samples: npt.NDArray[Any], zero: float) -> float:
-    centred = samples.astype(_FLOAT, copy=False)
-    if zero:
-        centred = centred - np.float32(zero)
+def _energy(samples: npt.NDArray[Any], zero: int) -> float:
+    centred = samples[:_MEASURED].astype(_FLOAT) - np.float32(zero)
     return float(np.dot(centred, centred))
