@@ -59,7 +59,8 @@ def check_clip_format(
         f"version makes format {CLIP_FORMAT}: its audio has another level and another conversion "
         f"of the sampling rate (CHANGELOG.md says how), so both in one store would be two corpora. "
         f"Nothing was changed; left to do is: {work}. Make all clips anew, in another store:\n"
-        f"  {_command(request, store, ledger)}\n{_way_back(ledger)}What the store holds can be used as before:\n"
+        f"  {_command(request, store, ledger)}\n{_way_back(ledger)}"
+        "What the store holds can be used as before:\n"
         f"  voxblink2 status --store {root} --config {name}\n"
         f'  load_dataset("voxblink2", "{name}", store={str(store.root)!r})'
     )
@@ -90,7 +91,7 @@ def _work(
 
 
 def _way_back(ledger: Ledger) -> str:
-    """Return how the earlier version finishes a store, unless it cannot open its ledger any more."""
+    """Return how the earlier version finishes a store, if it can still open the ledger."""
     if not ledger.is_of_earlier_version:
         return ""
     return 'or finish this one with the version that began it:\n  pip install "voxblink2<0.2"\n'

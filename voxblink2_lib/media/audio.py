@@ -57,9 +57,10 @@ def crop_audio(
     """
     utterances = tuple(utterances)
     end_seconds = max((utterance.seconds[1] for utterance in utterances), default=0)
-    audio = _read_plain(path, end_seconds) or decode_audio(
-        path, end_seconds=end_seconds, video_path=video_path, track=track
-    )
+    # A plain file has one track; of another number, the decoder says that it is not there.
+    audio = None if track else _read_plain(path, end_seconds)
+    if audio is None:
+        audio = decode_audio(path, end_seconds=end_seconds, video_path=video_path, track=track)
     clips: list[Clip] = []
     missing: list[MissingUtterance] = []
     clipped_samples = 0

@@ -172,6 +172,16 @@ class Mixer:
     def _mix(self, block: Samples) -> Samples:
         if self._encoding.zero:
             block -= self._encoding.zero
+        mixed = self._weighted(block)
+        if not np.isfinite(mixed.sum(dtype=np.float64)):
+            # One such number would spread over all that the resampler makes of a block.
+            np.nan_to_num(block, copy=False, nan=0, posinf=0, neginf=0)
+            mixed = self._weighted(block)
+        if len(self._counting) > 1:
+            self._add_levels(block, mixed)
+        return mixed
+
+    def _weighted(self, block: Samples) -> Samples:
         first, *others = self._counting
         if self._weights is None:
             mixed = block[first].copy() if not others else block[first] + block[others[0]]
@@ -181,11 +191,12 @@ class Mixer:
             mixed = self._weights[first] * block[first]
             for channel in others:
                 mixed += self._weights[channel] * block[channel]
-        if others:
-            energies = np.zeros(len(block))
-            for channel in self._counting:
-                energies[channel] = np.dot(block[channel], block[channel])
-            scale = 1 / self._encoding.full_scale**2
-            mix_gain = float(self._gain) ** 2
-            self._levels.add(energies * scale, float(np.dot(mixed, mixed)) * mix_gain)
         return np.asarray(mixed, np.float32)
+
+    def _add_levels(self, block: Samples, mixed: Samples) -> None:
+        energies = np.zeros(len(block))
+        for channel in self._counting:
+            energies[channel] = np.dot(block[channel], block[channel])
+        scale = 1 / self._encoding.full_scale**2
+        mix_gain = float(self._gain) ** 2
+        self._levels.add(energies * scale, float(np.dot(mixed, mixed)) * mix_gain)
