@@ -173,12 +173,14 @@ class Mixer:
         if self._encoding.zero:
             block -= self._encoding.zero
         mixed = self._weighted(block)
-        if not np.isfinite(mixed.sum(dtype=np.float64)):
+        energy = float(np.dot(mixed, mixed))
+        if not np.isfinite(energy):
             # One such number would spread over all that the resampler makes of a block.
             np.nan_to_num(block, copy=False, nan=0, posinf=0, neginf=0)
             mixed = self._weighted(block)
+            energy = float(np.dot(mixed, mixed))
         if len(self._counting) > 1:
-            self._add_levels(block, mixed)
+            self._add_levels(block, energy)
         return mixed
 
     def _weighted(self, block: Samples) -> Samples:
@@ -193,10 +195,10 @@ class Mixer:
                 mixed += self._weights[channel] * block[channel]
         return np.asarray(mixed, np.float32)
 
-    def _add_levels(self, block: Samples, mixed: Samples) -> None:
+    def _add_levels(self, block: Samples, energy: float) -> None:
         energies = np.zeros(len(block))
         for channel in self._counting:
             energies[channel] = np.dot(block[channel], block[channel])
         scale = 1 / self._encoding.full_scale**2
         mix_gain = float(self._gain) ** 2
-        self._levels.add(energies * scale, float(np.dot(mixed, mixed)) * mix_gain)
+        self._levels.add(energies * scale, energy * mix_gain)

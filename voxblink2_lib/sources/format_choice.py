@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
-# The annotated videos had at most so many lines; their boxes are pixels of that rendition.
-MAX_LINES = 720
+from voxblink2_lib.records import MAX_ANNOTATED_LINES
+
 NOTHING_TO_PLAY = "the source lists nothing that can be played"
 
 # yt-dlp's value where a site states none.
@@ -150,7 +150,7 @@ def _lines(form: _Format) -> int:
 
 
 def _is_small(form: _Format) -> bool:
-    return _lines(form) <= MAX_LINES
+    return _lines(form) <= MAX_ANNOTATED_LINES
 
 
 def _is_small_for_certain(form: _Format) -> bool:
