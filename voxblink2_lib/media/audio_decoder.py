@@ -272,7 +272,7 @@ def _placed(pieces: list[_Piece], origin: float, tracks: int, track: int) -> Dec
     """Put pieces on one axis. Where damaged time stamps make them overlap, the longer one counts.
 
     Raises:
-        MediaError: nearly all of them overlap: more was decoded than the packets hold.
+        MediaError: nearly all of them overlap, by more than a clock drifts.
     """
     placed: list[tuple[int, Samples]] = []
     for start_seconds, samples in pieces:
@@ -302,8 +302,8 @@ def _check_lengths(placed: list[tuple[int, Samples]]) -> None:
     if is_more and len(overlaps) > len(placed) / 2 > 1:
         surplus = sum(overlaps) / SAMPLE_RATE_HZ
         raise MediaError(
-            f"the media file's audio decodes to {surplus:.2f} s more than its packets hold; "
-            "its codec or sample rate is not what the file states"
+            f"the media file's audio decodes to pieces that overlap by {surplus:.2f} s in all; its "
+            "codec or sample rate is not what the file states, or its time stamps are wrong"
         )
 
 
