@@ -196,7 +196,9 @@ def test_a_run_that_would_add_clips_is_refused_and_its_advice_runs(
 def test_a_retry_is_refused(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = content(store)
     words = ["retry", "--class", "gone", "--source", str(MEDIA), "--store", str(store)]
-    assert "would be tried again (1)" in refusal(capsys, *words)
+    message = refusal(capsys, *words)
+    assert "would be tried again (1)" in message
+    assert "-format-2 --audio-format opus\n  with the release and the selection of" in message
     assert content(store) == before
     # Without a video to retry there is nothing to refuse.
     run(capsys, "retry", "--class", "private", "--source", MEDIA, "--store", store)
