@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -448,6 +449,14 @@ def test_a_clock_that_drifts_is_followed(
     begins = round(wanted.samples[0] / pace)  # what is said at this time stamp
     first_tenth = samples_of(clip)[:1_600]
     assert abs(measure_delay(first_tenth, start_sample=begins)) <= 0.01 * SAMPLE_RATE_HZ
+
+
+def test_a_reason_does_not_name_hundreds_of_parts(
+    minute: npt.NDArray[np.float64], tmp_path: Path
+) -> None:
+    path = write_drifting(tmp_path / "sparse.mka", minute[: 48_000 * 10], 1.5)
+    (missing,) = crop_audio(path, [utterance(100, 149)], audio_format="flac").missing
+    assert re.search(r"\(it covers \d+ parts of 0\.00-\d\.\d\d s\)$", missing.reason)
 
 
 @pytest.mark.parametrize("pace", [0.5, 0.92])
