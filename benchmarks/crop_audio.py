@@ -127,17 +127,28 @@ def bare_loop(path: Path) -> None:
 
 
 def mono_of(path: Path) -> tuple[Samples, int]:
-    """Decode all audio to the mean of two channels, at its own rate."""
+    """Decode all audio to the mean of two channels, at its own rate, in blocks that fit a cache."""
+    queue = av.AudioFifo()
     blocks: list[Samples] = []
     with av.open(path) as container:
         stream = container.streams.audio[0]
         stream.codec_context.thread_count = 1
         for frame in container.decode(stream):
-            left, right = (
-                np.frombuffer(memoryview(plane), "f4", frame.samples) for plane in frame.planes
-            )
-            blocks.append(left + right)
-    return np.concatenate(blocks) * np.float32(0.5), stream.rate
+            frame.pts = None
+            queue.write(frame)
+            if queue.samples >= 1 << 15:
+                blocks.append(mean_of(queue.read()))
+        blocks.append(mean_of(queue.read()))
+    return np.concatenate(blocks), stream.rate
+
+
+def mean_of(block: av.AudioFrame | None) -> Samples:
+    if block is None:
+        return np.zeros(0, np.float32)
+    left, right = (np.frombuffer(memoryview(plane), "f4", block.samples) for plane in block.planes)
+    mono: Samples = left + right
+    mono *= np.float32(0.5)
+    return mono
 
 
 def run_here(task: VideoTask) -> None:

@@ -468,6 +468,21 @@ def test_a_rate_that_is_wrong_is_no_drift(
         crop_audio(path, [utterance(300, 349)], audio_format="flac")
 
 
+def test_channels_that_change_places_count_as_they_do_there(tmp_path: Path) -> None:
+    """The third channel is in front of the listener, then behind."""
+    parts = []
+    for layout in ("3.0", "3.0(back)"):
+        path = tmp_path / f"{layout}.ac3"
+        silence = "aevalsrc=0|0|0.5*sin(2*PI*440*t)"
+        ffmpeg("-f", "lavfi", "-i", f"{silence}:c={layout}:d=2:s=48000", "-c:a", "ac3", str(path))
+        parts.append(path.read_bytes())
+    both = tmp_path / "both.ac3"
+    both.write_bytes(b"".join(parts))
+    samples = decode_audio(both, end_seconds=4).samples
+    peaks = [np.abs(samples[start : start + 8_000]).max() for start in (12_000, 44_000)]
+    assert peaks == pytest.approx([0.5 * 0.414, 0.5 / 3], rel=0.02)
+
+
 def test_a_plain_file_has_no_second_track(media_cache: MediaCache) -> None:
     path = media_cache.make(WAV)
     asked = [utterance(0, 20)]

@@ -246,8 +246,9 @@ class _StreamDecoder:
         )
 
 
-def _format(frame: Any) -> tuple[int, str, int]:
-    return frame.sample_rate, frame.format.name, frame.layout.nb_channels
+def _format(frame: Any) -> tuple[int, str, int, str]:
+    layout = frame.layout
+    return frame.sample_rate, frame.format.name, layout.nb_channels, layout.name
 
 
 def _without_rounding(stamp: float, expected: float, frame: Any) -> float:

@@ -37,9 +37,12 @@ def encode(samples: Samples, *, audio_format: AudioFormat) -> bytes:
     """
     import soundfile
 
-    scaled = np.clip(np.rint(samples * 32768.0), -32768, 32767).astype(np.int16)
+    scaled = samples * np.float32(32768)
+    np.clip(np.rint(scaled, out=scaled), -32768, 32767, out=scaled)
     container, subtype = _SOUNDFILE_FORMATS[audio_format]
     buffer = io.BytesIO()
-    soundfile.write(buffer, scaled, SAMPLE_RATE_HZ, format=container, subtype=subtype)
+    soundfile.write(
+        buffer, scaled.astype(np.int16), SAMPLE_RATE_HZ, format=container, subtype=subtype
+    )
     data = buffer.getvalue()
     return with_ogg_serial(data, serial=0) if audio_format == "opus" else data

@@ -7,6 +7,7 @@ their sum, so full scale in every channel stays full scale. Levels are those of 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +23,11 @@ QUALITY = "HQ"
 
 # Samples of a channel that are mixed and resampled at once. They stay in the processor's cache,
 # and memory does not grow with the length of the video.
-_BLOCK = 1 << 14
+_BLOCK = 1 << 15
+_FLOAT = np.dtype(np.float32)
+
+# Of which so many tell how loud a channel is.
+_MEASURED = 1 << 12
 
 # Mean of left and right in BS.775: L + C / sqrt(2) + Ls / sqrt(2), and the same on the right. A
 # single channel behind counts in both. LFE does not count.
@@ -75,27 +80,25 @@ def channel_weights(names: tuple[str, ...]) -> tuple[float, ...]:
 class Levels:
     """Energies of the channels and of their mix, which tell whether channels cancel each other.
 
-    Attributes:
-        channels: the energy of each channel that counts, and 0 for others.
-        mix: the energy of the mix.
+    They are those of the beginning of each block, which is enough and costs nearly nothing.
     """
 
     def __init__(self) -> None:
-        self.channels: npt.NDArray[np.float64] = np.zeros(0)
-        self.mix = 0.0
+        self._channels: dict[int, float] = {}
+        self._mix = 0.0
 
-    def add(self, channels: npt.NDArray[np.float64], mix: float) -> None:
-        """Add the energies of a block."""
-        if len(channels) > len(self.channels):
-            self.channels = np.pad(self.channels, (0, len(channels) - len(self.channels)))
-        self.channels[: len(channels)] += channels
-        self.mix += mix
+    def add(self, channels: Mapping[int, float], mix: float) -> None:
+        """Add the energies of the channels that count, by their numbers, and of their mix."""
+        for number, energy in channels.items():
+            self._channels[number] = self._channels.get(number, 0.0) + energy
+        self._mix += mix
 
     def cancelled_channel(self) -> int | None:
         """Return the loudest channel if the mix is more than 20 dB below it; else ``None``."""
-        if len(self.channels) < 2 or self.mix >= _CANCELLED * self.channels.max():
+        if not self._channels:
             return None
-        return int(np.argmax(self.channels))
+        loudest = max(self._channels, key=self._channels.__getitem__)
+        return loudest if self._mix < _CANCELLED * self._channels[loudest] else None
 
 
 class Mixer:
@@ -111,25 +114,29 @@ class Mixer:
     """
 
     def __init__(self, frame: Any, levels: Levels, *, channel: int | None = None) -> None:
-        self._is_planar = frame.format.is_planar
+        import av
+
         encoding = _ENCODINGS.get(frame.format.packed.name)
         if encoding is None:
             raise MediaError(f"the media file's samples have the unknown type {frame.format.name}")
         self._encoding = encoding
+        self._dtype = np.dtype(encoding.dtype)
         names = tuple(each.name for each in frame.layout.channels)
         weights = np.array(channel_weights(names), np.float32)
         if channel is not None:
             weights = np.zeros(len(names), np.float32)
             weights[min(channel, len(names) - 1)] = 1
-        self._counting = np.flatnonzero(weights)
+        self._counting = np.flatnonzero(weights).tolist()
         # Equal weights are applied after the resampling, to a third of the samples.
         first = weights[self._counting[0]]
-        self._weights = None if np.all(weights[self._counting] == first) else weights
-        gain = float(first) if self._weights is None else 1.0
+        is_equal = bool(np.all(weights[self._counting] == first))
+        self._weights = None if is_equal else weights
+        gain = float(first) if is_equal else 1.0
         self._gain = np.float32(gain / encoding.full_scale)
+        self._zero = encoding.zero * float(weights.sum()) / gain
+        self._channels = len(names)
         self._levels = levels
-        self._block = np.empty((len(names), _BLOCK), np.float32)
-        self._filled = 0
+        self._fifo = av.AudioFifo()
         self._resampler = None
         if frame.sample_rate != SAMPLE_RATE_HZ:
             self._resampler = soxr.ResampleStream(
@@ -138,23 +145,11 @@ class Mixer:
         self._resampled: list[Samples] = []
 
     def add(self, frame: Any) -> None:
-        """Add a frame of the same format."""
-        count, start = frame.samples, self._filled
-        if start + count > self._block.shape[1]:
+        """Add a frame of the same format; its time stamp is removed."""
+        frame.pts = None  # otherwise the queue expects it to follow the one before exactly
+        self._fifo.write(frame)
+        if self._fifo.samples >= _BLOCK:
             self._flush()
-            start = 0
-            if count > self._block.shape[1]:
-                self._block = np.empty((len(self._block), count), np.float32)
-        stop = start + count
-        dtype = self._encoding.dtype
-        if self._is_planar:
-            for row, plane in zip(self._block, frame.planes, strict=True):
-                row[start:stop] = np.frombuffer(plane, dtype, count)
-        else:
-            channels = len(self._block)
-            samples = np.frombuffer(frame.planes[0], dtype, count * channels)
-            self._block[:, start:stop] = samples.reshape(count, channels).T
-        self._filled = stop
 
     def finish(self) -> Samples:
         """Return everything that was added, at 16 kHz. Shape: [samples]."""
@@ -162,43 +157,54 @@ class Mixer:
         return np.concatenate(self._resampled)
 
     def _flush(self, *, is_last: bool = False) -> None:
-        mixed = self._mix(self._block[:, : self._filled])
-        self._filled = 0
+        block = self._fifo.read()
+        mixed = np.zeros(0, np.float32) if block is None else self._mix(self._channels_of(block))
         if self._resampler is not None:
             mixed = self._resampler.resample_chunk(mixed, last=is_last)
         mixed *= self._gain
         self._resampled.append(mixed)
 
-    def _mix(self, block: Samples) -> Samples:
-        if self._encoding.zero:
-            block -= self._encoding.zero
-        mixed = self._weighted(block)
-        energy = float(np.dot(mixed, mixed))
-        if not np.isfinite(energy):
-            # One such number would spread over all that the resampler makes of a block.
-            np.nan_to_num(block, copy=False, nan=0, posinf=0, neginf=0)
-            mixed = self._weighted(block)
-            energy = float(np.dot(mixed, mixed))
+    def _channels_of(self, block: Any) -> Sequence[npt.NDArray[Any]]:
+        """Return views of a frame's channels, in the type that they are stored in."""
+        if block.format.is_planar:
+            return [np.frombuffer(plane, self._dtype, block.samples) for plane in block.planes]
+        samples = np.frombuffer(block.planes[0], self._dtype, block.samples * self._channels)
+        return list(samples.reshape(-1, self._channels).T)
+
+    def _mix(self, channels: Sequence[npt.NDArray[Any]]) -> Samples:
+        """Return the mix of channels before its gain."""
+        mixed = self._weighted(channels)
+        if not np.isfinite(np.dot(mixed, mixed)):
+            # One number that is none would spread over all that the resampler makes of a block.
+            channels = [
+                np.nan_to_num(each.astype(_FLOAT), nan=0, posinf=0, neginf=0) for each in channels
+            ]
+            mixed = self._weighted(channels)
         if len(self._counting) > 1:
-            self._add_levels(block, energy)
+            self._measure(channels, mixed)
         return mixed
 
-    def _weighted(self, block: Samples) -> Samples:
+    def _weighted(self, channels: Sequence[npt.NDArray[Any]]) -> Samples:
         first, *others = self._counting
-        if self._weights is None:
-            mixed = block[first].copy() if not others else block[first] + block[others[0]]
-            for channel in others[1:]:
-                mixed += block[channel]
-        else:
-            mixed = self._weights[first] * block[first]
-            for channel in others:
-                mixed += self._weights[channel] * block[channel]
-        return np.asarray(mixed, np.float32)
+        weights = self._weights
+        mixed = channels[first].astype(_FLOAT)
+        if weights is not None:
+            mixed *= weights[first]
+        for channel in others:
+            mixed += channels[channel] if weights is None else weights[channel] * channels[channel]
+        if self._encoding.zero:
+            mixed -= self._zero
+        return mixed
 
-    def _add_levels(self, block: Samples, energy: float) -> None:
-        energies = np.zeros(len(block))
-        for channel in self._counting:
-            energies[channel] = np.dot(block[channel], block[channel])
-        scale = 1 / self._encoding.full_scale**2
-        mix_gain = float(self._gain) ** 2
-        self._levels.add(energies * scale, energy * mix_gain)
+    def _measure(self, channels: Sequence[npt.NDArray[Any]], mixed: Samples) -> None:
+        unit = 1 / self._encoding.full_scale**2
+        energies = {
+            number: unit * _energy(channels[number], self._encoding.zero)
+            for number in self._counting
+        }
+        self._levels.add(energies, float(self._gain) ** 2 * _energy(mixed, 0))
+
+
+def _energy(samples: npt.NDArray[Any], zero: int) -> float:
+    centred = samples[:_MEASURED].astype(_FLOAT) - np.float32(zero)
+    return float(np.dot(centred, centred))

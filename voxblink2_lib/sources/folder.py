@@ -69,16 +69,16 @@ class MediaFolder:
             message = f"{speaker} cannot be listed: permission denied"
             raise FetchError(message, status="gone") from error
         files = [file for name in names if (file := _file(speaker, name))]
-        wanted = _ranked(files, self._extensions)
-        if not wanted:
+        candidates = _ranked(files, self._extensions)
+        if not candidates:
             raise FetchError(self._nothing(key, names, files), status="gone")
         unfinished = [name for name in names if is_unfinished(name)]
         if len(files) == 1 and not unfinished:
-            chosen = _Chosen(wanted[0])  # not opened twice
+            chosen = _Chosen(candidates[0])  # not opened twice
         elif self._with_video:
-            chosen = _film(wanted, _ranked(files, MEDIA_EXTENSIONS))
+            chosen = _film(candidates, _ranked(files, MEDIA_EXTENSIONS))
         else:
-            chosen = _sound(wanted, _ranked(files, VIDEO_EXTENSIONS))
+            chosen = _sound(candidates, _ranked(files, VIDEO_EXTENSIONS))
         if unfinished and chosen.lack:
             raise FetchError(
                 f"{chosen.file.path} {chosen.lack}; {_list_of(unfinished)} there: "
