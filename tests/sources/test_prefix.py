@@ -459,7 +459,7 @@ def test_every_audio_track_is_in_a_prefix(
             first, *_ = [
                 entry
                 for entry in track.index_entries
-                if entry.timestamp * track.time_base > SECONDS
+                if entry.timestamp * float(track.time_base or 0) > SECONDS
             ]
             assert first.pos <= needed.end_bytes
 
