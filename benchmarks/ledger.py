@@ -80,6 +80,7 @@ insert into attempts select config, speaker_id, video_id, 1, updated_at, status,
     'reference_height', 720, 'audio_tracks', 1, 'clipped_samples', max(0, random() % 9 * 100 - 700))
     from videos where status <> 'planned';
 update jobs set shard = '', sha256 = '', rows = 0, bytes = 0 where job % 10 < 9;
+insert or replace into facts values ('audio.clip_format', '2');
 """
 
 

@@ -187,6 +187,18 @@ def test_sound_of_a_film() -> None:
     np.testing.assert_array_equal(read_waveform(film.read_bytes(), "film"), waveform)
 
 
+@pytest.mark.parametrize("error", [ValueError("no layout"), RuntimeError(), IndexError()])
+def test_whatever_damage_makes_a_library_raise_is_the_reason_of_that_file(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("voxblink2_lib.embedding.block_worker.decode_audio", fail)
+    with pytest.raises(ModelError, match=rf"^x cannot be decoded: .*{type(error).__name__}"):
+        read_waveform(b"damaged", "x")
+
+
 # -- Windows ---------------------------------------------------------------------------------------
 
 

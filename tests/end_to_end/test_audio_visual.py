@@ -228,7 +228,7 @@ def test_a_store_keeps_the_options_that_it_began_with(name: str, fresh: Store) -
         for asked in (other, default):
             words = (
                 f"The store {fresh.root} holds clips with {name}={held!r}, requested is "
-                f"{asked!r}. Use {name}={held!r}, or another store."
+                f"{asked!r}. Use {name}={held!r}, or name another store."
             )
             with pytest.raises(StoreMismatchError, match=f"^{re.escape(words)}$"):
                 plan(fresh, **{name: asked})

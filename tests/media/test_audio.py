@@ -6,11 +6,14 @@ import io
 import itertools
 import json
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -37,6 +40,7 @@ from support.synthetic_audio import (
     ffmpeg,
     measure_delay,
     samples_of,
+    truth,
     utterance,
 )
 
@@ -413,6 +417,78 @@ def test_changed_bytes_end_in_clips_or_a_media_error(
 
 
 # -- Only what is needed ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def minute() -> npt.NDArray[np.float64]:
+    return truth(np.arange(60 * 48_000) / 48_000)
+
+
+def write_drifting(path: Path, samples: npt.NDArray[np.float64], pace: float) -> Path:
+    """Write packets of 20 ms whose time stamps advance by ``pace`` times as much."""
+    size = 960
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=48_000, layout="mono")
+        for number in range(len(samples) // size):
+            content = np.rint(samples[number * size : (number + 1) * size] * 32_767)
+            packet = av.Packet(content.astype("<i2").tobytes())
+            packet.stream, packet.time_base = stream, Fraction(1, 1_000_000)
+            packet.pts = packet.dts = round(number * 20_000 * pace)
+            packet.duration = 20_000
+            container.mux(packet)
+    return path
+
+
+@pytest.mark.parametrize("pace", [0.999, 1.001, 0.99, 1.01])
+def test_a_clock_that_drifts_is_followed(
+    pace: float, minute: npt.NDArray[np.float64], tmp_path: Path
+) -> None:
+    path = write_drifting(tmp_path / "drift.mka", minute, pace)
+    wanted = utterance(1_300, 1_349)
+    (clip,) = crop_audio(path, [wanted], audio_format="flac").clips
+    begins = round(wanted.samples[0] / pace)  # what is said at this time stamp
+    first_tenth = samples_of(clip)[:1_600]
+    assert abs(measure_delay(first_tenth, start_sample=begins)) <= 0.01 * SAMPLE_RATE_HZ
+
+
+def test_a_reason_does_not_name_hundreds_of_parts(
+    minute: npt.NDArray[np.float64], tmp_path: Path
+) -> None:
+    path = write_drifting(tmp_path / "sparse.mka", minute[: 48_000 * 10], 1.5)
+    (missing,) = crop_audio(path, [utterance(100, 149)], audio_format="flac").missing
+    assert re.search(r"\(it covers \d+ parts of 0\.00-\d\.\d\d s\)$", missing.reason)
+
+
+@pytest.mark.parametrize("pace", [0.5, 0.92])
+def test_a_rate_that_is_wrong_is_no_drift(
+    pace: float, minute: npt.NDArray[np.float64], tmp_path: Path
+) -> None:
+    path = write_drifting(tmp_path / "wrong.mka", minute, pace)
+    with pytest.raises(MediaError, match=r"pieces that overlap by \d+\.\d\d s in all; its codec"):
+        crop_audio(path, [utterance(300, 349)], audio_format="flac")
+
+
+def test_channels_that_change_places_count_as_they_do_there(tmp_path: Path) -> None:
+    """The third channel is in front of the listener, then behind."""
+    parts = []
+    for layout in ("3.0", "3.0(back)"):
+        path = tmp_path / f"{layout}.ac3"
+        silence = "aevalsrc=0|0|0.5*sin(2*PI*440*t)"
+        ffmpeg("-f", "lavfi", "-i", f"{silence}:c={layout}:d=2:s=48000", "-c:a", "ac3", str(path))
+        parts.append(path.read_bytes())
+    both = tmp_path / "both.ac3"
+    both.write_bytes(b"".join(parts))
+    samples = decode_audio(both, end_seconds=4).samples
+    peaks = [np.abs(samples[start : start + 8_000]).max() for start in (12_000, 44_000)]
+    assert peaks == pytest.approx([0.5 * 0.414, 0.5 / 3], rel=0.02)
+
+
+def test_a_plain_file_has_no_second_track(media_cache: MediaCache) -> None:
+    path = media_cache.make(WAV)
+    asked = [utterance(0, 20)]
+    assert crop_audio(path, asked, audio_format="flac", track=0).clips
+    with pytest.raises(MediaError, match="has 1 audio track, so none has the number 1"):
+        crop_audio(path, asked, audio_format="flac", track=1)
 
 
 def test_a_long_file_is_decoded_only_as_far_as_needed(media_cache: MediaCache) -> None:

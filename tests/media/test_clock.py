@@ -163,6 +163,10 @@ def test_coverage_is_that_of_all_streams_that_are_needed(
     [
         (b"", "the media file is empty"),
         (b"not media", "the media file cannot be read: Invalid data found when processing input"),
+        (
+            b"ffconcat version 1.0\nfile media\n",
+            r"Invalid argument \(damaged, or no audio or video, as",
+        ),
     ],
 )
 def test_a_file_that_is_not_media_is_reported(content: bytes, message: str, tmp_path: Path) -> None:

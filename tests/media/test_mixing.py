@@ -171,3 +171,21 @@ def test_samples_of_an_unknown_type_are_reported() -> None:
 
     with pytest.raises(MediaError, match="samples have the unknown type dsd"):
         Mixer(Frame(), Levels())
+
+
+# -- Numbers that are none -------------------------------------------------------------------------
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("layout", ["mono", "stereo"])
+def test_a_number_that_is_none_costs_one_sample(bad: float, layout: str) -> None:
+    sound = np.tile(tone(440, rate_hz=44_100), (1 + (layout == "stereo"), 1))
+    frames = frames_of(sound, rate_hz=44_100, layout=layout)
+    spoiled = sound.copy()
+    spoiled[0, 20_000] = bad
+    levels = Levels()
+    mixer = Mixer(frames[0], levels)
+    for frame in frames_of(spoiled, rate_hz=44_100, layout=layout):
+        mixer.add(frame)
+    differs = np.flatnonzero(np.abs(mixer.finish() - mixed(frames)) > 1e-3)
+    assert len(differs) < 200
+    assert np.all(np.abs(differs - 20_000 / 44_100 * 16_000) < 100)
+    assert levels.cancelled_channel() is None

@@ -6,6 +6,7 @@ The formats are as yt-dlp's extractor of YouTube makes them, sorted as yt-dlp so
 from __future__ import annotations
 
 import copy
+import re
 from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
@@ -245,6 +246,18 @@ def test_what_is_protected_is_listed_and_not_chosen() -> None:
     empty: list[Form] = [{"formats": []}, {"id": "x"}]
     for info in empty:
         assert choose_formats(info, frames=True) == FormatChoice(problem=NOTHING_TO_PLAY)
+
+
+@pytest.mark.parametrize("frames", [False, True])
+def test_no_dub_takes_the_place_of_an_original_that_is_protected(frames: bool) -> None:
+    """The dub is only known by being less preferred than the original."""
+    original = sound("140-0", language="de", language_preference=10, has_drm=True)
+    dub = sound("140-1", language="en", language_preference=-1)
+    choice = choose_formats({"formats": [original, dub, picture("136", 720)]}, frames=frames)
+    assert (choice.audio_id, choice.video_id) == (None, None)
+    assert re.search(r"protects the original sound .* \(languages: en\)$", choice.problem)
+    plain = {**original, "format_id": "251-0", "has_drm": False}
+    assert ids([original, plain, dub], frames=False)[0] == "251-0"
 
 
 def test_the_reference_is_the_largest_of_at_most_720_lines() -> None:

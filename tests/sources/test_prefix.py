@@ -13,6 +13,7 @@ from typing import Any
 
 import av
 import pytest
+from av.stream import Disposition
 from hypothesis import example, given
 from hypothesis import strategies as st
 from support.fault_site import FaultSite
@@ -432,6 +433,35 @@ def test_any_head_is_accepted(
         layout = read_layout(file, len(start + noise))
     assert layout is None or layout.index or layout.data
     assert needed_bytes(path, seconds=1.0, audio=True, video=True) is None
+
+
+@pytest.mark.parametrize("default", [0, 1])
+def test_every_audio_track_is_in_a_prefix(
+    media_cache: MediaCache, tmp_path: Path, default: int
+) -> None:
+    """The one that is cropped is known later: the user's choice, or the one that is not silent."""
+    path = tmp_path / "two.mp4"
+    options = {"movflags": "faststart", "max_interleave_delta": "1"}
+    talk = media_cache.make(TALK)
+    with av.open(str(path), "w", options=options) as film, av.open(str(talk)) as source:
+        tracks = [film.add_stream_from_template(source.streams.audio[0]) for _ in range(2)]
+        for number, track in enumerate(tracks):
+            track.disposition = Disposition.default if number == default else Disposition(0)
+            source.seek(0)
+            for packet in source.demux(audio=0):
+                if packet.dts is not None:
+                    packet.stream = track
+                    film.mux(packet)
+    needed = needed_bytes(path, seconds=SECONDS, audio=True, video=False)
+    assert needed is not None
+    with av.open(str(path)) as film:
+        for track in film.streams.audio:
+            first, *_ = [
+                entry
+                for entry in track.index_entries
+                if entry.timestamp * float(track.time_base or 0) > SECONDS
+            ]
+            assert first.pos <= needed.end_bytes
 
 
 @pytest.mark.parametrize("error", [ValueError("255 channels"), OverflowError(), IndexError()])

@@ -129,7 +129,10 @@ def test_its_faces_have_the_columns_that_they_were_sealed_with(store: Path, tmp_
 
 
 @configs
-def test_a_load_that_asks_for_nothing_new_works(store: Path, config: str, tmp_path: Path) -> None:
+def test_a_load_that_asks_for_nothing_new_leaves_its_ledger_to_the_earlier_version(
+    store: Path, config: str, tmp_path: Path
+) -> None:
+    before = content(store)["ledger"]
     rows = load_dataset(
         "voxblink2",
         config,
@@ -141,6 +144,7 @@ def test_a_load_that_asks_for_nothing_new_works(store: Path, config: str, tmp_pa
         cache_dir=str(tmp_path / "cache"),
     )
     assert len(rows) == CLIPS[config]
+    assert content(store)["ledger"] == before
 
 
 @configs
@@ -192,7 +196,9 @@ def test_a_run_that_would_add_clips_is_refused_and_its_advice_runs(
 def test_a_retry_is_refused(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = content(store)
     words = ["retry", "--class", "gone", "--source", str(MEDIA), "--store", str(store)]
-    assert "would be tried again (1)" in refusal(capsys, *words)
+    message = refusal(capsys, *words)
+    assert "would be tried again (1)" in message
+    assert "-format-2 --audio-format opus\n  with the release and the selection of" in message
     assert content(store) == before
     # Without a video to retry there is nothing to refuse.
     run(capsys, "retry", "--class", "private", "--source", MEDIA, "--store", store)
@@ -244,3 +250,23 @@ def test_a_store_of_a_later_version_is_refused(
     message = refusal(capsys, *materialize_words(store, *SPEAKERS))
     assert "format 3, which a later version made; this version makes format 2" in message
     assert "pip install -U voxblink2" in message
+
+
+def test_an_option_that_is_newer_than_the_store_is_refused_and_in_the_command(
+    store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = refusal(capsys, *materialize_words(store, *SPEAKERS, "--audio-track", "1"))
+    assert "left to do is: clips with audio_track=1, " in message
+    assert " --audio-format opus --audio-track 1 --speakers " in message
+
+
+def test_a_version_that_cannot_open_the_ledger_any_more_is_not_recommended(
+    store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = materialize_words(store, *SPEAKERS, "id990002")
+    assert "pip install" in refusal(capsys, *words)
+    with Ledger(store / "ledger.sqlite", "audio") as ledger:
+        ledger.set_setting("audio_track", "")
+    message = refusal(capsys, *words)
+    assert "pip install" not in message
+    assert "--audio-track" not in message

@@ -20,6 +20,7 @@ from voxblink2_lib.embedding.blocks import Audio, EmbeddingBlock
 from voxblink2_lib.errors import EmbeddingError, MediaError, ModelError
 from voxblink2_lib.files import atomic_write
 from voxblink2_lib.media.audio_decoder import decode_audio
+from voxblink2_lib.media.damage import named_if_damaged
 from voxblink2_lib.records import SAMPLE_RATE_HZ
 
 if TYPE_CHECKING:
@@ -191,7 +192,8 @@ def read_waveform(audio: Audio, name: str) -> Waveform:
     except soundfile.SoundFileError:
         pass  # FFmpeg reads more.
     try:
-        return decode_audio(audio, end_seconds=_LONGEST_SECONDS).samples
+        with named_if_damaged(Path("the file")):
+            return decode_audio(audio, end_seconds=_LONGEST_SECONDS).samples
     except MediaError as error:
         raise ModelError(f"{name} cannot be decoded: {error}") from error
 

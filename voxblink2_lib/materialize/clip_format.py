@@ -54,14 +54,14 @@ def check_clip_format(
             f"The store {store.root} holds clips of format {number}, which a later version made; "
             f"this version makes format {CLIP_FORMAT}. Update it: pip install -U voxblink2"
         )
+    # A retry names neither; and a store does not know its selection.
+    note = "\n  with the release and the selection of the runs before" if index is None else ""
     raise StoreMismatchError(
         f"The store {store.root} holds clips of format {number}, made by voxblink2 0.1. This "
         f"version makes format {CLIP_FORMAT}: its audio has another level and another conversion "
         f"of the sampling rate (CHANGELOG.md says how), so both in one store would be two corpora. "
-        f"Nothing was changed; left to do is: {work}. Either make all clips anew, in another "
-        f"store:\n  {_command(request, store, ledger)}\n"
-        "or finish this one with the version that began it:\n"
-        '  pip install "voxblink2<0.2"\n'
+        f"Nothing was changed; left to do is: {work}. Make all clips anew, in another store:\n"
+        f"  {_command(request, store, ledger)}{note}\n{_way_back(ledger)}"
         "What the store holds can be used as before:\n"
         f"  voxblink2 status --store {root} --config {name}\n"
         f'  load_dataset("voxblink2", "{name}", store={str(store.root)!r})'
@@ -80,12 +80,23 @@ def _work(
             yield f"videos that it does not have ({len(diff.new):,})"
     if jobs := ledger.open_jobs():
         yield f"jobs that are not finished ({len(jobs):,})"
+    for name in ClipOptions.names(request.config):
+        value = request.clips.get(name, getattr(ClipOptions(), name))
+        if ledger.setting(name) is None and value != getattr(ClipOptions(), name):
+            yield f"clips with {name}={value!r}"
     if retried is not None:
         counts = ledger.statistics.videos()
         again = sum(counts.get(status, 0) for status in retried)
         due = len(ledger.due()) if index is not None else 0
         if again or due:
             yield f"videos that failed and would be tried again ({max(again, due):,})"
+
+
+def _way_back(ledger: Ledger) -> str:
+    """Return how the earlier version finishes a store, if it can still open the ledger."""
+    if not ledger.is_of_earlier_version:
+        return ""
+    return 'or finish this one with the version that began it:\n  pip install "voxblink2<0.2"\n'
 
 
 def _command(request: MaterializeRequest, store: Store, ledger: Ledger) -> str:
@@ -96,8 +107,9 @@ def _command(request: MaterializeRequest, store: Store, ledger: Ledger) -> str:
         words += [name, value] if value else []
     words += ["--store", f"{store.root}-format-{CLIP_FORMAT}"]
     for name in ClipOptions.names(request.config):
-        value = ledger.setting(name)
-        if value not in {None, str(getattr(ClipOptions(), name))}:
+        # An option that is newer than the store is as requested now.
+        value = ledger.setting(name) or request.clips.get(name)
+        if value is not None and str(value) != str(getattr(ClipOptions(), name)):
             words += [_option(name), str(value)]
     left_out: list[str] = []
     for name in options_of(Selection):

@@ -78,7 +78,6 @@ def run_video(task: VideoTask) -> Outcome:
 
     Raises:
         StoreFullError: the disk is full.
-        DependencyError: FFmpeg is missing.
     """
     started = time.monotonic()
     try:

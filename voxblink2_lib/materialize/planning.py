@@ -19,6 +19,7 @@ from voxblink2_lib.records import VideoKey, options_of
 from voxblink2_lib.release.index import KEY_COLUMNS, Index, VideoKeys, video_keys
 from voxblink2_lib.release.location import Release
 from voxblink2_lib.release.selection import select
+from voxblink2_lib.store.clip_format import CLIP_FORMAT, read_clip_format
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
 
@@ -44,6 +45,12 @@ def plan_run(
     """
     _check_shards(request, store, ledger)
     options = _clip_options(request, store, ledger)
+    if read_clip_format(store, ledger) != CLIP_FORMAT:
+        # No work is left in it, and the version that made it must be able to go on.
+        _check_corpus(
+            store, diff_plan(select(index, request.selection)[0], ledger.planned_videos())
+        )
+        return options
     plan = _plan_digest(request, index)
     # Comparing millions of videos takes seconds; the same plan has been compared already.
     if ledger.setting("plan") != plan:
@@ -153,9 +160,10 @@ def _clip_options(request: MaterializeRequest, store: Store, ledger: Ledger) -> 
         stored = declared[name].parse(text) if text else None
         options[name] = request.clips.get(name, stored)
         if stored != options[name]:
+            advice = f"Leave {name} out" if stored is None else f"Use {name}={stored!r}"
             raise StoreMismatchError(
                 f"The store {store.root} holds clips with {name}={stored!r}, requested is "
-                f"{options[name]!r}. Use {name}={stored!r}, or another store."
+                f"{options[name]!r}. {advice}, or name another store."
             )
     return ClipOptions(**options)
 

@@ -22,6 +22,9 @@ from voxblink2_lib.records import SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, AudioFormat
 # frame (40 ms) of audio, which becomes silence; one that lacks more is missing.
 MAX_FILLED_SAMPLES = SAMPLES_PER_FRAME
 
+# Of a recording with more holes than these, not every part is named in a reason.
+_MAX_RANGES = 5
+
 
 class Cut(NamedTuple):
     """The audio clips of one video, the utterances without one, and what the file is like."""
@@ -57,9 +60,10 @@ def crop_audio(
     """
     utterances = tuple(utterances)
     end_seconds = max((utterance.seconds[1] for utterance in utterances), default=0)
-    audio = _read_plain(path, end_seconds) or decode_audio(
-        path, end_seconds=end_seconds, video_path=video_path, track=track
-    )
+    # A plain file has one track; of another number, the decoder says that it is not there.
+    audio = None if track else _read_plain(path, end_seconds)
+    if audio is None:
+        audio = decode_audio(path, end_seconds=end_seconds, video_path=video_path, track=track)
     clips: list[Clip] = []
     missing: list[MissingUtterance] = []
     clipped_samples = 0
@@ -93,9 +97,11 @@ def _problem(utterance: Utterance, audio: DecodedAudio, samples: Samples) -> str
 
 def _reason(utterance: Utterance, missing_samples: int, audio: DecodedAudio) -> str:
     start, end = utterance.seconds
-    covered = ", ".join(
-        f"{begin / SAMPLE_RATE_HZ:.2f}-{stop / SAMPLE_RATE_HZ:.2f} s"
-        for begin, stop in audio.covered
+    ranges, parts = audio.covered, ""
+    if len(ranges) > _MAX_RANGES:
+        ranges, parts = ((ranges[0][0], ranges[-1][1]),), f"{len(ranges):,} parts of "
+    covered = parts + ", ".join(
+        f"{begin / SAMPLE_RATE_HZ:.2f}-{stop / SAMPLE_RATE_HZ:.2f} s" for begin, stop in ranges
     )
     return (
         f"spans {start:.2f}-{end:.2f} s, of which {missing_samples / SAMPLE_RATE_HZ:.2f} s "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,7 +48,9 @@ def open_media(media: Path | bytes) -> Iterator[Any]:
     except av.error.FFmpegError as error:
         if is_of_the_machine(error):
             raise
-        raise MediaError(f"the media file cannot be read: {error.strerror}") from error
+        # FFmpeg says no more of a format that is not in the list.
+        hint = " (damaged, or no audio or video, as a playlist)" * (error.errno == errno.EINVAL)
+        raise MediaError(f"the media file cannot be read: {error.strerror}{hint}") from error
 
 
 def demuxed(container: Any, stream: Any) -> Iterator[Any]:

@@ -173,6 +173,18 @@ class Mixer:
 
     def _mix(self, channels: Sequence[npt.NDArray[Any]]) -> Samples:
         """Return the mix of channels before its gain."""
+        mixed = self._weighted(channels)
+        if not np.isfinite(np.dot(mixed, mixed)):
+            # One number that is none would spread over all that the resampler makes of a block.
+            channels = [
+                np.nan_to_num(each.astype(_FLOAT), nan=0, posinf=0, neginf=0) for each in channels
+            ]
+            mixed = self._weighted(channels)
+        if len(self._counting) > 1:
+            self._measure(channels, mixed)
+        return mixed
+
+    def _weighted(self, channels: Sequence[npt.NDArray[Any]]) -> Samples:
         first, *others = self._counting
         weights = self._weights
         mixed = channels[first].astype(_FLOAT)
@@ -182,8 +194,6 @@ class Mixer:
             mixed += channels[channel] if weights is None else weights[channel] * channels[channel]
         if self._encoding.zero:
             mixed -= self._zero
-        if others:
-            self._measure(channels, mixed)
         return mixed
 
     def _measure(self, channels: Sequence[npt.NDArray[Any]], mixed: Samples) -> None:

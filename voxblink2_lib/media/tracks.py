@@ -46,8 +46,9 @@ def audio_streams(container: Any, *, track: int | None = None) -> list[Any]:
         raise MediaError("the media file has no audio stream")
     if track is not None:
         if track >= len(streams):
+            tracks = "1 audio track" if len(streams) == 1 else f"{len(streams)} audio tracks"
             raise MediaError(
-                f"the media file has {len(streams)} audio tracks, so none has the number {track} "
+                f"the media file has {tracks}, so none has the number {track} "
                 "(audio_track counts from 0)"
             )
         streams = [streams[track]]

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
-# The annotated videos had at most so many lines; their boxes are pixels of that rendition.
-MAX_LINES = 720
+from voxblink2_lib.records import MAX_ANNOTATED_LINES
+
 NOTHING_TO_PLAY = "the source lists nothing that can be played"
 
 # yt-dlp's value where a site states none.
@@ -94,13 +94,14 @@ def choose_formats(info: Mapping[str, Any], *, frames: bool) -> FormatChoice:
     """
     listed = _listed(info)
     reference_height = _reference_height(listed)
-    playable = [form for form in listed if form.get("has_drm") in {None, False, "maybe"}]
-    heard = [form for form in playable if _has_sound(form)]
-    original = _originals(heard, language=info.get("language"))
+    playable = [form for form in listed if _is_playable(form)]
+    # Also of what cannot be played: what is left then is not the original.
+    originals = _originals(filter(_has_sound, listed), language=info.get("language"))
+    original = [form for form in originals if _is_playable(form)]
     renditions = _sort_out(playable, original)
     picture, sound = _choose_both(renditions) if frames else (None, _choose_sound(renditions))
     if sound is None:
-        problem = _problem(playable, heard=heard, original=original)
+        problem = _problem(playable, originals=originals)
         return FormatChoice(reference_height=reference_height, problem=problem)
     has_picture = picture is not None and _has_picture(picture)
     return FormatChoice(
@@ -145,12 +146,16 @@ def _has_picture(form: _Format) -> bool:
     return form.get("vcodec") != "none"
 
 
+def _is_playable(form: _Format) -> bool:
+    return form.get("has_drm") in {None, False, "maybe"}
+
+
 def _lines(form: _Format) -> int:
     return int(form.get("height") or 0)
 
 
 def _is_small(form: _Format) -> bool:
-    return _lines(form) <= MAX_LINES
+    return _lines(form) <= MAX_ANNOTATED_LINES
 
 
 def _is_small_for_certain(form: _Format) -> bool:
@@ -243,18 +248,19 @@ def _sort_out(playable: Sequence[_Format], original: Sequence[_Format]) -> _Rend
     return _Renditions(sounds, silent, both, others)
 
 
-def _problem(
-    playable: Sequence[_Format], *, heard: Sequence[_Format], original: Sequence[_Format]
-) -> str:
+def _problem(playable: Sequence[_Format], *, originals: Sequence[_Format]) -> str:
     if not playable:
         return NOTHING_TO_PLAY
-    if heard and not original:
-        languages = sorted({str(form.get("language") or "unknown") for form in heard})
+    heard = [form for form in playable if _has_sound(form)]
+    if not heard or any(map(_is_playable, originals)):
         return (
-            "the source offers the sound of this video only dubbed or described (languages: "
-            f"{', '.join(languages)}), and not as it was uploaded"
+            "the source offers the picture of this video only upscaled, and not as it was uploaded"
         )
-    return "the source offers the picture of this video only upscaled, and not as it was uploaded"
+    languages = ", ".join(sorted({str(form.get("language") or "unknown") for form in heard}))
+    offered = f"only dubbed or described (languages: {languages})"
+    if originals:
+        return f"the source protects the original sound of this video, or refuses it; {offered}"
+    return f"the source offers the sound of this video {offered}, and not as it was uploaded"
 
 
 # -- The choice ------------------------------------------------------------------------------------

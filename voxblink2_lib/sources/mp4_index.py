@@ -229,7 +229,8 @@ def _needed_bytes(
     if "mp4" not in container.format.name.split(","):
         return None
     films = [video_stream(container)] if has_video(container) else []
-    sounds = audio_streams(container)[:1] if has_audio(container) else []
+    # Of several tracks any may be cropped: the user's choice, or one that is not silent.
+    sounds = audio_streams(container) if has_audio(container) else []
     # The latest time on the container's clock at which the video may start.
     starts = [
         float(stream.start_time * stream.time_base)
@@ -245,8 +246,8 @@ def _needed_bytes(
         if is_needed and not streams:
             # The whole file does not contain it either.
             return NeededPrefix(0, is_all=True)
-        if is_needed:
-            end = _stream_end(streams[0], until + margin)
+        for stream in streams if is_needed else ():
+            end = _stream_end(stream, until + margin)
             if end is None:
                 return None
             ends.append(end)

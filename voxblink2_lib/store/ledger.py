@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from voxblink2_lib.outcomes import Outcome, RetryDecision, Status, next_attempt
 from voxblink2_lib.records import SealedShard, VideoKey
-from voxblink2_lib.store.ledger_database import LedgerDatabase
+from voxblink2_lib.store.ledger_database import WITHOUT_FACTS, LedgerDatabase
 from voxblink2_lib.store.ledger_statistics import LedgerStatistics
 
 # Excluded videos belong to no job.
@@ -68,6 +68,11 @@ class Ledger:
     def config(self) -> str:
         """Name of the configuration."""
         return self._config
+
+    @property
+    def is_of_earlier_version(self) -> bool:
+        """Whether the version before can still open the file."""
+        return self._database.fact("format") == WITHOUT_FACTS
 
     @property
     def statistics(self) -> LedgerStatistics:
@@ -218,6 +223,9 @@ class Ledger:
 
     def reset_for_retry(self, statuses: Iterable[Status]) -> int:
         """Make the videos of some classes due at once, with no tries counted; return how many."""
+        statuses = [status for status in statuses if self._has_videos(status)]
+        if not statuses:
+            return 0  # writing nothing would still migrate the file
         with self._database.transaction() as connection:
             return sum(
                 connection.execute(
@@ -226,6 +234,10 @@ class Ledger:
                 ).rowcount
                 for status in statuses
             )
+
+    def _has_videos(self, status: Status) -> bool:
+        sql = "select 1 from videos where config = ? and status = ? limit 1"
+        return bool(self._database.query(sql, self._config, status))
 
     def job_videos(self, job: int) -> list[tuple[VideoKey, str]]:
         """Return the videos of a job with their status, sorted by speaker and video."""
