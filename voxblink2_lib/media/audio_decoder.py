@@ -21,14 +21,9 @@ from voxblink2_lib.media.clock import Clock, unstated_delay_samples
 from voxblink2_lib.media.container import demuxed, open_media, read_only
 from voxblink2_lib.media.encoding import Samples
 from voxblink2_lib.media.mixing import Levels, Mixer
+from voxblink2_lib.media.pieces import PieceBoundaries, TimedFrame
 from voxblink2_lib.media.tracks import audio_streams
 from voxblink2_lib.records import SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
-
-# Container clocks tick in milliseconds at worst; a lost packet is 20 ms or more.
-MAX_JITTER_SECONDS = 0.005
-
-# How far a clock in milliseconds rounds the distance of two time stamps.
-_ROUNDING_SECONDS = 0.001
 
 # Decoding continues past the last utterance, because the resampler looks ahead.
 DECODE_MARGIN_SECONDS = 0.5
@@ -190,31 +185,33 @@ class _StreamDecoder:
     def pieces(self, limit_seconds: float) -> Iterator[_Piece]:
         """Decode up to a time on the container's clock."""
         mixer: Mixer | None = None
-        start = expected = 0.0
-        format_now = None
+        start = 0.0
+        for frame, begins_at in self._timed(limit_seconds):
+            if mixer is None or begins_at is not None:
+                if mixer is not None:
+                    yield _Piece(start, mixer.finish())
+                mixer = Mixer(frame, self._levels, channel=self._channel)
+                start = begins_at or 0.0
+            mixer.add(frame)
+        if mixer is not None:
+            yield _Piece(start, mixer.finish())
+
+    def _timed(self, limit_seconds: float) -> Iterator[TimedFrame]:
+        """Yield the frames up to a time, each with the time of the piece that it begins, if any."""
+        boundaries = PieceBoundaries()
         beyond = 0
         for frame in self._frames():
-            stamp = expected if frame.pts is None else frame.pts * self._tick
-            if stamp > limit_seconds:
+            stamp = None if frame.pts is None else frame.pts * self._tick
+            if stamp is not None and stamp > limit_seconds:
                 beyond += 1
                 if beyond == _FRAMES_BEYOND:
                     break
                 continue
             beyond = 0
-            format_of_frame = _format(frame)
-            is_next = abs(stamp - expected) <= MAX_JITTER_SECONDS
-            if mixer is None or not is_next or format_of_frame != format_now:
-                if mixer is not None:
-                    yield _Piece(start, mixer.finish())
-                    stamp = _without_rounding(stamp, expected, frame)
-                mixer = Mixer(frame, self._levels, channel=self._channel)
-                format_now, start, expected = format_of_frame, stamp, stamp
-            mixer.add(frame)
-            expected += frame.samples / frame.sample_rate
-            if expected > limit_seconds:
+            yield from boundaries.add(frame, stamp)
+            if boundaries.end_seconds > limit_seconds:
                 break
-        if mixer is not None:
-            yield _Piece(start, mixer.finish())
+        yield from boundaries.finish()
 
     def _frames(self) -> Iterator[Any]:
         """Yield the frames; a damaged packet is skipped, a damaged container ends the loop."""
@@ -244,21 +241,6 @@ class _StreamDecoder:
             origin
             + unstated_delay_samples(context.name, context.profile, self._stated_delay) / rate
         )
-
-
-def _format(frame: Any) -> tuple[int, str, int, str]:
-    layout = frame.layout
-    return frame.sample_rate, frame.format.name, layout.nb_channels, layout.name
-
-
-def _without_rounding(stamp: float, expected: float, frame: Any) -> float:
-    """Return the time of a frame after lost ones, without the rounding of a clock in milliseconds.
-
-    Lost are whole frames, usually of the same length.
-    """
-    seconds = frame.samples / frame.sample_rate
-    exact = expected + round((stamp - expected) / seconds) * seconds
-    return exact if abs(exact - stamp) <= _ROUNDING_SECONDS else stamp
 
 
 def _stated_delay(packet: Any) -> int:
