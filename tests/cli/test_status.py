@@ -44,8 +44,8 @@ def test_tracks_clipping_and_channels_that_cancel_are_reported(
     facts += [MediaFacts(louder_channel=1 + number % 2) for number in range(6)]
     lines = status(tmp_path, facts, capsys).splitlines()
     assert [line for line in lines if line.startswith("Sound")] == [
-        "Sound      2 videos have several audio tracks",
-        "Sound      1,200 samples of 1 videos exceed full scale",
+        "Sound      videos with several audio tracks: 2",
+        "Sound      samples beyond full scale: 1,200, videos that have any: 1",
         "Sound      channels cancel each other, so the louder one was used: "
         "id000001/ccccccccccc (channel 1), id000001/ddddddddddd (channel 2), "
         "id000001/eeeeeeeeeee (channel 1), id000001/fffffffffff (channel 2), "

@@ -125,11 +125,11 @@ def _time_lines(status: StoreStatus) -> list[str]:
 def _sound_lines(sound: SoundNotes) -> list[str]:
     lines = []
     if sound.videos_with_tracks:
-        lines.append(f"Sound      {sound.videos_with_tracks:,} videos have several audio tracks")
+        lines.append(f"Sound      videos with several audio tracks: {sound.videos_with_tracks:,}")
     if sound.clipped_samples:
         lines.append(
-            f"Sound      {sound.clipped_samples:,} samples of {sound.clipped_videos:,} videos "
-            "exceed full scale"
+            f"Sound      samples beyond full scale: {sound.clipped_samples:,}, "
+            f"videos that have any: {sound.clipped_videos:,}"
         )
     if sound.louder_channels:
         named = [
