@@ -11,9 +11,9 @@ import gzip
 import hashlib
 import lzma
 import os
-import tarfile
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
@@ -21,13 +21,14 @@ from typing import BinaryIO, cast
 from voxblink2_lib.errors import ReleaseError
 from voxblink2_lib.progress import Progress, no_progress
 from voxblink2_lib.release import builtin
+from voxblink2_lib.release.tar_reader import TarFormatError, TarMember, TarReader
 
 RELEASE_VARIABLE = "VOXBLINK2_RELEASE"
 META_ARCHIVE = "vb2_meta.tar.gz"
 _MAX_FILE_BYTES = 8 << 20
 
-# What tarfile and the decompressors raise on damaged input; tarfile parses some numbers bare.
-_DAMAGED = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError, ValueError)
+# What the decompressors raise on damaged input.
+_DAMAGED = (TarFormatError, EOFError, zlib.error, lzma.LZMAError, OSError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,55 +161,36 @@ def _too_large(size_bytes: int) -> str:
     return f"too large for an annotation: {size_bytes} bytes, at most {_MAX_FILE_BYTES}"
 
 
-class _Member(tarfile.TarInfo):
-    """A member with a valid header: ``tarfile`` takes a bad one for the end of the archive."""
-
-    @classmethod
-    def fromtarfile(cls, archive: tarfile.TarFile) -> _Member:
-        try:
-            return super().fromtarfile(archive)
-        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # not in typeshed
-            raise  # The mark that ends a complete archive.
-        except tarfile.HeaderError as error:
-            raise tarfile.ReadError(f"{error} at byte {archive.offset}") from error
-
-
-def _open_archive(path: Path) -> BinaryIO:
-    """Open an archive decompressed. ``tarfile``'s streams overlook a cut or a wrong checksum."""
-    with open(path, "rb") as file:
-        start = file.read(6)
-    if start.startswith(b"\x1f\x8b"):
-        return cast(BinaryIO, gzip.open(path))
-    if start.startswith(b"BZh"):
-        return cast(BinaryIO, bz2.open(path))
-    if start.startswith(b"\xfd7zXZ\0"):
-        return cast(BinaryIO, lzma.open(path))
-    return open(path, "rb")
+@contextmanager
+def _open_archive(path: Path) -> Iterator[TarReader]:
+    with open(path, "rb") as packed:
+        start = packed.peek(6)
+        if start.startswith(b"\x1f\x8b"):
+            with gzip.open(packed) as stream:
+                yield TarReader(cast(BinaryIO, stream), packed)
+        elif start.startswith(b"BZh"):
+            with bz2.open(packed) as stream:
+                yield TarReader(cast(BinaryIO, stream), packed)
+        elif start.startswith(b"\xfd7zXZ\0"):
+            with lzma.open(packed) as stream:
+                yield TarReader(cast(BinaryIO, stream), packed)
+        else:
+            yield TarReader(packed, packed)
 
 
 def _read_archive(path: Path) -> Iterator[AnnotationFile]:
     count = 0
     try:
-        with (
-            _open_archive(path) as stream,
-            tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as archive,
-        ):
-            while (member := archive.next()) is not None:
-                # tarfile keeps every member it has seen: with ten million that is gigabytes.
-                archive.members.clear()  # type: ignore[attr-defined]  # not in typeshed
+        with _open_archive(path) as archive:
+            for member in archive:
                 _refuse_hostile(path, member)
-                if member.isdir():
+                if member.is_folder:
                     continue
                 count += 1
-                if member.size > _MAX_FILE_BYTES:
-                    yield AnnotationFile(member.name, problem=_too_large(member.size))
-                    continue
-                file = archive.extractfile(member)
-                if file is None:
-                    raise ReleaseError(f"{path}: member {member.name!r} has no content.")
-                yield AnnotationFile(member.name, file.read())
-            while stream.read(1 << 16):
-                pass  # The checksum of what was read is at the very end.
+                if member.size_bytes > _MAX_FILE_BYTES:
+                    yield AnnotationFile(member.name, problem=_too_large(member.size_bytes))
+                else:
+                    yield AnnotationFile(member.name, archive.read())
     except ReleaseError:
         raise
     except _DAMAGED as error:
@@ -218,11 +200,13 @@ def _read_archive(path: Path) -> Iterator[AnnotationFile]:
         ) from error
 
 
-def _refuse_hostile(path: Path, member: tarfile.TarInfo) -> None:
+def _refuse_hostile(path: Path, member: TarMember) -> None:
     parts = PurePosixPath(member.name).parts
     if member.name.startswith("/") or ".." in parts:
         problem = "has a name that reaches outside the archive"
-    elif not (member.isreg() or member.isdir()):
+    elif member.kind == b"S":
+        problem = "is a sparse file"
+    elif not (member.is_file or member.is_folder):
         problem = "is a link or a device"
     else:
         return
