@@ -11,9 +11,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from voxblink2_lib.cli.arguments import option_string
 from voxblink2_lib.media.options import ClipOptions
-from voxblink2_lib.records import Option, options_of
+from voxblink2_lib.records import Option, option_string, options_of
 from voxblink2_lib.release.selection import Selection
 from voxblink2_lib.sources.options import FetchOptions
 

@@ -307,6 +307,15 @@ def options_of(record: type) -> dict[str, Option]:
     }
 
 
+def option_string(name: str) -> str:
+    """Return an option as it is written on the command line.
+
+    >>> option_string("max_speakers")
+    '--max-speakers'
+    """
+    return f"--{name.replace('_', '-')}"
+
+
 def check_options(record: Any, error: type[ValueError]) -> None:
     """Check the value of each option of a record against its rule; ``None`` if that is the default.
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from voxblink2_lib.cli import _parser
-from voxblink2_lib.cli.arguments import build_request, option_string
+from voxblink2_lib.cli.arguments import build_request
 from voxblink2_lib.materialize.request import MaterializeRequest, user_options
+from voxblink2_lib.records import option_string
 from voxblink2_lib.release.selection import Selection
 from voxblink2_lib.sources.options import FetchOptions
 

@@ -31,7 +31,7 @@ from support.synthetic_video import (
     x264_options,
 )
 
-from voxblink2_lib.media import tracks, video_decoder, video_index
+from voxblink2_lib.media import container, tracks, video_decoder
 from voxblink2_lib.media.video_decoder import VideoFrameDecoder
 from voxblink2_lib.media.video_index import read_frame_times
 
@@ -170,7 +170,7 @@ class DecoderLog:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.read: list[int] = []
         self.calls: list[tuple[int | None, str, int]] = []
-        stream_of, packets_of = tracks.video_stream, video_index.packets_of
+        stream_of, packets_of = tracks.video_stream, container.packets_of
 
         def log_packets(container: Any, stream: Any) -> Iterator[Any]:
             for packet in packets_of(container, stream.real):

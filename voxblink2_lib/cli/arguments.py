@@ -8,20 +8,11 @@ from typing import Any
 
 from voxblink2_lib.materialize.request import MaterializeRequest, user_options
 from voxblink2_lib.media.options import ClipOptions
-from voxblink2_lib.records import Option, options_of
+from voxblink2_lib.records import Option, option_string, options_of
 from voxblink2_lib.release.selection import Selection
 from voxblink2_lib.sources.options import FetchOptions
 
 Parser = argparse.ArgumentParser | argparse._ArgumentGroup
-
-
-def option_string(name: str) -> str:
-    """Return an option as it is written on the command line.
-
-    >>> option_string("max_speakers")
-    '--max-speakers'
-    """
-    return f"--{name.replace('_', '-')}"
 
 
 def add_option(parser: Parser, name: str, option: Option, **changes: Any) -> None:

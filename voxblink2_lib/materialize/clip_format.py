@@ -10,7 +10,7 @@ from voxblink2_lib.materialize.planning import diff_plan
 from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.media.options import ClipOptions
 from voxblink2_lib.outcomes import Status
-from voxblink2_lib.records import options_of
+from voxblink2_lib.records import option_string, options_of
 from voxblink2_lib.release.index import Index
 from voxblink2_lib.release.selection import Selection, select
 from voxblink2_lib.store.clip_format import CLIP_FORMAT, read_clip_format
@@ -110,7 +110,7 @@ def _command(request: MaterializeRequest, store: Store, ledger: Ledger) -> str:
         # An option that is newer than the store is as requested now.
         value = ledger.setting(name) or request.clips.get(name)
         if value is not None and str(value) != str(getattr(ClipOptions(), name)):
-            words += [_option(name), str(value)]
+            words += [option_string(name), str(value)]
     left_out: list[str] = []
     for name in options_of(Selection):
         value = getattr(request.selection, name)
@@ -118,9 +118,9 @@ def _command(request: MaterializeRequest, store: Store, ledger: Ledger) -> str:
             continue
         values = sorted(value) if isinstance(value, frozenset) else [str(value)]
         if _fits_a_command(values):
-            words += [_option(name), *values]
+            words += [option_string(name), *values]
         else:
-            left_out.append(_option(name))
+            left_out.append(option_string(name))
     note = f"\n  with {' and '.join(left_out)} as in this run" if left_out else ""
     return shlex.join(words) + note
 
@@ -128,7 +128,3 @@ def _command(request: MaterializeRequest, store: Store, ledger: Ledger) -> str:
 def _fits_a_command(ids: list[str]) -> bool:
     """Return whether ids can be written one by one: few, and none that looks like an option."""
     return sum(map(len, ids)) <= _MAX_ID_CHARACTERS and not any(i.startswith("-") for i in ids)
-
-
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"

@@ -66,6 +66,13 @@ def demuxed(container: Any, stream: Any) -> Iterator[Any]:
         yield packet
 
 
+def packets_of(container: Any, stream: Any) -> Iterator[Any]:
+    """Yield the packets of a stream that have a timestamp, in decoding order."""
+    for packet in demuxed(container, stream):
+        if packet.pts is not None and packet.size:
+            yield packet
+
+
 def read_only(container: Any, *streams: Any) -> None:
     """Discard the packets of all other streams, so that they are not even read where possible."""
     from av.stream import Discard

@@ -174,7 +174,7 @@ class Mixer:
     def _mix(self, channels: Sequence[npt.NDArray[Any]]) -> Samples:
         """Return the mix of channels before its gain."""
         mixed = self._weighted(channels)
-        if not np.isfinite(np.dot(mixed, mixed)):
+        if not np.isfinite(mixed.sum()):
             # One number that is none would spread over all that the resampler makes of a block.
             channels = [
                 np.nan_to_num(each.astype(_FLOAT), nan=0, posinf=0, neginf=0) for each in channels

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from voxblink2_lib.media.container import demuxed, open_media, read_only
+from voxblink2_lib.media.container import open_media, packets_of, read_only
 from voxblink2_lib.media.tracks import video_stream
 
 # Formats that state times for packs of pictures, and not for each picture.
@@ -92,16 +92,12 @@ def _display_order(path: Path, count: int) -> npt.NDArray[np.intp]:
         read_only(container, stream)
         context = stream.codec_context
         context.thread_count = 1
-        position = 0
-        for packet in demuxed(container, stream):
-            if packet.pts is None or not packet.size:
-                continue
+        for position, packet in enumerate(packets_of(container, stream)):
             if position >= count:
                 break
             # Decoders give a frame the timestamp of its packet, whatever it is.
             packet.pts = position
             order.update(dict.fromkeys(_decoded(context, packet)))
-            position += 1
         order.update(dict.fromkeys(_decoded(context, None)))
     return np.fromiter(order, np.intp)
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from voxblink2_lib.media.container import open_media, read_only
+from voxblink2_lib.media.container import open_media, packets_of, read_only
 from voxblink2_lib.media.tracks import video_stream
-from voxblink2_lib.media.video_index import FrameTimes, packets_of
+from voxblink2_lib.media.video_index import FrameTimes
 
 # Decoders that can skip, packet by packet, frames on which no other depends. Others decide later,
 # or decode several frames at once, and would skip the wrong ones.

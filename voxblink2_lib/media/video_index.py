@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from voxblink2_lib.errors import MediaError
-from voxblink2_lib.media.container import demuxed, open_media, read_only
+from voxblink2_lib.media.container import open_media, packets_of, read_only
 from voxblink2_lib.media.shared_stamps import PACKED_FORMATS, share_stamps, true_stamps
 from voxblink2_lib.media.tracks import video_stream
 
@@ -87,13 +87,6 @@ def read_frame_times(path: Path, *, until_seconds: float = float("inf")) -> Fram
         packet_stamps=packets.stamps,
         packet_is_key=packets.is_key,
     )
-
-
-def packets_of(container: Any, stream: Any) -> Iterator[Any]:
-    """Yield the packets of a stream that have a timestamp, in decoding order."""
-    for packet in demuxed(container, stream):
-        if packet.pts is not None and packet.size:
-            yield packet
 
 
 @dataclass(slots=True, eq=False)

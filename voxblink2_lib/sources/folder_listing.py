@@ -111,10 +111,9 @@ class FolderListings:
         try:
             changed_ns = os.stat(folder).st_mtime_ns
             listing = self._listings.get(key.speaker_id)
-            if listing is None or listing.changed_ns != changed_ns:
-                listing = self._list(key.speaker_id, folder, changed_ns)
-            elif key.video_id not in listing.names:
-                # Not every file system tells when a folder has changed.
+            is_known = listing is not None and listing.changed_ns == changed_ns
+            # Not every file system tells when a folder has changed.
+            if listing is None or not is_known or key.video_id not in listing.names:
                 listing = self._list(key.speaker_id, folder, changed_ns)
         except (FileNotFoundError, NotADirectoryError):
             return ()
