@@ -16,12 +16,14 @@ from voxblink2_lib.cli.arguments import (
     add_workers_argument,
     build_request,
 )
-from voxblink2_lib.cli.status import write_status
+from voxblink2_lib.cli.status import named_or_default_store, write_status
 from voxblink2_lib.cli.terminal import DONE, WRONG_USE, add_command, write_message, write_result
+from voxblink2_lib.errors import SelectionError
 from voxblink2_lib.outcomes import STATUSES
 
 if TYPE_CHECKING:
     from voxblink2_lib.release.index import Index
+    from voxblink2_lib.store.layout import Store
 
 # -- Commands -------------------------------------------------------------------------------------
 
@@ -62,10 +64,28 @@ def _materialize(options: argparse.Namespace) -> int:
 def _retry(options: argparse.Namespace) -> int:
     from voxblink2_lib.materialize.run import retry_videos
 
+    if not (options.classes or options.lift_pauses):
+        raise SelectionError(
+            "retry needs --class CLASS, for example --class geo, or --lift-pauses, or both."
+        )
+    if options.lift_pauses:
+        store = _lift_pauses(options)
+        if not options.classes:
+            write_status(options, store)
+            return DONE
     store, count = retry_videos(build_request(options), options.classes)
     write_message(f"{count:,} videos were retried.")
     write_status(options, store)
     return DONE
+
+
+def _lift_pauses(options: argparse.Namespace) -> Store:
+    from voxblink2_lib.materialize.pauses import lift_pauses
+
+    store = named_or_default_store(options)
+    routes = lift_pauses(store, options.config)
+    write_message(f"Pauses lifted: {', '.join(routes) or 'none, no route is paused'}.")
+    return store
 
 
 # -- Arguments ------------------------------------------------------------------------------------
@@ -110,10 +130,16 @@ def add_retry_command(commands: Any) -> None:
         "--class",
         dest="classes",
         action="append",
-        required=True,
+        default=[],
         choices=[name for name in STATUSES if name not in {"done", "excluded"}],
         help="class of videos to retry; may be repeated",
         metavar="CLASS",
+    )
+    parser.add_argument(
+        "--lift-pauses",
+        action="store_true",
+        help="end the pauses of all routes to the store's source, for every run of this user on "
+        "this machine; alone, nothing is retried",
     )
     add_source_argument(parser, help="where media are; default: the source of the last run")
     add_workers_argument(parser)

@@ -179,13 +179,13 @@ def _check_machine(source: SourceSpec) -> None:
 
     Raises:
         DependencyError: the JavaScript runtime is missing, which YouTube needs.
-        SourceError: options of yt-dlp are not allowed.
+        SourceError: options are not possible, such as a file of cookies that is none.
     """
     if not source.is_remote:
         return
-    from voxblink2_lib.sources.ytdlp_options import ydl_options
+    from voxblink2_lib.sources.first_checks import check_downloads
 
-    ydl_options(source.options, source.route)
+    check_downloads(source)
     if source.kind == "youtube":
         from voxblink2_lib.sources.javascript import javascript_problem
 
