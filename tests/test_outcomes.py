@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from voxblink2_lib.outcomes import (
     CONFIRM_SECONDS,
+    GREATEST_WAIT_SECONDS,
     POLICIES,
     STATUSES,
     MediaFacts,
@@ -218,3 +219,11 @@ def test_an_outcome_keeps_what_was_learned_of_its_media() -> None:
 def test_facts_of_another_kind_are_refused(stored: dict[str, object]) -> None:
     with pytest.raises(TypeError, match="unexpected keyword"):
         MediaFacts.from_dict(stored)
+
+
+@given(key=KEYS, status=st.sampled_from(STATUSES), tries=st.integers(1, 40))
+def test_no_retry_lies_further_ahead_than_the_greatest_wait(
+    key: VideoKey, status: Status, tries: int
+) -> None:
+    decision = next_attempt(key, status, tries=tries, ambiguous_since=NOW, now=NOW)
+    assert decision.next_at is None or decision.next_at <= NOW + GREATEST_WAIT_SECONDS

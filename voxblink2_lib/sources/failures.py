@@ -19,6 +19,7 @@ from voxblink2_lib.outcomes import (
     RouteAction,
     Status,
 )
+from voxblink2_lib.sources.advice import own_advice
 from voxblink2_lib.sources.reasons import FailureClass, Reasons
 
 # yt-dlp asks for bug reports after errors that it does not know; ours are not its bugs.
@@ -66,11 +67,17 @@ def fetch_error(
         failure = FailureClass("geo")
     warning, decisive = _decisive(warnings, reasons, failure)
     if decisive is not None:
-        failure, message = decisive, f"{message} (yt-dlp warned before: {warning})"
+        failure = decisive
+        message = f"{own_advice(message)} (yt-dlp warned before: {own_advice(warning)})"
+    else:
+        message = own_advice(message)
     is_unreachable = failure.status == "transient" and _is_unanswered(chain)
     kind = UnreachableError if is_unreachable else FetchError
     return kind(
-        message, status=failure.status, action=_action(failure.action, response, now), facts=facts
+        message,
+        status=failure.status,
+        action=_action(failure.action, response, now),
+        facts=facts,
     )
 
 
