@@ -20,7 +20,11 @@ _DAY_SECONDS = 24 * _HOUR_SECONDS
 # Another day, also for a user who starts a run at the same hour every day.
 CONFIRM_SECONDS = 20 * _HOUR_SECONDS
 
-# No wait is longer; a stored time that lies further ahead was written by a wrong clock.
+# No route is paused for longer, whatever a source or a pattern states.
+MAX_PAUSE_SECONDS = _DAY_SECONDS
+
+# No retry lies further ahead: a back-off of a day, with the greatest :func:`jitter`. A stored time
+# beyond that is of a clock that was wrong.
 GREATEST_WAIT_SECONDS = 1.25 * _DAY_SECONDS
 
 # A failure that is the video's own is tried so often within one run.

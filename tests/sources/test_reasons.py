@@ -341,6 +341,10 @@ def test_a_users_list_may_have_the_name_of_the_version_before(name: str, tmp_pat
         ('other = 1\n[[reason]]\nclass="gone"', "nothing else, got other"),
         ("reason = [3]", r"entry 1: expected a table that begins with \[\[reason\]\], got 3"),
         ("not toml", "cannot be read as a list of reasons: "),
+        (f"a = {'[' * 100_000}", "cannot be read as a list of reasons: "),
+        (f"a = {'1' * 10_000}", "cannot be read as a list of reasons: "),
+        ('[[reason]]\nclass = "gone"\ntexts = [["a"]]', r"entry 1: \['a'\] in texts must be text"),
+        ('[[reason]]\nclass = "gone"\nhttp = [[404]]', r"entry 1: \[404\] in http must be"),
         ('[[reason]]\nclass = "dead"\ntexts = ["a"]', "entry 1: class is 'dead', must be one of "),
         ('[[reason]]\ntexts = ["a"]', "entry 1: class is None, must be one of rate-limited, "),
         ('[[reason]]\nclass = "done"\ntexts = ["a"]', "entry 1: class is 'done', must be one of"),
@@ -361,9 +365,22 @@ def test_a_users_list_may_have_the_name_of_the_version_before(name: str, tmp_pat
         *(
             (
                 f'[[reason]]\nclass = "gone"\nhttp = [404]\npause_seconds = {value}',
-                "entry 1: pause_seconds is .*, must be a number above 0",
+                r"pause_seconds is .*, must be a number of seconds above 0 and at most 86,400",
             )
-            for value in ("0", "-1", '"1"', "true", "nan", "inf")
+            for value in (
+                *(
+                    "0",
+                    "-1",
+                    '"1"',
+                    "true",
+                    "nan",
+                    "inf",
+                    "[[1]]",
+                    "1e300",
+                    "86401",
+                    "1" + "0" * 400,
+                ),
+            )
         ),
         (
             '[[reason]]\nclass = "gone"\nhttp = [404]\ncloses_route = 1',

@@ -71,9 +71,9 @@ def _check_space(store: Store) -> None:
 
 
 def _check_options(source: SourceSpec) -> None:
-    from voxblink2_lib.sources.ytdlp_options import ydl_options
+    from voxblink2_lib.sources.first_checks import check_downloads
 
-    ydl_options(source.options, source.route)
+    check_downloads(source)
     if source.kind == "youtube":
         from voxblink2_lib.sources.javascript import javascript_problem
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -124,8 +125,8 @@ def parse_source(named: str | None, options: FetchOptions | None = None) -> Sour
     if "://" in named:
         _check_url(named)
         return SourceSpec("url", named, options)
-    folder = Path(named).expanduser()
-    if not folder.is_dir():
+    folder = Path(os.path.expanduser(named))
+    if not os.path.isdir(folder):  # False for names that cannot be
         raise SourceError(
             f"The source {named!r} is neither 'youtube', nor a URL with {VIDEO_ID_FIELD}, nor an "
             "existing folder. A folder must contain media named <speaker>/<video>.<ext>."

@@ -7,16 +7,20 @@ import re
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
-from typing import Final
 
 from yt_dlp.networking.exceptions import HTTPError, IncompleteRead, TransportError
 from yt_dlp.utils import DownloadError, GeoRestrictedError
 
 from voxblink2_lib.errors import FetchError, UnreachableError
-from voxblink2_lib.outcomes import NO_FACTS, UNCLEAR, MediaFacts, RouteAction, Status
+from voxblink2_lib.outcomes import (
+    MAX_PAUSE_SECONDS,
+    NO_FACTS,
+    UNCLEAR,
+    MediaFacts,
+    RouteAction,
+    Status,
+)
 from voxblink2_lib.sources.reasons import FailureClass, Reasons
-
-MAX_PAUSE_SECONDS: Final = 86_400.0
 
 # yt-dlp asks for bug reports after errors that it does not know; ours are not its bugs.
 _ADVICE = re.compile(r"[;.]?\s*please report this issue on .*", re.DOTALL | re.IGNORECASE)

@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import Any, cast
 
 from voxblink2_lib.errors import SourceError
-from voxblink2_lib.outcomes import NO_ACTION, STATUSES, UNCLEAR, RouteAction, Status
+from voxblink2_lib.outcomes import (
+    MAX_PAUSE_SECONDS,
+    NO_ACTION,
+    STATUSES,
+    UNCLEAR,
+    RouteAction,
+    Status,
+)
 
 _OWN = Path(__file__).with_name("reasons.toml")
 
@@ -113,7 +120,7 @@ def _plain(text: str) -> str:
 def _read(path: Path, *, is_of_user: bool) -> tuple[_Entry, ...]:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise SourceError(f"{path} cannot be read as a list of reasons: {error}") from error
     entries = content.pop("reason", None)
     if content or not isinstance(entries, list):
@@ -146,7 +153,10 @@ def _entry(place: str, fields: Any, *, is_of_user: bool) -> _Entry:
 def _action(place: str, fields: Mapping[str, Any]) -> RouteAction:
     pause = fields.get("pause_seconds")
     if pause is not None and not _is_pause(pause):
-        raise SourceError(f"{place}: pause_seconds is {pause!r}, must be a number above 0")
+        raise SourceError(
+            f"{place}: pause_seconds is {pause!r}, must be a number of seconds above 0 "
+            f"and at most {MAX_PAUSE_SECONDS:,.0f}, a day"
+        )
     closes = fields.get("closes_route", False)
     if not isinstance(closes, bool):
         raise SourceError(f"{place}: closes_route is {closes!r}, must be true or false")
@@ -167,7 +177,9 @@ def _list(place: str, fields: Mapping[str, Any], name: str) -> list[Any]:
 
 def _is_pause(value: Any) -> bool:
     return (
-        isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and 0 < value <= MAX_PAUSE_SECONDS
     )
 
 

@@ -36,7 +36,8 @@ from voxblink2_lib.sources.format_choice import (
 from voxblink2_lib.sources.options import FetchOptions, Route
 from voxblink2_lib.sources.prefix import Requirement, download_prefix
 from voxblink2_lib.sources.reasons import Reasons
-from voxblink2_lib.sources.ytdlp_options import STANDARD_ERROR, ydl_options
+from voxblink2_lib.sources.standard_error import STANDARD_ERROR
+from voxblink2_lib.sources.ytdlp_options import ydl_options
 
 _log = logging.getLogger(__name__)
 

@@ -180,7 +180,7 @@ class Verdicts:
         """Return whether an outcome would never be asked for again, if its route works."""
         if outcome.status == "done":
             return False
-        evidence, _ = self._evidence(outcome, is_settled=True)
+        evidence = self._evidence(outcome, is_settled=True)
         decision = next_attempt(outcome, evidence._replace(is_witnessed=True), now=time.time())
         return decision.next_at is None
 
@@ -203,7 +203,7 @@ class Verdicts:
             if row is None:
                 return None
             self._ensure_source(connection)
-            evidence, before = self._evidence(outcome, is_settled=is_settled)
+            evidence = self._evidence(outcome, is_settled=is_settled)
             decision = RetryDecision(outcome.status, now, evidence.since)
             if is_settled:
                 decision = next_attempt(outcome, evidence, now=now)
@@ -213,7 +213,7 @@ class Verdicts:
             self._put(connection, outcome, values | decision._asdict())
             return decision.status
 
-    def _evidence(self, outcome: Outcome, *, is_settled: bool) -> tuple[Evidence, _Verdict | None]:
+    def _evidence(self, outcome: Outcome, *, is_settled: bool) -> Evidence:
         rows = self._query(
             f"select status, tries, since, address from verdicts where {_IS_VIDEO} "  # noqa: S608  # a constant
             "and source = :source",
@@ -224,7 +224,7 @@ class Verdicts:
         # Another answer in between begins counting and waiting anew.
         tries = (before.tries if before and is_same else 0) + is_settled
         if before is None or not is_same or before.since is None:
-            return Evidence(tries), before
+            return Evidence(tries)
         witnesses = self._query(
             "select 1 from witnesses where source = :source and address = :route "
             "and at > :since and (speaker_id, video_id) <> (:speaker_id, :video_id)",
@@ -232,8 +232,7 @@ class Verdicts:
             since=before.since,
             **outcome.key._asdict(),
         )
-        is_other_route = before.route != outcome.route
-        return Evidence(tries, before.since, bool(witnesses), is_other_route), before
+        return Evidence(tries, before.since, bool(witnesses), before.route != outcome.route)
 
     def _put(
         self, connection: sqlite3.Connection, outcome: Outcome, values: dict[str, Any]
