@@ -247,7 +247,7 @@ def test_white_space_and_capitals_change_nothing(example: tuple[str, str], rando
 
 def test_a_rate_limit_is_not_taken_for_a_video_that_is_gone() -> None:
     action = RouteAction(3600.0, pause_grows=True)
-    assert REASONS.classify(TRY_LATER) == FailureClass("rate-limited", action)
+    assert REASONS.classify(TRY_LATER) == FailureClass("rate-limited", action, is_explicit=True)
     assert classified(raised(expected_error(TRY_LATER))).action == action
     assert REASONS.classify("Video unavailable").status == "ambiguous"
 
@@ -318,10 +318,10 @@ def test_the_users_list_goes_first(tmp_path: Path) -> None:
     own = Reasons.load(path)
     assert own.classify("Video unavailable").status == "gone"
     closes = RouteAction(closes_route=True)
-    assert own.classify("no", http_status=418) == FailureClass("blocked", closes)
+    assert own.classify("no", http_status=418) == FailureClass("blocked", closes, is_explicit=True)
     assert own.classify("no", http_status=302).status == "blocked"
     action = RouteAction(5.0, pause_grows=True)
-    assert own.classify("IT'S FULL") == FailureClass("rate-limited", action)
+    assert own.classify("IT'S FULL") == FailureClass("rate-limited", action, is_explicit=True)
     # And all else is as before.
     assert own.classify("Private video").status == "private"
     assert Reasons.load(path) is own

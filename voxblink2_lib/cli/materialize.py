@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import datetime
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -64,16 +65,17 @@ def _materialize(options: argparse.Namespace) -> int:
 def _retry(options: argparse.Namespace) -> int:
     from voxblink2_lib.materialize.run import retry_videos
 
-    if not (options.classes or options.lift_pauses):
+    if not (options.classes or options.since or options.lift_pauses):
         raise SelectionError(
-            "retry needs --class CLASS, for example --class geo, or --lift-pauses, or both."
+            "retry needs --class CLASS, for example --class geo, or --since DATE, or --lift-pauses."
         )
     if options.lift_pauses:
         store = _lift_pauses(options)
-        if not options.classes:
+        if not (options.classes or options.since):
             write_status(options, store)
             return DONE
-    store, count = retry_videos(build_request(options), options.classes)
+    since = None if options.since is None else options.since.timestamp()
+    store, count = retry_videos(build_request(options), options.classes, since=since)
     write_message(f"{count:,} videos were retried.")
     write_status(options, store)
     return DONE
@@ -119,10 +121,22 @@ def add_materialize_command(commands: Any) -> None:
     add_fetch_arguments(parser)
 
 
+def _date(text: str) -> datetime.datetime:
+    try:
+        return datetime.datetime.fromisoformat(text).astimezone()
+    except (ValueError, OverflowError, OSError):
+        raise argparse.ArgumentTypeError(
+            f"must be a date such as 2026-11-20, or with a time 2026-11-20T18:30, got {text!r}"
+        ) from None
+
+
 def add_retry_command(commands: Any) -> None:
     """Add the command ``retry``."""
-    does = "retry videos of some classes, including final ones"
-    example = "voxblink2 retry --class private --class geo --store /data/voxblink2"
+    does = "retry videos of some classes, or of some days, including final ones"
+    example = (
+        "voxblink2 retry --class private --class geo --store /data/voxblink2\n"
+        "  voxblink2 retry --since 2026-11-20 --store /data/voxblink2"
+    )
     parser = add_command(commands, "retry", _retry, does, example)
     add_config_argument(parser)
     add_place_arguments(parser)
@@ -134,6 +148,13 @@ def add_retry_command(commands: Any) -> None:
         choices=[name for name in STATUSES if name not in {"done", "excluded"}],
         help="class of videos to retry; may be repeated",
         metavar="CLASS",
+    )
+    parser.add_argument(
+        "--since",
+        type=_date,
+        help="take back the answers that the source gave at or after this time, as of a bad day: "
+        "2026-11-20 or 2026-11-20T18:30, in local time unless it has an offset",
+        metavar="DATE",
     )
     parser.add_argument(
         "--lift-pauses",

@@ -17,6 +17,7 @@ from voxblink2_lib.records import VideoKey
 from voxblink2_lib.sources.options import FetchOptions, Route
 
 VIDEO_ID_FIELD = "{video_id}"
+YOUTUBE_TEMPLATE = f"https://www.youtube.com/watch?v={VIDEO_ID_FIELD}"
 
 # Returns 204 and no content, from a server nearby.
 _YOUTUBE_PROBE_URL = "https://www.youtube.com/generate_204"
@@ -120,7 +121,7 @@ def parse_source(named: str | None, options: FetchOptions | None = None) -> Sour
     """
     options = options or FetchOptions()
     if named is None or named == "youtube":
-        return SourceSpec("youtube", f"https://www.youtube.com/watch?v={VIDEO_ID_FIELD}", options)
+        return SourceSpec("youtube", YOUTUBE_TEMPLATE, options)
     if "://" in named:
         _check_url(named)
         return SourceSpec("url", named, options)

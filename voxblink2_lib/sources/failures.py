@@ -5,7 +5,7 @@ from __future__ import annotations
 import email.utils
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 
 from yt_dlp.networking.exceptions import HTTPError, IncompleteRead, TransportError
@@ -15,6 +15,7 @@ from voxblink2_lib.errors import FetchError, UnreachableError
 from voxblink2_lib.outcomes import (
     MAX_PAUSE_SECONDS,
     NO_FACTS,
+    UNCLEAR,
     MediaFacts,
     RouteAction,
     Status,
@@ -45,6 +46,7 @@ def fetch_error(
     *,
     warnings: Sequence[str] = (),
     facts: MediaFacts = NO_FACTS,
+    explicit_http: Collection[int] = (),
     now: Callable[[], float] = time.time,
 ) -> FetchError:
     """Return why a video is unavailable, with the original message.
@@ -55,6 +57,7 @@ def fetch_error(
         warnings: warnings of yt-dlp for this video. Where the error itself is unspecific, they
             decide; a specific error about the video (private, gone, ...) always has precedence.
         facts: which renditions were chosen before.
+        explicit_http: statuses by which this source speaks of the very video.
         now: Unix time in seconds, for dates in responses.
     """
     message = _PREFIX.sub("", _ADVICE.sub("", str(error)).strip()).strip() or type(error).__name__
@@ -73,11 +76,14 @@ def fetch_error(
         message = own_advice(message)
     is_unreachable = failure.status == "transient" and _is_unanswered(chain)
     kind = UnreachableError if is_unreachable else FetchError
+    is_status_clear = response is not None and response.status in explicit_http
     return kind(
         message,
         status=failure.status,
         action=_action(failure.action, response, now),
         facts=facts,
+        is_explicit=failure.is_explicit or (is_status_clear and failure.status not in UNCLEAR),
+        warnings=tuple(map(own_advice, warnings)),
     )
 
 

@@ -16,6 +16,7 @@ from voxblink2_lib.records import (
     Rule,
     check_options,
     has_control_character,
+    is_video_id,
     option,
     options_of,
     real_number,
@@ -130,6 +131,18 @@ class FetchOptions:
         parse=int,
         metavar="N",
         rule=whole_number(1, 256),
+    )
+    canary: tuple[str, ...] = option(
+        (),
+        "id of a video that is known to work; it is requested where all others fail, to tell the "
+        "source's state from theirs",
+        default="the first video of YouTube; else those that were downloaded before",
+        metavar="ID",
+        values="repeat",
+        rule=Rule(
+            "ids of videos: 11 characters of A-Z a-z 0-9 _ - each",
+            lambda value: all(map(is_video_id, value)),
+        ),
     )
     reasons: str | None = option(
         None,
