@@ -207,6 +207,7 @@ class Scheduler:
     def _handle_answered(self, flight: InFlight, result: FetchResult) -> None:
         failure = result.failure
         if failure is None:
+            self._judgement.record_fetched(flight)
             self._ready.append(flight.task)
             return
         policy = POLICIES[failure.status]
@@ -218,7 +219,7 @@ class Scheduler:
             )
         if policy.scope == "video":
             wait_seconds = result.action.pause_seconds or 0.0
-            answer = Answer(flight.task, failure, wait_seconds, result.warnings)
+            answer = Answer(flight.task, failure, flight.position, wait_seconds, result.warnings)
             self._settle(self._judgement.judge(flight.route, answer))
         elif self._is_requeued(flight, policy):
             self._verdicts.record(failure, is_settled=False)
@@ -240,7 +241,7 @@ class Scheduler:
 
     def _settle(self, answers: Sequence[Answer]) -> None:
         """Write failures; those of which another try may help are tried again in this run."""
-        for task, outcome, wait_seconds, _ in answers:
+        for task, outcome, _, wait_seconds, _ in answers:
             has_tries = POLICIES[outcome.status].run_tries > 1
             if has_tries and self._queue.try_again(task, wait_seconds=wait_seconds):
                 self._verdicts.record(outcome, is_settled=False)
@@ -255,7 +256,7 @@ class Scheduler:
         if outcome.status == "done":
             # First, as it is the evidence for those that failed.
             self._finish(outcome)
-            self._settle(self._judgement.record_success(route))
+            self._settle(self._judgement.record_success(route, task.key))
         else:
             self._settle(self._judgement.judge(route, Answer(task, outcome)))
 
@@ -306,9 +307,9 @@ class Scheduler:
         reasons = "; ".join(f"{name}: {closure.reason}" for name, closure in closures)
         if all(closure.is_suspect for _, closure in closures):
             raise BlockedError(
-                f"No route brings videos any more. {reasons}. {left} videos are left, those that "
-                "failed alike count as not tried, and nothing finished is lost. Then run the same "
-                "command again."
+                f"No route brings videos any more. {reasons.rstrip('.')}. {left} videos are left; "
+                "those that failed alike count as not tried, and nothing finished is lost. After "
+                "that, run the same command again."
             )
         raise BlockedError(
             f"The source refuses every route that was used ({reasons}). {left} videos are left "
