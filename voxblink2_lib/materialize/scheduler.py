@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-from collections import deque
 from typing import Any
 
 from voxblink2_lib.errors import BlockedError, DependencyError, StoppedError
+from voxblink2_lib.materialize.croppers import Croppers
 from voxblink2_lib.materialize.dashboard import Dashboard, Snapshot
+from voxblink2_lib.materialize.deadlines import end_overdue, slow_lines
 from voxblink2_lib.materialize.fetched_media import open_staged
-from voxblink2_lib.materialize.pipeline import fetch_video, run_video, seal_job
+from voxblink2_lib.materialize.pipeline import fetch_video, seal_job
 from voxblink2_lib.materialize.routes import InFlight, Routes, RouteState
 from voxblink2_lib.materialize.tasks import FetchResult, FetchTask, SealTask, VideoTask
 from voxblink2_lib.materialize.video_queue import RunContext, VideoQueue
@@ -38,9 +39,6 @@ class Scheduler:
         self._rate_limiter = context.rate_limiter
         self._queue = VideoQueue(context)
         self._routes = Routes(context.source, context.rate_limiter)
-        self._seals: deque[Call] = deque()
-        # At hand and waiting to be cropped.
-        self._ready: deque[VideoTask] = deque()
         # No route has a permit before (of the monotonic clock), unless a result arrives.
         self._next_permit_at = 0.0
 
@@ -57,7 +55,7 @@ class Scheduler:
         processes = min(_FETCH_PROCESSES, fetches)
         with contextlib.ExitStack() as stack:
             self._dashboard = stack.enter_context(Dashboard(self._ledger.count_pending()))
-            self._croppers = stack.enter_context(WorkerPool(self._request.worker_count))
+            self._croppers = Croppers(stack.enter_context(WorkerPool(self._request.worker_count)))
             self._fetchers = stack.enter_context(
                 WorkerPool(processes, threads=-(-fetches // processes))
             )
@@ -73,9 +71,11 @@ class Scheduler:
         seconds = self._hand_out()
         timeout = _REFRESH_SECONDS if seconds is None else min(seconds, _REFRESH_SECONDS)
         self._dashboard.show(self._snapshot)
-        if self._croppers.busy or self._fetchers.busy:
-            for call, result in collect((self._croppers, self._fetchers), timeout_seconds=timeout):
+        pools = (self._croppers.pool, self._fetchers)
+        if any(pool.busy for pool in pools):
+            for call, result in collect(pools, timeout_seconds=timeout):
                 self._handle_result(call, result)
+            end_overdue(pools)
         elif route := self._routes.unanswered_route():
             self._check_unanswered_route(route)
         elif seconds is None:
@@ -86,7 +86,8 @@ class Scheduler:
 
     def _snapshot(self) -> Snapshot:
         routes = self._routes.snapshots() if self._source.is_remote else []
-        return Snapshot(routes, *self._ledger.waiting())
+        slow_calls = slow_lines(self._croppers.pool, self._fetchers)
+        return Snapshot(routes, *self._ledger.waiting(), slow_calls)
 
     # -- handing out --------------------------------------------------------------------------
 
@@ -99,10 +100,8 @@ class Scheduler:
         """
         seconds = self._hand_out_videos()
         for job in self._queue.pop_complete():
-            self._seals.append(self._seal_call(job.number))
-        while self._croppers.free and (self._seals or self._ready):
-            call = self._seals.popleft() if self._seals else (run_video, self._ready.popleft())
-            self._croppers.submit(call)
+            self._croppers.seals.append(self._seal_call(job.number))
+        self._croppers.hand_out()
         return seconds
 
     def _hand_out_videos(self) -> float | None:
@@ -114,7 +113,7 @@ class Scheduler:
             if task is None:
                 return self._queue.seconds_until_ready()
             if self._is_at_hand(task):
-                self._ready.append(task)
+                self._croppers.ready.append(task)
             elif flight := self._routes.acquire(task):
                 self._fetchers.submit((fetch_video, self._fetch_task(flight)))
             else:
@@ -124,7 +123,7 @@ class Scheduler:
 
     def _has_room(self) -> bool:
         # Staged media take space until they are cropped: no more than keeps the croppers busy.
-        has_space = len(self._ready) < 2 * self._request.worker_count
+        has_space = len(self._croppers.ready) < 2 * self._request.worker_count
         return has_space and (not self._source.is_remote or self._fetchers.free > 0)
 
     def _is_at_hand(self, task: VideoTask) -> bool:
@@ -171,9 +170,8 @@ class Scheduler:
             route = task.source.route.name
             died = Outcome(task.key, "transient", str(death), route=route) if death else None
             self._handle_fetched(FetchResult(task.key, died) if died else result)
-        else:
-            died = Outcome(task.key, "media-unusable", str(death)) if death else None
-            self._finish(died or result)
+        elif outcome := self._croppers.outcome(task, result):
+            self._finish(outcome)
 
     def _handle_fetched(self, result: FetchResult) -> None:
         flight = self._routes.record(result)
@@ -189,7 +187,7 @@ class Scheduler:
     def _handle_answered(self, flight: InFlight, result: FetchResult) -> None:
         failure = result.failure
         if failure is None:
-            self._ready.append(flight.task)
+            self._croppers.ready.append(flight.task)
             return
         policy = POLICIES[failure.status]
         if policy.scope == "machine":
