@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -183,8 +184,8 @@ def test_a_process_that_dies_cropping_is_no_verdict_before_the_video_was_tried_a
     assert statuses(context) == {BAD: status, GOOD: "done"}
     assert script.fetched == {BAD: 1, GOOD: 1}
     assert sorted(script.cropped) == [(BAD, False), (BAD, True), (GOOD, False)]
-    (attempt,) = [attempt for attempt in attempts(context) if attempt[0] == BAD.video_id]
-    assert re.fullmatch(reason, attempt[1])
+    (missing,) = context.ledger.statistics.missing()
+    assert re.fullmatch(reason, missing.reason)
 
 
 def test_a_worker_that_dies_while_it_seals_stops_the_run(

@@ -255,9 +255,7 @@ def test_running_calls_have_the_number_of_their_process_and_their_time() -> None
         ((call, result),) = list(collect([pool]))
         assert call == (hang, 1)
         assert (result.is_overdue, result.signal_number) == (True, signal.SIGKILL)
-        assert str(result) == (
-            "the worker process was killed, since it had not finished after 1 min"
-        )
+        assert str(result) == ("the worker process had not finished after 1 min and was killed")
         # The next process gets the number that is free.
         pool.submit((hang, 3))
         assert [(call[1], worker) for call, worker, _ in pool.running()] == [(2, 2), (3, 1)]

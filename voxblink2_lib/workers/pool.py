@@ -269,7 +269,7 @@ class WorkerPool:
             )
         if worker.overdue_seconds is not None:
             duration = duration_text(worker.overdue_seconds)
-            message = f"the worker process was killed, since it had not finished after {duration}"
+            message = f"the worker process had not finished after {duration} and was killed"
             return WorkerDiedError(message, signal_number=-code, is_overdue=True)
         message = f"the worker process died of {signal_name(-code)}"
         return WorkerDiedError(message, signal_number=-code)
