@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.video_tasks import video_task
 
+from voxblink2_lib.errors import StoppedError
 from voxblink2_lib.materialize import croppers
 from voxblink2_lib.materialize.croppers import Croppers
+from voxblink2_lib.materialize.fetched_media import FetchRecord, stage
 from voxblink2_lib.materialize.pipeline import seal_job
 from voxblink2_lib.materialize.tasks import SealTask
-from voxblink2_lib.outcomes import Outcome
+from voxblink2_lib.outcomes import MediaFacts, Outcome
 from voxblink2_lib.records import Clip, VideoKey
+from voxblink2_lib.sources import Media
 from voxblink2_lib.store.schema import arrow_schema
 from voxblink2_lib.store.shards import make_rows, write_part
 from voxblink2_lib.workers.pool import Call, WorkerDiedError, WorkerPool
@@ -88,7 +92,7 @@ def outcomes_of(results: Sequence[Sequence[str]], order: st.DataObject | None) -
 NAMES = st.sampled_from(["done", "done", *CRASHES, *OF_THE_MACHINE])
 
 
-@given(st.lists(st.lists(NAMES, min_size=1, max_size=3), max_size=12), st.data())
+@given(st.lists(st.lists(NAMES, min_size=1, max_size=3), max_size=7), st.data())
 def test_every_video_gets_one_outcome_whatever_dies_in_whichever_order(
     results: list[list[str]], data: st.DataObject
 ) -> None:
@@ -96,10 +100,16 @@ def test_every_video_gets_one_outcome_whatever_dies_in_whichever_order(
     assert sorted(outcome.key for outcome in outcomes) == [
         video_task(number).key for number in range(len(results))
     ]
+    has_cropped = False
     for outcome in outcomes:
         names = results[int(outcome.key.video_id[5:])]
         names = [*names, *[names[-1]] * 3][:3]
-        assert outcome.status == expected(names)
+        status = expected(names)
+        if not has_cropped:
+            # Without a video that was cropped before, the machine may be at fault.
+            status = status.replace("media-unusable", "transient")
+        assert outcome.status == status
+        has_cropped |= status == "done"
 
 
 def expected(names: list[str]) -> str:
@@ -141,8 +151,50 @@ def test_the_second_death_of_a_kind_is_the_verdict(
     names: list[str], status: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(croppers, "memory_text", lambda: "It had 3 bytes")
-    (outcome,) = outcomes_of([names], None)
+    witness, outcome = outcomes_of([["done"], names], None)
+    assert witness.status == "done"
     assert (outcome.status, outcome.reason) == (status, reason)
+
+
+def test_no_video_is_unusable_before_another_was_cropped() -> None:
+    first, second, third = outcomes_of([["SEGV"], ["SEGV", "done"], ["SEGV"]], None)
+    assert (first.status, first.reason) == ("transient", f"died of SEGV twice{ALONE}")
+    assert (second.status, third.status) == ("done", "media-unusable")
+
+
+@pytest.mark.parametrize("name", ["SEGV", "KILL", "hang"])
+def test_a_machine_on_which_every_process_dies_stops_the_run(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(croppers, "memory_text", lambda: "It had 3 bytes")
+    seven = outcomes_of([[name]] * 7, None)
+    assert [outcome.status for outcome in seven] == ["transient"] * 7
+    message = (
+        rf"^Of 8 videos not one was cropped\. Of the last one, died of {name} twice{ALONE}\. "
+        r"It had 3 bytes\. This looks like a fault of this machine, .* run the same command again"
+    )
+    with pytest.raises(StoppedError, match=message):
+        outcomes_of([[name]] * 8, None)
+    assert len(outcomes_of([["done"], *[[name]] * 20], None)) == 21
+
+
+def test_what_the_download_took_is_kept(tmp_path: Path) -> None:
+    record = FetchRecord(5, 2.0, "proxy", MediaFacts(audio_id="140"))
+    (tmp_path / "file").mkdir()
+    (tmp_path / "file" / "name").write_bytes(b"media")
+    staged = tmp_path / "staged"
+    stage(Media(tmp_path / "file" / "name", 5), staged, record)
+    video = replace(video_task(0, tmp_path), staged=staged)
+    chosen = Croppers(ManualPool(1))
+    assert chosen.outcome(video_task(1), Outcome(video_task(1).key, "done")) is not None
+    assert chosen.outcome(video, death("SEGV")) is None
+    assert staged.exists()
+    outcome = chosen.outcome(replace(video, is_alone=True), death("SEGV"))
+    assert outcome is not None
+    assert (outcome.status, outcome.digest) == ("media-unusable", 7)
+    assert (outcome.bytes_fetched, outcome.seconds_taken) == (5, 2.0)
+    assert (outcome.route, outcome.facts) == ("proxy", record.facts)
+    assert not staged.exists()
 
 
 def test_a_machine_that_does_not_state_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,7 @@ from voxblink2_lib.media import damage, shared_stamps
 from voxblink2_lib.media.audio_decoder import decode_audio
 from voxblink2_lib.media.container import demuxed, open_media
 from voxblink2_lib.media.damage import memory_doubted, named_if_damaged
+from voxblink2_lib.media.video_decoder import VideoFrameDecoder
 from voxblink2_lib.release.selection import Selection
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.status import missing_videos, read_status
@@ -341,7 +342,7 @@ SITES: dict[str, Callable[[Path, Any], object]] = {
     "container": lambda _, refused: list(demuxed(refused, None)),
     "audio": lambda path, _: decode_audio(path, end_seconds=1.0),
     "stamps": lambda _, refused: shared_stamps._decoded(refused, refused),
-    "video": lambda path, refused: list(VideoDecoder._decode(Mock(), refused, refused, 0)),
+    "video": lambda _, refused: list(VideoFrameDecoder._decode(Mock(), refused, refused, 0)),
 }
 
 

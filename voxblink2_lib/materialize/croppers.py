@@ -6,10 +6,11 @@ import signal
 from collections import defaultdict, deque
 from dataclasses import replace
 
-from voxblink2_lib.materialize.fetched_media import discard
+from voxblink2_lib.errors import StoppedError
+from voxblink2_lib.materialize.fetched_media import discard, open_staged
 from voxblink2_lib.materialize.pipeline import run_video
 from voxblink2_lib.materialize.tasks import VideoTask
-from voxblink2_lib.outcomes import Outcome
+from voxblink2_lib.outcomes import Outcome, Status
 from voxblink2_lib.records import VideoKey
 from voxblink2_lib.store.shards import read_part_outcome
 from voxblink2_lib.workers.memory import memory_text
@@ -22,6 +23,9 @@ _CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal
 # Videos that are tried again wait until so many calls have been handed out after the first of them,
 # or until nothing else is at hand: what the machine was short of may be back by then.
 _CALLS_BETWEEN = 50
+
+# After so many that were given up before the first was cropped, the machine is at fault.
+_MOST_GIVEN_UP = 8
 
 
 class Croppers:
@@ -50,6 +54,9 @@ class Croppers:
         self._calls = 0
         self._is_alone = False
         self._memory = ""
+        # Whether any video was cropped, and how many were given up before the first.
+        self._has_cropped = False
+        self._given_up = 0
 
     def hand_out(self) -> None:
         """Keep the processes busy; all but one of them idle while a video is tried alone."""
@@ -66,6 +73,9 @@ class Croppers:
         Args:
             task: the video.
             result: what its call returned, or of what its process died.
+
+        Raises:
+            StoppedError: the process of every video dies, whichever it is.
         """
         if task.is_alone:
             self._is_alone = False
@@ -77,6 +87,7 @@ class Croppers:
             _discard_media(task)
             result = written
         self._deaths.pop(task.key, None)
+        self._has_cropped |= result.status == "done"
         return result
 
     def _is_suspect_due(self) -> bool:
@@ -111,12 +122,41 @@ class Croppers:
 
     def _verdict(self, task: VideoTask, deaths: list[WorkerDiedError]) -> Outcome:
         reason = _reason(deaths)
+        self._stop_if_nothing_was_cropped(reason)
         if not _is_fault_of_video(deaths[-1]):
-            reason = f"{reason}. {self._memory}".rstrip(". ")
-            return Outcome(task.key, "transient", reason, digest=task.digest)
+            return _outcome(task, "transient", f"{reason}. {self._memory}".rstrip(". "))
+        if not self._has_cropped:
+            # Nothing shows that this machine can crop at all.
+            return _outcome(task, "transient", reason)
+        outcome = _outcome(task, "media-unusable", reason)
         # Another try is for another download.
         _discard_media(task)
-        return Outcome(task.key, "media-unusable", reason, digest=task.digest)
+        return outcome
+
+    def _stop_if_nothing_was_cropped(self, reason: str) -> None:
+        self._given_up += 1
+        if not self._has_cropped and self._given_up >= _MOST_GIVEN_UP:
+            raise StoppedError(
+                f"Of {self._given_up} videos not one was cropped. Of the last one, {reason}. "
+                f"{self._memory}. This looks like a fault of this machine, not of the videos. "
+                "Nothing finished is lost. 'voxblink2 doctor' shows what is missing; with fewer "
+                "--workers less memory is needed. Then run the same command again."
+            )
+
+
+def _outcome(task: VideoTask, status: Status, reason: str) -> Outcome:
+    """Return the outcome of a video that was given up, with what its download took."""
+    outcome = Outcome(task.key, status, reason, digest=task.digest)
+    if task.staged is None or (staged := open_staged(task.staged)) is None:
+        return outcome
+    _, record = staged
+    return replace(
+        outcome,
+        bytes_fetched=record.bytes_fetched,
+        seconds_taken=record.seconds_taken,
+        route=record.route,
+        facts=record.facts,
+    )
 
 
 def _discard_media(task: VideoTask) -> None:
