@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import re
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -127,7 +129,11 @@ def test_a_video_whose_decoder_aborts_is_unusable_after_two_tries_of_which_one_i
 
 
 def test_a_video_that_hangs_is_unusable_after_two_deadlines_and_no_other_suffers(
-    few: Path, deaths: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    few: Path,
+    deaths: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     hanging = video_ids(8)[2]
     write_deaths(deaths, {hanging: "hang hang"})
@@ -138,7 +144,11 @@ def test_a_video_that_hangs_is_unusable_after_two_deadlines_and_no_other_suffers
 
     pool = functools.partial(WorkerPool, clock=clock)
     monkeypatch.setattr("voxblink2_lib.materialize.scheduler.WorkerPool", pool)
+    monkeypatch.setattr("voxblink2_lib.materialize.dashboard._LINE_SECONDS", 0.0)
+    monkeypatch.delitem(sys.modules, "datasets.utils", raising=False)  # its bars may be off
     store = run(few, tmp_path / "store")
+    view = capsys.readouterr().err
+    assert re.search(rf"; worker \d on id000000/{hanging} for 144\d minutes", view)
     assert read_status(store, "audio").videos == {"done": 7, "media-unusable": 1}
     (missing,) = missing_videos(store, "audio")
     assert missing.video_id == hanging
