@@ -194,6 +194,7 @@ def test_what_the_download_took_is_kept(tmp_path: Path) -> None:
     assert (outcome.status, outcome.digest) == ("media-unusable", 7)
     assert (outcome.bytes_fetched, outcome.seconds_taken) == (5, 2.0)
     assert (outcome.route, outcome.facts) == ("proxy", record.facts)
+    assert not outcome.is_explicit
     assert not staged.exists()
 
 

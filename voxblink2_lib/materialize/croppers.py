@@ -156,6 +156,8 @@ def _outcome(task: VideoTask, status: Status, reason: str) -> Outcome:
         seconds_taken=record.seconds_taken,
         route=record.route,
         facts=record.facts,
+        # What came over a network may have been changed on the way.
+        is_explicit=not record.route,
     )
 
 
