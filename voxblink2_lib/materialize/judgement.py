@@ -156,6 +156,7 @@ class Judgement:
     def record_canary(self, task: FetchTask, result: FetchResult) -> list[Answer]:
         """Return what is written now that a canary came; close its route if none comes."""
         route = self._routes.named(task.source.route.name)
+        assert route is not None  # for mypy: canaries are sent by routes of this run
         self._asking.discard(route.name)
         breaker, failure = route.breaker, result.failure
         if failure is None:

@@ -201,9 +201,9 @@ class Routes:
             self.record_answer(flight.route, result)
         return flight
 
-    def named(self, name: str) -> RouteState:
-        """Return the route of a name."""
-        return next(route for route in self._routes if route.name == name)
+    def named(self, name: str) -> RouteState | None:
+        """Return a route of this run by its name."""
+        return next((route for route in self._routes if route.name == name), None)
 
     def record_answer(self, route: RouteState, result: FetchResult) -> None:
         """Pause or close a route where the source says so."""
