@@ -13,7 +13,6 @@ from voxblink2_lib.materialize.diagnosis import diagnose
 from voxblink2_lib.materialize.routes import Answer, InFlight, Routes, RouteState
 from voxblink2_lib.materialize.tasks import FetchResult, FetchTask
 from voxblink2_lib.materialize.video_queue import RunContext, VideoQueue
-from voxblink2_lib.outcomes import POLICIES
 from voxblink2_lib.records import VideoKey
 
 # Enough to see that media come, and not a page of a network.
@@ -21,6 +20,9 @@ _CANARY_SECONDS = 1.0
 
 # "Me at the zoo", the first video of YouTube.
 _YOUTUBE_CANARY = "jNQXAC9IVRw"
+
+# Of those that came before, some may have gone since.
+_KNOWN_VIDEOS = 2
 
 # Videos that were asked for in vain come last in the next run; of so many it is remembered.
 _MAX_REMEMBERED = 1000
@@ -122,13 +124,14 @@ class Judgement:
     def _canaries(self, route: RouteState) -> list[VideoKey]:
         """Return what came before on a route, videos of other speakers, and what the user named."""
         source = route.source
-        witness = self._verdicts.witness(route.name)
+        came = self._verdicts.last_done(_KNOWN_VIDEOS)
+        if witness := self._verdicts.witness(route.name):
+            came.insert(0, witness)
         known = [answer.task.key for answer in (*route.breaker.held, *route.breaker.finals)]
         known += asked_in_vain(self._context)
         others = self._verdicts.other_speakers(known, OTHER_SPEAKERS)
         named = source.options.canary or ((_YOUTUBE_CANARY,) if source.kind == "youtube" else ())
-        keys = [*([witness] if witness else []), *others, *(VideoKey("", name) for name in named)]
-        return list(dict.fromkeys(keys))
+        return list(dict.fromkeys([*came, *others, *(VideoKey("", name) for name in named)]))
 
     def next_canary(self) -> FetchTask | None:
         """Return the download of a canary that can start now."""
@@ -170,8 +173,7 @@ class Judgement:
         if route.closure is not None:
             self._take_back(breaker.release())
             return []
-        # Clear words are an answer as well: the source does not refuse all alike.
-        if failure is None or (POLICIES[failure.status].scope == "video" and failure.is_explicit):
+        if failure is None:
             return breaker.record_canary()
         if not breaker.canaries:
             self._close(route)

@@ -163,6 +163,14 @@ class Verdicts:
         )
         return keys[0] if keys else None
 
+    def last_done(self, count: int) -> list[VideoKey]:
+        """Return the videos that came last, from whichever source, the last one first."""
+        return self._keys(
+            "select speaker_id, video_id from videos where config = :config and status = 'done' "
+            "order by updated_at desc limit :count",
+            count=count,
+        )
+
     def record_witness(self, key: VideoKey, route: str, *, at: float) -> None:
         """Write that a video came by a route at a Unix time."""
         with self._database.transaction() as connection:
