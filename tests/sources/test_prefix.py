@@ -44,6 +44,7 @@ from voxblink2_lib.media.options import ClipOptions
 from voxblink2_lib.sources import mp4_index, prefix, range_reader
 from voxblink2_lib.sources.mp4_index import Box, moved_index, needed_bytes, read_layout
 from voxblink2_lib.sources.prefix import Requirement, download_prefix
+from voxblink2_lib.sources.transfer_meter import TransferBudget, TransferMeter
 
 SECONDS = 60.0
 UTTERANCES = (utterance(0, 49), utterance(700, 774), utterance(1400, 1474))
@@ -101,8 +102,10 @@ def fetch(
     target = folder / "fetched"
     with YoutubeDL({"quiet": True, "socket_timeout": patience_seconds}, auto_init=False) as ydl:
         info = {"url": url, **keywords.pop("info", {})}
-        keywords |= {"clock": clock, "sleep": clock.sleep}
-        return target, download_prefix(ydl, info, target, requirement, **keywords)
+        budget = keywords.pop("budget", TransferBudget.of(requirement.seconds))
+        meter = TransferMeter(budget, clock=clock, sleep=clock.sleep, **keywords)
+        download_prefix(ydl, info, target, requirement, meter=meter)
+        return target, meter.received
 
 
 def place_media(folder: Path, media: Path) -> Path:
@@ -698,8 +701,8 @@ def test_single_bytes_are_read_as_they_arrive(
             amounts.append(amount)
             return self._stream.read1(1, **options)
 
-    wrapper = range_reader._AvailableBytes
-    monkeypatch.setattr(range_reader, "_AvailableBytes", lambda stream: wrapper(Trickle(stream)))
+    wrapper = range_reader.AvailableBytes
+    monkeypatch.setattr(range_reader, "AvailableBytes", lambda stream: wrapper(Trickle(stream)))
     with pytest.raises(FetchError, match="the server sends too slowly: 59 bytes in 60 s"):
         fetch(url_of(site, "good", "talk.m4a"), tmp_path, clock=Clock(1.0))
     assert len(amounts) == 59

@@ -17,11 +17,12 @@ from voxblink2_lib.sources.range_reader import (
     FileChangedError,
     RangeAnswer,
     RangeReader,
-    TransferMeter,
     parse_range_answer,
 )
+from voxblink2_lib.sources.transfer_meter import TransferBudget, TransferMeter
 
 FILE = bytes(range(250)) * 4
+BUDGET = TransferBudget.of(60.0)
 HTML = "a page of HTML instead of media"
 
 # -- Headers ---------------------------------------------------------------------------------------
@@ -156,7 +157,7 @@ def refused(start: int, end: int) -> Response:
 def reader_of(*answers: Callable[[int, int], Response]) -> tuple[RangeReader, Server]:
     server = Server(list(answers))
     ydl: Any = server
-    return RangeReader(ydl, {"url": "http://x/media"}, TransferMeter()), server
+    return RangeReader(ydl, {"url": "http://x/media"}, TransferMeter(BUDGET)), server
 
 
 def read(reader: RangeReader, start: int, end: int) -> tuple[int, bytes]:
@@ -258,7 +259,7 @@ class Clock:
 
 def test_the_rate_is_that_of_the_last_minute() -> None:
     clock = Clock()
-    meter = TransferMeter(clock=clock, sleep=clock.sleep)
+    meter = TransferMeter(TransferBudget(1 << 30, 1e6), clock=clock, sleep=clock.sleep)
     for _ in range(600):
         clock.now += 1
         meter.add(1024)
@@ -277,4 +278,4 @@ def test_the_rate_is_that_of_the_last_minute() -> None:
 @pytest.mark.parametrize("limit_rate", [0, -1.0, float("nan")])
 def test_a_rate_limit_must_be_positive(limit_rate: float) -> None:
     with pytest.raises(ValueError, match="limit_rate must be above 0 bytes a second, got"):
-        TransferMeter(limit_rate=limit_rate)
+        TransferMeter(BUDGET, limit_rate=limit_rate)
