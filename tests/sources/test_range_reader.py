@@ -15,6 +15,7 @@ from yt_dlp.networking.exceptions import HTTPError, IncompleteRead, TransportErr
 from voxblink2_lib.errors import FetchError
 from voxblink2_lib.sources.range_reader import (
     FileChangedError,
+    FileVersion,
     RangeAnswer,
     RangeReader,
     parse_range_answer,
@@ -76,6 +77,50 @@ def test_an_answer_without_the_requested_bytes_is_refused(
     with pytest.raises(FetchError, match=re.escape(message)) as caught:
         parse_range_answer(status, headers, 100)
     assert caught.value.status == kind
+
+
+MONDAY, TUESDAY = "Mon, 03 Jan 2022 00:00:00 GMT", "Tue, 04 Jan 2022 00:00:00 GMT"
+
+
+@pytest.mark.parametrize(
+    ("headers", "condition"),
+    [
+        ({}, ""),
+        ({"ETag": '"a"', "Last-Modified": MONDAY, "Date": TUESDAY}, '"a"'),
+        ({"Last-Modified": MONDAY, "Date": TUESDAY}, MONDAY),
+        # It may change again within the second; or the server states no time.
+        ({"Last-Modified": MONDAY, "Date": MONDAY}, ""),
+        ({"Last-Modified": MONDAY}, ""),
+        # A weak one does not promise the same bytes.
+        ({"ETag": 'W/"a"', "Last-Modified": MONDAY, "Date": TUESDAY}, ""),
+    ],
+)
+def test_ranges_are_requested_of_the_version_at_hand(
+    headers: dict[str, str], condition: str
+) -> None:
+    assert FileVersion.of(headers).if_range == condition
+
+
+@pytest.mark.parametrize(
+    ("first", "later", "what"),
+    [
+        (FileVersion('"a"'), FileVersion('"b"'), "ETag"),
+        (FileVersion('"a"', MONDAY), FileVersion('W/"b"', MONDAY), "ETag"),
+        (FileVersion('"a"', MONDAY), FileVersion('W/"a"', TUESDAY), None),
+        (FileVersion("", MONDAY), FileVersion("", TUESDAY), "Last-Modified"),
+        (FileVersion('"a"', MONDAY), FileVersion("", TUESDAY), "Last-Modified"),
+        (FileVersion('"a"', MONDAY), FileVersion(), None),
+        (FileVersion(), FileVersion('"a"', MONDAY), None),
+    ],
+)
+def test_versions_are_compared_by_what_both_answers_state(
+    first: FileVersion, later: FileVersion, what: str | None
+) -> None:
+    if what is None:
+        first.check(later)
+    else:
+        with pytest.raises(FileChangedError, match=f"changed while it was read, .* its {what} was"):
+            first.check(later)
 
 
 # -- Connections -----------------------------------------------------------------------------------

@@ -485,6 +485,7 @@ RIGHT = (
         "moved",
     ),
     *("length-too-long", "length-too-short", "no-length", "endless", "replaced"),
+    *("versioned", "versioned-weakly", "edited", "edited-unseen"),
 )
 # The class of the outcome, and the message.
 WRONG = {
@@ -511,7 +512,9 @@ WRONG = {
     "empty-later": ("transient", "The downloaded file is empty"),
     "gzip-parts": ("ambiguous", r"compresses parts of the file \(Content-Encoding: gzip\)"),
     "redirect-loop": ("transient", "redirect loop"),
-    "replaced-always": ("transient", "the file on the server changed while it was read"),
+    "replaced-always": ("transient", r"changed while it was read, twice: its length was \d+ bytes"),
+    "edited-always": ("transient", r'changed .* twice: its ETag was "3", then "4"'),
+    "dated-always": ("transient", r"twice: its Last-Modified was .*:03 GMT, then .*:04 GMT"),
     "wrong-start": ("transient", "the server sent bytes from position 1 instead of 0"),
 }
 PAUSES = {"429": 600.0, "later 429": 600.0, "429 77": 77.0}
@@ -538,7 +541,8 @@ def test_media_of_a_bad_site_that_can_be_downloaded(
         source = YtDlpSource(site.template(fault, ".m4a"))
         whole = media_cache.make(M4A).read_bytes()
         # Bytes that were downloaded twice, because the server had to begin again, count as well.
-        wasted_bytes = {"replaced": 128 << 10, "no-ranges-drop": len(whole) // 2}
+        wasted_bytes = dict.fromkeys(("replaced", "edited", "edited-unseen"), 128 << 10)
+        wasted_bytes["no-ranges-drop"] = len(whole) // 2
         fetched = fetch_bytes(source, tmp_path, wasted_bytes=wasted_bytes.get(fault, 0))
         assert fetched == whole
         assert site.count(fault) < 40
@@ -564,7 +568,9 @@ def test_media_of_a_bad_site_that_cannot_be_downloaded(
     assert list(tmp.iterdir()) == []
 
 
-def test_segments_are_downloaded_with_their_playlist(media_cache: MediaCache, tmp_path: Path) -> None:
+def test_segments_are_downloaded_with_their_playlist(
+    media_cache: MediaCache, tmp_path: Path
+) -> None:
     folder, tmp = tmp_path / "served", tmp_path / "tmp"
     folder.mkdir()
     tmp.mkdir()
