@@ -663,6 +663,48 @@ def test_a_file_that_changes_once_is_read_again(
     assert site.count("replaced-always") == 4
 
 
+# -- Budgets ---------------------------------------------------------------------------------------
+
+
+def test_an_index_decides_how_many_bytes_are_needed(
+    media_cache: MediaCache, tmp_path: Path
+) -> None:
+    """A medium of more than the usual bytes a second is no error if its index says so."""
+    media = long_medium(media_cache, tmp_path, "pcm-first")
+    budget = TransferBudget(1_000_000, 60.0)
+    _, received = fetch_from_good_site(media, tmp_path, budget=budget)
+    assert received > 10_000_000
+
+
+@pytest.mark.parametrize("name", ["webm", "fragments"])
+def test_without_an_index_bytes_have_a_bound(
+    media_cache: MediaCache, tmp_path: Path, name: str
+) -> None:
+    media = long_medium(media_cache, tmp_path, name)
+    message = r"the server sent \d+ bytes without covering .* at most 200000 bytes of this video"
+    with pytest.raises(FetchError, match=message) as caught:
+        fetch_from_good_site(media, tmp_path, budget=TransferBudget(200_000, 60.0))
+    assert caught.value.status == "media-unusable"
+    assert (tmp_path / "fetched").stat().st_size <= 200_000
+
+
+def test_a_deadline_holds_for_a_server_that_is_just_fast_enough(
+    served: tuple[FaultSite, Path], media_cache: MediaCache, tmp_path: Path
+) -> None:
+    site, folder = served
+    (folder / "talk.m4a").symlink_to(media_cache.make(TALK))
+    clock = Clock(1.0)
+    # The index adds what it states: here a second.
+    with pytest.raises(FetchError, match=r"not done after 3\d s and \d+ bytes; .* 31 s") as caught:
+        fetch(
+            url_of(site, "good", "talk.m4a"),
+            tmp_path,
+            clock=clock,
+            budget=TransferBudget(1 << 30, 30.0),
+        )
+    assert caught.value.status == "transient"
+
+
 # -- Time ------------------------------------------------------------------------------------------
 
 

@@ -379,6 +379,25 @@ def test_what_follows_a_break_of_the_clock_is_left_out(site: FaultSite, tmp_path
     assert all(abs(delay) < 1 for delay in delays_of(cut.clips).values())
 
 
+@pytest.mark.parametrize("is_same", [True, False])
+def test_a_later_initialization_must_be_the_same(
+    media_cache: MediaCache, tmp_path: Path, is_same: bool
+) -> None:
+    """Segments of two streams cannot be joined; the same one may have two addresses."""
+    playlist = make_hls(media_cache.make(MINUTE), tmp_path, *FORMS["fmp4"])
+    init = next(tmp_path.glob("*init*"))
+    (tmp_path / "again.mp4").write_bytes(init.read_bytes() + (b"" if is_same else bytes(8)))
+    head, *listed = playlist.read_text().split("#EXTINF")
+    listed[10] = f'{listed[10]}#EXT-X-DISCONTINUITY\n#EXT-X-MAP:URI="again.mp4"\n'
+    playlist.write_text("#EXTINF".join([head, *listed]))
+    with FaultSite(folder=tmp_path) as served:
+        target = download(served, tmp_path)
+    covered = covered_seconds(target, audio=True, video=False)
+    assert covered == pytest.approx(41 if is_same else 22, abs=1.2)
+    if is_same:
+        assert_sound(target)
+
+
 def test_durations_that_are_wrong_are_not_relied_on(site: FaultSite, tmp_path: Path) -> None:
     head, listed = entries(site)
     longer = [re.sub(r"#EXTINF:[\d.]+", "#EXTINF:3.5", text) for text in listed]
@@ -501,6 +520,23 @@ def test_broken_answers_are_continued(site: FaultSite, tmp_path: Path, fault: st
     assert_sound(download(site, tmp_path))
 
 
+def test_ranges_of_one_file_are_of_one_version(media_cache: MediaCache, tmp_path: Path) -> None:
+    """The segments before the change are read again as well."""
+    playlist = make_hls(media_cache.make(MINUTE), tmp_path, *FORMS["ts in one file"])
+    sizes = [int(size) for size in re.findall(r"BYTERANGE:(\d+)@", playlist.read_text())]
+    with FaultSite(folder=tmp_path) as served:
+        target = download(served, tmp_path, fault="edited")
+        assert_sound(target)
+        count = [sum(sizes[:end]) for end in range(len(sizes))].index(target.stat().st_size)
+        # Twice the playlist, one segment before the change, one answer that shows it.
+        assert served.count("edited") == 2 + 1 + 1 + count
+        # As nodes of a network that do not agree: not for ever.
+        with pytest.raises(FetchError, match=r"changed .*, twice: its ETag was") as caught:
+            download(served, tmp_path, fault="edited-always")
+        assert served.count("edited-always") == 2 * 3
+    assert caught.value.status == "transient"
+
+
 WRONG = {
     "html": ("ambiguous", "a page of HTML instead of media"),
     "empty": ("transient", "The downloaded file is empty"),
@@ -557,6 +593,18 @@ def test_a_doubtful_format_is_tested_by_its_first_segment(site: FaultSite) -> No
             name = Path(re.findall(r"^\S+\.ts$", text, re.MULTILINE)[0]).stem
             site.faults = {name: fault}
             assert not are_served(ydl, info, TransferMeter(TransferBudget.of(0)))
+
+
+@pytest.mark.parametrize("doubt", [{"has_drm": "maybe"}, {"__needs_testing": True}])
+def test_a_doubtful_format_is_tested_without_a_program(
+    site: FaultSite, doubt: dict[str, Any]
+) -> None:
+    url = site.template(suffix=".m3u8").format(video_id=VIDEO)
+    form = {"url": url, "protocol": "m3u8", "format_id": "1", "ext": "mp4", **doubt}
+    source = YtDlpSource(site.template(suffix=".m3u8"))
+    with no_process():
+        assert source._ydl.can_play(form)
+        assert not source._ydl.can_play({**form, "url": f"{url}.absent"})
 
 
 def test_video_and_audio_of_one_stream(site: FaultSite, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import shutil
 import socket
@@ -27,6 +28,7 @@ from support.synthetic_audio import (
     ffmpeg,
     utterance,
 )
+from yt_dlp.utils import YoutubeDLError
 
 from voxblink2_lib.demo.site import MediaSite
 from voxblink2_lib.errors import FetchError, MediaError, UnreachableError
@@ -34,7 +36,8 @@ from voxblink2_lib.media.audio import crop_audio
 from voxblink2_lib.media.faces import crop_faces
 from voxblink2_lib.media.options import ClipOptions
 from voxblink2_lib.records import VideoKey
-from voxblink2_lib.sources import Media, Source, open_source, parse_source
+from voxblink2_lib.sources import Media, Source, open_source, parse_source, ytdlp
+from voxblink2_lib.sources.transfer_meter import TransferBudget, TransferMeter
 from voxblink2_lib.sources.ytdlp import YtDlpSource
 
 KEY = VideoKey(SPEAKER, VIDEO)
@@ -455,6 +458,43 @@ def test_h264_of_at_most_720_lines_is_preferred(formats: list[dict[str, Any]], c
         assert [entry["vcodec"] != "none" for entry in pair] == [True, False]
 
 
+def chosen_of(formats: list[dict[str, Any]]) -> str:
+    """Return which format is chosen by a source of video and audio."""
+    source = YtDlpSource("http://x/{video_id}", with_video=True)
+    video = {"id": VIDEO, "title": VIDEO, "extractor": "synthetic", "formats": formats}
+    return str(source._ydl.process_ie_result(video, download=False)["format_id"])
+
+
+BOTH_720 = video_format("37", AVC, 720, acodec="mp4a.40.2", ext="mp4")
+
+
+def test_formats_of_other_protocols_are_not_chosen() -> None:
+    small = {**BOTH_360, "url": "http://x/media", "ext": "mp4"}
+    other = {**BOTH_720, "url": "rtmp://x/media"}
+    assert chosen_of([small, {**other, "url": "http://x/large"}]) == "37"
+    assert chosen_of([small, other]) == "18"
+
+
+@pytest.mark.parametrize("protocol", ["rtmp", "rtsp", "mms", "ism", "f4m", "websocket_frag"])
+def test_a_video_over_other_protocols_only_is_refused(protocol: str) -> None:
+    formats = [
+        {**BOTH_720, "url": "http://x/media", "protocol": protocol},
+        {**BOTH_360, "url": "ftp://x/media", "ext": "mp4"},
+    ]
+    names = ", ".join(sorted(["ftp", protocol]))
+    message = f"offers this video only over {names}; http, https, HLS and DASH are read"
+    with pytest.raises(FetchError, match=message) as caught:
+        chosen_of(formats)
+    assert caught.value.status == "not-original"
+
+
+def test_a_video_with_pictures_for_previews_only_keeps_the_message_of_yt_dlp() -> None:
+    """YouTube does so to clients that it does not trust: this says nothing about the video."""
+    picture = {"format_id": "sb0", "url": "http://x/sb", "protocol": "mhtml", "ext": "mhtml"}
+    with pytest.raises(YoutubeDLError, match="Requested format is not available"):
+        chosen_of([{**picture, "acodec": "none", "vcodec": "none"}])
+
+
 def test_a_source_is_freed_when_it_is_dropped(tmp_path: Path) -> None:
     """In a circle of references its connections would stay open until garbage is collected."""
     with FaultSite({VIDEO: "404"}) as site:
@@ -566,6 +606,33 @@ def test_media_of_a_bad_site_that_cannot_be_downloaded(
         assert not isinstance(caught.value, UnreachableError)
         assert site.count(fault) < 40
     assert list(tmp.iterdir()) == []
+
+
+def test_an_endless_page_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the first byte of media there are pages and manifests: they have a budget, too."""
+    monkeypatch.setattr(ytdlp, "_PAGES_BUDGET", TransferBudget(1 << 20, 600.0))
+    (tmp_path / f"{VIDEO}.m3u8").write_text("#EXTM3U\n")
+    with FaultSite(folder=tmp_path) as site:
+        source = YtDlpSource(site.template("endless", ".m3u8"))
+        message = r"the server sent \d+ bytes .* at most 1048576 bytes of this video"
+        with pytest.raises(FetchError, match=message):
+            fetch_bytes(source, tmp_path)
+        # Later videos are not affected.
+        (tmp_path / f"{VIDEO}.m3u8").write_text("#EXTM3U\n#EXTINF:4,\ngone.ts\n#EXT-X-ENDLIST\n")
+        source = YtDlpSource(site.template("good", ".m3u8"))
+        with pytest.raises(FetchError, match="HTTP Error 404"):
+            fetch_bytes(source, tmp_path)
+
+
+def test_a_page_that_drips_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter(range(0, 10**9, 20))
+    meter = functools.partial(TransferMeter, clock=lambda: float(next(seconds)))
+    monkeypatch.setattr(ytdlp, "TransferMeter", meter)
+    (tmp_path / f"{VIDEO}.mpd").write_text("<MPD/>")
+    with FaultSite(folder=tmp_path) as site:
+        source = YtDlpSource(site.template("good", ".mpd"))
+        with pytest.raises(FetchError, match=r"the server sends too slowly: \d+ bytes in 60 s"):
+            fetch_bytes(source, tmp_path)
 
 
 def test_segments_are_downloaded_with_their_playlist(

@@ -194,7 +194,7 @@ class _Parser:
         self._init = self._part(attributes.get("URI", ""), byte_range)
 
     def _part(self, address: str, byte_range: str) -> Part:
-        url = self._absolute(address, self._query)
+        url = _absolute(self._url, address, self._query)
         if not byte_range:
             return Part(url, key=self._current_key())
         length, _, offset = byte_range.partition("@")
@@ -203,21 +203,12 @@ class _Parser:
         self._range_ends[url] = start + _number(length)
         return Part(url, start, self._range_ends[url], self._current_key())
 
-    def _absolute(self, address: str, query: Mapping[str, Any]) -> str:
-        url = urljoin(self._url, address)
-        if not url or urllib.parse.urlsplit(url).scheme not in {"http", "https"}:
-            raise FetchError(
-                f"the playlist contains {address[:200]!r}, which is no address of a web server",
-                status="media-unusable",
-            )
-        return str(update_url_query(url, query) if query else url)
-
     def _current_key(self) -> Key | None:
         if not self._key:
             return None
         iv = self._aes.get("iv") or self._key.get("IV") or f"{self._number:x}"
         given = self._aes.get("key")
-        url = "" if given else self._absolute(self._key.get("URI", ""), self._key_query)
+        url = "" if given else _absolute(self._url, self._key.get("URI"), self._key_query)
         return Key(url, _hex(given or ""), _hex(iv).rjust(_BLOCK_BYTES, b"\0"))
 
 
@@ -236,6 +227,22 @@ def _checked_key(attributes: dict[str, str]) -> dict[str, str]:
             status="media-unusable",
         )
     return attributes
+
+
+def _absolute(base: str | None, address: Any, query: Mapping[str, Any]) -> str:
+    """Return the address of a file that is named in a playlist.
+
+    Raises:
+        FetchError: it is none of a web server.
+    """
+    with contextlib.suppress(ValueError):  # as "http://["
+        url = urljoin(base, address) or address
+        if urllib.parse.urlsplit(url).scheme in {"http", "https"}:
+            return str(update_url_query(url, query) if query else url)
+    raise FetchError(
+        f"the playlist contains {str(address or '')[:200]!r}, which is no address of a web server",
+        status="media-unusable",
+    )
 
 
 def _query(info: Mapping[str, Any], name: str) -> dict[str, list[str]]:
@@ -282,24 +289,16 @@ def dash_segments(info: Mapping[str, Any]) -> Iterator[Segment]:
         info: yt-dlp's description of the format.
 
     Raises:
-        FetchError: an address is missing.
+        FetchError: an address is missing, or of no web server.
     """
     fragments = list(itertools.islice(info["fragments"], _MAX_SEGMENTS))
     durations = [_seconds(fragment.get("duration")) for fragment in fragments]
     query = _query(info, "extra_param_to_segment_url")
     init: Part | None = None
     for number, (fragment, seconds) in enumerate(zip(fragments, durations, strict=True)):
-        part = Part(_dash_url(fragment, info, query))
+        address = fragment.get("url") or fragment.get("path")
+        part = Part(_absolute(info.get("fragment_base_url"), address, query))
         if seconds is None and any(durations):
             init = part
         else:
             yield Segment(number, part, seconds, init)
-
-
-def _dash_url(
-    fragment: Mapping[str, Any], info: Mapping[str, Any], query: Mapping[str, Any]
-) -> str:
-    url = fragment.get("url") or urljoin(info.get("fragment_base_url"), fragment.get("path"))
-    if not url:
-        raise FetchError("the manifest lists a segment without an address", status="media-unusable")
-    return str(update_url_query(url, query) if query else url)

@@ -84,9 +84,16 @@ def download_segments(
         HTTPError: the server refuses.
         TransportError: the server does not answer.
     """
-    with open(target, "wb+") as file, contextlib.closing(_Server(ydl, info, meter)) as server:
-        stream = _SegmentFile(server, target, file, requirement)
-        stream.read(server.segments())
+    try:
+        _download(_Server(ydl, info, meter), target, requirement)
+    except FileChangedError:
+        # Once may be chance: the file may have been put in place just now.
+        _download(_Server(ydl, info, meter), target, requirement)
+
+
+def _download(server: _Server, target: Path, requirement: Requirement) -> None:
+    with contextlib.closing(server), open(target, "wb+") as file:
+        _SegmentFile(server, target, file, requirement).read(server.segments())
 
 
 def are_served(ydl: YoutubeDL, info: dict[str, Any], meter: TransferMeter) -> bool:
@@ -182,14 +189,7 @@ class _Server:
             FetchError: the part is empty, ends early, is no media, or cannot be decrypted.
         """
         start = file.seek(0, 2)
-        try:
-            self._copy(part, file)
-        except FileChangedError:
-            # Once may be chance: the file may have been put in place just now.
-            self.close()
-            file.truncate(start)
-            file.seek(start)
-            self._copy(part, file)
+        self._copy(part, file)
         if part.key:
             self._decrypt(part.key, file, start)
         file.seek(start)
@@ -285,6 +285,7 @@ class _SegmentFile:
         self._file = file
         self._requirement = requirement
         self._init: Part | None = None
+        self._init_content = b""
         self._size = 0
         self._recheck_size = 0
         self._stated_seconds = 0.0
@@ -298,22 +299,36 @@ class _SegmentFile:
             raise FetchError("the playlist lists no segments")
 
     def _append(self, segment: Segment) -> bool:
-        """Append a segment; return whether it is on the clock of those before."""
+        """Append a segment; return whether it is of the stream and the clock of those before."""
         size, is_new = self._size, segment.init != self._init
         is_break = bool(size) and (segment.is_break or is_new)
         before_seconds = self._covered_seconds() if is_break else 0.0
-        if segment.init is not None and is_new:
-            self._server.write(segment.init, self._file)
-            self._init = segment.init
-        self._server.write(segment.part, self._file)
-        self._size = self._file.seek(0, 2)
-        self._file.flush()
-        if is_break and not self._goes_on(segment, before_seconds):
+        is_of_stream = not is_new or self._begin(segment.init)
+        if is_of_stream:
+            self._server.write(segment.part, self._file)
+            self._file.flush()
+            is_of_stream = not is_break or self._goes_on(segment, before_seconds)
+        if not is_of_stream:
             self._file.truncate(size)
-            _log.info("segment %d has another clock: what follows is left out", segment.number)
+            _log.info("segment %d begins another stream, which is left out", segment.number)
             return False
+        self._size = self._file.seek(0, 2)
         self._stated_seconds += segment.seconds or 0.0
         return True
+
+    def _begin(self, init: Part | None) -> bool:
+        """Append an initialization; a later one must be the same, and is left out again."""
+        if init is None:
+            return False
+        self._server.write(init, self._file)
+        self._file.seek(self._size)
+        content = self._file.read()
+        if not self._size:
+            self._init, self._init_content = init, content
+            return True
+        self._file.truncate(self._size)
+        self._init = init
+        return content == self._init_content
 
     def _goes_on(self, segment: Segment, before_seconds: float) -> bool:
         """Return whether the last segment, behind a break, makes the file longer as stated.

@@ -78,14 +78,15 @@ class TransferMeter:
         self._started = self._waiting_since = self._due = clock()
         self._window_seconds, self._window_bytes = 0.0, 0
         self._max_bytes, self._max_seconds = 0, 0.0
-        self._extend(budget.bytes, budget.seconds)
+        self.extend(budget.bytes, budget.seconds)
 
     def allow(self, count: int) -> None:
         """Allow bytes beyond the budget, and the time that so many take: an index states them."""
         seconds_a_byte = _SECONDS_A_NEEDED_SECOND / _BYTES_A_NEEDED_SECOND
-        self._extend(count, count * seconds_a_byte)
+        self.extend(count, count * seconds_a_byte)
 
-    def _extend(self, count: int, seconds: float) -> None:
+    def extend(self, count: int, seconds: float) -> None:
+        """Extend the budget by seconds, and by bytes with their time at the rate limit."""
         self._max_bytes += count
         self._max_seconds += seconds + (count / self._limit_rate if self._limit_rate else 0.0)
 

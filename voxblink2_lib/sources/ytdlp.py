@@ -73,7 +73,11 @@ class _Downloader(YoutubeDL):  # type: ignore[misc]  # no type hints there
     def urlopen(self, req: Any) -> Any:
         try:
             response = super().urlopen(req)
-            return response if self.pages is None else _metered(response, self.pages)
+            if self.pages is None:
+                return response
+            # The user's pause between two requests is not the server's time.
+            self.pages.extend(0, self.params.get("sleep_interval_requests") or 0.0)
+            return _metered(response, self.pages)
         finally:
             if self.answered is not None:
                 answered, self.answered = self.answered, None
@@ -246,7 +250,7 @@ class YtDlpSource:
 
 
 def _is_segmented(form: dict[str, Any]) -> bool:
-    return form["protocol"] in HLS_PROTOCOLS or bool(form.get("fragments"))
+    return form.get("protocol") in HLS_PROTOCOLS or bool(form.get("fragments"))
 
 
 def _refuse_protocols(formats: list[dict[str, Any]]) -> None:
@@ -255,12 +259,17 @@ def _refuse_protocols(formats: list[dict[str, Any]]) -> None:
     Raises:
         FetchError: all are offered over protocols that are not read.
     """
-    offered = {str(form["protocol"]) for form in formats}
+    offered = {
+        str(form["protocol"])
+        for form in formats
+        if {form.get("acodec"), form.get("vcodec")} != {"none"}  # pictures for previews
+    }
     if offered and not offered & _PROTOCOLS:
         raise FetchError(
             f"the source offers this video only over {', '.join(sorted(offered))}; http, https, "
             "HLS and DASH are read, and no program is started for others",
-            status="media-unusable",
+            # To another client, or another day, it may be offered otherwise.
+            status="not-original",
         )
 
 
