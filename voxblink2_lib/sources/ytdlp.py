@@ -25,7 +25,7 @@ from voxblink2_lib.errors import FetchError
 from voxblink2_lib.files import named_if_disk_full
 from voxblink2_lib.outcomes import NO_FACTS, MediaFacts
 from voxblink2_lib.records import VideoKey
-from voxblink2_lib.sources.base import VIDEO_ID_FIELD, Media
+from voxblink2_lib.sources.base import VIDEO_ID_FIELD, YOUTUBE_TEMPLATE, Media
 from voxblink2_lib.sources.failures import fetch_error
 from voxblink2_lib.sources.format_choice import (
     NOTHING_TO_PLAY,
@@ -43,8 +43,9 @@ from voxblink2_lib.sources.segments import (
     are_served,
     download_segments,
 )
+from voxblink2_lib.sources.standard_error import STANDARD_ERROR
 from voxblink2_lib.sources.transfer_meter import TransferBudget, TransferMeter
-from voxblink2_lib.sources.ytdlp_options import STANDARD_ERROR, ydl_options
+from voxblink2_lib.sources.ytdlp_options import ydl_options
 
 _log = logging.getLogger(__name__)
 
@@ -55,6 +56,9 @@ _PROTOCOLS = {"http", "https"} | HLS_PROTOCOLS | DASH_PROTOCOLS
 # Pages and manifests that are read before the first byte of media.
 _PAGES_BUDGET = TransferBudget.of(0.0)
 _PAGE_BLOCK_BYTES = 1 << 16
+
+# A server of files says so of the one that was requested; a site may say it of whoever asks.
+_GONE_HTTP = frozenset({404, 410})
 
 
 class _Downloader(YoutubeDL):  # type: ignore[misc]  # no type hints there
@@ -120,6 +124,7 @@ class YtDlpSource:
     ) -> None:
         options = options or FetchOptions()
         self._template = template
+        self._explicit_http = _GONE_HTTP if template != YOUTUBE_TEMPLATE else frozenset()
         self._with_video = with_video
         self._reasons = Reasons.load(
             Path(options.reasons).expanduser() if options.reasons else None
@@ -160,7 +165,11 @@ class YtDlpSource:
             except (YoutubeDLError, RequestError) as error:
                 # Not by a variable: an error in one keeps this frame, and with it the source.
                 raise fetch_error(
-                    error, self._reasons, warnings=tuple(self._logger.warnings), facts=self._facts
+                    error,
+                    self._reasons,
+                    warnings=self._logger.warnings,
+                    facts=self._facts,
+                    explicit_http=self._explicit_http,
                 ) from error
             yield media._replace(facts=self._facts)
 
@@ -195,11 +204,7 @@ class YtDlpSource:
 
     def _download(self, key: VideoKey, folder: Path, needed_seconds: float) -> Media:
         url = self._template.replace(VIDEO_ID_FIELD, key.video_id)
-        self._ydl.pages = TransferMeter(_PAGES_BUDGET)
-        try:
-            info = self._ydl.extract_info(url, download=False)
-        finally:
-            self._ydl.pages = None
+        info = self._extract(url)
         if info is None or info.get("_type", "video") != "video":
             raise FetchError(
                 f"{url} is not a single video but {(info or {}).get('_type', 'nothing')}",
@@ -233,6 +238,24 @@ class YtDlpSource:
         self._fetch(video_info, path, video, meter)
         self._fetch(audio_info, audio_path, audio, meter)
         return Media(path, meter.received, audio_path)
+
+    def _extract(self, url: str) -> Any:
+        """Return yt-dlp's description of a video; an error of its own program is one of the video.
+
+        Whether all videos fail so is seen from the others.
+        """
+        self._ydl.pages = TransferMeter(_PAGES_BUDGET)
+        try:
+            return self._ydl.extract_info(url, download=False)
+        except (FetchError, YoutubeDLError, RequestError, OSError):
+            raise
+        except Exception as error:
+            raise FetchError(
+                f"yt-dlp failed: {type(error).__name__}: {error}",
+                warnings=tuple(self._logger.warnings),
+            ) from error
+        finally:
+            self._ydl.pages = None
 
     def _fetch(
         self, info: dict[str, Any], target: Path, requirement: Requirement, meter: TransferMeter
