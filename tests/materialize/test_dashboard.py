@@ -255,3 +255,9 @@ def test_the_terminal_is_given_back_after_an_error(
 )
 def test_lengths_of_time(seconds: float, text: str) -> None:
     assert duration_text(seconds) == text
+
+
+def test_calls_that_take_long_are_shown_last(clock: Clock) -> None:
+    slow = ["worker 2 on id000001/abcdefghijk for 5 minutes"]
+    lines = Dashboard(1, clock=clock).lines(Snapshot([route()], 0, None, slow))
+    assert lines[-2:] == ["direct: 2 in flight", *slow]

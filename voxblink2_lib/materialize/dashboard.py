@@ -69,11 +69,13 @@ class Snapshot(NamedTuple):
         routes: state of each route.
         waiting: videos that will be retried.
         next_at: Unix time of the first retry, if there is one.
+        slow_calls: a line for each call of a worker that takes long.
     """
 
     routes: Sequence[RouteSnapshot]
     waiting: int
     next_at: float | None
+    slow_calls: Sequence[str] = ()
 
 
 class Dashboard:
@@ -152,7 +154,8 @@ class Dashboard:
             is_later = next_at is not None and next_at > self._clock()
             first = f", the first at {clock_text(next_at or 0)}" if is_later else ""
             lines.append(f"{snapshot.waiting:,} wait for a retry{first}")
-        return [*lines, self._speed(snapshot), *(route.line() for route in snapshot.routes)]
+        routes = [route.line() for route in snapshot.routes]
+        return [*lines, self._speed(snapshot), *routes, *snapshot.slow_calls]
 
     def _speed(self, snapshot: Snapshot) -> str:
         now = self._clock()

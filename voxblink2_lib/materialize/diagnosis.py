@@ -69,7 +69,7 @@ _BY_MESSAGE = (
         "Try another route with --proxy, or later.",
     ),
     _Cause(
-        ("could not be cropped", "cannot be decoded", "of audio"),
+        ("could not be cropped", "cannot be decoded", "cannot be read", "of audio"),
         "a proxy that truncates media, or sends something else in their place",
         "Use another route with --proxy.",
     ),
