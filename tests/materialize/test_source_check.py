@@ -238,7 +238,7 @@ def test_the_first_final_verdict_of_a_run_waits_for_a_video_that_is_known(
     site.faults = dict.fromkeys(VIDEOS, "404")
     message = materialize(release, store, "--source", site.template(), code=4)
     assert "6 videos in a row failed alike" in message
-    assert "HTTP Error 404: Not Found), and so did" in message
+    assert "HTTP Error 404: Not Found" in message
     assert "No route brings videos any more." in message
     after = statuses(store)
     assert {video: after[video] for video in before} == before

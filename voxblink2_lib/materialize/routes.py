@@ -287,4 +287,6 @@ class Routes:
             paused_until=pause.until if is_paused else None,
             reason=route.closure.reason if route.closure else reason,
             is_closed=route.closure is not None,
+            next_permit_at=time.time()
+            + self._limiter.seconds_until_permit(route.key, self._budget),
         )
