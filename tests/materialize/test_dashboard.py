@@ -257,6 +257,12 @@ def test_lengths_of_time(seconds: float, text: str) -> None:
     assert duration_text(seconds) == text
 
 
+def test_calls_that_take_long_are_shown_last(clock: Clock) -> None:
+    slow = ["worker 2 on id000001/abcdefghijk for 5 minutes"]
+    lines = Dashboard(1, clock=clock).lines(Snapshot([route()], 0, None, slow))
+    assert lines[-2:] == ["direct: 2 in flight", *slow]
+
+
 def test_a_budget_of_a_video_a_day_says_when_the_next_one_is(clock: Clock) -> None:
     """Not that a request is left this minute, and no more."""
     at = clock.now + 86_000

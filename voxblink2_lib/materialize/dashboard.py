@@ -80,11 +80,13 @@ class Snapshot(NamedTuple):
         routes: state of each route.
         waiting: videos that will be retried.
         next_at: Unix time of the first retry, if there is one.
+        slow_calls: a line for each call of a worker that takes long.
     """
 
     routes: Sequence[RouteSnapshot]
     waiting: int
     next_at: float | None
+    slow_calls: Sequence[str] = ()
 
 
 class Dashboard:
@@ -151,7 +153,7 @@ class Dashboard:
 
     def lines(self, snapshot: Snapshot) -> list[str]:
         """Return the lines of the view."""
-        counts = self._counts
+        counts, now = self._counts, self._clock()
         finished = sum(counts.values())
         temporary = sum(counts[status] for status in _TEMPORARY)
         lines = [
@@ -160,14 +162,11 @@ class Dashboard:
         ]
         if snapshot.waiting:
             next_at = snapshot.next_at
-            is_later = next_at is not None and next_at > self._clock()
+            is_later = next_at is not None and next_at > now
             first = f", the first at {clock_text(next_at or 0)}" if is_later else ""
             lines.append(f"{snapshot.waiting:,} wait for a retry{first}")
-        return [
-            *lines,
-            self._speed(snapshot),
-            *(route.line(self._clock()) for route in snapshot.routes),
-        ]
+        routes = [route.line(now) for route in snapshot.routes]
+        return [*lines, self._speed(snapshot), *routes, *snapshot.slow_calls]
 
     def _speed(self, snapshot: Snapshot) -> str:
         now = self._clock()
