@@ -627,7 +627,7 @@ def old(path: Path) -> Path:
 def test_a_ledger_of_the_first_format_becomes_one_of_ours(old: Path, clock: Clock) -> None:
     for _ in range(2):
         with Ledger(old, "audio") as ledger:
-            assert fact(old, "format") == "3"
+            assert fact(old, "format") == "4"
             assert ledger.setting("audio_format") == "wav"
             assert ledger.statistics.videos() == {
                 **{"done": 1, "transient": 1, "media-unusable": 1, "planned": 1}
@@ -704,7 +704,7 @@ def test_a_ledger_of_the_second_format_becomes_one_of_ours(second: Path) -> None
         assert fact(second, "format") == "2"
         ledger.set_setting("audio_format", "wav")
         check_second(ledger)
-    assert fact(second, "format") == "3"
+    assert fact(second, "format") == "4"
     facts = MediaFacts(audio_id="140", audio_tracks=2)
     with Ledger(second, "audio") as ledger:
         ledger.record(Outcome(B, "done", clips=1, samples=640, facts=facts))

@@ -12,7 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from voxblink2_lib.errors import StoreDamagedError, StoreMismatchError
-from voxblink2_lib.materialize.jobs import make_jobs
+from voxblink2_lib.materialize.jobs import (
+    check_shard_count,
+    count_jobs,
+    full_shards,
+    make_jobs,
+)
 from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.media.options import ClipOptions
 from voxblink2_lib.records import VideoKey, options_of
@@ -42,6 +47,7 @@ def plan_run(
     Raises:
         StoreMismatchError: the store holds what the request excludes.
         StoreDamagedError: the ledger and the shards do not belong together.
+        StoreError: the store would have too many shards.
     """
     _check_shards(request, store, ledger)
     options = _clip_options(request, store, ledger)
@@ -57,6 +63,7 @@ def plan_run(
         selected, excluded = select(index, request.selection)
         diff = diff_plan(selected, ledger.planned_videos())
         _check_corpus(store, diff)
+        check_shard_count(_shards_to_be(ledger), count_jobs(len(diff.new)))
         ledger.drop(video_keys(diff.deselected))
         ledger.exclude(video_keys(excluded))
         ledger.add_jobs(make_jobs(VideoKeys(diff.new)))
@@ -66,7 +73,7 @@ def plan_run(
             value = getattr(options, name)
             ledger.set_setting(name, "" if value is None else str(value))
     if retry:
-        ledger.add_jobs(make_jobs(ledger.due()))
+        _add_retries(ledger, ledger.due())
     return options
 
 
@@ -86,10 +93,22 @@ def plan_retry(
 
     Raises:
         StoreDamagedError: the ledger and the shards do not belong together.
+        StoreError: the store would have too many shards.
     """
     _check_shards(request, store, ledger)
-    ledger.add_jobs(make_jobs(due))
+    _add_retries(ledger, due)
     return _clip_options(request, store, ledger)
+
+
+def _add_retries(ledger: Ledger, due: Sequence[VideoKey]) -> None:
+    # They share shards; at worst all of them come back.
+    check_shard_count(_shards_to_be(ledger), full_shards(len(due)))
+    ledger.add_jobs(make_jobs(due), kind="retry")
+
+
+def _shards_to_be(ledger: Ledger) -> int:
+    retry_jobs = len(ledger.recovered.retry_jobs())
+    return len(ledger.shards()) + len(ledger.open_jobs()) - retry_jobs
 
 
 def _plan_digest(request: MaterializeRequest, index: Index) -> str:

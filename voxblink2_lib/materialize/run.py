@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from voxblink2_lib.errors import DependencyError, StoreError, StoreReadOnlyError
 from voxblink2_lib.materialize.clip_format import check_clip_format
+from voxblink2_lib.materialize.gathering import clear_gathered
 from voxblink2_lib.materialize.planning import is_complete, plan_retry, plan_run
 from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.materialize.scheduler import Scheduler
@@ -158,6 +159,7 @@ def _record_format(context: RunContext) -> None:
 def _run_open_jobs(context: RunContext, *, retry: bool) -> None:
     """Run the open jobs; then, if requested, those of videos whose back-off has elapsed since."""
     request, store, ledger = context.request, context.store, context.ledger
+    clear_gathered(store, ledger)
     if ledger.open_jobs():
         _record_format(context)
     while open_jobs := ledger.open_jobs():

@@ -11,11 +11,13 @@ from typing import Any
 from voxblink2_lib.errors import BlockedError, DependencyError, StoppedError
 from voxblink2_lib.materialize.dashboard import Dashboard, Snapshot
 from voxblink2_lib.materialize.fetched_media import open_staged
+from voxblink2_lib.materialize.gathering import Gathering
 from voxblink2_lib.materialize.pipeline import fetch_video, run_video, seal_job
 from voxblink2_lib.materialize.routes import InFlight, Routes, RouteState
 from voxblink2_lib.materialize.tasks import FetchResult, FetchTask, SealTask, VideoTask
 from voxblink2_lib.materialize.video_queue import RunContext, VideoQueue
 from voxblink2_lib.outcomes import POLICIES, RUN_TRIES, Outcome, RetryPolicy
+from voxblink2_lib.store.shard_names import shard_name
 from voxblink2_lib.workers.pool import Call, WorkerDiedError, WorkerPool, collect
 
 # Downloads wait for the network, so threads share a process; more than two would not help.
@@ -37,6 +39,7 @@ class Scheduler:
         self._ledger = context.ledger
         self._rate_limiter = context.rate_limiter
         self._queue = VideoQueue(context)
+        self._gathering = Gathering(context)
         self._routes = Routes(context.source, context.rate_limiter)
         self._seals: deque[Call] = deque()
         # At hand and waiting to be cropped.
@@ -56,6 +59,7 @@ class Scheduler:
         fetches = self._source.options.fetch_count
         processes = min(_FETCH_PROCESSES, fetches)
         with contextlib.ExitStack() as stack:
+            stack.enter_context(self._gathering)
             self._dashboard = stack.enter_context(Dashboard(self._ledger.count_pending()))
             self._croppers = stack.enter_context(WorkerPool(self._request.worker_count))
             self._fetchers = stack.enter_context(
@@ -99,7 +103,10 @@ class Scheduler:
         """
         seconds = self._hand_out_videos()
         for job in self._queue.pop_complete():
-            self._seals.append(self._seal_call(job.number))
+            if self._gathering.has(job.number):
+                self._gathering.complete(job.number)
+            else:
+                self._seals.append(self._seal_call(job.number))
         while self._croppers.free and (self._seals or self._ready):
             call = self._seals.popleft() if self._seals else (run_video, self._ready.popleft())
             self._croppers.submit(call)
@@ -157,7 +164,7 @@ class Scheduler:
             for key, status in self._ledger.job_videos(number)
             if status == "done"
         )
-        target = self._store.shards(config) / f"{config}-{number:05}.arrow"
+        target = self._store.shards(config) / shard_name(config, number)
         return seal_job, SealTask(number, parts, target, self._queue.schema)
 
     # -- results ------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from voxblink2_lib.outcomes import Outcome, RetryDecision, Status, next_attempt
 from voxblink2_lib.records import SealedShard, VideoKey
 from voxblink2_lib.store.ledger_database import WITHOUT_FACTS, LedgerDatabase
 from voxblink2_lib.store.ledger_statistics import LedgerStatistics
+from voxblink2_lib.store.tail import JobKind, RecoveredShards, next_job
 
 # Excluded videos belong to no job.
 _NO_JOB = -1
@@ -79,6 +80,11 @@ class Ledger:
         """Counts and rates of the whole corpus."""
         return LedgerStatistics(self._database, self._config)
 
+    @property
+    def recovered(self) -> RecoveredShards:
+        """Shards of videos that came back in retries."""
+        return RecoveredShards(self._database, self._config)
+
     def close(self) -> None:
         """Close the file."""
         self._database.close()
@@ -119,15 +125,14 @@ class Ledger:
             batches.append(pa.RecordBatch.from_arrays(arrays, schema=_PLANNED_COLUMNS))
         return pa.Table.from_batches(batches, schema=_PLANNED_COLUMNS)
 
-    def add_jobs(self, jobs: Iterable[Iterable[VideoKey]]) -> None:
+    def add_jobs(self, jobs: Iterable[Iterable[VideoKey]], *, kind: JobKind = "planned") -> None:
         """Assign videos to new jobs, all or none of them."""
         with self._database.transaction() as connection:
-            (last,) = connection.execute(
-                "select coalesce(max(job), -1) from jobs where config = ?", (self._config,)
-            ).fetchone()
-            for number, keys in enumerate(jobs, start=last + 1):
+            first = next_job(connection, self._config, kind)
+            for number, keys in enumerate(jobs, start=first):
                 connection.execute(
-                    "insert into jobs (config, job) values (?, ?)", (self._config, number)
+                    "insert into jobs (config, job, kind) values (?, ?, ?)",
+                    (self._config, number, kind),
                 )
                 connection.executemany(
                     "insert into videos (config, speaker_id, video_id, job, status) "

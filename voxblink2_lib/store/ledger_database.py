@@ -13,9 +13,12 @@ from typing import Any
 from voxblink2_lib.errors import StoreError, StoreFullError
 from voxblink2_lib.files import atomic_write
 
-FORMAT = "3"
-# The format before had no facts with the attempts. It is read as it is; the first write changes it.
+FORMAT = "4"
+# Earlier formats are read as they are; the first write changes them. This one had no facts with the
+# attempts, and the one after it no kinds of jobs.
 WITHOUT_FACTS = "2"
+_WITHOUT_KINDS = "3"
+_READ_AS_THEY_ARE = (WITHOUT_FACTS, _WITHOUT_KINDS)
 # What a person should hear of. Few attempts have it, so an index finds them; its condition must be
 # word for word that of the query.
 HAS_NOTES = """(json_extract(facts, '$.audio_tracks') > 1
@@ -28,6 +31,7 @@ create table if not exists jobs (
     config text not null, job integer not null,
     shard text,               -- null until sealed; '' when no video of the job has a clip
     sha256 text, rows integer, bytes integer,
+    kind text not null default 'planned',   -- see tail.py
     primary key (config, job)) without rowid;
 create table if not exists videos (
     config text not null, speaker_id text not null, video_id text not null,
@@ -86,6 +90,13 @@ alter table attempts add column facts text not null default '{}';
 update facts set value = '3' where name = 'format';
 commit;
 """
+# Format 3 sealed each job of retried videos into a shard of its own, and they stay as they are.
+MIGRATE_3_TO_4 = """
+begin immediate;
+alter table jobs add column kind text not null default 'planned';
+update facts set value = '4' where name = 'format';
+commit;
+"""
 # SQLite reports the second where the file that it maps beside the ledger finds no space.
 _DISK_FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE}
 
@@ -135,13 +146,15 @@ class LedgerDatabase:
             self._connection.execute("pragma synchronous = normal")
             if self.fact("format") == "1":
                 self._connection.executescript(MIGRATE_1_TO_2)
-                self._add_facts()
-            # A run may be refused after this: a ledger without facts gets them when it is written.
-            if self.fact("format") != WITHOUT_FACTS:
+                self._migrate()
+            # A run may be refused after this: an earlier ledger changes when it is written.
+            if self.fact("format") not in _READ_AS_THEY_ARE:
                 self._connection.executescript(SCHEMA)
 
-    def _add_facts(self) -> None:
-        self._connection.executescript(MIGRATE_2_TO_3)
+    def _migrate(self) -> None:
+        if self.fact("format") == WITHOUT_FACTS:
+            self._connection.executescript(MIGRATE_2_TO_3)
+        self._connection.executescript(MIGRATE_3_TO_4)
         self._connection.executescript(SCHEMA)
 
     def _check_format(self) -> None:
@@ -151,11 +164,11 @@ class LedgerDatabase:
                 f"The ledger {self._path} has an earlier format. Run 'voxblink2 materialize' on "
                 "the store once to migrate it; nothing in it is lost."
             )
-        if version not in {WITHOUT_FACTS, FORMAT}:
+        if version not in {*_READ_AS_THEY_ARE, FORMAT}:
             raise StoreError(
                 f"The ledger {self._path} has format {version}, this version reads formats "
-                f"{WITHOUT_FACTS} and {FORMAT}. Use the version of voxblink2 that made the store, "
-                "or another store."
+                f"{', '.join(_READ_AS_THEY_ARE)} and {FORMAT}. Use the version of voxblink2 that "
+                "made the store, or another store."
             )
 
     def close(self) -> None:
@@ -189,8 +202,8 @@ class LedgerDatabase:
         """Commit what the body writes, or nothing of it if the body raises."""
         with self._named_errors():
             try:
-                if self.fact("format") == WITHOUT_FACTS:
-                    self._add_facts()
+                if self.fact("format") in _READ_AS_THEY_ARE:
+                    self._migrate()
                 self._connection.execute("begin immediate")
                 yield self._connection
                 self._connection.execute("commit")

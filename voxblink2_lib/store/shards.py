@@ -150,9 +150,18 @@ def _opened(path: Path) -> Iterator[Any]:
         with pa.memory_map(str(path)) as file:
             yield pa.ipc.open_stream(file)
     except FileNotFoundError as error:
-        raise StoreDamagedError(f"The file {path} is missing.") from error
+        raise StoreDamagedError(gone_message(path)) from error
     except (OSError, pa.ArrowInvalid) as error:
         raise StoreDamagedError(f"The file {path} is damaged ({error}).") from error
+
+
+def gone_message(path: Path) -> str:
+    """Return the message for a part or shard that was there, or should have been."""
+    return (
+        f"The file {path} is missing. A run puts videos that come back into a fuller shard under "
+        "another name: if one did so just now, open the store again. Otherwise 'voxblink2 verify' "
+        "shows what is lost."
+    )
 
 
 def check_shard(folder: Path, shard: SealedShard) -> None:
