@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -10,6 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from datasets import load_dataset
 from hypothesis import given
@@ -27,17 +29,20 @@ from voxblink2_lib.errors import (
     StoppedError,
     StoreDamagedError,
     StoreError,
-    StoreFullError,
+    TrainingError,
 )
+from voxblink2_lib.files import link_file
 from voxblink2_lib.materialize.gathering import Gathering
 from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.materialize.run import materialize, retry_videos
 from voxblink2_lib.materialize.scheduler import Scheduler
+from voxblink2_lib.store import catalogue
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
 from voxblink2_lib.store.shard_names import shard_name
+from voxblink2_lib.store.shards import read_batches
 from voxblink2_lib.store.verify import verify_store
-from voxblink2_lib.training import Corpus
+from voxblink2_lib.training import Corpus, Reader
 
 pytestmark = pytest.mark.usefixtures("inline_workers")
 
@@ -219,6 +224,62 @@ def test_retries_of_the_user_are_gathered_too(runner: Runner) -> None:
     request = MaterializeRequest(store=str(runner.store), source=str(runner.media), workers=1)
     retry_videos(request, ["gone"])
     assert list(runner.recovered().values()) == [[1, 3, 5]]
+
+
+# -- Readers ---------------------------------------------------------------------------------------
+
+
+def test_a_load_while_a_run_supersedes_the_tail(
+    runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner.run([0])
+    runner.run([1])
+    links: list[str] = []
+
+    def link(source: Path, target: Path) -> None:
+        if not links:
+            runner.run([2])
+        links.append(source.name)
+        link_file(source, target)
+
+    monkeypatch.setattr("voxblink2.link_file", link)
+    rows = load_dataset(
+        "voxblink2", "audio", store=str(runner.store), split="train", cache_dir=str(tmp_path)
+    )
+    assert rows["video_id"][:] == [VIDEOS[number] for number in (0, 1, 2)]
+    assert links == ["audio-00000.arrow", name_of(0), "audio-00000.arrow", name_of(1)]
+
+
+def test_a_corpus_that_was_open_before_says_what_to_do(runner: Runner) -> None:
+    runner.run([0])
+    runner.run([1])
+    before = Corpus.open(runner.store)
+    pickled = pickle.dumps(before)
+    runner.run([2])
+    assert len(Reader(before).read(0))
+    with pytest.raises(StoreDamagedError, match=r"00004\.arrow is missing\. .* open it again"):
+        Reader(before).read(1)
+    with pytest.raises(TrainingError, match=r"has other shards than .* Open it again"):
+        pickle.loads(pickled)
+    with pytest.raises(StoreDamagedError, match=r"00004\.arrow is missing\. .* the store again"):
+        next(read_batches(runner.store / "shards" / "audio" / name_of(0)))
+
+
+def test_a_catalogue_reads_the_new_tail_only(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner.run([0, 4])
+    runner.run([1])
+    scan = catalogue._scan_shard
+    scanned: list[str] = []
+
+    def noted(path: Path) -> pa.Table:
+        scanned.append(path.name)
+        return scan(path)
+
+    monkeypatch.setattr(catalogue, "_scan_shard", noted)
+    runner.run([2])
+    assert scanned == [name_of(1)]
 
 
 # -- Killed, stopped, full -------------------------------------------------------------------------
