@@ -41,6 +41,7 @@ from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
 from voxblink2_lib.store.shard_names import shard_name
 from voxblink2_lib.store.shards import read_batches
+from voxblink2_lib.store.tail import RecoveredShards
 from voxblink2_lib.store.verify import verify_store
 from voxblink2_lib.training import Corpus, Reader
 
@@ -348,6 +349,23 @@ def test_what_a_kill_leaves_is_cleared_by_a_run_without_work(runner: Runner) -> 
     runner.run()
     assert not runner.problems()
     assert not set(left) & set(cli_process.shards(runner.store))
+
+
+def test_what_a_kill_leaves_is_cleared_where_its_number_is_of_an_empty_job(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner.run([0], max_speakers=1)
+    with monkeypatch.context() as patched:
+        patched.setattr(RecoveredShards, "switch", _stop)
+        with pytest.raises(StoppedError):
+            runner.run([1], max_speakers=1)
+    # Ten videos of the first speaker make four jobs; the next would be of the second speaker.
+    (orphan,) = set(cli_process.shards(runner.store)) & {name_of(0)}
+    assert_no_row_is_twice(runner, {0})
+    runner.run()
+    assert orphan not in cli_process.shards(runner.store)
+    assert runner.shards() == {"audio-00000.arrow": [0], name_of(1): [1]}
+    assert not runner.problems()
 
 
 def test_a_run_that_is_refused_gathers_what_came_before(runner: Runner) -> None:

@@ -109,6 +109,9 @@ def seal_shard(job: int, parts: Iterable[Path], target: Path, schema: pa.Schema)
             writer.write_batch(batch)
             rows += batch.num_rows
     if hashing is None:
+        # A killed run may have left a file of recovered videos, which take another number now.
+        for path in (target, checksum_file(target)):
+            path.unlink(missing_ok=True)
         return SealedShard(job, "", "", 0, 0)
     with atomic_write(checksum_file(target)) as file:
         file.write(f"{hashing.sha256}  {target.name}\n".encode())
