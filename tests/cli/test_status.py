@@ -20,7 +20,7 @@ def status(store: Path, facts: list[MediaFacts], capsys: pytest.CaptureFixture[s
     with Ledger(store / "ledger.sqlite", "audio") as ledger:
         ledger.add_jobs([KEYS])
         for key, learned in zip(KEYS, facts, strict=False):
-            ledger.record(Outcome(key, "done", clips=1, facts=learned))
+            ledger.verdicts("youtube").record(Outcome(key, "done", clips=1, facts=learned))
     assert main(["status", "--store", str(store)]) == 0
     return capsys.readouterr().out
 

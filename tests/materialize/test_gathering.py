@@ -410,7 +410,7 @@ def test_full_shards_are_there_before_the_run_ends(
     assert seen == [[[1, 2, 3], [4, 5, 6], [7, 8, 9]]]
 
 
-def _stop(_: object) -> None:
+def _stop(*_: object, **__: object) -> None:
     raise StoppedError("the test is over")
 
 
@@ -463,7 +463,7 @@ def test_more_shards_than_a_process_can_map_are_refused_before_planning(
     before = plan_of(runner)
     monkeypatch.setattr("voxblink2_lib.materialize.jobs.MAX_SHARDS", 1)
     with pytest.raises(
-        StoreError, match=r"has 1 shards, and this run would add up to 1; allowed are 1,"
+        StoreError, match=r"has 1 shards, and this run would add up to 4; allowed are 1,"
     ):
         runner.run([1])
     with pytest.raises(StoreError, match=r"would add up to 3; allowed are 1, .* another store"):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from voxblink2_lib.errors import BlockedError, DependencyError, StoppedError, UnreachableError
-from voxblink2_lib.materialize.planning import plan_run
+from voxblink2_lib.materialize.planning import plan_run, write_plan
 from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.materialize.scheduler import Scheduler
 from voxblink2_lib.materialize.tasks import FetchResult, FetchTask, SealTask
@@ -85,10 +85,12 @@ def context(tmp_path: Path) -> Iterator[RunContext]:
     store = Store(tmp_path / "store")
     index = open_index(open_release("demo"), store.index)
     with Ledger(store.ledger, "audio") as ledger:
-        options = plan_run(request, store, index, ledger, retry=False)
+        plan = plan_run(request, store, index, ledger)
         source = parse_source("http://media.example.org/{video_id}")
+        verdicts = ledger.verdicts(source.named)
+        write_plan(plan, ledger, verdicts)
         limiter = RateLimiter(tmp_path / "limits.sqlite")
-        yield RunContext(request, store, index, source, ledger, options, limiter)
+        yield RunContext(request, store, index, source, ledger, verdicts, plan.options, limiter)
 
 
 def failed(status: Status, action: RouteAction = NO_ACTION, **fields: Any) -> FetchResult:
@@ -202,7 +204,7 @@ def test_videos_of_a_refused_route_are_left_to_the_next_run(
     with pytest.raises(BlockedError, match=message):
         run(context)
     assert statuses(context)[BAD] == status
-    assert BAD in {key for job in range(2) for key in context.ledger.pending_videos(job)}
+    assert BAD in {key for job in range(2) for key in context.verdicts.pending_videos(job)}
     assert script.fetched[BAD] == 1
 
 
@@ -212,7 +214,7 @@ def test_a_fault_of_the_machine_stops_the_run(script: Script, context: RunContex
     with pytest.raises(DependencyError, match=message):
         run(context)
     assert statuses(context)[BAD] == "environment"
-    assert BAD in {key for job in range(2) for key in context.ledger.pending_videos(job)}
+    assert BAD in {key for job in range(2) for key in context.verdicts.pending_videos(job)}
 
 
 # -- no answer -------------------------------------------------------------------------------------

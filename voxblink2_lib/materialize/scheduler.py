@@ -6,14 +6,16 @@ import contextlib
 import shutil
 import time
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 from voxblink2_lib.errors import BlockedError, DependencyError, StoppedError
 from voxblink2_lib.materialize.dashboard import Dashboard, Snapshot
 from voxblink2_lib.materialize.fetched_media import open_staged
 from voxblink2_lib.materialize.gathering import Gathering
-from voxblink2_lib.materialize.pipeline import fetch_video, run_video, seal_job
-from voxblink2_lib.materialize.routes import InFlight, Routes, RouteState
+from voxblink2_lib.materialize.judgement import Judgement, asked_in_vain
+from voxblink2_lib.materialize.pipeline import fetch_canary, fetch_video, run_video, seal_job
+from voxblink2_lib.materialize.routes import Answer, InFlight, Routes, RouteState
 from voxblink2_lib.materialize.tasks import FetchResult, FetchTask, SealTask, VideoTask
 from voxblink2_lib.materialize.video_queue import RunContext, VideoQueue
 from voxblink2_lib.outcomes import POLICIES, RUN_TRIES, Outcome, RetryPolicy
@@ -37,10 +39,13 @@ class Scheduler:
         self._store = context.store
         self._source = context.source
         self._ledger = context.ledger
+        self._verdicts = context.verdicts
         self._rate_limiter = context.rate_limiter
+        self._last = asked_in_vain(context)
         self._queue = VideoQueue(context)
         self._gathering = Gathering(context)
         self._routes = Routes(context.source, context.rate_limiter)
+        self._judgement = Judgement(context, self._routes, self._queue)
         self._seals: deque[Call] = deque()
         # At hand and waiting to be cropped.
         self._ready: deque[VideoTask] = deque()
@@ -54,13 +59,14 @@ class Scheduler:
             StoppedError, BlockedError: work is left, and no route is open.
             DependencyError: this machine lacks something that downloading needs.
         """
-        self._queue.add_jobs(open_jobs)
+        self._queue.add_jobs(open_jobs, last=self._last)
         self._ledger.set_setting("videos_an_hour", str(self._routes.videos_per_hour))
         fetches = self._source.options.fetch_count
         processes = min(_FETCH_PROCESSES, fetches)
         with contextlib.ExitStack() as stack:
             stack.enter_context(self._gathering)
-            self._dashboard = stack.enter_context(Dashboard(self._ledger.count_pending()))
+            total = self._verdicts.count_pending(open_jobs)
+            self._dashboard = stack.enter_context(Dashboard(total))
             self._croppers = stack.enter_context(WorkerPool(self._request.worker_count))
             self._fetchers = stack.enter_context(
                 WorkerPool(processes, threads=-(-fetches // processes))
@@ -70,7 +76,7 @@ class Scheduler:
                     pass
             finally:
                 self._dashboard.show(self._snapshot, at_once=True)
-        self._raise_if_stopped()
+        self._raise_if_stopped(open_jobs)
 
     def _step(self) -> bool:
         """Hand out work and handle results; return whether there is anything left to wait for."""
@@ -83,7 +89,9 @@ class Scheduler:
         elif route := self._routes.unanswered_route():
             self._check_unanswered_route(route)
         elif seconds is None:
-            return False
+            answers, is_asking = self._judgement.settle_idle()
+            self._settle(answers)
+            return bool(answers) or is_asking
         else:
             time.sleep(timeout)
         return True
@@ -101,6 +109,7 @@ class Scheduler:
             Seconds after which there may be more to hand out; ``None`` if only a result can lead to
             more.
         """
+        self._hand_out_canaries()
         seconds = self._hand_out_videos()
         for job in self._queue.pop_complete():
             if self._gathering.has(job.number):
@@ -128,6 +137,10 @@ class Scheduler:
                 self._queue.requeue(task)
                 return self._wait_for_permit()
         return None
+
+    def _hand_out_canaries(self) -> None:
+        while self._fetchers.free and (task := self._judgement.next_canary()):
+            self._fetchers.submit((fetch_canary, task))
 
     def _has_room(self) -> bool:
         # Staged media take space until they are cropped: no more than keeps the croppers busy.
@@ -176,11 +189,16 @@ class Scheduler:
             self._handle_sealed(task, result)
         elif isinstance(task, FetchTask):
             route = task.source.route.name
-            died = Outcome(task.key, "transient", str(death), route=route) if death else None
-            self._handle_fetched(FetchResult(task.key, died) if died else result)
+            died = Outcome(task.key, "transient", str(death), route=route, is_explicit=False)
+            answer = FetchResult(task.key, died) if death else result
+            if call[0] is fetch_canary:
+                self._settle(self._judgement.record_canary(task, answer))
+            else:
+                self._handle_fetched(answer)
         else:
-            died = Outcome(task.key, "media-unusable", str(death)) if death else None
-            self._finish(died or result)
+            if death:
+                result = Outcome(task.key, "media-unusable", str(death))
+            self._handle_cropped(task, result)
 
     def _handle_fetched(self, result: FetchResult) -> None:
         flight = self._routes.record(result)
@@ -200,22 +218,23 @@ class Scheduler:
             return
         policy = POLICIES[failure.status]
         if policy.scope == "machine":
-            self._ledger.record(failure, is_settled=False)
+            self._verdicts.record(failure, is_settled=False)
             raise DependencyError(
                 f"This machine lacks something that downloading needs: {failure.reason}. Finished "
                 "work is kept. 'voxblink2 doctor' shows what is missing; then run this again."
             )
-        if self._is_requeued(flight, result, policy):
-            self._ledger.record(failure, is_settled=False)
+        if policy.scope == "video":
+            wait_seconds = result.action.pause_seconds or 0.0
+            answer = Answer(flight.task, failure, wait_seconds, result.warnings)
+            self._settle(self._judgement.judge(flight.route, answer))
+        elif self._is_requeued(flight, policy):
+            self._verdicts.record(failure, is_settled=False)
         else:
             self._finish(failure)
 
-    def _is_requeued(self, flight: InFlight, result: FetchResult, policy: RetryPolicy) -> bool:
-        """Requeue a video that failed, where this run tries it again; return whether it does."""
+    def _is_requeued(self, flight: InFlight, policy: RetryPolicy) -> bool:
+        """Requeue a video whose route was refused; return whether this run tries it again."""
         task, route = flight.task, flight.route
-        if policy.scope == "video":
-            wait_seconds = result.action.pause_seconds or 0.0
-            return policy.run_tries > 1 and self._queue.try_again(task, wait_seconds=wait_seconds)
         # One video alone that is refused again and again must not stop the others for ever, nor
         # the run, where it is the last one.
         tries = policy.run_tries
@@ -226,8 +245,29 @@ class Scheduler:
             self._queue.requeue(task)
         return is_requeued
 
+    def _settle(self, answers: Sequence[Answer]) -> None:
+        """Write failures; those of which another try may help are tried again in this run."""
+        for task, outcome, wait_seconds, _ in answers:
+            has_tries = POLICIES[outcome.status].run_tries > 1
+            if has_tries and self._queue.try_again(task, wait_seconds=wait_seconds):
+                self._verdicts.record(outcome, is_settled=False)
+            else:
+                self._finish(outcome)
+
+    def _handle_cropped(self, task: VideoTask, outcome: Outcome) -> None:
+        if not outcome.route:
+            self._finish(outcome)
+            return
+        route = self._routes.named(outcome.route)
+        if outcome.status == "done":
+            # First, as it is the evidence for those that failed.
+            self._finish(outcome)
+            self._settle(self._judgement.record_success(route))
+        else:
+            self._settle(self._judgement.judge(route, Answer(task, outcome)))
+
     def _finish(self, outcome: Outcome) -> None:
-        status = self._ledger.record(outcome)
+        status = self._verdicts.record(outcome)
         self._dashboard.count(status or outcome.status, outcome.bytes_fetched)
         self._queue.finish(outcome.key)
 
@@ -259,8 +299,8 @@ class Scheduler:
         for flight in self._routes.pop_unanswered(route):
             self._queue.requeue(flight.task)
 
-    def _raise_if_stopped(self) -> None:
-        left = self._ledger.count_pending()
+    def _raise_if_stopped(self, jobs: list[int]) -> None:
+        left = self._verdicts.count_pending(jobs)
         closures = self._routes.closures()
         if not closures or not left:
             return
@@ -271,6 +311,12 @@ class Scheduler:
                 "the same command again."
             )
         reasons = "; ".join(f"{name}: {closure.reason}" for name, closure in closures)
+        if all(closure.is_suspect for _, closure in closures):
+            raise BlockedError(
+                f"No route brings videos any more. {reasons}. {left} videos are left, those that "
+                "failed alike count as not tried, and nothing finished is lost. Then run the same "
+                "command again."
+            )
         raise BlockedError(
             f"The source refuses every route that was used ({reasons}). {left} videos are left "
             "and nothing finished is lost. Wait some hours, or give other routes with --proxy "

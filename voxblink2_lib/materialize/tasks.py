@@ -82,12 +82,14 @@ class FetchResult:
         failure: its outcome if it is unavailable.
         is_unanswered: the source did not answer at all.
         action: what the failure means for the route.
+        warnings: what yt-dlp warned of before it failed.
     """
 
     key: VideoKey
     failure: Outcome | None = None
     is_unanswered: bool = False
     action: RouteAction = NO_ACTION
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

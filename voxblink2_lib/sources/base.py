@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -16,6 +17,7 @@ from voxblink2_lib.records import VideoKey
 from voxblink2_lib.sources.options import FetchOptions, Route
 
 VIDEO_ID_FIELD = "{video_id}"
+YOUTUBE_TEMPLATE = f"https://www.youtube.com/watch?v={VIDEO_ID_FIELD}"
 
 # Returns 204 and no content, from a server nearby.
 _YOUTUBE_PROBE_URL = "https://www.youtube.com/generate_204"
@@ -119,12 +121,12 @@ def parse_source(named: str | None, options: FetchOptions | None = None) -> Sour
     """
     options = options or FetchOptions()
     if named is None or named == "youtube":
-        return SourceSpec("youtube", f"https://www.youtube.com/watch?v={VIDEO_ID_FIELD}", options)
+        return SourceSpec("youtube", YOUTUBE_TEMPLATE, options)
     if "://" in named:
         _check_url(named)
         return SourceSpec("url", named, options)
-    folder = Path(named).expanduser()
-    if not folder.is_dir():
+    folder = Path(os.path.expanduser(named))
+    if not os.path.isdir(folder):  # False for names that cannot be
         raise SourceError(
             f"The source {named!r} is neither 'youtube', nor a URL with {VIDEO_ID_FIELD}, nor an "
             "existing folder. A folder must contain media named <speaker>/<video>.<ext>."

@@ -25,7 +25,7 @@ from voxblink2_lib.errors import FetchError
 from voxblink2_lib.files import named_if_disk_full
 from voxblink2_lib.outcomes import NO_FACTS, MediaFacts
 from voxblink2_lib.records import VideoKey
-from voxblink2_lib.sources.base import VIDEO_ID_FIELD, Media
+from voxblink2_lib.sources.base import VIDEO_ID_FIELD, YOUTUBE_TEMPLATE, Media
 from voxblink2_lib.sources.failures import fetch_error
 from voxblink2_lib.sources.format_choice import (
     NOTHING_TO_PLAY,
@@ -36,13 +36,17 @@ from voxblink2_lib.sources.format_choice import (
 from voxblink2_lib.sources.options import FetchOptions, Route
 from voxblink2_lib.sources.prefix import Requirement, download_prefix
 from voxblink2_lib.sources.reasons import Reasons
-from voxblink2_lib.sources.ytdlp_options import STANDARD_ERROR, ydl_options
+from voxblink2_lib.sources.standard_error import STANDARD_ERROR
+from voxblink2_lib.sources.ytdlp_options import ydl_options
 
 _log = logging.getLogger(__name__)
 
 # Audio beyond the last utterance, which the decoder and the resampler need.
 _MARGIN_SECONDS = 1.0
 _NATIVE_PROTOCOLS = {"http", "https"}
+
+# A server of files says so of the one that was requested; a site may say it of whoever asks.
+_GONE_HTTP = frozenset({404, 410})
 
 
 class _Downloader(YoutubeDL):  # type: ignore[misc]  # no type hints there
@@ -98,6 +102,7 @@ class YtDlpSource:
     ) -> None:
         options = options or FetchOptions()
         self._template = template
+        self._explicit_http = _GONE_HTTP if template != YOUTUBE_TEMPLATE else frozenset()
         self._with_video = with_video
         self._reasons = Reasons.load(
             Path(options.reasons).expanduser() if options.reasons else None
@@ -138,7 +143,11 @@ class YtDlpSource:
             except (YoutubeDLError, RequestError) as error:
                 # Not by a variable: an error in one keeps this frame, and with it the source.
                 raise fetch_error(
-                    error, self._reasons, warnings=tuple(self._logger.warnings), facts=self._facts
+                    error,
+                    self._reasons,
+                    warnings=self._logger.warnings,
+                    facts=self._facts,
+                    explicit_http=self._explicit_http,
                 ) from error
             yield media._replace(facts=self._facts)
 
@@ -168,7 +177,7 @@ class YtDlpSource:
 
     def _download(self, key: VideoKey, folder: Path, needed_seconds: float) -> Media:
         url = self._template.replace(VIDEO_ID_FIELD, key.video_id)
-        info = self._ydl.extract_info(url, download=False)
+        info = self._extract(url)
         if info is None or info.get("_type", "video") != "video":
             raise FetchError(
                 f"{url} is not a single video but {(info or {}).get('_type', 'nothing')}",
@@ -186,6 +195,21 @@ class YtDlpSource:
         size_bytes = self._fetch(video_info, path, video)
         size_bytes += self._fetch(audio_info, audio_path, audio)
         return Media(path, size_bytes, audio_path)
+
+    def _extract(self, url: str) -> Any:
+        """Return yt-dlp's description of a video; an error of its own program is one of the video.
+
+        Whether all videos fail so is seen from the others.
+        """
+        try:
+            return self._ydl.extract_info(url, download=False)
+        except (FetchError, YoutubeDLError, RequestError, OSError):
+            raise
+        except Exception as error:
+            raise FetchError(
+                f"yt-dlp failed: {type(error).__name__}: {error}",
+                warnings=tuple(self._logger.warnings),
+            ) from error
 
     def _fetch(self, info: dict[str, Any], target: Path, requirement: Requirement) -> int:
         """Download what is required of one file; return the number of bytes."""
