@@ -26,6 +26,7 @@ from yt_dlp.utils import DownloadError, ExtractorError, GeoRestrictedError
 
 from voxblink2_lib.errors import FetchError, SourceError, UnreachableError
 from voxblink2_lib.outcomes import RouteAction
+from voxblink2_lib.sources.advice import own_advice
 from voxblink2_lib.sources.failures import fetch_error, retry_after_seconds
 from voxblink2_lib.sources.reasons import FailureClass, Reasons
 
@@ -228,7 +229,7 @@ def test_each_text_has_its_class_as_ytdlp_raises_it(status: str) -> None:
         assert isinstance(error.exc_info[1], ExtractorError)
         failure = classified(error)
         assert (message, failure.status) == (message, status)
-        assert str(failure).endswith(text)
+        assert str(failure).endswith(own_advice(text))
         assert not str(failure).startswith("ERROR")
         assert not isinstance(failure, UnreachableError)
 
@@ -444,7 +445,7 @@ def test_no_answer_at_all_differs_from_a_refusal(
         failure = classified(case)
         assert type(failure) is kind
         assert failure.status == status
-        assert str(error) in str(failure)
+        assert own_advice(str(error)) in str(failure)
 
 
 def test_an_error_without_a_message_has_at_least_a_name() -> None:
@@ -522,7 +523,7 @@ def test_a_warning_decides_where_the_error_is_unspecific(
 ) -> None:
     failure = classified(raised(expected_error(message)), "a format is damaged", warning)
     assert FailureClass(failure.status, failure.action) == expected
-    assert message in str(failure)
+    assert own_advice(message) in str(failure)
     assert warning in str(failure)
 
 

@@ -70,9 +70,13 @@ def unclear(key: VideoKey, status: Status, reason: str = "", route: str = ROUTE)
     return Outcome(key, status, reason, route=route, is_explicit=False)
 
 
-def comes(ledger: Ledger, key: VideoKey, *, route: str = ROUTE, source: str = "youtube") -> None:
+def comes(
+    ledger: Ledger, key: VideoKey, at: float, *, route: str = ROUTE, source: str = "youtube"
+) -> None:
     """Let another video come by a route."""
-    answers(ledger, source).record(Outcome(key, "done", clips=1, route=route))
+    verdicts = answers(ledger, source)
+    verdicts.record(Outcome(key, "done", clips=1, route=route))
+    verdicts.record_witness(key, route, at=at)
 
 
 # -- When a video is tried again -------------------------------------------------------------------
@@ -204,7 +208,7 @@ def test_ambiguous_is_gone_when_another_day_says_the_same_of_a_route_that_works(
     assert ledger.waiting() == (1, start + DAY)
     # The same day says nothing new, however often it is asked.
     clock.now = start + 19 * HOUR
-    comes(ledger, B)
+    comes(ledger, B, clock.now)
     assert answers(ledger).record(unclear(A, "ambiguous", "unavailable")) == "ambiguous"
     assert ledger.waiting() == (1, start + DAY)
     clock.now = start + DAY
@@ -220,18 +224,18 @@ def test_nothing_is_final_while_nothing_came_by_the_route(
 ) -> None:
     """A network that answers everybody with its own page, for weeks."""
     ledger.add_jobs([[A, B, C]])
-    comes(ledger, B)
+    comes(ledger, B, clock.now)
     clock.now += HOUR
     for _ in range(30):
         assert answers(ledger).record(unclear(A, status, "no")) == status
         assert ledger.waiting() == (1, clock.now + DAY)
         clock.now += DAY
         # What comes by another route, or from another source, says nothing of this one.
-        comes(ledger, C, route="10.0.0.1:8080")
-        comes(ledger, C, source="http://elsewhere.example.org")
+        comes(ledger, C, clock.now, route="10.0.0.1:8080")
+        comes(ledger, C, clock.now, source="http://elsewhere.example.org")
         assert not answers(ledger).would_be_final(Outcome(A, "transient"))
         assert answers(ledger).would_be_final(unclear(A, status))
-    comes(ledger, B)
+    comes(ledger, B, clock.now)
     final = "gone" if status == "ambiguous" else status
     assert answers(ledger).record(unclear(A, status, "no")) == final
     assert ledger.waiting() == (0, None)
@@ -241,10 +245,10 @@ def test_a_video_is_no_witness_of_itself(ledger: Ledger, clock: Clock) -> None:
     ledger.add_jobs([[A]])
     answers(ledger).record(unclear(A, "ambiguous"))
     clock.now += HOUR
-    answers(ledger).record_witness(A, ROUTE)
+    answers(ledger).record_witness(A, ROUTE, at=clock.now)
     clock.now += DAY
     assert answers(ledger).record(unclear(A, "ambiguous")) == "ambiguous"
-    answers(ledger).record_witness(B, ROUTE)
+    answers(ledger).record_witness(B, ROUTE, at=clock.now)
     assert answers(ledger).witness(ROUTE) == B
     assert answers(ledger).witness("10.0.0.1:8080") is None
     assert answers(ledger).record(unclear(A, "ambiguous")) == "gone"
@@ -265,12 +269,12 @@ def test_media_are_unusable_for_good_by_another_route_on_the_same_day(
     other = "10.0.0.1:8080"
     answers(ledger).record(unclear(A, "media-unusable", "is cut off"))
     clock.now += HOUR
-    comes(ledger, B)
+    comes(ledger, B, clock.now)
     assert answers(ledger).record(unclear(A, "media-unusable", "is cut off")) == "media-unusable"
     assert ledger.waiting()[0] == 1, "the same route, the same day"
-    comes(ledger, B, route=other)
+    comes(ledger, B, clock.now, route=other)
     clock.now += HOUR
-    comes(ledger, B, route=other)
+    comes(ledger, B, clock.now, route=other)
     answers(ledger).record(unclear(A, "media-unusable", "is cut off", other))
     assert ledger.waiting() == (0, None)
 
@@ -281,11 +285,11 @@ def test_another_answer_in_between_begins_the_day_anew(ledger: Ledger, clock: Cl
     clock.now += DAY
     answers(ledger).record(Outcome(A, "transient", "HTTP 503"))
     clock.now += HOUR
-    comes(ledger, B)
+    comes(ledger, B, clock.now)
     assert answers(ledger).record(unclear(A, "ambiguous", "unavailable")) == "ambiguous"
     assert ledger.waiting() == (1, clock.now + DAY)
     clock.now += DAY
-    comes(ledger, B)
+    comes(ledger, B, clock.now)
     assert answers(ledger).record(unclear(A, "ambiguous", "unavailable")) == "gone"
 
 
@@ -294,7 +298,7 @@ def test_the_day_is_kept_when_the_video_moves_to_a_new_job(ledger: Ledger, clock
     answers(ledger).record(unclear(A, "ambiguous", "unavailable"))
     ledger.seal(SealedShard(0, "", "", 0, 0))
     clock.now += DAY
-    answers(ledger).record_witness(B, ROUTE)
+    answers(ledger).record_witness(B, ROUTE, at=clock.now)
     ledger.add_jobs([answers(ledger).due()])
     assert answers(ledger).record(unclear(A, "ambiguous", "unavailable")) == "gone"
 
@@ -308,7 +312,7 @@ def test_a_clock_that_was_years_ahead_leaves_no_wait(ledger: Ledger, clock: Cloc
     clock.now = now
     assert answers(ledger).pending_videos(0) == [A, B]
     # What was learned ahead of time confirms nothing before a day has passed.
-    answers(ledger).record_witness(C, ROUTE)
+    answers(ledger).record_witness(C, ROUTE, at=now)
     assert answers(ledger).record(unclear(B, "ambiguous")) == "ambiguous"
     assert answers(ledger).pending_videos(0) == [A]
 
@@ -372,7 +376,7 @@ def test_ask_again_reaches_what_is_final_and_keeps_its_words(ledger: Ledger, clo
     ledger.add_jobs([[A, B, C, D]])
     answers(ledger).record(Outcome(A, "private", "Private video"))
     answers(ledger).record(Outcome(B, "geo", "not in your country"))
-    comes(ledger, C)
+    comes(ledger, C, clock.now)
     for _ in range(8):
         answers(ledger).record(Outcome(D, "transient", "HTTP 503"))
     assert ledger.waiting() == (0, None)
@@ -397,7 +401,7 @@ def test_the_answers_of_a_bad_day_are_told_from_those_before(ledger: Ledger, clo
     clock.now += DAY
     bad_day = clock.now
     answers(ledger).record(Outcome(B, "gone"))
-    comes(ledger, C)
+    comes(ledger, C, clock.now)
     clock.now += HOUR
     answers(ledger, "http://b.example.org").record(Outcome(A, "gone"))
     assert answers(ledger).missing(since=bad_day) == [B]
@@ -449,7 +453,7 @@ def test_a_ledger_that_is_not_migrated_yet_says_the_same(path: Path) -> None:
     before = path.read_bytes()
     with Ledger(path, "audio") as ledger:
         assert path.read_bytes() == before
-        answers(ledger).record_witness(C, ROUTE)
+        answers(ledger).record_witness(C, ROUTE, at=2e9)
         assert answers(ledger).pending_videos(0) == [B, D]
         assert answers(ledger).record(unclear(B, "ambiguous")) == "gone"
         assert ledger.statistics.videos() == {"done": 1, "gone": 2, "planned": 1}

@@ -5,7 +5,8 @@ words are held back, not written, until something else is known of their route:
 
     held answers      1 .. limit-1        limit reached
                       |                   |
-    a video came      written             |
+    a video came      those before it     |
+                      are written         |
     clear words       written             ask canaries: videos that came before, videos of other
                                           speakers, ids that the user named
                                           |                     |
@@ -67,6 +68,7 @@ class Breaker(Generic[Item]):
     finals: list[Item] = field(default_factory=list)
     canaries: list[VideoKey] | None = None
     asked: list[VideoKey] = field(default_factory=list)
+    _released: int = 0
 
     @property
     def is_in_question(self) -> bool:
@@ -99,28 +101,48 @@ class Breaker(Generic[Item]):
         self.asked.append(key)
         return key
 
-    def record_words(self) -> list[Item]:
-        """Return what is written now that the source has answered with clear words."""
-        return [] if self.is_in_question else self._pop(self.held)
+    @property
+    def position(self) -> int:
+        """How many answers were held so far: what is requested now is evidence for those alone."""
+        return self._released + len(self.held)
 
-    def record_success(self) -> list[Item]:
-        """Return what is written now that a video came."""
+    def record_words(self, position: int) -> list[Item]:
+        """Return what is written now that the source has answered with clear words.
+
+        Args:
+            position: the :attr:`position` when it was requested.
+        """
+        return [] if self.is_in_question else self._pop_held(position - self._released)
+
+    def record_success(self, position: int) -> list[Item]:
+        """Return what is written now that a video is cropped.
+
+        Args:
+            position: the :attr:`position` when it was requested.
+        """
         self.has_worked = True
-        self.canaries = None
-        return self._pop(self.held) + self._pop(self.finals)
+        answers = self._pop_held(position - self._released) + self._pop_finals()
+        if len(self.held) < self.limit:
+            self.canaries = None
+        return answers
 
     def record_canary(self) -> list[Item]:
         """Return what is written now that a canary came: these videos are at fault themselves."""
         if len(self.held) >= self.limit:
             self.limit = min(MAX_LIMIT, 2 * self.limit)
-        return self.record_success()
+        return self.record_success(self.position)
 
     def release(self) -> list[Item]:
         """Return everything that is held, in order, and hold nothing."""
         self.canaries = None
-        return self._pop(self.held) + self._pop(self.finals)
+        return self._pop_held(len(self.held)) + self._pop_finals()
 
-    def _pop(self, items: list[Item]) -> list[Item]:
-        popped = items[:]
-        items.clear()
-        return popped
+    def _pop_held(self, count: int) -> list[Item]:
+        count = max(0, count)
+        answers, self.held = self.held[:count], self.held[count:]
+        self._released += len(answers)
+        return answers
+
+    def _pop_finals(self) -> list[Item]:
+        answers, self.finals = self.finals, []
+        return answers

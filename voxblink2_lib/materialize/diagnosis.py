@@ -57,6 +57,11 @@ _BY_MESSAGE = (
         is_of_version=True,
     ),
     _Cause(
+        ("http error 5",),
+        "a server that is failing",
+        "Try again later.",
+    ),
+    _Cause(
         ("unavailable", "not available", "sign in", "log in", "login"),
         "an account or an address that the source has flagged",
         "Wait a day, use another route with --proxy, or the cookies of another account with "
@@ -69,14 +74,9 @@ _BY_MESSAGE = (
         "Try another route with --proxy, or later.",
     ),
     _Cause(
-        ("could not be cropped", "cannot be decoded", "of audio"),
+        ("could not be cropped", "cannot be decoded", "cannot be read", "of audio"),
         "a proxy that truncates media, or sends something else in their place",
         "Use another route with --proxy.",
-    ),
-    _Cause(
-        ("http error 5", "http error 4"),
-        "a server that is failing",
-        "Try again later.",
     ),
 )
 _UNKNOWN = _Cause((), "a yt-dlp that is too old for the source", "Update it.", is_of_version=True)
@@ -107,15 +107,14 @@ def diagnose(
 
 
 def _cause(message: str, warnings: Sequence[str]) -> tuple[_Cause, str]:
+    """Return the cause, and the warning of yt-dlp that a person should see with it."""
     for warning in warnings:
         for cause in _BY_WARNING:
             if any(text in warning.lower() for text in cause.texts):
                 return cause, warning.strip()
     plain = message.lower()
-    for cause in _BY_MESSAGE:
-        if any(text in plain for text in cause.texts):
-            return cause, ""
-    return _UNKNOWN, ""
+    matching = (cause for cause in _BY_MESSAGE if any(text in plain for text in cause.texts))
+    return next(matching, _UNKNOWN), warnings[0].strip() if warnings else ""
 
 
 def _version_text(today: datetime.date | None = None) -> str:

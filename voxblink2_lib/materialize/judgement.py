@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from voxblink2_lib.materialize.breaker import OTHER_SPEAKERS, is_wordless
 from voxblink2_lib.materialize.diagnosis import diagnose
-from voxblink2_lib.materialize.routes import Answer, Routes, RouteState
+from voxblink2_lib.materialize.routes import Answer, InFlight, Routes, RouteState
 from voxblink2_lib.materialize.tasks import FetchResult, FetchTask
 from voxblink2_lib.materialize.video_queue import RunContext, VideoQueue
-from voxblink2_lib.outcomes import POLICIES
 from voxblink2_lib.records import VideoKey
 
 # Enough to see that media come, and not a page of a network.
@@ -19,6 +20,9 @@ _CANARY_SECONDS = 1.0
 
 # "Me at the zoo", the first video of YouTube.
 _YOUTUBE_CANARY = "jNQXAC9IVRw"
+
+# Of those that came before, some may have gone since.
+_KNOWN_VIDEOS = 2
 
 # Videos that were asked for in vain come last in the next run; of so many it is remembered.
 _MAX_REMEMBERED = 1000
@@ -30,6 +34,13 @@ _log = logging.getLogger(__name__)
 def asked_in_vain(context: RunContext) -> list[VideoKey]:
     """Return the videos that earlier runs asked for when they closed a route."""
     return [VideoKey(*key) for key in json.loads(context.ledger.setting(_ASKED_IN_VAIN) or "[]")]
+
+
+class _Arrival(NamedTuple):
+    """When media came (Unix time), and the position of their route when they were requested."""
+
+    at: float
+    position: int
 
 
 class Judgement:
@@ -48,20 +59,30 @@ class Judgement:
         self._queue = queue
         # Routes with a canary on its way.
         self._asking: set[str] = set()
+        self._arrivals: dict[VideoKey, _Arrival] = {}
 
     # -- Videos ------------------------------------------------------------------------------------
 
-    def record_success(self, route: RouteState) -> list[Answer]:
-        """Return what is written now that a video was downloaded and cropped."""
-        return route.breaker.record_success()
+    def record_fetched(self, flight: InFlight) -> None:
+        """Note that the media of a video have come; what they are worth is seen by cropping."""
+        self._arrivals[flight.task.key] = _Arrival(time.time(), flight.position)
+
+    def record_success(self, route: RouteState, key: VideoKey) -> list[Answer]:
+        """Return what is written now that a video was cropped."""
+        arrival = self._arrivals.pop(key, None)
+        if arrival is None:
+            return []  # downloaded by an earlier run, it says nothing of today
+        self._verdicts.record_witness(key, route.name, at=arrival.at)
+        return route.breaker.record_success(arrival.position)
 
     def judge(self, route: RouteState, answer: Answer) -> list[Answer]:
         """Return what is written now that a video failed, perhaps this failure itself."""
         breaker = route.breaker
+        self._arrivals.pop(answer.task.key, None)
         if not is_wordless(answer.outcome):
-            return self._checked(route, [*breaker.record_words(), answer])
+            return self._checked(route, [*breaker.record_words(answer.position), answer])
         if route.closure is not None:
-            self._queue.requeue(answer.task)
+            self._take_back([answer])
             return []
         breaker.hold(answer)
         if breaker.needs_canaries:
@@ -103,13 +124,14 @@ class Judgement:
     def _canaries(self, route: RouteState) -> list[VideoKey]:
         """Return what came before on a route, videos of other speakers, and what the user named."""
         source = route.source
-        witness = self._verdicts.witness(route.name)
+        came = self._verdicts.last_done(_KNOWN_VIDEOS)
+        if witness := self._verdicts.witness(route.name):
+            came.insert(0, witness)
         known = [answer.task.key for answer in (*route.breaker.held, *route.breaker.finals)]
         known += asked_in_vain(self._context)
         others = self._verdicts.other_speakers(known, OTHER_SPEAKERS)
         named = source.options.canary or ((_YOUTUBE_CANARY,) if source.kind == "youtube" else ())
-        keys = [*([witness] if witness else []), *others, *(VideoKey("", name) for name in named)]
-        return list(dict.fromkeys(keys))
+        return list(dict.fromkeys([*came, *others, *(VideoKey("", name) for name in named)]))
 
     def next_canary(self) -> FetchTask | None:
         """Return the download of a canary that can start now."""
@@ -137,10 +159,11 @@ class Judgement:
     def record_canary(self, task: FetchTask, result: FetchResult) -> list[Answer]:
         """Return what is written now that a canary came; close its route if none comes."""
         route = self._routes.named(task.source.route.name)
+        assert route is not None  # for mypy: canaries are sent by routes of this run
         self._asking.discard(route.name)
         breaker, failure = route.breaker, result.failure
         if failure is None:
-            self._verdicts.record_witness(task.key, route.name)
+            self._verdicts.record_witness(task.key, route.name, at=time.time())
         if not breaker.is_in_question:
             return []  # another video came meanwhile
         if result.is_unanswered:
@@ -150,8 +173,7 @@ class Judgement:
         if route.closure is not None:
             self._take_back(breaker.release())
             return []
-        # Clear words are an answer as well: the source does not refuse all alike.
-        if failure is None or (POLICIES[failure.status].scope == "video" and failure.is_explicit):
+        if failure is None:
             return breaker.record_canary()
         if not breaker.canaries:
             self._close(route)
@@ -168,13 +190,17 @@ class Judgement:
         )
         route.close(text, is_suspect=True)
         _log.warning("The route %s is closed for this run: %s", route.name, text)
-        keys = [*(answer.task.key for answer in answers), *canaries]
-        remembered = dict.fromkeys([*keys, *asked_in_vain(self._context)])
-        self._context.ledger.set_setting(
-            _ASKED_IN_VAIN, json.dumps([*remembered][:_MAX_REMEMBERED])
-        )
+        self._remember(canaries)
         self._take_back(answers)
 
     def _take_back(self, answers: Sequence[Answer]) -> None:
+        """Count answers as not given; another route may bring their videos, or the next run."""
+        self._remember([answer.task.key for answer in answers])
         for answer in answers:
             self._queue.requeue(answer.task)
+
+    def _remember(self, keys: Sequence[VideoKey]) -> None:
+        if keys:
+            remembered = dict.fromkeys([*keys, *asked_in_vain(self._context)])
+            text = json.dumps([*remembered][:_MAX_REMEMBERED])
+            self._context.ledger.set_setting(_ASKED_IN_VAIN, text)

@@ -18,7 +18,7 @@ from voxblink2_lib.materialize.fetched_media import FetchRecord, discard, open_s
 from voxblink2_lib.materialize.tasks import FetchResult, FetchTask, SealTask, VideoTask
 from voxblink2_lib.media.audio import crop_audio
 from voxblink2_lib.media.coverage import covered_seconds
-from voxblink2_lib.media.damage import named_if_damaged
+from voxblink2_lib.media.damage import memory_doubted, named_if_damaged
 from voxblink2_lib.media.faces import crop_faces
 from voxblink2_lib.outcomes import NO_FACTS, MediaFacts, MissingUtterance, Outcome, Status
 from voxblink2_lib.records import Clip, FaceClip, SealedShard, VideoKey
@@ -100,10 +100,13 @@ def run_video(task: VideoTask) -> Outcome:
 
     Raises:
         StoreFullError: the disk is full.
+        MemoryError: memory is short; or, unless the video is tried alone, its media may claim to
+            contain more than fits in any.
     """
     started = time.monotonic()
+    doubt = contextlib.nullcontext() if task.is_alone else memory_doubted()
     try:
-        with media_for(task) as (media, record):
+        with doubt, media_for(task) as (media, record):
             return _crop_and_write(task, media, record)
     except FetchError as error:
         seconds_taken = time.monotonic() - started

@@ -48,12 +48,14 @@ class Answer(NamedTuple):
     Attributes:
         task: the video.
         outcome: the failure.
+        position: how many answers were held back on its route when it was requested.
         wait_seconds: the source requests to wait so long before another try.
         warnings: what yt-dlp warned of.
     """
 
     task: VideoTask
     outcome: Outcome
+    position: int = 0
     wait_seconds: float = 0.0
     warnings: tuple[str, ...] = ()
 
@@ -100,6 +102,7 @@ class InFlight:
         task: the video.
         route: on which it is downloaded.
         permit: the permission to request it.
+        position: how many answers were held back on the route when it was sent.
         unanswered: the result, where no answer arrived: whether the video or the route is at fault
             is not known yet.
     """
@@ -107,6 +110,7 @@ class InFlight:
     task: VideoTask
     route: RouteState
     permit: Permit
+    position: int = 0
     unanswered: FetchResult | None = None
 
 
@@ -148,7 +152,7 @@ class Routes:
         for route in self._usable():
             permit = self._limiter.acquire(route.key, self._budget)
             if permit is not None:
-                flight = InFlight(task, route, permit)
+                flight = InFlight(task, route, permit, route.breaker.position)
                 self._in_flight[task.key] = flight
                 return flight
         return None
@@ -197,9 +201,9 @@ class Routes:
             self.record_answer(flight.route, result)
         return flight
 
-    def named(self, name: str) -> RouteState:
-        """Return the route of a name."""
-        return next(route for route in self._routes if route.name == name)
+    def named(self, name: str) -> RouteState | None:
+        """Return a route of this run by its name."""
+        return next((route for route in self._routes if route.name == name), None)
 
     def record_answer(self, route: RouteState, result: FetchResult) -> None:
         """Pause or close a route where the source says so."""
@@ -283,4 +287,6 @@ class Routes:
             paused_until=pause.until if is_paused else None,
             reason=route.closure.reason if route.closure else reason,
             is_closed=route.closure is not None,
+            next_permit_at=time.time()
+            + self._limiter.seconds_until_permit(route.key, self._budget),
         )

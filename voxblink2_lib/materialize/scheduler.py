@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
 from voxblink2_lib.errors import BlockedError, DependencyError, StoppedError
+from voxblink2_lib.materialize.croppers import Croppers
 from voxblink2_lib.materialize.dashboard import Dashboard, Snapshot
+from voxblink2_lib.materialize.deadlines import end_overdue, slow_lines
 from voxblink2_lib.materialize.fetched_media import open_staged
 from voxblink2_lib.materialize.gathering import Gathering
 from voxblink2_lib.materialize.judgement import Judgement, asked_in_vain
-from voxblink2_lib.materialize.pipeline import fetch_canary, fetch_video, run_video, seal_job
+from voxblink2_lib.materialize.pipeline import fetch_canary, fetch_video, seal_job
 from voxblink2_lib.materialize.routes import Answer, InFlight, Routes, RouteState
 from voxblink2_lib.materialize.tasks import FetchResult, FetchTask, SealTask, VideoTask
 from voxblink2_lib.materialize.video_queue import RunContext, VideoQueue
@@ -46,9 +47,6 @@ class Scheduler:
         self._gathering = Gathering(context)
         self._routes = Routes(context.source, context.rate_limiter)
         self._judgement = Judgement(context, self._routes, self._queue)
-        self._seals: deque[Call] = deque()
-        # At hand and waiting to be cropped.
-        self._ready: deque[VideoTask] = deque()
         # No route has a permit before (of the monotonic clock), unless a result arrives.
         self._next_permit_at = 0.0
 
@@ -67,7 +65,7 @@ class Scheduler:
             stack.enter_context(self._gathering)
             total = self._verdicts.count_pending(open_jobs)
             self._dashboard = stack.enter_context(Dashboard(total))
-            self._croppers = stack.enter_context(WorkerPool(self._request.worker_count))
+            self._croppers = Croppers(stack.enter_context(WorkerPool(self._request.worker_count)))
             self._fetchers = stack.enter_context(
                 WorkerPool(processes, threads=-(-fetches // processes))
             )
@@ -83,9 +81,11 @@ class Scheduler:
         seconds = self._hand_out()
         timeout = _REFRESH_SECONDS if seconds is None else min(seconds, _REFRESH_SECONDS)
         self._dashboard.show(self._snapshot)
-        if self._croppers.busy or self._fetchers.busy:
-            for call, result in collect((self._croppers, self._fetchers), timeout_seconds=timeout):
+        pools = (self._croppers.pool, self._fetchers)
+        if any(pool.busy for pool in pools):
+            for call, result in collect(pools, timeout_seconds=timeout):
                 self._handle_result(call, result)
+            end_overdue(pools)
         elif route := self._routes.unanswered_route():
             self._check_unanswered_route(route)
         elif seconds is None:
@@ -98,7 +98,8 @@ class Scheduler:
 
     def _snapshot(self) -> Snapshot:
         routes = self._routes.snapshots() if self._source.is_remote else []
-        return Snapshot(routes, *self._ledger.waiting())
+        slow_calls = slow_lines(self._croppers.pool, self._fetchers)
+        return Snapshot(routes, *self._ledger.waiting(), slow_calls)
 
     # -- handing out --------------------------------------------------------------------------
 
@@ -115,10 +116,8 @@ class Scheduler:
             if self._gathering.has(job.number):
                 self._gathering.complete(job.number)
             else:
-                self._seals.append(self._seal_call(job.number))
-        while self._croppers.free and (self._seals or self._ready):
-            call = self._seals.popleft() if self._seals else (run_video, self._ready.popleft())
-            self._croppers.submit(call)
+                self._croppers.seals.append(self._seal_call(job.number))
+        self._croppers.hand_out()
         return seconds
 
     def _hand_out_videos(self) -> float | None:
@@ -130,7 +129,7 @@ class Scheduler:
             if task is None:
                 return self._queue.seconds_until_ready()
             if self._is_at_hand(task):
-                self._ready.append(task)
+                self._croppers.ready.append(task)
             elif flight := self._routes.acquire(task):
                 self._fetchers.submit((fetch_video, self._fetch_task(flight)))
             else:
@@ -144,7 +143,7 @@ class Scheduler:
 
     def _has_room(self) -> bool:
         # Staged media take space until they are cropped: no more than keeps the croppers busy.
-        has_space = len(self._ready) < 2 * self._request.worker_count
+        has_space = len(self._croppers.ready) < 2 * self._request.worker_count
         return has_space and (not self._source.is_remote or self._fetchers.free > 0)
 
     def _is_at_hand(self, task: VideoTask) -> bool:
@@ -195,10 +194,11 @@ class Scheduler:
                 self._settle(self._judgement.record_canary(task, answer))
             else:
                 self._handle_fetched(answer)
-        else:
-            if death:
-                result = Outcome(task.key, "media-unusable", str(death))
-            self._handle_cropped(task, result)
+        elif outcome := self._croppers.outcome(task, result):
+            if death and outcome.status == "transient":
+                self._finish(outcome)  # the fault of this machine, and of no route
+            else:
+                self._handle_cropped(task, outcome)
 
     def _handle_fetched(self, result: FetchResult) -> None:
         flight = self._routes.record(result)
@@ -214,7 +214,8 @@ class Scheduler:
     def _handle_answered(self, flight: InFlight, result: FetchResult) -> None:
         failure = result.failure
         if failure is None:
-            self._ready.append(flight.task)
+            self._judgement.record_fetched(flight)
+            self._croppers.ready.append(flight.task)
             return
         policy = POLICIES[failure.status]
         if policy.scope == "machine":
@@ -225,7 +226,7 @@ class Scheduler:
             )
         if policy.scope == "video":
             wait_seconds = result.action.pause_seconds or 0.0
-            answer = Answer(flight.task, failure, wait_seconds, result.warnings)
+            answer = Answer(flight.task, failure, flight.position, wait_seconds, result.warnings)
             self._settle(self._judgement.judge(flight.route, answer))
         elif self._is_requeued(flight, policy):
             self._verdicts.record(failure, is_settled=False)
@@ -247,7 +248,7 @@ class Scheduler:
 
     def _settle(self, answers: Sequence[Answer]) -> None:
         """Write failures; those of which another try may help are tried again in this run."""
-        for task, outcome, wait_seconds, _ in answers:
+        for task, outcome, _, wait_seconds, _ in answers:
             has_tries = POLICIES[outcome.status].run_tries > 1
             if has_tries and self._queue.try_again(task, wait_seconds=wait_seconds):
                 self._verdicts.record(outcome, is_settled=False)
@@ -255,14 +256,12 @@ class Scheduler:
                 self._finish(outcome)
 
     def _handle_cropped(self, task: VideoTask, outcome: Outcome) -> None:
-        if not outcome.route:
-            self._finish(outcome)
-            return
         route = self._routes.named(outcome.route)
-        if outcome.status == "done":
-            # First, as it is the evidence for those that failed.
+        if route is None:
+            self._finish(outcome)  # of this machine, or downloaded by another route before
+        elif outcome.status == "done":
             self._finish(outcome)
-            self._settle(self._judgement.record_success(route))
+            self._settle(self._judgement.record_success(route, task.key))
         else:
             self._settle(self._judgement.judge(route, Answer(task, outcome)))
 
@@ -313,9 +312,9 @@ class Scheduler:
         reasons = "; ".join(f"{name}: {closure.reason}" for name, closure in closures)
         if all(closure.is_suspect for _, closure in closures):
             raise BlockedError(
-                f"No route brings videos any more. {reasons}. {left} videos are left, those that "
-                "failed alike count as not tried, and nothing finished is lost. Then run the same "
-                "command again."
+                f"No route brings videos any more. {reasons.rstrip('.')}. {left} videos are left; "
+                "those that failed alike count as not tried, and nothing finished is lost. After "
+                "that, run the same command again."
             )
         raise BlockedError(
             f"The source refuses every route that was used ({reasons}). {left} videos are left "

@@ -20,6 +20,7 @@ from voxblink2_lib.outcomes import (
     RouteAction,
     Status,
 )
+from voxblink2_lib.sources.advice import own_advice
 from voxblink2_lib.sources.reasons import FailureClass, Reasons
 
 # yt-dlp asks for bug reports after errors that it does not know; ours are not its bugs.
@@ -69,7 +70,10 @@ def fetch_error(
         failure = FailureClass("geo")
     warning, decisive = _decisive(warnings, reasons, failure)
     if decisive is not None:
-        failure, message = decisive, f"{message} (yt-dlp warned before: {warning})"
+        failure = decisive
+        message = f"{own_advice(message)} (yt-dlp warned before: {own_advice(warning)})"
+    else:
+        message = own_advice(message)
     is_unreachable = failure.status == "transient" and _is_unanswered(chain)
     kind = UnreachableError if is_unreachable else FetchError
     is_status_clear = response is not None and response.status in explicit_http
@@ -79,7 +83,7 @@ def fetch_error(
         action=_action(failure.action, response, now),
         facts=facts,
         is_explicit=failure.is_explicit or (is_status_clear and failure.status not in UNCLEAR),
-        warnings=tuple(warnings),
+        warnings=tuple(map(own_advice, warnings)),
     )
 
 

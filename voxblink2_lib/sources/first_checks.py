@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import socket
 from dataclasses import replace
 from pathlib import Path
@@ -35,7 +36,7 @@ def check_downloads(source: SourceSpec) -> None:
         if problem := read_cookie_file(Path(path).expanduser()).problem:
             raise SourceError(
                 f"cookies: {path} {problem}. Export it again as cookies.txt from a browser; "
-                f"'voxblink2 doctor --cookies {path}' shows more."
+                f"'voxblink2 doctor --cookies {shlex.quote(path)}' shows more."
             )
     for route in options.routes():
         # Without its file, which yt-dlp would write to when the downloader is closed.

@@ -35,15 +35,27 @@ from voxblink2_lib.sources.format_choice import (
 )
 from voxblink2_lib.sources.options import FetchOptions, Route
 from voxblink2_lib.sources.prefix import Requirement, download_prefix
+from voxblink2_lib.sources.range_reader import AvailableBytes
 from voxblink2_lib.sources.reasons import Reasons
+from voxblink2_lib.sources.segments import (
+    DASH_PROTOCOLS,
+    HLS_PROTOCOLS,
+    are_served,
+    download_segments,
+)
 from voxblink2_lib.sources.standard_error import STANDARD_ERROR
+from voxblink2_lib.sources.transfer_meter import TransferBudget, TransferMeter
 from voxblink2_lib.sources.ytdlp_options import ydl_options
 
 _log = logging.getLogger(__name__)
 
 # Audio beyond the last utterance, which the decoder and the resampler need.
 _MARGIN_SECONDS = 1.0
-_NATIVE_PROTOCOLS = {"http", "https"}
+_PROTOCOLS = {"http", "https"} | HLS_PROTOCOLS | DASH_PROTOCOLS
+
+# Pages and manifests that are read before the first byte of media.
+_PAGES_BUDGET = TransferBudget.of(0.0)
+_PAGE_BLOCK_BYTES = 1 << 16
 
 # A server of files says so of the one that was requested; a site may say it of whoever asks.
 _GONE_HTTP = frozenset({404, 410})
@@ -55,14 +67,21 @@ class _Downloader(YoutubeDL):  # type: ignore[misc]  # no type hints there
     Attributes:
         answered: called once, when the first request for a video is answered or fails.
         language: of the video as a whole, where the site states it.
+        pages: counts the bytes of all answers, while there is one.
     """
 
+    pages: TransferMeter | None = None
     answered: Callable[[], None] | None = None
     language: str | None = None
 
     def urlopen(self, req: Any) -> Any:
         try:
-            return super().urlopen(req)
+            response = super().urlopen(req)
+            if self.pages is None:
+                return response
+            # The user's pause between two requests is not the server's time.
+            self.pages.extend(0, self.params.get("sleep_interval_requests") or 0.0)
+            return _metered(response, self.pages)
         finally:
             if self.answered is not None:
                 answered, self.answered = self.answered, None
@@ -76,6 +95,9 @@ class _Downloader(YoutubeDL):  # type: ignore[misc]  # no type hints there
     def can_play(self, form: dict[str, Any]) -> bool:
         """Return whether a format can be downloaded; tested where yt-dlp doubts it."""
         is_doubtful = form.get("has_drm") or form.get("__needs_testing")
+        if is_doubtful and _is_segmented(form):
+            # yt-dlp's own test may start ffmpeg.
+            return are_served(self, form, TransferMeter(_PAGES_BUDGET))
         return not is_doubtful or bool(list(self._check_formats([form])))
 
 
@@ -157,7 +179,10 @@ class YtDlpSource:
         Raises:
             FetchError: the original is not offered.
         """
-        formats = list(context["formats"])
+        formats = [
+            form if form["protocol"] in _PROTOCOLS else {**form, "has_drm": True}
+            for form in context["formats"]
+        ]
         while True:
             info = {"formats": formats, "language": self._ydl.language}
             choice = choose_formats(info, frames=self._with_video)
@@ -169,6 +194,8 @@ class YtDlpSource:
                 break
             formats = [{**form, "has_drm": True} if form in refused else form for form in formats]
         self._facts = _facts(choice, chosen)
+        if choice.problem:
+            _refuse_protocols(context["formats"])
         if choice.problem == NOTHING_TO_PLAY:
             return []  # yt-dlp has words of its own for it
         if choice.problem:
@@ -184,23 +211,40 @@ class YtDlpSource:
                 status="ambiguous",
             )
         path, audio_path = folder / "media", folder / "sound"
+        meter = TransferMeter(TransferBudget.of(needed_seconds), limit_rate=self._limit_rate)
+        try:
+            return self._download_formats(info, path, audio_path, needed_seconds, meter)
+        except FetchError as error:
+            error.bytes_fetched = meter.received
+            raise
+
+    def _download_formats(
+        self,
+        info: dict[str, Any],
+        path: Path,
+        audio_path: Path,
+        needed_seconds: float,
+        meter: TransferMeter,
+    ) -> Media:
         if "requested_formats" not in info:
             both = Requirement(needed_seconds, audio=True, video=self._with_video)
-            return Media(path, self._fetch(info, path, both))
+            self._fetch(info, path, both, meter)
+            return Media(path, meter.received)
         # Video and audio are two files, as YouTube stores them.
         formats = info.pop("requested_formats")
         video_info, audio_info = ({**info, **format_info} for format_info in formats)
         video = Requirement(needed_seconds, audio=False, video=True)
         audio = Requirement(needed_seconds, audio=True, video=False)
-        size_bytes = self._fetch(video_info, path, video)
-        size_bytes += self._fetch(audio_info, audio_path, audio)
-        return Media(path, size_bytes, audio_path)
+        self._fetch(video_info, path, video, meter)
+        self._fetch(audio_info, audio_path, audio, meter)
+        return Media(path, meter.received, audio_path)
 
     def _extract(self, url: str) -> Any:
         """Return yt-dlp's description of a video; an error of its own program is one of the video.
 
         Whether all videos fail so is seen from the others.
         """
+        self._ydl.pages = TransferMeter(_PAGES_BUDGET)
         try:
             return self._ydl.extract_info(url, download=False)
         except (FetchError, YoutubeDLError, RequestError, OSError):
@@ -210,24 +254,67 @@ class YtDlpSource:
                 f"yt-dlp failed: {type(error).__name__}: {error}",
                 warnings=tuple(self._logger.warnings),
             ) from error
+        finally:
+            self._ydl.pages = None
 
-    def _fetch(self, info: dict[str, Any], target: Path, requirement: Requirement) -> int:
-        """Download what is required of one file; return the number of bytes."""
-        if info.get("protocol") in _NATIVE_PROTOCOLS and not info.get("fragments"):
-            try:
-                return download_prefix(
-                    self._ydl, info, target, requirement, limit_rate=self._limit_rate
-                )
-            except HTTPError as error:
-                # With yt-dlp's message: the video existed a moment ago, so a status here means
-                # less than the same status of the first request.
-                raise DownloadError(
-                    f"unable to download video data: {error}", sys.exc_info()
-                ) from error
-        success, _ = self._ydl.dl(str(target), info)
-        if not success or not target.exists():
-            raise FetchError(f"yt-dlp could not download {info['webpage_url']}")
-        return target.stat().st_size
+    def _fetch(
+        self, info: dict[str, Any], target: Path, requirement: Requirement, meter: TransferMeter
+    ) -> None:
+        """Download what is required of one file."""
+        download = download_segments if _is_segmented(info) else download_prefix
+        try:
+            download(self._ydl, info, target, requirement, meter=meter)
+        except HTTPError as error:
+            # With yt-dlp's message: the video existed a moment ago, so a status here means less
+            # than the same status of the first request.
+            raise DownloadError(
+                f"unable to download video data: {error}", sys.exc_info()
+            ) from error
+
+
+def _is_segmented(form: dict[str, Any]) -> bool:
+    return form.get("protocol") in HLS_PROTOCOLS or bool(form.get("fragments"))
+
+
+def _refuse_protocols(formats: list[dict[str, Any]]) -> None:
+    """Refuse a video of which no format can be read.
+
+    Raises:
+        FetchError: all are offered over protocols that are not read.
+    """
+    offered = {
+        str(form["protocol"])
+        for form in formats
+        if {form.get("acodec"), form.get("vcodec")} != {"none"}  # pictures for previews
+    }
+    if offered and not offered & _PROTOCOLS:
+        raise FetchError(
+            f"the source offers this video only over {', '.join(sorted(offered))}; http, https, "
+            "HLS and DASH are read, and no program is started for others",
+            # To another client, or another day, it may be offered otherwise.
+            status="not-original",
+        )
+
+
+def _metered(response: Any, meter: TransferMeter) -> Any:
+    """Return a response whose body is read within a budget, block by block."""
+    response.fp = AvailableBytes(response.fp)
+    read_block = response.read
+
+    def read(amount: int | None = None) -> bytes:
+        body = bytearray()
+        while amount is None or len(body) < amount:
+            meter.start()
+            most = _PAGE_BLOCK_BYTES if amount is None else amount - len(body)
+            block = read_block(min(most, _PAGE_BLOCK_BYTES))
+            meter.add(len(block))
+            if not block:
+                break
+            body += block
+        return bytes(body)
+
+    response.read = read
+    return response
 
 
 def _facts(choice: FormatChoice, chosen: list[dict[str, Any]]) -> MediaFacts:

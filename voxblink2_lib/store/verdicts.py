@@ -163,16 +163,21 @@ class Verdicts:
         )
         return keys[0] if keys else None
 
-    def record_witness(self, key: VideoKey, route: str) -> None:
-        """Write that a video came by a route just now."""
-        with self._database.transaction() as connection:
-            self._put_witness(connection, key, route)
-
-    def _put_witness(self, connection: sqlite3.Connection, key: VideoKey, route: str) -> None:
-        connection.execute(
-            "insert or replace into witnesses values (?, ?, ?, ?, ?)",
-            (self._ensure_source(connection), route, *key, time.time()),
+    def last_done(self, count: int) -> list[VideoKey]:
+        """Return the videos that came last, from whichever source, the last one first."""
+        return self._keys(
+            "select speaker_id, video_id from videos where config = :config and status = 'done' "
+            "order by updated_at desc limit :count",
+            count=count,
         )
+
+    def record_witness(self, key: VideoKey, route: str, *, at: float) -> None:
+        """Write that a video came by a route at a Unix time."""
+        with self._database.transaction() as connection:
+            connection.execute(
+                "insert or replace into witnesses values (?, ?, ?, ?, ?)",
+                (self._ensure_source(connection), route, *key, at),
+            )
 
     # -- Outcomes ----------------------------------------------------------------------------------
 
@@ -244,8 +249,6 @@ class Verdicts:
                 f"delete from verdicts where {_IS_VIDEO} and source = :source",  # noqa: S608  # a constant
                 values,
             )
-            if outcome.route:
-                self._put_witness(connection, outcome.key, outcome.route)
             best, is_best = values, True
         else:
             connection.execute(_PUT_VERDICT, values)
