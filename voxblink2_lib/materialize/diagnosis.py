@@ -57,7 +57,7 @@ _BY_MESSAGE = (
         is_of_version=True,
     ),
     _Cause(
-        ("http error 5",),
+        ("http error 5", "timed out", "time-out", "timeout"),
         "a server that is failing",
         "Try again later.",
     ),
