@@ -94,7 +94,7 @@ class CorpusDemoResult:
             "  import voxblink2",
             "  from datasets import load_dataset",
             f'  ds = load_dataset("voxblink2", "{self.status.config}", data_dir="demo",',
-            f'                    store="{self.status.store}")',
+            f'                    store={self.status.store!r}, split="train")',
         ]
 
     def _table(self) -> list[str]:
