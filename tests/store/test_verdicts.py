@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -473,3 +474,42 @@ update videos set status = 'ambiguous', tries = 1, ambiguous_since = 1e9, next_a
     where video_id = 'bbbbbbbbbbb';
 update videos set status = 'done', clips = 1 where video_id = 'ccccccccccc';
 """
+
+
+# -- Two million videos ----------------------------------------------------------------------------
+
+
+def test_what_is_asked_of_each_job_and_video_goes_through_no_table(ledger: Ledger) -> None:
+    ledger.add_jobs([[A, B], [C, D]])
+    verdicts = answers(ledger)
+    bare = unclear(A, "ambiguous")
+    verdicts.record(bare)
+    comes(ledger, B, 1.0)
+    queries: list[str] = []
+    connection = ledger._database._connection
+    connection.set_trace_callback(queries.append)
+    verdicts.pending_videos(1)
+    ledger.job_videos(1)
+    ledger.recovered.done_videos(1)
+    verdicts.last_done(2)
+    verdicts.witness(ROUTE)
+    verdicts.is_witnessed(bare)
+    verdicts.would_be_final(bare, is_witnessed=True)
+    verdicts.record(bare)
+    verdicts.record(Outcome(A, "done", clips=1, route=ROUTE))
+    verdicts.record_witness(A, ROUTE, at=2.0)
+    verdicts.ask_again([C])
+    ledger.waiting()
+    ledger.drop([D])
+    connection.set_trace_callback(None)
+    steps = [
+        (sql, row[3])
+        for sql in dict.fromkeys(queries)
+        if not sql.startswith(("begin", "commit"))
+        for row in connection.execute(f"explain query plan {sql}")
+    ]
+    assert len(steps) > 15
+    for sql, step in steps:
+        assert not step.startswith("SCAN"), sql
+        # The configuration alone is the whole table.
+        assert not re.search(r"\(config=\?\)", step), sql

@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from voxblink2_lib.records import SealedShard, VideoKey
-from voxblink2_lib.store.ledger_database import WITHOUT_FACTS, LedgerDatabase
+from voxblink2_lib.store.ledger_database import BY_JOB, WITHOUT_FACTS, LedgerDatabase
 from voxblink2_lib.store.ledger_statistics import LedgerStatistics
 from voxblink2_lib.store.tail import JobKind, RecoveredShards, next_job
 from voxblink2_lib.store.verdicts import Verdicts
@@ -187,8 +187,8 @@ class Ledger:
     def job_videos(self, job: int) -> list[tuple[VideoKey, str]]:
         """Return the videos of a job with their status, sorted by speaker and video."""
         rows = self._database.query(
-            "select speaker_id, video_id, status from videos where config = ? and job = ? "
-            "order by speaker_id, video_id",
+            f"select speaker_id, video_id, status from videos {BY_JOB} "  # noqa: S608  # a constant
+            "where config = ? and job = ? order by speaker_id, video_id",
             self._config,
             job,
         )

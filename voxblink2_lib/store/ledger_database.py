@@ -18,6 +18,8 @@ FORMAT = "4"
 # attempts, both kept one verdict of a video, whatever source it was of, and one kind of jobs.
 WITHOUT_FACTS = "2"
 EARLIER = (WITHOUT_FACTS, "3")
+# SQLite would go through all videos of a configuration for those of one job.
+BY_JOB = "indexed by videos_by_job"
 # What a person should hear of. Few attempts have it, so an index finds them; its condition must be
 # word for word that of the query.
 HAS_NOTES = """(json_extract(facts, '$.audio_tracks') > 1

@@ -22,12 +22,13 @@ from voxblink2_lib.outcomes import (
     next_attempt,
 )
 from voxblink2_lib.records import VideoKey
-from voxblink2_lib.store.ledger_database import LedgerDatabase
+from voxblink2_lib.store.ledger_database import BY_JOB, LedgerDatabase
 
 _IS_VIDEO = "config = :config and speaker_id = :speaker_id and video_id = :video_id"
 # Every video (v) with the verdict (w) of this source, where it has answered.
-_VIDEOS = """videos v left join verdicts w on w.config = v.config
+_WITH_VERDICT = """left join verdicts w on w.config = v.config
     and w.speaker_id = v.speaker_id and w.video_id = v.video_id and w.source = :source"""
+_VIDEOS = f"videos v {_WITH_VERDICT}"
 _IS_WANTED = "v.config = :config and v.status not in ('done', 'excluded')"
 # A wait beyond the greatest was written by a clock that was wrong.
 _IS_DUE = "(w.status is null or w.next_at <= :now or w.next_at > :now + :greatest)"
@@ -75,8 +76,8 @@ class Verdicts:
     def pending_videos(self, job: int) -> list[VideoKey]:
         """Return the videos of a job that can be tried now, sorted by speaker and video."""
         return self._keys(
-            f"select v.speaker_id, v.video_id from {_VIDEOS} where {_IS_WANTED} "  # noqa: S608  # constants
-            f"and v.job = :job and {_IS_DUE} order by v.speaker_id, v.video_id",
+            f"select v.speaker_id, v.video_id from videos v {BY_JOB} {_WITH_VERDICT} "  # noqa: S608  # constants
+            f"where {_IS_WANTED} and v.job = :job and {_IS_DUE} order by v.speaker_id, v.video_id",
             job=job,
         )
 
