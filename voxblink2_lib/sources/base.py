@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from voxblink2_lib.errors import SourceError
 from voxblink2_lib.outcomes import NO_FACTS, MediaFacts
 from voxblink2_lib.records import VideoKey
+from voxblink2_lib.redaction import redacted_source
 from voxblink2_lib.sources.options import FetchOptions, Route
 
 VIDEO_ID_FIELD = "{video_id}"
@@ -48,9 +49,16 @@ class SourceSpec:
         return self.kind if self.kind == "youtube" else self.place
 
     @property
+    def label(self) -> str:
+        """What a user would write, without secrets: the name by which a store remembers it."""
+        return redacted_source(self.named)
+
+    @property
     def host(self) -> str:
         """The name under which requests are counted, for budgets and pauses."""
-        return urlsplit(self.place).netloc if self.kind == "url" else self.kind
+        if self.kind != "url":
+            return self.kind
+        return urlsplit(self.place).netloc.rpartition("@")[2]
 
     @property
     def front_page(self) -> str:
