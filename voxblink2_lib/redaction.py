@@ -13,9 +13,11 @@ from __future__ import annotations
 import base64
 import binascii
 import functools
+import itertools
 import re
 import shlex
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
 
@@ -175,6 +177,16 @@ def secrets_in(*texts: str) -> frozenset[str]:
     return frozenset(form for value in values for form in (value, unquote(value))) - {"", HIDDEN}
 
 
+def secrets_in_cookies(file: Path) -> frozenset[str]:
+    """Return the values of a cookie file in Netscape format that are long enough to be secrets."""
+    try:
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return frozenset()  # whoever uses it reports it
+    values = (line.rpartition("\t")[2] for line in lines)
+    return frozenset(value for value in values if len(value) >= _LEAST_LENGTH)
+
+
 def _url_secrets(url: str) -> Iterator[str]:
     """Yield the secrets of a URL, or of a proxy without a scheme."""
     _, slashes, rest = url.partition("//")
@@ -189,12 +201,13 @@ def _url_secrets(url: str) -> Iterator[str]:
 
 
 def _option_secrets(text: str) -> Iterator[str]:
-    words = _words(text)
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in itertools.pairwise([*_words(text), ""]):
         name, equals, value = word.partition("=")
         value = value if equals else following
         if _PASSWORD_OPTION.fullmatch(name):
             yield value
+        elif word.startswith("-p"):
+            yield word[2:]
         elif _HEADER_OPTION.fullmatch(name):
             yield from _header_secrets(value)
         elif "//" in word or "@" in word:

@@ -9,8 +9,9 @@ from voxblink2_lib.doctor.cookies import check_cookies
 from voxblink2_lib.doctor.findings import Finding, Findings, Inputs
 from voxblink2_lib.errors import UnreachableError
 from voxblink2_lib.records import is_speaker_id
+from voxblink2_lib.redaction import redact, secrets_in
 from voxblink2_lib.sources import SourceSpec
-from voxblink2_lib.sources.probe import ProbeResult, probe_server, shown_proxy
+from voxblink2_lib.sources.probe import ProbeResult, probe_server
 
 _CLOCK_WARNING_SECONDS, _CLOCK_ERROR_SECONDS = 60, 300
 
@@ -42,7 +43,11 @@ def check_network(inputs: Inputs, source: SourceSpec) -> Findings:
     """Check that the source responds through each proxy, and compare its clock with ours."""
     clock_checked = False
     for proxy in inputs.proxies:
-        where = f"{_host(source)} through {shown_proxy(proxy)}" if proxy else _host(source)
+        where = (
+            f"{_host(source)} through {redact(proxy, secrets_in(proxy))}"
+            if proxy
+            else _host(source)
+        )
         try:
             result = probe_server(source.front_page, proxy=proxy)
         except UnreachableError as error:
@@ -57,7 +62,7 @@ def check_network(inputs: Inputs, source: SourceSpec) -> Findings:
 
 
 def _host(source: SourceSpec) -> str:
-    return urlsplit(source.front_page).hostname or source.place
+    return urlsplit(source.front_page).hostname or source.label
 
 
 def _judge_response(result: ProbeResult, message: str, source: SourceSpec) -> Finding:

@@ -14,6 +14,7 @@ from voxblink2_lib.materialize.video_queue import RunContext
 from voxblink2_lib.media.versions import decoder_versions
 from voxblink2_lib.outcomes import POLICIES, Status
 from voxblink2_lib.progress import show_progress
+from voxblink2_lib.redaction import redacted_source
 from voxblink2_lib.release.index import Index
 from voxblink2_lib.release.index_build import open_index
 from voxblink2_lib.release.location import Release, open_release
@@ -132,12 +133,13 @@ def retry_videos(request: MaterializeRequest, statuses: Iterable[Status]) -> tup
 
 def _classes_for_source(ledger: Ledger, source: SourceSpec) -> tuple[Status, ...]:
     """Return which failures to retry at once; in a folder, a look costs nothing."""
-    before = ledger.setting("source")
-    if before == source.named and source.is_remote:
+    # An earlier version stored secrets too.
+    before = redacted_source(ledger.setting("source") or "")
+    if before == source.label and source.is_remote:
         return ()
     # Another source may have what the one before lacked. A file of the same folder that was
     # unusable still is.
-    final = {"done", "excluded"} | ({"media-unusable"} if before == source.named else set())
+    final = {"done", "excluded"} | ({"media-unusable"} if before == source.label else set())
     return tuple(status for status in POLICIES if status not in final)
 
 
@@ -163,7 +165,7 @@ def _run_open_jobs(context: RunContext, *, retry: bool) -> None:
     while open_jobs := ledger.open_jobs():
         _check_machine(context.source)
         store.clear_leftovers(request.config, open_jobs=open_jobs)
-        ledger.set_setting("source", context.source.named)
+        ledger.set_setting("source", context.source.label)
         Scheduler(context).run(open_jobs)
         # What a folder lacks has not appeared in the meantime.
         if retry and context.source.is_remote:

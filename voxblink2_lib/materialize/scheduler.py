@@ -9,6 +9,7 @@ from collections import deque
 from typing import Any
 
 from voxblink2_lib.errors import BlockedError, DependencyError, StoppedError
+from voxblink2_lib.foreign_text import visible
 from voxblink2_lib.materialize.dashboard import Dashboard, Snapshot
 from voxblink2_lib.materialize.fetched_media import open_staged
 from voxblink2_lib.materialize.pipeline import fetch_video, run_video, seal_job
@@ -195,8 +196,9 @@ class Scheduler:
         if policy.scope == "machine":
             self._ledger.record(failure, is_settled=False)
             raise DependencyError(
-                f"This machine lacks something that downloading needs: {failure.reason}. Finished "
-                "work is kept. 'voxblink2 doctor' shows what is missing; then run this again."
+                "This machine lacks something that downloading needs: "
+                f"{visible(failure.reason)}. Finished work is kept. 'voxblink2 doctor' shows what "
+                "is missing; then run this again."
             )
         if self._is_requeued(flight, result, policy):
             self._ledger.record(failure, is_settled=False)
@@ -259,11 +261,11 @@ class Scheduler:
             return
         if all(closure.is_unanswered for _, closure in closures):
             raise StoppedError(
-                f"The source does not answer: {closures[-1][1].reason}. {left} videos are left and "
-                "nothing finished is lost. Check the network and the URL of the source, then run "
-                "the same command again."
+                f"The source does not answer: {visible(closures[-1][1].reason)}. "
+                f"{left} videos are left and nothing finished is lost. Check the network and the "
+                "URL of the source, then run the same command again."
             )
-        reasons = "; ".join(f"{name}: {closure.reason}" for name, closure in closures)
+        reasons = "; ".join(f"{name}: {visible(closure.reason)}" for name, closure in closures)
         raise BlockedError(
             f"The source refuses every route that was used ({reasons}). {left} videos are left "
             "and nothing finished is lost. Wait some hours, or give other routes with --proxy "

@@ -20,6 +20,7 @@ from voxblink2_lib.records import (
     real_number,
     whole_number,
 )
+from voxblink2_lib.redaction import redact, secrets_in
 
 # Unauthenticated clients of YouTube may request about 300 videos per hour.
 GUEST_BUDGET = 300.0
@@ -205,11 +206,9 @@ def _check_proxy(proxy: str) -> None:
     except ValueError:
         is_valid = False
     if not is_valid:
-        # The text may contain a password.
         raise SourceError(
             "A proxy must be a URL such as http://host:8080 or socks5://user:password@host:1080 "
-            f"({', '.join(_SCHEMES)}), got a text of {len(proxy)} characters that begins with "
-            f"{proxy.partition(':')[0][:6]!r}."
+            f"({', '.join(_SCHEMES)}), got {redact(proxy, secrets_in(proxy))!r}."
         )
 
 

@@ -9,6 +9,7 @@ yt-dlp's networking, until they cover enough seconds.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import sys
 import tempfile
@@ -23,8 +24,10 @@ from yt_dlp.utils import DownloadError, YoutubeDLError
 
 from voxblink2_lib.errors import FetchError
 from voxblink2_lib.files import named_if_disk_full
+from voxblink2_lib.foreign_text import visible
 from voxblink2_lib.outcomes import NO_FACTS, MediaFacts
 from voxblink2_lib.records import VideoKey
+from voxblink2_lib.redaction import redact, secrets_in, secrets_in_cookies
 from voxblink2_lib.sources.base import VIDEO_ID_FIELD, Media
 from voxblink2_lib.sources.failures import fetch_error
 from voxblink2_lib.sources.format_choice import (
@@ -103,14 +106,17 @@ class YtDlpSource:
             Path(options.reasons).expanduser() if options.reasons else None
         )
         self._limit_rate = options.bytes_a_second
-        self._logger = _Logger()
+        route = route or Route()
+        secrets = _secrets_of(template, options, route)
+        self._redact = functools.partial(redact, secrets=secrets)
+        self._logger = _Logger(self._redact)
         self._facts = NO_FACTS
         # Weakly: a source in a circle of references would outlive the worker that drops it.
         this = weakref.proxy(self)
         with STANDARD_ERROR:
             self._ydl = _Downloader(
                 {
-                    **ydl_options(options, route or Route()),
+                    **ydl_options(options, route),
                     "format": lambda context: this._select(context),  # noqa: PLW0108  # a strong one
                     "logger": self._logger,
                 }
@@ -134,13 +140,19 @@ class YtDlpSource:
                 media = self._download(key, Path(folder), needed_seconds + _MARGIN_SECONDS)
             except FetchError as error:
                 error.facts = self._facts
+                error.args = (self._redact(str(error)),)
                 raise
             except (YoutubeDLError, RequestError) as error:
                 # Not by a variable: an error in one keeps this frame, and with it the source.
-                raise fetch_error(
-                    error, self._reasons, warnings=tuple(self._logger.warnings), facts=self._facts
-                ) from error
+                raise self._fetch_error(error) from error
             yield media._replace(facts=self._facts)
+
+    def _fetch_error(self, error: Exception) -> FetchError:
+        """Return an exception of yt-dlp as an error with its class, and without secrets."""
+        warnings = tuple(self._logger.warnings)
+        failure = fetch_error(error, self._reasons, warnings=warnings, facts=self._facts)
+        failure.args = (self._redact(str(failure)),)
+        return failure
 
     def _select(self, context: dict[str, Any]) -> list[dict[str, Any]]:
         """Return the format to download, or two in one; yt-dlp calls this.
@@ -159,7 +171,7 @@ class YtDlpSource:
             if not refused:
                 break
             formats = [{**form, "has_drm": True} if form in refused else form for form in formats]
-        self._facts = _facts(choice, chosen)
+        self._facts = _facts(choice, chosen, self._redact)
         if choice.problem == NOTHING_TO_PLAY:
             return []  # yt-dlp has words of its own for it
         if choice.problem:
@@ -206,11 +218,22 @@ class YtDlpSource:
         return target.stat().st_size
 
 
-def _facts(choice: FormatChoice, chosen: list[dict[str, Any]]) -> MediaFacts:
+def _secrets_of(template: str, options: FetchOptions, route: Route) -> frozenset[str]:
+    """Return what no message of a source may contain."""
+    texts = (template, route.proxy or "", options.yt_dlp or "", *options.extractor_args)
+    return secrets_in(*texts) | (
+        secrets_in_cookies(Path(route.cookies)) if route.cookies else set()
+    )
+
+
+def _facts(
+    choice: FormatChoice, chosen: list[dict[str, Any]], redacted: Callable[[str], str]
+) -> MediaFacts:
+    # Names that a site gives may be parts of its URLs.
     return MediaFacts(
-        audio_id=choice.audio_id or "",
-        video_id=choice.video_id or "",
-        language=choice.language,
+        audio_id=redacted(choice.audio_id or ""),
+        video_id=redacted(choice.video_id or ""),
+        language=redacted(choice.language),
         height=choice.height,
         reference_height=choice.reference_height,
         client="+".join(dict.fromkeys(filter(None, map(client_of, chosen)))),
@@ -230,19 +253,23 @@ def _merged(video: dict[str, Any], audio: dict[str, Any]) -> dict[str, Any]:
 class _Logger:
     """Sends yt-dlp's messages to the library's log; errors are raised as exceptions as well.
 
+    Args:
+        redacted: returns a message without secrets.
+
     Attributes:
         warnings: yt-dlp's warnings since this list was cleared.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, redacted: Callable[[str], str]) -> None:
         self.warnings: list[str] = []
+        self._redacted = redacted
 
     def debug(self, message: str) -> None:
-        _log.debug("%s", message)
+        _log.debug("%s", visible(self._redacted(message)))
 
     info = debug
     error = debug
 
     def warning(self, message: str) -> None:
         self.warnings.append(message)
-        _log.info("%s", message)
+        _log.info("%s", visible(self._redacted(message)))
