@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import logging
 import sys
 import tempfile
@@ -19,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from yt_dlp import YoutubeDL
+from yt_dlp.networking import Request
 from yt_dlp.networking.exceptions import HTTPError, RequestError
 from yt_dlp.utils import DownloadError, YoutubeDLError
 
-from voxblink2_lib.errors import FetchError
+from voxblink2_lib.errors import FetchError, SourceError
 from voxblink2_lib.files import named_if_disk_full
 from voxblink2_lib.foreign_text import visible
 from voxblink2_lib.outcomes import NO_FACTS, MediaFacts
@@ -36,6 +38,7 @@ from voxblink2_lib.sources.format_choice import (
     choose_formats,
     client_of,
 )
+from voxblink2_lib.sources.host_headers import HostHeaders
 from voxblink2_lib.sources.options import FetchOptions, Route
 from voxblink2_lib.sources.prefix import Requirement, download_prefix
 from voxblink2_lib.sources.reasons import Reasons
@@ -51,6 +54,9 @@ _NATIVE_PROTOCOLS = {"http", "https"}
 class _Downloader(YoutubeDL):  # type: ignore[misc]  # no type hints there
     """A ``YoutubeDL`` that reports its first answer, and the language of the video at hand.
 
+    Args:
+        params: options of yt-dlp. Of their ``http_headers`` each goes to the source's host only.
+
     Attributes:
         answered: called once, when the first request for a video is answered or fails.
         language: of the video as a whole, where the site states it.
@@ -59,7 +65,29 @@ class _Downloader(YoutubeDL):  # type: ignore[misc]  # no type hints there
     answered: Callable[[], None] | None = None
     language: str | None = None
 
+    def __init__(self, params: dict[str, Any]) -> None:
+        headers = dict(params.pop("http_headers", None) or {})
+        cookies = [headers.pop(name) for name in [*headers] if name.lower() == "cookie"]
+        self._cookie_header = "; ".join(cookies)
+        self._host_headers = HostHeaders(headers)
+        super().__init__(params)
+
+    def begin(self, url: str) -> None:
+        """Send the user's headers to the host of this URL from now on."""
+        self._host_headers.begin(url)
+        if self._cookie_header:
+            self._load_cookies(self._cookie_header, autoscope=url)
+
+    def build_request_director(self, handlers: Any, preferences: Any = None) -> Any:
+        director = super().build_request_director(handlers, preferences)
+        for handler in director.handlers.values():
+            self._host_headers.guard(handler)
+        return director
+
     def urlopen(self, req: Any) -> Any:
+        if isinstance(req, str):
+            req = Request(req)
+        self._host_headers.add_to(req, self.params["http_headers"])
         try:
             return super().urlopen(req)
         finally:
@@ -88,7 +116,7 @@ class YtDlpSource:
         route: proxy and cookies of requests.
 
     Raises:
-        SourceError: an option is not allowed.
+        SourceError: an option is not allowed, or a file of cookies cannot be read.
     """
 
     def __init__(
@@ -121,6 +149,23 @@ class YtDlpSource:
                     "logger": self._logger,
                 }
             )
+        if route.cookies:
+            self._load_cookies(route.cookies)
+
+    def _load_cookies(self, file: str) -> None:
+        """Load cookies now: yt-dlp prints lines that it cannot read, which may be secrets."""
+        output = io.StringIO()
+        try:
+            with STANDARD_ERROR, contextlib.redirect_stderr(output):
+                self._ydl.cookiejar  # noqa: B018  # loads them
+        except YoutubeDLError:
+            raise SourceError(
+                f"The file of cookies {file} cannot be read: it must be in Netscape format "
+                "(cookies.txt). 'voxblink2 doctor --cookies FILE' checks such a file."
+            ) from None
+        skipped = output.getvalue().count("WARNING: skipping cookie file entry")
+        if skipped:
+            _log.info("Lines that are no cookies in %s, and are left out: %d", file, skipped)
 
     @contextlib.contextmanager
     def fetch(
@@ -180,6 +225,7 @@ class YtDlpSource:
 
     def _download(self, key: VideoKey, folder: Path, needed_seconds: float) -> Media:
         url = self._template.replace(VIDEO_ID_FIELD, key.video_id)
+        self._ydl.begin(url)
         info = self._ydl.extract_info(url, download=False)
         if info is None or info.get("_type", "video") != "video":
             raise FetchError(

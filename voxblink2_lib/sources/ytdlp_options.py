@@ -82,6 +82,11 @@ def ydl_options(options: FetchOptions, route: Route) -> dict[str, Any]:
         "js_runtimes": {name: dict(runtime) for name, runtime in JS_RUNTIMES.items()},
     }
     if result.get("impersonate"):
+        if result.get("http_headers"):
+            raise SourceError(
+                "yt_dlp: --add-headers does not go with --impersonate, by which headers would also "
+                "go to other hosts after a redirect. Leave one of them out."
+            )
         _check_impersonation(result["impersonate"])
     if route.proxy:
         result["proxy"] = route.proxy
