@@ -49,8 +49,8 @@ class _Handler(LoopbackHandler):
         if self.path.startswith("/moved"):
             self.reply(302, b"", {"Location": f"{site.elsewhere}/video000001.wav"})
         elif self.path.startswith("/page"):
-            body = f'<html><title>x</title><video src="{site.elsewhere}/a.wav"></video></html>'
-            self.reply(200, body.encode(), {"Content-Type": "text/html"})
+            page = f'<html><title>x</title><video src="{site.elsewhere}/a.wav"></video></html>'
+            self.reply(200, page.encode(), {"Content-Type": "text/html"})
         else:
             body, kind = plain_corpus.wav(), {"Content-Type": "audio/wav"}
             start, stop = parse_range(self.headers.get("Range", ""), len(body)) or (0, len(body))

@@ -162,6 +162,7 @@ def _run_open_jobs(context: RunContext, *, retry: bool) -> None:
     request, store, ledger = context.request, context.store, context.ledger
     if ledger.open_jobs():
         _record_format(context)
+        _report_plugins(context.source)
     while open_jobs := ledger.open_jobs():
         _check_machine(context.source)
         store.clear_leftovers(request.config, open_jobs=open_jobs)
@@ -174,6 +175,17 @@ def _run_open_jobs(context: RunContext, *, retry: bool) -> None:
     if any(store.shards(request.config).glob("*.arrow")):
         # Made now, training can use it at once, and it is uploaded with the shards.
         local_catalogue(store.root, request.config, progress=show_progress)
+
+
+def _report_plugins(source: SourceSpec) -> None:
+    """Report the foreign code that downloads, before it is loaded; turn it off if requested."""
+    if not source.is_remote:
+        return
+    from voxblink2_lib.sources.plugins import allow_plugins, find_plugins
+
+    allow_plugins(not source.options.no_plugins)
+    if plugins := find_plugins():
+        _log.warning("yt-dlp plugins: %s. --no-plugins turns them off.", ", ".join(plugins))
 
 
 def _check_machine(source: SourceSpec) -> None:

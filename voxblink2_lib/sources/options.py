@@ -18,6 +18,7 @@ from voxblink2_lib.records import (
     option,
     options_of,
     real_number,
+    switch,
     whole_number,
 )
 from voxblink2_lib.redaction import redact, secrets_in
@@ -114,6 +115,7 @@ class FetchOptions:
         "further options of yt-dlp in one text: --yt-dlp='--sleep-requests 1 --force-ipv4'",
         metavar="OPTIONS",
     )
+    no_plugins: bool = switch("turn off the plugins of yt-dlp that are installed")
     fetches: int | None = option(
         None,
         "videos downloaded at the same time",

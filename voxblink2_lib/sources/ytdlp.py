@@ -40,6 +40,7 @@ from voxblink2_lib.sources.format_choice import (
 )
 from voxblink2_lib.sources.host_headers import HostHeaders
 from voxblink2_lib.sources.options import FetchOptions, Route
+from voxblink2_lib.sources.plugins import allow_plugins
 from voxblink2_lib.sources.prefix import Requirement, download_prefix
 from voxblink2_lib.sources.reasons import Reasons
 from voxblink2_lib.sources.ytdlp_options import STANDARD_ERROR, ydl_options
@@ -141,6 +142,7 @@ class YtDlpSource:
         self._facts = NO_FACTS
         # Weakly: a source in a circle of references would outlive the worker that drops it.
         this = weakref.proxy(self)
+        allow_plugins(not options.no_plugins)
         with STANDARD_ERROR:
             self._ydl = _Downloader(
                 {
