@@ -28,9 +28,9 @@ _PLACEHOLDER = "{video_id}"
 
 # A URL from its slashes on. What is before them need not be looked at.
 _URL = re.compile(r"//+[^\s\x00-\x1f\"<>`]+")
-_SENTENCE_END = re.compile(r"[.,:;!'\")\]}]*$")
-# In the first form a password has characters that must be percent-encoded in it.
-_USER_INFO = re.compile(r"(//+)(?:[^/?#]*:(?!\d*(?:[/?#]|$))[^?]*@|[^/?#]*@)")
+_SENTENCE_END = ".,:;!'\")]}"
+_SLASHES = re.compile(r"(//+)")
+_END_OF_HOST = re.compile(r"[/?#]")
 _PART_OF_QUERY = re.compile(r"([?&;#])([^?&;#=]*)(=?)([^&;#]*)")
 _HEADER = re.compile(
     r"\b((?:proxy-)?authorization|(?:set-)?cookie)\b(['\"]?\s*[:=]\s*).+", re.IGNORECASE
@@ -42,6 +42,7 @@ _SECRET_KEY = re.compile(r"token|key|sig|auth|pass|secret|credential", re.IGNORE
 _LEAST_LENGTH = 8
 _PASSWORD_OPTION = re.compile(r"--(?:[a-z]+-)?password|-p")
 _HEADER_OPTION = re.compile(r"--add-headers?")
+_OPTIONS_WITHIN = re.compile(r"(?<=\w)=(?=-)")
 # So many characters of a secret are searched for; the rest of the word goes with them.
 _SEARCHED_LENGTH = 48
 _LEAST_BASE64 = 6
@@ -97,17 +98,34 @@ def is_redacted(named: str) -> bool:
 
 def _redact_url(match: re.Match[str]) -> str:
     """Redact a URL within a sentence, whose punctuation is no part of it."""
-    url = match[0]
-    end = _SENTENCE_END.search(url)
-    length = end.start() if end else len(url)
-    return _hide_in_url(url[:length]) + url[length:]
+    url = match[0].rstrip(_SENTENCE_END)
+    return _hide_in_url(url) + match[0][len(url) :]
 
 
 def _hide_in_url(url: str) -> str:
     """Hide what is secret in a URL without its scheme."""
-    url = _USER_INFO.sub(rf"\1{HIDDEN}@", url)
+    if "@" in url:
+        parts = _SLASHES.split(url)
+        parts[2::2] = map(_hide_user_info, parts[2::2])
+        url = "".join(parts)
     start = min((at for at in map(url.find, "?#") if at >= 0), default=len(url))
     return url[:start] + _PART_OF_QUERY.sub(_hide_value, url[start:])
+
+
+def _hide_user_info(place: str) -> str:
+    length = _user_info_length(place)
+    return f"{HIDDEN}{place[length:]}" if length else place
+
+
+def _user_info_length(place: str) -> int:
+    """Return how many characters of a URL, from its host on, are user name and password."""
+    host = _END_OF_HOST.split(place, maxsplit=1)[0]
+    if "@" in host:
+        return host.rindex("@")
+    _, colon, port = host.rpartition("]")[2].partition(":")
+    is_port = not port.strip("0123456789")
+    # A colon without a port: a password has characters that must be percent-encoded in it.
+    return max(0, place.partition("?")[0].rfind("@")) if colon and not is_port else 0
 
 
 def _hide_value(match: re.Match[str]) -> str:
@@ -124,10 +142,13 @@ def _hide_value(match: re.Match[str]) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _pattern(secrets: frozenset[str]) -> re.Pattern[str]:
-    """Return what matches each secret in all its forms, the longest first."""
+    """Return what matches each secret in all its forms, the longest first.
+
+    Capitals do not matter, since servers and libraries change them in what they repeat.
+    """
     forms = [_spelled(secret) for secret in sorted(secrets, key=len, reverse=True)]
     forms += [form for secret in sorted(secrets) for form in _in_base64(secret)]
-    return re.compile("|".join(forms))
+    return re.compile("|".join(forms), re.IGNORECASE)
 
 
 def _spelled(secret: str) -> str:
@@ -147,7 +168,7 @@ def _letter(letter: str) -> str:
         rf"%(?:25)*{byte:02x}" for byte in letter.encode("utf-8", errors="surrogatepass")
     )
     space = r"|\+" if letter == " " else ""
-    return rf"(?:{re.escape(letter)}|(?i:{encoded}){space})"
+    return rf"(?:{re.escape(letter)}|{encoded}{space})"
 
 
 def _in_base64(secret: str) -> Iterator[str]:
@@ -183,17 +204,20 @@ def secrets_in_cookies(file: Path) -> frozenset[str]:
         lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return frozenset()  # whoever uses it reports it
-    values = (line.rpartition("\t")[2] for line in lines)
+    values = (
+        line.rpartition("\t")[2]
+        for line in lines
+        if not line.startswith("#") or line.startswith("#HttpOnly_")
+    )
     return frozenset(value for value in values if len(value) >= _LEAST_LENGTH)
 
 
 def _url_secrets(url: str) -> Iterator[str]:
     """Yield the secrets of a URL, or of a proxy without a scheme."""
     _, slashes, rest = url.partition("//")
-    place = slashes + rest if slashes else f"//{url}"
-    if match := _USER_INFO.match(place):
-        user_info = match[0].lstrip("/")[:-1]
-        yield from (user_info, user_info.partition(":")[2])
+    place = rest if slashes else url
+    if length := _user_info_length(place):
+        yield from (place[:length], place[:length].partition(":")[2])
     for _, key, _, value in _PART_OF_QUERY.findall(place):
         is_secret = _SECRET_KEY.search(key) or len(value) >= _LEAST_LENGTH
         if is_secret and value != _PLACEHOLDER:
@@ -218,9 +242,11 @@ def _option_secrets(text: str) -> Iterator[str]:
 
 def _words(text: str) -> list[str]:
     try:
-        return shlex.split(text)
+        words = shlex.split(text)
     except ValueError:
-        return text.split()
+        words = text.split()
+    # Options within an option: --yt-dlp="--password x".
+    return [part for word in words for part in _OPTIONS_WITHIN.split(word, maxsplit=1)]
 
 
 def _header_secrets(header: str) -> Iterator[str]:
