@@ -19,14 +19,10 @@ SHOWN = r"\x1b]0;owned\x07 over\rwritten\x00 \u202eright\u200b \udc80 http://***
 
 @pytest.fixture(autouse=True)
 def _own_terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(terminal.signal, "signal", lambda *_: None)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
-    root = logging.getLogger()
-    before, root.handlers = root.handlers, []
     yield
-    root.handlers = before
-    own_secrets = terminal._secrets
-    own_secrets.clear()
+    terminal._secrets.clear()
 
 
 def test_messages(capsys: pytest.CaptureFixture[str]) -> None:
@@ -49,7 +45,10 @@ def test_json_keeps_the_text(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(text) == {"reasons": [{"words": words, "videos": 2}], "at": None}
 
 
-def test_logs_and_tracebacks(capsys: pytest.CaptureFixture[str]) -> None:
+def test_logs_and_tracebacks(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # those of pytest
     own_terminal(["--proxy", "http://me:hunter22@host:1"])
     logging.getLogger("voxblink2_lib").warning("%s hunter22", HOSTILE)
     assert capsys.readouterr().err == f"{SHOWN} ***\n"
