@@ -50,6 +50,9 @@ class Corpus:
                "-filter_complex", "amix", "-c:a", "aac", "-b:a", "128k",
                "-movflags", "+faststart", self._first)  # fmt: skip
         self._indices = itertools.count()
+        self.stream = self.media / "stream000001.m3u8"
+        ffmpeg("-i", self._first, "-c", "copy", "-f", "hls", "-hls_time", "4",
+               "-hls_playlist_type", "vod", self.stream)  # fmt: skip
 
     @property
     def whole_bytes(self) -> int:
@@ -63,21 +66,27 @@ class Corpus:
             (self.media / f"{video_id}.m4a").hardlink_to(self._first)
         return ids
 
+    @property
+    def stream_bytes(self) -> int:
+        """Size of all segments of the stream."""
+        return sum(path.stat().st_size for path in self.media.glob("*.ts"))
+
     def tasks(self, template: str, count: int) -> list[FetchTask]:
         """Return tasks that download that many new videos."""
-        return [
-            FetchTask(
-                key=VideoKey("id000001", video_id),
-                needed_seconds=NEEDED_SECONDS,
-                source=SourceSpec("url", template),
-                with_video=False,
-                target=self._staged / video_id,
-                tmp=self.tmp,
-                permit=Permit(),
-                rate_limiter=RateLimiter(shared_file()),
-            )
-            for video_id in self.ids(count)
-        ]
+        return [self.task(template, video_id) for video_id in self.ids(count)]
+
+    def task(self, template: str, video_id: str) -> FetchTask:
+        """Return a task that downloads one video."""
+        return FetchTask(
+            key=VideoKey("id000001", video_id),
+            needed_seconds=NEEDED_SECONDS,
+            source=SourceSpec("url", template),
+            with_video=False,
+            target=self._staged / video_id,
+            tmp=self.tmp,
+            permit=Permit(),
+            rate_limiter=RateLimiter(shared_file()),
+        )
 
 
 @contextlib.contextmanager
@@ -135,6 +144,8 @@ def measure(folder: Path, quick: bool) -> Iterable[Figure]:
             ids = corpus.ids(3)
             taken = seconds_of(lambda ids=ids: run_command(template, ids, corpus.tmp))  # type: ignore[misc]
             speed["yt-dlp"].append(60 * len(ids) / taken)
+        stream = corpus.task(template.replace(".m4a", ".m3u8"), corpus.stream.stem)
+        stream_share = fetch_all(pools[1], [stream]) / corpus.stream_bytes
     yield figure("videos per minute: yt-dlp, one by one", speed["yt-dlp"], unit="")
     for count in AT_ONCE:
         ours = speed[str(count)]
@@ -147,6 +158,7 @@ def measure(folder: Path, quick: bool) -> Iterable[Figure]:
     yield figure("bytes downloaded / whole files", shares)
     ratios = [share / needed for share in shares]
     yield figure("bytes downloaded / bytes of the needed seconds", ratios, at_most=1.3)
+    yield figure("the same of an HLS stream", [stream_share / needed], at_most=1.3)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import re
 import sys
 from pathlib import Path
 
+_TYPES = {".m3u8": b"application/vnd.apple.mpegurl", ".ts": b"video/mp2t"}
 _RANGE = re.compile(rb"\r\nrange: bytes=(\d+)-(\d*)", re.IGNORECASE)
 
 
@@ -38,8 +39,9 @@ def response_bytes(method: bytes, file: Path, head: bytes) -> bytes:
         start, stop = int(requested[1]), min(len(body), int(requested[2] or len(body)) + 1)
         status = b"206 Partial Content"
         content_range = b"Content-Range: bytes %d-%d/%d\r\n" % (start, stop - 1, len(body))
-    headers = b"HTTP/1.1 %s\r\nContent-Type: audio/mp4\r\nAccept-Ranges: bytes\r\n%s" % (
+    headers = b"HTTP/1.1 %s\r\nContent-Type: %s\r\nAccept-Ranges: bytes\r\n%s" % (
         status,
+        _TYPES.get(file.suffix, b"audio/mp4"),
         content_range,
     )
     headers += b"Content-Length: %d\r\n\r\n" % (stop - start)

@@ -11,15 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from voxblink2_lib.outcomes import (
+    BEST_FIRST,
     CONFIRM_SECONDS,
+    GREATEST_WAIT_SECONDS,
     POLICIES,
     STATUSES,
+    Evidence,
     MediaFacts,
     MissingUtterance,
     Outcome,
     RetryDecision,
     Status,
     jitter,
+    needs_confirmation,
     next_attempt,
 )
 from voxblink2_lib.records import VideoKey
@@ -36,7 +40,7 @@ NOT_OF_THE_VIDEO: tuple[Status, ...] = ("rate-limited", "blocked", "credentials"
 
 
 def wait(status: Status, tries: int = 1, *, key: VideoKey = KEY) -> float | None:
-    decision = next_attempt(key, status, tries=tries, ambiguous_since=None, now=NOW)
+    decision = next_attempt(Outcome(key, status), Evidence(tries), now=NOW)
     assert decision.status == status
     return None if decision.next_at is None else decision.next_at - NOW
 
@@ -113,38 +117,95 @@ def test_what_may_still_come_is_retried_daily_for_a_month(status: Status) -> Non
 #     hours   0            19   20        24            48
 #             |------------|----|---------|-------------|
 #             first        same day?      next_at
-#                               [confirmed ->
+#                               [confirmed, if another video came by the route in between ->
+
+UNCONFIRMED: tuple[Status, ...] = ("ambiguous", "private", "geo", "gone", "media-unusable")
 
 
-def ambiguous(hours: float, *, tries: int = 2) -> RetryDecision:
-    return next_attempt(KEY, "ambiguous", tries=tries, ambiguous_since=NOW, now=NOW + hours * HOUR)
+def again(
+    hours: float,
+    status: Status = "ambiguous",
+    *,
+    tries: int = 2,
+    is_witnessed: bool = True,
+    is_other_route: bool = False,
+) -> RetryDecision:
+    evidence = Evidence(tries, NOW, is_witnessed, is_other_route)
+    return next_attempt(unclear(status), evidence, now=NOW + hours * HOUR)
 
 
-def test_ambiguous_once_is_retried_another_day() -> None:
-    first = next_attempt(KEY, "ambiguous", tries=1, ambiguous_since=None, now=NOW)
-    assert first == RetryDecision("ambiguous", NOW + DAY)
+def unclear(status: Status) -> Outcome:
+    return Outcome(KEY, status, is_explicit=False)
 
 
+@pytest.mark.parametrize("status", UNCONFIRMED)
+def test_one_answer_without_words_is_retried_another_day(status: Status) -> None:
+    first = next_attempt(unclear(status), Evidence(), now=NOW)
+    assert first == RetryDecision(status, NOW + DAY, NOW)
+    assert needs_confirmation(unclear(status))
+    assert needs_confirmation(Outcome(KEY, status)) == (status == "ambiguous")
+
+
+@pytest.mark.parametrize("status", UNCONFIRMED)
 @pytest.mark.parametrize("hours", [0.0, 0.001, 1.0, 19.0, 19.999])
-def test_ambiguous_on_the_same_day_waits_for_the_same_moment(hours: float) -> None:
-    assert ambiguous(hours) == RetryDecision("ambiguous", NOW + DAY)
-    assert ambiguous(hours, tries=1000) == RetryDecision("ambiguous", NOW + DAY)
+def test_the_same_day_waits_for_the_same_moment(hours: float, status: Status) -> None:
+    assert again(hours, status) == RetryDecision(status, NOW + DAY, NOW)
+    assert again(hours, status, tries=1000) == RetryDecision(status, NOW + DAY, NOW)
 
 
+@pytest.mark.parametrize("status", UNCONFIRMED)
 @pytest.mark.parametrize("hours", [CONFIRM_SECONDS / HOUR, 24.0, 10_000.0])
-def test_ambiguous_on_another_day_is_gone(hours: float) -> None:
-    assert ambiguous(hours) == RetryDecision("gone", None)
+def test_another_day_is_final_if_the_route_worked_in_between(hours: float, status: Status) -> None:
+    assert again(hours, status).status == ("gone" if status == "ambiguous" else status)
+    assert again(hours, status).next_at is None
+    waits = again(hours, status, is_witnessed=False)
+    assert waits.status == status
+    assert waits.since == NOW
+    assert waits.next_at == max(NOW + DAY, NOW + hours * HOUR + DAY * (hours >= 24))
 
 
-def test_a_clock_that_was_set_back_confirms_nothing() -> None:
-    assert ambiguous(-5.0) == RetryDecision("ambiguous", NOW + DAY)
+def test_another_route_confirms_media_on_the_same_day_and_no_message() -> None:
+    assert again(1.0, "media-unusable", is_other_route=True).next_at is None
+    assert again(1.0, "media-unusable", is_other_route=True, is_witnessed=False).next_at
+    assert again(1.0, "ambiguous", is_other_route=True).next_at == NOW + DAY
+
+
+@pytest.mark.parametrize("hours", [-5.0, -10_000.0])
+def test_a_clock_that_was_set_back_confirms_nothing(hours: float) -> None:
+    decision = again(hours)
+    assert decision.status == "ambiguous"
+    assert decision.next_at == NOW + hours * HOUR + DAY
+
+
+@given(
+    status=st.sampled_from(STATUSES),
+    tries=st.integers(1, 100),
+    since=st.none() | st.floats(0, 1e10),
+    flags=st.tuples(st.booleans(), st.booleans(), st.booleans()),
+    now=st.floats(0, 1e10),
+)
+def test_no_wait_is_longer_than_the_greatest(
+    status: Status,
+    tries: int,
+    since: float | None,
+    flags: tuple[bool, bool, bool],
+    now: float,
+) -> None:
+    outcome = Outcome(KEY, status, is_explicit=flags[2])
+    decision = next_attempt(outcome, Evidence(tries, since, *flags[:2]), now=now)
+    assert decision.next_at is None or now <= decision.next_at <= now + GREATEST_WAIT_SECONDS
 
 
 @pytest.mark.parametrize("status", [status for status in STATUSES if status != "ambiguous"])
 def test_only_ambiguous_confirms_ambiguous(status: Status) -> None:
-    since = next_attempt(KEY, status, tries=2, ambiguous_since=NOW - 10 * DAY, now=NOW)
-    assert since == next_attempt(KEY, status, tries=2, ambiguous_since=None, now=NOW)
+    since = next_attempt(Outcome(KEY, status), Evidence(2, NOW - 10 * DAY, True), now=NOW)
+    assert since == next_attempt(Outcome(KEY, status), Evidence(2), now=NOW)
     assert since.status == status
+
+
+def test_the_best_answer_has_a_place_for_every_class() -> None:
+    assert sorted(BEST_FIRST) == sorted(STATUSES)
+    assert BEST_FIRST[0] == "done"
 
 
 @given(key=KEYS, tries=st.integers(1, 1000))

@@ -25,7 +25,14 @@ VoxBlink2Error
 
 from __future__ import annotations
 
-from voxblink2_lib.outcomes import NO_ACTION, NO_FACTS, MediaFacts, RouteAction, Status
+from voxblink2_lib.outcomes import (
+    NO_ACTION,
+    NO_FACTS,
+    UNCLEAR,
+    MediaFacts,
+    RouteAction,
+    Status,
+)
 
 
 class VoxBlink2Error(Exception):
@@ -93,6 +100,8 @@ class FetchError(VoxBlink2Error):
         action: what the failure means for the route.
         bytes_fetched: what was downloaded before it failed.
         facts: which renditions were chosen before it failed.
+        is_explicit: the source's own words say so of this very video; by default as its class is.
+        warnings: what yt-dlp warned of before.
     """
 
     def __init__(
@@ -103,12 +112,16 @@ class FetchError(VoxBlink2Error):
         action: RouteAction = NO_ACTION,
         bytes_fetched: int = 0,
         facts: MediaFacts = NO_FACTS,
+        is_explicit: bool | None = None,
+        warnings: tuple[str, ...] = (),
     ) -> None:
         super().__init__(message)
         self.status = status
         self.action = action
         self.bytes_fetched = bytes_fetched
         self.facts = facts
+        self.is_explicit = status not in UNCLEAR if is_explicit is None else is_explicit
+        self.warnings = warnings
 
 
 class UnreachableError(FetchError):

@@ -21,6 +21,13 @@ _DAY_SECONDS = 24 * _HOUR_SECONDS
 # Another day, also for a user who starts a run at the same hour every day.
 CONFIRM_SECONDS = 20 * _HOUR_SECONDS
 
+# No route is paused for longer, whatever a source or a pattern states.
+MAX_PAUSE_SECONDS = _DAY_SECONDS
+
+# No retry lies further ahead: a back-off of a day, with the greatest :func:`jitter`. A stored time
+# beyond that is of a clock that was wrong.
+GREATEST_WAIT_SECONDS = 1.25 * _DAY_SECONDS
+
 # A failure that is the video's own is tried so often within one run.
 RUN_TRIES = 3
 
@@ -57,6 +64,7 @@ class RetryPolicy:
         scope: what is at fault, so that others of it would fail as well.
         run_tries: tries within one run, waiting in between or for the route.
         closes_after: close a route after so many in a row on it; ``None`` means pause it.
+        other_route_confirms: a second answer counts on the same day, too, by another route.
     """
 
     description: str
@@ -66,6 +74,7 @@ class RetryPolicy:
     scope: Scope = "video"
     run_tries: int = 1
     closes_after: int | None = None
+    other_route_confirms: bool = False
 
 
 POLICIES: Mapping[Status, RetryPolicy] = MappingProxyType(
@@ -105,8 +114,21 @@ POLICIES: Mapping[Status, RetryPolicy] = MappingProxyType(
         "private": RetryPolicy("private"),
         "geo": RetryPolicy("not available in the country of the route"),
         "gone": RetryPolicy("permanently gone"),
-        "media-unusable": RetryPolicy("downloaded, but no utterance could be cropped"),
+        # A proxy may truncate what it passes on, or a network send its login page as media.
+        "media-unusable": RetryPolicy(
+            "downloaded, but no utterance could be cropped", other_route_confirms=True
+        ),
     }
+)
+
+# Whatever the words of these, they may as well be about the route as about the video.
+UNCLEAR: frozenset[Status] = frozenset({"transient", "ambiguous", "media-unusable"})
+
+# The answer of the best source is shown: the nearer to the media, the earlier in this list.
+BEST_FIRST: tuple[Status, ...] = (
+    *("done", "media-unusable", "not-original", "geo", "age-or-membership", "not-yet"),
+    *("private", "credentials", "rate-limited", "blocked", "environment", "transient"),
+    *("ambiguous", "gone", "excluded"),
 )
 
 
@@ -128,56 +150,94 @@ class RouteAction:
 NO_ACTION = RouteAction()
 
 
+class Evidence(NamedTuple):
+    """What is known of a video at one source besides its latest outcome.
+
+    Attributes:
+        tries: how often in a row it answered so, the latest time included, since it was planned or
+            the user requested a retry.
+        since: Unix time of the first answer of the present class without the source's explicit
+            words, if all since were such answers; ``None`` without one.
+        is_witnessed: since then, another video was downloaded and cropped by the same route.
+        is_other_route: the answer before came by another route.
+    """
+
+    tries: int = 1
+    since: float | None = None
+    is_witnessed: bool = False
+    is_other_route: bool = False
+
+
 class RetryDecision(NamedTuple):
     """What the ledger stores about a video.
 
     Attributes:
-        status: the class; an ambiguous one that was confirmed on another day is ``gone``.
+        status: the class; an ambiguous one that was confirmed is ``gone``.
         next_at: Unix time from which it may be retried; ``None`` means never by itself.
+        since: Unix time of the first answer that waits for a confirmation; ``None`` if none does.
     """
 
     status: Status
     next_at: float | None
+    since: float | None = None
 
 
-def next_attempt(
-    key: VideoKey,
-    status: Status,
-    *,
-    tries: int,
-    ambiguous_since: float | None,
-    now: float,
-) -> RetryDecision:
+def needs_confirmation(outcome: Outcome) -> bool:
+    """Return whether one answer is too little evidence: it would be final, without clear words.
+
+    >>> key = VideoKey("id000001", "abcdefghijk")
+    >>> needs_confirmation(Outcome(key, "private", "HTTP Error 451", is_explicit=False))
+    True
+    >>> needs_confirmation(Outcome(key, "private", "This video is private"))
+    False
+    """
+    if outcome.status in {"done", "excluded"}:
+        return False
+    is_final = POLICIES[outcome.status].wait_seconds is None
+    return outcome.status == "ambiguous" or (is_final and not outcome.is_explicit)
+
+
+def next_attempt(outcome: Outcome, evidence: Evidence, *, now: float) -> RetryDecision:
     """Decide when a video is retried by later runs.
 
     Args:
-        key: the video.
-        status: the class of its outcome.
-        tries: how often it was tried, this time included, since it was planned or the user
-            requested a retry.
-        ambiguous_since: Unix time of its first ambiguous outcome, if all since were ambiguous.
+        outcome: what happened to it.
+        evidence: what is known besides.
         now: Unix time in seconds.
 
     Example:
-        >>> key = VideoKey("id000001", "abcdefghijk")
-        >>> next_attempt(key, "ambiguous", tries=2, ambiguous_since=0.0, now=90_000.0)
-        RetryDecision(status='gone', next_at=None)
+        >>> outcome = Outcome(VideoKey("id000001", "abcdefghijk"), "ambiguous", is_explicit=False)
+        >>> next_attempt(outcome, Evidence(2, since=0.0, is_witnessed=True), now=90_000.0)
+        RetryDecision(status='gone', next_at=None, since=None)
+        >>> next_attempt(outcome, Evidence(2, since=0.0), now=90_000.0)
+        RetryDecision(status='ambiguous', next_at=176400.0, since=0.0)
     """
-    if (
-        status == "ambiguous"
-        and ambiguous_since is not None
-        and now - ambiguous_since >= CONFIRM_SECONDS
-    ):
-        return RetryDecision("gone", None)
-    policy = POLICIES[status]
-    if policy.wait_seconds is None or (policy.max_tries and tries >= policy.max_tries):
+    status, policy = outcome.status, POLICIES[outcome.status]
+    if needs_confirmation(outcome):
+        return _unconfirmed(status, policy, evidence, now)
+    if policy.wait_seconds is None or (policy.max_tries and evidence.tries >= policy.max_tries):
         return RetryDecision(status, None)
-    if status == "ambiguous" and ambiguous_since is not None:
-        return RetryDecision(status, ambiguous_since + policy.wait_seconds)
     wait = policy.wait_seconds
     if policy.doubles:
-        wait = min(_DAY_SECONDS, wait * 2 ** (tries - 1)) * jitter(key, tries)
+        factor = jitter(outcome.key, evidence.tries)
+        wait = min(_DAY_SECONDS, wait * 2 ** (evidence.tries - 1)) * factor
     return RetryDecision(status, now + wait)
+
+
+def _unconfirmed(
+    status: Status, policy: RetryPolicy, evidence: Evidence, now: float
+) -> RetryDecision:
+    # A clock that was set back confirms nothing.
+    since = now if evidence.since is None else min(evidence.since, now)
+    is_another_day = now - since >= CONFIRM_SECONDS
+    is_second = evidence.since is not None and (
+        is_another_day or (policy.other_route_confirms and evidence.is_other_route)
+    )
+    if is_second and evidence.is_witnessed:
+        return RetryDecision("gone" if status == "ambiguous" else status, None)
+    # Asked again a day after the first answer, or tomorrow if nothing worked since.
+    first = since + _DAY_SECONDS
+    return RetryDecision(status, first if first > now else now + _DAY_SECONDS, since)
 
 
 def jitter(key: VideoKey, tries: int) -> float:
@@ -260,6 +320,8 @@ class Outcome:
         route: name of the route that was used; empty for media on this machine.
         digest: hash of the annotations that the clips were cropped by.
         facts: what was learned of its media.
+        is_explicit: the source's own words say so of this very video, or what was looked at is on
+            this machine; otherwise one such answer is too little for a final verdict.
     """
 
     key: VideoKey
@@ -273,6 +335,7 @@ class Outcome:
     route: str = ""
     digest: int = 0
     facts: MediaFacts = NO_FACTS
+    is_explicit: bool = True
 
     def __post_init__(self) -> None:
         # The one door to the ledger, to part files and to every message that quotes a reason.
@@ -281,8 +344,8 @@ class Outcome:
     def as_dict(self) -> dict[str, Any]:
         """Return what a part file stores, where the route has the name of the first format."""
         values = asdict(self)
-        # Without facts a part file is as the versions before read it.
-        del values["facts"]
+        # Without facts a part file is as the versions before read it; it holds no verdict.
+        del values["facts"], values["is_explicit"]
         if self.facts != NO_FACTS:
             values["facts"] = self.facts.as_dict()
         return {"address" if name == "route" else name: values[name] for name in values}

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
@@ -241,7 +242,8 @@ def real_number(least: float, most: float = math.inf, *, text: str = "") -> Rule
     return Rule(
         f"a number {text}",
         lambda value: (
-            type(value) in {int, float} and math.isfinite(value) and least <= value <= most
+            # A whole number may be too large for a float.
+            type(value) in {int, float} and least <= value <= most and abs(value) < math.inf
         ),
     )
 
@@ -321,6 +323,15 @@ def option_string(name: str) -> str:
     '--max-speakers'
     """
     return f"--{name.replace('_', '-')}"
+
+
+def has_control_character(text: str) -> bool:
+    r"""Return whether a text has a character such as NUL, a line break or Escape.
+
+    >>> has_control_character("a b"), has_control_character("a\nb")
+    (False, True)
+    """
+    return any(unicodedata.category(character) in {"Cc", "Cs"} for character in text)
 
 
 def check_options(record: Any, error: type[ValueError]) -> None:

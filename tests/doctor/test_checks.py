@@ -73,6 +73,7 @@ def look(
 def media(tmp_path: Path) -> Path:
     """A source that needs no network."""
     (tmp_path / "media" / "id000001").mkdir(parents=True)
+    (tmp_path / "media" / "id000001" / "video000001.wav").touch()
     return tmp_path / "media"
 
 
@@ -123,8 +124,9 @@ def test_remedy_is_printed_below_and_an_error_ends_with_1(
     assert command("--source", tmp_path) == 1
     lines = capsys.readouterr().out.splitlines()
     place = next(number for number, line in enumerate(lines) if line.startswith("error"))
-    assert lines[place] == f"error    source    speaker folders in {tmp_path}: 0"
-    assert lines[place + 1].startswith(f"{'':19}-> Media must be named <speaker>/<video>.<ext>")
+    message = f"The source {tmp_path} has no usable file <speaker>/<video>.<ext>. The folder is"
+    assert lines[place].startswith(f"error    source    {message} empty.")
+    assert lines[place + 1] == f"{'':19}-> See 'Folders' in docs/usage.md for how media are named."
     assert lines[-1] == "1 error, 0 warnings"
 
 
@@ -338,8 +340,21 @@ def test_folder(media: Path, tmp_path: Path) -> None:
     assert look("source", source=str(media)) == [
         Finding("ok", "source", f"speaker folders in {media}: 1")
     ]
+    (finding,) = look("source", source=str(media.parent))
+    assert (finding.level, f"Use --source {media}" in finding.message) == ("error", True)
+    (finding,) = look("source", source=str(media), config="audio-visual")
+    assert (finding.level, "has no pictures" in finding.message) == ("error", True)
     (finding,) = look("source", source=str(tmp_path / "none"))
     assert (finding.level, "nor an existing folder" in finding.message) == ("error", True)
+
+
+def test_folder_without_a_selected_video(media: Path, indexed: Path) -> None:
+    named: dict[str, Any] = {"source": str(media), "store": str(indexed)}
+    (finding,) = look("source", **named)
+    assert finding.level == "error"
+    assert "none of which is selected" in finding.message
+    other = Selection(speakers=frozenset({"id000001"}))
+    assert [finding.level for finding in look("source", selection=other, **named)] == ["ok"]
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ import voxblink2
 from voxblink2_lib.demo.site import MediaSite
 from voxblink2_lib.errors import SelectionError, StoreError, StoreMismatchError
 from voxblink2_lib.files import sha256_of
-from voxblink2_lib.materialize.planning import plan_run
+from voxblink2_lib.materialize.planning import plan_run, write_plan
 from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.materialize.run import materialize
 from voxblink2_lib.media.faces import crop_faces
@@ -211,7 +211,9 @@ def plan(
         clips=clips,
     )
     with Ledger(store.ledger, config) as ledger:
-        return plan_run(request, store, Index(store.index), ledger, retry=False)
+        planned = plan_run(request, store, Index(store.index), ledger)
+        write_plan(planned, ledger, ledger.verdicts("youtube"))
+        return planned.options
 
 
 @pytest.mark.parametrize("name", OTHER_OPTIONS)

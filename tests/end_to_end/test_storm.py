@@ -189,18 +189,24 @@ def test_kills_in_a_storm(
         assert storm.videos // 10 < len(kept_counts) < storm.videos
         run(*command)
         assert statuses(store) == expected(faults)
-        for video, requests in kept_counts.items():
-            assert site.count(video) == requests, f"{video} was settled and is requested again"
+        again = {
+            video: site.count(video) - requests
+            for video, requests in kept_counts.items()
+            if site.count(video) != requests
+        }
+        # But for control: each run may ask for one that came before, which takes two requests.
+        assert {statuses(store)[video] for video in again} <= {"done"}
+        assert sum(again.values()) <= 2 * (storm.kills + 1), again
         assert cli_process.shards(store) == calm
         assert cli_process.run_inline_json("verify", "--store", store)["problems"] == []
         assert not list(store.glob("media/*/*")), "media are left"
         assert not list(store.glob("parts/audio/*")), "parts are left"
         requests_before = site.count()
         run(*command)
-        again = {request.video_id for request in site.journal[requests_before:]}
+        last = {request.video_id for request in site.journal[requests_before:]}
     # What is limited by nothing but the lack of a log-in is tried by each run.
     credentials = {video for video, status in expected(faults).items() if status == "credentials"}
-    assert again == credentials
+    assert last == credentials
     assert cli_process.shards(store) == calm
 
 
@@ -267,14 +273,16 @@ def test_a_run_ends_although_one_video_is_refused_for_ever(
 
 @pytest.mark.parametrize("count", [1, 24], ids=["one", "all"])
 def test_videos_that_hang_do_not_hold_up_the_end(count: int, small: Path, tmp_path: Path) -> None:
-    """Fewer and more of them than make an address count as silent, be nothing else there or not."""
+    """One is at fault itself; where all hang, the route is, although the site's front answers."""
     hanging = video_ids(24)[:count]
     with FaultSite(dict.fromkeys(hanging, "hang")) as site:
         command = words(small, tmp_path / "store", site, *SHORT)
-        err = run(*command, code=2 if count == 24 else 0).stderr
+        err = run(*command, code=4 if count == 24 else 0).stderr
     assert "The source does not answer" not in err
+    assert ("This looks like a server that is failing" in err) == (count == 24)
     found = statuses(tmp_path / "store")
-    assert found == dict.fromkeys(video_ids(24), "done") | dict.fromkeys(hanging, "transient")
+    failed = "planned" if count == 24 else "transient"
+    assert found == dict.fromkeys(video_ids(24), "done") | dict.fromkeys(hanging, failed)
 
 
 # -- refused addresses ------------------------------------------------------------------------
@@ -389,9 +397,9 @@ def test_dead_proxies_alone_stop_the_run(site: FaultSite, small: Path, tmp_path:
     ways = ("--proxy", fault_site.dead_proxy(), "--proxy", fault_site.dead_proxy())
     err = run(*words(small, tmp_path / "store", site, *ways), code=3).stderr
     assert "The source does not answer" in err
-    assert "24 videos are left and nothing finished is lost. Check the network" in err
+    assert "Nothing was changed. Check the network" in err
     assert site.journal == []
-    assert {*statuses(tmp_path / "store").values()} == {"planned"}
+    assert statuses(tmp_path / "store") == {}
     run(*words(small, tmp_path / "store", site))
     assert {*statuses(tmp_path / "store").values()} == {"done"}
 
@@ -553,6 +561,7 @@ def test_retry_asks_for_the_videos_of_a_class_and_for_no_other(small: Path, tmp_
         assert len(found) == 18
         asked = site.count()
         run("retry", "--class", "gone", "--store", store, *COMMON)
-        assert {one.video_id for one in site.journal[asked:]} == {gone[2]}
+        # And for one that came before, for control.
+        assert {one.video_id for one in site.journal[asked:]} == {gone[1], gone[2]}
         assert cli_process.shards(store) == after
         assert cli_process.run_inline_json("verify", "--store", store)["problems"] == []

@@ -255,3 +255,21 @@ def test_the_terminal_is_given_back_after_an_error(
 )
 def test_lengths_of_time(seconds: float, text: str) -> None:
     assert duration_text(seconds) == text
+
+
+def test_calls_that_take_long_are_shown_last(clock: Clock) -> None:
+    slow = ["worker 2 on id000001/abcdefghijk for 5 minutes"]
+    lines = Dashboard(1, clock=clock).lines(Snapshot([route()], 0, None, slow))
+    assert lines[-2:] == ["direct: 2 in flight", *slow]
+
+
+def test_a_budget_of_a_video_a_day_says_when_the_next_one_is(clock: Clock) -> None:
+    """Not that a request is left this minute, and no more."""
+    at = clock.now + 86_000
+    slow = route(per_minute=1 / 1440, requests_last_minute=0, next_permit_at=at)
+    lines = Dashboard(10, clock=clock).lines(Snapshot([slow], 0, None))
+    assert lines[-1].endswith(f"requests left this minute, next request at {clock_text(at)}")
+    soon = route(next_permit_at=clock.now + 59)
+    assert soon.line(clock.now) == "direct: 2 in flight"
+    paused = route(paused_until=at, reason="limit", next_permit_at=at)
+    assert paused.line(clock.now) == f"direct: 2 in flight, paused until {clock_text(at)} (limit)"

@@ -8,13 +8,16 @@ media/id000000/video000000.mp4     names media/id000000/secret.wav, and must not
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
 import shutil
 import struct
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import av
 import numpy as np
@@ -30,9 +33,11 @@ from voxblink2_lib.errors import DependencyError, MediaError, SelectionError
 from voxblink2_lib.materialize import pipeline
 from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.materialize.run import materialize
-from voxblink2_lib.media import damage
-from voxblink2_lib.media.container import open_media
-from voxblink2_lib.media.damage import named_if_damaged
+from voxblink2_lib.media import damage, shared_stamps
+from voxblink2_lib.media.audio_decoder import decode_audio
+from voxblink2_lib.media.container import demuxed, open_media
+from voxblink2_lib.media.damage import memory_doubted, named_if_damaged
+from voxblink2_lib.media.video_decoder import VideoFrameDecoder
 from voxblink2_lib.release.selection import Selection
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.status import missing_videos, read_status
@@ -218,6 +223,8 @@ def av_error(number: int) -> Exception:
 DAMAGE = [
     (av_error(errno.EINVAL), "ArgumentError: Invalid argument"),
     (av_error(errno.ENOSYS), "NotImplementedError: "),
+    # Asked for again while nothing else runs, memory is refused again.
+    (av_error(errno.ENOMEM), "MemoryError: "),
     (av.error.InvalidDataError(0, "Invalid data found"), "InvalidDataError: "),
     (ValueError("255 channels\nand more"), "ValueError: 255 channels"),
     (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid"), "UnicodeDecodeError: 'utf-8' codec"),
@@ -307,9 +314,58 @@ def test_memory_that_ffmpeg_lacks_is_the_files_fault_where_the_machine_has_some(
     words = r"x\.wav cannot be decoded: MemoryError: .*allocate"
     with pytest.raises(MediaError, match=words), named_if_damaged(path):
         raise av_error(errno.ENOMEM)
+    # Another process may have taken it and given it back.
+    with pytest.raises(MemoryError), memory_doubted(), named_if_damaged(path):
+        fail()
     monkeypatch.setattr(damage, "_PLENTY_BYTES", 1 << 60)
     with pytest.raises(MemoryError), named_if_damaged(path):
         fail()
+
+
+class Refused:
+    """A packet, a decoder and a container whose every call fails."""
+
+    pts = None
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def decode(self, *_: object) -> list[object]:
+        raise av_error(self._number)
+
+    def demux(self, _: object) -> Iterator[object]:
+        yield self
+        raise av_error(self._number)
+
+
+SITES: dict[str, Callable[[Path, Any], object]] = {
+    "container": lambda _, refused: list(demuxed(refused, None)),
+    "audio": lambda path, _: decode_audio(path, end_seconds=1.0),
+    "stamps": lambda _, refused: shared_stamps._decoded(refused, refused),
+    "video": lambda _, refused: list(VideoFrameDecoder._decode(Mock(), refused, refused, 0)),
+}
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_what_the_machine_lacks_in_the_middle_is_not_passed_over_as_damage(
+    site: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clips would lack what could not be decoded."""
+    path = tmp_path / "x.wav"
+    path.write_bytes(wav())
+
+    def read(number: int) -> None:
+        packets = [Refused(number)]
+        monkeypatch.setattr("voxblink2_lib.media.audio_decoder.demuxed", lambda *_: iter(packets))
+        with contextlib.suppress(MediaError):  # no audio
+            SITES[site](path, Refused(number))
+
+    for number in (errno.EMFILE, errno.ENOMEM):
+        with pytest.raises(av.error.FFmpegError) as caught, memory_doubted():
+            read(number)
+        assert caught.value.errno == number
+    for number in (errno.EINVAL, errno.ENOMEM):
+        read(number)
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOSPC])

@@ -33,17 +33,19 @@ def test_every_configuration_is_named(config: Any) -> None:
         MaterializeRequest(config=config)
 
 
-@pytest.mark.parametrize("workers", [0, -2, 1.0, "4"])
+@pytest.mark.parametrize("workers", [0, -2, 1.0, "4", 1025, 10**28])
 def test_workers(workers: Any) -> None:
-    with pytest.raises(SelectionError, match="workers must be a whole number of 1 or more, got"):
+    with pytest.raises(SelectionError, match="workers must be a whole number from 1 to 1024, got"):
         MaterializeRequest(workers=workers)
 
 
 @pytest.mark.parametrize("name", ["data_dir", "source", "store"])
-def test_empty_names_are_refused(name: str) -> None:
-    empty: Any = {name: ""}
-    with pytest.raises(SelectionError, match=rf"^{name} must be a text that is not empty, got ''"):
-        MaterializeRequest(**empty)
+@pytest.mark.parametrize("value", ["", " ", "a\0b", 5, 1.5, True, b"x", ["a"], {}])
+def test_what_is_no_name_is_refused(name: str, value: Any) -> None:
+    named: Any = {name: value}
+    message = f"{name} must be a text that is not empty, without NUL, got {value!r}."
+    with pytest.raises(SelectionError, match=f"^{re.escape(message)}$"):
+        MaterializeRequest.of(**named)
 
 
 def test_a_remote_store_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from voxblink2_lib.errors import BlockedError, DependencyError, StoppedError, UnreachableError
-from voxblink2_lib.materialize.planning import plan_run
+from voxblink2_lib.materialize.planning import plan_run, write_plan
 from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.materialize.scheduler import Scheduler
 from voxblink2_lib.materialize.tasks import FetchResult, FetchTask, SealTask
@@ -28,7 +29,8 @@ from voxblink2_lib.workers.pool import Call, WorkerDiedError, WorkerPool
 
 BAD = VideoKey("id990001", "demoHarbour")
 GOOD = VideoKey("id990001", "demo_Garden")
-DEATH = WorkerDiedError("the worker process died of SIGKILL")
+DEATH = WorkerDiedError("the worker process died of SIGKILL", signal_number=9)
+CRASH = WorkerDiedError("the worker process died of SIGSEGV", signal_number=11)
 
 
 class Script:
@@ -39,6 +41,7 @@ class Script:
         self.cropping: dict[VideoKey, Outcome | WorkerDiedError] = {}
         self.sealing: WorkerDiedError | None = None
         self.fetched: Counter[VideoKey] = Counter()
+        self.cropped: list[tuple[VideoKey, bool]] = []
 
     def result_of(self, task: Any) -> Any:
         if isinstance(task, SealTask):
@@ -47,6 +50,7 @@ class Script:
             results = self.downloads.get(task.key) or [FetchResult(task.key)]
             self.fetched[task.key] += 1
             return results[min(self.fetched[task.key], len(results)) - 1]
+        self.cropped.append((task.key, task.is_alone))
         return self.cropping.get(task.key) or Outcome(task.key, "done", clips=1)
 
 
@@ -85,10 +89,12 @@ def context(tmp_path: Path) -> Iterator[RunContext]:
     store = Store(tmp_path / "store")
     index = open_index(open_release("demo"), store.index)
     with Ledger(store.ledger, "audio") as ledger:
-        options = plan_run(request, store, index, ledger, retry=False)
+        plan = plan_run(request, store, index, ledger)
         source = parse_source("http://media.example.org/{video_id}")
+        verdicts = ledger.verdicts(source.named)
+        write_plan(plan, ledger, verdicts)
         limiter = RateLimiter(tmp_path / "limits.sqlite")
-        yield RunContext(request, store, index, source, ledger, options, limiter)
+        yield RunContext(request, store, index, source, ledger, verdicts, plan.options, limiter)
 
 
 def failed(status: Status, action: RouteAction = NO_ACTION, **fields: Any) -> FetchResult:
@@ -146,12 +152,42 @@ def test_a_video_that_fails_again_and_again_is_finished(
     assert context.ledger.open_jobs() == []
 
 
-def test_a_worker_that_dies_is_a_fault_of_its_video(script: Script, context: RunContext) -> None:
-    script.downloads[BAD] = [DEATH]
-    script.cropping[GOOD] = DEATH
+def test_a_process_that_dies_downloading_is_a_temporary_failure(
+    script: Script, context: RunContext
+) -> None:
+    script.downloads[BAD] = [CRASH]
     run(context)
-    assert statuses(context) == {BAD: "transient", GOOD: "media-unusable"}
+    assert statuses(context) == {BAD: "transient", GOOD: "done"}
     assert script.fetched == {BAD: RUN_TRIES, GOOD: 1}
+
+
+@pytest.mark.parametrize(
+    ("death", "status", "reason"),
+    [
+        (
+            DEATH,
+            "transient",
+            r"the worker process died of SIGKILL twice, the second time while nothing else was "
+            r"cropped\. The (machine|container) had .* of memory, .* of it available",
+        ),
+        (
+            CRASH,
+            "media-unusable",
+            "the worker process died of SIGSEGV twice, the second time while nothing else was "
+            "cropped",
+        ),
+    ],
+)
+def test_a_process_that_dies_cropping_is_no_verdict_before_the_video_was_tried_alone(
+    death: WorkerDiedError, status: str, reason: str, script: Script, context: RunContext
+) -> None:
+    script.cropping[BAD] = death
+    run(context)
+    assert statuses(context) == {BAD: status, GOOD: "done"}
+    assert script.fetched == {BAD: 1, GOOD: 1}
+    assert sorted(script.cropped) == [(BAD, False), (BAD, True), (GOOD, False)]
+    (missing,) = context.ledger.statistics.missing()
+    assert re.fullmatch(reason, missing.reason)
 
 
 def test_a_worker_that_dies_while_it_seals_stops_the_run(
@@ -202,7 +238,7 @@ def test_videos_of_a_refused_route_are_left_to_the_next_run(
     with pytest.raises(BlockedError, match=message):
         run(context)
     assert statuses(context)[BAD] == status
-    assert BAD in {key for job in range(2) for key in context.ledger.pending_videos(job)}
+    assert BAD in {key for job in range(2) for key in context.verdicts.pending_videos(job)}
     assert script.fetched[BAD] == 1
 
 
@@ -212,7 +248,7 @@ def test_a_fault_of_the_machine_stops_the_run(script: Script, context: RunContex
     with pytest.raises(DependencyError, match=message):
         run(context)
     assert statuses(context)[BAD] == "environment"
-    assert BAD in {key for job in range(2) for key in context.ledger.pending_videos(job)}
+    assert BAD in {key for job in range(2) for key in context.verdicts.pending_videos(job)}
 
 
 # -- no answer -------------------------------------------------------------------------------------

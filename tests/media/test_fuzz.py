@@ -201,6 +201,8 @@ class Batch:
             schema=arrow_schema("audio-visual" if has_sound_and_pictures else "audio"),
             options=OPTIONS,
             tracks=tracks() if has_sound_and_pictures else None,
+            # What it claims to contain is judged, and no second try is asked for.
+            is_alone=True,
         )
         outcome = run_video(task)
         # A damaged file of sound only is none with pictures.

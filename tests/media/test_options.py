@@ -15,7 +15,7 @@ VIDEO_OPTIONS = ("video_size", "video_margin", "video_shape", "video_crf")
 # What a message says is allowed, and values that are not.
 WRONG: dict[str, tuple[str, tuple[Any, ...]]] = {
     "audio_format": ("flac, wav or opus", ("mp3", "FLAC", "", 1, ("flac",), None)),
-    "audio_track": ("a whole number of 0 or more", (-1, 1.0, "1", True, float("nan"), [0])),
+    "audio_track": ("a whole number from 0 to 255", (-1, 256, 1.0, "1", True, float("nan"), [0])),
     "video_size": (
         "an even number of pixels from 32 to 1024",
         (
@@ -38,7 +38,20 @@ WRONG: dict[str, tuple[str, tuple[Any, ...]]] = {
     ),
     "video_margin": (
         "a number from 0 to 2, a fraction of the box's size",
-        (-0.1, -1, 2.001, 3, float("nan"), float("inf"), -float("inf"), "0.1", True, False, None),
+        (
+            -0.1,
+            -1,
+            2.001,
+            3,
+            10**400,
+            float("nan"),
+            float("inf"),
+            -float("inf"),
+            "0.1",
+            True,
+            False,
+            None,
+        ),
     ),
     "video_shape": (
         "square or stretched",

@@ -64,6 +64,13 @@ def test_neither_an_id_nor_a_file(text: str) -> None:
         read_ids([text], argument="speakers", kinds="speakers")
 
 
+@pytest.mark.parametrize("name", ["speakers", "videos", "exclude"])
+@pytest.mark.parametrize("value", [5, 1.5, True, b"id000001", [None], [5], [["id000001"]]])
+def test_what_is_no_list_of_ids(name: str, value: Any) -> None:
+    with pytest.raises(SelectionError, match=f"^{name} must be ids or files of ids, got "):
+        Selection.of(**{name: value})
+
+
 def test_a_folder_is_no_file_of_ids(tmp_path: Path) -> None:
     with pytest.raises(SelectionError, match=r"exclude: .* neither a speaker or video id nor"):
         read_ids(tmp_path, argument="exclude", kinds="both")

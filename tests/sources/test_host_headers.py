@@ -17,6 +17,9 @@ from voxblink2_lib.sources.host_headers import HostHeaders
 from voxblink2_lib.sources.options import FetchOptions, Route
 from voxblink2_lib.sources.ytdlp import YtDlpSource
 
+# yt-dlp keeps connections for the life of a source, which ends with a test.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+
 KEY = VideoKey("id000001", "video000001")
 SECRETS = ("k3y-of-header", "s3ss10n-of-header", "s3ss10n-of-file", "bob", "pw0rd", "t0ken")
 OPTIONS = FetchOptions.of(

@@ -11,6 +11,7 @@ import pytest
 from voxblink2_lib.errors import SourceError
 from voxblink2_lib.sources.options import FetchOptions, Route
 
+BUDGET = "budget must be 0 for no limit, or a number of videos per hour from 1/24 to 1,000,000"
 ONE, TWO = "http://10.0.0.1:8080", "socks5h://10.0.0.2:1080"
 
 
@@ -31,31 +32,92 @@ def jars(tmp_path: Path) -> tuple[str, str]:
         ),
         ({"proxy": ["ftp://10.0.0.1"]}, r"got 'ftp://10\.0\.0\.1'"),
         ({"proxy": ["http://"]}, "A proxy must be a URL"),
-        ({"proxy": [""]}, r"got ''\."),
+        ({"proxy": [""]}, "proxy is an empty text. Leave it out, or give a value"),
         ({"proxy": ["http://[::1"]}, "A proxy must be a URL"),
         ({"proxy": ["http://host:99999"]}, "A proxy must be a URL"),
         ({"proxy": ["http://host:0"]}, "A proxy must be a URL"),
         ({"proxy": ["http://host:port"]}, "A proxy must be a URL"),
         ({"cookies": ["nowhere.txt"]}, r"The file 'nowhere\.txt' does not exist. Check its path"),
         ({"reasons": "nowhere.toml"}, r"The file 'nowhere\.toml' does not exist. Check its path"),
-        ({"budget": -1}, "budget must be a number of 0 or more, got -1"),
-        ({"budget": math.inf}, "budget must be a number of 0 or more, got inf"),
-        ({"budget": math.nan}, "budget must be a number of 0 or more, got nan"),
-        ({"budget": "300"}, "budget must be a number of 0 or more, got '300'"),
-        ({"budget": True}, "budget must be a number of 0 or more, got True"),
-        ({"sleep": -0.5}, "sleep must be a number of 0 or more, got -0.5"),
-        ({"sleep": math.inf}, "sleep must be a number of 0 or more, got inf"),
+        (
+            {"budget": -1},
+            BUDGET + ", got -1",
+        ),
+        (
+            {"budget": math.inf},
+            BUDGET + ", got inf",
+        ),
+        (
+            {"budget": math.nan},
+            BUDGET + ", got nan",
+        ),
+        (
+            {"budget": "300"},
+            BUDGET + ", got '300'",
+        ),
+        (
+            {"budget": True},
+            BUDGET + ", got True",
+        ),
+        ({"sleep": -0.5}, "sleep must be a number of seconds from 0 to 86,400, a day, got -0.5"),
+        ({"sleep": math.inf}, "sleep must be a number of seconds from 0 to 86,400, a day, got inf"),
         ({"fetches": 0}, "fetches must be a whole number from 1 to 256, got 0"),
         ({"fetches": 257}, "fetches must be a whole number from 1 to 256, got 257"),
         ({"fetches": 2.0}, "fetches must be a whole number from 1 to 256, got 2.0"),
         ({"fetches": True}, "fetches must be a whole number from 1 to 256, got True"),
-        ({"limit_rate": "fast"}, "must be bytes per second, for example 500K or 2M, got 'fast'"),
-        ({"limit_rate": ""}, "must be bytes per second, for example 500K or 2M, got ''"),
-        ({"limit_rate": "0"}, "must be bytes per second, for example 500K or 2M, got '0'"),
-        ({"limit_rate": "0.0M"}, "must be bytes per second, for example 500K or 2M, got '0.0M'"),
-        ({"limit_rate": "-1K"}, "must be bytes per second, for example 500K or 2M, got '-1K'"),
-        ({"limit_rate": "1T"}, "must be bytes per second, for example 500K or 2M, got '1T'"),
-        ({"limit_rate": "٣K"}, "must be bytes per second, for example 500K or 2M"),
+        (
+            {"limit_rate": "fast"},
+            "must be bytes per second from 4K to 1024G, for example 500K or 2M, got 'fast'",
+        ),
+        (
+            {"limit_rate": ""},
+            "must be bytes per second from 4K to 1024G, for example 500K or 2M, got ''",
+        ),
+        (
+            {"limit_rate": "0"},
+            "must be bytes per second from 4K to 1024G, for example 500K or 2M, got '0'",
+        ),
+        (
+            {"limit_rate": "0.0M"},
+            "must be bytes per second from 4K to 1024G, for example 500K or 2M, got '0.0M'",
+        ),
+        (
+            {"limit_rate": "-1K"},
+            "must be bytes per second from 4K to 1024G, for example 500K or 2M, got '-1K'",
+        ),
+        (
+            {"limit_rate": "1T"},
+            "must be bytes per second from 4K to 1024G, for example 500K or 2M, got '1T'",
+        ),
+        ({"limit_rate": "٣K"}, "must be bytes per second from 4K to 1024G, for example 500K or 2M"),
+        ({"limit_rate": "0.0001"}, "from 4K to 1024G, for example 500K or 2M, got '0.0001'"),
+        ({"limit_rate": "3.9K"}, "from 4K to 1024G, for example 500K or 2M, got '3.9K'"),
+        ({"limit_rate": "1e400"}, "from 4K to 1024G, for example 500K or 2M, got '1e400'"),
+        ({"limit_rate": "9" * 400}, "from 4K to 1024G, for example 500K or 2M, got '999"),
+        ({"budget": 1e-300}, "from 1/24 to 1,000,000, got 1e-300"),
+        ({"budget": 1e300}, r"from 1/24 to 1,000,000, got 1e\+300"),
+        ({"budget": 10**400}, "from 1/24 to 1,000,000, got 1000"),
+        ({"sleep": 86_401}, "sleep must be a number of seconds from 0 to 86,400, a day, got 86401"),
+        ({"sleep": 10**400}, "sleep must be a number of seconds from 0 to 86,400, a day, got 1000"),
+        ({"proxy": 7}, "proxy must be a text or a list of texts, got int"),
+        ({"proxy": [7]}, "proxy must be a text, got int"),
+        ({"proxy": "http://a\n:1"}, "proxy contains a control character, such as a line break"),
+        ({"proxy": {"a": 1}}, "proxy must be a text or a list of texts, got dict"),
+        ({"cookies": [None]}, "cookies must be a text, got NoneType"),
+        ({"cookies": ""}, "cookies is an empty text. Leave it out"),
+        ({"cookies": "a" * 5000}, "does not exist. Check its path"),
+        ({"cookies": "~nobody-of-this-name/jar"}, "does not exist. Check its path"),
+        ({"cookies_from_browser": ""}, "cookies_from_browser is an empty text. Leave it out"),
+        ({"cookies_from_browser": 3}, "cookies_from_browser must be a text, got int"),
+        ({"cookies_from_browser": ["firefox"]}, "cookies_from_browser must be a text, got list"),
+        ({"extractor_args": b"youtube:a=1"}, "extractor_args must be a text or a list of texts"),
+        ({"extractor_args": "youtube:a=\0"}, "extractor_args contains a control character"),
+        ({"extractor_args": ["youtube:a=1", " "]}, "extractor_args is an empty text"),
+        ({"yt_dlp": ["--force-ipv4"]}, "yt_dlp must be a text, got list"),
+        ({"yt_dlp": 1.5}, "yt_dlp must be a text, got float"),
+        ({"reasons": ""}, "reasons is an empty text. Leave it out"),
+        ({"reasons": True}, "reasons must be a text, got bool"),
+        ({"reasons": "a\0b"}, "reasons contains a control character"),
     ],
 )
 def test_what_is_refused(given: dict[str, Any], message: str) -> None:
@@ -77,6 +139,13 @@ def test_cookies_and_proxies_must_fit(jars: tuple[str, str]) -> None:
         SourceError, match=r"2 files of cookies do not fit 1 proxies. Give one file"
     ):
         FetchOptions.of(cookies=jars, proxy=ONE)
+
+
+@pytest.mark.parametrize("name", ["proxy", "cookies_from_browser", "extractor_args"])
+def test_a_refusal_shows_no_text_that_may_be_secret(name: str) -> None:
+    with pytest.raises(SourceError, match=f"^{name} contains a control character") as caught:
+        FetchOptions.of(**{name: "hunter2\n"})
+    assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +231,7 @@ def test_budget(budget: float | None, of_youtube: float, of_others: float) -> No
 @pytest.mark.parametrize(
     ("text", "rate"),
     [
-        ("1000", 1000),
+        ("5000", 5000),
         ("500K", 512_000),
         ("500k", 512_000),
         ("2.5M", 2_621_440),

@@ -15,6 +15,9 @@ from yt_dlp.globals import all_plugins_loaded, plugin_dirs
 
 from voxblink2_lib.sources.plugins import find_plugins
 
+# yt-dlp keeps connections for the life of a source, which ends with a test.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+
 PLUGIN = """\
 import os
 from yt_dlp.extractor.common import InfoExtractor

@@ -44,6 +44,7 @@ from voxblink2_lib.media.options import ClipOptions
 from voxblink2_lib.sources import mp4_index, prefix, range_reader
 from voxblink2_lib.sources.mp4_index import Box, moved_index, needed_bytes, read_layout
 from voxblink2_lib.sources.prefix import Requirement, download_prefix
+from voxblink2_lib.sources.transfer_meter import TransferBudget, TransferMeter
 
 SECONDS = 60.0
 UTTERANCES = (utterance(0, 49), utterance(700, 774), utterance(1400, 1474))
@@ -101,8 +102,10 @@ def fetch(
     target = folder / "fetched"
     with YoutubeDL({"quiet": True, "socket_timeout": patience_seconds}, auto_init=False) as ydl:
         info = {"url": url, **keywords.pop("info", {})}
-        keywords |= {"clock": clock, "sleep": clock.sleep}
-        return target, download_prefix(ydl, info, target, requirement, **keywords)
+        budget = keywords.pop("budget", TransferBudget.of(requirement.seconds))
+        meter = TransferMeter(budget, clock=clock, sleep=clock.sleep, **keywords)
+        download_prefix(ydl, info, target, requirement, meter=meter)
+        return target, meter.received
 
 
 def place_media(folder: Path, media: Path) -> Path:
@@ -660,6 +663,48 @@ def test_a_file_that_changes_once_is_read_again(
     assert site.count("replaced-always") == 4
 
 
+# -- Budgets ---------------------------------------------------------------------------------------
+
+
+def test_an_index_decides_how_many_bytes_are_needed(
+    media_cache: MediaCache, tmp_path: Path
+) -> None:
+    """A medium of more than the usual bytes a second is no error if its index says so."""
+    media = long_medium(media_cache, tmp_path, "pcm-first")
+    budget = TransferBudget(1_000_000, 60.0)
+    _, received = fetch_from_good_site(media, tmp_path, budget=budget)
+    assert received > 10_000_000
+
+
+@pytest.mark.parametrize("name", ["webm", "fragments"])
+def test_without_an_index_bytes_have_a_bound(
+    media_cache: MediaCache, tmp_path: Path, name: str
+) -> None:
+    media = long_medium(media_cache, tmp_path, name)
+    message = r"the server sent \d+ bytes without covering .* at most 200000 bytes of this video"
+    with pytest.raises(FetchError, match=message) as caught:
+        fetch_from_good_site(media, tmp_path, budget=TransferBudget(200_000, 60.0))
+    assert caught.value.status == "media-unusable"
+    assert (tmp_path / "fetched").stat().st_size <= 200_000
+
+
+def test_a_deadline_holds_for_a_server_that_is_just_fast_enough(
+    served: tuple[FaultSite, Path], media_cache: MediaCache, tmp_path: Path
+) -> None:
+    site, folder = served
+    (folder / "talk.m4a").symlink_to(media_cache.make(TALK))
+    clock = Clock(1.0)
+    # The index adds what it states: here a second.
+    with pytest.raises(FetchError, match=r"not done after 3\d s and \d+ bytes; .* 31 s") as caught:
+        fetch(
+            url_of(site, "good", "talk.m4a"),
+            tmp_path,
+            clock=clock,
+            budget=TransferBudget(1 << 30, 30.0),
+        )
+    assert caught.value.status == "transient"
+
+
 # -- Time ------------------------------------------------------------------------------------------
 
 
@@ -698,8 +743,8 @@ def test_single_bytes_are_read_as_they_arrive(
             amounts.append(amount)
             return self._stream.read1(1, **options)
 
-    wrapper = range_reader._AvailableBytes
-    monkeypatch.setattr(range_reader, "_AvailableBytes", lambda stream: wrapper(Trickle(stream)))
+    wrapper = range_reader.AvailableBytes
+    monkeypatch.setattr(range_reader, "AvailableBytes", lambda stream: wrapper(Trickle(stream)))
     with pytest.raises(FetchError, match="the server sends too slowly: 59 bytes in 60 s"):
         fetch(url_of(site, "good", "talk.m4a"), tmp_path, clock=Clock(1.0))
     assert len(amounts) == 59

@@ -15,13 +15,15 @@ from yt_dlp.networking.exceptions import HTTPError, IncompleteRead, TransportErr
 from voxblink2_lib.errors import FetchError
 from voxblink2_lib.sources.range_reader import (
     FileChangedError,
+    FileVersion,
     RangeAnswer,
     RangeReader,
-    TransferMeter,
     parse_range_answer,
 )
+from voxblink2_lib.sources.transfer_meter import TransferBudget, TransferMeter
 
 FILE = bytes(range(250)) * 4
+BUDGET = TransferBudget.of(60.0)
 HTML = "a page of HTML instead of media"
 
 # -- Headers ---------------------------------------------------------------------------------------
@@ -75,6 +77,50 @@ def test_an_answer_without_the_requested_bytes_is_refused(
     with pytest.raises(FetchError, match=re.escape(message)) as caught:
         parse_range_answer(status, headers, 100)
     assert caught.value.status == kind
+
+
+MONDAY, TUESDAY = "Mon, 03 Jan 2022 00:00:00 GMT", "Tue, 04 Jan 2022 00:00:00 GMT"
+
+
+@pytest.mark.parametrize(
+    ("headers", "condition"),
+    [
+        ({}, ""),
+        ({"ETag": '"a"', "Last-Modified": MONDAY, "Date": TUESDAY}, '"a"'),
+        ({"Last-Modified": MONDAY, "Date": TUESDAY}, MONDAY),
+        # It may change again within the second; or the server states no time.
+        ({"Last-Modified": MONDAY, "Date": MONDAY}, ""),
+        ({"Last-Modified": MONDAY}, ""),
+        # A weak one does not promise the same bytes.
+        ({"ETag": 'W/"a"', "Last-Modified": MONDAY, "Date": TUESDAY}, ""),
+    ],
+)
+def test_ranges_are_requested_of_the_version_at_hand(
+    headers: dict[str, str], condition: str
+) -> None:
+    assert FileVersion.of(headers).if_range == condition
+
+
+@pytest.mark.parametrize(
+    ("first", "later", "what"),
+    [
+        (FileVersion('"a"'), FileVersion('"b"'), "ETag"),
+        (FileVersion('"a"', MONDAY), FileVersion('W/"b"', MONDAY), "ETag"),
+        (FileVersion('"a"', MONDAY), FileVersion('W/"a"', TUESDAY), None),
+        (FileVersion("", MONDAY), FileVersion("", TUESDAY), "Last-Modified"),
+        (FileVersion('"a"', MONDAY), FileVersion("", TUESDAY), "Last-Modified"),
+        (FileVersion('"a"', MONDAY), FileVersion(), None),
+        (FileVersion(), FileVersion('"a"', MONDAY), None),
+    ],
+)
+def test_versions_are_compared_by_what_both_answers_state(
+    first: FileVersion, later: FileVersion, what: str | None
+) -> None:
+    if what is None:
+        first.check(later)
+    else:
+        with pytest.raises(FileChangedError, match=f"changed while it was read, .* its {what} was"):
+            first.check(later)
 
 
 # -- Connections -----------------------------------------------------------------------------------
@@ -156,7 +202,7 @@ def refused(start: int, end: int) -> Response:
 def reader_of(*answers: Callable[[int, int], Response]) -> tuple[RangeReader, Server]:
     server = Server(list(answers))
     ydl: Any = server
-    return RangeReader(ydl, {"url": "http://x/media"}, TransferMeter()), server
+    return RangeReader(ydl, {"url": "http://x/media"}, TransferMeter(BUDGET)), server
 
 
 def read(reader: RangeReader, start: int, end: int) -> tuple[int, bytes]:
@@ -238,43 +284,3 @@ def test_a_server_that_never_answers_keeps_its_error() -> None:
     with pytest.raises(TransportError, match="Connection refused"):
         read(reader, 0, 100)
     assert len(server.ranges) == 3
-
-
-# -- Rate ------------------------------------------------------------------------------------------
-
-
-class Clock:
-    """A clock that is set by the test."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-
-
-def test_the_rate_is_that_of_the_last_minute() -> None:
-    clock = Clock()
-    meter = TransferMeter(clock=clock, sleep=clock.sleep)
-    for _ in range(600):
-        clock.now += 1
-        meter.add(1024)
-    # Time that is not spent waiting for the server does not count.
-    clock.now += 10_000
-    meter.start()
-    for _ in range(59):
-        clock.now += 1
-        meter.add(1023)
-    clock.now += 1
-    with pytest.raises(FetchError, match="the server sends too slowly: 61380 bytes in 60 s"):
-        meter.add(1023)
-    assert meter.received == 600 * 1024 + 60 * 1023
-
-
-@pytest.mark.parametrize("limit_rate", [0, -1.0, float("nan")])
-def test_a_rate_limit_must_be_positive(limit_rate: float) -> None:
-    with pytest.raises(ValueError, match="limit_rate must be above 0 bytes a second, got"):
-        TransferMeter(limit_rate=limit_rate)

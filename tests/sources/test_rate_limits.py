@@ -429,3 +429,67 @@ def test_pauses_of_an_earlier_format_are_kept(tmp_path: Path, clock: Clock) -> N
     limiter = RateLimiter(path, clock=clock)
     assert limiter.pause_for(ROUTE) == Pause(clock.now + 60, "limit", 2)
     assert wait(limiter) == 60
+
+
+# -- a clock that was wrong ------------------------------------------------------------------------
+
+DAY = 86_400.0
+FUTURE = 4 * 365 * DAY  # a clock that was once in 2030
+
+
+def test_a_pause_that_a_wrong_clock_left_ends_within_a_day(
+    limiter: RateLimiter, clock: Clock
+) -> None:
+    clock.now += FUTURE
+    limiter.pause(ROUTE, 600, "limit", grows=False)
+    clock.now -= FUTURE
+    until = clock.now + DAY
+    assert limiter.pause_for(ROUTE) == Pause(until, "limit", 1)
+    assert wait(limiter) == DAY
+    clock.now += DAY / 2
+    assert limiter.pause_for(ROUTE).until == until, "it does not recede as time passes"
+    clock.now = until
+    acquire(limiter)
+
+
+def test_no_pause_is_longer_than_a_day(limiter: RateLimiter, clock: Clock) -> None:
+    pause = limiter.pause(ROUTE, 1e300, "limit", grows=True)
+    assert pause.until == clock.now + DAY
+    assert limiter.pause_for(ROUTE) == pause
+
+
+@pytest.mark.parametrize("budget", [ONE_A_MINUTE, Budget(sleep_seconds=DAY)])
+def test_permits_that_a_wrong_clock_left_cost_no_more_than_the_budget(
+    budget: Budget, limiter: RateLimiter, clock: Clock
+) -> None:
+    clock.now += FUTURE
+    limiter.confirm(acquire(limiter, budget))
+    clock.now -= FUTURE
+    assert limiter.seconds_until_permit(ROUTE, budget) <= budget.spacing_seconds
+    assert limiter.requests_last_minute(ROUTE) <= 1
+    assert wait(limiter, budget) <= budget.spacing_seconds
+    clock.now += budget.spacing_seconds
+    acquire(limiter, budget)
+
+
+# -- pauses of a source ----------------------------------------------------------------------------
+
+
+def test_pauses_of_a_source_are_listed_and_lifted(limiter: RateLimiter, clock: Clock) -> None:
+    for route in ("youtube direct", "youtube gate:1 with a.txt", "youtube2 direct", "a.org direct"):
+        limiter.pause(route, 600, "limit", grows=False)
+    limiter.pause("youtube old", 1, "over", grows=False)
+    clock.now += 2
+    pause = Pause(clock.now + 598, "limit", 1)
+    assert limiter.pauses("youtube") == {"direct": pause, "gate:1 with a.txt": pause}
+    assert limiter.lift_pauses("youtube") == ["direct", "gate:1 with a.txt"]
+    assert limiter.pauses("youtube") == {}
+    assert limiter.pause_for("youtube direct") == Pause()
+    assert limiter.pauses("youtube2") == limiter.pauses("a.org") == {"direct": pause}
+    assert limiter.lift_pauses("youtube") == []
+
+
+def test_without_a_file_there_are_no_pauses(limiter: RateLimiter, tmp_path: Path) -> None:
+    assert limiter.pauses("youtube") == {}
+    assert limiter.lift_pauses("youtube") == []
+    assert list(tmp_path.iterdir()) == []

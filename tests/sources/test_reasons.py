@@ -26,6 +26,7 @@ from yt_dlp.utils import DownloadError, ExtractorError, GeoRestrictedError
 
 from voxblink2_lib.errors import FetchError, SourceError, UnreachableError
 from voxblink2_lib.outcomes import RouteAction
+from voxblink2_lib.sources.advice import own_advice
 from voxblink2_lib.sources.failures import fetch_error, retry_after_seconds
 from voxblink2_lib.sources.reasons import FailureClass, Reasons
 
@@ -228,7 +229,7 @@ def test_each_text_has_its_class_as_ytdlp_raises_it(status: str) -> None:
         assert isinstance(error.exc_info[1], ExtractorError)
         failure = classified(error)
         assert (message, failure.status) == (message, status)
-        assert str(failure).endswith(text)
+        assert str(failure).endswith(own_advice(text))
         assert not str(failure).startswith("ERROR")
         assert not isinstance(failure, UnreachableError)
 
@@ -246,7 +247,7 @@ def test_white_space_and_capitals_change_nothing(example: tuple[str, str], rando
 
 def test_a_rate_limit_is_not_taken_for_a_video_that_is_gone() -> None:
     action = RouteAction(3600.0, pause_grows=True)
-    assert REASONS.classify(TRY_LATER) == FailureClass("rate-limited", action)
+    assert REASONS.classify(TRY_LATER) == FailureClass("rate-limited", action, is_explicit=True)
     assert classified(raised(expected_error(TRY_LATER))).action == action
     assert REASONS.classify("Video unavailable").status == "ambiguous"
 
@@ -317,10 +318,10 @@ def test_the_users_list_goes_first(tmp_path: Path) -> None:
     own = Reasons.load(path)
     assert own.classify("Video unavailable").status == "gone"
     closes = RouteAction(closes_route=True)
-    assert own.classify("no", http_status=418) == FailureClass("blocked", closes)
+    assert own.classify("no", http_status=418) == FailureClass("blocked", closes, is_explicit=True)
     assert own.classify("no", http_status=302).status == "blocked"
     action = RouteAction(5.0, pause_grows=True)
-    assert own.classify("IT'S FULL") == FailureClass("rate-limited", action)
+    assert own.classify("IT'S FULL") == FailureClass("rate-limited", action, is_explicit=True)
     # And all else is as before.
     assert own.classify("Private video").status == "private"
     assert Reasons.load(path) is own
@@ -341,6 +342,10 @@ def test_a_users_list_may_have_the_name_of_the_version_before(name: str, tmp_pat
         ('other = 1\n[[reason]]\nclass="gone"', "nothing else, got other"),
         ("reason = [3]", r"entry 1: expected a table that begins with \[\[reason\]\], got 3"),
         ("not toml", "cannot be read as a list of reasons: "),
+        (f"a = {'[' * 100_000}", "cannot be read as a list of reasons: "),
+        (f"a = {'1' * 10_000}", "cannot be read as a list of reasons: "),
+        ('[[reason]]\nclass = "gone"\ntexts = [["a"]]', r"entry 1: \['a'\] in texts must be text"),
+        ('[[reason]]\nclass = "gone"\nhttp = [[404]]', r"entry 1: \[404\] in http must be"),
         ('[[reason]]\nclass = "dead"\ntexts = ["a"]', "entry 1: class is 'dead', must be one of "),
         ('[[reason]]\ntexts = ["a"]', "entry 1: class is None, must be one of rate-limited, "),
         ('[[reason]]\nclass = "done"\ntexts = ["a"]', "entry 1: class is 'done', must be one of"),
@@ -361,9 +366,22 @@ def test_a_users_list_may_have_the_name_of_the_version_before(name: str, tmp_pat
         *(
             (
                 f'[[reason]]\nclass = "gone"\nhttp = [404]\npause_seconds = {value}',
-                "entry 1: pause_seconds is .*, must be a number above 0",
+                r"pause_seconds is .*, must be a number of seconds above 0 and at most 86,400",
             )
-            for value in ("0", "-1", '"1"', "true", "nan", "inf")
+            for value in (
+                *(
+                    "0",
+                    "-1",
+                    '"1"',
+                    "true",
+                    "nan",
+                    "inf",
+                    "[[1]]",
+                    "1e300",
+                    "86401",
+                    "1" + "0" * 400,
+                ),
+            )
         ),
         (
             '[[reason]]\nclass = "gone"\nhttp = [404]\ncloses_route = 1',
@@ -427,7 +445,7 @@ def test_no_answer_at_all_differs_from_a_refusal(
         failure = classified(case)
         assert type(failure) is kind
         assert failure.status == status
-        assert str(error) in str(failure)
+        assert own_advice(str(error)) in str(failure)
 
 
 def test_an_error_without_a_message_has_at_least_a_name() -> None:
@@ -505,7 +523,7 @@ def test_a_warning_decides_where_the_error_is_unspecific(
 ) -> None:
     failure = classified(raised(expected_error(message)), "a format is damaged", warning)
     assert FailureClass(failure.status, failure.action) == expected
-    assert message in str(failure)
+    assert own_advice(message) in str(failure)
     assert warning in str(failure)
 
 

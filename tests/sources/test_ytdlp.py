@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import shutil
 import socket
@@ -27,6 +28,7 @@ from support.synthetic_audio import (
     ffmpeg,
     utterance,
 )
+from yt_dlp.utils import YoutubeDLError
 
 from voxblink2_lib.demo.site import MediaSite
 from voxblink2_lib.errors import FetchError, MediaError, UnreachableError
@@ -34,7 +36,8 @@ from voxblink2_lib.media.audio import crop_audio
 from voxblink2_lib.media.faces import crop_faces
 from voxblink2_lib.media.options import ClipOptions
 from voxblink2_lib.records import VideoKey
-from voxblink2_lib.sources import Media, Source, open_source, parse_source
+from voxblink2_lib.sources import Media, Source, open_source, parse_source, ytdlp
+from voxblink2_lib.sources.transfer_meter import TransferBudget, TransferMeter
 from voxblink2_lib.sources.ytdlp import YtDlpSource
 
 KEY = VideoKey(SPEAKER, VIDEO)
@@ -369,7 +372,10 @@ def test_video_and_audio_in_segments(media_cache: MediaCache, how: str, tmp_path
     ):
         assert kinds_in(media.path) == ["video"]
         assert kinds_in(media.audio) == ["audio"]
-        assert media.size_bytes == media.path.stat().st_size + media.audio.stat().st_size
+        # Playlists count as well.
+        playlist_bytes = 0 if how == "dash" else 2 * 1000
+        sizes = media.path.stat().st_size + media.audio.stat().st_size
+        assert sizes <= media.size_bytes <= sizes + playlist_bytes
         assert_both_exact(media)
     assert list(tmp.iterdir()) == []
 
@@ -452,6 +458,43 @@ def test_h264_of_at_most_720_lines_is_preferred(formats: list[dict[str, Any]], c
         assert [entry["vcodec"] != "none" for entry in pair] == [True, False]
 
 
+def chosen_of(formats: list[dict[str, Any]]) -> str:
+    """Return which format is chosen by a source of video and audio."""
+    source = YtDlpSource("http://x/{video_id}", with_video=True)
+    video = {"id": VIDEO, "title": VIDEO, "extractor": "synthetic", "formats": formats}
+    return str(source._ydl.process_ie_result(video, download=False)["format_id"])
+
+
+BOTH_720 = video_format("37", AVC, 720, acodec="mp4a.40.2", ext="mp4")
+
+
+def test_formats_of_other_protocols_are_not_chosen() -> None:
+    small = {**BOTH_360, "url": "http://x/media", "ext": "mp4"}
+    other = {**BOTH_720, "url": "rtmp://x/media"}
+    assert chosen_of([small, {**other, "url": "http://x/large"}]) == "37"
+    assert chosen_of([small, other]) == "18"
+
+
+@pytest.mark.parametrize("protocol", ["rtmp", "rtsp", "mms", "ism", "f4m", "websocket_frag"])
+def test_a_video_over_other_protocols_only_is_refused(protocol: str) -> None:
+    formats = [
+        {**BOTH_720, "url": "http://x/media", "protocol": protocol},
+        {**BOTH_360, "url": "ftp://x/media", "ext": "mp4"},
+    ]
+    names = ", ".join(sorted(["ftp", protocol]))
+    message = f"offers this video only over {names}; http, https, HLS and DASH are read"
+    with pytest.raises(FetchError, match=message) as caught:
+        chosen_of(formats)
+    assert caught.value.status == "not-original"
+
+
+def test_a_video_with_pictures_for_previews_only_keeps_the_message_of_yt_dlp() -> None:
+    """YouTube does so to clients that it does not trust: this says nothing about the video."""
+    picture = {"format_id": "sb0", "url": "http://x/sb", "protocol": "mhtml", "ext": "mhtml"}
+    with pytest.raises(YoutubeDLError, match="Requested format is not available"):
+        chosen_of([{**picture, "acodec": "none", "vcodec": "none"}])
+
+
 def test_a_source_is_freed_when_it_is_dropped(tmp_path: Path) -> None:
     """In a circle of references its connections would stay open until garbage is collected."""
     with FaultSite({VIDEO: "404"}) as site:
@@ -482,6 +525,7 @@ RIGHT = (
         "moved",
     ),
     *("length-too-long", "length-too-short", "no-length", "endless", "replaced"),
+    *("versioned", "versioned-weakly", "edited", "edited-unseen"),
 )
 # The class of the outcome, and the message.
 WRONG = {
@@ -508,7 +552,9 @@ WRONG = {
     "empty-later": ("transient", "The downloaded file is empty"),
     "gzip-parts": ("ambiguous", r"compresses parts of the file \(Content-Encoding: gzip\)"),
     "redirect-loop": ("transient", "redirect loop"),
-    "replaced-always": ("transient", "the file on the server changed while it was read"),
+    "replaced-always": ("transient", r"changed while it was read, twice: its length was \d+ bytes"),
+    "edited-always": ("transient", r'changed .* twice: its ETag was "3", then "4"'),
+    "dated-always": ("transient", r"twice: its Last-Modified was .*:03 GMT, then .*:04 GMT"),
     "wrong-start": ("transient", "the server sent bytes from position 1 instead of 0"),
 }
 PAUSES = {"429": 600.0, "later 429": 600.0, "429 77": 77.0}
@@ -535,7 +581,8 @@ def test_media_of_a_bad_site_that_can_be_downloaded(
         source = YtDlpSource(site.template(fault, ".m4a"))
         whole = media_cache.make(M4A).read_bytes()
         # Bytes that were downloaded twice, because the server had to begin again, count as well.
-        wasted_bytes = {"replaced": 128 << 10, "no-ranges-drop": len(whole) // 2}
+        wasted_bytes = dict.fromkeys(("replaced", "edited", "edited-unseen"), 128 << 10)
+        wasted_bytes["no-ranges-drop"] = len(whole) // 2
         fetched = fetch_bytes(source, tmp_path, wasted_bytes=wasted_bytes.get(fault, 0))
         assert fetched == whole
         assert site.count(fault) < 40
@@ -561,7 +608,36 @@ def test_media_of_a_bad_site_that_cannot_be_downloaded(
     assert list(tmp.iterdir()) == []
 
 
-def test_hls_goes_through_the_native_downloader(media_cache: MediaCache, tmp_path: Path) -> None:
+def test_an_endless_page_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the first byte of media there are pages and manifests: they have a budget, too."""
+    monkeypatch.setattr(ytdlp, "PAGES_BUDGET", TransferBudget(1 << 20, 600.0))
+    (tmp_path / f"{VIDEO}.m3u8").write_text("#EXTM3U\n")
+    with FaultSite(folder=tmp_path) as site:
+        source = YtDlpSource(site.template("endless", ".m3u8"))
+        message = r"the server sent \d+ bytes .* at most 1048576 bytes of this video"
+        with pytest.raises(FetchError, match=message):
+            fetch_bytes(source, tmp_path)
+        # Later videos are not affected.
+        (tmp_path / f"{VIDEO}.m3u8").write_text("#EXTM3U\n#EXTINF:4,\ngone.ts\n#EXT-X-ENDLIST\n")
+        source = YtDlpSource(site.template("good", ".m3u8"))
+        with pytest.raises(FetchError, match="HTTP Error 404"):
+            fetch_bytes(source, tmp_path)
+
+
+def test_a_page_that_drips_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter(range(0, 10**9, 20))
+    meter = functools.partial(TransferMeter, clock=lambda: float(next(seconds)))
+    monkeypatch.setattr(ytdlp, "TransferMeter", meter)
+    (tmp_path / f"{VIDEO}.mpd").write_text("<MPD/>")
+    with FaultSite(folder=tmp_path) as site:
+        source = YtDlpSource(site.template("good", ".mpd"))
+        with pytest.raises(FetchError, match=r"the server sends too slowly: \d+ bytes in 60 s"):
+            fetch_bytes(source, tmp_path)
+
+
+def test_segments_are_downloaded_with_their_playlist(
+    media_cache: MediaCache, tmp_path: Path
+) -> None:
     folder, tmp = tmp_path / "served", tmp_path / "tmp"
     folder.mkdir()
     tmp.mkdir()
@@ -575,7 +651,7 @@ def test_hls_goes_through_the_native_downloader(media_cache: MediaCache, tmp_pat
             KEY, needed_seconds=NEEDED_SECONDS, tmp=tmp
         ) as fetched,
     ):
-        assert fetched.size_bytes == fetched.path.stat().st_size
+        assert fetched.size_bytes == fetched.path.stat().st_size + playlist.stat().st_size
         assert_exact(fetched.path)
     assert list(tmp.iterdir()) == []
 
@@ -592,6 +668,6 @@ def test_a_playlist_whose_segments_are_gone_is_reported(
     )
     with FaultSite(folder=folder) as site:
         source = YtDlpSource(site.template("good", ".m3u8"))
-        with pytest.raises(FetchError, match=r"404|downloaded file is empty|could not download"):
+        with pytest.raises(FetchError, match="unable to download video data: HTTP Error 404"):
             fetch_bytes(source, tmp)
     assert list(tmp.iterdir()) == []

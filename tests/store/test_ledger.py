@@ -22,6 +22,7 @@ from voxblink2_lib.records import SealedShard, VideoKey
 from voxblink2_lib.store.ledger import Ledger
 from voxblink2_lib.store.ledger_database import MIGRATE_1_TO_2, MIGRATE_2_TO_3
 from voxblink2_lib.store.ledger_statistics import LouderChannel, SoundNotes
+from voxblink2_lib.store.verdicts import Verdicts
 
 PROPERTY = fewer_examples(2)
 A, B, C, D = (VideoKey("id000001", f"{letter * 11}") for letter in "abcd")
@@ -51,6 +52,10 @@ def problems(ledger: Ledger) -> list[tuple[VideoKey, str, str, int]]:
     ]
 
 
+def answers(ledger: Ledger, source: str = "youtube") -> Verdicts:
+    return ledger.verdicts(source)
+
+
 class Clock:
     """Stands for the module ``time``: it goes on when a test says so."""
 
@@ -64,7 +69,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     stopped = Clock(1_760_000_000.0)
-    monkeypatch.setattr("voxblink2_lib.store.ledger.time", stopped)
+    monkeypatch.setattr("voxblink2_lib.store.verdicts.time", stopped)
     return stopped
 
 
@@ -76,8 +81,8 @@ def test_a_fresh_ledger_is_empty(ledger: Ledger) -> None:
     assert ledger.planned_videos().column_names == ["speaker_id", "video_id", "status", "digest"]
     assert ledger.statistics.videos() == {}
     assert ledger.statistics.totals() == (0, 0, 0)
-    assert (ledger.open_jobs(), ledger.shards(), ledger.count_pending()) == ([], [], 0)
-    assert (ledger.due(), ledger.waiting()) == ([], (0, None))
+    assert (ledger.open_jobs(), ledger.shards(), answers(ledger).count_pending()) == ([], [], 0)
+    assert (answers(ledger).due(), ledger.waiting()) == ([], (0, None))
     assert ledger.statistics.coverage()[:3] == (0, 0, 0)
     assert list(ledger.statistics.missing()) == []
 
@@ -130,21 +135,25 @@ def test_jobs_are_added_all_or_none(ledger: Ledger) -> None:
 
 def test_a_video_moves_to_its_new_job(ledger: Ledger) -> None:
     ledger.add_jobs([[A, B]])
-    ledger.record(Outcome(A, "gone", "gone"))
-    ledger.record(Outcome(B, "done", clips=1, samples=640))
+    answers(ledger).record(Outcome(A, "gone", "gone"))
+    answers(ledger).record(Outcome(B, "done", clips=1, samples=640))
     ledger.seal(SealedShard(0, "audio-00000.arrow", "ab" * 32, 1, 99))
     assert rows(ledger) == [(*A, "gone"), (*B, "done")]
     ledger.add_jobs([[A]])
-    assert rows(ledger) == [(*A, "planned"), (*B, "done")]
-    assert (ledger.job_videos(0), ledger.job_videos(1)) == ([(B, "done")], [(A, "planned")])
-    assert (ledger.open_jobs(), ledger.count_pending()) == ([1], 1)
+    # What is known of it is kept until there is another answer.
+    assert rows(ledger) == [(*A, "gone"), (*B, "done")]
+    assert problems(ledger) == [(A, "gone", "gone", 1)]
+    assert (ledger.job_videos(0), ledger.job_videos(1)) == ([(B, "done")], [(A, "gone")])
+    assert ledger.open_jobs() == [1]
 
 
 def test_drop_forgets_what_never_came_and_keeps_what_is_done(ledger: Ledger) -> None:
     ledger.add_jobs([[A, B, C, D]])
-    ledger.record(Outcome(A, "done", clips=1, samples=640))
-    ledger.record(Outcome(B, "gone", "gone"))
-    ledger.record(Outcome(C, "media-unusable", "bad", missing=(MissingUtterance("00001", "bad"),)))
+    answers(ledger).record(Outcome(A, "done", clips=1, samples=640))
+    answers(ledger).record(Outcome(B, "gone", "gone"))
+    answers(ledger).record(
+        Outcome(C, "media-unusable", "bad", missing=(MissingUtterance("00001", "bad"),))
+    )
     ledger.drop([A, B, C, E])
     assert ledger.job_videos(0) == [(A, "done"), (D, "planned")]
     assert problems(ledger) == []
@@ -153,8 +162,8 @@ def test_drop_forgets_what_never_came_and_keeps_what_is_done(ledger: Ledger) -> 
 def test_drop_forgets_missing_utterances_as_well(ledger: Ledger) -> None:
     missing = (MissingUtterance("00001", "bad"), MissingUtterance("00002", "bad"))
     ledger.add_jobs([[A, B]])
-    ledger.record(Outcome(A, "media-unusable", "bad", missing=missing))
-    ledger.record(Outcome(B, "done", clips=1, samples=640, missing=missing[:1]))
+    answers(ledger).record(Outcome(A, "media-unusable", "bad", missing=missing))
+    answers(ledger).record(Outcome(B, "done", clips=1, samples=640, missing=missing[:1]))
     ledger.drop([A, B])
     assert ledger.statistics.missing_utterances() == 1
     assert ledger.statistics.missing_names(0) == {"id000001/bbbbbbbbbbb/00001"}
@@ -165,12 +174,12 @@ def test_drop_forgets_missing_utterances_as_well(ledger: Ledger) -> None:
 
 def test_outcomes_are_recorded(ledger: Ledger) -> None:
     ledger.add_jobs([[A, B, C], [D, E]])
-    ledger.record(Outcome(A, "done", clips=3, samples=1920, bytes_fetched=1000))
-    ledger.record(Outcome(B, "gone", "HTTP 404 'Not Found'; drop table videos"))
-    ledger.record(Outcome(E, "media-unusable", "no audio", bytes_fetched=10))
+    answers(ledger).record(Outcome(A, "done", clips=3, samples=1920, bytes_fetched=1000))
+    answers(ledger).record(Outcome(B, "gone", "HTTP 404 'Not Found'; drop table videos"))
+    answers(ledger).record(Outcome(E, "media-unusable", "no audio", bytes_fetched=10))
     assert ledger.statistics.videos() == {"done": 1, "gone": 1, "media-unusable": 1, "planned": 2}
     assert ledger.statistics.totals() == (3, 1920, 1010)
-    assert ledger.count_pending() == 2
+    assert answers(ledger).count_pending() == 2
     assert ledger.statistics.coverage()[:3] == (0, 1, 1)
     assert problems(ledger) == [
         (B, "gone", "HTTP 404 'Not Found'; drop table videos", 1),
@@ -180,10 +189,10 @@ def test_outcomes_are_recorded(ledger: Ledger) -> None:
 
 def test_a_later_outcome_replaces_the_earlier(ledger: Ledger) -> None:
     ledger.add_jobs([[A]])
-    ledger.record(Outcome(A, "transient", "HTTP 503", bytes_fetched=5))
-    ledger.record(Outcome(A, "gone", "HTTP 404", bytes_fetched=6))
+    answers(ledger).record(Outcome(A, "transient", "HTTP 503", bytes_fetched=5))
+    answers(ledger).record(Outcome(A, "gone", "HTTP 404", bytes_fetched=6))
     assert problems(ledger) == [(A, "gone", "HTTP 404", 2)]
-    ledger.record(Outcome(A, "done", clips=2, samples=1280, bytes_fetched=100))
+    answers(ledger).record(Outcome(A, "done", clips=2, samples=1280, bytes_fetched=100))
     assert problems(ledger) == []
     assert ledger.statistics.totals() == (2, 1280, 111)
 
@@ -191,14 +200,14 @@ def test_a_later_outcome_replaces_the_earlier(ledger: Ledger) -> None:
 def test_missing_utterances_are_replaced(ledger: Ledger) -> None:
     first, second, third = (MissingUtterance(f"0000{index}", "short") for index in (1, 2, 3))
     ledger.add_jobs([[A], [B]])
-    ledger.record(Outcome(A, "done", clips=1, missing=(first, second)))
-    ledger.record(Outcome(B, "done", clips=1, missing=(first,)))
+    answers(ledger).record(Outcome(A, "done", clips=1, missing=(first, second)))
+    answers(ledger).record(Outcome(B, "done", clips=1, missing=(first,)))
     assert ledger.statistics.missing_utterances() == 3
-    ledger.record(Outcome(A, "done", clips=2, missing=(third,)))
+    answers(ledger).record(Outcome(A, "done", clips=2, missing=(third,)))
     assert ledger.statistics.missing_utterances() == 2
     assert ledger.statistics.missing_names(0) == {"id000001/aaaaaaaaaaa/00003"}
     assert ledger.statistics.missing_names(1) == {"id000001/bbbbbbbbbbb/00001"}
-    ledger.record(Outcome(A, "done", clips=3))
+    answers(ledger).record(Outcome(A, "done", clips=3))
     assert ledger.statistics.missing_names(0) == set()
 
 
@@ -206,13 +215,15 @@ def test_an_outcome_is_written_whole_or_not_at_all(ledger: Ledger) -> None:
     ledger.add_jobs([[A]])
     twice = (MissingUtterance("00001", "short"),) * 2
     with pytest.raises(StoreError, match=r"The ledger .* cannot be used: UNIQUE constraint failed"):
-        ledger.record(Outcome(A, "done", clips=1, missing=twice))
+        answers(ledger).record(Outcome(A, "done", clips=1, missing=twice))
     assert ledger.statistics.videos() == {"planned": 1}
     assert ledger.statistics.missing_utterances() == 0
 
 
 def test_an_outcome_of_an_unknown_video_leaves_no_trace(ledger: Ledger) -> None:
-    ledger.record(Outcome(A, "media-unusable", "bad", missing=(MissingUtterance("00001", "bad"),)))
+    answers(ledger).record(
+        Outcome(A, "media-unusable", "bad", missing=(MissingUtterance("00001", "bad"),))
+    )
     assert (ledger.statistics.videos(), ledger.statistics.missing_utterances()) == ({}, 0)
 
 
@@ -231,7 +242,9 @@ def test_configurations_do_not_see_each_other(path: Path) -> None:
     with Ledger(path, "audio") as audio, Ledger(path, "audio-visual") as other:
         audio.add_jobs([[A], [B]])
         other.add_jobs([[A]])
-        audio.record(Outcome(A, "done", clips=1, missing=(MissingUtterance("00001", "x"),)))
+        answers(audio).record(
+            Outcome(A, "done", clips=1, missing=(MissingUtterance("00001", "x"),))
+        )
         other.drop([A])
         assert rows(audio) == [(*A, "done"), (*B, "planned")]
         assert rows(other) == []
@@ -259,175 +272,16 @@ def test_each_video_is_in_its_last_job(
         assert ledger.planned_videos().num_rows == len(last)
 
 
-# -- When a video is retried -----------------------------------------------------------------------
-
-
-HOUR = 3600.0
-DAY = 24 * HOUR
-SEALED = SealedShard(0, "audio-00000.arrow", "ab" * 32, 1, 99)
-
-
-def test_what_is_final_is_never_due(ledger: Ledger, clock: Clock) -> None:
-    ledger.add_jobs([[A, B, C, D, E]])
-    for key, status in zip(
-        (A, B, C, D, E), ("done", "gone", "private", "geo", "media-unusable"), strict=True
-    ):
-        assert ledger.record(Outcome(key, status, clips=1)) == status  # type: ignore[arg-type]
-    assert (ledger.pending_videos(0), ledger.count_pending(), ledger.waiting()) == (
-        [],
-        0,
-        (0, None),
-    )
-    ledger.seal(SEALED)
-    clock.now += 1000 * DAY
-    assert ledger.due() == []
-
-
-def test_what_failed_for_now_is_due_after_its_wait(ledger: Ledger, clock: Clock) -> None:
-    ledger.add_jobs([[A, B], [C]])
-    assert ledger.record(Outcome(A, "transient", "HTTP 503")) == "transient"
-    ledger.record(Outcome(B, "done", clips=1))
-    ledger.record(Outcome(C, "not-yet", "premieres tomorrow"))
-    count, first = ledger.waiting()
-    assert count == 2
-    assert first is not None
-    assert 0.75 * 900 <= first - clock.now <= 1.25 * 900
-    clock.now = first - 1
-    assert (ledger.pending_videos(0), ledger.count_pending(), ledger.due()) == ([], 0, [])
-    # Of an open job it is tried there; of a sealed one it is due for a new job.
-    clock.now = first
-    assert (ledger.pending_videos(0), ledger.count_pending(), ledger.due()) == ([A], 1, [])
-    ledger.seal(SEALED)
-    assert (ledger.count_pending(), ledger.due()) == (0, [A])
-    ledger.add_jobs([ledger.due()])
-    assert (ledger.job_videos(2), ledger.pending_videos(2), ledger.due()) == (
-        [(A, "planned")],
-        [A],
-        [],
-    )
-    assert ledger.waiting()[0] == 1
-
-
-def test_the_wait_doubles_over_new_jobs_until_a_video_is_given_up(
-    ledger: Ledger, clock: Clock
-) -> None:
-    ledger.add_jobs([[A]])
-    waits: list[float] = []
-    for job in range(8):
-        ledger.record(Outcome(A, "transient", "HTTP 503"))
-        ledger.seal(SealedShard(job, "", "", 0, 0))
-        _, first = ledger.waiting()
-        if first is None:
-            break
-        waits.append(first - clock.now)
-        clock.now = first
-        ledger.add_jobs([ledger.due()])
-    assert len(waits) == 7
-    for number, wait in enumerate(waits):
-        assert 0.75 <= wait / (900 * 2**number) <= 1.25
-    clock.now += 1000 * DAY
-    assert ledger.due() == []
-    assert problems(ledger) == [(A, "transient", "HTTP 503", 8)]
-
-
-def test_an_unsettled_outcome_leaves_the_video_to_be_tried(ledger: Ledger, clock: Clock) -> None:
-    ledger.add_jobs([[A]])
-    for status in ("transient", "rate-limited", "blocked", "credentials"):
-        outcome = Outcome(A, status, "later", bytes_fetched=5)
-        assert ledger.record(outcome, is_settled=False) == status
-        assert (ledger.pending_videos(0), ledger.count_pending()) == ([A], 1)
-        assert ledger.statistics.videos() == {status: 1}
-    # They do not count as tries: the first settled one waits as long as a first one does.
-    ledger.record(Outcome(A, "transient", "later"))
-    assert ledger.pending_videos(0) == []
-    count, first = ledger.waiting()
-    assert (count, ledger.count_pending()) == (1, 0)
-    assert first is not None
-    assert first - clock.now <= 1.25 * 900
-    assert problems(ledger) == [(A, "transient", "later", 5)]
-    assert ledger.statistics.totals().bytes_fetched == 20
-
-
-@pytest.mark.parametrize("status", ["rate-limited", "blocked", "credentials", "environment"])
-def test_what_is_no_fault_of_the_video_is_for_the_next_run_and_not_for_this_one(
-    status: str, ledger: Ledger, clock: Clock
-) -> None:
-    ledger.add_jobs([[A, B]])
-    ledger.record(Outcome(A, status, "not now"))  # type: ignore[arg-type]
-    ledger.record(Outcome(B, "transient", "not now"))
-    ledger.seal(SEALED)
-    assert ledger.due() == [A]
-    assert ledger.due(after_a_wait=True) == []
-    clock.now += HOUR
-    assert ledger.due() == [A, B]
-    assert ledger.due(after_a_wait=True) == [B]
-
-
-def test_ambiguous_is_gone_when_another_day_says_the_same(ledger: Ledger, clock: Clock) -> None:
-    ledger.add_jobs([[A]])
-    start = clock.now
-    assert ledger.record(Outcome(A, "ambiguous", "unavailable")) == "ambiguous"
-    assert ledger.waiting() == (1, start + DAY)
-    # The same day says nothing new, however often it is asked.
-    clock.now = start + 19 * HOUR
-    assert ledger.record(Outcome(A, "ambiguous", "unavailable")) == "ambiguous"
-    assert ledger.waiting() == (1, start + DAY)
-    clock.now = start + DAY
-    assert ledger.pending_videos(0) == [A]
-    assert ledger.record(Outcome(A, "ambiguous", "unavailable")) == "gone"
-    assert ledger.waiting() == (0, None)
-    assert problems(ledger) == [(A, "gone", "unavailable", 3)]
-
-
-def test_another_answer_in_between_begins_the_day_anew(ledger: Ledger, clock: Clock) -> None:
-    ledger.add_jobs([[A]])
-    ledger.record(Outcome(A, "ambiguous", "unavailable"))
-    clock.now += DAY
-    ledger.record(Outcome(A, "transient", "HTTP 503"))
-    clock.now += HOUR
-    assert ledger.record(Outcome(A, "ambiguous", "unavailable")) == "ambiguous"
-    assert ledger.waiting() == (1, clock.now + DAY)
-    clock.now += DAY
-    assert ledger.record(Outcome(A, "ambiguous", "unavailable")) == "gone"
-
-
-def test_the_day_is_kept_when_the_video_moves_to_a_new_job(ledger: Ledger, clock: Clock) -> None:
-    ledger.add_jobs([[A]])
-    ledger.record(Outcome(A, "ambiguous", "unavailable"))
-    ledger.seal(SealedShard(0, "", "", 0, 0))
-    clock.now += DAY
-    ledger.add_jobs([ledger.due()])
-    assert ledger.record(Outcome(A, "ambiguous", "unavailable")) == "gone"
-
-
-def test_ask_again_reaches_what_is_final_and_counts_tries_anew(
-    ledger: Ledger, clock: Clock
-) -> None:
-    ledger.add_jobs([[A, B, C, D]])
-    ledger.record(Outcome(A, "private"))
-    ledger.record(Outcome(B, "geo"))
-    ledger.record(Outcome(C, "done", clips=1))
-    for _ in range(8):
-        ledger.record(Outcome(D, "transient", "HTTP 503"))
-    assert ledger.waiting() == (0, None)
-    assert ledger.reset_for_retry(["private", "transient", "age-or-membership"]) == 2
-    assert ledger.pending_videos(0) == [A, D]
-    ledger.seal(SEALED)
-    assert ledger.due() == [A, D]
-    ledger.add_jobs([[A, D]])
-    ledger.record(Outcome(D, "transient", "HTTP 503"))
-    _, first = ledger.waiting()
-    assert first is not None
-    assert first - clock.now <= 1.25 * 900
-    assert ledger.reset_for_retry([]) == 0
-
-
 def test_excluded_videos_are_in_no_job(ledger: Ledger) -> None:
     ledger.add_jobs([[A, B]])
     ledger.exclude([C, E])
     assert ledger.statistics.videos() == {"planned": 2, "excluded": 2}
     assert rows(ledger) == [(*A, "planned"), (*B, "planned")]
-    assert (ledger.open_jobs(), ledger.count_pending(), ledger.due()) == ([0], 2, [])
+    assert (ledger.open_jobs(), answers(ledger).count_pending(), answers(ledger).due()) == (
+        [0],
+        2,
+        [],
+    )
     assert ledger.statistics.coverage()[:3] == (0, 0, 1)
     # Those of before are forgotten, and may be planned again.
     ledger.exclude([D])
@@ -438,28 +292,17 @@ def test_excluded_videos_are_in_no_job(ledger: Ledger) -> None:
     assert ledger.statistics.videos() == {"planned": 3}
 
 
-def test_what_configurations_wait_for_is_their_own(path: Path, clock: Clock) -> None:
-    with Ledger(path, "audio") as audio, Ledger(path, "audio-visual") as other:
-        for ledger in (audio, other):
-            ledger.add_jobs([[A]])
-            ledger.record(Outcome(A, "transient"))
-            ledger.seal(SealedShard(0, "", "", 0, 0))
-        audio.exclude([B])
-        assert other.reset_for_retry(["transient"]) == 1
-        assert (audio.due(), other.due()) == ([], [A])
-        other.exclude([])
-        assert audio.statistics.videos() == {"transient": 1, "excluded": 1}
-
-
 def test_every_attempt_is_kept(path: Path, ledger: Ledger, clock: Clock) -> None:
     ledger.add_jobs([[A, B]])
     first = Outcome(A, "rate-limited", "wait", bytes_fetched=7, seconds_taken=0.5, route="direct")
-    ledger.record(first, is_settled=False)
+    answers(ledger).record(first, is_settled=False)
     clock.now += 60
-    ledger.record(Outcome(A, "transient", "HTTP 503", seconds_taken=1.5, route="10.0.0.1:8080"))
+    answers(ledger).record(
+        Outcome(A, "transient", "HTTP 503", seconds_taken=1.5, route="10.0.0.1:8080")
+    )
     clock.now += 60
-    ledger.record(Outcome(A, "done", clips=1, bytes_fetched=900, seconds_taken=2.5))
-    ledger.record(Outcome(E, "done", clips=1))  # not known
+    answers(ledger).record(Outcome(A, "done", clips=1, bytes_fetched=900, seconds_taken=2.5))
+    answers(ledger).record(Outcome(E, "done", clips=1))  # not known
     database = sqlite3.connect(path)
     rows_of_attempts = database.execute(
         "select video_id, attempt, at, status, reason, address, bytes, seconds from attempts "
@@ -486,10 +329,10 @@ def facts_of_attempts(path: Path) -> list[tuple[str, int, dict[str, object]]]:
 def test_every_attempt_keeps_what_was_learned_of_its_media(path: Path, ledger: Ledger) -> None:
     ledger.add_jobs([[A, B]])
     dubbed = MediaFacts(reference_height=720, client="web")
-    ledger.record(Outcome(A, "not-original", "dubbed", facts=dubbed))
+    answers(ledger).record(Outcome(A, "not-original", "dubbed", facts=dubbed))
     chosen = replace(dubbed, audio_id="140-1", language="de", clipped_samples=3)
-    ledger.record(Outcome(A, "done", clips=1, facts=chosen))
-    ledger.record(Outcome(B, "transient", "HTTP 503"))
+    answers(ledger).record(Outcome(A, "done", clips=1, facts=chosen))
+    answers(ledger).record(Outcome(B, "transient", "HTTP 503"))
     assert facts_of_attempts(path) == [
         (A.video_id, 1, dubbed.as_dict()),
         (A.video_id, 2, chosen.as_dict()),
@@ -507,10 +350,10 @@ def test_the_last_attempt_of_a_video_says_what_its_sound_is(path: Path) -> None:
     with Ledger(path, "audio") as ledger, Ledger(path, "audio-visual") as other:
         ledger.add_jobs([[A, B, C, D, E]])
         other.add_jobs([[E]])
-        other.record(Outcome(E, "done", clips=1, facts=facts[B]))
-        ledger.record(Outcome(A, "media-unusable", "silence", facts=facts[C]))
+        answers(other).record(Outcome(E, "done", clips=1, facts=facts[B]))
+        answers(ledger).record(Outcome(A, "media-unusable", "silence", facts=facts[C]))
         for key, learned in facts.items():
-            ledger.record(Outcome(key, "done", clips=1, facts=learned))
+            answers(ledger).record(Outcome(key, "done", clips=1, facts=learned))
         louder = (LouderChannel(*C, 2), LouderChannel(*D, 1))
         assert ledger.statistics.sound_notes() == SoundNotes(2, 12, 2, louder)
         assert other.statistics.sound_notes() == SoundNotes(1, 5, 1)
@@ -557,10 +400,10 @@ def fact(path: Path, name: str) -> str:
     return str(value)
 
 
-def make_format_4(path: Path) -> None:
+def make_format_5(path: Path) -> None:
     Ledger(path, "audio").close()
     database = sqlite3.connect(path)
-    database.execute("update facts set value = '4' where name = 'format'")
+    database.execute("update facts set value = '5' where name = 'format'")
     database.commit()
     database.close()
 
@@ -627,7 +470,7 @@ def old(path: Path) -> Path:
 def test_a_ledger_of_the_first_format_becomes_one_of_ours(old: Path, clock: Clock) -> None:
     for _ in range(2):
         with Ledger(old, "audio") as ledger:
-            assert fact(old, "format") == "3"
+            assert fact(old, "format") == "4"
             assert ledger.setting("audio_format") == "wav"
             assert ledger.statistics.videos() == {
                 **{"done": 1, "transient": 1, "media-unusable": 1, "planned": 1}
@@ -643,9 +486,15 @@ def test_a_ledger_of_the_first_format_becomes_one_of_ours(old: Path, clock: Cloc
             assert ledger.shards() == [SealedShard(0, "audio-00000.arrow", "abab", 7, 700)]
             assert ledger.statistics.missing_names(0) == {"id000001/aaaaaaaaaaa/00009"}
             # It had no classes: what failed is asked for again by the next run.
-            assert (ledger.due(), ledger.open_jobs(), ledger.pending_videos(1)) == ([B], [1], [D])
+            assert (
+                answers(ledger, "").due(),
+                ledger.open_jobs(),
+                answers(ledger, "").pending_videos(1),
+            ) == ([B], [1], [D])
+            # Of which source that was is unknown: another one is asked for all once.
+            assert answers(ledger).due() == [B, C]
     with Ledger(old, "audio") as ledger:
-        ledger.record(Outcome(B, "gone", "HTTP 404"))
+        answers(ledger, "").record(Outcome(B, "gone", "HTTP 404"))
         assert problems(ledger)[0] == (B, "gone", "HTTP 404", 4)
         ledger.exclude([E])
         assert (ledger.waiting(), ledger.statistics.traffic_over_time().series["attempts"]) == (
@@ -673,7 +522,7 @@ def test_a_change_of_format_is_whole_or_not_at_all(
     monkeypatch.undo()
     with Ledger(old, "audio") as ledger:
         assert ledger.statistics.videos()["transient"] == 1
-        assert ledger.due() == [B]
+        assert answers(ledger, "").due() == [B]
 
 
 def check_second(ledger: Ledger) -> None:
@@ -684,7 +533,7 @@ def check_second(ledger: Ledger) -> None:
     assert ledger.shards() == [SealedShard(0, "audio-00000.arrow", "abab", 7, 700)]
     assert ledger.statistics.missing_names(0) == {"id000001/aaaaaaaaaaa/00009"}
     assert problems(ledger) == [(B, "not-yet", "premieres", 1)]
-    assert ledger.due() == [B]
+    assert answers(ledger, "").due() == [B]
 
 
 def test_a_ledger_of_the_second_format_is_read_as_it_is(second: Path) -> None:
@@ -704,10 +553,10 @@ def test_a_ledger_of_the_second_format_becomes_one_of_ours(second: Path) -> None
         assert fact(second, "format") == "2"
         ledger.set_setting("audio_format", "wav")
         check_second(ledger)
-    assert fact(second, "format") == "3"
+    assert fact(second, "format") == "4"
     facts = MediaFacts(audio_id="140", audio_tracks=2)
     with Ledger(second, "audio") as ledger:
-        ledger.record(Outcome(B, "done", clips=1, samples=640, facts=facts))
+        answers(ledger, "").record(Outcome(B, "done", clips=1, samples=640, facts=facts))
         assert ledger.statistics.sound_notes() == SoundNotes(videos_with_tracks=1)
     assert facts_of_attempts(second) == [
         *((A.video_id, 1, {}), (A.video_id, 2, {}), (B.video_id, 1, {})),
@@ -730,11 +579,11 @@ def test_the_second_change_of_format_is_whole_or_not_at_all(
         Ledger(second, "audio") as ledger,
         pytest.raises(StoreError, match="no such table: no_such_table"),
     ):
-        ledger.record(Outcome(B, "gone", "HTTP 404"))
+        answers(ledger, "").record(Outcome(B, "gone", "HTTP 404"))
     monkeypatch.undo()
     with Ledger(second, "audio") as ledger:
         check_second(ledger)
-        ledger.record(Outcome(B, "gone", "HTTP 404"))
+        answers(ledger, "").record(Outcome(B, "gone", "HTTP 404"))
     assert [row[:2] for row in facts_of_attempts(second)][-1] == (B.video_id, 2)
 
 
@@ -745,7 +594,7 @@ def test_all_is_there_after_opening_again(path: Path) -> None:
     with Ledger(path, "audio") as ledger:
         ledger.set_setting("audio_format", "flac")
         ledger.add_jobs([[A], [B]])
-        ledger.record(Outcome(A, "done", clips=1, samples=640))
+        answers(ledger).record(Outcome(A, "done", clips=1, samples=640))
         ledger.seal(SealedShard(0, "audio-00000.arrow", "ab" * 32, 1, 99))
     for readonly in (False, True):
         with Ledger(path, "audio", readonly=readonly) as ledger:
@@ -807,16 +656,16 @@ def test_another_database_is_not_read(path: Path) -> None:
 
 @pytest.mark.parametrize("readonly", [False, True])
 def test_another_format(path: Path, readonly: bool) -> None:
-    make_format_4(path)
+    make_format_5(path)
     with pytest.raises(
-        StoreError, match=r"has format 4, this version reads formats 2 and 3.*another store"
+        StoreError, match=r"has format 5, this version reads formats 2, 3 and 4.*another store"
     ):
         Ledger(path, "audio", readonly=readonly)
 
 
 def test_a_ledger_that_is_refused_is_closed(path: Path) -> None:
-    make_format_4(path)
-    with pytest.raises(StoreError, match="format 4") as caught:
+    make_format_5(path)
+    with pytest.raises(StoreError, match="format 5") as caught:
         Ledger(path, "audio")
     traceback = caught.value.__traceback__
     assert traceback is not None
@@ -850,7 +699,7 @@ def read_elsewhere(path: Path) -> str:
 
 def test_another_process_reads_while_one_writes(path: Path, ledger: Ledger) -> None:
     ledger.add_jobs([[A, B]])
-    ledger.record(Outcome(A, "done", clips=1))
+    answers(ledger).record(Outcome(A, "done", clips=1))
     assert read_elsewhere(path) == "[('done', 1), ('planned', 1)] [0]"
 
 
@@ -867,7 +716,7 @@ def test_a_reader_sees_the_state_before_an_open_transaction(path: Path, ledger: 
     ledger.add_jobs(looking())
     with Ledger(path, "audio", readonly=True) as reader:
         assert reader.open_jobs() == [0, 1, 2]
-        ledger.record(Outcome(A, "gone", "gone"))
+        answers(ledger).record(Outcome(A, "gone", "gone"))
         assert reader.statistics.videos() == {"gone": 1, "planned": 2}
 
 
@@ -880,7 +729,7 @@ from voxblink2_lib.records import VideoKey
 ledger = Ledger(pathlib.Path(sys.argv[1]), "audio")
 a, b = VideoKey("id000001", "a" * 11), VideoKey("id000001", "b" * 11)
 ledger.add_jobs([[a, b]])
-ledger.record(Outcome(a, "done", clips=1))
+ledger.verdicts("x").record(Outcome(a, "done", clips=1))
 def jobs():
     yield [b]
     os.kill(os.getpid(), signal.SIGKILL)

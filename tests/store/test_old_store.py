@@ -233,7 +233,7 @@ def test_any_clip_of_an_unknown_format_is_of_the_first(tmp_path: Path, leftover:
         ledger.add_jobs([[key]])
         assert read_clip_format(store, ledger) == CLIP_FORMAT
         if leftover == "done":
-            ledger.record(Outcome(key, "done", clips=1))
+            ledger.verdicts("youtube").record(Outcome(key, "done", clips=1))
         else:
             store.part("audio", 0, key).parent.mkdir(parents=True)
             store.part("audio", 0, key).write_bytes(b"")

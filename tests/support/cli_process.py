@@ -128,6 +128,16 @@ def wait_for(condition: Callable[[], object], process: subprocess.Popen[str]) ->
     return True
 
 
+def eventually(condition: Callable[[], object]) -> bool:
+    """Wait until a condition holds; say whether it did before the deadline."""
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
 def stop(process: subprocess.Popen[str], how: signal.Signals) -> tuple[str, str]:
     """Send a signal and wait for the end."""
     process.send_signal(how)

@@ -71,6 +71,12 @@ FAULTS = {
     "wrong-start": "sends another range than the requested one",
     "replaced": "has a longer file when the first range is requested",
     "replaced-always": "has a longer file with each request",
+    "versioned": "sends ETag and Last-Modified, and honours If-Range",
+    "versioned-weakly": "sends an ETag that is weak in each second answer, of one value",
+    "edited": "has another version of the same length after the first range",
+    "edited-unseen": "the same, but ignores If-Range",
+    "edited-always": "sends another ETag with each answer, as nodes of a network do",
+    "dated-always": "sends another Last-Modified with each answer",
     "noise": "sends 1,000 zeros as media",
 }
 
@@ -207,6 +213,7 @@ class _FaultHandler(LoopbackHandler):
             self._send_no_media(fault, medium)
             or self._send_broken(fault, number, medium)
             or self._send_wrong(fault, number, medium)
+            or self._send_version(fault, number, medium)
         ):
             self._send(medium)
 
@@ -287,6 +294,29 @@ class _FaultHandler(LoopbackHandler):
                     self.wfile.write(bytes(1 << 20))
             case _:
                 return False
+        return True
+
+    def _send_version(self, fault: str, number: int, medium: _Medium) -> bool:
+        """Send media with the headers of its version and return True, or return False."""
+        version = number if fault in {"edited-always", "dated-always"} else 1
+        headers = {"Last-Modified": f"Sat, 01 Jan 2022 00:00:{version % 60:02} GMT"}
+        if fault != "dated-always":
+            headers["ETag"] = f'"{version}"'
+        match fault, number == 1:
+            case ("versioned" | "edited-always" | "dated-always", _):
+                pass
+            case ("versioned-weakly", _):
+                headers["ETag"] = 'W/"1"' if number % 2 else '"1"'
+            case ("edited" | "edited-unseen", True):
+                medium = medium._replace(body=medium.body[:-1] + b"?")
+            case ("edited" | "edited-unseen", False):
+                headers["ETag"] = '"2"'
+            case _:
+                return False
+        condition = self.headers.get("If-Range")
+        if condition and condition not in headers.values() and fault != "edited-unseen":
+            medium = medium._replace(part=None)
+        self._send(medium._replace(kind={**medium.kind, **headers}))
         return True
 
     def _part_of(self, size: int) -> tuple[int, int] | None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import pickle
 import threading
+import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import Pipe
 from typing import Any
 
-from voxblink2_lib.workers.pool import Call, WorkerPool
+from voxblink2_lib.workers.pool import Call, WorkerDiedError, WorkerPool
+from voxblink2_lib.workers.worker import is_out_of_memory
 
 Result = tuple[Call, Any, Exception | None]
 
@@ -25,6 +27,8 @@ def run_call(call: Call) -> Result:
     try:
         return call, pickle.loads(pickle.dumps(function(argument))), None
     except Exception as raised:
+        if is_out_of_memory(raised):
+            return call, WorkerDiedError(f"the worker process ran out of memory: {raised}"), None
         error: Exception = pickle.loads(pickle.dumps(raised))
         error.add_note(f"In a worker:\n{traceback.format_exc()}")
         return call, None, error
@@ -34,9 +38,14 @@ class InlinePool(WorkerPool):
     """Runs each call in this process as soon as it is submitted."""
 
     def __init__(
-        self, size: int, *, threads: int = 1, environment: Mapping[str, str] | None = None
+        self,
+        size: int,
+        *,
+        threads: int = 1,
+        environment: Mapping[str, str] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__(size, threads=threads, environment=environment)
+        super().__init__(size, threads=threads, environment=environment, clock=clock)
         self._results: list[Result] = []
 
     @property
@@ -59,9 +68,14 @@ class ThreadPool(InlinePool):
     """Runs calls in threads of this process, as many at once as a pool of processes would."""
 
     def __init__(
-        self, size: int, *, threads: int = 1, environment: Mapping[str, str] | None = None
+        self,
+        size: int,
+        *,
+        threads: int = 1,
+        environment: Mapping[str, str] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__(size, threads=threads, environment=environment)
+        super().__init__(size, threads=threads, environment=environment, clock=clock)
         self._executor = ThreadPoolExecutor(size * threads)
         self._calls = 0
         self._lock = threading.Lock()

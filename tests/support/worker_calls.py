@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import threading
+from pathlib import Path
 
 
 def double(number: int) -> int:
@@ -38,3 +41,26 @@ class UnportableError(Exception):
 def raise_unportable(_: object) -> None:
     """Raise what cannot be sent back."""
     raise UnportableError(1, 2)
+
+
+def hang_with_child(note: Path) -> None:
+    """Start a process that goes on for ever, write down the group of both, and never return."""
+    _start_child(note)
+    threading.Event().wait()
+
+
+def die_with_child(how: tuple[Path, int | None]) -> None:
+    """Start such a process, and die of a signal, or end in an orderly way."""
+    note, signal_number = how
+    _start_child(note)
+    if signal_number is None:
+        leave(None)
+    else:
+        die(signal_number)
+
+
+def _start_child(note: Path) -> None:
+    subprocess.Popen(["sleep", "1000"])
+    fresh = note.with_suffix(".tmp")
+    fresh.write_text(str(os.getpgid(0)))
+    fresh.rename(note)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from support import cli_process
+from support.worker_calls import die_with_child, hang_with_child
 
 from voxblink2_lib.errors import StoppedError
 from voxblink2_lib.workers.pool import Call, WorkerDiedError, WorkerPool, collect
@@ -51,6 +57,14 @@ def leave(code: object) -> None:
 
 def refuse(word: str) -> None:
     raise ValueError(word)
+
+
+def exhaust(how: str) -> None:
+    if how == "MemoryError":
+        raise MemoryError
+    if how == "ENOMEM":
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+    bytearray(1 << 60)
 
 
 def unportable(_: object) -> object:
@@ -115,6 +129,8 @@ def test_a_death_is_the_result_of_all_calls_of_the_process() -> None:
         assert [call for call, _ in results] == calls
         assert {str(result) for _, result in results} == {"the worker process died of SIGSEGV"}
         assert all(isinstance(result, WorkerDiedError) for _, result in results)
+        assert {result.signal_number for _, result in results} == {signal.SIGSEGV}
+        assert not any(result.is_overdue for _, result in results)
         # Another process takes its place.
         assert (pool.free, pool.connections()) == (3, [])
         pool.submit((process, 0))
@@ -186,3 +202,178 @@ def test_kill_ends_what_hangs() -> None:
         pool.kill()
         assert worker.process.returncode == -signal.SIGKILL
         assert (pool.busy, pool.free, pool.connections()) == (0, 2, [])
+
+
+# -- memory ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("MemoryError", "the worker process ran out of memory"),
+        ("ENOMEM", "the worker process ran out of memory: [Errno 12] Cannot allocate memory"),
+        ("really", "the worker process ran out of memory"),
+    ],
+)
+def test_a_call_that_runs_out_of_memory_ends_as_one_that_was_killed(
+    how: str, message: str, threads: int
+) -> None:
+    with WorkerPool(1, threads=threads) as pool:
+        pool.submit((exhaust, how))
+        ((call, result),) = list(all_of(pool))
+        assert (call, str(result)) == ((exhaust, how), message)
+        assert isinstance(result, WorkerDiedError)
+        assert (result.signal_number, result.is_overdue) == (None, False)
+        # The process goes on.
+        (worker,) = pool._workers
+        pool.submit((process, 0))
+        assert [result for _, result in all_of(pool)] == [worker.process.pid]
+
+
+# -- time ------------------------------------------------------------------------------------------
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_running_calls_have_the_number_of_their_process_and_their_time() -> None:
+    clock = Clock()
+    with WorkerPool(2, clock=clock) as pool:
+        assert pool.running() == []
+        pool.submit((hang, 1))
+        clock.now += 60
+        pool.submit((hang, 2))
+        clock.now += 1
+        assert pool.running() == [((hang, 1), 1, 61.0), ((hang, 2), 2, 1.0)]
+        pool.end(pool.running()[0])
+        ((call, result),) = list(collect([pool]))
+        assert call == (hang, 1)
+        assert (result.is_overdue, result.signal_number) == (True, signal.SIGKILL)
+        assert str(result) == ("the worker process had not finished after 1 min and was killed")
+        # The next process gets the number that is free.
+        pool.submit((hang, 3))
+        assert [(call[1], worker) for call, worker, _ in pool.running()] == [(2, 2), (3, 1)]
+
+
+def test_a_call_whose_result_has_arrived_is_not_ended() -> None:
+    with WorkerPool(1) as pool:
+        pool.submit((process, 0))
+        (running,) = pool.running()
+        (connection,) = pool.connections()
+        assert connection.poll(cli_process.DEADLINE_SECONDS)
+        pool.end(running)
+        assert [result for _, result in all_of(pool)] == [pool._workers[0].process.pid]
+
+
+def test_all_calls_of_an_overdue_process_end_with_it() -> None:
+    with WorkerPool(1, threads=2) as pool:
+        pool.submit((hang, 1))
+        pool.submit((hang, 2))
+        pool.end(pool.running()[1])
+        assert [(call[1], result.is_overdue) for call, result in all_of(pool)] == [
+            (1, True),
+            (2, True),
+        ]
+
+
+# -- what a call has started -----------------------------------------------------------------------
+
+
+def members(group: int) -> list[psutil.Process]:
+    """Return the processes of a group that have not ended."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (ProcessLookupError, psutil.NoSuchProcess):
+            continue
+    return found
+
+
+def group_with_child(note: Path) -> int:
+    """Wait until a call has started a process; return the group, with both in it."""
+    assert cli_process.eventually(note.exists)
+    group = int(note.read_text())
+    assert len(members(group)) == 2
+    return group
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("how", ["kill", "end"])
+def test_what_a_call_has_started_ends_with_its_process(
+    how: str, threads: int, tmp_path: Path
+) -> None:
+    note = tmp_path / "group"
+    with WorkerPool(1, threads=threads) as pool:
+        pool.submit((hang_with_child, note))
+        group = group_with_child(note)
+        if how == "kill":
+            pool.kill()
+        else:
+            pool.end(pool.running()[0])
+            list(all_of(pool))
+        assert cli_process.eventually(lambda: not members(group))
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGSEGV, None])
+def test_what_a_call_has_started_ends_when_the_call_ends_its_process(
+    how: signal.Signals | None, tmp_path: Path
+) -> None:
+    note = tmp_path / "group"
+    with WorkerPool(1) as pool:
+        pool.submit((die_with_child, (note, how)))
+        if how is None:
+            with pytest.raises(StoppedError, match="exit code 7"):
+                list(all_of(pool))
+        else:
+            assert [result.signal_number for _, result in all_of(pool)] == [how]
+        assert cli_process.eventually(lambda: not members(int(note.read_text())))
+
+
+PARENT = """
+import sys
+from pathlib import Path
+from support.worker_calls import hang_with_child
+from voxblink2_lib.workers.pool import WorkerPool, collect
+pool = WorkerPool(1, threads=int(sys.argv[1]))
+pool.submit((hang_with_child, Path(sys.argv[2])))
+list(collect([pool]))
+"""
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_what_a_call_has_started_ends_with_the_parent(
+    how: signal.Signals, threads: int, tmp_path: Path
+) -> None:
+    note = tmp_path / "group"
+    words = [sys.executable, "-c", PARENT, str(threads), str(note)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(words, env=environment) as parent:
+        group = group_with_child(note)
+        parent.send_signal(how)
+        assert parent.wait() == -how
+    assert cli_process.eventually(lambda: not members(group))
+
+
+def test_no_group_is_killed_whose_first_process_was_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its id may be that of another process by now."""
+    with WorkerPool(1) as pool:
+        pool.submit((hang, 1))
+        (worker,) = pool._workers
+        worker.process.kill()
+        worker.process.wait()
+        groups: list[int] = []
+        monkeypatch.setattr(os, "killpg", lambda group, _: groups.append(group))
+        assert [result.signal_number for _, result in all_of(pool)] == [signal.SIGKILL]
+        pool.kill()
+        assert groups == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import datetime
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +17,14 @@ from voxblink2_lib.cli.arguments import (
     add_workers_argument,
     build_request,
 )
-from voxblink2_lib.cli.status import write_status
+from voxblink2_lib.cli.status import named_or_default_store, write_status
 from voxblink2_lib.cli.terminal import DONE, WRONG_USE, add_command, write_message, write_result
+from voxblink2_lib.errors import SelectionError
 from voxblink2_lib.outcomes import STATUSES
 
 if TYPE_CHECKING:
     from voxblink2_lib.release.index import Index
+    from voxblink2_lib.store.layout import Store
 
 # -- Commands -------------------------------------------------------------------------------------
 
@@ -62,10 +65,29 @@ def _materialize(options: argparse.Namespace) -> int:
 def _retry(options: argparse.Namespace) -> int:
     from voxblink2_lib.materialize.run import retry_videos
 
-    store, count = retry_videos(build_request(options), options.classes)
+    if not (options.classes or options.since or options.lift_pauses):
+        raise SelectionError(
+            "retry needs --class CLASS, for example --class geo, or --since DATE, or --lift-pauses."
+        )
+    if options.lift_pauses:
+        store = _lift_pauses(options)
+        if not (options.classes or options.since):
+            write_status(options, store)
+            return DONE
+    since = None if options.since is None else options.since.timestamp()
+    store, count = retry_videos(build_request(options), options.classes, since=since)
     write_message(f"{count:,} videos were retried.")
     write_status(options, store)
     return DONE
+
+
+def _lift_pauses(options: argparse.Namespace) -> Store:
+    from voxblink2_lib.materialize.pauses import lift_pauses
+
+    store = named_or_default_store(options)
+    routes = lift_pauses(store, options.config)
+    write_message(f"Pauses lifted: {', '.join(routes) or 'none, no route is paused'}.")
+    return store
 
 
 # -- Arguments ------------------------------------------------------------------------------------
@@ -99,10 +121,22 @@ def add_materialize_command(commands: Any) -> None:
     add_fetch_arguments(parser)
 
 
+def _date(text: str) -> datetime.datetime:
+    try:
+        return datetime.datetime.fromisoformat(text).astimezone()
+    except (ValueError, OverflowError, OSError):
+        raise argparse.ArgumentTypeError(
+            f"must be a date such as 2026-11-20, or with a time 2026-11-20T18:30, got {text!r}"
+        ) from None
+
+
 def add_retry_command(commands: Any) -> None:
     """Add the command ``retry``."""
-    does = "retry videos of some classes, including final ones"
-    example = "voxblink2 retry --class private --class geo --store /data/voxblink2"
+    does = "retry videos of some classes, or of some days, including final ones"
+    example = (
+        "voxblink2 retry --class private --class geo --store /data/voxblink2\n"
+        "  voxblink2 retry --since 2026-11-20 --store /data/voxblink2"
+    )
     parser = add_command(commands, "retry", _retry, does, example)
     add_config_argument(parser)
     add_place_arguments(parser)
@@ -110,10 +144,23 @@ def add_retry_command(commands: Any) -> None:
         "--class",
         dest="classes",
         action="append",
-        required=True,
+        default=[],
         choices=[name for name in STATUSES if name not in {"done", "excluded"}],
         help="class of videos to retry; may be repeated",
         metavar="CLASS",
+    )
+    parser.add_argument(
+        "--since",
+        type=_date,
+        help="take back the answers that the source gave at or after this time, as of a bad day: "
+        "2026-11-20 or 2026-11-20T18:30, in local time unless it has an offset",
+        metavar="DATE",
+    )
+    parser.add_argument(
+        "--lift-pauses",
+        action="store_true",
+        help="end the pauses of all routes to the store's source, for every run of this user on "
+        "this machine; alone, nothing is retried",
     )
     add_source_argument(parser, help="where media are; default: the source of the last run")
     add_workers_argument(parser)

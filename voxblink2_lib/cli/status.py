@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from voxblink2_lib.cli.terminal import CHECK_FAILED, DONE, add_command, write_re
 _MAX_NAMES = 5
 
 if TYPE_CHECKING:
+    from voxblink2_lib.sources.rate_limits import Pause
     from voxblink2_lib.store.layout import Store
     from voxblink2_lib.store.ledger_statistics import SoundNotes
     from voxblink2_lib.store.status import StoreStatus
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def _status(options: argparse.Namespace) -> int:
-    write_status(options, _named_store(options), with_missing=options.missing)
+    write_status(options, named_or_default_store(options), with_missing=options.missing)
     return DONE
 
 
@@ -33,7 +35,7 @@ def _verify(options: argparse.Namespace) -> int:
     from voxblink2_lib.progress import show_progress
     from voxblink2_lib.store.verify import verify_store
 
-    store = _named_store(options)
+    store = named_or_default_store(options)
     result = verify_store(store, options.config, sample=options.sample, progress=show_progress)
     summary = f"{len(result.problems)} problems" if result.problems else "no problems"
     lines = [
@@ -47,7 +49,7 @@ def _verify(options: argparse.Namespace) -> int:
     return CHECK_FAILED if result.problems else DONE
 
 
-def _named_store(options: argparse.Namespace) -> Store:
+def named_or_default_store(options: argparse.Namespace) -> Store:
     """Return the store that was named, whose release is not needed; else that of the release."""
     from voxblink2_lib.materialize.run import find_store
     from voxblink2_lib.store.layout import named_store
@@ -70,11 +72,13 @@ def write_status(
         store: the store.
         with_missing: list every unavailable video instead of the most frequent reasons.
     """
+    from voxblink2_lib.materialize.pauses import stored_pauses
     from voxblink2_lib.store.status import missing_videos, read_status
 
     status = read_status(store, options.config)
-    record = status.as_dict()
-    lines = _status_lines(status)
+    pauses = stored_pauses(store, options.config)
+    record = {**status.as_dict(), "pauses": _pause_records(pauses)}
+    lines = [*_status_lines(status), *_pause_lines(pauses)]
     if with_missing:
         missing = missing_videos(store, options.config)
         record["missing"] = [video.as_dict() for video in missing]
@@ -120,6 +124,22 @@ def _time_lines(status: StoreStatus) -> list[str]:
             f"the first from {clock_text(status.next_try)}"
         )
     return lines
+
+
+def _pause_records(pauses: Mapping[str, Pause]) -> list[dict[str, Any]]:
+    return [
+        {"route": route, "until": pause.until, "reason": pause.reason}
+        for route, pause in pauses.items()
+    ]
+
+
+def _pause_lines(pauses: Mapping[str, Pause]) -> list[str]:
+    from voxblink2_lib.progress import clock_text
+
+    return [
+        f"Paused     {route} until {clock_text(pause.until)} ({pause.reason})"
+        for route, pause in pauses.items()
+    ]
 
 
 def _sound_lines(sound: SoundNotes) -> list[str]:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import http.cookiejar
-import io
 import os
-import re
 import time
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
+
+from voxblink2_lib.sources.cookie_file import read_cookie_file
 
 _YOUTUBE = "youtube.com"
 
@@ -22,7 +19,6 @@ _EXPORT = (
     "Export them again, in Netscape format (cookies.txt), from a browser that is logged in there."
 )
 
-_SKIPPED = re.compile(r"^WARNING: skipping cookie file entry", re.MULTILINE)
 _DAY_SECONDS = 86_400
 
 
@@ -54,32 +50,13 @@ def check_cookies(
         The result. A file that cannot be read is an error in it, not an exception.
     """
     now = time.time() if now is None else now
-    try:
-        # Read once before: yt-dlp's message about a bad file would quote the line.
-        Path(path).expanduser().read_text(encoding="utf-8")
-        cookies, skipped = _load(Path(path).expanduser())
-    except UnicodeDecodeError:
-        return CookieCheck("error", "is not a text file in UTF-8", _EXPORT)
-    except http.cookiejar.LoadError:
-        return CookieCheck("error", "is not a cookie file in Netscape format", _EXPORT)
-    except OSError as error:
+    file = read_cookie_file(Path(path).expanduser())
+    if file.problem.startswith("cannot be read"):
         remedy = "Check the file name and your permission to read it."
-        return CookieCheck("error", f"cannot be read: {error.strerror}", remedy)
-    return _judge(cookies, skipped, host, now)
-
-
-def _load(path: Path) -> tuple[list[Any], int]:
-    """Return all cookies of a file, and the number of lines that yt-dlp skips."""
-    from yt_dlp.cookies import YoutubeDLCookieJar
-
-    jar = YoutubeDLCookieJar(path)
-    output = io.StringIO()
-    # yt-dlp prints the lines that it skips, and the standard library warns about others. Both
-    # would reveal secrets.
-    with contextlib.redirect_stderr(output), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        jar.load(ignore_discard=True, ignore_expires=True)
-    return list(jar), len(_SKIPPED.findall(output.getvalue()))
+        return CookieCheck("error", file.problem, remedy)
+    if file.problem:
+        return CookieCheck("error", file.problem, _EXPORT)
+    return _judge(file.cookies, file.skipped, host, now)
 
 
 def _judge(cookies: Iterable[Any], skipped: int, host: str, now: float) -> CookieCheck:

@@ -3,40 +3,50 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from voxblink2_lib.doctor.cookies import check_cookies
 from voxblink2_lib.doctor.findings import Finding, Findings, Inputs
-from voxblink2_lib.errors import UnreachableError
-from voxblink2_lib.records import is_speaker_id
+from voxblink2_lib.errors import SelectionError, UnreachableError
+from voxblink2_lib.records import VideoKey, is_speaker_id
 from voxblink2_lib.redaction import redact, secrets_in
+from voxblink2_lib.release.index import video_keys
+from voxblink2_lib.release.selection import select
 from voxblink2_lib.sources import SourceSpec
+from voxblink2_lib.sources.folder_check import folder_problem
 from voxblink2_lib.sources.probe import ProbeResult, probe_server
 
 _CLOCK_WARNING_SECONDS, _CLOCK_ERROR_SECONDS = 60, 300
 
 
-def check_media_folder(_: Inputs, folder: str) -> Findings:
-    """Check that a folder of media holds readable folders of speakers."""
-    try:
-        with os.scandir(folder) as entries:
-            speakers = [
-                entry.path for entry in entries if is_speaker_id(entry.name) and entry.is_dir()
-            ]
-    except OSError as error:
-        message = f"{folder} cannot be read: {error.strerror}"
-        yield Finding("error", "source", message, "Make it readable.")
+def check_media_folder(inputs: Inputs, folder: str) -> Findings:
+    """Check that a folder of media holds readable folders of speakers, and a selected video."""
+    with_video = inputs.request.with_faces
+    if problem := folder_problem(Path(folder), _selected(inputs), with_video=with_video):
+        remedy = "See 'Folders' in docs/usage.md for how media are named."
+        yield Finding("error", "source", problem, remedy)
         return
+    with os.scandir(folder) as entries:
+        speakers = [entry.path for entry in entries if is_speaker_id(entry.name) and entry.is_dir()]
     unreadable = [path for path in speakers if not os.access(path, os.R_OK | os.X_OK)]
     message = f"speaker folders in {folder}: {len(speakers):,}"
-    if not speakers:
-        remedy = "Media must be named <speaker>/<video>.<ext>; name the parent of these folders."
-        yield Finding("error", "source", message, remedy)
-    elif unreadable:
+    if unreadable:
         message += f", of which unreadable: {len(unreadable):,}, the first {min(unreadable)}"
         yield Finding("warning", "source", message, "Make them readable.")
     else:
         yield Finding("ok", "source", message)
+
+
+def _selected(inputs: Inputs) -> Iterator[VideoKey] | None:
+    """Yield the selected videos; ``None`` if the index is not there, or not of this selection."""
+    if inputs.index is None:
+        return None
+    try:
+        return video_keys(select(inputs.index, inputs.request.selection)[0])
+    except SelectionError:
+        return None  # The check of the disk says so.
 
 
 def check_network(inputs: Inputs, source: SourceSpec) -> Findings:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 
 from voxblink2_lib.errors import StoreMismatchError
 from voxblink2_lib.materialize.planning import diff_plan
 from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.media.options import ClipOptions
-from voxblink2_lib.outcomes import Status
 from voxblink2_lib.records import option_string, options_of
 from voxblink2_lib.redaction import redacted_source
 from voxblink2_lib.release.index import Index
@@ -28,7 +27,7 @@ def check_clip_format(
     ledger: Ledger,
     *,
     index: Index | None,
-    retried: Collection[Status] | None,
+    retried: int,
 ) -> None:
     """Refuse a run that would add clips of this version's format to clips of another.
 
@@ -37,8 +36,7 @@ def check_clip_format(
         store: the store, locked by this process.
         ledger: its ledger, which is not changed.
         index: its index; ``None`` if the run plans no videos that are new.
-        retried: failed videos of these classes would be tried again, and those that are due;
-            ``None`` if none would be.
+        retried: how many failed videos would be tried again.
 
     Raises:
         StoreMismatchError: the store holds clips of another format, and work is left.
@@ -73,7 +71,7 @@ def _work(
     request: MaterializeRequest,
     ledger: Ledger,
     index: Index | None,
-    retried: Collection[Status] | None,
+    retried: int,
 ) -> Iterator[str]:
     if index is not None:
         diff = diff_plan(select(index, request.selection)[0], ledger.planned_videos())
@@ -85,12 +83,8 @@ def _work(
         value = request.clips.get(name, getattr(ClipOptions(), name))
         if ledger.setting(name) is None and value != getattr(ClipOptions(), name):
             yield f"clips with {name}={value!r}"
-    if retried is not None:
-        counts = ledger.statistics.videos()
-        again = sum(counts.get(status, 0) for status in retried)
-        due = len(ledger.due()) if index is not None else 0
-        if again or due:
-            yield f"videos that failed and would be tried again ({max(again, due):,})"
+    if retried:
+        yield f"videos that failed and would be tried again ({retried:,})"
 
 
 def _way_back(ledger: Ledger) -> str:

@@ -19,6 +19,8 @@ _LINE_SECONDS = 30.0
 
 # Speed is that of the last minutes: a pause at night has no effect in the morning.
 _RECENT_SECONDS = 600.0
+# A wait that a person would wonder about.
+_LONG_WAIT_SECONDS = 60.0
 _MAX_REASON_LENGTH = 120
 _BAR_LENGTH = 40
 
@@ -36,6 +38,7 @@ class RouteSnapshot:
         requests_last_minute: videos requested in the last 60 seconds.
         per_minute: how many are allowed; infinity for no limit.
         paused_until: Unix time; ``None`` if not paused.
+        next_permit_at: Unix time of the next request that its budget allows.
         reason: why it is paused or closed, as the source states it.
         is_closed: it is not used any more.
     """
@@ -47,9 +50,14 @@ class RouteSnapshot:
     paused_until: float | None
     reason: str
     is_closed: bool
+    next_permit_at: float = 0.0
 
-    def line(self) -> str:
-        """Return it as one line of text."""
+    def line(self, now: float) -> str:
+        """Return it as one line of text.
+
+        Args:
+            now: Unix time.
+        """
         reason = redact(self.reason)
         if len(reason) > _MAX_REASON_LENGTH:
             reason = f"{reason[: _MAX_REASON_LENGTH - 3]}..."
@@ -61,6 +69,9 @@ class RouteSnapshot:
             parts.append(f"{left} of {self.per_minute:g} requests left this minute")
         if self.paused_until is not None:
             parts.append(f"paused until {clock_text(self.paused_until)} ({reason})")
+        elif self.next_permit_at - now >= _LONG_WAIT_SECONDS:
+            # A budget of some videos a day has requests left this minute, and allows none of them.
+            parts.append(f"next request at {clock_text(self.next_permit_at)}")
         return f"{self.name}: {', '.join(parts)}"
 
 
@@ -71,11 +82,13 @@ class Snapshot(NamedTuple):
         routes: state of each route.
         waiting: videos that will be retried.
         next_at: Unix time of the first retry, if there is one.
+        slow_calls: a line for each call of a worker that takes long.
     """
 
     routes: Sequence[RouteSnapshot]
     waiting: int
     next_at: float | None
+    slow_calls: Sequence[str] = ()
 
 
 class Dashboard:
@@ -142,7 +155,7 @@ class Dashboard:
 
     def lines(self, snapshot: Snapshot) -> list[str]:
         """Return the lines of the view."""
-        counts = self._counts
+        counts, now = self._counts, self._clock()
         finished = sum(counts.values())
         temporary = sum(counts[status] for status in _TEMPORARY)
         lines = [
@@ -151,10 +164,11 @@ class Dashboard:
         ]
         if snapshot.waiting:
             next_at = snapshot.next_at
-            is_later = next_at is not None and next_at > self._clock()
+            is_later = next_at is not None and next_at > now
             first = f", the first at {clock_text(next_at or 0)}" if is_later else ""
             lines.append(f"{snapshot.waiting:,} wait for a retry{first}")
-        return [*lines, self._speed(snapshot), *(route.line() for route in snapshot.routes)]
+        routes = [route.line(now) for route in snapshot.routes]
+        return [*lines, self._speed(snapshot), *routes, *snapshot.slow_calls]
 
     def _speed(self, snapshot: Snapshot) -> str:
         now = self._clock()

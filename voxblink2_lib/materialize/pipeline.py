@@ -17,9 +17,10 @@ from voxblink2_lib.errors import FetchError, MediaError, UnreachableError
 from voxblink2_lib.materialize.fetched_media import FetchRecord, discard, open_staged, stage
 from voxblink2_lib.materialize.tasks import FetchResult, FetchTask, SealTask, VideoTask
 from voxblink2_lib.media.audio import crop_audio
-from voxblink2_lib.media.damage import named_if_damaged
+from voxblink2_lib.media.coverage import covered_seconds
+from voxblink2_lib.media.damage import memory_doubted, named_if_damaged
 from voxblink2_lib.media.faces import crop_faces
-from voxblink2_lib.outcomes import NO_FACTS, MediaFacts, MissingUtterance, Outcome
+from voxblink2_lib.outcomes import NO_FACTS, MediaFacts, MissingUtterance, Outcome, Status
 from voxblink2_lib.records import Clip, FaceClip, SealedShard, VideoKey
 from voxblink2_lib.sources import Media, open_source
 from voxblink2_lib.store.shards import make_rows, seal_shard, write_part
@@ -65,10 +66,31 @@ def fetch_video(task: FetchTask) -> FetchResult:
             _failure(task.key, error, record),
             is_unanswered=isinstance(error, UnreachableError),
             action=error.action,
+            warnings=error.warnings,
         )
     finally:
         # A permit whose first request got no answer counts until its end.
         confirm()
+
+
+def fetch_canary(task: FetchTask) -> FetchResult:
+    """Download the beginning of a video that is known to work, and throw it away.
+
+    Raises:
+        StoreFullError: the disk is full.
+    """
+    result = fetch_video(task)
+    try:
+        staged = open_staged(task.target)
+        if result.failure is not None or staged is None:
+            return result
+        media, record = staged
+        if covered_seconds(media.audio, audio=True, video=False) >= task.needed_seconds:
+            return result
+        message = f"{record.bytes_fetched} bytes came, without {task.needed_seconds:g} s of audio"
+        return FetchResult(task.key, _failure(task.key, MediaError(message), record))
+    finally:
+        discard(task.target)
 
 
 def run_video(task: VideoTask) -> Outcome:
@@ -78,10 +100,13 @@ def run_video(task: VideoTask) -> Outcome:
 
     Raises:
         StoreFullError: the disk is full.
+        MemoryError: memory is short; or, unless the video is tried alone, its media may claim to
+            contain more than fits in any.
     """
     started = time.monotonic()
+    doubt = contextlib.nullcontext() if task.is_alone else memory_doubted()
     try:
-        with media_for(task) as (media, record):
+        with doubt, media_for(task) as (media, record):
             return _crop_and_write(task, media, record)
     except FetchError as error:
         seconds_taken = time.monotonic() - started
@@ -116,14 +141,20 @@ def media_for(task: VideoTask) -> Iterator[tuple[Media, FetchRecord]]:
 
 def _failure(key: VideoKey, error: FetchError | MediaError, record: FetchRecord) -> Outcome:
     """Return the outcome that an error of one video means."""
+    status: Status = "media-unusable"
+    # What came over a network may have been changed on the way.
+    is_explicit = not record.route
+    if isinstance(error, FetchError):
+        status, is_explicit = error.status, error.is_explicit
     return Outcome(
         key,
-        error.status if isinstance(error, FetchError) else "media-unusable",
+        status,
         str(error),
         bytes_fetched=record.bytes_fetched,
         seconds_taken=record.seconds_taken,
         route=record.route,
         facts=record.facts,
+        is_explicit=is_explicit,
     )
 
 
@@ -161,6 +192,7 @@ def _outcome_of(task: VideoTask, clips: _Clips, record: FetchRecord) -> Outcome:
         bytes_fetched=record.bytes_fetched,
         route=record.route,
         facts=replace(record.facts, **clips.facts.as_dict()),
+        is_explicit=bool(clips.audio) or not record.route,
     )
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -22,22 +22,53 @@ from voxblink2_lib.release.selection import select
 from voxblink2_lib.store.clip_format import CLIP_FORMAT, read_clip_format
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
+from voxblink2_lib.store.verdicts import Verdicts
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run is going to do; nothing of it is written yet.
+
+    Attributes:
+        options: how the store's clips are made.
+        failed: failed videos of sealed jobs that are tried again in new jobs.
+        reopened: failed videos of open jobs that are tried again there.
+        settings: what the ledger is to remember of the request.
+        diff: what the selection changes; ``None`` if it is that of the run before.
+        excluded: what the user excludes, if the selection changes anything.
+    """
+
+    options: ClipOptions
+    failed: Sequence[VideoKey] = ()
+    reopened: Sequence[VideoKey] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
+    diff: PlanDiff | None = None
+    excluded: pa.Table | None = None
+
+    @property
+    def new(self) -> Sequence[VideoKey]:
+        """Selected videos that the store does not know yet."""
+        return () if self.diff is None else VideoKeys(self.diff.new)
 
 
 def plan_run(
-    request: MaterializeRequest, store: Store, index: Index, ledger: Ledger, *, retry: bool
-) -> ClipOptions:
-    """Plan jobs for all selected videos that have none; drop those no longer selected.
+    request: MaterializeRequest,
+    store: Store,
+    index: Index,
+    ledger: Ledger,
+    *,
+    failed: Sequence[VideoKey] = (),
+    reopened: Sequence[VideoKey] = (),
+) -> Plan:
+    """Plan jobs for all selected videos that have none, and forget those no longer selected.
 
     Args:
         request: the request of the user.
         store: the store, locked by this process.
         index: its index.
-        ledger: its ledger.
-        retry: also plan jobs for failed videos whose back-off has elapsed.
-
-    Returns:
-        How the store's clips are made.
+        ledger: its ledger, which is not changed.
+        failed: failed videos of sealed jobs to try again.
+        reopened: failed videos of open jobs to try again.
 
     Raises:
         StoreMismatchError: the store holds what the request excludes.
@@ -50,46 +81,65 @@ def plan_run(
         _check_corpus(
             store, diff_plan(select(index, request.selection)[0], ledger.planned_videos())
         )
-        return options
-    plan = _plan_digest(request, index)
+        return Plan(options)
+    settings = _clip_settings(request, ledger, options)
+    digest = _plan_digest(request, index)
     # Comparing millions of videos takes seconds; the same plan has been compared already.
-    if ledger.setting("plan") != plan:
-        selected, excluded = select(index, request.selection)
-        diff = diff_plan(selected, ledger.planned_videos())
-        _check_corpus(store, diff)
-        ledger.drop(video_keys(diff.deselected))
-        ledger.exclude(video_keys(excluded))
-        ledger.add_jobs(make_jobs(VideoKeys(diff.new)))
-        ledger.set_setting("plan", plan)
-    for name in ClipOptions.names(request.config):
-        if ledger.setting(name) is None:
-            value = getattr(options, name)
-            ledger.set_setting(name, "" if value is None else str(value))
-    if retry:
-        ledger.add_jobs(make_jobs(ledger.due()))
-    return options
+    if ledger.setting("plan") == digest:
+        return Plan(options, failed, reopened, settings)
+    selected, excluded = select(index, request.selection)
+    diff = diff_plan(selected, ledger.planned_videos())
+    _check_corpus(store, diff)
+    if len(diff.deselected):
+        deselected = set(video_keys(diff.deselected))
+        failed = [key for key in failed if key not in deselected]
+    return Plan(options, failed, reopened, {**settings, "plan": digest}, diff, excluded)
+
+
+def write_plan(plan: Plan, ledger: Ledger, verdicts: Verdicts) -> list[int]:
+    """Write a plan, after every check has passed; return the numbers of the new jobs."""
+    if plan.diff is not None:
+        ledger.drop(video_keys(plan.diff.deselected))
+    if plan.excluded is not None:
+        ledger.exclude(video_keys(plan.excluded))
+    jobs = ledger.add_jobs(make_jobs(plan.new)) if plan.new else []
+    for name, value in plan.settings.items():
+        ledger.set_setting(name, value)
+    if plan.failed:
+        jobs += ledger.add_jobs(make_jobs(plan.failed))
+    if again := [*plan.failed, *plan.reopened]:
+        verdicts.ask_again(again)
+    return jobs
 
 
 def plan_retry(
-    request: MaterializeRequest, store: Store, ledger: Ledger, due: Sequence[VideoKey]
-) -> ClipOptions:
+    request: MaterializeRequest, store: Store, ledger: Ledger, failed: Sequence[VideoKey]
+) -> Plan:
     """Plan new jobs for videos that were tried before, without reading a release.
 
     Args:
         request: the request of the user.
         store: the store, locked by this process.
-        ledger: its ledger.
-        due: the videos; their jobs must be sealed.
-
-    Returns:
-        How the store's clips are made.
+        ledger: its ledger, which is not changed.
+        failed: the videos.
 
     Raises:
         StoreDamagedError: the ledger and the shards do not belong together.
     """
     _check_shards(request, store, ledger)
-    ledger.add_jobs(make_jobs(due))
-    return _clip_options(request, store, ledger)
+    return Plan(_clip_options(request, store, ledger), failed)
+
+
+def _clip_settings(
+    request: MaterializeRequest, ledger: Ledger, options: ClipOptions
+) -> dict[str, str]:
+    """Return the options of clips that the ledger does not know yet."""
+    values = {name: getattr(options, name) for name in ClipOptions.names(request.config)}
+    return {
+        name: "" if value is None else str(value)
+        for name, value in values.items()
+        if ledger.setting(name) is None
+    }
 
 
 def _plan_digest(request: MaterializeRequest, index: Index) -> str:

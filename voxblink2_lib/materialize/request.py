@@ -22,7 +22,11 @@ from voxblink2_lib.records import (
 from voxblink2_lib.release.selection import Selection
 from voxblink2_lib.sources.options import FetchOptions
 
-_NOT_EMPTY = Rule("a text that is not empty", lambda value: value != "")
+_NAME = Rule(
+    "a text that is not empty, without NUL",
+    lambda value: isinstance(value, str) and bool(value.strip()) and "\0" not in value,
+)
+_MAX_WORKERS = 1024
 _MAX_DEFAULT_WORKERS = 8
 
 
@@ -49,7 +53,7 @@ class MaterializeRequest:
         "the release: a folder, vb2_meta.tar.gz, or demo for the built-in release",
         default="$VOXBLINK2_RELEASE",
         metavar="RELEASE",
-        rule=_NOT_EMPTY,
+        rule=_NAME,
     )
     source: str | None = option(
         None,
@@ -57,14 +61,14 @@ class MaterializeRequest:
         "<speaker>/<video>.<ext>",
         default="youtube, or the media of the built-in release",
         metavar="SOURCE",
-        rule=_NOT_EMPTY,
+        rule=_NAME,
     )
     store: str | None = option(
         None,
         "folder of index, ledger and shards",
         default="one for each release under $VOXBLINK2_HOME or the user's cache folder",
         metavar="DIR",
-        rule=_NOT_EMPTY,
+        rule=_NAME,
     )
     workers: int | None = option(
         None,
@@ -72,7 +76,7 @@ class MaterializeRequest:
         default=f"one for each core, at most {_MAX_DEFAULT_WORKERS}",
         parse=int,
         metavar="N",
-        rule=whole_number(1),
+        rule=whole_number(1, _MAX_WORKERS),
     )
     clips: Mapping[str, Any] = field(default_factory=dict)
     selection: Selection = field(default_factory=Selection)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from voxblink2_lib.errors import UnreachableError
+from voxblink2_lib.materialize.breaker import Breaker
 from voxblink2_lib.materialize.dashboard import RouteSnapshot
 from voxblink2_lib.materialize.tasks import FetchResult, VideoTask
-from voxblink2_lib.outcomes import POLICIES
+from voxblink2_lib.outcomes import POLICIES, Outcome
 from voxblink2_lib.records import VideoKey
 from voxblink2_lib.sources import SourceSpec
 from voxblink2_lib.sources.probe import probe_server
@@ -31,12 +32,32 @@ class Closure(NamedTuple):
     """Why a route is not used any more in this run.
 
     Attributes:
-        reason: the original message.
+        reason: the original message; of a suspect route, what its failures look like.
         is_unanswered: the source does not answer on it; otherwise the source refuses it.
+        is_suspect: all videos failed alike on it, whatever the words.
     """
 
     reason: str
     is_unanswered: bool = False
+    is_suspect: bool = False
+
+
+class Answer(NamedTuple):
+    """A failure of a video, until it is known what follows from it.
+
+    Attributes:
+        task: the video.
+        outcome: the failure.
+        position: how many answers were held back on its route when it was requested.
+        wait_seconds: the source requests to wait so long before another try.
+        warnings: what yt-dlp warned of.
+    """
+
+    task: VideoTask
+    outcome: Outcome
+    position: int = 0
+    wait_seconds: float = 0.0
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(slots=True, eq=False)
@@ -48,12 +69,14 @@ class RouteState:
         closure: why it is not used any more; ``None`` while it is open.
         refusals: failures in a row that close the route if there are too many.
         has_worked: the source has answered normally since the last pause.
+        breaker: what is known of the route where the source's words are not clear.
     """
 
     source: SourceSpec
     closure: Closure | None = None
     refusals: int = 0
     has_worked: bool = False
+    breaker: Breaker[Answer] = field(default_factory=Breaker)
 
     @property
     def name(self) -> str:
@@ -65,10 +88,10 @@ class RouteState:
         """Its name for the rate limiter."""
         return f"{self.source.host} {self.name}"
 
-    def close(self, reason: str, *, is_unanswered: bool = False) -> None:
+    def close(self, reason: str, *, is_unanswered: bool = False, is_suspect: bool = False) -> None:
         """Use this route no more; the first reason counts."""
         if self.closure is None:
-            self.closure = Closure(reason, is_unanswered)
+            self.closure = Closure(reason, is_unanswered, is_suspect)
 
 
 @dataclass(slots=True, eq=False)
@@ -79,6 +102,7 @@ class InFlight:
         task: the video.
         route: on which it is downloaded.
         permit: the permission to request it.
+        position: how many answers were held back on the route when it was sent.
         unanswered: the result, where no answer arrived: whether the video or the route is at fault
             is not known yet.
     """
@@ -86,6 +110,7 @@ class InFlight:
     task: VideoTask
     route: RouteState
     permit: Permit
+    position: int = 0
     unanswered: FetchResult | None = None
 
 
@@ -106,6 +131,11 @@ class Routes:
         self._in_flight: dict[VideoKey, InFlight] = {}
 
     @property
+    def all(self) -> Sequence[RouteState]:
+        """The routes, open or closed."""
+        return tuple(self._routes)
+
+    @property
     def open(self) -> list[RouteState]:
         """The routes that are not closed."""
         return [route for route in self._routes if route.closure is None]
@@ -122,20 +152,27 @@ class Routes:
         for route in self._usable():
             permit = self._limiter.acquire(route.key, self._budget)
             if permit is not None:
-                flight = InFlight(task, route, permit)
+                flight = InFlight(task, route, permit, route.breaker.position)
                 self._in_flight[task.key] = flight
                 return flight
         return None
 
+    def acquire_canary(self, route: RouteState) -> Permit | None:
+        """Return a permit for a canary; ``None`` if the route has none now."""
+        return self._limiter.acquire(route.key, self._budget)
+
     def seconds_until_permit(self) -> float | None:
         """Return when a route may have a permit; ``None`` if a result must arrive before."""
-        waits = [
-            self._limiter.seconds_until_permit(route.key, self._budget) for route in self._usable()
-        ]
-        return min(waits, default=None)
+        routes = [*self._usable(), *(route for route in self.open if route.breaker.canaries)]
+        return min(
+            (self._limiter.seconds_until_permit(route.key, self._budget) for route in routes),
+            default=None,
+        )
 
     def _usable(self) -> Iterator[RouteState]:
         for route in sorted(self.open, key=self._busy):
+            if route.breaker.is_in_question:
+                continue
             busy, unanswered = self._busy(route), len(self.unanswered(route))
             # After a pause, one video alone tests whether the route works again.
             is_full = busy and (
@@ -161,10 +198,15 @@ class Routes:
             flight.unanswered = result
         else:
             del self._in_flight[result.key]
-            self._record_answer(flight.route, result)
+            self.record_answer(flight.route, result)
         return flight
 
-    def _record_answer(self, route: RouteState, result: FetchResult) -> None:
+    def named(self, name: str) -> RouteState | None:
+        """Return a route of this run by its name."""
+        return next((route for route in self._routes if route.name == name), None)
+
+    def record_answer(self, route: RouteState, result: FetchResult) -> None:
+        """Pause or close a route where the source says so."""
         failure, action = result.failure, result.action
         # A video that was in flight when the source limited the route says nothing about later.
         is_paused = self._limiter.pause_for(route.key).until > time.time()
@@ -245,4 +287,6 @@ class Routes:
             paused_until=pause.until if is_paused else None,
             reason=route.closure.reason if route.closure else reason,
             is_closed=route.closure is not None,
+            next_permit_at=time.time()
+            + self._limiter.seconds_until_permit(route.key, self._budget),
         )

@@ -5,16 +5,22 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
-from voxblink2_lib.errors import DependencyError, StoreError, StoreReadOnlyError
+from voxblink2_lib.errors import StoreError, StoreReadOnlyError
 from voxblink2_lib.materialize.clip_format import check_clip_format
-from voxblink2_lib.materialize.planning import is_complete, plan_retry, plan_run
+from voxblink2_lib.materialize.planning import (
+    Plan,
+    is_complete,
+    plan_retry,
+    plan_run,
+    write_plan,
+)
 from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.materialize.scheduler import Scheduler
+from voxblink2_lib.materialize.source_check import check_source
 from voxblink2_lib.materialize.video_queue import RunContext
 from voxblink2_lib.media.versions import decoder_versions
 from voxblink2_lib.outcomes import POLICIES, Status
 from voxblink2_lib.progress import show_progress
-from voxblink2_lib.redaction import redacted_source
 from voxblink2_lib.release.index import Index
 from voxblink2_lib.release.index_build import open_index
 from voxblink2_lib.release.location import Release, open_release
@@ -86,12 +92,16 @@ def materialize(request: MaterializeRequest, *, retry: bool, wait: bool) -> Stor
         with store.locked(wait=wait):
             index = _index(release, store)
             with Ledger(store.ledger, request.config) as ledger:
-                retried = _classes_for_source(ledger, source) if retry else None
-                check_clip_format(request, store, ledger, index=index, retried=retried)
-                ledger.reset_for_retry(retried or ())
-                options = plan_run(request, store, index, ledger, retry=retry)
-                limiter = RateLimiter(shared_file())
-                context = RunContext(request, store, index, source, ledger, options, limiter)
+                verdicts = ledger.verdicts(source.label)
+                again = _asked_again(source)
+                failed = verdicts.due(again=again) if retry else []
+                reopened = verdicts.due(again=again, is_sealed=False) if retry and again else []
+                check_clip_format(request, store, ledger, index=index, retried=len(failed))
+                plan = plan_run(request, store, index, ledger, failed=failed, reopened=reopened)
+                if plan.new or plan.failed or ledger.open_jobs():
+                    check_source(source, store, ledger, request, new=plan.new)
+                write_plan(plan, ledger, verdicts)
+                context = _context(request, store, index, source=source, ledger=ledger, plan=plan)
                 _run_open_jobs(context, retry=retry)
     except StoreReadOnlyError:
         if not is_complete(request, store, release):
@@ -99,12 +109,17 @@ def materialize(request: MaterializeRequest, *, retry: bool, wait: bool) -> Stor
     return store
 
 
-def retry_videos(request: MaterializeRequest, statuses: Iterable[Status]) -> tuple[Store, int]:
-    """Retry the videos of some classes, also of those that are final. No video is added.
+def retry_videos(
+    request: MaterializeRequest, statuses: Iterable[Status] = (), *, since: float | None = None
+) -> tuple[Store, int]:
+    """Retry videos that were tried before, also where the answer was final. No video is added.
+
+    Nothing else is asked for: other work that is left in the store is left to :func:`materialize`.
 
     Args:
         request: what to do; its store must exist, its release and selection are not used.
-        statuses: the classes.
+        statuses: only videos that ``status`` shows in these classes; none means all classes.
+        since: only those that the source answered at or after this Unix time.
 
     Returns:
         The store, and the number of videos that were retried.
@@ -121,26 +136,48 @@ def retry_videos(request: MaterializeRequest, statuses: Iterable[Status]) -> tup
         )
     with store.locked(wait=False), Ledger(store.ledger, request.config) as ledger:
         source = parse_source(request.source or ledger.setting("source"), request.fetch)
-        retried = tuple(statuses)
-        check_clip_format(request, store, ledger, index=None, retried=retried)
-        count = ledger.reset_for_retry(retried)
-        options = plan_retry(request, store, ledger, ledger.due(statuses=retried))
-        index, limiter = Index(store.index), RateLimiter(shared_file())
-        context = RunContext(request, store, index, source, ledger, options, limiter)
-        _run_open_jobs(context, retry=False)
-    return store, count
+        verdicts = ledger.verdicts(source.label)
+        failed = verdicts.missing(statuses, since=since)
+        check_clip_format(request, store, ledger, index=None, retried=len(failed))
+        plan = plan_retry(request, store, ledger, failed)
+        if failed:
+            check_source(source, store, ledger, request)
+            jobs = write_plan(plan, ledger, verdicts)
+            index = Index(store.index)
+            context = _context(request, store, index, source=source, ledger=ledger, plan=plan)
+            _run_jobs(context, jobs)
+            _finish(context)
+    return store, len(failed)
 
 
-def _classes_for_source(ledger: Ledger, source: SourceSpec) -> tuple[Status, ...]:
-    """Return which failures to retry at once; in a folder, a look costs nothing."""
-    # An earlier version stored secrets too.
-    before = redacted_source(ledger.setting("source") or "")
-    if before == source.label and source.is_remote:
+def _asked_again(source: SourceSpec) -> tuple[Status, ...]:
+    """Return which final answers are asked for again: in a folder, a look costs nothing."""
+    if source.is_remote:
         return ()
-    # Another source may have what the one before lacked. A file of the same folder that was
-    # unusable still is.
-    final = {"done", "excluded"} | ({"media-unusable"} if before == source.label else set())
+    # A file of the same folder that was unusable still is.
+    final = {"done", "excluded", "media-unusable"}
     return tuple(status for status in POLICIES if status not in final)
+
+
+def _context(
+    request: MaterializeRequest,
+    store: Store,
+    index: Index,
+    *,
+    source: SourceSpec,
+    ledger: Ledger,
+    plan: Plan,
+) -> RunContext:
+    return RunContext(
+        request=request,
+        store=store,
+        index=index,
+        source=source,
+        ledger=ledger,
+        verdicts=ledger.verdicts(source.label),
+        options=plan.options,
+        rate_limiter=RateLimiter(shared_file()),
+    )
 
 
 def _record_format(context: RunContext) -> None:
@@ -159,49 +196,29 @@ def _record_format(context: RunContext) -> None:
 
 def _run_open_jobs(context: RunContext, *, retry: bool) -> None:
     """Run the open jobs; then, if requested, those of videos whose back-off has elapsed since."""
-    request, store, ledger = context.request, context.store, context.ledger
-    if ledger.open_jobs():
-        _record_format(context)
-        _report_plugins(context.source)
+    ledger, verdicts = context.ledger, context.verdicts
     while open_jobs := ledger.open_jobs():
-        _check_machine(context.source)
-        store.clear_leftovers(request.config, open_jobs=open_jobs)
-        ledger.set_setting("source", context.source.label)
-        Scheduler(context).run(open_jobs)
+        _run_jobs(context, open_jobs)
         # What a folder lacks has not appeared in the meantime.
         if retry and context.source.is_remote:
-            plan_retry(request, store, ledger, ledger.due(after_a_wait=True))
-    store.clear_leftovers(request.config, open_jobs=())
-    if any(store.shards(request.config).glob("*.arrow")):
+            due = verdicts.due(after_a_wait=True)
+            plan = plan_retry(context.request, context.store, ledger, due)
+            write_plan(plan, ledger, verdicts)
+    _finish(context)
+
+
+def _run_jobs(context: RunContext, jobs: list[int]) -> None:
+    """Do all that is left in some jobs, and seal them."""
+    store, ledger, config = context.store, context.ledger, context.request.config
+    _record_format(context)
+    store.clear_leftovers(config, open_jobs=ledger.open_jobs())
+    ledger.set_setting("source", context.source.label)
+    Scheduler(context).run(jobs)
+
+
+def _finish(context: RunContext) -> None:
+    store, config = context.store, context.request.config
+    store.clear_leftovers(config, open_jobs=context.ledger.open_jobs())
+    if any(store.shards(config).glob("*.arrow")):
         # Made now, training can use it at once, and it is uploaded with the shards.
-        local_catalogue(store.root, request.config, progress=show_progress)
-
-
-def _report_plugins(source: SourceSpec) -> None:
-    """Report the foreign code that downloads, before it is loaded; turn it off if requested."""
-    if not source.is_remote:
-        return
-    from voxblink2_lib.sources.plugins import allow_plugins, find_plugins
-
-    allow_plugins(not source.options.no_plugins)
-    if plugins := find_plugins():
-        _log.warning("yt-dlp plugins: %s. --no-plugins turns them off.", ", ".join(plugins))
-
-
-def _check_machine(source: SourceSpec) -> None:
-    """Refuse before the first video what would make every video fail.
-
-    Raises:
-        DependencyError: the JavaScript runtime is missing, which YouTube needs.
-        SourceError: options of yt-dlp are not allowed.
-    """
-    if not source.is_remote:
-        return
-    from voxblink2_lib.sources.ytdlp_options import ydl_options
-
-    ydl_options(source.options, source.route)
-    if source.kind == "youtube":
-        from voxblink2_lib.sources.javascript import javascript_problem
-
-        if problem := javascript_problem():
-            raise DependencyError(problem)
+        local_catalogue(store.root, config, progress=show_progress)

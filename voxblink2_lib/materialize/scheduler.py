@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 from voxblink2_lib.errors import BlockedError, DependencyError, StoppedError
 from voxblink2_lib.foreign_text import visible
+from voxblink2_lib.materialize.croppers import Croppers
 from voxblink2_lib.materialize.dashboard import Dashboard, Snapshot
+from voxblink2_lib.materialize.deadlines import end_overdue, slow_lines
 from voxblink2_lib.materialize.fetched_media import open_staged
-from voxblink2_lib.materialize.pipeline import fetch_video, run_video, seal_job
-from voxblink2_lib.materialize.routes import InFlight, Routes, RouteState
+from voxblink2_lib.materialize.judgement import Judgement, asked_in_vain
+from voxblink2_lib.materialize.pipeline import fetch_canary, fetch_video, seal_job
+from voxblink2_lib.materialize.routes import Answer, InFlight, Routes, RouteState
 from voxblink2_lib.materialize.tasks import FetchResult, FetchTask, SealTask, VideoTask
 from voxblink2_lib.materialize.video_queue import RunContext, VideoQueue
 from voxblink2_lib.outcomes import POLICIES, RUN_TRIES, Outcome, RetryPolicy
@@ -36,12 +39,12 @@ class Scheduler:
         self._store = context.store
         self._source = context.source
         self._ledger = context.ledger
+        self._verdicts = context.verdicts
         self._rate_limiter = context.rate_limiter
+        self._last = asked_in_vain(context)
         self._queue = VideoQueue(context)
         self._routes = Routes(context.source, context.rate_limiter)
-        self._seals: deque[Call] = deque()
-        # At hand and waiting to be cropped.
-        self._ready: deque[VideoTask] = deque()
+        self._judgement = Judgement(context, self._routes, self._queue)
         # No route has a permit before (of the monotonic clock), unless a result arrives.
         self._next_permit_at = 0.0
 
@@ -52,13 +55,14 @@ class Scheduler:
             StoppedError, BlockedError: work is left, and no route is open.
             DependencyError: this machine lacks something that downloading needs.
         """
-        self._queue.add_jobs(open_jobs)
+        self._queue.add_jobs(open_jobs, last=self._last)
         self._ledger.set_setting("videos_an_hour", str(self._routes.videos_per_hour))
         fetches = self._source.options.fetch_count
         processes = min(_FETCH_PROCESSES, fetches)
         with contextlib.ExitStack() as stack:
-            self._dashboard = stack.enter_context(Dashboard(self._ledger.count_pending()))
-            self._croppers = stack.enter_context(WorkerPool(self._request.worker_count))
+            total = self._verdicts.count_pending(open_jobs)
+            self._dashboard = stack.enter_context(Dashboard(total))
+            self._croppers = Croppers(stack.enter_context(WorkerPool(self._request.worker_count)))
             self._fetchers = stack.enter_context(
                 WorkerPool(processes, threads=-(-fetches // processes))
             )
@@ -67,27 +71,32 @@ class Scheduler:
                     pass
             finally:
                 self._dashboard.show(self._snapshot, at_once=True)
-        self._raise_if_stopped()
+        self._raise_if_stopped(open_jobs)
 
     def _step(self) -> bool:
         """Hand out work and handle results; return whether there is anything left to wait for."""
         seconds = self._hand_out()
         timeout = _REFRESH_SECONDS if seconds is None else min(seconds, _REFRESH_SECONDS)
         self._dashboard.show(self._snapshot)
-        if self._croppers.busy or self._fetchers.busy:
-            for call, result in collect((self._croppers, self._fetchers), timeout_seconds=timeout):
+        pools = (self._croppers.pool, self._fetchers)
+        if any(pool.busy for pool in pools):
+            for call, result in collect(pools, timeout_seconds=timeout):
                 self._handle_result(call, result)
+            end_overdue(pools)
         elif route := self._routes.unanswered_route():
             self._check_unanswered_route(route)
         elif seconds is None:
-            return False
+            answers, is_asking = self._judgement.settle_idle()
+            self._settle(answers)
+            return bool(answers) or is_asking
         else:
             time.sleep(timeout)
         return True
 
     def _snapshot(self) -> Snapshot:
         routes = self._routes.snapshots() if self._source.is_remote else []
-        return Snapshot(routes, *self._ledger.waiting())
+        slow_calls = slow_lines(self._croppers.pool, self._fetchers)
+        return Snapshot(routes, *self._ledger.waiting(), slow_calls)
 
     # -- handing out --------------------------------------------------------------------------
 
@@ -98,12 +107,11 @@ class Scheduler:
             Seconds after which there may be more to hand out; ``None`` if only a result can lead to
             more.
         """
+        self._hand_out_canaries()
         seconds = self._hand_out_videos()
         for job in self._queue.pop_complete():
-            self._seals.append(self._seal_call(job.number))
-        while self._croppers.free and (self._seals or self._ready):
-            call = self._seals.popleft() if self._seals else (run_video, self._ready.popleft())
-            self._croppers.submit(call)
+            self._croppers.seals.append(self._seal_call(job.number))
+        self._croppers.hand_out()
         return seconds
 
     def _hand_out_videos(self) -> float | None:
@@ -115,7 +123,7 @@ class Scheduler:
             if task is None:
                 return self._queue.seconds_until_ready()
             if self._is_at_hand(task):
-                self._ready.append(task)
+                self._croppers.ready.append(task)
             elif flight := self._routes.acquire(task):
                 self._fetchers.submit((fetch_video, self._fetch_task(flight)))
             else:
@@ -123,9 +131,13 @@ class Scheduler:
                 return self._wait_for_permit()
         return None
 
+    def _hand_out_canaries(self) -> None:
+        while self._fetchers.free and (task := self._judgement.next_canary()):
+            self._fetchers.submit((fetch_canary, task))
+
     def _has_room(self) -> bool:
         # Staged media take space until they are cropped: no more than keeps the croppers busy.
-        has_space = len(self._ready) < 2 * self._request.worker_count
+        has_space = len(self._croppers.ready) < 2 * self._request.worker_count
         return has_space and (not self._source.is_remote or self._fetchers.free > 0)
 
     def _is_at_hand(self, task: VideoTask) -> bool:
@@ -170,11 +182,17 @@ class Scheduler:
             self._handle_sealed(task, result)
         elif isinstance(task, FetchTask):
             route = task.source.route.name
-            died = Outcome(task.key, "transient", str(death), route=route) if death else None
-            self._handle_fetched(FetchResult(task.key, died) if died else result)
-        else:
-            died = Outcome(task.key, "media-unusable", str(death)) if death else None
-            self._finish(died or result)
+            died = Outcome(task.key, "transient", str(death), route=route, is_explicit=False)
+            answer = FetchResult(task.key, died) if death else result
+            if call[0] is fetch_canary:
+                self._settle(self._judgement.record_canary(task, answer))
+            else:
+                self._handle_fetched(answer)
+        elif outcome := self._croppers.outcome(task, result):
+            if death and outcome.status == "transient":
+                self._finish(outcome)  # the fault of this machine, and of no route
+            else:
+                self._handle_cropped(task, outcome)
 
     def _handle_fetched(self, result: FetchResult) -> None:
         flight = self._routes.record(result)
@@ -190,27 +208,29 @@ class Scheduler:
     def _handle_answered(self, flight: InFlight, result: FetchResult) -> None:
         failure = result.failure
         if failure is None:
-            self._ready.append(flight.task)
+            self._judgement.record_fetched(flight)
+            self._croppers.ready.append(flight.task)
             return
         policy = POLICIES[failure.status]
         if policy.scope == "machine":
-            self._ledger.record(failure, is_settled=False)
+            self._verdicts.record(failure, is_settled=False)
             raise DependencyError(
                 "This machine lacks something that downloading needs: "
                 f"{visible(failure.reason)}. Finished work is kept. 'voxblink2 doctor' shows what "
                 "is missing; then run this again."
             )
-        if self._is_requeued(flight, result, policy):
-            self._ledger.record(failure, is_settled=False)
+        if policy.scope == "video":
+            wait_seconds = result.action.pause_seconds or 0.0
+            answer = Answer(flight.task, failure, flight.position, wait_seconds, result.warnings)
+            self._settle(self._judgement.judge(flight.route, answer))
+        elif self._is_requeued(flight, policy):
+            self._verdicts.record(failure, is_settled=False)
         else:
             self._finish(failure)
 
-    def _is_requeued(self, flight: InFlight, result: FetchResult, policy: RetryPolicy) -> bool:
-        """Requeue a video that failed, where this run tries it again; return whether it does."""
+    def _is_requeued(self, flight: InFlight, policy: RetryPolicy) -> bool:
+        """Requeue a video whose route was refused; return whether this run tries it again."""
         task, route = flight.task, flight.route
-        if policy.scope == "video":
-            wait_seconds = result.action.pause_seconds or 0.0
-            return policy.run_tries > 1 and self._queue.try_again(task, wait_seconds=wait_seconds)
         # One video alone that is refused again and again must not stop the others for ever, nor
         # the run, where it is the last one.
         tries = policy.run_tries
@@ -221,8 +241,27 @@ class Scheduler:
             self._queue.requeue(task)
         return is_requeued
 
+    def _settle(self, answers: Sequence[Answer]) -> None:
+        """Write failures; those of which another try may help are tried again in this run."""
+        for task, outcome, _, wait_seconds, _ in answers:
+            has_tries = POLICIES[outcome.status].run_tries > 1
+            if has_tries and self._queue.try_again(task, wait_seconds=wait_seconds):
+                self._verdicts.record(outcome, is_settled=False)
+            else:
+                self._finish(outcome)
+
+    def _handle_cropped(self, task: VideoTask, outcome: Outcome) -> None:
+        route = self._routes.named(outcome.route)
+        if route is None:
+            self._finish(outcome)  # of this machine, or downloaded by another route before
+        elif outcome.status == "done":
+            self._finish(outcome)
+            self._settle(self._judgement.record_success(route, task.key))
+        else:
+            self._settle(self._judgement.judge(route, Answer(task, outcome)))
+
     def _finish(self, outcome: Outcome) -> None:
-        status = self._ledger.record(outcome)
+        status = self._verdicts.record(outcome)
         self._dashboard.count(status or outcome.status, outcome.bytes_fetched)
         self._queue.finish(outcome.key)
 
@@ -254,8 +293,8 @@ class Scheduler:
         for flight in self._routes.pop_unanswered(route):
             self._queue.requeue(flight.task)
 
-    def _raise_if_stopped(self) -> None:
-        left = self._ledger.count_pending()
+    def _raise_if_stopped(self, jobs: list[int]) -> None:
+        left = self._verdicts.count_pending(jobs)
         closures = self._routes.closures()
         if not closures or not left:
             return
@@ -266,6 +305,12 @@ class Scheduler:
                 "URL of the source, then run the same command again."
             )
         reasons = "; ".join(f"{name}: {visible(closure.reason)}" for name, closure in closures)
+        if all(closure.is_suspect for _, closure in closures):
+            raise BlockedError(
+                f"No route brings videos any more. {reasons.rstrip('.')}. {left} videos are left; "
+                "those that failed alike count as not tried, and nothing finished is lost. After "
+                "that, run the same command again."
+            )
         raise BlockedError(
             f"The source refuses every route that was used ({reasons}). {left} videos are left "
             "and nothing finished is lost. Wait some hours, or give other routes with --proxy "

@@ -29,6 +29,7 @@ class VideoTask:
         schema: schema of the rows.
         options: how clips are cropped and encoded.
         staged: folder of its media, where downloading is a step of its own.
+        is_alone: no other video is cropped meanwhile; a worker has died of this one before.
     """
 
     key: VideoKey
@@ -41,6 +42,7 @@ class VideoTask:
     options: ClipOptions
     tracks: tuple[FaceTrack, ...] | None = None
     staged: Path | None = None
+    is_alone: bool = False
 
     @property
     def needed_seconds(self) -> float:
@@ -82,12 +84,14 @@ class FetchResult:
         failure: its outcome if it is unavailable.
         is_unanswered: the source did not answer at all.
         action: what the failure means for the route.
+        warnings: what yt-dlp warned of before it failed.
     """
 
     key: VideoKey
     failure: Outcome | None = None
     is_unanswered: bool = False
     action: RouteAction = NO_ACTION
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

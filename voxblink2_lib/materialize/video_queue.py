@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from voxblink2_lib.materialize.request import MaterializeRequest
@@ -20,6 +20,7 @@ from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
 from voxblink2_lib.store.schema import arrow_schema
 from voxblink2_lib.store.shards import read_part_outcome
+from voxblink2_lib.store.verdicts import Verdicts
 
 # The first wait before another try within a run; the second is twice as long.
 _RETRY_SECONDS = 2.0
@@ -47,6 +48,7 @@ class RunContext:
         index: what is annotated.
         source: where media come from.
         ledger: what happened so far.
+        verdicts: what this source answered so far.
         options: how clips are made.
         rate_limiter: budgets and pauses of all runs on this machine.
     """
@@ -56,6 +58,7 @@ class RunContext:
     index: Index
     source: SourceSpec
     ledger: Ledger
+    verdicts: Verdicts
     options: ClipOptions
     rate_limiter: RateLimiter
 
@@ -80,9 +83,14 @@ class VideoQueue:
         self._refusals: Counter[VideoKey] = Counter()
         self._number = 0
 
-    def add_jobs(self, numbers: list[int]) -> None:
-        """Set the jobs whose videos are queued."""
-        self._videos = self._tasks(numbers)
+    def add_jobs(self, numbers: list[int], *, last: Collection[VideoKey] = ()) -> None:
+        """Set the jobs whose videos are queued.
+
+        Args:
+            numbers: the jobs.
+            last: videos that come after all others.
+        """
+        self._videos = self._tasks(numbers, frozenset(last))
 
     def next_task(self) -> VideoTask | None:
         """Return a video to try now, or ``None`` if there is none now."""
@@ -137,19 +145,25 @@ class VideoQueue:
             job.is_sealing = True
             self._complete.append(job)
 
-    def _tasks(self, numbers: list[int]) -> Iterator[VideoTask]:
+    def _tasks(self, numbers: list[int], last: frozenset[VideoKey]) -> Iterator[VideoTask]:
         index, with_faces = self._context.index, self._context.request.with_faces
+        postponed: list[VideoTask] = []
         for number in numbers:
             job = Job(number, self._unfinished_videos(number))
             self._jobs.update(dict.fromkeys(job.left, job))
             for video in index.annotated(frozenset(job.left), with_tracks=with_faces):
-                yield self._task(job, video)
+                task = self._task(job, video)
+                if task.key in last:
+                    postponed.append(task)
+                else:
+                    yield task
             self._seal_if_complete(job)
+        yield from postponed
 
     def _unfinished_videos(self, number: int) -> set[VideoKey]:
-        store, ledger = self._context.store, self._context.ledger
-        statuses = dict(ledger.job_videos(number))
-        pending = set(ledger.pending_videos(number))
+        store, verdicts = self._context.store, self._context.verdicts
+        statuses = dict(self._context.ledger.job_videos(number))
+        pending = set(verdicts.pending_videos(number))
         unfinished = set()
         for key, status in statuses.items():
             if key not in pending and status != "done":
@@ -160,7 +174,7 @@ class VideoQueue:
             if outcome is None:
                 unfinished.add(key)
             elif status != "done":
-                ledger.record(outcome)
+                verdicts.record(outcome)
         return unfinished
 
     def _task(self, job: Job, video: AnnotatedVideo) -> VideoTask:

@@ -19,6 +19,7 @@ import numpy as np
 from voxblink2_lib.errors import MediaError
 from voxblink2_lib.media.clock import Clock, unstated_delay_samples
 from voxblink2_lib.media.container import demuxed, open_media, read_only
+from voxblink2_lib.media.damage import is_of_the_machine
 from voxblink2_lib.media.encoding import Samples
 from voxblink2_lib.media.mixing import Levels, Mixer
 from voxblink2_lib.media.pieces import PieceBoundaries, TimedFrame
@@ -223,8 +224,9 @@ class _StreamDecoder:
                 self._stated_delay = _stated_delay(packet)
             try:
                 yield from packet.decode()
-            except av.error.FFmpegError:
-                continue
+            except av.error.FFmpegError as error:
+                if is_of_the_machine(error):
+                    raise
 
     def origin_seconds(self, clock: Clock, first_sample_seconds: float) -> float:
         """Return the container's time at which the video starts; after the decoding."""

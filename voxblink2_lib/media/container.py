@@ -61,7 +61,11 @@ def demuxed(container: Any, stream: Any) -> Iterator[Any]:
     while True:
         try:
             packet = next(packets)
-        except (StopIteration, av.error.FFmpegError, IndexError):
+        except StopIteration:
+            return
+        except (av.error.FFmpegError, IndexError) as error:
+            if is_of_the_machine(error):
+                raise
             return  # Truncated or damaged from here on; the packets before are valid.
         yield packet
 

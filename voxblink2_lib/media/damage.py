@@ -6,6 +6,7 @@ import contextlib
 import errno
 import struct
 from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ _OF_THE_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE}
 
 # More than FFmpeg needs at once for any file that is not damaged.
 _PLENTY_BYTES = 256 << 20
+
+_IS_MEMORY_DOUBTED = ContextVar("_IS_MEMORY_DOUBTED", default=False)
 
 
 @contextlib.contextmanager
@@ -61,6 +64,20 @@ def named_if_damaged(path: Path) -> Iterator[None]:
         ) from error
 
 
+@contextlib.contextmanager
+def memory_doubted() -> Iterator[None]:
+    """Take a lack of memory for the machine's fault, whatever memory there is a moment later.
+
+    Another process may have taken it meanwhile. Only a file that is tried again while nothing else
+    runs is judged without this.
+    """
+    token = _IS_MEMORY_DOUBTED.set(True)
+    try:
+        yield
+    finally:
+        _IS_MEMORY_DOUBTED.reset(token)
+
+
 def _is_damage(error: Exception) -> bool:
     import av
     from av.codec.codec import UnknownCodecError
@@ -75,14 +92,16 @@ def _is_damage(error: Exception) -> bool:
 def is_of_the_machine(error: Any) -> bool:
     """Return whether an error of FFmpeg's is not the media file's fault.
 
-    FFmpeg has no memory for what some damaged files claim to contain, on any machine.
+    FFmpeg has no memory for what some damaged files claim to contain, on any machine; see
+    :func:`memory_doubted`.
 
     Args:
-        error: an ``av.error.FFmpegError``.
+        error: an ``av.error.FFmpegError``; others are none of the machine's.
     """
-    if error.errno == errno.ENOMEM:
-        return not _has_memory()
-    return error.errno in _OF_THE_MACHINE
+    number = getattr(error, "errno", None)
+    if number == errno.ENOMEM:
+        return _IS_MEMORY_DOUBTED.get() or not _has_memory()
+    return number in _OF_THE_MACHINE
 
 
 def _has_memory() -> bool:

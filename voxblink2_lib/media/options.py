@@ -37,7 +37,7 @@ class ClipOptions:
         default="the original; where none is flagged, the default one that is no dub",
         parse=int,
         metavar="N",
-        rule=whole_number(0),
+        rule=whole_number(0, 255),
     )
     video_size: int = option(
         112,

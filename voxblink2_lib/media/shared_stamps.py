@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from voxblink2_lib.media.container import open_media, packets_of, read_only
+from voxblink2_lib.media.damage import is_of_the_machine
 from voxblink2_lib.media.tracks import video_stream
 
 # Formats that state times for packs of pictures, and not for each picture.
@@ -107,7 +108,9 @@ def _decoded(context: Any, packet: Any) -> list[int]:
 
     try:
         frames = context.decode(packet)
-    except av.error.FFmpegError:
+    except av.error.FFmpegError as error:
+        if is_of_the_machine(error):
+            raise
         return []
     return [frame.pts for frame in frames if frame.pts is not None]
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from voxblink2_lib.media.container import open_media, packets_of, read_only
+from voxblink2_lib.media.damage import is_of_the_machine
 from voxblink2_lib.media.tracks import video_stream
 from voxblink2_lib.media.video_index import FrameTimes
 
@@ -107,7 +108,9 @@ class VideoFrameDecoder:
 
         try:
             frames = context.decode(packet)
-        except av.error.FFmpegError:
+        except av.error.FFmpegError as error:
+            if is_of_the_machine(error):
+                raise
             self._note_damage(position)
             return
         for frame in frames:

@@ -50,6 +50,8 @@ def read_ids(ids: Ids, *, argument: str, kinds: IdKind) -> frozenset[str]:
     """
     if ids is None:
         return frozenset()
+    if isinstance(ids, bytes) or not isinstance(ids, str | os.PathLike | Iterable):
+        raise SelectionError(f"{argument} must be ids or files of ids, got {ids!r}.")
     collected: set[str] = set()
     for entry in [ids] if isinstance(ids, (str, os.PathLike)) else ids:
         collected |= _read_entry(entry, argument=argument, kinds=kinds)
@@ -63,6 +65,8 @@ def read_ids(ids: Ids, *, argument: str, kinds: IdKind) -> frozenset[str]:
 
 def _read_entry(entry: str | os.PathLike[str], *, argument: str, kinds: IdKind) -> set[str]:
     """Read an id, or a file of ids."""
+    if not isinstance(entry, str | os.PathLike):
+        raise SelectionError(f"{argument} must be ids or files of ids, got {entry!r} among them.")
     if not (isinstance(entry, str) and _is_id(entry, kinds)):
         return _read_file(os.fspath(entry), argument=argument, kinds=kinds)
     if kinds == "both" and os.path.isfile(entry):
@@ -226,7 +230,7 @@ def _require(table: pa.Table, column: str, requested: frozenset[str]) -> None:
 
 def _limit(table: pa.Table, selection: Selection) -> pa.Table:
     if selection.max_speakers is not None:
-        speakers = pc.unique(table["speaker_id"]).slice(0, selection.max_speakers)
+        speakers = pc.unique(table["speaker_id"]).slice(0, min(selection.max_speakers, len(table)))
         table = table.filter(pc.is_in(table["speaker_id"], speakers))
     if selection.max_videos_per_speaker is not None:
         keep: list[bool] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -17,6 +18,7 @@ from voxblink2_lib.redaction import is_redacted, redact, redacted_source, secret
 from voxblink2_lib.sources.options import FetchOptions, Route
 
 VIDEO_ID_FIELD = "{video_id}"
+YOUTUBE_TEMPLATE = f"https://www.youtube.com/watch?v={VIDEO_ID_FIELD}"
 
 # Returns 204 and no content, from a server nearby.
 _YOUTUBE_PROBE_URL = "https://www.youtube.com/generate_204"
@@ -132,12 +134,12 @@ def parse_source(named: str | None, options: FetchOptions | None = None) -> Sour
             "its query are not stored. Name it again in full: --source URL"
         )
     if named is None or named == "youtube":
-        return SourceSpec("youtube", f"https://www.youtube.com/watch?v={VIDEO_ID_FIELD}", options)
+        return SourceSpec("youtube", YOUTUBE_TEMPLATE, options)
     if "://" in named:
         _check_url(named)
         return SourceSpec("url", named, options)
-    folder = Path(named).expanduser()
-    if not folder.is_dir():
+    folder = Path(os.path.expanduser(named))
+    if not os.path.isdir(folder):  # False for names that cannot be
         raise SourceError(
             f"The source {_shown(named)} is neither 'youtube', nor a URL with {VIDEO_ID_FIELD}, "
             "nor an existing folder. A folder must contain media named <speaker>/<video>.<ext>."

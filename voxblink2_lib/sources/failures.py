@@ -5,18 +5,23 @@ from __future__ import annotations
 import email.utils
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
-from typing import Final
 
 from yt_dlp.networking.exceptions import HTTPError, IncompleteRead, TransportError
 from yt_dlp.utils import DownloadError, GeoRestrictedError
 
 from voxblink2_lib.errors import FetchError, UnreachableError
-from voxblink2_lib.outcomes import NO_FACTS, MediaFacts, RouteAction, Status
+from voxblink2_lib.outcomes import (
+    MAX_PAUSE_SECONDS,
+    NO_FACTS,
+    UNCLEAR,
+    MediaFacts,
+    RouteAction,
+    Status,
+)
+from voxblink2_lib.sources.advice import own_advice
 from voxblink2_lib.sources.reasons import FailureClass, Reasons
-
-MAX_PAUSE_SECONDS: Final = 86_400.0
 
 # yt-dlp asks for bug reports after errors that it does not know; ours are not its bugs.
 _ADVICE = re.compile(r"[;.]?\s*please report this issue on .*", re.DOTALL | re.IGNORECASE)
@@ -41,6 +46,7 @@ def fetch_error(
     *,
     warnings: Sequence[str] = (),
     facts: MediaFacts = NO_FACTS,
+    explicit_http: Collection[int] = (),
     now: Callable[[], float] = time.time,
 ) -> FetchError:
     """Return why a video is unavailable, with the original message.
@@ -51,6 +57,7 @@ def fetch_error(
         warnings: warnings of yt-dlp for this video. Where the error itself is unspecific, they
             decide; a specific error about the video (private, gone, ...) always has precedence.
         facts: which renditions were chosen before.
+        explicit_http: statuses by which this source speaks of the very video.
         now: Unix time in seconds, for dates in responses.
     """
     message = _PREFIX.sub("", _ADVICE.sub("", str(error)).strip()).strip() or type(error).__name__
@@ -63,11 +70,20 @@ def fetch_error(
         failure = FailureClass("geo")
     warning, decisive = _decisive(warnings, reasons, failure)
     if decisive is not None:
-        failure, message = decisive, f"{message} (yt-dlp warned before: {warning})"
+        failure = decisive
+        message = f"{own_advice(message)} (yt-dlp warned before: {own_advice(warning)})"
+    else:
+        message = own_advice(message)
     is_unreachable = failure.status == "transient" and _is_unanswered(chain)
     kind = UnreachableError if is_unreachable else FetchError
+    is_status_clear = response is not None and response.status in explicit_http
     return kind(
-        message, status=failure.status, action=_action(failure.action, response, now), facts=facts
+        message,
+        status=failure.status,
+        action=_action(failure.action, response, now),
+        facts=facts,
+        is_explicit=failure.is_explicit or (is_status_clear and failure.status not in UNCLEAR),
+        warnings=tuple(map(own_advice, warnings)),
     )
 
 

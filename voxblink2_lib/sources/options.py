@@ -15,6 +15,8 @@ from voxblink2_lib.errors import SourceError
 from voxblink2_lib.records import (
     Rule,
     check_options,
+    has_control_character,
+    is_video_id,
     option,
     options_of,
     real_number,
@@ -26,6 +28,11 @@ from voxblink2_lib.redaction import redact, secrets_in
 # Unauthenticated clients of YouTube may request about 300 videos per hour.
 GUEST_BUDGET = 300.0
 _DEFAULT_FETCHES = 8
+_DAY_SECONDS = 86_400
+# A route that may request one video a day, and one that may request 280 in a second.
+_BUDGETS = (1 / 24, 1e6)
+# A download that is slower is given up; see `voxblink2_lib/sources/range_reader.py`.
+_LEAST_RATE, _GREATEST_RATE = 4 * 1024, 2**40
 _RATE = re.compile(r"(\d+(?:\.\d+)?)([KMG]?)", re.IGNORECASE | re.ASCII)
 _SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
 
@@ -46,11 +53,12 @@ class Route:
 
 
 def _parse_rate(rate: str) -> float | None:
-    """Return the number of bytes that a rate such as ``500K`` means; ``None`` if it is none."""
+    """Return the bytes a second that ``500K`` means; ``None`` if no download can have the rate."""
     match = _RATE.fullmatch(str(rate))
-    if match is None or not float(match[1]):
+    if match is None:
         return None
-    return float(match[1]) * 1024.0 ** " KMG".index(match[2].upper() or " ")
+    rate_bytes = float(match[1]) * 1024.0 ** " KMG".index(match[2].upper() or " ")
+    return rate_bytes if _LEAST_RATE <= rate_bytes <= _GREATEST_RATE else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +92,17 @@ class FetchOptions:
         default=f"{GUEST_BUDGET:g} for YouTube, otherwise no limit",
         parse=float,
         metavar="N",
-        rule=real_number(0),
+        rule=Rule(
+            f"0 for no limit, or a number of videos per hour from 1/24 to {_BUDGETS[1]:,.0f}",
+            lambda value: value == 0 or real_number(*_BUDGETS).allows(value),
+        ),
     )
     sleep: float = option(
         0.0,
         "least number of seconds between two videos of a route",
         parse=float,
         metavar="SECONDS",
-        rule=real_number(0),
+        rule=real_number(0, _DAY_SECONDS, text=f"of seconds from 0 to {_DAY_SECONDS:,}, a day"),
     )
     limit_rate: str | None = option(
         None,
@@ -99,7 +110,7 @@ class FetchOptions:
         default="no limit",
         metavar="RATE",
         rule=Rule(
-            "bytes per second, for example 500K or 2M",
+            "bytes per second from 4K to 1024G, for example 500K or 2M",
             lambda value: _parse_rate(value) is not None,
         ),
     )
@@ -124,6 +135,18 @@ class FetchOptions:
         metavar="N",
         rule=whole_number(1, 256),
     )
+    canary: tuple[str, ...] = option(
+        (),
+        "id of a video that is known to work; it is requested where all others fail, to tell the "
+        "source's state from theirs",
+        default="the first video of YouTube; else those that were downloaded before",
+        metavar="ID",
+        values="repeat",
+        rule=Rule(
+            "ids of videos: 11 characters of A-Z a-z 0-9 _ - each",
+            lambda value: all(map(is_video_id, value)),
+        ),
+    )
     reasons: str | None = option(
         None,
         "TOML file of further error patterns and their classes, applied first",
@@ -131,8 +154,10 @@ class FetchOptions:
     )
 
     def __post_init__(self) -> None:
+        for name in options_of(type(self)):
+            _check_texts(name, getattr(self, name))
         for proxy in self.proxy:
-            _check_proxy(proxy)
+            check_proxy(proxy)
         _check_files([*self.cookies, *([self.reasons] if self.reasons else [])])
         _check_cookies(self)
         check_options(self, SourceError)
@@ -148,7 +173,13 @@ class FetchOptions:
         for name in values.keys() & _REPEATABLE:
             value = values[name]
             is_single = isinstance(value, str | os.PathLike)
-            values[name] = tuple(map(str, (value,) if is_single else value))
+            if not is_single and not isinstance(value, list | tuple | set | frozenset):
+                raise SourceError(
+                    f"{name} must be a text or a list of texts, got {type(value).__name__}."
+                )
+            values[name] = tuple(map(_text, (value,) if is_single else value))
+        if isinstance(values.get("reasons"), os.PathLike):
+            values["reasons"] = os.fspath(values["reasons"])
         return cls(**values)
 
     @classmethod
@@ -201,7 +232,37 @@ def _route_name(proxy: str | None, cookies: str | None) -> str:
 # -- Checks ---------------------------------------------------------------------------------------
 
 
-def _check_proxy(proxy: str) -> None:
+def _text(value: Any) -> Any:
+    """Return a path as a text, and anything else as it is."""
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def _check_texts(name: str, value: Any) -> None:
+    """Refuse what is no text where one is needed; values are not shown, they may be secret."""
+    declared = options_of(FetchOptions)[name]
+    is_text = declared.parse is str and declared.rule is None and value is not None
+    for text in value if declared.values == "repeat" else [value] * is_text:
+        if not isinstance(text, str):
+            raise SourceError(f"{name} must be a text, got {type(text).__name__}.")
+        if not text.strip() and name != "yt_dlp":
+            raise SourceError(f"{name} is an empty text. Leave it out, or give a value.")
+        # Options of yt-dlp may be on several lines; their values are checked later.
+        if has_control_character(text) and name != "yt_dlp":
+            raise SourceError(
+                f"{name} contains a control character, such as a line break or NUL. Remove it."
+            )
+
+
+def check_proxy(proxy: str, *, name: str = "A proxy") -> None:
+    """Refuse what is no URL of a proxy.
+
+    Args:
+        proxy: it.
+        name: of the option that it belongs to.
+
+    Raises:
+        SourceError: the message does not repeat the URL.
+    """
     try:
         parts = urlsplit(proxy)
         is_valid = parts.scheme in _SCHEMES and bool(parts.hostname) and parts.port != 0
@@ -209,14 +270,14 @@ def _check_proxy(proxy: str) -> None:
         is_valid = False
     if not is_valid:
         raise SourceError(
-            "A proxy must be a URL such as http://host:8080 or socks5://user:password@host:1080 "
+            f"{name} must be a URL such as http://host:8080 or socks5://user:password@host:1080 "
             f"({', '.join(_SCHEMES)}), got {redact(proxy, secrets_in(proxy))!r}."
         )
 
 
 def _check_files(files: Iterable[str]) -> None:
     for file in files:
-        if not Path(file).expanduser().is_file():
+        if not os.path.isfile(os.path.expanduser(file)):  # False for names that cannot be
             raise SourceError(f"The file {file!r} does not exist. Check its path.")
 
 

@@ -7,8 +7,6 @@ read, and more is downloaded until it covers enough seconds.
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -24,7 +22,8 @@ from voxblink2_lib.sources.mp4_index import (
     needed_bytes,
     read_layout,
 )
-from voxblink2_lib.sources.range_reader import FileChangedError, RangeReader, TransferMeter
+from voxblink2_lib.sources.range_reader import FileChangedError, RangeReader
+from voxblink2_lib.sources.transfer_meter import TransferMeter
 
 # Enough to recognize the format, and to estimate the bytes a second.
 _HEAD_BYTES = 128 << 10
@@ -42,6 +41,9 @@ _MAX_GROWTH = 8
 # Without progress, at most this much of a body of unknown length is read.
 _MAX_USELESS_BYTES = 64 << 20
 _HTML_STARTS = (b"<!doctype html", b"<html")
+
+# Enough to tell a page from media.
+PAGE_BYTES = 512
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _GZIP_START = b"\x1f\x8b"
 
@@ -66,10 +68,8 @@ def download_prefix(
     target: Path,
     requirement: Requirement,
     *,
-    limit_rate: float | None = None,
-    clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], object] = time.sleep,
-) -> int:
+    meter: TransferMeter,
+) -> None:
     """Download a file until it covers the requirement, or is complete.
 
     Args:
@@ -77,25 +77,18 @@ def download_prefix(
         info: yt-dlp's description of the format.
         target: the local file, which is overwritten.
         requirement: what it must cover.
-        limit_rate: bytes a second at most; ``None`` means no limit.
-        clock: seconds, monotonic.
-        sleep: waits for a number of seconds.
-
-    Returns:
-        The bytes downloaded; the local file may be smaller.
+        meter: counts the bytes; the local file may be smaller.
 
     Raises:
         FetchError: the server sends something other than media, or too little.
         HTTPError: the server refuses.
         TransportError: the server does not answer.
     """
-    meter = TransferMeter(limit_rate=limit_rate, clock=clock, sleep=sleep)
     try:
         _download(RangeReader(ydl, info, meter), info, target, requirement)
     except FileChangedError:
         # Once may be chance: the file may have been put in place just now.
         _download(RangeReader(ydl, info, meter), info, target, requirement)
-    return meter.received
 
 
 def _download(
@@ -151,14 +144,8 @@ class PrefixFile:
         Raises:
             FetchError: it is an HTML page, a gzip archive, or empty.
         """
-        if not self._size:
-            raise FetchError("The downloaded file is empty")
         self._file.seek(0)
-        start = self._file.read(512)
-        if start.removeprefix(_BYTE_ORDER_MARK).lstrip().lower().startswith(_HTML_STARTS):
-            raise FetchError("the server sent a page of HTML instead of media", status="ambiguous")
-        if start.startswith(_GZIP_START):
-            raise FetchError("the server sent a gzip archive instead of media", status="ambiguous")
+        refuse_pages(self._file.read(PAGE_BYTES))
 
     def read_by_index(self) -> bool:
         """Download what the file's index states; return whether that covers the requirement."""
@@ -177,7 +164,9 @@ class PrefixFile:
         needed = needed_bytes(self._path, seconds=seconds, audio=audio, video=video)
         if needed is None:
             return False
-        self.grow(needed.end_bytes - self._inserted)
+        end = needed.end_bytes - self._inserted
+        self._reader.meter.allow(max(0, end - self._size))
+        self.grow(end)
         return self.is_complete or needed.is_all or self._covered_seconds() >= seconds
 
     def _put_index_first(self, data: Box) -> bool:
@@ -247,6 +236,23 @@ class PrefixFile:
         return covered_seconds(
             self._path, audio=self._requirement.audio, video=self._requirement.video
         )
+
+
+def refuse_pages(start: bytes) -> None:
+    """Refuse a body that does not begin like media.
+
+    Args:
+        start: its first bytes, :data:`PAGE_BYTES` of them or all.
+
+    Raises:
+        FetchError: it is an HTML page, a gzip archive, or empty.
+    """
+    if not start:
+        raise FetchError("The downloaded file is empty")
+    if start.removeprefix(_BYTE_ORDER_MARK).lstrip().lower().startswith(_HTML_STARTS):
+        raise FetchError("the server sent a page of HTML instead of media", status="ambiguous")
+    if start.startswith(_GZIP_START):
+        raise FetchError("the server sent a gzip archive instead of media", status="ambiguous")
 
 
 def _first_guess(info: dict[str, Any], needed_seconds: float) -> int:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import re
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 from yt_dlp import YoutubeDL
 from yt_dlp.networking import Request
 from yt_dlp.networking.exceptions import HTTPError, IncompleteRead, TransportError
 
 from voxblink2_lib.errors import FetchError
+from voxblink2_lib.sources.transfer_meter import TransferMeter
 
 # YouTube throttles larger requests.
 CHUNK_BYTES = 8 << 20
@@ -22,80 +22,25 @@ CHUNK_BYTES = 8 << 20
 _BLOCK_BYTES = 1 << 14
 _READ_TRIES = 3
 
-# A server that sends less than this, on average over this time, is given up.
-_SLOW_BYTES_A_SECOND = 1024
-_SLOW_SECONDS = 60.0
-
-_ANSWER_HEADERS = ("Content-Type", "Content-Encoding", "Content-Range", "Content-Length")
+_MEDIA_HEADERS = ("Content-Type", "Content-Encoding", "Content-Range", "Content-Length")
+_VERSION_HEADERS = ("ETag", "Last-Modified", "Date")
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d{1,18})-(\d{1,18})|\*)/(\d{1,18}|\*)")
 
 
 class FileChangedError(FetchError):
-    """The server's file changed between two requests."""
-
-    def __init__(self) -> None:
-        super().__init__("the file on the server changed while it was read")
-
-
-# -- Bytes and time --------------------------------------------------------------------------------
-
-
-class TransferMeter:
-    """Counts downloaded bytes, gives up on slow servers, and limits the rate.
+    """The server's file changed between two requests.
 
     Args:
-        limit_rate: bytes a second at most; ``None`` means no limit.
-        clock: seconds, monotonic.
-        sleep: waits for a number of seconds.
-
-    Attributes:
-        received: bytes downloaded so far.
+        what: the header or number that differs.
+        first: its value in the first answer.
+        later: its value in a later one.
     """
 
-    def __init__(
-        self,
-        *,
-        limit_rate: float | None = None,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], object] = time.sleep,
-    ) -> None:
-        if limit_rate is not None and not limit_rate > 0:
-            raise ValueError(f"limit_rate must be above 0 bytes a second, got {limit_rate}")
-        self.received = 0
-        self._limit_rate = limit_rate
-        self._clock = clock
-        self._sleep = sleep
-        self._waiting_since = self._due = clock()
-        self._window_seconds, self._window_bytes = 0.0, 0
-
-    def start(self) -> None:
-        """Begin to wait for the server."""
-        self._waiting_since = self._clock()
-
-    def add(self, count: int) -> None:
-        """Count bytes that were received since the last call.
-
-        Only time spent waiting for the server counts towards its rate.
-
-        Raises:
-            FetchError: the server sends too slowly.
-        """
-        now = self._clock()
-        self.received += count
-        self._window_bytes += count
-        self._window_seconds += now - self._waiting_since
-        if self._window_seconds >= _SLOW_SECONDS:
-            if self._window_bytes < _SLOW_BYTES_A_SECOND * self._window_seconds:
-                raise FetchError(
-                    f"the server sends too slowly: {self._window_bytes} bytes "
-                    f"in {self._window_seconds:.0f} s"
-                )
-            self._window_seconds, self._window_bytes = 0.0, 0
-        if self._limit_rate:
-            self._due = max(self._due, now) + count / self._limit_rate
-            if self._due > now:
-                self._sleep(self._due - now)
-        self._waiting_since = self._clock()
+    def __init__(self, what: str, first: object, later: object) -> None:
+        super().__init__(
+            f"the file on the server changed while it was read, twice: its {what} was {first}, "
+            f"then {later}"
+        )
 
 
 # -- Headers ---------------------------------------------------------------------------------------
@@ -157,6 +102,46 @@ def _length(text: str) -> int | None:
     return int(text) if text.isdecimal() else None
 
 
+@dataclass(frozen=True, slots=True)
+class FileVersion:
+    """By what a server tells versions of a file apart (RFC 9110, 8.8); empty where it does not.
+
+    Attributes:
+        etag: with the mark of a weak one.
+        last_modified: a date, compared as text.
+        is_date_exact: whether the file can have changed only once within that second.
+    """
+
+    etag: str = ""
+    last_modified: str = ""
+    is_date_exact: bool = False
+
+    @classmethod
+    def of(cls, headers: Mapping[str, str]) -> Self:
+        """Read the headers ``ETag``, ``Last-Modified`` and ``Date`` of an answer."""
+        etag, modified, date = (headers.get(name, "").strip() for name in _VERSION_HEADERS)
+        return cls(etag, modified, bool(modified and date and modified != date))
+
+    @property
+    def if_range(self) -> str:
+        """Value of a header ``If-Range``: a strong validator, or empty (RFC 9110, 13.1.5)."""
+        if self.etag:
+            return "" if self.etag.startswith("W/") else self.etag
+        return self.last_modified if self.is_date_exact else ""
+
+    def check(self, later: FileVersion) -> None:
+        """Check that a later answer is of the same version, as far as both state it.
+
+        Raises:
+            FileChangedError: it is not.
+        """
+        if self.etag and later.etag:
+            if self.etag.removeprefix("W/") != later.etag.removeprefix("W/"):
+                raise FileChangedError("ETag", self.etag, later.etag)
+        elif self.last_modified and later.last_modified not in {"", self.last_modified}:
+            raise FileChangedError("Last-Modified", self.last_modified, later.last_modified)
+
+
 # -- The file --------------------------------------------------------------------------------------
 
 
@@ -170,18 +155,35 @@ class RangeReader:
         ydl: its networking is used.
         info: yt-dlp's description of the format.
         meter: counts the bytes.
+        asks_range: request the beginning by its range, too. A segment of a stream is read whole,
+            and only what is left of it after a broken connection is requested as a range.
+        is_media: refuse pages of HTML. Keys and playlists are often served as such.
 
     Attributes:
+        meter: counts the bytes.
         total: length of the file, once it is known.
+        final_url: address of the last answer, after redirects.
         sends_ranges: whether the server supports ranges, as far as is known.
     """
 
-    def __init__(self, ydl: YoutubeDL, info: dict[str, Any], meter: TransferMeter) -> None:
+    def __init__(
+        self,
+        ydl: YoutubeDL,
+        info: Mapping[str, Any],
+        meter: TransferMeter,
+        *,
+        asks_range: bool = True,
+        is_media: bool = True,
+    ) -> None:
         self._ydl = ydl
         self._info = info
-        self._meter = meter
+        self.meter = meter
+        self._asks_range = asks_range
+        self._headers = _MEDIA_HEADERS if is_media else _MEDIA_HEADERS[1:]
+        self._version: FileVersion | None = None
         self._response: Any = None
         self._position = 0
+        self.final_url = str(info["url"])
         self.total: int | None = None
         self.sends_ranges = True
 
@@ -226,20 +228,20 @@ class RangeReader:
         return position
 
     def _give_up(self, position: int, error: TransportError | None) -> NoReturn:
-        if error and (not self._meter.received or isinstance(error, IncompleteRead)):
+        if error and (not self.meter.received or isinstance(error, IncompleteRead)):
             raise error
         cause = f": {error}" if error else ""
         raise FetchError(f"the server stopped sending after {position} bytes{cause}") from error
 
     def _blocks(self, start: int, end: int) -> Iterator[bytes]:
         """Yield the bytes of a range that one answer contains."""
-        self._meter.start()
+        self.meter.start()
         if self._response is None or self._position > start:
             self.close()
             self._open(start, end)
         while self._response is not None and self._position < end:
             block = self._response.read(min(_BLOCK_BYTES, end - self._position))
-            self._meter.add(len(block))
+            self.meter.add(len(block))
             if not block:
                 self.close()
                 if not self.sends_ranges and self.total is None:
@@ -255,13 +257,9 @@ class RangeReader:
 
     def _open(self, start: int, end: int) -> None:
         """Request a range; without an answer if the file ends at its start."""
-        headers = {
-            **self._info.get("http_headers", {}),
-            "Accept-Encoding": "identity",
-            "Range": f"bytes={start}-{end - 1}",
-        }
+        request = Request(self._info["url"], headers=self._request_headers(start, end))
         try:
-            response = self._ydl.urlopen(Request(self._info["url"], headers=headers))
+            response = self._ydl.urlopen(request)
         except HTTPError as error:
             if error.status != 416 or not start:
                 raise
@@ -270,24 +268,40 @@ class RangeReader:
             return
         with contextlib.ExitStack() as stack:
             stack.callback(response.close)
-            received = {name: response.get_header(name) or "" for name in _ANSWER_HEADERS}
+            received = {
+                name: response.get_header(name) or "" for name in self._headers + _VERSION_HEADERS
+            }
             answer = parse_range_answer(response.status, received, start)
+            self._learn_version(FileVersion.of(received))
             self._learn_total(answer.total)
             stack.pop_all()
         self.sends_ranges = self.sends_ranges and answer.is_partial
-        self._position = answer.start
-        response.fp = _AvailableBytes(response.fp)
+        self._position, self.final_url = answer.start, response.url
+        response.fp = AvailableBytes(response.fp)
         self._response = response
-        self._meter.add(0)
+        self.meter.add(0)
+
+    def _request_headers(self, start: int, end: int) -> dict[str, str]:
+        headers = {**(self._info.get("http_headers") or {}), "Accept-Encoding": "identity"}
+        if start or self._asks_range:
+            headers["Range"] = f"bytes={start}-{end - 1}"
+            if self._version and self._version.if_range:
+                headers["If-Range"] = self._version.if_range
+        return headers
+
+    def _learn_version(self, version: FileVersion) -> None:
+        if self._version is None:
+            self._version = version
+        self._version.check(version)
 
     def _learn_total(self, total: int | None) -> None:
         if total is not None:
             if self.total not in {None, total}:
-                raise FileChangedError
+                raise FileChangedError("length", f"{self.total} bytes", f"{total} bytes")
             self.total = total
 
 
-class _AvailableBytes:
+class AvailableBytes:
     """A response's stream whose ``read`` returns the bytes available, without waiting for more.
 
     Otherwise a server that sends a byte a second could not be told from a silent one.

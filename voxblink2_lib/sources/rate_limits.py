@@ -12,12 +12,13 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from voxblink2_lib.errors import StoreError
 from voxblink2_lib.files import HOME_VARIABLE, home_folder
+from voxblink2_lib.outcomes import MAX_PAUSE_SECONDS
 
 _PERIOD_SECONDS = 60.0
 _MAX_GROWN_PAUSE_SECONDS = 3600.0
@@ -186,12 +187,13 @@ class RateLimiter:
 
         Args:
             route: name of the route.
-            seconds: for how long.
+            seconds: for how long; a day at most.
             reason: the original message of the source.
             grows: twice as long for each pause in a row, up to an hour.
         """
         before = self.pause_for(route)
         now = self._clock()
+        seconds = min(seconds, MAX_PAUSE_SECONDS)
         # Videos that were in flight together get the same answer: that is one pause.
         in_a_row = before.consecutive_pauses + (before.until <= now)
         if grows:
@@ -222,7 +224,52 @@ class RateLimiter:
             row = database.execute(
                 "select paused_until, why, strikes from addresses where address = ?", (route,)
             ).fetchone()
-        return Pause(*row) if row else Pause()
+        pause = Pause(*row) if row else Pause()
+        return self._bounded(route, pause)
+
+    def _bounded(self, route: str, pause: Pause) -> Pause:
+        """Return a pause that ends within a day, as all do unless the clock was wrong."""
+        latest = self._clock() + MAX_PAUSE_SECONDS
+        if pause.until <= latest:
+            return pause
+        # Stored, so that it ends: a day from now is always a day from now.
+        with self._transaction("immediate") as database:
+            database.execute(
+                "update addresses set paused_until = ? where address = ?", (latest, route)
+            )
+        return replace(pause, until=latest)
+
+    def pauses(self, host: str) -> dict[str, Pause]:
+        """Return the pauses of a source that are not over, by the names of its routes.
+
+        Args:
+            host: of the source; the names of its routes begin with it and a space.
+        """
+        now = self._clock()
+        pauses = {route: self.pause_for(route) for route in self._paused_routes(host)}
+        return {
+            route.removeprefix(f"{host} "): pause
+            for route, pause in pauses.items()
+            if pause.until > now
+        }
+
+    def lift_pauses(self, host: str) -> list[str]:
+        """End the pauses of a source, for all runs on this machine; return its routes' names."""
+        routes = list(self.pauses(host))
+        if routes:
+            with self._transaction("immediate") as database:
+                database.executemany(
+                    "delete from addresses where address = ?",
+                    [(f"{host} {route}",) for route in routes],
+                )
+        return routes
+
+    def _paused_routes(self, host: str) -> list[str]:
+        if not self._path.exists():
+            return []
+        with self._transaction("deferred") as database:
+            rows = database.execute("select address from addresses order by address").fetchall()
+        return [route for (route,) in rows if route.startswith(f"{host} ")]
 
 
 def _is_current(database: sqlite3.Connection) -> bool:
@@ -245,7 +292,8 @@ def _seconds_until_budget(
         "select max(given_at) from turns where address = ?", (route,)
     ).fetchone()
     if last is not None and now < last + budget.spacing_seconds:
-        return float(last + budget.spacing_seconds - now)
+        # A clock that was set back leaves times in the future: they count as now.
+        return float(min(last, now) + budget.spacing_seconds - now)
     period_start = now - _PERIOD_SECONDS
     count, first = database.execute(
         "select count(*), min(coalesce(arrived_at, ?)) from turns "

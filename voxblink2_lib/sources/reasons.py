@@ -9,12 +9,19 @@ import functools
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 from voxblink2_lib.errors import SourceError
-from voxblink2_lib.outcomes import NO_ACTION, STATUSES, RouteAction, Status
+from voxblink2_lib.outcomes import (
+    MAX_PAUSE_SECONDS,
+    NO_ACTION,
+    STATUSES,
+    UNCLEAR,
+    RouteAction,
+    Status,
+)
 
 _OWN = Path(__file__).with_name("reasons.toml")
 
@@ -35,10 +42,12 @@ class FailureClass:
     Attributes:
         status: the class of the outcome.
         action: what it means for the route.
+        is_explicit: known words, or a list of the user, say so; a status alone does not.
     """
 
     status: Status
     action: RouteAction = NO_ACTION
+    is_explicit: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +57,7 @@ class _Entry:
     failure: FailureClass
     texts: tuple[str, ...]
     http: frozenset[int]
+    is_of_user: bool
 
 
 class Reasons:
@@ -79,7 +89,8 @@ class Reasons:
         Raises:
             SourceError: the file cannot be read, or an entry is malformed.
         """
-        return Reasons((*(_read(extra) if extra else ()), *_read(_OWN)))
+        of_user = _read(extra, is_of_user=True) if extra else ()
+        return Reasons((*of_user, *_read(_OWN, is_of_user=False)))
 
     def classify(self, message: str, *, http_status: int | None = None) -> FailureClass:
         """Return the class of the first entry that matches; ``transient`` if none does.
@@ -92,8 +103,12 @@ class Reasons:
         if http_status is None and (match := _STATUS_IN_MESSAGE.search(plain)):
             http_status = int(match[1])
         for entry in self._entries:
-            if http_status in entry.http or any(text in plain for text in entry.texts):
-                return entry.failure
+            has_words = any(text in plain for text in entry.texts)
+            if has_words or http_status in entry.http:
+                is_explicit = entry.failure.status not in UNCLEAR and (
+                    has_words or entry.is_of_user
+                )
+                return replace(entry.failure, is_explicit=is_explicit)
         return FailureClass("transient")
 
 
@@ -102,21 +117,22 @@ def _plain(text: str) -> str:
     return " ".join(text.translate(_STRAIGHT).casefold().split())
 
 
-def _read(path: Path) -> tuple[_Entry, ...]:
+def _read(path: Path, *, is_of_user: bool) -> tuple[_Entry, ...]:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise SourceError(f"{path} cannot be read as a list of reasons: {error}") from error
     entries = content.pop("reason", None)
     if content or not isinstance(entries, list):
         others = ", ".join(sorted(content)) or "none of them"
         raise SourceError(f"{path} must hold [[reason]] entries and nothing else, got {others}")
     return tuple(
-        _entry(f"{path}, entry {number}", fields) for number, fields in enumerate(entries, 1)
+        _entry(f"{path}, entry {number}", fields, is_of_user=is_of_user)
+        for number, fields in enumerate(entries, 1)
     )
 
 
-def _entry(place: str, fields: Any) -> _Entry:
+def _entry(place: str, fields: Any, *, is_of_user: bool) -> _Entry:
     if not isinstance(fields, Mapping):
         raise SourceError(f"{place}: expected a table that begins with [[reason]], got {fields!r}")
     fields = {_OLD_FIELDS.get(name, name): value for name, value in fields.items()}
@@ -131,13 +147,16 @@ def _entry(place: str, fields: Any) -> _Entry:
     if not texts and not http:
         raise SourceError(f"{place}: matches nothing; texts or http must not be empty")
     failure = FailureClass(cast(Status, status), _action(place, fields))
-    return _Entry(failure, texts, frozenset().union(*http))
+    return _Entry(failure, texts, frozenset().union(*http), is_of_user)
 
 
 def _action(place: str, fields: Mapping[str, Any]) -> RouteAction:
     pause = fields.get("pause_seconds")
     if pause is not None and not _is_pause(pause):
-        raise SourceError(f"{place}: pause_seconds is {pause!r}, must be a number above 0")
+        raise SourceError(
+            f"{place}: pause_seconds is {pause!r}, must be a number of seconds above 0 "
+            f"and at most {MAX_PAUSE_SECONDS:,.0f}, a day"
+        )
     closes = fields.get("closes_route", False)
     if not isinstance(closes, bool):
         raise SourceError(f"{place}: closes_route is {closes!r}, must be true or false")
@@ -158,7 +177,9 @@ def _list(place: str, fields: Mapping[str, Any], name: str) -> list[Any]:
 
 def _is_pause(value: Any) -> bool:
     return (
-        isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and 0 < value <= MAX_PAUSE_SECONDS
     )
 
 

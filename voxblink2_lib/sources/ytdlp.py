@@ -19,18 +19,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from yt_dlp import YoutubeDL
-from yt_dlp.networking import Request
 from yt_dlp.networking.exceptions import HTTPError, RequestError
 from yt_dlp.utils import DownloadError, YoutubeDLError
 
 from voxblink2_lib.errors import FetchError, SourceError
 from voxblink2_lib.files import named_if_disk_full
-from voxblink2_lib.foreign_text import visible
 from voxblink2_lib.outcomes import NO_FACTS, MediaFacts
 from voxblink2_lib.records import VideoKey
 from voxblink2_lib.redaction import redact, secrets_in, secrets_in_cookies
-from voxblink2_lib.sources.base import VIDEO_ID_FIELD, Media
+from voxblink2_lib.sources.base import VIDEO_ID_FIELD, YOUTUBE_TEMPLATE, Media
+from voxblink2_lib.sources.downloader import PAGES_BUDGET, Downloader, Logger, is_segmented
 from voxblink2_lib.sources.failures import fetch_error
 from voxblink2_lib.sources.format_choice import (
     NOTHING_TO_PLAY,
@@ -38,73 +36,27 @@ from voxblink2_lib.sources.format_choice import (
     choose_formats,
     client_of,
 )
-from voxblink2_lib.sources.host_headers import HostHeaders
 from voxblink2_lib.sources.options import FetchOptions, Route
 from voxblink2_lib.sources.plugins import allow_plugins
 from voxblink2_lib.sources.prefix import Requirement, download_prefix
 from voxblink2_lib.sources.reasons import Reasons
-from voxblink2_lib.sources.ytdlp_options import STANDARD_ERROR, ydl_options
+from voxblink2_lib.sources.segments import (
+    DASH_PROTOCOLS,
+    HLS_PROTOCOLS,
+    download_segments,
+)
+from voxblink2_lib.sources.standard_error import STANDARD_ERROR
+from voxblink2_lib.sources.transfer_meter import TransferBudget, TransferMeter
+from voxblink2_lib.sources.ytdlp_options import ydl_options
 
 _log = logging.getLogger(__name__)
 
 # Audio beyond the last utterance, which the decoder and the resampler need.
 _MARGIN_SECONDS = 1.0
-_NATIVE_PROTOCOLS = {"http", "https"}
+_PROTOCOLS = {"http", "https"} | HLS_PROTOCOLS | DASH_PROTOCOLS
 
-
-class _Downloader(YoutubeDL):  # type: ignore[misc]  # no type hints there
-    """A ``YoutubeDL`` that reports its first answer, and the language of the video at hand.
-
-    Args:
-        params: options of yt-dlp. Of their ``http_headers`` each goes to the source's host only.
-
-    Attributes:
-        answered: called once, when the first request for a video is answered or fails.
-        language: of the video as a whole, where the site states it.
-    """
-
-    answered: Callable[[], None] | None = None
-    language: str | None = None
-
-    def __init__(self, params: dict[str, Any]) -> None:
-        headers = dict(params.pop("http_headers", None) or {})
-        cookies = [headers.pop(name) for name in [*headers] if name.lower() == "cookie"]
-        self._cookie_header = "; ".join(cookies)
-        self._host_headers = HostHeaders(headers)
-        super().__init__(params)
-
-    def begin(self, url: str) -> None:
-        """Send the user's headers to the host of this URL from now on."""
-        self._host_headers.begin(url)
-        if self._cookie_header:
-            self._load_cookies(self._cookie_header, autoscope=url)
-
-    def build_request_director(self, handlers: Any, preferences: Any = None) -> Any:
-        director = super().build_request_director(handlers, preferences)
-        for handler in director.handlers.values():
-            self._host_headers.guard(handler)
-        return director
-
-    def urlopen(self, req: Any) -> Any:
-        if isinstance(req, str):
-            req = Request(req)
-        self._host_headers.add_to(req, self.params["http_headers"])
-        try:
-            return super().urlopen(req)
-        finally:
-            if self.answered is not None:
-                answered, self.answered = self.answered, None
-                answered()
-
-    def process_video_result(self, info_dict: Any, download: bool = True) -> Any:
-        # What selects formats is given nothing but the formats.
-        self.language = info_dict.get("language")
-        return super().process_video_result(info_dict, download)
-
-    def can_play(self, form: dict[str, Any]) -> bool:
-        """Return whether a format can be downloaded; tested where yt-dlp doubts it."""
-        is_doubtful = form.get("has_drm") or form.get("__needs_testing")
-        return not is_doubtful or bool(list(self._check_formats([form])))
+# A server of files says so of the one that was requested; a site may say it of whoever asks.
+_GONE_HTTP = frozenset({404, 410})
 
 
 class YtDlpSource:
@@ -130,6 +82,7 @@ class YtDlpSource:
     ) -> None:
         options = options or FetchOptions()
         self._template = template
+        self._explicit_http = _GONE_HTTP if template != YOUTUBE_TEMPLATE else frozenset()
         self._with_video = with_video
         self._reasons = Reasons.load(
             Path(options.reasons).expanduser() if options.reasons else None
@@ -138,13 +91,13 @@ class YtDlpSource:
         route = route or Route()
         secrets = _secrets_of(template, options, route)
         self._redact = functools.partial(redact, secrets=secrets)
-        self._logger = _Logger(self._redact)
+        self._logger = Logger(self._redact)
         self._facts = NO_FACTS
         # Weakly: a source in a circle of references would outlive the worker that drops it.
         this = weakref.proxy(self)
         allow_plugins(not options.no_plugins)
         with STANDARD_ERROR:
-            self._ydl = _Downloader(
+            self._ydl = Downloader(
                 {
                     **ydl_options(options, route),
                     "format": lambda context: this._select(context),  # noqa: PLW0108  # a strong one
@@ -187,7 +140,7 @@ class YtDlpSource:
                 media = self._download(key, Path(folder), needed_seconds + _MARGIN_SECONDS)
             except FetchError as error:
                 error.facts = self._facts
-                error.args = (self._redact(str(error)),)
+                self._hide_secrets(error)
                 raise
             except (YoutubeDLError, RequestError) as error:
                 # Not by a variable: an error in one keeps this frame, and with it the source.
@@ -196,10 +149,19 @@ class YtDlpSource:
 
     def _fetch_error(self, error: Exception) -> FetchError:
         """Return an exception of yt-dlp as an error with its class, and without secrets."""
-        warnings = tuple(self._logger.warnings)
-        failure = fetch_error(error, self._reasons, warnings=warnings, facts=self._facts)
-        failure.args = (self._redact(str(failure)),)
+        failure = fetch_error(
+            error,
+            self._reasons,
+            warnings=self._logger.warnings,
+            facts=self._facts,
+            explicit_http=self._explicit_http,
+        )
+        self._hide_secrets(failure)
         return failure
+
+    def _hide_secrets(self, error: FetchError) -> None:
+        error.args = (self._redact(str(error)),)
+        error.warnings = tuple(map(self._redact, error.warnings))
 
     def _select(self, context: dict[str, Any]) -> list[dict[str, Any]]:
         """Return the format to download, or two in one; yt-dlp calls this.
@@ -207,7 +169,10 @@ class YtDlpSource:
         Raises:
             FetchError: the original is not offered.
         """
-        formats = list(context["formats"])
+        formats = [
+            form if form["protocol"] in _PROTOCOLS else {**form, "has_drm": True}
+            for form in context["formats"]
+        ]
         while True:
             info = {"formats": formats, "language": self._ydl.language}
             choice = choose_formats(info, frames=self._with_video)
@@ -219,6 +184,8 @@ class YtDlpSource:
                 break
             formats = [{**form, "has_drm": True} if form in refused else form for form in formats]
         self._facts = _facts(choice, chosen, self._redact)
+        if choice.problem:
+            _refuse_protocols(context["formats"])
         if choice.problem == NOTHING_TO_PLAY:
             return []  # yt-dlp has words of its own for it
         if choice.problem:
@@ -228,42 +195,92 @@ class YtDlpSource:
     def _download(self, key: VideoKey, folder: Path, needed_seconds: float) -> Media:
         url = self._template.replace(VIDEO_ID_FIELD, key.video_id)
         self._ydl.begin(url)
-        info = self._ydl.extract_info(url, download=False)
+        info = self._extract(url)
         if info is None or info.get("_type", "video") != "video":
             raise FetchError(
                 f"{url} is not a single video but {(info or {}).get('_type', 'nothing')}",
                 status="ambiguous",
             )
         path, audio_path = folder / "media", folder / "sound"
+        meter = TransferMeter(TransferBudget.of(needed_seconds), limit_rate=self._limit_rate)
+        try:
+            return self._download_formats(info, path, audio_path, needed_seconds, meter)
+        except FetchError as error:
+            error.bytes_fetched = meter.received
+            raise
+
+    def _download_formats(
+        self,
+        info: dict[str, Any],
+        path: Path,
+        audio_path: Path,
+        needed_seconds: float,
+        meter: TransferMeter,
+    ) -> Media:
         if "requested_formats" not in info:
             both = Requirement(needed_seconds, audio=True, video=self._with_video)
-            return Media(path, self._fetch(info, path, both))
+            self._fetch(info, path, both, meter)
+            return Media(path, meter.received)
         # Video and audio are two files, as YouTube stores them.
         formats = info.pop("requested_formats")
         video_info, audio_info = ({**info, **format_info} for format_info in formats)
         video = Requirement(needed_seconds, audio=False, video=True)
         audio = Requirement(needed_seconds, audio=True, video=False)
-        size_bytes = self._fetch(video_info, path, video)
-        size_bytes += self._fetch(audio_info, audio_path, audio)
-        return Media(path, size_bytes, audio_path)
+        self._fetch(video_info, path, video, meter)
+        self._fetch(audio_info, audio_path, audio, meter)
+        return Media(path, meter.received, audio_path)
 
-    def _fetch(self, info: dict[str, Any], target: Path, requirement: Requirement) -> int:
-        """Download what is required of one file; return the number of bytes."""
-        if info.get("protocol") in _NATIVE_PROTOCOLS and not info.get("fragments"):
-            try:
-                return download_prefix(
-                    self._ydl, info, target, requirement, limit_rate=self._limit_rate
-                )
-            except HTTPError as error:
-                # With yt-dlp's message: the video existed a moment ago, so a status here means
-                # less than the same status of the first request.
-                raise DownloadError(
-                    f"unable to download video data: {error}", sys.exc_info()
-                ) from error
-        success, _ = self._ydl.dl(str(target), info)
-        if not success or not target.exists():
-            raise FetchError(f"yt-dlp could not download {info['webpage_url']}")
-        return target.stat().st_size
+    def _extract(self, url: str) -> Any:
+        """Return yt-dlp's description of a video; an error of its own program is one of the video.
+
+        Whether all videos fail so is seen from the others.
+        """
+        self._ydl.pages = TransferMeter(PAGES_BUDGET)
+        try:
+            return self._ydl.extract_info(url, download=False)
+        except (FetchError, YoutubeDLError, RequestError, OSError):
+            raise
+        except Exception as error:
+            raise FetchError(
+                f"yt-dlp failed: {type(error).__name__}: {error}",
+                warnings=tuple(self._logger.warnings),
+            ) from error
+        finally:
+            self._ydl.pages = None
+
+    def _fetch(
+        self, info: dict[str, Any], target: Path, requirement: Requirement, meter: TransferMeter
+    ) -> None:
+        """Download what is required of one file."""
+        download = download_segments if is_segmented(info) else download_prefix
+        try:
+            download(self._ydl, info, target, requirement, meter=meter)
+        except HTTPError as error:
+            # With yt-dlp's message: the video existed a moment ago, so a status here means less
+            # than the same status of the first request.
+            raise DownloadError(
+                f"unable to download video data: {error}", sys.exc_info()
+            ) from error
+
+
+def _refuse_protocols(formats: list[dict[str, Any]]) -> None:
+    """Refuse a video of which no format can be read.
+
+    Raises:
+        FetchError: all are offered over protocols that are not read.
+    """
+    offered = {
+        str(form["protocol"])
+        for form in formats
+        if {form.get("acodec"), form.get("vcodec")} != {"none"}  # pictures for previews
+    }
+    if offered and not offered & _PROTOCOLS:
+        raise FetchError(
+            f"the source offers this video only over {', '.join(sorted(offered))}; http, https, "
+            "HLS and DASH are read, and no program is started for others",
+            # To another client, or another day, it may be offered otherwise.
+            status="not-original",
+        )
 
 
 def _secrets_of(template: str, options: FetchOptions, route: Route) -> frozenset[str]:
@@ -296,28 +313,3 @@ def _merged(video: dict[str, Any], audio: dict[str, Any]) -> dict[str, Any]:
         "ext": video["ext"],
         "protocol": f"{video['protocol']}+{audio['protocol']}",
     }
-
-
-class _Logger:
-    """Sends yt-dlp's messages to the library's log; errors are raised as exceptions as well.
-
-    Args:
-        redacted: returns a message without secrets.
-
-    Attributes:
-        warnings: yt-dlp's warnings since this list was cleared.
-    """
-
-    def __init__(self, redacted: Callable[[str], str]) -> None:
-        self.warnings: list[str] = []
-        self._redacted = redacted
-
-    def debug(self, message: str) -> None:
-        _log.debug("%s", visible(self._redacted(message)))
-
-    info = debug
-    error = debug
-
-    def warning(self, message: str) -> None:
-        self.warnings.append(message)
-        _log.info("%s", visible(self._redacted(message)))

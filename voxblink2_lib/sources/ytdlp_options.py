@@ -6,7 +6,6 @@ import contextlib
 import io
 import optparse
 import shlex
-import threading
 from typing import Any
 
 import yt_dlp
@@ -16,6 +15,8 @@ from voxblink2_lib.errors import SourceError
 from voxblink2_lib.redaction import redact, secrets_in
 from voxblink2_lib.sources.javascript import JS_RUNTIMES
 from voxblink2_lib.sources.options import FetchOptions, Route
+from voxblink2_lib.sources.standard_error import STANDARD_ERROR
+from voxblink2_lib.sources.ytdlp_values import check_values
 
 # Options of yt-dlp's command line that are passed on, and their names in Python. They concern its
 # requests; none runs a program, reads a configuration or sets a path to write to.
@@ -43,10 +44,6 @@ _SHORT_OPTIONS = {"-4": "--force-ipv4", "-6": "--force-ipv6", "-R": "--retries",
 # Options that voxblink2 has itself.
 _OWN_OPTIONS = ("--cookies", "--cookies-from-browser", "--proxy", "--limit-rate", "--sleep")
 
-# yt-dlp's parser prints to standard error, and its downloader inspects standard error when it is
-# made. Standard error is shared by all threads, so only one of these may run at a time.
-STANDARD_ERROR = threading.RLock()
-
 _DEFAULTS: dict[str, Any] = {
     "noprogress": True,
     "noplaylist": True,
@@ -66,16 +63,19 @@ def ydl_options(options: FetchOptions, route: Route) -> dict[str, Any]:
         route: proxy and cookies of requests.
 
     Raises:
-        SourceError: an option of yt-dlp is not allowed, or yt-dlp cannot parse it.
+        SourceError: an option of yt-dlp is not allowed, or its value is not.
     """
     arguments = [f"--extractor-args={value}" for value in options.extractor_args]
     if options.cookies_from_browser:
         arguments += [f"--cookies-from-browser={options.cookies_from_browser}"]
     # At the end, where an option without its value cannot take another argument for it.
     arguments += _checked(_split(options.yt_dlp or ""))
-    names = {name for argument in arguments for name in ALLOWED.get(_name(argument), ())}
-    names |= {"cookiesfrombrowser"} if options.cookies_from_browser else set()
+    given = {_name(argument): ALLOWED.get(_name(argument), ()) for argument in arguments}
+    if options.cookies_from_browser:
+        given["--cookies-from-browser"] = ("cookiesfrombrowser",)
     parsed = _parse(arguments) if arguments else {}
+    check_values(parsed, given)
+    names = {name for of_option in given.values() for name in of_option}
     result = {
         **_DEFAULTS,
         **{name: parsed[name] for name in names},

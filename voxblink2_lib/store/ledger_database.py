@@ -12,10 +12,13 @@ from typing import Any
 
 from voxblink2_lib.errors import StoreError, StoreFullError
 from voxblink2_lib.files import atomic_write
+from voxblink2_lib.redaction import redact, redacted_source
 
-FORMAT = "3"
-# The format before had no facts with the attempts. It is read as it is; the first write changes it.
+FORMAT = "4"
+# The formats before are read as they are, and changed by the first write: 2 had no facts with the
+# attempts, both kept one verdict of a video, whatever source it was of.
 WITHOUT_FACTS = "2"
+EARLIER = (WITHOUT_FACTS, "3")
 # What a person should hear of. Few attempts have it, so an index finds them; its condition must be
 # word for word that of the query.
 HAS_NOTES = """(json_extract(facts, '$.audio_tracks') > 1
@@ -32,12 +35,10 @@ create table if not exists jobs (
 create table if not exists videos (
     config text not null, speaker_id text not null, video_id text not null,
     job integer not null,     -- the last job that this video was given to
-    status text not null,     -- planned, or the class of the last outcome
-    reason text not null default '',
+    status text not null,     -- planned, or the best answer over all sources
+    reason text not null default '',     -- the words of that answer
     attempts integer not null default 0,
-    tries integer not null default 0,    -- attempts since planned, or since the user reset it
-    next_at real,             -- Unix time of the next retry; null: never by itself
-    ambiguous_since real,     -- when it was first ambiguous, if it has been so since
+    next_at real,             -- Unix time of the next retry at any source; null: never by itself
     clips integer not null default 0, samples integer not null default 0,
     bytes_fetched integer not null default 0, seconds_taken real not null default 0,
     digest integer not null default 0,   -- of the annotations that the clips were cut by
@@ -46,6 +47,25 @@ create table if not exists videos (
 create index if not exists videos_by_job on videos (config, job);
 create index if not exists videos_by_status on videos (config, status, updated_at);
 create index if not exists videos_due on videos (config, next_at) where next_at is not null;
+create table if not exists sources (
+    id integer primary key, name text not null unique);  -- without secrets
+create table if not exists verdicts (    -- of each source that could not give a video
+    config text not null, speaker_id text not null, video_id text not null,
+    source integer not null,
+    status text not null,     -- the class of its last answer
+    reason text not null,
+    tries integer not null,   -- such answers in a row since planned, or since the user reset it
+    next_at real,             -- Unix time of the next retry; null: never by itself
+    since real,               -- of the first answer that waits for a confirmation
+    address text not null,    -- name of the route of the last answer
+    updated_at real not null,
+    primary key (config, speaker_id, video_id, source)) without rowid;
+create index if not exists verdicts_due on verdicts (config, source, next_at)
+    where next_at is not null;
+create table if not exists witnesses (   -- the last video that came by each route
+    source integer not null, address text not null,
+    speaker_id text not null, video_id text not null, at real not null,
+    primary key (source, address)) without rowid;
 create table if not exists attempts (
     config text not null, speaker_id text not null, video_id text not null,
     attempt integer not null,
@@ -86,6 +106,43 @@ alter table attempts add column facts text not null default '{}';
 update facts set value = '3' where name = 'format';
 commit;
 """
+# Formats 2 and 3 kept the verdict with the video: of the source that was used last.
+_OLD_SOURCES = """
+insert into {schema}.sources (name)
+    select '' union select redacted_source(value) from facts where name like '%.source';
+"""
+_OLD_VERDICTS = """
+    select config, speaker_id, video_id, (select id from sources where name = coalesce(
+        (select redacted_source(value) from facts where name = config || '.source'), '')) as source,
+        status, reason, tries, next_at, ambiguous_since as since, '' as address,
+        coalesce(updated_at, 0) as updated_at
+    from videos where status not in ('planned', 'done', 'excluded')"""
+# Of this connection alone, so that its queries see one format.
+VIEWS_OF_EARLIER = f"""
+create temp table sources (id integer primary key, name text not null unique);
+{_OLD_SOURCES.format(schema="temp")}
+create temp view verdicts as {_OLD_VERDICTS};
+create temp table witnesses (source, address, speaker_id, video_id, at);
+"""
+_DROP_VIEWS = """
+drop view if exists temp.verdicts;
+drop table if exists temp.sources;
+drop table if exists temp.witnesses;
+"""
+MIGRATE_3_TO_4 = f"""
+begin immediate;
+{SCHEMA}
+{_OLD_SOURCES.format(schema="main")}
+insert into verdicts {_OLD_VERDICTS};
+alter table videos drop column tries;
+alter table videos drop column ambiguous_since;
+update facts set value = redacted_source(value) where name like '%.source';
+update videos set reason = redact(reason) where reason like '%//%';
+update verdicts set reason = redact(reason) where reason like '%//%';
+update attempts set reason = redact(reason) where reason like '%//%';
+update facts set value = '4' where name = 'format';
+commit;
+"""  # noqa: S608  # constants
 # SQLite reports the second where the file that it maps beside the ledger finds no space.
 _DISK_FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE}
 
@@ -116,6 +173,9 @@ class LedgerDatabase:
             connection = sqlite3.connect(uri, uri=True, timeout=60, isolation_level=None)
         except sqlite3.Error as error:
             raise StoreError(f"The ledger {path} cannot be opened: {error}.") from error
+        # For migration: earlier versions stored secrets.
+        for function in (redact, redacted_source):
+            connection.create_function(function.__name__, 1, function, deterministic=True)
         database = cls(connection, path)
         try:
             if not readonly:
@@ -133,16 +193,20 @@ class LedgerDatabase:
             # The part files are the truth; losing the last rows in a power cut costs nothing,
             # since the next run reads the parts.
             self._connection.execute("pragma synchronous = normal")
+            # What is replaced leaves no trace in the file.
+            self._connection.execute("pragma secure_delete = on")
             if self.fact("format") == "1":
-                self._connection.executescript(MIGRATE_1_TO_2)
-                self._add_facts()
-            # A run may be refused after this: a ledger without facts gets them when it is written.
-            if self.fact("format") != WITHOUT_FACTS:
+                self._migrate()
+            # A run may be refused after this: an earlier format is changed when it is written.
+            elif self.fact("format") == FORMAT:
                 self._connection.executescript(SCHEMA)
 
-    def _add_facts(self) -> None:
-        self._connection.executescript(MIGRATE_2_TO_3)
-        self._connection.executescript(SCHEMA)
+    def _migrate(self) -> None:
+        """Bring an earlier format to the present one in steps, each whole or not at all."""
+        self._connection.executescript(_DROP_VIEWS)
+        steps = {"1": MIGRATE_1_TO_2, WITHOUT_FACTS: MIGRATE_2_TO_3, "3": MIGRATE_3_TO_4}
+        while script := steps.get(self.fact("format") or ""):
+            self._connection.executescript(script)
 
     def _check_format(self) -> None:
         version = self.fact("format")
@@ -151,12 +215,15 @@ class LedgerDatabase:
                 f"The ledger {self._path} has an earlier format. Run 'voxblink2 materialize' on "
                 "the store once to migrate it; nothing in it is lost."
             )
-        if version not in {WITHOUT_FACTS, FORMAT}:
+        if version not in {*EARLIER, FORMAT}:
             raise StoreError(
                 f"The ledger {self._path} has format {version}, this version reads formats "
-                f"{WITHOUT_FACTS} and {FORMAT}. Use the version of voxblink2 that made the store, "
-                "or another store."
+                f"{', '.join(EARLIER)} and {FORMAT}. Use the version of voxblink2 that made the "
+                "store, or another store."
             )
+        if version in EARLIER:
+            with self._named_errors():
+                self._connection.executescript(VIEWS_OF_EARLIER)
 
     def close(self) -> None:
         """Close the file."""
@@ -174,10 +241,10 @@ class LedgerDatabase:
         with self._named_errors():
             yield from self._connection.execute(sql, values)
 
-    def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
-        """Return the rows of a query."""
+    def query(self, sql: str, *values: Any, **named: Any) -> list[tuple[Any, ...]]:
+        """Return the rows of a query, with its values in order or by their names."""
         with self._named_errors():
-            return self._connection.execute(sql, values).fetchall()
+            return self._connection.execute(sql, named or values).fetchall()
 
     def fact(self, name: str) -> str | None:
         """Return the value of a row of the table ``facts``, or ``None``."""
@@ -189,8 +256,8 @@ class LedgerDatabase:
         """Commit what the body writes, or nothing of it if the body raises."""
         with self._named_errors():
             try:
-                if self.fact("format") == WITHOUT_FACTS:
-                    self._add_facts()
+                if self.fact("format") in EARLIER:
+                    self._migrate()
                 self._connection.execute("begin immediate")
                 yield self._connection
                 self._connection.execute("commit")

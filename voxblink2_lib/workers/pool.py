@@ -2,31 +2,76 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from typing import Any, NamedTuple
 
-from voxblink2_lib.errors import StoppedError, VoxBlink2Error
+from voxblink2_lib.errors import StoppedError, VoxBlink2Error, first_line
+from voxblink2_lib.progress import duration_text
 
 _MAIN = "from voxblink2_lib.workers.worker import main; main()"
 Call = tuple[Callable[[Any], Any], Any]
 
 
 class WorkerDiedError(VoxBlink2Error):
-    """The process that ran a call died. Others go on."""
+    """The process that ran a call died of it, or was short of memory. Others go on.
+
+    Args:
+        message: what happened, for people.
+        signal_number: see below.
+        is_overdue: see below.
+
+    Attributes:
+        signal_number: what the process died of; ``None`` where it raised a ``MemoryError``.
+        is_overdue: the pool killed it, since its call took too long; see :meth:`WorkerPool.end`.
+    """
+
+    def __init__(
+        self, message: str, *, signal_number: int | None = None, is_overdue: bool = False
+    ) -> None:
+        super().__init__(message)
+        self.signal_number = signal_number
+        self.is_overdue = is_overdue
+
+
+class RunningCall(NamedTuple):
+    """A call that has no result yet.
+
+    Attributes:
+        call: the function and its argument.
+        worker: number of its process, from 1.
+        seconds: how long it has been running.
+    """
+
+    call: Call
+    worker: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Submitted:
+    """A call, and when it was handed to its process."""
+
+    call: Call
+    at: float
 
 
 @dataclass(slots=True)
 class _Worker:
+    number: int
     process: subprocess.Popen[bytes]
     connection: Connection
-    calls: dict[int, Call] = field(default_factory=dict)
+    calls: dict[int, _Submitted] = field(default_factory=dict)
+    # How long the call took for which the pool killed the process.
+    overdue_seconds: float | None = None
 
 
 class WorkerPool:
@@ -36,6 +81,7 @@ class WorkerPool:
         size: number of processes; they start when there is work for them.
         threads: calls that each process runs at the same time.
         environment: variables for the processes; those of the user have precedence.
+        clock: seconds, by which calls are timed.
 
     Example:
         >>> import math
@@ -45,12 +91,18 @@ class WorkerPool:
     """
 
     def __init__(
-        self, size: int, *, threads: int = 1, environment: Mapping[str, str] | None = None
+        self,
+        size: int,
+        *,
+        threads: int = 1,
+        environment: Mapping[str, str] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._size = size
         self._threads = threads
         self._number = 0
         self._environment = environment or {}
+        self._clock = clock
         self._workers: list[_Worker] = []
 
     def __enter__(self) -> WorkerPool:
@@ -60,9 +112,9 @@ class WorkerPool:
         self.kill()
 
     def kill(self) -> None:
-        """End all workers at once, with whatever they are doing."""
+        """End all workers at once, with whatever they are doing and have started."""
         for worker in self._workers:
-            worker.process.kill()
+            _kill_group(worker.process)
         for worker in self._workers:
             worker.process.wait()
             worker.connection.close()
@@ -77,7 +129,8 @@ class WorkerPool:
                 every result.
 
         Yields:
-            The call and its result; a :class:`WorkerDiedError` where the process died.
+            The call and its result; a :class:`WorkerDiedError` where the process died or was
+            short of memory.
 
         Raises:
             StoppedError: a worker process cannot run at all.
@@ -104,19 +157,20 @@ class WorkerPool:
     def submit(self, call: Call) -> None:
         """Hand a call to a process; only while :attr:`free` is above 0."""
         self._number += 1
+        submitted = _Submitted(call, self._clock())
         worker = self._least_busy()
         try:
             worker.connection.send((self._number, *call))
         except (BrokenPipeError, ConnectionResetError):
             if worker.calls:
                 # It died of one of those; their results report it.
-                worker.calls[self._number] = call
+                worker.calls[self._number] = submitted
                 return
             # It died while it had nothing to do; that is not this call's fault.
             self._forget(worker)
             worker = self._start()
             worker.connection.send((self._number, *call))
-        worker.calls[self._number] = call
+        worker.calls[self._number] = submitted
 
     def connections(self) -> list[Connection]:
         """Return the connections that become readable when there are results."""
@@ -127,6 +181,26 @@ class WorkerPool:
         for worker in [worker for worker in self._workers if worker.calls]:
             if worker.connection.poll():
                 yield from self._receive(worker)
+
+    def running(self) -> list[RunningCall]:
+        """Return the calls that have no result yet, as far as processes run them."""
+        now = self._clock()
+        return [
+            RunningCall(submitted.call, worker.number, now - submitted.at)
+            for worker in self._workers
+            for submitted in worker.calls.values()
+        ]
+
+    def end(self, overdue: RunningCall) -> None:
+        """Kill the process of a call that takes too long.
+
+        The result of all its calls is then a :class:`WorkerDiedError` that is overdue, unless a
+        result has arrived by now.
+        """
+        for worker in self._workers:
+            if worker.number == overdue.worker and not worker.connection.poll():
+                worker.overdue_seconds = overdue.seconds
+                _kill_group(worker.process)
 
     @property
     def free(self) -> int:
@@ -143,12 +217,15 @@ class WorkerPool:
         try:
             number, value, error, trace = worker.connection.recv()
         except (EOFError, ConnectionResetError):
-            calls = list(worker.calls.values())
+            calls = [submitted.call for submitted in worker.calls.values()]
             death = self._death(worker)
             yield from ((call, death) for call in calls)
             return
-        call = worker.calls.pop(number)
-        if error is not None:
+        call = worker.calls.pop(number).call
+        if isinstance(error, MemoryError):
+            # Raised here or killed by the kernel: which of the two happens is chance.
+            value = WorkerDiedError(f"the worker process ran out of memory{_detail(error)}")
+        elif error is not None:
             if not isinstance(error, VoxBlink2Error):
                 error.add_note(f"In a worker process:\n{trace}")
             raise error
@@ -169,14 +246,16 @@ class WorkerPool:
                     "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
                 },
             )
-        worker = _Worker(process, Connection(ours.detach()))
+        numbers = {worker.number for worker in self._workers}
+        number = next(number for number in range(1, self._size + 1) if number not in numbers)
+        worker = _Worker(number, process, Connection(ours.detach()))
         self._workers.append(worker)
         return worker
 
     def _forget(self, worker: _Worker) -> int:
         self._workers.remove(worker)
         # While it is ending: closed now, its connection would end it with another exit code.
-        code = worker.process.wait()
+        code = _wait_for_end(worker.process)
         worker.connection.close()
         return code
 
@@ -188,7 +267,49 @@ class WorkerPool:
                 f"A worker process ended with exit code {code}; its error message is above. "
                 "Nothing finished is lost. Repair the installation, then run this again."
             )
-        return WorkerDiedError(f"the worker process died of {signal.Signals(-code).name}")
+        if worker.overdue_seconds is not None:
+            duration = duration_text(worker.overdue_seconds)
+            message = f"the worker process had not finished after {duration} and was killed"
+            return WorkerDiedError(message, signal_number=-code, is_overdue=True)
+        message = f"the worker process died of {signal_name(-code)}"
+        return WorkerDiedError(message, signal_number=-code)
+
+
+def signal_name(number: int) -> str:
+    """Return the name of a signal.
+
+    >>> signal_name(9), signal_name(40)
+    ('SIGKILL', 'signal 40')
+    """
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # of those for real time only the first and the last have one
+        return f"signal {number}"
+
+
+def _detail(error: BaseException) -> str:
+    return f": {text}" if (text := first_line(error)) != type(error).__name__ else ""
+
+
+def _wait_for_end(process: subprocess.Popen[bytes]) -> int:
+    """Wait until a process has ended, kill what it started, and return its exit code."""
+    if process.returncode is None:
+        with contextlib.suppress(ChildProcessError):  # another part of the program waited for it
+            # The id stays taken, so that the group is none of another process.
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+            _kill_group(process)
+    return process.wait()
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process and all that it started.
+
+    Only until it has been waited for: then another process may have its id.
+    """
+    if process.returncode is None:
+        # Some systems permit no signal to a group whose only process has ended.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def collect(
@@ -201,7 +322,8 @@ def collect(
         timeout_seconds: wait no longer than this; ``None`` means as long as it takes.
 
     Yields:
-        The call and its result; a :class:`WorkerDiedError` where the process died.
+        The call and its result; a :class:`WorkerDiedError` where the process died or was short of
+        memory.
 
     Raises:
         StoppedError: a worker process cannot run at all.

@@ -6,9 +6,11 @@ whose workers would run the user's script again when it has no ``if __name__ == 
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import select
+import signal
 import sys
 import threading
 import traceback
@@ -42,6 +44,8 @@ def serve(connection: Connection, *, threads: int = 1) -> None:
         try:
             result = CallResult(number, function(argument))
         except Exception as error:  # sent to the parent, which raises it
+            if is_out_of_memory(error):
+                error = MemoryError(str(error) or type(error).__name__)
             result = CallResult(number, None, _portable(error), traceback.format_exc())
         with sending:
             connection.send(result)
@@ -49,6 +53,8 @@ def serve(connection: Connection, *, threads: int = 1) -> None:
     def run_in_thread(number: int, function: Any, argument: Any) -> None:
         try:
             run_call(number, function, argument)
+        except MemoryError:
+            _die_out_of_memory()
         except BaseException as error:
             # What ends a process ends only its thread here, and the parent would wait for ever.
             traceback.print_exc()
@@ -77,18 +83,43 @@ def _portable(error: Exception) -> Exception:
     return error
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether an error means that memory is short, whichever library raised it."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, OSError) and error.errno == errno.ENOMEM
+    )
+
+
+def _die_out_of_memory() -> None:
+    """End as the kernel ends a process when memory is short, which the parent understands."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def _exit_with_parent(descriptor: int) -> None:
     """End this process as soon as the parent has ended, in the middle of whatever it does.
+
+    All that it has started ends with it, such as the JavaScript runtime of a download.
 
     Nothing is lost that a kill would not lose as well: part files appear whole or not at all.
     """
     poll = select.poll()
     poll.register(descriptor, 0)  # only hang-ups, which cannot be left out
     poll.poll()
+    _end_group()
     os._exit(1)
+
+
+def _end_group() -> None:
+    """Kill this process and all that it started, where it is the first of a group."""
+    if os.getpgid(0) == os.getpid():
+        os.killpg(0, signal.SIGKILL)
 
 
 def main() -> None:
     """Serve the socket whose descriptor and threads are the last command-line arguments."""
     descriptor, threads = map(int, sys.argv[-2:])
-    serve(Connection(descriptor), threads=threads)
+    try:
+        serve(Connection(descriptor), threads=threads)
+    except MemoryError:
+        _die_out_of_memory()
+    _end_group()

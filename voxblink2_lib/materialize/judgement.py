@@ -1,0 +1,206 @@
+"""Which failures are written at once, and which wait until more is known of their route."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from voxblink2_lib.materialize.breaker import OTHER_SPEAKERS, is_wordless
+from voxblink2_lib.materialize.diagnosis import diagnose
+from voxblink2_lib.materialize.routes import Answer, InFlight, Routes, RouteState
+from voxblink2_lib.materialize.tasks import FetchResult, FetchTask
+from voxblink2_lib.materialize.video_queue import RunContext, VideoQueue
+from voxblink2_lib.records import VideoKey
+
+# Enough to see that media come, and not a page of a network.
+_CANARY_SECONDS = 1.0
+
+# "Me at the zoo", the first video of YouTube.
+_YOUTUBE_CANARY = "jNQXAC9IVRw"
+
+# Of those that came before, some may have gone since.
+_KNOWN_VIDEOS = 2
+
+# Videos that were asked for in vain come last in the next run; of so many it is remembered.
+_MAX_REMEMBERED = 1000
+_ASKED_IN_VAIN = "asked_in_vain"
+
+_log = logging.getLogger(__name__)
+
+
+def asked_in_vain(context: RunContext) -> list[VideoKey]:
+    """Return the videos that earlier runs asked for when they closed a route."""
+    return [VideoKey(*key) for key in json.loads(context.ledger.setting(_ASKED_IN_VAIN) or "[]")]
+
+
+class _Arrival(NamedTuple):
+    """When media came (Unix time), and the position of their route when they were requested."""
+
+    at: float
+    position: int
+
+
+class Judgement:
+    """Holds failures back until it is clear whether the video or the route is at fault.
+
+    Args:
+        context: what the run works on.
+        routes: the routes of the run.
+        queue: takes videos back that count as not tried.
+    """
+
+    def __init__(self, context: RunContext, routes: Routes, queue: VideoQueue) -> None:
+        self._context = context
+        self._verdicts = context.verdicts
+        self._routes = routes
+        self._queue = queue
+        # Routes with a canary on its way.
+        self._asking: set[str] = set()
+        self._arrivals: dict[VideoKey, _Arrival] = {}
+
+    # -- Videos ------------------------------------------------------------------------------------
+
+    def record_fetched(self, flight: InFlight) -> None:
+        """Note that the media of a video have come; what they are worth is seen by cropping."""
+        self._arrivals[flight.task.key] = _Arrival(time.time(), flight.position)
+
+    def record_success(self, route: RouteState, key: VideoKey) -> list[Answer]:
+        """Return what is written now that a video was cropped."""
+        arrival = self._arrivals.pop(key, None)
+        if arrival is None:
+            return []  # downloaded by an earlier run, it says nothing of today
+        self._verdicts.record_witness(key, route.name, at=arrival.at)
+        return route.breaker.record_success(arrival.position)
+
+    def judge(self, route: RouteState, answer: Answer) -> list[Answer]:
+        """Return what is written now that a video failed, perhaps this failure itself."""
+        breaker = route.breaker
+        self._arrivals.pop(answer.task.key, None)
+        if not is_wordless(answer.outcome):
+            return self._checked(route, [*breaker.record_words(answer.position), answer])
+        if route.closure is not None:
+            self._take_back([answer])
+            return []
+        breaker.hold(answer)
+        if breaker.needs_canaries:
+            self._question(route)
+        return []
+
+    def settle_idle(self) -> tuple[list[Answer], bool]:
+        """Return what is written when nothing else is left, and whether canaries are asked now."""
+        answers: list[Answer] = []
+        for route in self._routes.all:
+            breaker = route.breaker
+            if route.closure is not None:
+                self._take_back(breaker.release())
+            elif not breaker.is_in_question:
+                answers += self._checked(route, breaker.release())
+        return answers, any(route.breaker.is_in_question for route in self._routes.open)
+
+    def _checked(self, route: RouteState, answers: Sequence[Answer]) -> list[Answer]:
+        """Return answers to write; what would be final waits until the route has worked once."""
+        breaker = route.breaker
+        if breaker.has_worked or self._verdicts.witness(route.name) is None:
+            return [*answers]
+        finals = [answer for answer in answers if self._verdicts.would_be_final(answer.outcome)]
+        for answer in finals:
+            breaker.hold_final(answer)
+        if breaker.needs_canaries:
+            self._question(route)
+        return [answer for answer in answers if answer not in finals]
+
+    # -- Canaries ----------------------------------------------------------------------------------
+
+    def _question(self, route: RouteState) -> None:
+        canaries = self._canaries(route)
+        if canaries:
+            route.breaker.ask(canaries)
+        else:
+            self._close(route)
+
+    def _canaries(self, route: RouteState) -> list[VideoKey]:
+        """Return what came before on a route, videos of other speakers, and what the user named."""
+        source = route.source
+        came = self._verdicts.last_done(_KNOWN_VIDEOS)
+        if witness := self._verdicts.witness(route.name):
+            came.insert(0, witness)
+        known = [answer.task.key for answer in (*route.breaker.held, *route.breaker.finals)]
+        known += asked_in_vain(self._context)
+        others = self._verdicts.other_speakers(known, OTHER_SPEAKERS)
+        named = source.options.canary or ((_YOUTUBE_CANARY,) if source.kind == "youtube" else ())
+        return list(dict.fromkeys([*came, *others, *(VideoKey("", name) for name in named)]))
+
+    def next_canary(self) -> FetchTask | None:
+        """Return the download of a canary that can start now."""
+        for route in self._routes.open:
+            if not route.breaker.canaries or route.name in self._asking:
+                continue
+            permit = self._routes.acquire_canary(route)
+            key = route.breaker.next_canary() if permit else None
+            if permit is None or key is None:
+                continue
+            self._asking.add(route.name)
+            store = self._context.store
+            return FetchTask(
+                key=key,
+                needed_seconds=_CANARY_SECONDS,
+                source=route.source,
+                with_video=False,
+                target=store.tmp / f"canary-{len(self._asking)}-{key.video_id}",
+                tmp=store.tmp,
+                permit=permit,
+                rate_limiter=self._context.rate_limiter,
+            )
+        return None
+
+    def record_canary(self, task: FetchTask, result: FetchResult) -> list[Answer]:
+        """Return what is written now that a canary came; close its route if none comes."""
+        route = self._routes.named(task.source.route.name)
+        assert route is not None  # for mypy: canaries are sent by routes of this run
+        self._asking.discard(route.name)
+        breaker, failure = route.breaker, result.failure
+        if failure is None:
+            self._verdicts.record_witness(task.key, route.name, at=time.time())
+        if not breaker.is_in_question:
+            return []  # another video came meanwhile
+        if result.is_unanswered:
+            self._routes.probe(route)
+        else:
+            self._routes.record_answer(route, result)
+        if route.closure is not None:
+            self._take_back(breaker.release())
+            return []
+        if failure is None:
+            return breaker.record_canary()
+        if not breaker.canaries:
+            self._close(route)
+        return []
+
+    def _close(self, route: RouteState) -> None:
+        """Close a route by which no video comes; what failed on it counts as not tried."""
+        breaker = route.breaker
+        canaries = breaker.asked
+        answers = breaker.release()
+        warnings = [warning for answer in answers for warning in answer.warnings]
+        text = diagnose(
+            [answer.outcome for answer in answers], warnings=warnings, canaries=len(canaries)
+        )
+        route.close(text, is_suspect=True)
+        _log.warning("The route %s is closed for this run: %s", route.name, text)
+        self._remember(canaries)
+        self._take_back(answers)
+
+    def _take_back(self, answers: Sequence[Answer]) -> None:
+        """Count answers as not given; another route may bring their videos, or the next run."""
+        self._remember([answer.task.key for answer in answers])
+        for answer in answers:
+            self._queue.requeue(answer.task)
+
+    def _remember(self, keys: Sequence[VideoKey]) -> None:
+        if keys:
+            remembered = dict.fromkeys([*keys, *asked_in_vain(self._context)])
+            text = json.dumps([*remembered][:_MAX_REMEMBERED])
+            self._context.ledger.set_setting(_ASKED_IN_VAIN, text)
