@@ -10,7 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from voxblink2_lib.foreign_text import visible
 from voxblink2_lib.progress import clock_text, duration_text
+from voxblink2_lib.redaction import redact
 
 _TERMINAL_SECONDS = 1.0
 _LINE_SECONDS = 30.0
@@ -56,7 +58,7 @@ class RouteSnapshot:
         Args:
             now: Unix time.
         """
-        reason = self.reason
+        reason = redact(self.reason)
         if len(reason) > _MAX_REASON_LENGTH:
             reason = f"{reason[: _MAX_REASON_LENGTH - 3]}..."
         if self.is_closed:
@@ -139,7 +141,7 @@ class Dashboard:
         if self._is_quiet or not (at_once or now - self._updated_at >= self._seconds):
             return
         self._updated_at = now
-        lines = self.lines(snapshot())
+        lines = [visible(line) for line in self.lines(snapshot())]
         if self._live is not None:
             from rich.text import Text
 
