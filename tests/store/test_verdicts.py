@@ -286,9 +286,7 @@ def test_another_answer_in_between_begins_the_day_anew(ledger: Ledger, clock: St
     assert answers(ledger).record(unclear(A, "ambiguous", "unavailable")) == "gone"
 
 
-def test_the_day_is_kept_when_the_video_moves_to_a_new_job(
-    ledger: Ledger, clock: StoppedTime
-) -> None:
+def test_the_day_is_kept_in_a_new_job(ledger: Ledger, clock: StoppedTime) -> None:
     ledger.add_jobs([[A]])
     answers(ledger).record(unclear(A, "ambiguous", "unavailable"))
     ledger.seal(SealedShard(0, "", "", 0, 0))
@@ -367,9 +365,7 @@ def test_users_see_the_best_of_the_last_answers(
 # -- What a user asks for again --------------------------------------------------------------------
 
 
-def test_ask_again_reaches_what_is_final_and_keeps_its_words(
-    ledger: Ledger, clock: StoppedTime
-) -> None:
+def test_ask_again_keeps_words(ledger: Ledger, clock: StoppedTime) -> None:
     ledger.add_jobs([[A, B, C, D]])
     answers(ledger).record(Outcome(A, "private", "Private video"))
     answers(ledger).record(Outcome(B, "geo", "not in your country"))
@@ -392,9 +388,7 @@ def test_ask_again_reaches_what_is_final_and_keeps_its_words(
     assert first - clock.now <= 1.25 * 900
 
 
-def test_the_answers_of_a_bad_day_are_told_from_those_before(
-    ledger: Ledger, clock: StoppedTime
-) -> None:
+def test_answers_of_a_bad_day(ledger: Ledger, clock: StoppedTime) -> None:
     ledger.add_jobs([[A, B, C, D]])
     answers(ledger).record(Outcome(A, "gone"))
     clock.now += DAY
