@@ -24,6 +24,7 @@ from support.fault_site import dead_proxy
 from support.loopback_server import LoopbackHandler, LoopbackServer
 
 from voxblink2_lib.demo.site import parse_range
+from voxblink2_lib.sources.rate_limits import RateLimiter, shared_file
 
 # yt-dlp keeps connections for the life of a source, which ends with a test.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
@@ -323,6 +324,11 @@ def test_a_store_does_not_go_on_with_half_a_source(session: Session, release: Pa
             "its user name, password and the values of its query are not stored. Name it again in "
             "full: --source URL"
         ) in message
+        # Without them it is known well enough for its pauses.
+        limiter = RateLimiter(shared_file())
+        limiter.pause(f"{site.host} direct", 3600, f"slow down, {site.template}", grows=False)
+        assert "slow down, http://***@" in session.run("status", "--store", session.store)
+        session.run("retry", "--store", session.store, "--lift-pauses")
         # In full it is the same source: nothing final is asked again.
         before = reasons(session.store)
         session.run("materialize", *place)

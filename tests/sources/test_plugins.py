@@ -97,6 +97,6 @@ def test_a_run_names_them_first(plugins: Path, tmp_path: Path) -> None:
 def test_doctor_lists_them(plugins: Path) -> None:
     words = ("doctor", "--source", "http://127.0.0.1:1/{video_id}")
     findings = run_inline_json(*words, code=1)["findings"]
-    (finding,) = [row for row in findings if row["what"] == "yt-dlp plugins"]
+    (finding,) = [row for row in findings if row["what"] == "plugins"]
     assert line(plugins) in finding["says"]
     assert "--no-plugins" in finding["says"]

@@ -36,7 +36,7 @@ def check_plugins(*_: object) -> Findings:
 
     plugins = ", ".join(find_plugins())
     note = "foreign code, which 'voxblink2 materialize --no-plugins' turns off"
-    yield Finding("ok", "yt-dlp plugins", f"{plugins}: {note}" if plugins else "none")
+    yield Finding("ok", "plugins", f"yt-dlp plugins: {plugins}: {note}" if plugins else "none")
 
 
 def check_packages(*_: object) -> Findings:

@@ -127,12 +127,25 @@ def parse_source(named: str | None, options: FetchOptions | None = None) -> Sour
     Raises:
         SourceError: it is none of these, it lacks its secrets, or the options do not apply to it.
     """
-    options = options or FetchOptions()
     if named is not None and is_redacted(named):
         raise SourceError(
             f"The store remembers the source as {named}; its user name, password and the values of "
             "its query are not stored. Name it again in full: --source URL"
         )
+    return stored_source(named, options)
+
+
+def stored_source(named: str | None, options: FetchOptions | None = None) -> SourceSpec:
+    """Parse a source as a store remembers it: it may lack secrets that its server requires.
+
+    Args:
+        named: see :func:`parse_source`.
+        options: likewise.
+
+    Raises:
+        SourceError: it is no source, or the options do not apply to it.
+    """
+    options = options or FetchOptions()
     if named is None or named == "youtube":
         return SourceSpec("youtube", YOUTUBE_TEMPLATE, options)
     if "://" in named:
