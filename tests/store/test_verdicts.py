@@ -226,8 +226,9 @@ def test_nothing_is_final_while_nothing_came_by_the_route(
         # What comes by another route, or from another source, says nothing of this one.
         comes(ledger, C, clock.now, route="10.0.0.1:8080")
         comes(ledger, C, clock.now, source="http://elsewhere.example.org")
-        assert not answers(ledger).would_be_final(Outcome(A, "transient"))
-        assert answers(ledger).would_be_final(unclear(A, status))
+        assert not answers(ledger).is_witnessed(unclear(A, status))
+        assert not answers(ledger).would_be_final(unclear(A, status), is_witnessed=False)
+        assert answers(ledger).would_be_final(unclear(A, status), is_witnessed=True)
     comes(ledger, B, clock.now)
     final = "gone" if status == "ambiguous" else status
     assert answers(ledger).record(unclear(A, status, "no")) == final
@@ -243,14 +244,16 @@ def test_a_video_is_no_witness_of_itself(ledger: Ledger, clock: StoppedTime) -> 
     assert answers(ledger).record(unclear(A, "ambiguous")) == "ambiguous"
     answers(ledger).record_witness(B, ROUTE, at=clock.now)
     assert answers(ledger).witness(ROUTE) == B
-    assert answers(ledger).witness("10.0.0.1:8080") is None
+    # One that came by another route is better than none.
+    assert answers(ledger).witness("10.0.0.1:8080") == B
+    assert answers(ledger, "http://elsewhere.example.org").witness(ROUTE) is None
     assert answers(ledger).record(unclear(A, "ambiguous")) == "gone"
 
 
 @pytest.mark.parametrize("status", ["private", "geo", "gone", "age-or-membership"])
 def test_clear_words_are_final_at_once(status: Status, ledger: Ledger) -> None:
     ledger.add_jobs([[A]])
-    assert answers(ledger).would_be_final(Outcome(A, status))
+    assert answers(ledger).would_be_final(Outcome(A, status), is_witnessed=False)
     assert answers(ledger).record(Outcome(A, status, "removed by the uploader")) == status
     assert ledger.waiting() == (0, None)
 
@@ -442,11 +445,11 @@ def test_a_ledger_that_is_not_migrated_yet_says_the_same(path: Path) -> None:
             assert answers(ledger, "elsewhere").pending_videos(0) == [A, B, D]
             assert answers(ledger).count_pending() == 2
             assert answers(ledger).missing(["gone"]) == [A]
-            assert answers(ledger).would_be_final(unclear(B, "ambiguous"))
+            assert answers(ledger).would_be_final(unclear(B, "ambiguous"), is_witnessed=True)
     before = path.read_bytes()
     with Ledger(path, "audio") as ledger:
         assert path.read_bytes() == before
-        answers(ledger).record_witness(C, ROUTE, at=2e9)
+        answers(ledger).record_witness(C, ROUTE, at=1.5e9)
         assert answers(ledger).pending_videos(0) == [B, D]
         assert answers(ledger).record(unclear(B, "ambiguous")) == "gone"
         assert ledger.statistics.videos() == {"done": 1, "gone": 2, "planned": 1}

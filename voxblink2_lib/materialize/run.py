@@ -22,6 +22,7 @@ from voxblink2_lib.materialize.video_queue import RunContext
 from voxblink2_lib.media.versions import decoder_versions
 from voxblink2_lib.outcomes import POLICIES, Status
 from voxblink2_lib.progress import show_progress
+from voxblink2_lib.records import VideoKey
 from voxblink2_lib.release.index import Index
 from voxblink2_lib.release.index_build import open_index
 from voxblink2_lib.release.location import Release, open_release
@@ -96,7 +97,9 @@ def materialize(request: MaterializeRequest, *, retry: bool, wait: bool) -> Stor
                 verdicts = ledger.verdicts(source.label)
                 again = _asked_again(source)
                 failed = verdicts.due(again=again) if retry else []
-                reopened = verdicts.due(again=again, is_sealed=False) if retry and again else []
+                reopened: list[VideoKey] = []
+                if retry and again:
+                    reopened = [*failed, *verdicts.due(again=again, is_sealed=False)]
                 check_clip_format(request, store, ledger, index=index, retried=len(failed))
                 plan = plan_run(request, store, index, ledger, failed=failed, reopened=reopened)
                 if plan.new or plan.failed or ledger.open_jobs():
@@ -120,7 +123,8 @@ def retry_videos(
     Args:
         request: what to do; its store must exist, its release and selection are not used.
         statuses: only videos that ``status`` shows in these classes; none means all classes.
-        since: only those that the source answered at or after this Unix time.
+        since: only those that the source answered at or after this Unix time; what it answered is
+            no evidence any more.
 
     Returns:
         The store, and the number of videos that were retried.
@@ -144,6 +148,7 @@ def retry_videos(
         if failed:
             check_source(source, store, ledger, request)
             jobs = write_plan(plan, ledger, verdicts)
+            verdicts.ask_again(failed, forget=since is not None)
             index = Index(store.index)
             context = _context(request, store, index, source=source, ledger=ledger, plan=plan)
             _run_jobs(context, jobs)

@@ -119,7 +119,8 @@ class Scheduler:
             else:
                 self._croppers.seals.append(self._seal_call(job.number))
         self._croppers.hand_out()
-        return seconds
+        waits = (seconds, self._routes.seconds_until_canary())
+        return min((wait for wait in waits if wait is not None), default=None)
 
     def _hand_out_videos(self) -> float | None:
         while self._has_room():
@@ -183,6 +184,8 @@ class Scheduler:
     # -- results ------------------------------------------------------------------------------
 
     def _handle_result(self, call: Call, result: Any) -> None:
+        # What waits for a permit may wait no longer: its route, or this result's, is free again.
+        self._next_permit_at = 0.0
         task = call[1]
         death = result if isinstance(result, WorkerDiedError) else None
         if isinstance(task, SealTask):
@@ -203,8 +206,6 @@ class Scheduler:
 
     def _handle_fetched(self, result: FetchResult) -> None:
         flight = self._routes.record(result)
-        # Its route may have waited for it, while the others are paused for an hour.
-        self._next_permit_at = 0.0
         if not result.is_unanswered:
             # The source answers on this route: videos without an answer are at fault themselves.
             self._fail_unanswered(flight.route)
@@ -250,12 +251,13 @@ class Scheduler:
 
     def _settle(self, answers: Sequence[Answer]) -> None:
         """Write failures; those of which another try may help are tried again in this run."""
-        for task, outcome, _, wait_seconds, _ in answers:
+        for answer in answers:
+            task, outcome = answer.task, answer.outcome
             has_tries = POLICIES[outcome.status].run_tries > 1
-            if has_tries and self._queue.try_again(task, wait_seconds=wait_seconds):
-                self._verdicts.record(outcome, is_settled=False)
+            if has_tries and self._queue.try_again(task, wait_seconds=answer.wait_seconds):
+                self._verdicts.record(outcome, is_settled=False, at=answer.at)
             else:
-                self._finish(outcome)
+                self._finish(outcome, at=answer.at, is_witnessed=answer.is_witnessed)
 
     def _handle_cropped(self, task: VideoTask, outcome: Outcome) -> None:
         route = self._routes.named(outcome.route)
@@ -267,8 +269,10 @@ class Scheduler:
         else:
             self._settle(self._judgement.judge(route, Answer(task, outcome)))
 
-    def _finish(self, outcome: Outcome) -> None:
-        status = self._verdicts.record(outcome)
+    def _finish(
+        self, outcome: Outcome, *, at: float | None = None, is_witnessed: bool = False
+    ) -> None:
+        status = self._verdicts.record(outcome, at=at, is_witnessed=is_witnessed)
         self._dashboard.count(status or outcome.status, outcome.bytes_fetched)
         self._queue.finish(outcome.key)
 
