@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 from support import cli_process, plain_corpus, video_host
+from support.clocks import StoppedTime
 from support.fault_site import proxy
 from support.inline_pool import ThreadPool
 from support.plain_corpus import video_ids
@@ -157,3 +159,22 @@ def test_a_corpus_that_is_mostly_gone_is_gone_through(host: VideoHost, tmp_path:
     assert statuses(store) == {video: "done" if video in alive else "ambiguous" for video in videos}
     # The first canaries, before anything is known to come; then at most one in fifty.
     assert sum(host.pages.values()) <= len(videos) * 1.02 + 10
+
+
+def test_a_second_day_confirms_what_is_gone_at_little_cost(
+    host: VideoHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    videos = video_ids(150)
+    alive = set(videos[::10])
+    host.reasons = {video: BARE for video in videos if video not in alive}
+    release = plain_corpus.make_release(tmp_path / "release", videos)
+    store = tmp_path / "store"
+    run(release, store, host.template)
+    first = sum(host.pages.values())
+    tomorrow = StoppedTime(time.time() + 25 * 3600)
+    for module in ("store.verdicts", "materialize.judgement", "materialize.routes"):
+        monkeypatch.setattr(f"voxblink2_lib.{module}.time", tomorrow)
+    run(release, store, host.template)
+    assert statuses(store) == {video: "done" if video in alive else "gone" for video in videos}
+    asked = sum(host.pages.values()) - first
+    assert asked <= (len(videos) - len(alive)) * 1.02 + 10
