@@ -41,6 +41,8 @@ class RouteSnapshot:
         next_permit_at: Unix time of the next request that its budget allows.
         reason: why it is paused or closed, as the source states it.
         is_closed: it is not used any more.
+        held: failures that may be its own, and are not written yet.
+        is_in_question: it is used for nothing but to find that out.
     """
 
     name: str
@@ -51,6 +53,8 @@ class RouteSnapshot:
     reason: str
     is_closed: bool
     next_permit_at: float = 0.0
+    held: int = 0
+    is_in_question: bool = False
 
     def line(self, now: float) -> str:
         """Return it as one line of text.
@@ -64,6 +68,10 @@ class RouteSnapshot:
         if self.is_closed:
             return f"{self.name}: closed ({reason})"
         parts = [f"{self.in_flight} in flight"]
+        if self.held:
+            parts.append(f"{self.held} failed alike, not written yet")
+        if self.is_in_question:
+            parts.append("requests videos that are known to come")
         if not math.isinf(self.per_minute):
             left = max(0, math.ceil(self.per_minute) - self.requests_last_minute)
             parts.append(f"{left} of {self.per_minute:g} requests left this minute")
