@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.clocks import StoppedTime
 from support.property_settings import fewer_examples
 
 from voxblink2_lib.outcomes import BEST_FIRST, Outcome, Status
@@ -37,19 +38,9 @@ def ledger(path: Path) -> Iterator[Ledger]:
         yield opened
 
 
-class Clock:
-    """Stands for the module ``time``: it goes on when a test says so."""
-
-    def __init__(self, now: float) -> None:
-        self.now = now
-
-    def time(self) -> float:
-        return self.now
-
-
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    stopped = Clock(1_760_000_000.0)
+def clock(monkeypatch: pytest.MonkeyPatch) -> StoppedTime:
+    stopped = StoppedTime(1_760_000_000.0)
     monkeypatch.setattr("voxblink2_lib.store.verdicts.time", stopped)
     return stopped
 
@@ -83,7 +74,7 @@ def comes(
 # -- When a video is tried again -------------------------------------------------------------------
 
 
-def test_what_is_final_is_never_due(ledger: Ledger, clock: Clock) -> None:
+def test_what_is_final_is_never_due(ledger: Ledger, clock: StoppedTime) -> None:
     ledger.add_jobs([[A, B, C, D, E]])
     for key, status in zip(
         (A, B, C, D, E), ("done", "gone", "private", "geo", "media-unusable"), strict=True
@@ -103,7 +94,7 @@ def test_what_is_final_is_never_due(ledger: Ledger, clock: Clock) -> None:
     assert answers(ledger).due() == []
 
 
-def test_what_failed_for_now_is_due_after_its_wait(ledger: Ledger, clock: Clock) -> None:
+def test_what_failed_for_now_is_due_after_its_wait(ledger: Ledger, clock: StoppedTime) -> None:
     ledger.add_jobs([[A, B], [C]])
     assert answers(ledger).record(Outcome(A, "transient", "HTTP 503")) == "transient"
     answers(ledger).record(Outcome(B, "done", clips=1))
@@ -137,7 +128,7 @@ def test_what_failed_for_now_is_due_after_its_wait(ledger: Ledger, clock: Clock)
 
 
 def test_the_wait_doubles_over_new_jobs_until_a_video_is_given_up(
-    ledger: Ledger, clock: Clock
+    ledger: Ledger, clock: StoppedTime
 ) -> None:
     ledger.add_jobs([[A]])
     waits: list[float] = []
@@ -158,7 +149,9 @@ def test_the_wait_doubles_over_new_jobs_until_a_video_is_given_up(
     assert problems(ledger) == [(A, "transient", "HTTP 503", 8)]
 
 
-def test_an_unsettled_outcome_leaves_the_video_to_be_tried(ledger: Ledger, clock: Clock) -> None:
+def test_an_unsettled_outcome_leaves_the_video_to_be_tried(
+    ledger: Ledger, clock: StoppedTime
+) -> None:
     ledger.add_jobs([[A]])
     for status in ("transient", "rate-limited", "blocked", "credentials"):
         outcome = Outcome(A, status, "later", bytes_fetched=5)
@@ -178,7 +171,7 @@ def test_an_unsettled_outcome_leaves_the_video_to_be_tried(ledger: Ledger, clock
 
 @pytest.mark.parametrize("status", ["rate-limited", "blocked", "credentials", "environment"])
 def test_what_is_no_fault_of_the_video_is_for_the_next_run_and_not_for_this_one(
-    status: str, ledger: Ledger, clock: Clock
+    status: str, ledger: Ledger, clock: StoppedTime
 ) -> None:
     ledger.add_jobs([[A, B]])
     answers(ledger).record(Outcome(A, status, "not now"))  # type: ignore[arg-type]
@@ -201,7 +194,7 @@ def test_what_is_no_fault_of_the_video_is_for_the_next_run_and_not_for_this_one(
 
 
 def test_ambiguous_is_gone_when_another_day_says_the_same_of_a_route_that_works(
-    ledger: Ledger, clock: Clock
+    ledger: Ledger, clock: StoppedTime
 ) -> None:
     ledger.add_jobs([[A, B]])
     start = clock.now
@@ -221,7 +214,7 @@ def test_ambiguous_is_gone_when_another_day_says_the_same_of_a_route_that_works(
 
 @pytest.mark.parametrize("status", ["ambiguous", "private", "geo", "gone", "media-unusable"])
 def test_nothing_is_final_while_nothing_came_by_the_route(
-    status: Status, ledger: Ledger, clock: Clock
+    status: Status, ledger: Ledger, clock: StoppedTime
 ) -> None:
     """A network that answers everybody with its own page, for weeks."""
     ledger.add_jobs([[A, B, C]])
@@ -243,7 +236,7 @@ def test_nothing_is_final_while_nothing_came_by_the_route(
     assert ledger.waiting() == (0, None)
 
 
-def test_a_video_is_no_witness_of_itself(ledger: Ledger, clock: Clock) -> None:
+def test_a_video_is_no_witness_of_itself(ledger: Ledger, clock: StoppedTime) -> None:
     ledger.add_jobs([[A]])
     answers(ledger).record(unclear(A, "ambiguous"))
     clock.now += HOUR
@@ -267,7 +260,7 @@ def test_clear_words_are_final_at_once(status: Status, ledger: Ledger) -> None:
 
 
 def test_media_are_unusable_for_good_by_another_route_on_the_same_day(
-    ledger: Ledger, clock: Clock
+    ledger: Ledger, clock: StoppedTime
 ) -> None:
     ledger.add_jobs([[A, B]])
     other = "10.0.0.1:8080"
@@ -283,7 +276,7 @@ def test_media_are_unusable_for_good_by_another_route_on_the_same_day(
     assert ledger.waiting() == (0, None)
 
 
-def test_another_answer_in_between_begins_the_day_anew(ledger: Ledger, clock: Clock) -> None:
+def test_another_answer_in_between_begins_the_day_anew(ledger: Ledger, clock: StoppedTime) -> None:
     ledger.add_jobs([[A, B]])
     answers(ledger).record(unclear(A, "ambiguous", "unavailable"))
     clock.now += DAY
@@ -297,7 +290,7 @@ def test_another_answer_in_between_begins_the_day_anew(ledger: Ledger, clock: Cl
     assert answers(ledger).record(unclear(A, "ambiguous", "unavailable")) == "gone"
 
 
-def test_the_day_is_kept_when_the_video_moves_to_a_new_job(ledger: Ledger, clock: Clock) -> None:
+def test_the_day_is_kept_in_a_new_job(ledger: Ledger, clock: StoppedTime) -> None:
     ledger.add_jobs([[A]])
     answers(ledger).record(unclear(A, "ambiguous", "unavailable"))
     ledger.seal(SealedShard(0, "", "", 0, 0))
@@ -307,7 +300,7 @@ def test_the_day_is_kept_when_the_video_moves_to_a_new_job(ledger: Ledger, clock
     assert answers(ledger).record(unclear(A, "ambiguous", "unavailable")) == "gone"
 
 
-def test_a_clock_that_was_years_ahead_leaves_no_wait(ledger: Ledger, clock: Clock) -> None:
+def test_a_clock_that_was_years_ahead_leaves_no_wait(ledger: Ledger, clock: StoppedTime) -> None:
     ledger.add_jobs([[A, B]])
     now = clock.now
     clock.now += 4 * 365 * DAY
@@ -376,7 +369,7 @@ def test_users_see_the_best_of_the_last_answers(
 # -- What a user asks for again --------------------------------------------------------------------
 
 
-def test_ask_again_reaches_what_is_final_and_keeps_its_words(ledger: Ledger, clock: Clock) -> None:
+def test_ask_again_keeps_words(ledger: Ledger, clock: StoppedTime) -> None:
     ledger.add_jobs([[A, B, C, D]])
     answers(ledger).record(Outcome(A, "private", "Private video"))
     answers(ledger).record(Outcome(B, "geo", "not in your country"))
@@ -399,7 +392,7 @@ def test_ask_again_reaches_what_is_final_and_keeps_its_words(ledger: Ledger, clo
     assert first - clock.now <= 1.25 * 900
 
 
-def test_the_answers_of_a_bad_day_are_told_from_those_before(ledger: Ledger, clock: Clock) -> None:
+def test_answers_of_a_bad_day(ledger: Ledger, clock: StoppedTime) -> None:
     ledger.add_jobs([[A, B, C, D]])
     answers(ledger).record(Outcome(A, "gone"))
     clock.now += DAY
@@ -423,7 +416,7 @@ def test_other_speakers_were_not_tried_and_are_not_among_the_known(ledger: Ledge
     assert answers(ledger).other_speakers([], 99)[-1] == B
 
 
-def test_what_configurations_wait_for_is_their_own(path: Path, clock: Clock) -> None:
+def test_what_configurations_wait_for_is_their_own(path: Path, clock: StoppedTime) -> None:
     with Ledger(path, "audio") as audio, Ledger(path, "audio-visual") as other:
         for ledger in (audio, other):
             ledger.add_jobs([[A]])

@@ -306,4 +306,6 @@ class Routes:
             is_closed=route.closure is not None,
             next_permit_at=time.time()
             + self._limiter.seconds_until_permit(route.key, self._budget),
+            held=len(route.breaker.held),
+            is_in_question=route.breaker.is_in_question,
         )

@@ -94,7 +94,7 @@ def materialize(request: MaterializeRequest, *, retry: bool, wait: bool) -> Stor
         with store.locked(wait=wait):
             index = _index(release, store)
             with Ledger(store.ledger, request.config) as ledger:
-                verdicts = ledger.verdicts(source.named)
+                verdicts = ledger.verdicts(source.label)
                 again = _asked_again(source)
                 failed = verdicts.due(again=again) if retry else []
                 reopened: list[VideoKey] = []
@@ -141,7 +141,7 @@ def retry_videos(
         )
     with store.locked(wait=False), Ledger(store.ledger, request.config) as ledger:
         source = parse_source(request.source or ledger.setting("source"), request.fetch)
-        verdicts = ledger.verdicts(source.named)
+        verdicts = ledger.verdicts(source.label)
         failed = verdicts.missing(statuses, since=since)
         check_clip_format(request, store, ledger, index=None, retried=len(failed))
         plan = plan_retry(request, store, ledger, failed)
@@ -180,7 +180,7 @@ def _context(
         index=index,
         source=source,
         ledger=ledger,
-        verdicts=ledger.verdicts(source.named),
+        verdicts=ledger.verdicts(source.label),
         options=plan.options,
         rate_limiter=RateLimiter(shared_file()),
     )
@@ -219,7 +219,7 @@ def _run_jobs(context: RunContext, jobs: list[int]) -> None:
     _record_format(context)
     store.clear_leftovers(config, open_jobs=ledger.open_jobs())
     clear_gathered(store, ledger)
-    ledger.set_setting("source", context.source.named)
+    ledger.set_setting("source", context.source.label)
     Scheduler(context).run(jobs)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from voxblink2_lib.errors import BlockedError, DependencyError, StoppedError
+from voxblink2_lib.foreign_text import visible
 from voxblink2_lib.materialize.croppers import Croppers
 from voxblink2_lib.materialize.dashboard import Dashboard, Snapshot
 from voxblink2_lib.materialize.deadlines import end_overdue, slow_lines
@@ -222,8 +223,9 @@ class Scheduler:
         if policy.scope == "machine":
             self._verdicts.record(failure, is_settled=False)
             raise DependencyError(
-                f"This machine lacks something that downloading needs: {failure.reason}. Finished "
-                "work is kept. 'voxblink2 doctor' shows what is missing; then run this again."
+                "This machine lacks something that downloading needs: "
+                f"{visible(failure.reason)}. Finished work is kept. 'voxblink2 doctor' shows what "
+                "is missing; then run this again."
             )
         if policy.scope == "video":
             wait_seconds = result.action.pause_seconds or 0.0
@@ -309,11 +311,11 @@ class Scheduler:
             return
         if all(closure.is_unanswered for _, closure in closures):
             raise StoppedError(
-                f"The source does not answer: {closures[-1][1].reason}. {left} videos are left and "
-                "nothing finished is lost. Check the network and the URL of the source, then run "
-                "the same command again."
+                f"The source does not answer: {visible(closures[-1][1].reason)}. "
+                f"{left} videos are left and nothing finished is lost. Check the network and the "
+                "URL of the source, then run the same command again."
             )
-        reasons = "; ".join(f"{name}: {closure.reason}" for name, closure in closures)
+        reasons = "; ".join(f"{name}: {visible(closure.reason)}" for name, closure in closures)
         if all(closure.is_suspect for _, closure in closures):
             raise BlockedError(
                 f"No route brings videos any more. {reasons.rstrip('.')}. {left} videos are left; "
