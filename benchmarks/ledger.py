@@ -1,4 +1,4 @@
-"""Measure a store of 2 million videos: its ledger, planning the next job, 1,000 answers, its status.
+"""Measure a store of 2 million videos: its ledger, planning a job, 1,000 answers, its status.
 
 Each runs in a fresh process; time and memory are those of the whole process, also as a ratio to a
 Python that only imports what all of them need. The release is synthetic; the ledger is filled by
