@@ -193,6 +193,25 @@ def test_a_retry_keeps_class_and_words_until_there_is_another_answer(
     assert all(row[GEO] == "geo" and row[GONE] == "gone" for row in seen)
 
 
+def test_a_retry_that_is_due_by_itself_counts_the_tries_before(
+    release: Path, store: Path, site: FaultSite
+) -> None:
+    """What fails for ever is given up in the end."""
+
+    def tries() -> list[tuple[int]]:
+        with sqlite3.connect(store / "ledger.sqlite") as database:
+            rows = database.execute("select tries from verdicts where status = 'transient'")
+            return rows.fetchall()
+
+    for expected in (2, 3):
+        with sqlite3.connect(store / "ledger.sqlite") as database:
+            database.execute("update verdicts set next_at = 1 where status = 'transient'")
+        materialize(release, store, "--source", site.template())
+        assert tries() == [(expected,)]
+    run("retry", "--class", "transient", "--store", store)
+    assert tries() == [(1,)]
+
+
 def test_a_bad_day_is_taken_back(store: Path, site: FaultSite, tmp_path: Path) -> None:
     site.faults.clear()
     assert "0 videos were retried" in run("retry", "--since", "2999-01-01", "--store", store)
