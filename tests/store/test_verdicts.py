@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from support.clocks import StoppedTime
 from support.property_settings import fewer_examples
 
-from voxblink2_lib.outcomes import BEST_FIRST, Outcome, Status
+from voxblink2_lib.outcomes import BEST_FIRST, MissingUtterance, Outcome, Status
 from voxblink2_lib.records import SealedShard, VideoKey
 from voxblink2_lib.store.ledger import Ledger
 from voxblink2_lib.store.verdicts import Verdicts
@@ -367,6 +367,19 @@ def test_users_see_the_best_of_the_last_answers(
 
 
 # -- What a user asks for again --------------------------------------------------------------------
+
+
+def test_utterances_that_were_missing_go_with_the_answer_that_named_them(ledger: Ledger) -> None:
+    ledger.add_jobs([[A]])
+    answers(ledger, "b").record(Outcome(A, "private", "private"))
+    missing = (MissingUtterance("00001", "no audio"),)
+    answers(ledger).record(Outcome(A, "media-unusable", "cropped nothing", missing=missing))
+    assert ledger.statistics.missing_utterances() == 1
+    answers(ledger, "b").record(Outcome(A, "private", "private"))
+    assert ledger.statistics.missing_utterances() == 1
+    answers(ledger).record(unclear(A, "ambiguous"))
+    assert problems(ledger) == [(A, "private", "private", 4)]
+    assert ledger.statistics.missing_utterances() == 0
 
 
 def test_ask_again_keeps_words(ledger: Ledger, clock: StoppedTime) -> None:

@@ -285,7 +285,7 @@ class Verdicts:
             waits = [next_at for _, _, next_at, _ in answers if next_at is not None]
             best = {"status": status, "reason": reason, "next_at": min(waits, default=None)}
         connection.execute(_UPDATE_VIDEO, values | best)
-        if is_best:
+        if is_best or best["status"] != "media-unusable":
             self._replace_missing(connection, outcome)
 
     def _replace_missing(self, connection: sqlite3.Connection, outcome: Outcome) -> None:
