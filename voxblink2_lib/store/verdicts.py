@@ -84,9 +84,10 @@ class Verdicts:
     def count_pending(self, jobs: Collection[int] | None = None) -> int:
         """Return the number of videos of open jobs, or of some jobs, that can be tried now."""
         ((count,),) = self._query(
-            f"select count(*) from {_VIDEOS} join jobs j on j.config = v.config and j.job = v.job "  # noqa: S608  # constants
-            f"where {_IS_WANTED} and j.shard is null and {_IS_DUE} "
-            "and (:jobs is null or j.job in (select value from json_each(:jobs)))",
+            # Only open jobs are gone through.
+            f"select count(*) from jobs j cross join videos v {BY_JOB} {_WITH_VERDICT} "  # noqa: S608  # constants
+            f"where j.config = :config and j.job = v.job and j.shard is null and {_IS_WANTED} "
+            f"and {_IS_DUE} and (:jobs is null or j.job in (select value from json_each(:jobs)))",
             jobs=None if jobs is None else json.dumps([*jobs]),
         )
         return int(count)
