@@ -6,6 +6,7 @@ A video is alive or dead; a source may say so in clear words or not, and may be 
 from __future__ import annotations
 
 import itertools
+import re
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -242,6 +243,21 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[None]:
 
     monkeypatch.setattr(Scheduler, "_step", count)
     return counted
+
+
+def test_clips_that_are_lost_and_do_not_come_again_are_work_that_is_left(
+    script: ScriptedSource, tmp_path: Path
+) -> None:
+    """Else the run would begin again and again."""
+    data = release(tmp_path / "release", 15, per_speaker=15)
+    with opened(tmp_path, data) as context:
+        for job in context.ledger.open_jobs():
+            for key in job_keys(context, job):
+                context.verdicts.record(Outcome(key, "done", clips=1, route="direct"))
+    script.answer = failed
+    message = run_through(tmp_path, data, fetches=2)
+    assert re.search(r"\d+ videos are left", message)
+    assert set(statuses(tmp_path).values()) == {"done"}
 
 
 def test_a_canary_without_a_permit_is_waited_for(
