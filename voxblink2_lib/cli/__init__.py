@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
     as_json = "--json" in words
-    own_terminal()
+    own_terminal(words)
     options = argparse.Namespace()
     try:
         _parser().parse_args(words, options)
