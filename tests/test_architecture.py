@@ -17,7 +17,7 @@ PACKAGE = ROOT / "voxblink2_lib"
 
 # The ground, lowest first: each file may import those before it, and every package all of them.
 GROUND = [
-    *("redaction", "foreign_text", "records", "progress"),
+    *("redaction", "foreign_text", "records", "progress", "cores"),
     *("published_results", "outcomes", "errors", "files"),
 ]
 # What a package may import besides the ground and itself. docs/architecture.md shows this table.

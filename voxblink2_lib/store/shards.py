@@ -137,21 +137,29 @@ def _combined(rows: pa.Table) -> pa.RecordBatch:
 
 def read_batches(path: Path) -> Iterator[pa.RecordBatch]:
     """Yield the record batches of a part or shard, memory-mapped."""
-    with _opened(path) as stream:
-        yield from stream
+    with _named_if_damaged(path):
+        stream = pa.ipc.open_stream(pa.memory_map(str(path)))
+    # No handler spans the yield: a program that ends amid a loop closes this generator when what
+    # the handler names is gone already, and Python complains on standard error.
+    while (batch := _next_batch(stream, path)) is not None:
+        yield batch
+
+
+def _next_batch(stream: Any, path: Path) -> pa.RecordBatch | None:
+    with _named_if_damaged(path):
+        return next(stream, None)
 
 
 def read_schema(path: Path) -> pa.Schema:
     """Return the columns of a part or shard; those of an earlier version have fewer."""
-    with _opened(path) as stream:
-        return stream.schema
+    with _named_if_damaged(path), pa.memory_map(str(path)) as file:
+        return pa.ipc.open_stream(file).schema
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _named_if_damaged(path: Path) -> Iterator[None]:
     try:
-        with pa.memory_map(str(path)) as file:
-            yield pa.ipc.open_stream(file)
+        yield
     except FileNotFoundError as error:
         raise StoreDamagedError(gone_message(path)) from error
     except (OSError, pa.ArrowInvalid) as error:
