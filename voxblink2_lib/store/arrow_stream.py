@@ -1,0 +1,143 @@
+"""Read Arrow streams that anybody may have written: nothing in them is used before it is checked.
+
+Arrow reads what a file claims. One wrong offset ends the process when the value is used, and a
+compressed column takes as much memory as it says. So a stream is read message by message, and each
+batch is validated before it is handed out. Nothing is copied: the values stay in the mapped file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from voxblink2_lib.errors import StoreDamagedError, VoxBlink2Error, first_line, shortened
+
+# End of an Arrow stream; one truncated between two batches lacks it.
+_END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
+
+# Positions of fields in Arrow's Message.fbs: Message.header and RecordBatch.compression.
+_HEADER, _COMPRESSION = 2, 3
+
+
+@dataclass(frozen=True, slots=True)
+class ArrowStream:
+    """A memory-mapped Arrow stream file.
+
+    Attributes:
+        path: the file.
+        whole: its bytes.
+        schema: its columns; whoever uses them checks their names and types.
+    """
+
+    path: Path
+    whole: pa.Buffer
+    schema: pa.Schema
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Yield the batches, each of them valid and in place.
+
+        Raises:
+            StoreDamagedError: one is not valid, is compressed, or refers to a dictionary; or the
+                stream has no end, or bytes after it.
+        """
+        file = pa.BufferReader(self.whole)
+        messages = pa.ipc.MessageReader.open_stream(file)
+        for number in range(-1, len(self.whole)):  # the schema comes first
+            with _named(self.path, f"batch {number}"):
+                try:
+                    message = messages.read_next_message()
+                except StopIteration:
+                    break
+                if number < 0:
+                    continue
+                batch = self._batch(message)
+            yield batch
+        if file.tell() != self.whole.size or not self._has_end():
+            raise damaged(self.path, "it is truncated, or has bytes after its end")
+
+    def _batch(self, message: pa.ipc.Message) -> pa.RecordBatch:
+        if message.type != "record batch":
+            raise damaged(self.path, f"it has a message of the type {message.type!r}")
+        if _is_compressed(message.metadata):
+            raise damaged(self.path, "it has a compressed batch; shards are not compressed")
+        batch = pa.ipc.read_record_batch(message, self.schema)
+        batch.validate(full=True)
+        return batch
+
+    def _has_end(self) -> bool:
+        end = self.whole.slice(max(0, self.whole.size - len(_END_OF_STREAM)))
+        return bool(end.to_pybytes() == _END_OF_STREAM)
+
+
+def open_stream(path: Path) -> ArrowStream:
+    """Memory-map an Arrow stream file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        StoreDamagedError: it is no such stream, or has columns that refer to dictionaries.
+    """
+    with _named(path, "its columns"):
+        with pa.memory_map(str(path)) as file:
+            whole = file.read_buffer()
+        # A dictionary would have to be read before the first batch.
+        schema = pa.ipc.read_schema(pa.BufferReader(whole))
+        names = [field.name for field in schema if _has_dictionary(field.type)]
+    if names:
+        raise damaged(path, f"the column {shortened(names[0])} is in a dictionary; write it plain")
+    return ArrowStream(path, whole, schema)
+
+
+def damaged(path: Path, problem: str) -> StoreDamagedError:
+    """Return the error of an Arrow file that is not as it was written."""
+    return StoreDamagedError(f"The file {path} is damaged ({problem}).")
+
+
+@contextlib.contextmanager
+def _named(path: Path, place: str) -> Iterator[None]:
+    """Turn whatever Arrow raises on a broken file into an error that names it."""
+    try:
+        yield
+    except (VoxBlink2Error, FileNotFoundError):
+        raise
+    except Exception as error:  # a broken file makes nearly any of Arrow's and Python's errors
+        raise damaged(path, f"{place}: {shortened(first_line(error), quoted=False)}") from error
+
+
+def _has_dictionary(kind: pa.DataType) -> bool:
+    children = (kind.field(index).type for index in range(kind.num_fields))
+    return pa.types.is_dictionary(kind) or any(map(_has_dictionary, children))
+
+
+def _is_compressed(metadata: pa.Buffer) -> bool:
+    """Return whether a record batch says that its buffers are compressed.
+
+    PyArrow has no function for it, and a compressed buffer is expanded when the batch is read. The
+    metadata is a flatbuffer, which Arrow has verified: tables that begin with the distance to
+    their list of the positions of fields.
+    """
+    data = memoryview(metadata)
+    header = _field(data, _number(data, "<I", 0), _HEADER)
+    if not header:
+        return False
+    return bool(_field(data, header + _number(data, "<I", header), _COMPRESSION))
+
+
+def _field(data: memoryview, table: int, index: int) -> int:
+    """Return the position of a field of a flatbuffer's table; 0 if it is not there."""
+    fields = table - _number(data, "<i", table)
+    slot = 4 + 2 * index
+    if slot >= _number(data, "<H", fields):
+        return 0
+    distance = _number(data, "<H", fields + slot)
+    return table + distance if distance else 0
+
+
+def _number(data: Any, kind: str, position: int) -> int:
+    (number,) = struct.unpack_from(kind, data, position)
+    return int(number)
