@@ -196,7 +196,16 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
     def download_and_prepare(self, *args: Any, num_proc: int | None = None, **kwargs: Any) -> None:
         """Materialize what the store lacks, then link its shards into the cache."""
         self._materialize(workers=num_proc)
-        super().download_and_prepare(*args, num_proc=num_proc, **kwargs)
+        while True:
+            shards = self._shards
+            try:
+                super().download_and_prepare(*args, num_proc=num_proc, **kwargs)
+                return
+            except Exception:  # datasets wraps what is raised in it
+                self._read_shards()
+                if self._shards == shards:
+                    raise
+                # A run has removed a shard meanwhile, as its rows are in a fuller one.
 
     def as_streaming_dataset(self, *args: Any, **kwargs: Any) -> Any:
         """Materialize what the store lacks, then stream its shards."""
@@ -206,6 +215,9 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
     def _materialize(self, *, workers: int | None) -> None:
         if not self.config.is_store_only():
             materialize(self.config.request(workers=workers), retry=False, wait=True)
+        self._read_shards()
+
+    def _read_shards(self) -> None:
         # The very shards that the cache folder is named after: the store may grow meanwhile.
         self._shards = self.config.sealed_shards()
         new_id = config_id(self.config.name, self._shards, self._custom_features)

@@ -20,7 +20,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 import safetensors.numpy
-from support import cli_process, tiny_models
+from support import cli_process, shard_builder, tiny_models
 from support.model_oracle import apart
 from support.recorded_progress import RecordedProgress
 from support.tiny_models import SAME, cache_in, calls_here, directly, voice, write, write_scp
@@ -29,7 +29,12 @@ from voxblink2_lib.cli import main
 from voxblink2_lib.embedding.block_worker import BlockTask, EmbedOptions
 from voxblink2_lib.embedding.run import Embedded, embed
 from voxblink2_lib.errors import EmbeddingError, ModelError, StoppedError
+from voxblink2_lib.files import sha256_of
+from voxblink2_lib.records import SealedShard
 from voxblink2_lib.scoring import read_embeddings
+from voxblink2_lib.store.layout import Store
+from voxblink2_lib.store.ledger import Ledger
+from voxblink2_lib.store.shard_names import shard_name
 from voxblink2_lib.workers.pool import WorkerDiedError, WorkerPool
 
 # Not in alphabetical order, and of different lengths.
@@ -268,6 +273,47 @@ def test_a_file_that_is_mended_between_runs_is_embedded_again_alone(
     write(files["c"], voice(3, 0.75))
     with pytest.raises(EmbeddingError, match=r"out\.parquet was made from other audio"):
         embed(sounds, out, EmbedOptions(model))
+
+
+def test_of_a_store_that_changed_between_runs_the_new_shards_are_embedded(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last shard is superseded by a fuller one, under another name."""
+    store, out = Store(tmp_path / "store"), tmp_path / "out.parquet"
+    with Ledger(store.ledger, "audio") as ledger:
+        for number in range(3):
+            ledger.recovered.switch(_sealed(store, number, [number]), [], tail=None, closed=[])
+        calls_here(monkeypatch)
+        with monkeypatch.context() as patched:
+            patched.setattr("voxblink2_lib.embedding.run._join", _stop)
+            with pytest.raises(StoppedError, match="the test stops here"):
+                embed(store.root, out, EmbedOptions(model))
+        tail = ledger.recovered.tail(full=2)
+        ledger.recovered.switch(_sealed(store, 3, [2, 3]), [], tail=tail, closed=[])
+    (store.shards("audio") / shard_name("audio", 2)).unlink()
+    ran = calls_here(monkeypatch)
+    embed(store.root, out, EmbedOptions(model))
+    assert {Path(task.block.path).name for task in ran} == {shard_name("audio", 3)}
+    names = read_embeddings(out).names
+    assert [name.split("/")[2] for name in names] == ["00000", "00001", "00002", "00003"]
+
+
+def _stop(*_: object) -> None:
+    raise StoppedError("the test stops here")
+
+
+def _sealed(store: Store, number: int, utterances: list[int]) -> SealedShard:
+    """Write a shard of voices."""
+    target = store.shards("audio") / shard_name("audio", number)
+    clips = [
+        shard_builder.clip(
+            utterance, data=write(store.root / "v.wav", voice(utterance, 0.5)).read_bytes()
+        )
+        for utterance in utterances
+    ]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shard_builder.seal(target, clips)
+    return SealedShard(number, target.name, sha256_of(target), len(clips), target.stat().st_size)
 
 
 def test_progress_shows_utterances_hours_and_speed(

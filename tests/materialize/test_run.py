@@ -40,6 +40,7 @@ from voxblink2_lib.sources.rate_limits import RateLimiter
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
 from voxblink2_lib.store.status import missing_videos, open_ledger, read_status
+from voxblink2_lib.store.tail import FIRST_RETRY_JOB
 from voxblink2_lib.workers.pool import WorkerDiedError, WorkerPool
 
 # Whoever wants workers of its own says so.
@@ -110,7 +111,8 @@ HARBOUR, GARDEN = "demoHarbour", "demo_Garden"
 
 def statuses(store: Store) -> dict[str, str]:
     with open_ledger(store, "audio") as ledger:
-        jobs = [ledger.job_videos(job) for job in range(99)]
+        retries = range(FIRST_RETRY_JOB, FIRST_RETRY_JOB + 99)
+        jobs = [ledger.job_videos(job) for job in (*range(99), *retries)]
     return {key.video_id: status for videos in jobs for key, status in videos}
 
 
@@ -136,7 +138,7 @@ def test_what_is_due_goes_into_new_jobs(tmp_path: Path, monkeypatch: pytest.Monk
         go(config)
         assert (broken.count(HARBOUR), broken.count(GARDEN)) == (2 * RUN_TRIES, 1)
     with Ledger(store.ledger, "audio") as ledger:
-        assert [ledger.job_videos(job) for job in range(3)] == [
+        assert [ledger.job_videos(job) for job in (0, 1, FIRST_RETRY_JOB)] == [
             *([], [(VideoKey("id990001", GARDEN), "gone")]),
             [(VideoKey("id990001", HARBOUR), "transient")],
         ]

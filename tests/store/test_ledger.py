@@ -20,8 +20,9 @@ from voxblink2_lib.errors import StoreError
 from voxblink2_lib.outcomes import MediaFacts, MissingUtterance, Outcome
 from voxblink2_lib.records import SealedShard, VideoKey
 from voxblink2_lib.store.ledger import Ledger
-from voxblink2_lib.store.ledger_database import MIGRATE_1_TO_2, MIGRATE_2_TO_3
+from voxblink2_lib.store.ledger_database import MIGRATE_1_TO_2, MIGRATE_2_TO_3, MIGRATE_3_TO_4
 from voxblink2_lib.store.ledger_statistics import LouderChannel, SoundNotes
+from voxblink2_lib.store.tail import FIRST_RETRY_JOB, Tail
 from voxblink2_lib.store.verdicts import Verdicts
 
 PROPERTY = fewer_examples(2)
@@ -585,6 +586,94 @@ def test_the_second_change_of_format_is_whole_or_not_at_all(
         check_second(ledger)
         answers(ledger, "").record(Outcome(B, "gone", "HTTP 404"))
     assert [row[:2] for row in facts_of_attempts(second)][-1] == (B.video_id, 2)
+
+
+@pytest.fixture
+def third(second: Path) -> Path:
+    """A ledger of the third format, which had jobs of one kind."""
+    database = sqlite3.connect(second)
+    database.executescript(MIGRATE_2_TO_3)
+    database.close()
+    return second
+
+
+def test_a_ledger_of_the_third_format_is_read_as_it_is(third: Path) -> None:
+    before = third.read_bytes()
+    with Ledger(third, "audio", readonly=True) as ledger:
+        check_second(ledger)
+        recovered = ledger.recovered
+        assert (recovered.retry_jobs(), recovered.superseded()) == ([], [])
+    assert third.read_bytes() == before
+
+
+def test_a_ledger_of_the_third_format_becomes_one_of_ours(third: Path) -> None:
+    with Ledger(third, "audio") as ledger:
+        check_second(ledger)
+        assert fact(third, "format") == "3", "a run may be refused after this"
+        ledger.add_jobs([[B]], kind="retry")
+        assert fact(third, "format") == "4"
+        # Shards of the past are no tail, whatever is in them.
+        assert ledger.recovered.tail(full=1024) is None
+        assert ledger.recovered.retry_jobs() == [FIRST_RETRY_JOB]
+        assert ledger.shards() == [SealedShard(0, "audio-00000.arrow", "abab", 7, 700)]
+
+
+def test_the_third_change_of_format_is_whole_or_not_at_all(
+    third: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "voxblink2_lib.store.ledger_database.MIGRATE_3_TO_4",
+        MIGRATE_3_TO_4.replace("update facts", "update no_such_table"),
+    )
+    with (
+        Ledger(third, "audio") as ledger,
+        pytest.raises(StoreError, match="no such table: no_such_table"),
+    ):
+        ledger.set_setting("audio_format", "wav")
+    monkeypatch.undo()
+    with Ledger(third, "audio") as ledger:
+        check_second(ledger)
+        ledger.set_setting("audio_format", "wav")
+        check_second(ledger)
+
+
+# -- Recovered videos ------------------------------------------------------------------------------
+
+
+def test_retry_jobs_are_numbered_apart(ledger: Ledger) -> None:
+    ledger.add_jobs([[A], [B]])
+    ledger.add_jobs([[A]], kind="retry")
+    ledger.add_jobs([[B]], kind="retry")
+    ledger.add_jobs([[C]])
+    assert ledger.open_jobs() == [0, 1, 2, FIRST_RETRY_JOB, FIRST_RETRY_JOB + 1]
+    assert ledger.recovered.retry_jobs() == [FIRST_RETRY_JOB, FIRST_RETRY_JOB + 1]
+    assert ledger.recovered.next_number() == 3
+
+
+def test_a_switch_is_whole(ledger: Ledger) -> None:
+    ledger.add_jobs([[A, B, C]])
+    ledger.seal(SealedShard(0, "", "", 0, 0))
+    ledger.add_jobs([[A], [B, C]], kind="retry")
+    for key in (A, B):
+        answers(ledger).record(Outcome(key, "done", clips=1))
+    answers(ledger).record(Outcome(C, "gone", "HTTP 404"))
+    assert ledger.recovered.done_videos(FIRST_RETRY_JOB + 1) == [B]
+    first = SealedShard(1, "audio-00001.arrow", "ab", 1, 9)
+    ledger.recovered.switch(first, [A], tail=None, closed=[FIRST_RETRY_JOB])
+    assert ledger.shards() == [first]
+    tail = ledger.recovered.tail(full=2)
+    assert tail == Tail(first, 1)
+    assert ledger.recovered.tail(full=1) is None
+    second = SealedShard(2, "audio-00002.arrow", "cd", 2, 18)
+    ledger.recovered.switch(second, [B], tail=tail, closed=[FIRST_RETRY_JOB + 1])
+    assert ledger.shards() == [second]
+    assert ledger.job_videos(2) == [(A, "done"), (B, "done")]
+    assert ledger.job_videos(FIRST_RETRY_JOB + 1) == [(C, "gone")]
+    assert ledger.recovered.superseded() == [1]
+    assert (ledger.open_jobs(), ledger.recovered.retry_jobs()) == ([], [])
+    with pytest.raises(StoreError, match="UNIQUE constraint failed"):
+        ledger.recovered.switch(second, [], tail=Tail(second, 2), closed=[])
+    assert ledger.shards() == [second]
 
 
 # -- Opening ---------------------------------------------------------------------------------------

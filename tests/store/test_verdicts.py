@@ -461,6 +461,7 @@ def test_a_ledger_that_is_not_migrated_yet_says_the_same(path: Path) -> None:
 
 FORMAT_3 = """
 drop table sources; drop table verdicts; drop table witnesses;
+alter table jobs drop column kind;
 alter table videos add column tries integer not null default 0;
 alter table videos add column ambiguous_since real;
 update facts set value = '3' where name = 'format';

@@ -155,7 +155,8 @@ def test_a_shard_that_is_gone_or_empty(is_there: bool, tmp_path: Path) -> None:
     (tmp_path / SHARD).unlink()
     if is_there:
         (tmp_path / SHARD).touch()
-    with pytest.raises(StoreDamagedError, match=rf"The shard .*/{SHARD} cannot be opened: .+"):
+    problem = "cannot be opened: .+" if is_there else r"is missing\. .* open it again"
+    with pytest.raises(StoreDamagedError, match=rf"The shard .*/{SHARD} {problem}"):
         reader.read(1)
 
 

@@ -1,8 +1,8 @@
 """Embed all utterances of an input on several processes; an interrupted run is resumed.
 
 OUT.parts/                  while it runs
-  plan                      a hash of what is embedded, by which model
-  000012-VERSION.parquet    names, embeddings and reasons of one block
+  plan                      a hash of the input's place, the model and the options
+  BLOCK-VERSION.parquet     names, embeddings and reasons of one block
 OUT                         when all blocks are done: Parquet, or safetensors with names beside it
 OUT.rejects.csv             utterances that could not be embedded, if there are any
 """
@@ -32,7 +32,7 @@ from voxblink2_lib.embedding.block_worker import BlockDone, BlockTask, EmbedOpti
 from voxblink2_lib.embedding.blocks import EmbeddingBlock, Keep, find_blocks
 from voxblink2_lib.embedding.model_location import find_model
 from voxblink2_lib.errors import EmbeddingError, StoppedError
-from voxblink2_lib.files import atomic_write, sha256_of
+from voxblink2_lib.files import atomic_write, sha256_of, short_digest
 from voxblink2_lib.progress import Progress, no_progress
 from voxblink2_lib.workers.pool import Call, WorkerDiedError, WorkerPool
 
@@ -106,9 +106,12 @@ def embed(
         out = cached_assets_path("voxblink2", "embeddings") / f"{content[:16]}.parquet"
     if out.exists():
         return _finished_with(out, content)
-    with _parts_folder(out, plan) as folder:
-        # A file that was repaired since makes another part, and only that.
-        parts = [folder / f"{index:06}-{version}.parquet" for index, version in enumerate(versions)]
+    with _parts_folder(out, _plan_of_parts(audio, options)) as folder:
+        # A file that was repaired since makes another part, and only that; so do the shards that a
+        # store has got since.
+        digests = [short_digest(block.identity().encode()) for block in blocks]
+        names = map("{}-{}.parquet".format, digests, versions)
+        parts = [folder / name for name in names]
         tasks = list(zip(blocks, parts, strict=True))
         _embed_blocks(tasks, options, workers or _default_workers(options), progress)
         _join(parts, out, content)
@@ -127,6 +130,12 @@ def _plan_hash(blocks: Sequence[EmbeddingBlock], options: EmbedOptions) -> str:
         if path.suffix in _MODEL_FILES:
             digest.update(sha256_of(path).encode())
     return digest.hexdigest()
+
+
+def _plan_of_parts(audio: str | Path, options: EmbedOptions) -> str:
+    """Return a hash of what all parts of a run have in common."""
+    place = os.fsencode(Path(audio).expanduser().absolute())
+    return hashlib.sha256(_plan_hash([], options).encode() + place).hexdigest()
 
 
 @contextlib.contextmanager
@@ -157,8 +166,8 @@ def _claim(parts: Path, plan: str) -> None:
             new.write(plan.encode())
     elif file.read_text(encoding="utf-8") != plan:
         raise EmbeddingError(
-            f"{parts} has the parts of an interrupted run on other audio, of another model or with "
-            "other options. Finish that run, or remove the folder."
+            f"{parts} has the parts of an interrupted run on other audio, of another model, with "
+            "other options or by an earlier version. Finish that run, or remove the folder."
         )
 
 

@@ -12,7 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from voxblink2_lib.errors import StoreDamagedError, StoreMismatchError
-from voxblink2_lib.materialize.jobs import make_jobs
+from voxblink2_lib.materialize.jobs import (
+    check_shard_count,
+    count_jobs,
+    full_shards,
+    make_jobs,
+)
 from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.media.options import ClipOptions
 from voxblink2_lib.records import VideoKey, options_of
@@ -73,6 +78,7 @@ def plan_run(
     Raises:
         StoreMismatchError: the store holds what the request excludes.
         StoreDamagedError: the ledger and the shards do not belong together.
+        StoreError: the store would have too many shards.
     """
     _check_shards(request, store, ledger)
     options = _clip_options(request, store, ledger)
@@ -86,6 +92,7 @@ def plan_run(
     digest = _plan_digest(request, index)
     # Comparing millions of videos takes seconds; the same plan has been compared already.
     if ledger.setting("plan") == digest:
+        _check_shard_count(ledger, failed=len(failed))
         return Plan(options, failed, reopened, settings)
     selected, excluded = select(index, request.selection)
     diff = diff_plan(selected, ledger.planned_videos())
@@ -93,6 +100,7 @@ def plan_run(
     if len(diff.deselected):
         deselected = set(video_keys(diff.deselected))
         failed = [key for key in failed if key not in deselected]
+    _check_shard_count(ledger, new=len(diff.new), failed=len(failed))
     return Plan(options, failed, reopened, {**settings, "plan": digest}, diff, excluded)
 
 
@@ -106,7 +114,7 @@ def write_plan(plan: Plan, ledger: Ledger, verdicts: Verdicts) -> list[int]:
     for name, value in plan.settings.items():
         ledger.set_setting(name, value)
     if plan.failed:
-        jobs += ledger.add_jobs(make_jobs(plan.failed))
+        jobs += ledger.add_jobs(make_jobs(plan.failed), kind="retry")
     if again := [*plan.failed, *plan.reopened]:
         verdicts.ask_again(again)
     return jobs
@@ -125,8 +133,10 @@ def plan_retry(
 
     Raises:
         StoreDamagedError: the ledger and the shards do not belong together.
+        StoreError: the store would have too many shards.
     """
     _check_shards(request, store, ledger)
+    _check_shard_count(ledger, failed=len(failed))
     return Plan(_clip_options(request, store, ledger), failed)
 
 
@@ -140,6 +150,12 @@ def _clip_settings(
         for name, value in values.items()
         if ledger.setting(name) is None
     }
+
+
+def _check_shard_count(ledger: Ledger, *, new: int = 0, failed: int = 0) -> None:
+    """Refuse too many shards: of new videos, and of failed ones if all of them come back."""
+    unsealed = len(ledger.open_jobs()) - len(ledger.recovered.retry_jobs())
+    check_shard_count(len(ledger.shards()) + unsealed, count_jobs(new) + full_shards(failed))
 
 
 def _plan_digest(request: MaterializeRequest, index: Index) -> str:

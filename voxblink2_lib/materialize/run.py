@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from voxblink2_lib.errors import StoreError, StoreReadOnlyError
 from voxblink2_lib.materialize.clip_format import check_clip_format
+from voxblink2_lib.materialize.gathering import clear_gathered
 from voxblink2_lib.materialize.planning import (
     Plan,
     is_complete,
@@ -212,6 +213,7 @@ def _run_jobs(context: RunContext, jobs: list[int]) -> None:
     store, ledger, config = context.store, context.ledger, context.request.config
     _record_format(context)
     store.clear_leftovers(config, open_jobs=ledger.open_jobs())
+    clear_gathered(store, ledger)
     ledger.set_setting("source", context.source.named)
     Scheduler(context).run(jobs)
 
@@ -219,6 +221,7 @@ def _run_jobs(context: RunContext, jobs: list[int]) -> None:
 def _finish(context: RunContext) -> None:
     store, config = context.store, context.request.config
     store.clear_leftovers(config, open_jobs=context.ledger.open_jobs())
+    clear_gathered(store, context.ledger)
     if any(store.shards(config).glob("*.arrow")):
         # Made now, training can use it at once, and it is uploaded with the shards.
         local_catalogue(store.root, config, progress=show_progress)

@@ -13,12 +13,14 @@ from voxblink2_lib.materialize.croppers import Croppers
 from voxblink2_lib.materialize.dashboard import Dashboard, Snapshot
 from voxblink2_lib.materialize.deadlines import end_overdue, slow_lines
 from voxblink2_lib.materialize.fetched_media import open_staged
+from voxblink2_lib.materialize.gathering import Gathering
 from voxblink2_lib.materialize.judgement import Judgement, asked_in_vain
 from voxblink2_lib.materialize.pipeline import fetch_canary, fetch_video, seal_job
 from voxblink2_lib.materialize.routes import Answer, InFlight, Routes, RouteState
 from voxblink2_lib.materialize.tasks import FetchResult, FetchTask, SealTask, VideoTask
 from voxblink2_lib.materialize.video_queue import RunContext, VideoQueue
 from voxblink2_lib.outcomes import POLICIES, RUN_TRIES, Outcome, RetryPolicy
+from voxblink2_lib.store.shard_names import shard_name
 from voxblink2_lib.workers.pool import Call, WorkerDiedError, WorkerPool, collect
 
 # Downloads wait for the network, so threads share a process; more than two would not help.
@@ -42,6 +44,7 @@ class Scheduler:
         self._rate_limiter = context.rate_limiter
         self._last = asked_in_vain(context)
         self._queue = VideoQueue(context)
+        self._gathering = Gathering(context)
         self._routes = Routes(context.source, context.rate_limiter)
         self._judgement = Judgement(context, self._routes, self._queue)
         # No route has a permit before (of the monotonic clock), unless a result arrives.
@@ -59,6 +62,7 @@ class Scheduler:
         fetches = self._source.options.fetch_count
         processes = min(_FETCH_PROCESSES, fetches)
         with contextlib.ExitStack() as stack:
+            stack.enter_context(self._gathering)
             total = self._verdicts.count_pending(open_jobs)
             self._dashboard = stack.enter_context(Dashboard(total))
             self._croppers = Croppers(stack.enter_context(WorkerPool(self._request.worker_count)))
@@ -109,7 +113,10 @@ class Scheduler:
         self._hand_out_canaries()
         seconds = self._hand_out_videos()
         for job in self._queue.pop_complete():
-            self._croppers.seals.append(self._seal_call(job.number))
+            if self._gathering.has(job.number):
+                self._gathering.complete(job.number)
+            else:
+                self._croppers.seals.append(self._seal_call(job.number))
         self._croppers.hand_out()
         return seconds
 
@@ -169,7 +176,7 @@ class Scheduler:
             for key, status in self._ledger.job_videos(number)
             if status == "done"
         )
-        target = self._store.shards(config) / f"{config}-{number:05}.arrow"
+        target = self._store.shards(config) / shard_name(config, number)
         return seal_job, SealTask(number, parts, target, self._queue.schema)
 
     # -- results ------------------------------------------------------------------------------

@@ -132,6 +132,11 @@ class FetchOptions:
         metavar="N",
         rule=whole_number(1, 256),
     )
+    reasons: str | None = option(
+        None,
+        "TOML file of further error patterns and their classes, applied first",
+        metavar="FILE",
+    )
     canary: tuple[str, ...] = option(
         (),
         "id of a video that is known to work; it is requested where all others fail, to tell the "
@@ -143,11 +148,6 @@ class FetchOptions:
             "ids of videos: 11 characters of A-Z a-z 0-9 _ - each",
             lambda value: all(map(is_video_id, value)),
         ),
-    )
-    reasons: str | None = option(
-        None,
-        "TOML file of further error patterns and their classes, applied first",
-        metavar="FILE",
     )
 
     def __post_init__(self) -> None:

@@ -81,7 +81,8 @@ class _Downloader(YoutubeDL):  # type: ignore[misc]  # no type hints there
                 return response
             # The user's pause between two requests is not the server's time.
             self.pages.extend(0, self.params.get("sleep_interval_requests") or 0.0)
-            return _metered(response, self.pages)
+            response.fp = _MeteredBytes(response.fp, self.pages)
+            return response
         finally:
             if self.answered is not None:
                 answered, self.answered = self.answered, None
@@ -296,25 +297,28 @@ def _refuse_protocols(formats: list[dict[str, Any]]) -> None:
         )
 
 
-def _metered(response: Any, meter: TransferMeter) -> Any:
-    """Return a response whose body is read within a budget, block by block."""
-    response.fp = AvailableBytes(response.fp)
-    read_block = response.read
+class _MeteredBytes(AvailableBytes):
+    """A response's stream that is read within a budget, block by block.
 
-    def read(amount: int | None = None) -> bytes:
+    The response must not refer to itself: yt-dlp leaves it open, and drops it.
+    """
+
+    def __init__(self, stream: Any, meter: TransferMeter) -> None:
+        super().__init__(stream)
+        self._meter = meter
+
+    def read(self, amount: int | None = None, **options: Any) -> Any:
+        """Read an amount, or all that is left."""
         body = bytearray()
         while amount is None or len(body) < amount:
-            meter.start()
+            self._meter.start()
             most = _PAGE_BLOCK_BYTES if amount is None else amount - len(body)
-            block = read_block(min(most, _PAGE_BLOCK_BYTES))
-            meter.add(len(block))
+            block = super().read(min(most, _PAGE_BLOCK_BYTES), **options)
+            self._meter.add(len(block))
             if not block:
                 break
             body += block
         return bytes(body)
-
-    response.read = read
-    return response
 
 
 def _facts(choice: FormatChoice, chosen: list[dict[str, Any]]) -> MediaFacts:

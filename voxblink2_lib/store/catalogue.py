@@ -9,9 +9,10 @@ STORE/catalogue/<config>.arrow    an Arrow file; in the user's cache if the stor
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,10 @@ from voxblink2_lib.errors import StoreDamagedError, StoreError
 from voxblink2_lib.files import atomic_write, home_folder, short_digest
 from voxblink2_lib.progress import Progress, no_progress
 from voxblink2_lib.records import SAMPLE_RATE_HZ
+from voxblink2_lib.store.layout import Store
+from voxblink2_lib.store.ledger import Ledger
+from voxblink2_lib.store.shard_names import is_shard_name, shard_order
+from voxblink2_lib.store.shards import gone_message
 
 FOLDER = "catalogue"
 _IDS = ("speaker_id", "video_id", "utterance_id")
@@ -52,7 +57,7 @@ _NO_CATALOGUE = (OSError, ValueError, KeyError, TypeError)
 _END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 
 
-# Size in bytes of each shard in a folder, by file name, in the order of the names.
+# Size in bytes of each shard in a folder, by file name, in order.
 ShardSizes = Mapping[str, int]
 
 
@@ -118,6 +123,13 @@ class Catalogue:
         rows = sum(shard.rows for shard in shards)
         return cls(catalogue.table.slice(0, rows), shards, path)
 
+    def tables(self) -> Iterator[tuple[tuple[str, int], pa.Table]]:
+        """Yield name and size of each shard, and its rows."""
+        rows, start = self.table.replace_schema_metadata(None), 0
+        for shard in self.shards:
+            yield (shard.name, shard.size_bytes), rows.slice(start, shard.rows)
+            start += shard.rows
+
     def write(self, path: Path) -> None:
         """Write it atomically."""
         shards = json.dumps([[shard.name, shard.size_bytes, shard.rows] for shard in self.shards])
@@ -134,7 +146,7 @@ def local_catalogue(
 ) -> tuple[Catalogue, Path]:
     """Return the catalogue of a local store or folder of shards, and the folder of the shards.
 
-    It is made if missing, and extended if there are new shards.
+    It is made if missing, and made anew if there are other shards; known ones are not read again.
 
     Raises:
         StoreError: there are no shards, or they are not of this package.
@@ -143,7 +155,7 @@ def local_catalogue(
     folder = store / "shards" / config
     if not folder.is_dir():
         folder = store
-    sizes = {path.name: path.stat().st_size for path in sorted(folder.glob("*.arrow"))}
+    sizes = _shard_sizes(store, folder, config)
     if not sizes:
         raise StoreError(
             f"There are no shards in {store}: expected is a store with shards/{config}/*.arrow, as "
@@ -157,9 +169,41 @@ def local_catalogue(
     with FileLock(path.with_suffix(".lock")):  # of several ranks, one makes it
         catalogue = _read_current(path, sizes)
         if catalogue is None:
-            _extended(_read_usable(path, sizes), folder, sizes, progress).write(path)
+            _updated(_read(path), folder, sizes, progress).write(path)
             catalogue = Catalogue.read(path)
     return catalogue, folder
+
+
+def _shard_sizes(store: Path, folder: Path, config: str) -> ShardSizes:
+    """Return the shards of a folder that has at least one moment of rest."""
+    sealed = None
+    while True:
+        before, sealed = sealed, _sealed_names(store, folder, config)
+        sizes = dict(_sizes(folder, sealed))
+        # A run may have removed a shard since the ledger was read, as its rows are in another.
+        if sealed is None or sealed == before or sealed <= sizes.keys():
+            return sizes
+
+
+def _sealed_names(store: Path, folder: Path, config: str) -> set[str] | None:
+    """Return the names of the shards in the ledger of a store; ``None`` if there is no ledger."""
+    ledger_file = Store(store).ledger
+    if folder == store or not ledger_file.exists():
+        return None
+    with Ledger(ledger_file, config, readonly=True) as ledger:
+        return {shard.name for shard in ledger.shards()}
+
+
+def _sizes(folder: Path, sealed: set[str] | None) -> Iterator[tuple[str, int]]:
+    """Yield name and size of shards, in order.
+
+    Left out is what a run, perhaps a killed one, has not sealed yet or has superseded: its rows
+    would be there twice.
+    """
+    for path in sorted(folder.glob("*.arrow"), key=lambda path: shard_order(path.name)):
+        if sealed is None or path.name in sealed or not is_shard_name(path.name):
+            with contextlib.suppress(FileNotFoundError):
+                yield path.name, path.stat().st_size
 
 
 def _catalogue_path(store: Path, folder: Path, config: str) -> Path:
@@ -171,40 +215,39 @@ def _catalogue_path(store: Path, folder: Path, config: str) -> Path:
 
 
 def _read_current(path: Path, sizes: ShardSizes) -> Catalogue | None:
-    """Return the catalogue if it has exactly the shards of the folder."""
-    catalogue = _read_usable(path, sizes)
-    is_current = catalogue is not None and len(catalogue.shards) == len(sizes)
-    return catalogue if is_current else None
+    """Return the catalogue if it has exactly the shards of the folder, in order."""
+    catalogue = _read(path)
+    if catalogue is None:
+        return None
+    shards = [(shard.name, shard.size_bytes) for shard in catalogue.shards]
+    return catalogue if shards == list(sizes.items()) else None
 
 
-def _read_usable(path: Path, sizes: ShardSizes) -> Catalogue | None:
-    """Return the catalogue if its shards are the first ones of the folder by name."""
+def _read(path: Path) -> Catalogue | None:
     try:
-        catalogue = Catalogue.read(path)
+        return Catalogue.read(path)
     except _NO_CATALOGUE:
         return None
-    first = list(sizes.items())[: len(catalogue.shards)]
-    is_usable = first == [(shard.name, shard.size_bytes) for shard in catalogue.shards]
-    return catalogue if is_usable else None
 
 
-def _extended(
+def _updated(
     catalogue: Catalogue | None, folder: Path, sizes: ShardSizes, progress: Progress
 ) -> Catalogue:
-    """Return the catalogue with the shards that it lacks, which are scanned."""
-    shards = list(catalogue.shards) if catalogue else []
-    tables = [catalogue.table.replace_schema_metadata(None)] if catalogue else []
-    new = list(sizes.items())[len(shards) :]
+    """Return a catalogue of the shards; those that the present one lacks are scanned."""
+    tables = dict(catalogue.tables()) if catalogue else {}
+    new = [place for place in sizes.items() if place not in tables]
     with (
         progress("Scanning shards", unit="shard", total=len(new)) as advance,
         ThreadPoolExecutor(_SCANS_AT_ONCE) as threads,
     ):
         scans = threads.map(_scan_shard, [folder / name for name, _ in new])
-        for (name, size), rows in zip(new, scans, strict=True):
-            shards.append(Shard(name, size, len(rows)))
-            tables.append(rows)
+        for place, rows in zip(new, scans, strict=True):
+            tables[place] = rows
             advance(1)
-    return Catalogue(pa.concat_tables(tables), tuple(shards))
+    rows_of_all = pa.concat_tables(tables[place] for place in sizes.items())
+    return Catalogue(
+        rows_of_all, tuple(Shard(*place, len(tables[place])) for place in sizes.items())
+    )
 
 
 def _scan_shard(path: Path) -> pa.Table:
@@ -218,6 +261,8 @@ def _scan_shard(path: Path) -> pa.Table:
             if whole.slice(whole.size - len(_END_OF_STREAM)).to_pybytes() != _END_OF_STREAM:
                 raise pa.ArrowInvalid("it is truncated")
             return _rows_of(rows, whole)
+    except FileNotFoundError as error:
+        raise StoreDamagedError(gone_message(path)) from error
     except (OSError, pa.ArrowInvalid) as error:
         raise StoreDamagedError(
             f"The shard {path} is damaged ({error}). Check all of them with 'voxblink2 verify'."

@@ -16,6 +16,7 @@ import pyarrow as pa
 from voxblink2_lib.records import SealedShard, VideoKey
 from voxblink2_lib.store.ledger_database import WITHOUT_FACTS, LedgerDatabase
 from voxblink2_lib.store.ledger_statistics import LedgerStatistics
+from voxblink2_lib.store.tail import JobKind, RecoveredShards, next_job
 from voxblink2_lib.store.verdicts import Verdicts
 
 # Excluded videos belong to no job.
@@ -62,6 +63,11 @@ class Ledger:
     def statistics(self) -> LedgerStatistics:
         """Counts and rates of the whole corpus."""
         return LedgerStatistics(self._database, self._config)
+
+    @property
+    def recovered(self) -> RecoveredShards:
+        """Shards of videos that came back in retries."""
+        return RecoveredShards(self._database, self._config)
 
     def close(self) -> None:
         """Close the file."""
@@ -111,7 +117,9 @@ class Ledger:
             batches.append(pa.RecordBatch.from_arrays(arrays, schema=_PLANNED_COLUMNS))
         return pa.Table.from_batches(batches, schema=_PLANNED_COLUMNS)
 
-    def add_jobs(self, jobs: Iterable[Iterable[VideoKey]]) -> list[int]:
+    def add_jobs(
+        self, jobs: Iterable[Iterable[VideoKey]], *, kind: JobKind = "planned"
+    ) -> list[int]:
         """Assign videos to new jobs, all or none of them; what is known of them is kept.
 
         Returns:
@@ -119,13 +127,12 @@ class Ledger:
         """
         numbers = []
         with self._database.transaction() as connection:
-            (last,) = connection.execute(
-                "select coalesce(max(job), -1) from jobs where config = ?", (self._config,)
-            ).fetchone()
-            for number, keys in enumerate(jobs, start=last + 1):
+            first = next_job(connection, self._config, kind)
+            for number, keys in enumerate(jobs, start=first):
                 numbers.append(number)
                 connection.execute(
-                    "insert into jobs (config, job) values (?, ?)", (self._config, number)
+                    "insert into jobs (config, job, kind) values (?, ?, ?)",
+                    (self._config, number, kind),
                 )
                 connection.executemany(
                     "insert into videos (config, speaker_id, video_id, job, status) "

@@ -15,7 +15,7 @@ from voxblink2_lib.files import atomic_write
 
 FORMAT = "4"
 # The formats before are read as they are, and changed by the first write: 2 had no facts with the
-# attempts, both kept one verdict of a video, whatever source it was of.
+# attempts, both kept one verdict of a video, whatever source it was of, and one kind of jobs.
 WITHOUT_FACTS = "2"
 EARLIER = (WITHOUT_FACTS, "3")
 # What a person should hear of. Few attempts have it, so an index finds them; its condition must be
@@ -30,6 +30,7 @@ create table if not exists jobs (
     config text not null, job integer not null,
     shard text,               -- null until sealed; '' when no video of the job has a clip
     sha256 text, rows integer, bytes integer,
+    kind text not null default 'planned',   -- see tail.py
     primary key (config, job)) without rowid;
 create table if not exists videos (
     config text not null, speaker_id text not null, video_id text not null,
@@ -133,6 +134,7 @@ begin immediate;
 {SCHEMA}
 {_OLD_SOURCES.format(schema="main")}
 insert into verdicts {_OLD_VERDICTS};
+alter table jobs add column kind text not null default 'planned';
 alter table videos drop column tries;
 alter table videos drop column ambiguous_since;
 update facts set value = '4' where name = 'format';

@@ -109,6 +109,9 @@ def seal_shard(job: int, parts: Iterable[Path], target: Path, schema: pa.Schema)
             writer.write_batch(batch)
             rows += batch.num_rows
     if hashing is None:
+        # A killed run may have left a file of recovered videos, which take another number now.
+        for path in (target, checksum_file(target)):
+            path.unlink(missing_ok=True)
         return SealedShard(job, "", "", 0, 0)
     with atomic_write(checksum_file(target)) as file:
         file.write(f"{hashing.sha256}  {target.name}\n".encode())
@@ -150,9 +153,18 @@ def _opened(path: Path) -> Iterator[Any]:
         with pa.memory_map(str(path)) as file:
             yield pa.ipc.open_stream(file)
     except FileNotFoundError as error:
-        raise StoreDamagedError(f"The file {path} is missing.") from error
+        raise StoreDamagedError(gone_message(path)) from error
     except (OSError, pa.ArrowInvalid) as error:
         raise StoreDamagedError(f"The file {path} is damaged ({error}).") from error
+
+
+def gone_message(path: Path) -> str:
+    """Return the message for a part or shard that was there, or should have been."""
+    return (
+        f"The file {path} is missing. A run puts videos that come back into a fuller shard under "
+        "another name: if one did so just now, open the store again. Otherwise 'voxblink2 verify' "
+        "shows what is lost."
+    )
 
 
 def check_shard(folder: Path, shard: SealedShard) -> None:

@@ -124,6 +124,12 @@ class Reader:
         try:
             with open(path, "rb") as file:
                 mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except FileNotFoundError as error:
+            raise StoreDamagedError(
+                f"The shard {path} is missing. A run puts videos that come back into a fuller "
+                "shard under another name: if one did so since this corpus was opened, open it "
+                "again."
+            ) from error
         except (OSError, ValueError) as error:
             raise StoreDamagedError(f"The shard {path} cannot be opened: {error}") from error
         self._maps[name] = mapped
