@@ -16,13 +16,19 @@ from typing import Any
 
 import pyarrow as pa
 
-from voxblink2_lib.errors import StoreDamagedError, VoxBlink2Error, first_line, shortened
+from voxblink2_lib.errors import StoreDamagedError, VoxBlink2Error, first_line
+from voxblink2_lib.foreign_files import shortened
 
 # End of an Arrow stream; one truncated between two batches lacks it.
 _END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
+# An Arrow file is this, a stream, and an index of the stream.
+_FILE_BEGINNING = b"ARROW1\0\0"
 
-# Positions of fields in Arrow's Message.fbs: Message.header and RecordBatch.compression.
-_HEADER, _COMPRESSION = 2, 3
+# Positions of fields in Arrow's Message.fbs, and the number of a type of message there.
+_HEADER_TYPE, _HEADER = 1, 2  # of Message
+_COMPRESSION = 3  # of RecordBatch
+_ROWS_OF_DICTIONARY = 1  # of DictionaryBatch: a RecordBatch
+_SCHEMA, _DICTIONARY = 1, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +99,37 @@ def open_stream(path: Path) -> ArrowStream:
     return ArrowStream(path, whole, schema)
 
 
+def read_plain_file(path: Path, schema: pa.Schema) -> pa.Table:
+    """Memory-map an Arrow file of known columns, without compression and nulls.
+
+    Its index at the end is not used: it could name other bytes than those that are checked.
+
+    Raises:
+        OSError, ValueError, pa.ArrowException, struct.error: it is no such file.
+    """
+    with pa.memory_map(str(path)) as file:
+        whole = file.read_buffer()
+    if whole.slice(0, len(_FILE_BEGINNING)).to_pybytes() != _FILE_BEGINNING:
+        raise ValueError("it is no Arrow file")
+    stream = whole.slice(len(_FILE_BEGINNING))
+    for message in pa.ipc.MessageReader.open_stream(pa.BufferReader(stream)):
+        if _is_compressed(message.metadata):
+            raise ValueError("it is compressed")
+    reader = pa.ipc.open_stream(pa.BufferReader(stream))
+    if not reader.schema.equals(schema):
+        raise ValueError("it has other columns")
+    table = reader.read_all()
+    table.validate(full=True)
+    if any(column.null_count for column in table.itercolumns()):
+        raise ValueError("it has a null")
+    return table
+
+
 def damaged(path: Path, problem: str) -> StoreDamagedError:
     """Return the error of an Arrow file that is not as it was written."""
-    return StoreDamagedError(f"The file {path} is damaged ({problem}).")
+    return StoreDamagedError(
+        f"The file {path} is damaged ({problem}). Check all of them with 'voxblink2 verify'."
+    )
 
 
 @contextlib.contextmanager
@@ -122,10 +156,20 @@ def _is_compressed(metadata: pa.Buffer) -> bool:
     their list of the positions of fields.
     """
     data = memoryview(metadata)
-    header = _field(data, _number(data, "<I", 0), _HEADER)
-    if not header:
+    message = _number(data, "<I", 0)
+    kind = _number(data, "<B", _field(data, message, _HEADER_TYPE))
+    if kind == _SCHEMA:
         return False
-    return bool(_field(data, header + _number(data, "<I", header), _COMPRESSION))
+    rows = _table(data, message, _HEADER)
+    if kind == _DICTIONARY:
+        rows = _table(data, rows, _ROWS_OF_DICTIONARY)
+    return _field(data, rows, _COMPRESSION) != 0
+
+
+def _table(data: memoryview, table: int, index: int) -> int:
+    """Return the position of a table that is a field of a table."""
+    position = _field(data, table, index)
+    return position + _number(data, "<I", position)
 
 
 def _field(data: memoryview, table: int, index: int) -> int:

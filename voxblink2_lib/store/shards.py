@@ -14,6 +14,7 @@ from voxblink2_lib.errors import StoreDamagedError
 from voxblink2_lib.files import HashingWriter, atomic_write, sha256_of
 from voxblink2_lib.outcomes import Outcome
 from voxblink2_lib.records import AudioFormat, Clip, FaceClip, SealedShard
+from voxblink2_lib.store.arrow_stream import open_stream
 
 _OUTCOME = b"voxblink2_outcome"
 
@@ -136,26 +137,15 @@ def _combined(rows: pa.Table) -> pa.RecordBatch:
 
 
 def read_batches(path: Path) -> Iterator[pa.RecordBatch]:
-    """Yield the record batches of a part or shard, memory-mapped."""
-    with _opened(path) as stream:
-        yield from stream
+    """Yield the record batches of a part or shard, memory-mapped; each of them is valid.
 
-
-def read_schema(path: Path) -> pa.Schema:
-    """Return the columns of a part or shard; those of an earlier version have fewer."""
-    with _opened(path) as stream:
-        return stream.schema
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+    Raises:
+        StoreDamagedError: the file is damaged or gone.
+    """
     try:
-        with pa.memory_map(str(path)) as file:
-            yield pa.ipc.open_stream(file)
+        yield from open_stream(path).batches()
     except FileNotFoundError as error:
         raise StoreDamagedError(gone_message(path)) from error
-    except (OSError, pa.ArrowInvalid) as error:
-        raise StoreDamagedError(f"The file {path} is damaged ({error}).") from error
 
 
 def gone_message(path: Path) -> str:
