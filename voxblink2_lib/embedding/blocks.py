@@ -82,7 +82,9 @@ class EmbeddingBlock:
             yield from ((name, Path(path)) for name, path in self.files)
             return
         for rows in self._tables():
-            yield from zip(_names(rows), map(_encoded, rows[_AUDIO].to_pylist()), strict=True)
+            yield from zip(
+                _names(rows, self.path), map(_encoded, rows[_AUDIO].to_pylist()), strict=True
+            )
 
     def identity(self) -> str:
         """Return all that decides what the block contains, but for the content of its files.
@@ -110,14 +112,14 @@ class EmbeddingBlock:
 
     def _arrow_tables(self) -> Iterator[pa.Table]:
         batch = next(itertools.islice(read_batches(Path(self.path)), self.place, None))
-        rows = pa.Table.from_batches([batch]).select(_columns(batch.schema))
+        rows = pa.Table.from_batches([batch]).select(_columns(batch.schema, self.path))
         for start in range(0, len(self.rows), _ROWS_AT_ONCE):
             yield rows.take(list(self.rows[start : start + _ROWS_AT_ONCE]))
 
     def _parquet_tables(self) -> Iterator[pa.Table]:
         with _named(self.path), pq.ParquetFile(self.path) as file:
             check_parquet_size(Path(self.path), file.metadata)
-            columns = _columns(file.schema_arrow)
+            columns = _columns(file.schema_arrow, self.path)
             first = 0
             for batch in file.iter_batches(_ROWS_AT_ONCE, [self.place], columns=columns):
                 batch.validate(full=True)
@@ -142,18 +144,18 @@ def _encoded(value: bytes | dict[str, Any] | None) -> Audio:
     return value["bytes"] or b""
 
 
-def _columns(schema: pa.Schema) -> list[str]:
+def _columns(schema: pa.Schema, path: str | Path) -> list[str]:
     if _AUDIO not in schema.names:
         raise EmbeddingError(
-            f"There is no column {_AUDIO!r} in the input; there are {_listed(schema)}."
+            f"There is no column {_AUDIO!r} in {path}; there are {_listed(schema)}."
         )
     kind = schema.field(_AUDIO).type
     if not (_is_bytes(kind) or (pa.types.is_struct(kind) and _is_media(kind))):
         raise EmbeddingError(
-            f"The column {_AUDIO!r} of the input is of the type {shortened(str(kind))}; expected "
+            f"The column {_AUDIO!r} of {path} is of the type {shortened(str(kind))}; expected "
             "are bytes, or structures of 'bytes' and 'path' as datasets writes them."
         )
-    return [_AUDIO, *_name_columns(schema)]
+    return [_AUDIO, *_name_columns(schema, path)]
 
 
 def _is_bytes(kind: pa.DataType) -> bool:
@@ -169,23 +171,23 @@ def _listed(schema: pa.Schema) -> str:
     return shortened(", ".join(schema.names), quoted=False)
 
 
-def _name_columns(schema: pa.Schema) -> list[str]:
+def _name_columns(schema: pa.Schema, path: str | Path) -> list[str]:
     names = set(schema.names)
     if names >= set(_IDS):
         return list(_IDS)
     matches = [name for name in NAME_COLUMNS if name in names]
     if not matches:
         raise EmbeddingError(
-            f"There is no column in the input that names utterances ({', '.join(_IDS)}, or one of "
+            f"There is no column in {path} that names utterances ({', '.join(_IDS)}, or one of "
             f"{', '.join(NAME_COLUMNS)}); there are {_listed(schema)}."
         )
     return matches[:1]
 
 
-def _names(rows: pa.Table) -> list[str]:
-    columns = [rows[name].to_pylist() for name in _name_columns(rows.schema)]
+def _names(rows: pa.Table, path: str | Path) -> list[str]:
+    columns = [rows[name].to_pylist() for name in _name_columns(rows.schema, path)]
     if any(None in column for column in columns):
-        raise EmbeddingError("An utterance of the input has no name: there is a null.")
+        raise EmbeddingError(f"An utterance of {path} has no name: there is a null.")
     return ["/".join(map(str, parts)) for parts in zip(*columns, strict=True)]
 
 
@@ -272,7 +274,7 @@ def _arrow_blocks(paths: Iterable[Path], keep: Keep | None) -> Iterator[Embeddin
                 raise EmbeddingError(f"{path} claims {batch.num_rows:,} rows; it has fewer bytes.")
             rows: Sequence[int] = range(batch.num_rows)
             if keep is not None:
-                rows = _kept(pa.Table.from_batches([batch]), keep)
+                rows = _kept(pa.Table.from_batches([batch]), path, keep)
             if rows:
                 yield EmbeddingBlock("arrow", rows, str(path), place)
 
@@ -284,10 +286,10 @@ def _parquet_blocks(paths: Iterable[Path], keep: Keep | None) -> Iterator[Embedd
             for place in range(file.num_row_groups):
                 rows: Sequence[int] = range(file.metadata.row_group(place).num_rows)
                 if keep is not None:
-                    columns = _name_columns(file.schema_arrow)
+                    columns = _name_columns(file.schema_arrow, path)
                     names = file.read_row_group(place, columns=columns)
                     names.validate(full=True)
-                    rows = _kept(names, keep)
+                    rows = _kept(names, path, keep)
                 if rows:
                     yield EmbeddingBlock("parquet", rows, str(path), place)
 
@@ -296,8 +298,8 @@ def _named(path: str | Path) -> contextlib.AbstractContextManager[None]:
     return as_own_error(EmbeddingError, f"{path} cannot be read as Parquet")
 
 
-def _kept(rows: pa.Table, keep: Keep) -> tuple[int, ...]:
-    return tuple(row for row, name in enumerate(_names(rows)) if keep(name))
+def _kept(rows: pa.Table, path: Path, keep: Keep) -> tuple[int, ...]:
+    return tuple(row for row, name in enumerate(_names(rows, path)) if keep(name))
 
 
 def _file_blocks(files: Iterable[tuple[str, str]], keep: Keep | None) -> Iterator[EmbeddingBlock]:
@@ -323,8 +325,8 @@ def _read_scp(path: Path) -> Iterator[tuple[str, str]]:
             continue
         if len(fields) == 1 or fields[1].endswith("|") or fields[1].startswith("|"):
             raise EmbeddingError(
-                f"{path}: line {number} is {shortened(line.strip())}; expected 'NAME FILE'. Commands ('|') "
-                "are never run."
+                f"{path}: line {number} is {shortened(line.strip())}; expected 'NAME FILE'. "
+                "Commands ('|') are never run."
             )
         file = Path(fields[1]).absolute()
         yield fields[0], str(file if file.is_file() else path.parent / fields[1])

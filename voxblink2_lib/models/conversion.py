@@ -119,8 +119,8 @@ def _read_checkpoint(path: Path) -> Mapping[str, Tensor]:
     for name, tensor in state_dict.items():
         if not (isinstance(name, str) and _is_plain(tensor)):
             raise ModelError(
-                f"The checkpoint {path} is not a state dict: {shortened(name)} is not the name of a "
-                "tensor of real numbers."
+                f"The checkpoint {path} is not a state dict: {shortened(name)} is not the name of "
+                "a tensor of real numbers."
             )
     return state_dict
 

@@ -124,7 +124,8 @@ class Embeddings:
             if len(matches) > 1:
                 first, second = (shortened(self.names[row]) for row in matches[:2])
                 raise ScoringError(
-                    f"{self.source}: {shortened(names[index])} may be {first} or {second}. Keep one of them, or use its exact name."
+                    f"{self.source}: {shortened(names[index])} may be {first} or {second}. "
+                    "Keep one of them, or use its exact name."
                 )
             rows[index] = matches[0]
         return rows
@@ -201,8 +202,8 @@ def _joined(path: Path, parts: Iterable[NamedVectors]) -> tuple[list[str], npt.N
             )
         if arrays and array.shape[1] != arrays[0].shape[1]:
             raise ScoringError(
-                f"{path}: {_first(part_names)} has {array.shape[1]} numbers, but {_first(names)} has "
-                f"{arrays[0].shape[1]}. All must be of the same model."
+                f"{path}: {_first(part_names)} has {array.shape[1]} numbers, but {_first(names)} "
+                f"has {arrays[0].shape[1]}. All must be of the same model."
             )
         names += part_names
         with np.errstate(over="ignore"):  # overflow gives infinity, which is refused with its name

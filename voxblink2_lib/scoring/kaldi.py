@@ -33,8 +33,9 @@ def read_scp(path: Path) -> Iterator[NamedVectors]:
     for number, (name, *rest) in enumerate(split_lines(path), start=1):
         position = _ARK_POSITION.fullmatch("".join(rest))
         if not position:
+            line = shortened(" ".join([name, *rest]))
             raise ScoringError(
-                f"{path}: line {number} is {shortened(' '.join([name, *rest]))}; expected 'NAME FILE:BYTE'. "
+                f"{path}: line {number} is {line}; expected 'NAME FILE:BYTE'. "
                 "Commands ('|') are never run and ranges (']') not read. Write an ark instead."
             )
         ark = Path(position[1]) if Path(position[1]).is_file() else path.parent / position[1]

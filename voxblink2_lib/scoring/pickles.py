@@ -127,5 +127,5 @@ def _array(record: object) -> npt.NDArray[Any]:
         case _Record(kind="dtype", args=(str(code), *_), state=(_, str(endian), *_)):
             if _PICKLED_TYPE.fullmatch(endian + code):
                 return np.frombuffer(raw, endian + code).reshape(shape)
-    code = getattr(dtype, "args", (None,))[:1]
-    raise ValueError(f"an array of type {', '.join(map(shortened, code))}")
+    kinds = getattr(dtype, "args", ())[:1]
+    raise ValueError(f"an array of type {', '.join(map(shortened, kinds))}")

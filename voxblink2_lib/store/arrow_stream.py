@@ -93,9 +93,10 @@ def open_stream(path: Path) -> ArrowStream:
             whole = file.read_buffer()
         # A dictionary would have to be read before the first batch.
         schema = pa.ipc.read_schema(pa.BufferReader(whole))
-        names = [field.name for field in schema if _has_dictionary(field.type)]
-    if names:
-        raise damaged(path, f"the column {shortened(names[0])} is in a dictionary; write it plain")
+        dictionaries = [field.name for field in _all_fields(schema) if _is_dictionary(field)]
+    if dictionaries:
+        column = shortened(dictionaries[0])
+        raise damaged(path, f"the column {column} is in a dictionary; write it plain")
     return ArrowStream(path, whole, schema)
 
 
@@ -143,9 +144,17 @@ def _named(path: Path, place: str) -> Iterator[None]:
         raise damaged(path, f"{place}: {shortened(first_line(error), quoted=False)}") from error
 
 
-def _has_dictionary(kind: pa.DataType) -> bool:
-    children = (kind.field(index).type for index in range(kind.num_fields))
-    return pa.types.is_dictionary(kind) or any(map(_has_dictionary, children))
+def _all_fields(parent: pa.Schema | pa.DataType) -> Iterator[pa.Field]:
+    """Yield columns and what is in them; one whose name is no text is an error here, not later."""
+    count = len(parent) if isinstance(parent, pa.Schema) else parent.num_fields
+    for field in map(parent.field, range(count)):
+        field.name.isprintable()
+        yield field
+        yield from _all_fields(field.type)
+
+
+def _is_dictionary(field: pa.Field) -> bool:
+    return bool(pa.types.is_dictionary(field.type))
 
 
 def _is_compressed(metadata: pa.Buffer) -> bool:
