@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pickle
 import pickletools
@@ -67,7 +68,7 @@ def test_errors_of_ours_pass_and_others_get_a_place() -> None:
 # -- Pickles ---------------------------------------------------------------------------------------
 
 ARRAYS = st.builds(
-    lambda shape, kind: np.ones(shape, kind),
+    np.ones,
     st.lists(st.integers(0, 3), max_size=3),
     st.sampled_from(["f2", "f4", ">f8", "i8", "U3"]),
 )
@@ -90,10 +91,8 @@ def test_a_pickle_cut_off_or_changed_is_scanned_or_an_error(
     with pytest.raises(ValueError, match=r"at byte"):
         scan_pickle(bytes(whole[: data.draw(st.integers(0, len(whole) - 1))]))
     whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
-    try:
+    with contextlib.suppress(ValueError):
         scan_pickle(bytes(whole))
-    except ValueError as error:
-        assert "at byte" in str(error)
 
 
 def nested_list(depth: int) -> list[Any]:
@@ -111,10 +110,7 @@ def nested_list(depth: int) -> list[Any]:
         ({("a",): None}, "a key that is no text"),
         ({"a": {b"a": None}}, "a key that is no text"),
         ({"a": {"a", "b"}}, "the instruction EMPTY_SET, which arrays do not need"),
-        (
-            [[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]],
-            "more than 32 values in",
-        ),
+        (nested_list(33), "more than 32 values in each other"),
     ],
 )
 def test_what_arrays_do_not_need_is_refused(content: Any, match: str) -> None:
