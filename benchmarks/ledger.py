@@ -1,4 +1,4 @@
-"""Measure a store of 2 million videos: opening its ledger, planning the next job, its status.
+"""Measure a store of 2 million videos: its ledger, planning a job, 1,000 answers, its status.
 
 Each runs in a fresh process; time and memory are those of the whole process, also as a ratio to a
 Python that only imports what all of them need. The release is synthetic; the ledger is filled by
@@ -29,8 +29,9 @@ _MEASURED = """
 import re, sys, time
 import datasets, pyarrow
 from pathlib import Path
-from voxblink2_lib.materialize.planning import plan_run
+from voxblink2_lib.materialize.planning import plan_run, write_plan
 from voxblink2_lib.materialize.request import MaterializeRequest
+from voxblink2_lib.outcomes import Outcome
 from voxblink2_lib.release.index import Index
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
@@ -41,7 +42,8 @@ def nothing(store):
 
 def first_plan(store):
     with Ledger(store.ledger, "audio") as ledger:
-        plan_run(MaterializeRequest(), store, Index(store.index), ledger, retry=True)
+        plan = plan_run(MaterializeRequest(), store, Index(store.index), ledger)
+        write_plan(plan, ledger, ledger.verdicts("youtube"))
 
 def open_ledger(store):
     Ledger(store.ledger, "audio").close()
@@ -49,10 +51,21 @@ def open_ledger(store):
 def next_job(store):
     with Ledger(store.ledger, "audio") as ledger:
         index = Index(store.index)
-        plan_run(MaterializeRequest(), store, index, ledger, retry=True)
-        pending = frozenset(ledger.pending_videos(ledger.open_jobs()[0]))
+        verdicts = ledger.verdicts("youtube")
+        plan = plan_run(MaterializeRequest(), store, index, ledger, failed=verdicts.due())
+        write_plan(plan, ledger, verdicts)
+        pending = frozenset(verdicts.pending_videos(ledger.open_jobs()[0]))
         assert len(list(index._find(pending))) == len(pending) > 0
-        assert ledger.count_pending()
+        assert verdicts.count_pending()
+
+def record(store):
+    with Ledger(store.ledger, "audio") as ledger:
+        verdicts = ledger.verdicts("youtube")
+        for job in ledger.open_jobs()[:10]:
+            for key in verdicts.pending_videos(job)[:100]:
+                bare = Outcome(key, "ambiguous", "Video unavailable", is_explicit=False)
+                verdicts.record(bare)
+        assert verdicts.other_speakers([key], 5)
 
 def status(store):
     assert read_status(store, "audio").utterances
@@ -69,12 +82,15 @@ _FILL = """
 update videos set status = case
     when abs(random()) % 100 < 40 then 'done' when abs(random()) % 100 < 50 then 'gone'
     when abs(random()) % 100 < 50 then 'private' else 'transient' end,
-    attempts = 1, tries = 1, clips = 5, samples = 480000, bytes_fetched = 1000000,
+    attempts = 1, clips = 5, samples = 480000, bytes_fetched = 1000000,
     updated_at = 1.8e9 + abs(random()) % 1000000
     where job % 10 < 9;
 update videos set reason = '[youtube] ' || video_id || ': Video unavailable (' ||
     abs(random()) % 50 || ')', clips = 0, samples = 0 where status in ('gone', 'private');
 update videos set reason = 'HTTP Error 503', next_at = 4e9 where status = 'transient';
+insert into sources (name) values ('youtube');
+insert into verdicts select config, speaker_id, video_id, 1, status, reason, 1, next_at, null,
+    'direct', updated_at from videos where status not in ('planned', 'done');
 insert into attempts select config, speaker_id, video_id, 1, updated_at, status, reason, 'direct',
     bytes_fetched, 1.5, json_object('audio_id', '251-3', 'language', 'de', 'client', 'web',
     'reference_height', 720, 'audio_tracks', 1, 'clipped_samples', max(0, random() % 9 * 100 - 700))
@@ -128,7 +144,7 @@ def measure(folder: Path, quick: bool) -> Iterable[Figure]:
     yield figure("the same: memory of the process", [first.mebibytes], unit="MB")
     bare = run("nothing", folder)
     yield figure("imports alone: memory of the process", [bare.mebibytes], unit="MB")
-    for function in ("open_ledger", "next_job", "status"):
+    for function in ("open_ledger", "next_job", "record", "status"):
         runs = [run(function, folder) for _ in range(3)]
         seconds = [taken.seconds for taken in runs]
         yield figure(f"{function}: seconds", seconds, unit="s", at_most=5)

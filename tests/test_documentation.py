@@ -26,8 +26,11 @@ LINK = re.compile(r"\[[^\]]+\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"`([^`\n]+)`")
-# Options of other programs: of accelerate and torchrun, and of the example scripts.
-OF_OTHERS = {"--num_processes", "--nproc-per-node", "--batch-size", "--save-every", "--stage"}
+# Options of other programs: of accelerate and torchrun, of the example scripts, and of yt-dlp.
+OF_OTHERS = {
+    *("--num_processes", "--nproc-per-node", "--batch-size", "--save-every", "--stage"),
+    *("--add-headers", "--impersonate"),
+}
 
 documents = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 

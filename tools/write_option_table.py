@@ -39,10 +39,11 @@ def table(record: type) -> str:
 
 def _row(name: str, option: Option) -> str:
     value = f"{{{','.join(option.choices)}}}" if option.choices else option.metavar
-    several = "" if option.values == "one" else "; in Python one or a list"
+    several = "; in Python one or a list" if option.values in {"repeat", "list"} else ""
+    written = [option_string(name), *([value] if value else [])]
     cells = (
         f"`{name}`",
-        f"`{option_string(name)} {value}`",
+        f"`{' '.join(written)}`",
         f"{option.help}{several}",
         option.default,
     )

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, get_args
 
 from voxblink2_lib.records import VideoKey
+from voxblink2_lib.redaction import redact
 
 _HOUR_SECONDS = 3600.0
 _DAY_SECONDS = 24 * _HOUR_SECONDS
@@ -309,7 +310,8 @@ class Outcome:
     Attributes:
         key: the video.
         status: its class, from the closed list.
-        reason: the message of the source or the decoder; empty when all went well.
+        reason: the message of the source or the decoder, without secrets by their shape; empty
+            when all went well.
         clips: number of utterances cropped.
         samples: their length, samples at 16 kHz.
         missing: utterances that could not be cropped.
@@ -334,6 +336,10 @@ class Outcome:
     digest: int = 0
     facts: MediaFacts = NO_FACTS
     is_explicit: bool = True
+
+    def __post_init__(self) -> None:
+        # The one door to the ledger, to part files and to every message that quotes a reason.
+        object.__setattr__(self, "reason", redact(self.reason))
 
     def as_dict(self) -> dict[str, Any]:
         """Return what a part file stores, where the route has the name of the first format."""

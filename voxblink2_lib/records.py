@@ -262,8 +262,9 @@ class Option:
         metavar: what stands for a value in the help.
         choices: the values that are allowed, where they are few.
         rule: what a value must be. Default: one of the choices, if there are any.
-        values: ``"one"`` value; ``"repeat"`` the option for each value; ``"list"`` several values
-            after it. The last two take one value or a list in Python.
+        values: ``"one"`` value; ``"none"``, so that the option itself means true; ``"repeat"`` the
+            option for each value; ``"list"`` several values after it. The last two take one value
+            or a list in Python.
     """
 
     help: str
@@ -272,7 +273,7 @@ class Option:
     metavar: str | None = None
     choices: tuple[str, ...] = ()
     rule: Rule | None = None
-    values: Literal["one", "repeat", "list"] = "one"
+    values: Literal["none", "one", "repeat", "list"] = "one"
 
     def __post_init__(self) -> None:
         if self.choices and self.rule is None:
@@ -298,6 +299,12 @@ def option(value: Any, help: str, *, default: str = "", **details: Any) -> Any:
     if not default and isinstance(value, str | int | float):
         default = f"{value:g}" if isinstance(value, float) else str(value)
     return field(default=value, metadata={"option": Option(help, default, **details)})
+
+
+def switch(help: str) -> Any:
+    """Declare a field that is false, and true if the user gives the option."""
+    rule = Rule("True or False", lambda value: type(value) is bool)
+    return option(False, help, default="off", values="none", rule=rule)
 
 
 def options_of(record: type) -> dict[str, Option]:

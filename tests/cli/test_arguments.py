@@ -96,5 +96,5 @@ def test_the_help_of_every_option_says_what_it_does_in_one_line() -> None:
         assert option.help, name
         assert not option.help.endswith("."), name
         assert "\n" not in option.summary, name
-        assert option.choices or option.metavar, name
+        assert option.choices or option.metavar or option.values == "none", name
         assert option_string(name) == f"--{name.replace('_', '-')}"

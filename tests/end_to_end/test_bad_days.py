@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sqlite3
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 from support import cli_process, plain_corpus, video_host
+from support.clocks import StoppedTime
 from support.fault_site import proxy
 from support.inline_pool import ThreadPool
 from support.plain_corpus import video_ids
@@ -108,21 +112,26 @@ def test_a_proxy_that_goes_away_costs_little_and_buries_nothing(
     videos = video_ids(count)
     release = plain_corpus.make_release(tmp_path / "release", videos)
     store = tmp_path / "store"
-    with proxy("first") as url:
-        running = host.before
+    first = contextlib.ExitStack()
+    url = first.enter_context(proxy("first"))
 
-        def leave(video_id: str) -> None:
-            if sum(host.pages.values()) == count // 3:
-                raise ConnectionAbortedError
+    def leave(video_id: str) -> None:
+        del video_id
+        if sum(host.pages.values()) == count // 3:
+            # In a thread of its own, since the proxy waits for this answer.
+            threading.Thread(target=first.close).start()
 
-        host.before = leave
-        run(release, store, host.template, "--proxy", url)
-        host.before = running
+    host.before = leave
+    messages = run(release, store, host.template, "--proxy", url, code=3)
+    assert "The source does not answer: " in messages
+    assert set(statuses(store).values()) == {"planned", "done"}
+    assert finals(store) == {}
     before = sum(host.pages.values())
-    messages = run(release, tmp_path / "other", host.template, "--proxy", url, code=3)
-    assert "The source does not answer" in messages
-    assert sum(host.pages.values()) == before
+    assert before <= count // 3 + FETCHES
+    with proxy("second") as other:
+        run(release, store, host.template, "--proxy", other)
     assert set(statuses(store).values()) == {"done"}
+    assert sum(host.pages.values()) - before <= count - before + MOST_LOST
 
 
 def test_a_storm_from_the_first_request_on(host: VideoHost, tmp_path: Path) -> None:
@@ -157,3 +166,22 @@ def test_a_corpus_that_is_mostly_gone_is_gone_through(host: VideoHost, tmp_path:
     assert statuses(store) == {video: "done" if video in alive else "ambiguous" for video in videos}
     # The first canaries, before anything is known to come; then at most one in fifty.
     assert sum(host.pages.values()) <= len(videos) * 1.02 + 10
+
+
+def test_a_second_day_confirms_what_is_gone_at_little_cost(
+    host: VideoHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    videos = video_ids(150)
+    alive = set(videos[::10])
+    host.reasons = {video: BARE for video in videos if video not in alive}
+    release = plain_corpus.make_release(tmp_path / "release", videos)
+    store = tmp_path / "store"
+    run(release, store, host.template)
+    first = sum(host.pages.values())
+    tomorrow = StoppedTime(time.time() + 25 * 3600)
+    for module in ("store.verdicts", "materialize.judgement", "materialize.routes"):
+        monkeypatch.setattr(f"voxblink2_lib.{module}.time", tomorrow)
+    run(release, store, host.template)
+    assert statuses(store) == {video: "done" if video in alive else "gone" for video in videos}
+    asked = sum(host.pages.values()) - first
+    assert asked <= (len(videos) - len(alive)) * 1.02 + 10

@@ -16,6 +16,7 @@ from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.materialize.run import materialize
 from voxblink2_lib.sources.options import FetchOptions
 from voxblink2_lib.store.ledger import Ledger
+from voxblink2_lib.store.verdicts import Verdicts
 
 VIDEOS = 48
 
@@ -122,7 +123,7 @@ def test_killed_between_a_file_and_its_ledger_row(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(Ledger, moment, killed)
+        patched.setattr(Verdicts if moment == "record" else Ledger, moment, killed)
         with pytest.raises(KeyboardInterrupt):
             materialize(request, retry=False, wait=False)
     with Ledger(tmp_path / "store" / "ledger.sqlite", "audio") as ledger:

@@ -44,7 +44,8 @@ def test_a_canary_that_comes_puts_the_videos_at_fault_and_doubles_the_limit() ->
     limits: list[int] = []
     for _ in range(6):
         breaker.ask(CANARIES)
-        assert breaker.record_canary() == list(range((limits or [FIRST_LIMIT])[-1]))
+        breaker.next_canary()
+        assert breaker.record_canary(has_come=True) == list(range((limits or [FIRST_LIMIT])[-1]))
         limits.append(breaker.limit)
         assert not breaker.is_in_question
         assert breaker.held == []
@@ -58,7 +59,8 @@ def test_a_canary_for_a_final_verdict_changes_no_limit() -> None:
     breaker.hold_final(1)
     assert breaker.needs_canaries
     breaker.ask(CANARIES)
-    assert breaker.record_canary() == [1]
+    breaker.next_canary()
+    assert breaker.record_canary(has_come=True) == [1]
     assert (breaker.limit, breaker.has_worked) == (FIRST_LIMIT, True)
 
 
@@ -100,7 +102,9 @@ def test_words_release_nothing_while_the_route_is_in_question() -> None:
 
 @given(
     steps=st.lists(
-        st.sampled_from(["hold", "final", "words", "success", "ask", "canary", "release"])
+        st.sampled_from(
+            ["hold", "final", "words", "success", "ask", "canary", "comes", "fails", "release"]
+        )
         | st.integers(0, 40),
         max_size=60,
     )
@@ -120,8 +124,10 @@ def test_every_answer_is_given_back_once_and_in_order(steps: list[str | int]) ->
             given_back += breaker.record_success(position)
         elif step == "ask" and breaker.needs_canaries:
             breaker.ask(CANARIES)
-        elif step == "canary" and breaker.is_in_question:
-            given_back += breaker.record_canary()
+        elif step == "canary" and breaker.has_canary:
+            breaker.next_canary()
+        elif step in {"comes", "fails"}:
+            given_back += breaker.record_canary(has_come=step == "comes")
         elif step == "release":
             given_back += breaker.release()
         elif isinstance(step, int):

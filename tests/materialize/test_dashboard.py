@@ -257,6 +257,14 @@ def test_lengths_of_time(seconds: float, text: str) -> None:
     assert duration_text(seconds) == text
 
 
+def test_what_is_held_back_is_shown_and_what_is_done_about_it() -> None:
+    assert route(held=3).line(0.0) == "direct: 2 in flight, 3 failed alike, not written yet"
+    assert route(held=12, is_in_question=True, in_flight=0).line(0.0) == (
+        "direct: 0 in flight, 12 failed alike, not written yet, requests videos that are known to "
+        "come"
+    )
+
+
 def test_calls_that_take_long_are_shown_last(clock: Clock) -> None:
     slow = ["worker 2 on id000001/abcdefghijk for 5 minutes"]
     lines = Dashboard(1, clock=clock).lines(Snapshot([route()], 0, None, slow))

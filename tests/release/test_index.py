@@ -344,7 +344,7 @@ def test_a_bad_file_is_a_row_of_rejects(tmp_path: Path) -> None:
             "line 1: expected five numbers, got 4 fields",
         ],
         ['meta/a "b",c.txt', "not named <speaker>/<video>/<utterance>.txt"],
-        ["meta/é\n.txt", "not named <speaker>/<video>/<utterance>.txt"],
+        ["meta/é\\n.txt", "not named <speaker>/<video>/<utterance>.txt"],
     ]
 
 

@@ -86,9 +86,9 @@ def test_every_route_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
     init = YoutubeDL.__init__
 
-    def recorded(self: YoutubeDL, parameters: dict[str, Any], *rest: Any) -> None:
+    def recorded(self: YoutubeDL, parameters: dict[str, Any], **rest: Any) -> None:
         made.append(parameters["proxy"])
-        init(self, parameters, *rest)
+        init(self, parameters, **rest)
 
     monkeypatch.setattr(YoutubeDL, "__init__", recorded)
     proxies = ["http://first:1", "http://second:2"]

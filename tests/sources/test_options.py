@@ -30,7 +30,7 @@ def jars(tmp_path: Path) -> tuple[str, str]:
             {"proxy": ["10.0.0.1:8080"]},
             r"such as http://host:8080 .* \(http, https, socks4",
         ),
-        ({"proxy": ["ftp://10.0.0.1"]}, "a text of 14 characters that begins with 'ftp'"),
+        ({"proxy": ["ftp://10.0.0.1"]}, r"got 'ftp://10\.0\.0\.1'"),
         ({"proxy": ["http://"]}, "A proxy must be a URL"),
         ({"proxy": [""]}, "proxy is an empty text. Leave it out, or give a value"),
         ({"proxy": ["http://[::1"]}, "A proxy must be a URL"),

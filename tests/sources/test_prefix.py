@@ -16,6 +16,7 @@ import pytest
 from av.stream import Disposition
 from hypothesis import example, given
 from hypothesis import strategies as st
+from support.clocks import SteppingClock
 from support.fault_site import FaultSite
 from support.gray_frames import faces, gray_video, rearranged
 from support.synthetic_audio import (
@@ -68,29 +69,12 @@ OPUS_AND_VP9 = MediaSpec(
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 
 
-class Clock:
-    """A clock that advances by a step at each reading, and by the time slept."""
-
-    def __init__(self, step_seconds: float = 0.0) -> None:
-        self.now = 0.0
-        self.slept = 0.0
-        self._step = step_seconds
-
-    def __call__(self) -> float:
-        self.now += self._step
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-        self.slept += seconds
-
-
 def fetch(
     url: str,
     folder: Path,
     requirement: Requirement = AUDIO,
     *,
-    clock: Clock | None = None,
+    clock: SteppingClock | None = None,
     patience_seconds: float = 30,
     **keywords: Any,
 ) -> tuple[Path, int]:
@@ -98,7 +82,7 @@ def fetch(
 
     A site that answers does so within the patience, on a busy machine too.
     """
-    clock = clock or Clock()
+    clock = clock or SteppingClock()
     target = folder / "fetched"
     with YoutubeDL({"quiet": True, "socket_timeout": patience_seconds}, auto_init=False) as ydl:
         info = {"url": url, **keywords.pop("info", {})}
@@ -693,7 +677,7 @@ def test_a_deadline_holds_for_a_server_that_is_just_fast_enough(
 ) -> None:
     site, folder = served
     (folder / "talk.m4a").symlink_to(media_cache.make(TALK))
-    clock = Clock(1.0)
+    clock = SteppingClock(1.0)
     # The index adds what it states: here a second.
     with pytest.raises(FetchError, match=r"not done after 3\d s and \d+ bytes; .* 31 s") as caught:
         fetch(
@@ -717,7 +701,7 @@ def test_a_server_that_drips_is_given_up(
     with pytest.raises(
         FetchError, match=r"the server sends too slowly: \d+ bytes in \d+ s"
     ) as caught:
-        fetch(url_of(site, fault, "talk.m4a"), tmp_path, clock=Clock(20.0))
+        fetch(url_of(site, fault, "talk.m4a"), tmp_path, clock=SteppingClock(20.0))
     assert caught.value.status == "transient"
 
 
@@ -746,7 +730,7 @@ def test_single_bytes_are_read_as_they_arrive(
     wrapper = range_reader.AvailableBytes
     monkeypatch.setattr(range_reader, "AvailableBytes", lambda stream: wrapper(Trickle(stream)))
     with pytest.raises(FetchError, match="the server sends too slowly: 59 bytes in 60 s"):
-        fetch(url_of(site, "good", "talk.m4a"), tmp_path, clock=Clock(1.0))
+        fetch(url_of(site, "good", "talk.m4a"), tmp_path, clock=SteppingClock(1.0))
     assert len(amounts) == 59
 
 
@@ -757,7 +741,7 @@ def test_a_rate_limit_is_obeyed(
     """The limit is the user's, so even a low rate does not count as a slow server."""
     site, folder = served
     (folder / "talk.m4a").symlink_to(media_cache.make(TALK))
-    clock = Clock()
+    clock = SteppingClock()
     url = url_of(site, "good", "talk.m4a")
     _, received = fetch(url, tmp_path, clock=clock, limit_rate=limit_rate)
     assert clock.slept == pytest.approx(received / limit_rate)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.clocks import SteppingClock
 from support.fault_site import FaultSite, SiteRequest
 from support.synthetic_audio import (
     AAC,
@@ -55,21 +56,6 @@ SEGMENT_SECONDS = 2
 AUDIO = Requirement(NEEDED_SECONDS, audio=True, video=False)
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
-
-
-class Clock:
-    """A clock that advances by a step at each reading, and by the time slept."""
-
-    def __init__(self, step_seconds: float = 0.0) -> None:
-        self.now = 0.0
-        self._step = step_seconds
-
-    def __call__(self) -> float:
-        self.now += self._step
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
 
 
 @contextlib.contextmanager
@@ -206,13 +192,13 @@ def download(
     folder: Path,
     requirement: Requirement = AUDIO,
     *,
-    clock: Clock | None = None,
+    clock: SteppingClock | None = None,
     fault: str = "",
     budget: TransferBudget | None = None,
     **info: Any,
 ) -> Path:
     """Download what a playlist lists, by a clock that only the test moves."""
-    clock, target = clock or Clock(), folder / "fetched"
+    clock, target = clock or SteppingClock(), folder / "fetched"
     meter = TransferMeter(
         budget or TransferBudget.of(requirement.seconds), clock=clock, sleep=clock.sleep
     )
@@ -273,7 +259,7 @@ def test_a_broadcast_ends_at_what_is_needed(site: FaultSite, tmp_path: Path) -> 
 
     go_on(SiteRequest(0, VIDEO, "", True, 0))
     site.before = go_on
-    clock = Clock()
+    clock = SteppingClock()
     target = download(site, tmp_path, clock=clock)
     assert_sound(target)
     assert requested(site).count(VIDEO) == pytest.approx(12, abs=2)
@@ -310,7 +296,7 @@ def test_a_playlist_without_an_end_is_read_until_it_no_longer_grows(
     playlist_of(site).write_text(
         head.replace("#EXT-X-PLAYLIST-TYPE:VOD\n", "") + "".join(listed[:5])
     )
-    clock = Clock()
+    clock = SteppingClock()
     target = download(site, tmp_path, clock=clock)
     assert covered_seconds(target, audio=True, video=False) == pytest.approx(10, abs=0.2)
     assert 60 <= clock.now <= 70
@@ -335,7 +321,7 @@ def test_a_broadcast_that_grows_by_nothing_ends_at_the_deadline(
 
     go_on(SiteRequest(0, VIDEO, "", True, 0))
     site.before = go_on
-    clock = Clock()
+    clock = SteppingClock()
     needed = Requirement(5.0, audio=True, video=False)
     with pytest.raises(FetchError, match=r"not done after \d+ s and \d+ bytes; .* 100 s") as caught:
         download(site, tmp_path, needed, clock=clock, budget=TransferBudget(1 << 30, 100.0))
@@ -428,7 +414,7 @@ def test_a_server_that_drips_is_given_up(
         head, listed = entries(site)
         key = '#EXT-X-KEY:METHOD=AES-128,URI="secret.key"\n'
         playlist_of(site).write_text(head + key + "".join(listed) + "#EXT-X-ENDLIST\n")
-    clock = Clock()
+    clock = SteppingClock()
     urlopen = YoutubeDL.urlopen
 
     class Drip:
@@ -460,7 +446,7 @@ def test_a_server_that_drips_is_given_up(
 def test_a_server_that_is_just_fast_enough_has_a_deadline(
     site: FaultSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = Clock()
+    clock = SteppingClock()
     read = range_reader.AvailableBytes.read
 
     def slow(stream: Any, amount: int | None = None, **options: Any) -> Any:
@@ -497,7 +483,7 @@ def test_an_error_of_the_server_is_waited_out(site: FaultSite, tmp_path: Path, s
     text = playlist_of(site).read_text()
     names = re.findall(r"^\S+\.ts$", text, re.MULTILINE)
     site.faults = {Path(name).stem: f"{status}-once" for name in names[1:4]}
-    clock = Clock()
+    clock = SteppingClock()
     assert_sound(download(site, tmp_path, clock=clock))
     assert clock.now == 3
 

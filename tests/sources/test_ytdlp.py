@@ -610,7 +610,7 @@ def test_media_of_a_bad_site_that_cannot_be_downloaded(
 
 def test_an_endless_page_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before the first byte of media there are pages and manifests: they have a budget, too."""
-    monkeypatch.setattr(ytdlp, "_PAGES_BUDGET", TransferBudget(1 << 20, 600.0))
+    monkeypatch.setattr(ytdlp, "PAGES_BUDGET", TransferBudget(1 << 20, 600.0))
     (tmp_path / f"{VIDEO}.m3u8").write_text("#EXTM3U\n")
     with FaultSite(folder=tmp_path) as site:
         source = YtDlpSource(site.template("endless", ".m3u8"))

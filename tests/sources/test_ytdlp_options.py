@@ -13,6 +13,7 @@ from yt_dlp import YoutubeDL
 
 from voxblink2_lib.errors import SourceError
 from voxblink2_lib.sources import ytdlp
+from voxblink2_lib.sources.downloader import Downloader
 from voxblink2_lib.sources.options import FetchOptions, Route
 from voxblink2_lib.sources.ytdlp import YtDlpSource
 from voxblink2_lib.sources.ytdlp_options import ALLOWED, ydl_options
@@ -234,7 +235,7 @@ def test_no_downloader_is_made_while_standard_error_is_redirected(
     parse, parsing, made = yt_dlp.parse_options, threading.Event(), threading.Event()
     made_early = []
 
-    class Downloader(ytdlp._Downloader):
+    class SlowDownloader(Downloader):
         def __init__(self, *message: Any) -> None:
             made.set()
             super().__init__(*message)
@@ -244,7 +245,7 @@ def test_no_downloader_is_made_while_standard_error_is_redirected(
         made_early.append(made.wait(0.3))
         return parse(message)
 
-    monkeypatch.setattr(ytdlp, "_Downloader", Downloader)
+    monkeypatch.setattr(ytdlp, "Downloader", SlowDownloader)
     monkeypatch.setattr(yt_dlp, "parse_options", slow_parse)
     options = FetchOptions(yt_dlp="--socket-timeout 1")
     with_options = threading.Thread(

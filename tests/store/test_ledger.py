@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.clocks import StoppedTime
 from support.property_settings import fewer_examples
 
 from voxblink2_lib.errors import StoreError
@@ -57,19 +58,9 @@ def answers(ledger: Ledger, source: str = "youtube") -> Verdicts:
     return ledger.verdicts(source)
 
 
-class Clock:
-    """Stands for the module ``time``: it goes on when a test says so."""
-
-    def __init__(self, now: float) -> None:
-        self.now = now
-
-    def time(self) -> float:
-        return self.now
-
-
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    stopped = Clock(1_760_000_000.0)
+def clock(monkeypatch: pytest.MonkeyPatch) -> StoppedTime:
+    stopped = StoppedTime(1_760_000_000.0)
     monkeypatch.setattr("voxblink2_lib.store.verdicts.time", stopped)
     return stopped
 
@@ -293,7 +284,7 @@ def test_excluded_videos_are_in_no_job(ledger: Ledger) -> None:
     assert ledger.statistics.videos() == {"planned": 3}
 
 
-def test_every_attempt_is_kept(path: Path, ledger: Ledger, clock: Clock) -> None:
+def test_every_attempt_is_kept(path: Path, ledger: Ledger, clock: StoppedTime) -> None:
     ledger.add_jobs([[A, B]])
     first = Outcome(A, "rate-limited", "wait", bytes_fetched=7, seconds_taken=0.5, route="direct")
     answers(ledger).record(first, is_settled=False)
@@ -468,7 +459,7 @@ def old(path: Path) -> Path:
     return path
 
 
-def test_a_ledger_of_the_first_format_becomes_one_of_ours(old: Path, clock: Clock) -> None:
+def test_a_ledger_of_the_first_format_becomes_one_of_ours(old: Path, clock: StoppedTime) -> None:
     for _ in range(2):
         with Ledger(old, "audio") as ledger:
             assert fact(old, "format") == "4"

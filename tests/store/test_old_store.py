@@ -25,6 +25,7 @@ import voxblink2  # noqa: F401  # registers the builder
 from voxblink2_lib.cli import main
 from voxblink2_lib.outcomes import Outcome
 from voxblink2_lib.records import VideoKey
+from voxblink2_lib.redaction import redacted_source
 from voxblink2_lib.release.builtin import MEDIA
 from voxblink2_lib.store.clip_format import CLIP_FORMAT, read_clip_format
 from voxblink2_lib.store.layout import Store
@@ -270,3 +271,28 @@ def test_a_version_that_cannot_open_the_ledger_any_more_is_not_recommended(
     message = refusal(capsys, *words)
     assert "pip install" not in message
     assert "--audio-track" not in message
+
+
+def test_secrets_that_an_earlier_version_stored_are_not_shown_and_then_gone(
+    store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = "http://bob:hunter22@a.example/{video_id}?token=t0k3n-value"
+    secrets = ("bob", "hunter22", "t0k3n-value")
+    path = store / "ledger.sqlite"
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        database.execute("update facts set value = ? where name = 'audio.source'", (source,))
+        database.execute("update videos set reason = ? where status = 'gone'", (f"no {source}",))
+        database.execute("update attempts set reason = ?", (f"no {source}",))
+    status = run(capsys, "status", "--store", store, "--missing")
+    assert status["missing"][0]["reason"] == "no http://***@a.example/{video_id}?token=***"
+    report = store / "report.html"
+    run(capsys, "report", "--store", store, "--out", report)
+    shown = f"{status}{report.read_text()}{report.with_name('missing.csv').read_text()}"
+    assert not [secret for secret in secrets if secret in shown]
+    with Ledger(path, "audio") as ledger:
+        assert ledger.verdicts(redacted_source(source)).missing(["gone"])
+        ledger.set_setting("x", "y")  # what writes first changes the format
+        assert ledger.setting("source") == redacted_source(source)
+        assert ledger.verdicts(redacted_source(source)).missing(["gone"])
+    files = [file.read_bytes() for file in store.glob("ledger.sqlite*")]
+    assert not [secret for secret in secrets if secret.encode() in b"".join(files)]

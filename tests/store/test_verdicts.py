@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.clocks import StoppedTime
 from support.property_settings import fewer_examples
 
 from voxblink2_lib.outcomes import BEST_FIRST, Outcome, Status
@@ -36,19 +38,9 @@ def ledger(path: Path) -> Iterator[Ledger]:
         yield opened
 
 
-class Clock:
-    """Stands for the module ``time``: it goes on when a test says so."""
-
-    def __init__(self, now: float) -> None:
-        self.now = now
-
-    def time(self) -> float:
-        return self.now
-
-
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    stopped = Clock(1_760_000_000.0)
+def clock(monkeypatch: pytest.MonkeyPatch) -> StoppedTime:
+    stopped = StoppedTime(1_760_000_000.0)
     monkeypatch.setattr("voxblink2_lib.store.verdicts.time", stopped)
     return stopped
 
@@ -82,7 +74,7 @@ def comes(
 # -- When a video is tried again -------------------------------------------------------------------
 
 
-def test_what_is_final_is_never_due(ledger: Ledger, clock: Clock) -> None:
+def test_what_is_final_is_never_due(ledger: Ledger, clock: StoppedTime) -> None:
     ledger.add_jobs([[A, B, C, D, E]])
     for key, status in zip(
         (A, B, C, D, E), ("done", "gone", "private", "geo", "media-unusable"), strict=True
@@ -102,7 +94,7 @@ def test_what_is_final_is_never_due(ledger: Ledger, clock: Clock) -> None:
     assert answers(ledger).due() == []
 
 
-def test_what_failed_for_now_is_due_after_its_wait(ledger: Ledger, clock: Clock) -> None:
+def test_what_failed_for_now_is_due_after_its_wait(ledger: Ledger, clock: StoppedTime) -> None:
     ledger.add_jobs([[A, B], [C]])
     assert answers(ledger).record(Outcome(A, "transient", "HTTP 503")) == "transient"
     answers(ledger).record(Outcome(B, "done", clips=1))
@@ -136,7 +128,7 @@ def test_what_failed_for_now_is_due_after_its_wait(ledger: Ledger, clock: Clock)
 
 
 def test_the_wait_doubles_over_new_jobs_until_a_video_is_given_up(
-    ledger: Ledger, clock: Clock
+    ledger: Ledger, clock: StoppedTime
 ) -> None:
     ledger.add_jobs([[A]])
     waits: list[float] = []
@@ -157,7 +149,9 @@ def test_the_wait_doubles_over_new_jobs_until_a_video_is_given_up(
     assert problems(ledger) == [(A, "transient", "HTTP 503", 8)]
 
 
-def test_an_unsettled_outcome_leaves_the_video_to_be_tried(ledger: Ledger, clock: Clock) -> None:
+def test_an_unsettled_outcome_leaves_the_video_to_be_tried(
+    ledger: Ledger, clock: StoppedTime
+) -> None:
     ledger.add_jobs([[A]])
     for status in ("transient", "rate-limited", "blocked", "credentials"):
         outcome = Outcome(A, status, "later", bytes_fetched=5)
@@ -177,7 +171,7 @@ def test_an_unsettled_outcome_leaves_the_video_to_be_tried(ledger: Ledger, clock
 
 @pytest.mark.parametrize("status", ["rate-limited", "blocked", "credentials", "environment"])
 def test_what_is_no_fault_of_the_video_is_for_the_next_run_and_not_for_this_one(
-    status: str, ledger: Ledger, clock: Clock
+    status: str, ledger: Ledger, clock: StoppedTime
 ) -> None:
     ledger.add_jobs([[A, B]])
     answers(ledger).record(Outcome(A, status, "not now"))  # type: ignore[arg-type]
@@ -200,7 +194,7 @@ def test_what_is_no_fault_of_the_video_is_for_the_next_run_and_not_for_this_one(
 
 
 def test_ambiguous_is_gone_when_another_day_says_the_same_of_a_route_that_works(
-    ledger: Ledger, clock: Clock
+    ledger: Ledger, clock: StoppedTime
 ) -> None:
     ledger.add_jobs([[A, B]])
     start = clock.now
@@ -220,7 +214,7 @@ def test_ambiguous_is_gone_when_another_day_says_the_same_of_a_route_that_works(
 
 @pytest.mark.parametrize("status", ["ambiguous", "private", "geo", "gone", "media-unusable"])
 def test_nothing_is_final_while_nothing_came_by_the_route(
-    status: Status, ledger: Ledger, clock: Clock
+    status: Status, ledger: Ledger, clock: StoppedTime
 ) -> None:
     """A network that answers everybody with its own page, for weeks."""
     ledger.add_jobs([[A, B, C]])
@@ -233,15 +227,16 @@ def test_nothing_is_final_while_nothing_came_by_the_route(
         # What comes by another route, or from another source, says nothing of this one.
         comes(ledger, C, clock.now, route="10.0.0.1:8080")
         comes(ledger, C, clock.now, source="http://elsewhere.example.org")
-        assert not answers(ledger).would_be_final(Outcome(A, "transient"))
-        assert answers(ledger).would_be_final(unclear(A, status))
+        assert not answers(ledger).is_witnessed(unclear(A, status))
+        assert not answers(ledger).would_be_final(unclear(A, status), is_witnessed=False)
+        assert answers(ledger).would_be_final(unclear(A, status), is_witnessed=True)
     comes(ledger, B, clock.now)
     final = "gone" if status == "ambiguous" else status
     assert answers(ledger).record(unclear(A, status, "no")) == final
     assert ledger.waiting() == (0, None)
 
 
-def test_a_video_is_no_witness_of_itself(ledger: Ledger, clock: Clock) -> None:
+def test_a_video_is_no_witness_of_itself(ledger: Ledger, clock: StoppedTime) -> None:
     ledger.add_jobs([[A]])
     answers(ledger).record(unclear(A, "ambiguous"))
     clock.now += HOUR
@@ -250,20 +245,22 @@ def test_a_video_is_no_witness_of_itself(ledger: Ledger, clock: Clock) -> None:
     assert answers(ledger).record(unclear(A, "ambiguous")) == "ambiguous"
     answers(ledger).record_witness(B, ROUTE, at=clock.now)
     assert answers(ledger).witness(ROUTE) == B
-    assert answers(ledger).witness("10.0.0.1:8080") is None
+    # One that came by another route is better than none.
+    assert answers(ledger).witness("10.0.0.1:8080") == B
+    assert answers(ledger, "http://elsewhere.example.org").witness(ROUTE) is None
     assert answers(ledger).record(unclear(A, "ambiguous")) == "gone"
 
 
 @pytest.mark.parametrize("status", ["private", "geo", "gone", "age-or-membership"])
 def test_clear_words_are_final_at_once(status: Status, ledger: Ledger) -> None:
     ledger.add_jobs([[A]])
-    assert answers(ledger).would_be_final(Outcome(A, status))
+    assert answers(ledger).would_be_final(Outcome(A, status), is_witnessed=False)
     assert answers(ledger).record(Outcome(A, status, "removed by the uploader")) == status
     assert ledger.waiting() == (0, None)
 
 
 def test_media_are_unusable_for_good_by_another_route_on_the_same_day(
-    ledger: Ledger, clock: Clock
+    ledger: Ledger, clock: StoppedTime
 ) -> None:
     ledger.add_jobs([[A, B]])
     other = "10.0.0.1:8080"
@@ -279,7 +276,7 @@ def test_media_are_unusable_for_good_by_another_route_on_the_same_day(
     assert ledger.waiting() == (0, None)
 
 
-def test_another_answer_in_between_begins_the_day_anew(ledger: Ledger, clock: Clock) -> None:
+def test_another_answer_in_between_begins_the_day_anew(ledger: Ledger, clock: StoppedTime) -> None:
     ledger.add_jobs([[A, B]])
     answers(ledger).record(unclear(A, "ambiguous", "unavailable"))
     clock.now += DAY
@@ -293,7 +290,7 @@ def test_another_answer_in_between_begins_the_day_anew(ledger: Ledger, clock: Cl
     assert answers(ledger).record(unclear(A, "ambiguous", "unavailable")) == "gone"
 
 
-def test_the_day_is_kept_when_the_video_moves_to_a_new_job(ledger: Ledger, clock: Clock) -> None:
+def test_the_day_is_kept_in_a_new_job(ledger: Ledger, clock: StoppedTime) -> None:
     ledger.add_jobs([[A]])
     answers(ledger).record(unclear(A, "ambiguous", "unavailable"))
     ledger.seal(SealedShard(0, "", "", 0, 0))
@@ -303,7 +300,7 @@ def test_the_day_is_kept_when_the_video_moves_to_a_new_job(ledger: Ledger, clock
     assert answers(ledger).record(unclear(A, "ambiguous", "unavailable")) == "gone"
 
 
-def test_a_clock_that_was_years_ahead_leaves_no_wait(ledger: Ledger, clock: Clock) -> None:
+def test_a_clock_that_was_years_ahead_leaves_no_wait(ledger: Ledger, clock: StoppedTime) -> None:
     ledger.add_jobs([[A, B]])
     now = clock.now
     clock.now += 4 * 365 * DAY
@@ -372,7 +369,7 @@ def test_users_see_the_best_of_the_last_answers(
 # -- What a user asks for again --------------------------------------------------------------------
 
 
-def test_ask_again_reaches_what_is_final_and_keeps_its_words(ledger: Ledger, clock: Clock) -> None:
+def test_ask_again_keeps_words(ledger: Ledger, clock: StoppedTime) -> None:
     ledger.add_jobs([[A, B, C, D]])
     answers(ledger).record(Outcome(A, "private", "Private video"))
     answers(ledger).record(Outcome(B, "geo", "not in your country"))
@@ -395,7 +392,7 @@ def test_ask_again_reaches_what_is_final_and_keeps_its_words(ledger: Ledger, clo
     assert first - clock.now <= 1.25 * 900
 
 
-def test_the_answers_of_a_bad_day_are_told_from_those_before(ledger: Ledger, clock: Clock) -> None:
+def test_answers_of_a_bad_day(ledger: Ledger, clock: StoppedTime) -> None:
     ledger.add_jobs([[A, B, C, D]])
     answers(ledger).record(Outcome(A, "gone"))
     clock.now += DAY
@@ -419,7 +416,7 @@ def test_other_speakers_were_not_tried_and_are_not_among_the_known(ledger: Ledge
     assert answers(ledger).other_speakers([], 99)[-1] == B
 
 
-def test_what_configurations_wait_for_is_their_own(path: Path, clock: Clock) -> None:
+def test_what_configurations_wait_for_is_their_own(path: Path, clock: StoppedTime) -> None:
     with Ledger(path, "audio") as audio, Ledger(path, "audio-visual") as other:
         for ledger in (audio, other):
             ledger.add_jobs([[A]])
@@ -449,11 +446,11 @@ def test_a_ledger_that_is_not_migrated_yet_says_the_same(path: Path) -> None:
             assert answers(ledger, "elsewhere").pending_videos(0) == [A, B, D]
             assert answers(ledger).count_pending() == 2
             assert answers(ledger).missing(["gone"]) == [A]
-            assert answers(ledger).would_be_final(unclear(B, "ambiguous"))
+            assert answers(ledger).would_be_final(unclear(B, "ambiguous"), is_witnessed=True)
     before = path.read_bytes()
     with Ledger(path, "audio") as ledger:
         assert path.read_bytes() == before
-        answers(ledger).record_witness(C, ROUTE, at=2e9)
+        answers(ledger).record_witness(C, ROUTE, at=1.5e9)
         assert answers(ledger).pending_videos(0) == [B, D]
         assert answers(ledger).record(unclear(B, "ambiguous")) == "gone"
         assert ledger.statistics.videos() == {"done": 1, "gone": 2, "planned": 1}
@@ -470,3 +467,42 @@ update videos set status = 'ambiguous', tries = 1, ambiguous_since = 1e9, next_a
     where video_id = 'bbbbbbbbbbb';
 update videos set status = 'done', clips = 1 where video_id = 'ccccccccccc';
 """
+
+
+# -- Two million videos ----------------------------------------------------------------------------
+
+
+def test_what_is_asked_of_each_job_and_video_goes_through_no_table(ledger: Ledger) -> None:
+    ledger.add_jobs([[A, B], [C, D]])
+    verdicts = answers(ledger)
+    bare = unclear(A, "ambiguous")
+    verdicts.record(bare)
+    comes(ledger, B, 1.0)
+    queries: list[str] = []
+    connection = ledger._database._connection
+    connection.set_trace_callback(queries.append)
+    verdicts.pending_videos(1)
+    ledger.job_videos(1)
+    ledger.recovered.done_videos(1)
+    verdicts.last_done(2)
+    verdicts.witness(ROUTE)
+    verdicts.is_witnessed(bare)
+    verdicts.would_be_final(bare, is_witnessed=True)
+    verdicts.record(bare)
+    verdicts.record(Outcome(A, "done", clips=1, route=ROUTE))
+    verdicts.record_witness(A, ROUTE, at=2.0)
+    verdicts.ask_again([C])
+    ledger.waiting()
+    ledger.drop([D])
+    connection.set_trace_callback(None)
+    steps = [
+        (sql, row[3])
+        for sql in dict.fromkeys(queries)
+        if not sql.startswith(("begin", "commit"))
+        for row in connection.execute(f"explain query plan {sql}")
+    ]
+    assert len(steps) > 15
+    for sql, step in steps:
+        assert not step.startswith("SCAN"), sql
+        # The configuration alone is the whole table.
+        assert not re.search(r"\(config=\?\)", step), sql

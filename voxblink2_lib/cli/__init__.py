@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 
 from voxblink2_lib import __version__
@@ -20,7 +21,9 @@ from voxblink2_lib.cli.status import add_status_command, add_verify_command
 from voxblink2_lib.cli.terminal import (
     EXIT_CODES,
     STOPPED,
+    Parser,
     own_terminal,
+    without_secrets,
     write_message,
     write_result,
 )
@@ -50,14 +53,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    own_terminal()
+    arguments = sys.argv[1:] if arguments is None else arguments
+    own_terminal(arguments)
     options = _parser().parse_args(arguments)
     try:
         return int(options.command(options))
     except VoxBlink2Error as error:
         write_message(f"voxblink2: {error}", *getattr(error, "__notes__", []))
         if options.json:
-            write_result(options, {"error": type(error).__name__, "message": str(error)}, [])
+            record = {"error": type(error).__name__, "message": without_secrets(str(error))}
+            write_result(options, record, [])
         return error.exit_code
     except KeyboardInterrupt:
         kept = "Finished work is kept; run the same command to resume."
@@ -68,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="voxblink2",
         description="Turn the VoxBlink2 release and its media into Arrow shards; score embeddings.",
         epilog=f"example: voxblink2 demo\n\n{EXIT_CODES}",

@@ -24,6 +24,11 @@ def add_option(parser: Parser, name: str, option: Option, **changes: Any) -> Non
         option: the option.
         changes: arguments of ``add_argument`` that differ in this command.
     """
+    if option.values == "none":
+        parser.add_argument(
+            option_string(name), action="store_const", const=True, help=_help(option)
+        )
+        return
     details: dict[str, Any] = {"type": option.parse, "help": _help(option)}
     if option.choices:
         details["choices"] = option.choices

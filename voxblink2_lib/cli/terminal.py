@@ -8,8 +8,13 @@ import logging
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
+from types import TracebackType
 from typing import Any, NoReturn
+
+from voxblink2_lib.foreign_text import visible, visible_lines
+from voxblink2_lib.redaction import redact, secrets_in
 
 DONE, CHECK_FAILED, WRONG_USE, STOPPED = 0, 1, 2, 3
 
@@ -18,9 +23,22 @@ exit codes: 0 done; 1 a check failed; 2 wrong use or bad input; 3 stopped with w
 same command again; 4 the source refuses every route, with work left."""
 
 
-def own_terminal() -> None:
-    """Send log messages to standard error, and turn SIGTERM into a ``KeyboardInterrupt``."""
-    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+# Secrets in the arguments of this process: no message shows them.
+_secrets: set[str] = set()
+
+
+def own_terminal(arguments: Sequence[str]) -> None:
+    """Send log messages and errors to standard error; turn SIGTERM into a ``KeyboardInterrupt``.
+
+    Args:
+        arguments: those of the command line, whose secrets no message shows.
+    """
+    _secrets.clear()
+    _secrets.update(secrets_in(*arguments))
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_SafeFormatter("%(message)s"))
+    logging.basicConfig(handlers=[handler])
+    sys.excepthook = _write_exception
     # A stopped service is handled like Ctrl-C: end now, keep what is finished.
     signal.signal(signal.SIGTERM, _interrupt)
 
@@ -29,15 +47,59 @@ def _interrupt(*_: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def write_message(*lines: str) -> None:
-    """Print lines to standard error."""
-    for line in lines:
-        print(line, file=sys.stderr)
+class _SafeFormatter(logging.Formatter):
+    """Formats log messages, with tracebacks, as texts that are safe to print."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return a record as text."""
+        return _safe(super().format(record))
+
+
+def _write_exception(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    write_message("".join(traceback.format_exception(kind, error, trace)).rstrip())
+
+
+def without_secrets(text: str) -> str:
+    """Return a text without the secrets of this process's arguments."""
+    return redact(text, _secrets)
+
+
+def _safe(text: str) -> str:
+    """Return a text of our own, of one or more lines, that may quote foreign texts and secrets."""
+    return visible_lines(without_secrets(text))
+
+
+def write_message(*texts: str) -> None:
+    """Print texts to standard error, each on a line of its own."""
+    for text in texts:
+        print(_safe(text), file=sys.stderr)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that quotes no secret when it refuses arguments."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print why the arguments are refused, and exit."""
+        super().error(_safe(message))
 
 
 def write_result(options: argparse.Namespace, record: dict[str, Any], lines: Sequence[str]) -> None:
     """Print one JSON object, or lines for people."""
-    _print(json.dumps(record) if options.json else "\n".join(lines))
+    if options.json:
+        _print(json.dumps(_redacted(record)))
+    else:
+        _print("\n".join(visible(redact(line)) for line in lines))
+
+
+def _redacted(value: Any) -> Any:
+    """Redact all texts in a JSON value; escapes of JSON make them harmless."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, dict):
+        return {key: _redacted(inner) for key, inner in value.items()}
+    return [_redacted(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def columns(table: Sequence[Sequence[str]]) -> list[str]:

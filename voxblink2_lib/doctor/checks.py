@@ -114,6 +114,7 @@ _CHECKS: tuple[Check[Any], ...] = (
     Check("python", _nothing, machine_checks.check_python),
     Check("packages", _nothing, machine_checks.check_packages),
     Check("yt-dlp", _remote_source, machine_checks.check_yt_dlp),
+    Check("yt-dlp plugins", _remote_source, machine_checks.check_plugins),
     Check("ffmpeg", _nothing, machine_checks.check_ffmpeg),
     Check("javascript", _youtube, machine_checks.check_javascript),
     Check("release", _release, store_checks.check_release),

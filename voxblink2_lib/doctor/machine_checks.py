@@ -30,6 +30,15 @@ def check_python(*_: object) -> Findings:
         yield Finding("error", "python", message, remedy)
 
 
+def check_plugins(*_: object) -> Findings:
+    """List the plugins that yt-dlp would load."""
+    from voxblink2_lib.sources.plugins import find_plugins
+
+    plugins = ", ".join(find_plugins())
+    note = "foreign code, which 'voxblink2 materialize --no-plugins' turns off"
+    yield Finding("ok", "plugins", f"yt-dlp plugins: {plugins}: {note}" if plugins else "none")
+
+
 def check_packages(*_: object) -> Findings:
     """Check the installed versions of everything that this package requires."""
     from packaging.requirements import Requirement

@@ -11,11 +11,12 @@ from voxblink2_lib.doctor.cookies import check_cookies
 from voxblink2_lib.doctor.findings import Finding, Findings, Inputs
 from voxblink2_lib.errors import SelectionError, UnreachableError
 from voxblink2_lib.records import VideoKey, is_speaker_id
+from voxblink2_lib.redaction import redact, secrets_in
 from voxblink2_lib.release.index import video_keys
 from voxblink2_lib.release.selection import select
 from voxblink2_lib.sources import SourceSpec
 from voxblink2_lib.sources.folder_check import folder_problem
-from voxblink2_lib.sources.probe import ProbeResult, probe_server, shown_proxy
+from voxblink2_lib.sources.probe import ProbeResult, probe_server
 
 _CLOCK_WARNING_SECONDS, _CLOCK_ERROR_SECONDS = 60, 300
 
@@ -52,7 +53,11 @@ def check_network(inputs: Inputs, source: SourceSpec) -> Findings:
     """Check that the source responds through each proxy, and compare its clock with ours."""
     clock_checked = False
     for proxy in inputs.proxies:
-        where = f"{_host(source)} through {shown_proxy(proxy)}" if proxy else _host(source)
+        where = (
+            f"{_host(source)} through {redact(proxy, secrets_in(proxy))}"
+            if proxy
+            else _host(source)
+        )
         try:
             result = probe_server(source.front_page, proxy=proxy)
         except UnreachableError as error:
@@ -67,7 +72,7 @@ def check_network(inputs: Inputs, source: SourceSpec) -> Findings:
 
 
 def _host(source: SourceSpec) -> str:
-    return urlsplit(source.front_page).hostname or source.place
+    return urlsplit(source.front_page).hostname or source.label
 
 
 def _judge_response(result: ProbeResult, message: str, source: SourceSpec) -> Finding:

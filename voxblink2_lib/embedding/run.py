@@ -33,6 +33,7 @@ from voxblink2_lib.embedding.blocks import EmbeddingBlock, Keep, find_blocks
 from voxblink2_lib.embedding.model_location import find_model
 from voxblink2_lib.errors import EmbeddingError, StoppedError
 from voxblink2_lib.files import atomic_write, sha256_of, short_digest
+from voxblink2_lib.foreign_text import csv_cell
 from voxblink2_lib.progress import Progress, no_progress
 from voxblink2_lib.workers.pool import Call, WorkerDiedError, WorkerPool
 
@@ -248,10 +249,14 @@ def _join(parts: Sequence[Path], out: Path, content: str) -> None:
     rejects_of(out).unlink(missing_ok=True)  # of a file that was removed
     if len(rejects):
         with atomic_write(rejects_of(out)) as file:
-            pacsv.write_csv(rejects, file)
+            pacsv.write_csv(pa.table({c: _cells(rejects[c]) for c in rejects.column_names}), file)
     write = _write_parquet if out.suffix == ".parquet" else _write_safetensors
     metadata = {_CONTENT: content, _REJECTED: str(len(rejects))}
     write(out, lambda: _embeddings(parts, repeated), names, metadata)
+
+
+def _cells(column: pa.ChunkedArray) -> pa.Array:
+    return pa.array([csv_cell(text) for text in column.to_pylist()], pa.string())
 
 
 def _repeated(names: pa.ChunkedArray) -> pa.Array:

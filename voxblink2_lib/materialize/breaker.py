@@ -7,14 +7,18 @@ words are held back, not written, until something else is known of their route:
                       |                   |
     a video came      those before it     |
                       are written         |
-    clear words       written             ask canaries: videos that came before, videos of other
-                                          speakers, ids that the user named
+    clear words,      written             ask canaries: videos that came before, videos of other
+    if none ever came                     speakers, ids that the user named
                                           |                     |
                                           one comes             none comes
                                           written; limit x 2    the route is closed, and its
                                                                 held videos count as not tried
 
-Likewise the first final verdict of a run waits for a canary, where one is known.
+Where videos have come before, clear words are no evidence: a source that has flagged an account
+still says of removed videos that they are removed.
+
+Likewise the first final verdict of a run waits for a canary, where one is known; and one without
+clear words waits until a video came that was requested after it.
 """
 
 from __future__ import annotations
@@ -68,6 +72,8 @@ class Breaker(Generic[Item]):
     finals: list[Item] = field(default_factory=list)
     canaries: list[VideoKey] | None = None
     asked: list[VideoKey] = field(default_factory=list)
+    # The position when the canary was requested that is on its way.
+    _canary_position: int | None = None
     _released: int = 0
 
     @property
@@ -79,6 +85,11 @@ class Breaker(Generic[Item]):
     def needs_canaries(self) -> bool:
         """Whether canaries are to be asked, and were not named yet."""
         return self.canaries is None and (len(self.held) >= self.limit or bool(self.finals))
+
+    @property
+    def has_canary(self) -> bool:
+        """Whether a canary is to be requested now; one is on its way at a time."""
+        return bool(self.canaries) and self._canary_position is None
 
     def hold(self, item: Item) -> None:
         """Keep an answer without clear words."""
@@ -99,7 +110,13 @@ class Breaker(Generic[Item]):
             return None
         key = self.canaries.pop(0)
         self.asked.append(key)
+        self._canary_position = self.position
         return key
+
+    def ask_later(self, key: VideoKey) -> None:
+        """Ask a canary again after all others, since its answer was not about the videos."""
+        if self.canaries is not None:
+            self.canaries.append(key)
 
     @property
     def position(self) -> int:
@@ -121,16 +138,28 @@ class Breaker(Generic[Item]):
             position: the :attr:`position` when it was requested.
         """
         self.has_worked = True
+        is_about_held = self.is_in_question and len(self.held) >= self.limit
         answers = self._pop_held(position - self._released) + self._pop_finals()
         if len(self.held) < self.limit:
             self.canaries = None
+            if is_about_held:
+                # These videos were at fault themselves.
+                self.limit = min(MAX_LIMIT, 2 * self.limit)
         return answers
 
-    def record_canary(self) -> list[Item]:
-        """Return what is written now that a canary came: these videos are at fault themselves."""
-        if len(self.held) >= self.limit:
-            self.limit = min(MAX_LIMIT, 2 * self.limit)
-        return self.record_success(self.position)
+    def record_canary(self, *, has_come: bool) -> list[Item]:
+        """Return what is written now that the canary is answered that was on its way.
+
+        Args:
+            has_come: it came, so those that failed before are at fault themselves.
+        """
+        position, self._canary_position = self._canary_position, None
+        if not has_come or position is None:
+            return []
+        answers = self.record_success(position)
+        # Those that failed since are a question of their own.
+        self.canaries = None
+        return answers
 
     def release(self) -> list[Item]:
         """Return everything that is held, in order, and hold nothing."""

@@ -10,6 +10,7 @@ from voxblink2_lib.materialize.planning import diff_plan
 from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.media.options import ClipOptions
 from voxblink2_lib.records import option_string, options_of
+from voxblink2_lib.redaction import redacted_source
 from voxblink2_lib.release.index import Index
 from voxblink2_lib.release.selection import Selection, select
 from voxblink2_lib.store.clip_format import CLIP_FORMAT, read_clip_format
@@ -97,8 +98,10 @@ def _command(request: MaterializeRequest, store: Store, ledger: Ledger) -> str:
     """Return the command line of the same run with another store."""
     words = ["voxblink2", "materialize", "--config", request.config]
     source = request.source or ledger.setting("source")
-    for name, value in (("--data-dir", request.data_dir), ("--source", source)):
-        words += [name, value] if value else []
+    if request.data_dir:
+        words += ["--data-dir", request.data_dir]
+    if source:
+        words += ["--source", redacted_source(source)]
     words += ["--store", f"{store.root}-format-{CLIP_FORMAT}"]
     for name in ClipOptions.names(request.config):
         # An option that is newer than the store is as requested now.

@@ -10,7 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from voxblink2_lib.foreign_text import visible
 from voxblink2_lib.progress import clock_text, duration_text
+from voxblink2_lib.redaction import redact
 
 _TERMINAL_SECONDS = 1.0
 _LINE_SECONDS = 30.0
@@ -39,6 +41,8 @@ class RouteSnapshot:
         next_permit_at: Unix time of the next request that its budget allows.
         reason: why it is paused or closed, as the source states it.
         is_closed: it is not used any more.
+        held: failures that may be its own, and are not written yet.
+        is_in_question: it is used for nothing but to find that out.
     """
 
     name: str
@@ -49,6 +53,8 @@ class RouteSnapshot:
     reason: str
     is_closed: bool
     next_permit_at: float = 0.0
+    held: int = 0
+    is_in_question: bool = False
 
     def line(self, now: float) -> str:
         """Return it as one line of text.
@@ -56,12 +62,16 @@ class RouteSnapshot:
         Args:
             now: Unix time.
         """
-        reason = self.reason
+        reason = redact(self.reason)
         if len(reason) > _MAX_REASON_LENGTH:
             reason = f"{reason[: _MAX_REASON_LENGTH - 3]}..."
         if self.is_closed:
             return f"{self.name}: closed ({reason})"
         parts = [f"{self.in_flight} in flight"]
+        if self.held:
+            parts.append(f"{self.held} failed alike, not written yet")
+        if self.is_in_question:
+            parts.append("requests videos that are known to come")
         if not math.isinf(self.per_minute):
             left = max(0, math.ceil(self.per_minute) - self.requests_last_minute)
             parts.append(f"{left} of {self.per_minute:g} requests left this minute")
@@ -139,7 +149,7 @@ class Dashboard:
         if self._is_quiet or not (at_once or now - self._updated_at >= self._seconds):
             return
         self._updated_at = now
-        lines = self.lines(snapshot())
+        lines = [visible(line) for line in self.lines(snapshot())]
         if self._live is not None:
             from rich.text import Text
 

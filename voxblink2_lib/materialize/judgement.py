@@ -13,6 +13,7 @@ from voxblink2_lib.materialize.diagnosis import diagnose
 from voxblink2_lib.materialize.routes import Answer, InFlight, Routes, RouteState
 from voxblink2_lib.materialize.tasks import FetchResult, FetchTask
 from voxblink2_lib.materialize.video_queue import RunContext, VideoQueue
+from voxblink2_lib.outcomes import POLICIES, RUN_TRIES, Outcome
 from voxblink2_lib.records import VideoKey
 
 # Enough to see that media come, and not a page of a network.
@@ -36,8 +37,8 @@ def asked_in_vain(context: RunContext) -> list[VideoKey]:
     return [VideoKey(*key) for key in json.loads(context.ledger.setting(_ASKED_IN_VAIN) or "[]")]
 
 
-class _Arrival(NamedTuple):
-    """When media came (Unix time), and the position of their route when they were requested."""
+class _Request(NamedTuple):
+    """When media that came were requested (Unix time), and the position of their route then."""
 
     at: float
     position: int
@@ -57,15 +58,15 @@ class Judgement:
         self._verdicts = context.verdicts
         self._routes = routes
         self._queue = queue
-        # Routes with a canary on its way.
-        self._asking: set[str] = set()
-        self._arrivals: dict[VideoKey, _Arrival] = {}
+        # When the canary was requested that is on its way, by the names of routes.
+        self._asked_at: dict[str, float] = {}
+        self._arrivals: dict[VideoKey, _Request] = {}
 
     # -- Videos ------------------------------------------------------------------------------------
 
     def record_fetched(self, flight: InFlight) -> None:
         """Note that the media of a video have come; what they are worth is seen by cropping."""
-        self._arrivals[flight.task.key] = _Arrival(time.time(), flight.position)
+        self._arrivals[flight.task.key] = _Request(flight.sent_at, flight.position)
 
     def record_success(self, route: RouteState, key: VideoKey) -> list[Answer]:
         """Return what is written now that a video was cropped."""
@@ -80,32 +81,44 @@ class Judgement:
         breaker = route.breaker
         self._arrivals.pop(answer.task.key, None)
         if not is_wordless(answer.outcome):
-            return self._checked(route, [*breaker.record_words(answer.position), answer])
+            is_known = self._verdicts.witness(route.name) is not None
+            released = [] if is_known else breaker.record_words(answer.position)
+            return self._checked(route, [*released, answer])
         if route.closure is not None:
             self._take_back([answer])
             return []
-        breaker.hold(answer)
+        is_witnessed = self._verdicts.is_witnessed(answer.outcome)
+        breaker.hold(answer._replace(at=time.time(), is_witnessed=is_witnessed))
         if breaker.needs_canaries:
             self._question(route)
         return []
 
     def settle_idle(self) -> tuple[list[Answer], bool]:
-        """Return what is written when nothing else is left, and whether canaries are asked now."""
+        """Return what is written when nothing else is left, and whether there is more to do now."""
         answers: list[Answer] = []
+        has_more = False
         for route in self._routes.all:
             breaker = route.breaker
-            if route.closure is not None:
-                self._take_back(breaker.release())
-            elif not breaker.is_in_question:
+            if route.closure is None and not breaker.is_in_question:
                 answers += self._checked(route, breaker.release())
-        return answers, any(route.breaker.is_in_question for route in self._routes.open)
+            if route.closure is not None:
+                taken_back = breaker.release()
+                self._take_back(taken_back)
+                has_more |= bool(taken_back)
+            has_more |= breaker.is_in_question
+        return answers, has_more
 
     def _checked(self, route: RouteState, answers: Sequence[Answer]) -> list[Answer]:
-        """Return answers to write; what would be final waits until the route has worked once."""
+        """Return answers to write; what would be final may wait for a video that is known."""
         breaker = route.breaker
-        if breaker.has_worked or self._verdicts.witness(route.name) is None:
+        if self._verdicts.witness(route.name) is None:
             return [*answers]
-        finals = [answer for answer in answers if self._verdicts.would_be_final(answer.outcome)]
+        finals = [
+            answer
+            for answer in answers
+            if not (breaker.has_worked and answer.outcome.is_explicit)
+            and self._verdicts.would_be_final(answer.outcome, is_witnessed=answer.is_witnessed)
+        ]
         for answer in finals:
             breaker.hold_final(answer)
         if breaker.needs_canaries:
@@ -135,21 +148,21 @@ class Judgement:
 
     def next_canary(self) -> FetchTask | None:
         """Return the download of a canary that can start now."""
-        for route in self._routes.open:
-            if not route.breaker.canaries or route.name in self._asking:
+        for number, route in enumerate(self._routes.all):
+            if route.closure is not None or not route.breaker.has_canary:
                 continue
             permit = self._routes.acquire_canary(route)
             key = route.breaker.next_canary() if permit else None
             if permit is None or key is None:
                 continue
-            self._asking.add(route.name)
+            self._asked_at[route.name] = time.time()
             store = self._context.store
             return FetchTask(
                 key=key,
                 needed_seconds=_CANARY_SECONDS,
                 source=route.source,
-                with_video=False,
-                target=store.tmp / f"canary-{len(self._asking)}-{key.video_id}",
+                with_video=self._context.request.with_faces,
+                target=store.tmp / f"canary-{number}-{key.video_id}",
                 tmp=store.tmp,
                 permit=permit,
                 rate_limiter=self._context.rate_limiter,
@@ -160,24 +173,24 @@ class Judgement:
         """Return what is written now that a canary came; close its route if none comes."""
         route = self._routes.named(task.source.route.name)
         assert route is not None  # for mypy: canaries are sent by routes of this run
-        self._asking.discard(route.name)
+        asked_at = self._asked_at.pop(route.name)
         breaker, failure = route.breaker, result.failure
         if failure is None:
-            self._verdicts.record_witness(task.key, route.name, at=time.time())
-        if not breaker.is_in_question:
-            return []  # another video came meanwhile
+            self._verdicts.record_witness(task.key, route.name, at=asked_at)
+        answers = breaker.record_canary(has_come=failure is None)
         if result.is_unanswered:
             self._routes.probe(route)
         else:
             self._routes.record_answer(route, result)
+        if _is_limited(failure) and breaker.asked.count(task.key) < RUN_TRIES:
+            breaker.ask_later(task.key)
         if route.closure is not None:
             self._take_back(breaker.release())
-            return []
-        if failure is None:
-            return breaker.record_canary()
-        if not breaker.canaries:
+        elif breaker.needs_canaries:
+            self._question(route)
+        elif breaker.is_in_question and not breaker.canaries:
             self._close(route)
-        return []
+        return answers
 
     def _close(self, route: RouteState) -> None:
         """Close a route by which no video comes; what failed on it counts as not tried."""
@@ -204,3 +217,11 @@ class Judgement:
             remembered = dict.fromkeys([*keys, *asked_in_vain(self._context)])
             text = json.dumps([*remembered][:_MAX_REMEMBERED])
             self._context.ledger.set_setting(_ASKED_IN_VAIN, text)
+
+
+def _is_limited(failure: Outcome | None) -> bool:
+    """Return whether a failure pauses its route, and says nothing of videos."""
+    if failure is None:
+        return False
+    policy = POLICIES[failure.status]
+    return policy.scope == "route" and policy.closes_after is None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from voxblink2_lib.errors import SourceError
-from voxblink2_lib.sources import parse_source
+from voxblink2_lib.sources import stored_source
 from voxblink2_lib.sources.rate_limits import Pause, RateLimiter, shared_file
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.status import open_ledger
@@ -34,7 +34,7 @@ def _host(store: Store, config: str) -> str:
     with open_ledger(store, config) as ledger:
         named = ledger.setting("source")
     try:
-        source = parse_source(named)
+        source = stored_source(named)
     except SourceError:
         return ""  # A folder that was moved.
     return source.host if source.is_remote and named else ""

@@ -36,8 +36,8 @@ class Plan:
 
     Attributes:
         options: how the store's clips are made.
-        failed: failed videos of sealed jobs that are tried again in new jobs.
-        reopened: failed videos of open jobs that are tried again there.
+        failed: failed videos of sealed jobs that are tried again in new jobs, since they are due.
+        reopened: failed videos, of these and of open jobs, that are tried again though not due.
         settings: what the ledger is to remember of the request.
         diff: what the selection changes; ``None`` if it is that of the run before.
         excluded: what the user excludes, if the selection changes anything.
@@ -73,7 +73,7 @@ def plan_run(
         index: its index.
         ledger: its ledger, which is not changed.
         failed: failed videos of sealed jobs to try again.
-        reopened: failed videos of open jobs to try again.
+        reopened: those of them, and of open jobs, that are not due.
 
     Raises:
         StoreMismatchError: the store holds what the request excludes.
@@ -115,8 +115,8 @@ def write_plan(plan: Plan, ledger: Ledger, verdicts: Verdicts) -> list[int]:
         ledger.set_setting(name, value)
     if plan.failed:
         jobs += ledger.add_jobs(make_jobs(plan.failed), kind="retry")
-    if again := [*plan.failed, *plan.reopened]:
-        verdicts.ask_again(again)
+    if plan.reopened:
+        verdicts.ask_again(plan.reopened)
     return jobs
 
 

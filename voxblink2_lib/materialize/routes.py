@@ -51,6 +51,9 @@ class Answer(NamedTuple):
         position: how many answers were held back on its route when it was requested.
         wait_seconds: the source requests to wait so long before another try.
         warnings: what yt-dlp warned of.
+        at: when it was held back (Unix time); ``None`` if it was not.
+        is_witnessed: when it was held back, another video had come by its route since the first
+            such answer.
     """
 
     task: VideoTask
@@ -58,6 +61,8 @@ class Answer(NamedTuple):
     position: int = 0
     wait_seconds: float = 0.0
     warnings: tuple[str, ...] = ()
+    at: float | None = None
+    is_witnessed: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -103,6 +108,7 @@ class InFlight:
         route: on which it is downloaded.
         permit: the permission to request it.
         position: how many answers were held back on the route when it was sent.
+        sent_at: when that was (Unix time).
         unanswered: the result, where no answer arrived: whether the video or the route is at fault
             is not known yet.
     """
@@ -111,6 +117,7 @@ class InFlight:
     route: RouteState
     permit: Permit
     position: int = 0
+    sent_at: float = 0.0
     unanswered: FetchResult | None = None
 
 
@@ -152,7 +159,7 @@ class Routes:
         for route in self._usable():
             permit = self._limiter.acquire(route.key, self._budget)
             if permit is not None:
-                flight = InFlight(task, route, permit, route.breaker.position)
+                flight = InFlight(task, route, permit, route.breaker.position, time.time())
                 self._in_flight[task.key] = flight
                 return flight
         return None
@@ -163,7 +170,17 @@ class Routes:
 
     def seconds_until_permit(self) -> float | None:
         """Return when a route may have a permit; ``None`` if a result must arrive before."""
-        routes = [*self._usable(), *(route for route in self.open if route.breaker.canaries)]
+        return self._seconds_until_permit(
+            [*self._usable(), *(route for route in self.open if route.breaker.has_canary)]
+        )
+
+    def seconds_until_canary(self) -> float | None:
+        """Return when a canary may have a permit; ``None`` if none waits for one."""
+        return self._seconds_until_permit(
+            [route for route in self.open if route.breaker.has_canary]
+        )
+
+    def _seconds_until_permit(self, routes: Sequence[RouteState]) -> float | None:
         return min(
             (self._limiter.seconds_until_permit(route.key, self._budget) for route in routes),
             default=None,
@@ -289,4 +306,6 @@ class Routes:
             is_closed=route.closure is not None,
             next_permit_at=time.time()
             + self._limiter.seconds_until_permit(route.key, self._budget),
+            held=len(route.breaker.held),
+            is_in_question=route.breaker.is_in_question,
         )

@@ -22,6 +22,7 @@ from voxblink2_lib.materialize.video_queue import RunContext
 from voxblink2_lib.media.versions import decoder_versions
 from voxblink2_lib.outcomes import POLICIES, Status
 from voxblink2_lib.progress import show_progress
+from voxblink2_lib.records import VideoKey
 from voxblink2_lib.release.index import Index
 from voxblink2_lib.release.index_build import open_index
 from voxblink2_lib.release.location import Release, open_release
@@ -93,10 +94,12 @@ def materialize(request: MaterializeRequest, *, retry: bool, wait: bool) -> Stor
         with store.locked(wait=wait):
             index = _index(release, store)
             with Ledger(store.ledger, request.config) as ledger:
-                verdicts = ledger.verdicts(source.named)
+                verdicts = ledger.verdicts(source.label)
                 again = _asked_again(source)
                 failed = verdicts.due(again=again) if retry else []
-                reopened = verdicts.due(again=again, is_sealed=False) if retry and again else []
+                reopened: list[VideoKey] = []
+                if retry and again:
+                    reopened = [*failed, *verdicts.due(again=again, is_sealed=False)]
                 check_clip_format(request, store, ledger, index=index, retried=len(failed))
                 plan = plan_run(request, store, index, ledger, failed=failed, reopened=reopened)
                 if plan.new or plan.failed or ledger.open_jobs():
@@ -120,7 +123,8 @@ def retry_videos(
     Args:
         request: what to do; its store must exist, its release and selection are not used.
         statuses: only videos that ``status`` shows in these classes; none means all classes.
-        since: only those that the source answered at or after this Unix time.
+        since: only those that the source answered at or after this Unix time; what it answered is
+            no evidence any more.
 
     Returns:
         The store, and the number of videos that were retried.
@@ -137,13 +141,14 @@ def retry_videos(
         )
     with store.locked(wait=False), Ledger(store.ledger, request.config) as ledger:
         source = parse_source(request.source or ledger.setting("source"), request.fetch)
-        verdicts = ledger.verdicts(source.named)
+        verdicts = ledger.verdicts(source.label)
         failed = verdicts.missing(statuses, since=since)
         check_clip_format(request, store, ledger, index=None, retried=len(failed))
         plan = plan_retry(request, store, ledger, failed)
         if failed:
             check_source(source, store, ledger, request)
             jobs = write_plan(plan, ledger, verdicts)
+            verdicts.ask_again(failed, forget=since is not None)
             index = Index(store.index)
             context = _context(request, store, index, source=source, ledger=ledger, plan=plan)
             _run_jobs(context, jobs)
@@ -175,7 +180,7 @@ def _context(
         index=index,
         source=source,
         ledger=ledger,
-        verdicts=ledger.verdicts(source.named),
+        verdicts=ledger.verdicts(source.label),
         options=plan.options,
         rate_limiter=RateLimiter(shared_file()),
     )
@@ -214,7 +219,7 @@ def _run_jobs(context: RunContext, jobs: list[int]) -> None:
     _record_format(context)
     store.clear_leftovers(config, open_jobs=ledger.open_jobs())
     clear_gathered(store, ledger)
-    ledger.set_setting("source", context.source.named)
+    ledger.set_setting("source", context.source.label)
     Scheduler(context).run(jobs)
 
 

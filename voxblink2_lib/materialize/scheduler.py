@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from voxblink2_lib.errors import BlockedError, DependencyError, StoppedError
+from voxblink2_lib.foreign_text import visible
 from voxblink2_lib.materialize.croppers import Croppers
 from voxblink2_lib.materialize.dashboard import Dashboard, Snapshot
 from voxblink2_lib.materialize.deadlines import end_overdue, slow_lines
@@ -118,7 +119,8 @@ class Scheduler:
             else:
                 self._croppers.seals.append(self._seal_call(job.number))
         self._croppers.hand_out()
-        return seconds
+        waits = (seconds, self._routes.seconds_until_canary())
+        return min((wait for wait in waits if wait is not None), default=None)
 
     def _hand_out_videos(self) -> float | None:
         while self._has_room():
@@ -182,6 +184,8 @@ class Scheduler:
     # -- results ------------------------------------------------------------------------------
 
     def _handle_result(self, call: Call, result: Any) -> None:
+        # What waits for a permit may wait no longer: its route, or this result's, is free again.
+        self._next_permit_at = 0.0
         task = call[1]
         death = result if isinstance(result, WorkerDiedError) else None
         if isinstance(task, SealTask):
@@ -202,8 +206,6 @@ class Scheduler:
 
     def _handle_fetched(self, result: FetchResult) -> None:
         flight = self._routes.record(result)
-        # Its route may have waited for it, while the others are paused for an hour.
-        self._next_permit_at = 0.0
         if not result.is_unanswered:
             # The source answers on this route: videos without an answer are at fault themselves.
             self._fail_unanswered(flight.route)
@@ -221,8 +223,9 @@ class Scheduler:
         if policy.scope == "machine":
             self._verdicts.record(failure, is_settled=False)
             raise DependencyError(
-                f"This machine lacks something that downloading needs: {failure.reason}. Finished "
-                "work is kept. 'voxblink2 doctor' shows what is missing; then run this again."
+                "This machine lacks something that downloading needs: "
+                f"{visible(failure.reason)}. Finished work is kept. 'voxblink2 doctor' shows what "
+                "is missing; then run this again."
             )
         if policy.scope == "video":
             wait_seconds = result.action.pause_seconds or 0.0
@@ -248,12 +251,13 @@ class Scheduler:
 
     def _settle(self, answers: Sequence[Answer]) -> None:
         """Write failures; those of which another try may help are tried again in this run."""
-        for task, outcome, _, wait_seconds, _ in answers:
+        for answer in answers:
+            task, outcome = answer.task, answer.outcome
             has_tries = POLICIES[outcome.status].run_tries > 1
-            if has_tries and self._queue.try_again(task, wait_seconds=wait_seconds):
-                self._verdicts.record(outcome, is_settled=False)
+            if has_tries and self._queue.try_again(task, wait_seconds=answer.wait_seconds):
+                self._verdicts.record(outcome, is_settled=False, at=answer.at)
             else:
-                self._finish(outcome)
+                self._finish(outcome, at=answer.at, is_witnessed=answer.is_witnessed)
 
     def _handle_cropped(self, task: VideoTask, outcome: Outcome) -> None:
         route = self._routes.named(outcome.route)
@@ -265,8 +269,10 @@ class Scheduler:
         else:
             self._settle(self._judgement.judge(route, Answer(task, outcome)))
 
-    def _finish(self, outcome: Outcome) -> None:
-        status = self._verdicts.record(outcome)
+    def _finish(
+        self, outcome: Outcome, *, at: float | None = None, is_witnessed: bool = False
+    ) -> None:
+        status = self._verdicts.record(outcome, at=at, is_witnessed=is_witnessed)
         self._dashboard.count(status or outcome.status, outcome.bytes_fetched)
         self._queue.finish(outcome.key)
 
@@ -305,11 +311,11 @@ class Scheduler:
             return
         if all(closure.is_unanswered for _, closure in closures):
             raise StoppedError(
-                f"The source does not answer: {closures[-1][1].reason}. {left} videos are left and "
-                "nothing finished is lost. Check the network and the URL of the source, then run "
-                "the same command again."
+                f"The source does not answer: {visible(closures[-1][1].reason)}. "
+                f"{left} videos are left and nothing finished is lost. Check the network and the "
+                "URL of the source, then run the same command again."
             )
-        reasons = "; ".join(f"{name}: {closure.reason}" for name, closure in closures)
+        reasons = "; ".join(f"{name}: {visible(closure.reason)}" for name, closure in closures)
         if all(closure.is_suspect for _, closure in closures):
             raise BlockedError(
                 f"No route brings videos any more. {reasons.rstrip('.')}. {left} videos are left; "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,6 +15,7 @@ from voxblink2_lib.errors import (
     StoreFullError,
     UnreachableError,
 )
+from voxblink2_lib.foreign_text import visible
 from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.records import VideoKey
 from voxblink2_lib.release.index import video_keys
@@ -22,6 +24,8 @@ from voxblink2_lib.sources.folder_check import folder_problem
 from voxblink2_lib.sources.probe import probe_server
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
+
+_log = logging.getLogger(__name__)
 
 # With less than this not even the plan can be written.
 _LEAST_FREE_BYTES = 64 << 10
@@ -73,12 +77,22 @@ def _check_space(store: Store) -> None:
 def _check_options(source: SourceSpec) -> None:
     from voxblink2_lib.sources.first_checks import check_downloads
 
+    _report_plugins(source)
     check_downloads(source)
     if source.kind == "youtube":
         from voxblink2_lib.sources.javascript import javascript_problem
 
         if problem := javascript_problem():
             raise DependencyError(problem)
+
+
+def _report_plugins(source: SourceSpec) -> None:
+    """Report the foreign code that downloads, before it is loaded; turn it off if requested."""
+    from voxblink2_lib.sources.plugins import allow_plugins, find_plugins
+
+    allow_plugins(not source.options.no_plugins)
+    if plugins := find_plugins():
+        _log.warning("yt-dlp plugins: %s. --no-plugins turns them off.", ", ".join(plugins))
 
 
 def _check_network(source: SourceSpec) -> None:
@@ -92,6 +106,6 @@ def _check_network(source: SourceSpec) -> None:
         else:
             return
     raise StoppedError(
-        f"The source does not answer: {reason}. Nothing was changed. Check the network, the URL "
-        "of the source and the proxies, then run the same command again."
+        f"The source does not answer: {visible(reason)}. Nothing was changed. Check the network, "
+        "the URL of the source and the proxies, then run the same command again."
     )

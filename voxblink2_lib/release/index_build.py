@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from voxblink2_lib.errors import ReleaseError, StoreMismatchError
 from voxblink2_lib.files import atomic_write, named_if_disk_full
+from voxblink2_lib.foreign_text import csv_cell
 from voxblink2_lib.progress import Progress, no_progress
 from voxblink2_lib.records import FRAMES_PER_SECOND, Utterance, VideoKey
 from voxblink2_lib.release.annotation import Annotation, read_annotation
@@ -90,7 +91,7 @@ class IndexWriter:
                 raise ValueError(file.problem)
             self._add(read_annotation(file.path, file.data))
         except ValueError as error:
-            self._rejects.writerow([file.path.encode(errors="replace").decode(), str(error)])
+            self._rejects.writerow([csv_cell(file.path), csv_cell(str(error))])
             self.rejected += 1
 
     def _add(self, annotation: Annotation) -> None:

@@ -6,14 +6,14 @@ Reasons are texts of foreign servers: whatever is in them, they are text on the 
 from __future__ import annotations
 
 import html
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 from typing import NamedTuple
 
-# Control characters, line ends, and what changes the direction of writing.
-_INVISIBLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]+")
+from voxblink2_lib.foreign_text import visible
+from voxblink2_lib.redaction import redact
+
 _FOLDER = Path(__file__).parent
 
 
@@ -44,22 +44,13 @@ class Section(NamedTuple):
     content: Markup
 
 
-def visible_line(text: str) -> str:
-    r"""Return a text on one line, without invisible characters.
-
-    >>> visible_line("two\nlines ")
-    'two lines'
-    """
-    return _INVISIBLE.sub(" ", text).strip()
-
-
 def escape(text: str) -> Markup:
-    """Return a text as HTML.
+    """Return a text as HTML, without secrets and invisible characters.
 
     >>> escape("a < b"), escape(Markup("<br>"))
     ('a &lt; b', '<br>')
     """
-    return text if isinstance(text, Markup) else Markup(html.escape(visible_line(text)))
+    return text if isinstance(text, Markup) else Markup(html.escape(visible(redact(text.strip()))))
 
 
 def fill(template: str, **values: str) -> Markup:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -12,8 +11,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from voxblink2_lib.files import atomic_write
+from voxblink2_lib.foreign_text import csv_cell
 from voxblink2_lib.progress import Progress, no_progress
-from voxblink2_lib.report.markup import visible_line
+from voxblink2_lib.redaction import redact
 from voxblink2_lib.store.ledger_statistics import MissingVideo
 
 CSV_COLUMNS = (
@@ -27,23 +27,19 @@ CSV_COLUMNS = (
 )
 ROWS_PER_STEP = 100_000
 
-# Also after a semicolon, which separates cells where the comma is in numbers. The wide forms of
-# the four signs begin a formula too.
-_FORMULA = re.compile(r"(^|;\s*)(?=[=+\-@\uff1d\uff0b\uff0d\uff20])")
-
 
 def write_missing(
     videos: Iterable[MissingVideo], path: Path, *, progress: Progress = no_progress
 ) -> int:
-    """Write a CSV file of missing videos: UTF-8, a header, one line per video.
+    r"""Write a CSV file of missing videos: UTF-8, a header, one line per video.
 
     ``last_try`` and ``next_try`` are ISO 8601 in UTC, to the second. With an empty ``next_try``
     a video is not retried by itself; one of status ``planned`` is downloaded by the next run.
 
     Reasons are made safe for spreadsheets: an apostrophe goes before a first ``=``, ``+``, ``-``
-    or ``@``, and control characters and line ends become a space. Ids are written as they are,
-    since programs read them: one that begins with ``-`` may look odd in a spreadsheet, and is
-    harmless, since a formula with any effect needs characters that no id has.
+    or ``@``, and control characters and line ends become escapes such as ``\n``. Ids are written
+    as they are, since programs read them: one that begins with ``-`` may look odd in a
+    spreadsheet, and is harmless, since a formula with any effect needs characters that no id has.
 
     Args:
         videos: in the order of the file.
@@ -63,19 +59,11 @@ def write_missing(
         writer.writerow(CSV_COLUMNS)
         for count, video in enumerate(videos, start=1):
             times = (_iso(video.updated_at), _iso(video.next_at))
-            writer.writerow((*video[:3], _cell(video.reason), video.attempts, *times))
+            words = csv_cell(redact(video.reason.strip()))
+            writer.writerow((*map(csv_cell, video[:3]), words, video.attempts, *times))
             if not count % ROWS_PER_STEP:
                 advance(ROWS_PER_STEP)
     return count
-
-
-def _cell(reason: str) -> str:
-    """Return a reason as a cell that no spreadsheet evaluates as a formula.
-
-    >>> _cell("=1+1"), _cell("- not found"), _cell("HTTP 404")
-    ("'=1+1", "'- not found", 'HTTP 404')
-    """
-    return _FORMULA.sub(r"\1'", visible_line(reason))
 
 
 def _iso(seconds: float | None) -> str:

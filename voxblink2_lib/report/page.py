@@ -19,6 +19,7 @@ from voxblink2_lib.files import atomic_write
 from voxblink2_lib.outcomes import POLICIES, RetryPolicy
 from voxblink2_lib.progress import Progress, interval_text, no_progress, size_text
 from voxblink2_lib.records import FRAMES_PER_SECOND
+from voxblink2_lib.redaction import redact
 from voxblink2_lib.report import markup
 from voxblink2_lib.report.markup import Column, Markup, Section
 from voxblink2_lib.report.missing_csv import write_missing
@@ -260,7 +261,7 @@ def _reasons(reasons: list[ReasonCount]) -> Markup:
     most = max(reason.videos for reason in reasons)
     rows = []
     for reason in reasons:
-        message = markup.visible_line(reason.message) or "(no message)"
+        message = redact(reason.message.strip()) or "(no message)"
         if len(message) > _LONGEST_REASON:
             message = f"{message[:_LONGEST_REASON]}…"
         bar = markup.fill(

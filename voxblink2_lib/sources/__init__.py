@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from voxblink2_lib.sources.base import Media, Source, SourceSpec, parse_source
+from voxblink2_lib.sources.base import Media, Source, SourceSpec, parse_source, stored_source
 from voxblink2_lib.sources.opening import close_sources, open_source
 
 __all__ = [
@@ -15,4 +15,5 @@ __all__ = [
     "close_sources",
     "open_source",
     "parse_source",
+    "stored_source",
 ]

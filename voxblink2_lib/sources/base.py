@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from voxblink2_lib.errors import SourceError
 from voxblink2_lib.outcomes import NO_FACTS, MediaFacts
 from voxblink2_lib.records import VideoKey
+from voxblink2_lib.redaction import is_redacted, redact, redacted_source, secrets_in
 from voxblink2_lib.sources.options import FetchOptions, Route
 
 VIDEO_ID_FIELD = "{video_id}"
@@ -50,9 +51,16 @@ class SourceSpec:
         return self.kind if self.kind == "youtube" else self.place
 
     @property
+    def label(self) -> str:
+        """What a user would write, without secrets: the name by which a store remembers it."""
+        return redacted_source(self.named)
+
+    @property
     def host(self) -> str:
         """The name under which requests are counted, for budgets and pauses."""
-        return urlsplit(self.place).netloc if self.kind == "url" else self.kind
+        if self.kind != "url":
+            return self.kind
+        return urlsplit(self.place).netloc.rpartition("@")[2]
 
     @property
     def front_page(self) -> str:
@@ -117,7 +125,25 @@ def parse_source(named: str | None, options: FetchOptions | None = None) -> Sour
         options: of downloads over the network.
 
     Raises:
-        SourceError: it is none of these, or the options do not apply to it.
+        SourceError: it is none of these, it lacks its secrets, or the options do not apply to it.
+    """
+    if named is not None and is_redacted(named):
+        raise SourceError(
+            f"The store remembers the source as {named}; its user name, password and the values of "
+            "its query are not stored. Name it again in full: --source URL"
+        )
+    return stored_source(named, options)
+
+
+def stored_source(named: str | None, options: FetchOptions | None = None) -> SourceSpec:
+    """Parse a source as a store remembers it: it may lack secrets that its server requires.
+
+    Args:
+        named: see :func:`parse_source`.
+        options: likewise.
+
+    Raises:
+        SourceError: it is no source, or the options do not apply to it.
     """
     options = options or FetchOptions()
     if named is None or named == "youtube":
@@ -128,27 +154,31 @@ def parse_source(named: str | None, options: FetchOptions | None = None) -> Sour
     folder = Path(os.path.expanduser(named))
     if not os.path.isdir(folder):  # False for names that cannot be
         raise SourceError(
-            f"The source {named!r} is neither 'youtube', nor a URL with {VIDEO_ID_FIELD}, nor an "
-            "existing folder. A folder must contain media named <speaker>/<video>.<ext>."
+            f"The source {_shown(named)} is neither 'youtube', nor a URL with {VIDEO_ID_FIELD}, "
+            "nor an existing folder. A folder must contain media named <speaker>/<video>.<ext>."
         )
     if options != FetchOptions(fetches=options.fetches):
         raise SourceError(
-            f"The source {named!r} is a folder on this machine; options such as proxy, cookies, "
-            "budget or sleep have no effect on it. Leave them out."
+            f"The source {_shown(named)} is a folder on this machine; options such as proxy, "
+            "cookies, budget or sleep have no effect on it. Leave them out."
         )
     return SourceSpec("folder", str(folder.absolute()))
+
+
+def _shown(named: str) -> str:
+    return repr(redact(named, secrets_in(named)))
 
 
 def _check_url(named: str) -> None:
     if not named.startswith(("http://", "https://")) or VIDEO_ID_FIELD not in named:
         raise SourceError(
-            f"The source {named!r} is not a URL from which media can be downloaded: it must begin "
-            f"with http:// or https:// and contain {VIDEO_ID_FIELD} in place of the video's id, "
-            "for example https://media.example.org/{video_id}.m4a"
+            f"The source {_shown(named)} is not a URL from which media can be downloaded: it "
+            f"must begin with http:// or https:// and contain {VIDEO_ID_FIELD} in place of the "
+            "video's id, for example https://media.example.org/{video_id}.m4a"
         )
     unknown = set(re.findall(r"{[a-z_]*}", named)) - {VIDEO_ID_FIELD}
     if unknown:
         raise SourceError(
-            f"The source {named!r} contains {', '.join(sorted(unknown))}; only {VIDEO_ID_FIELD} "
-            "is filled in."
+            f"The source {_shown(named)} contains {', '.join(sorted(unknown))}; only "
+            f"{VIDEO_ID_FIELD} is filled in."
         )

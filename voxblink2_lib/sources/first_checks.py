@@ -50,7 +50,8 @@ def _check_downloader(options: FetchOptions, route: Route) -> None:
         _check_address(address)
     try:
         with STANDARD_ERROR:
-            downloader = YoutubeDL({**parameters, "quiet": True, "logger": _Silent()})
+            settings = {**parameters, "quiet": True, "logger": _Silent()}
+            downloader = YoutubeDL(settings, auto_init=False)  # without extractors
             downloader.cookiejar  # noqa: B018  # it is read here, from the browser
             downloader.close()
     except YoutubeDLError as error:

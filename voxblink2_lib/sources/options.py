@@ -20,8 +20,10 @@ from voxblink2_lib.records import (
     option,
     options_of,
     real_number,
+    switch,
     whole_number,
 )
+from voxblink2_lib.redaction import redact, secrets_in
 
 # Unauthenticated clients of YouTube may request about 300 videos per hour.
 GUEST_BUDGET = 300.0
@@ -124,6 +126,7 @@ class FetchOptions:
         "further options of yt-dlp in one text: --yt-dlp='--sleep-requests 1 --force-ipv4'",
         metavar="OPTIONS",
     )
+    no_plugins: bool = switch("turn off the plugins of yt-dlp that are installed")
     fetches: int | None = option(
         None,
         "videos downloaded at the same time",
@@ -266,11 +269,9 @@ def check_proxy(proxy: str, *, name: str = "A proxy") -> None:
     except ValueError:
         is_valid = False
     if not is_valid:
-        # The text may contain a password.
         raise SourceError(
             f"{name} must be a URL such as http://host:8080 or socks5://user:password@host:1080 "
-            f"({', '.join(_SCHEMES)}), got a text of {len(proxy)} characters that begins with "
-            f"{proxy.partition(':')[0][:6]!r}."
+            f"({', '.join(_SCHEMES)}), got {redact(proxy, secrets_in(proxy))!r}."
         )
 
 

@@ -9,6 +9,8 @@ yt-dlp's networking, until they cover enough seconds.
 from __future__ import annotations
 
 import contextlib
+import functools
+import io
 import logging
 import sys
 import tempfile
@@ -17,15 +19,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from yt_dlp import YoutubeDL
 from yt_dlp.networking.exceptions import HTTPError, RequestError
 from yt_dlp.utils import DownloadError, YoutubeDLError
 
-from voxblink2_lib.errors import FetchError
+from voxblink2_lib.errors import FetchError, SourceError
 from voxblink2_lib.files import named_if_disk_full
 from voxblink2_lib.outcomes import NO_FACTS, MediaFacts
 from voxblink2_lib.records import VideoKey
+from voxblink2_lib.redaction import redact, secrets_in, secrets_in_cookies
 from voxblink2_lib.sources.base import VIDEO_ID_FIELD, YOUTUBE_TEMPLATE, Media
+from voxblink2_lib.sources.downloader import PAGES_BUDGET, Downloader, Logger, is_segmented
 from voxblink2_lib.sources.failures import fetch_error
 from voxblink2_lib.sources.format_choice import (
     NOTHING_TO_PLAY,
@@ -34,13 +37,12 @@ from voxblink2_lib.sources.format_choice import (
     client_of,
 )
 from voxblink2_lib.sources.options import FetchOptions, Route
+from voxblink2_lib.sources.plugins import allow_plugins
 from voxblink2_lib.sources.prefix import Requirement, download_prefix
-from voxblink2_lib.sources.range_reader import AvailableBytes
 from voxblink2_lib.sources.reasons import Reasons
 from voxblink2_lib.sources.segments import (
     DASH_PROTOCOLS,
     HLS_PROTOCOLS,
-    are_served,
     download_segments,
 )
 from voxblink2_lib.sources.standard_error import STANDARD_ERROR
@@ -53,53 +55,8 @@ _log = logging.getLogger(__name__)
 _MARGIN_SECONDS = 1.0
 _PROTOCOLS = {"http", "https"} | HLS_PROTOCOLS | DASH_PROTOCOLS
 
-# Pages and manifests that are read before the first byte of media.
-_PAGES_BUDGET = TransferBudget.of(0.0)
-_PAGE_BLOCK_BYTES = 1 << 16
-
 # A server of files says so of the one that was requested; a site may say it of whoever asks.
 _GONE_HTTP = frozenset({404, 410})
-
-
-class _Downloader(YoutubeDL):  # type: ignore[misc]  # no type hints there
-    """A ``YoutubeDL`` that reports its first answer, and the language of the video at hand.
-
-    Attributes:
-        answered: called once, when the first request for a video is answered or fails.
-        language: of the video as a whole, where the site states it.
-        pages: counts the bytes of all answers, while there is one.
-    """
-
-    pages: TransferMeter | None = None
-    answered: Callable[[], None] | None = None
-    language: str | None = None
-
-    def urlopen(self, req: Any) -> Any:
-        try:
-            response = super().urlopen(req)
-            if self.pages is None:
-                return response
-            # The user's pause between two requests is not the server's time.
-            self.pages.extend(0, self.params.get("sleep_interval_requests") or 0.0)
-            response.fp = _MeteredBytes(response.fp, self.pages)
-            return response
-        finally:
-            if self.answered is not None:
-                answered, self.answered = self.answered, None
-                answered()
-
-    def process_video_result(self, info_dict: Any, download: bool = True) -> Any:
-        # What selects formats is given nothing but the formats.
-        self.language = info_dict.get("language")
-        return super().process_video_result(info_dict, download)
-
-    def can_play(self, form: dict[str, Any]) -> bool:
-        """Return whether a format can be downloaded; tested where yt-dlp doubts it."""
-        is_doubtful = form.get("has_drm") or form.get("__needs_testing")
-        if is_doubtful and _is_segmented(form):
-            # yt-dlp's own test may start ffmpeg.
-            return are_served(self, form, TransferMeter(_PAGES_BUDGET))
-        return not is_doubtful or bool(list(self._check_formats([form])))
 
 
 class YtDlpSource:
@@ -112,7 +69,7 @@ class YtDlpSource:
         route: proxy and cookies of requests.
 
     Raises:
-        SourceError: an option is not allowed.
+        SourceError: an option is not allowed, or a file of cookies cannot be read.
     """
 
     def __init__(
@@ -131,18 +88,39 @@ class YtDlpSource:
             Path(options.reasons).expanduser() if options.reasons else None
         )
         self._limit_rate = options.bytes_a_second
-        self._logger = _Logger()
+        route = route or Route()
+        secrets = _secrets_of(template, options, route)
+        self._redact = functools.partial(redact, secrets=secrets)
+        self._logger = Logger(self._redact)
         self._facts = NO_FACTS
         # Weakly: a source in a circle of references would outlive the worker that drops it.
         this = weakref.proxy(self)
+        allow_plugins(not options.no_plugins)
         with STANDARD_ERROR:
-            self._ydl = _Downloader(
+            self._ydl = Downloader(
                 {
-                    **ydl_options(options, route or Route()),
+                    **ydl_options(options, route),
                     "format": lambda context: this._select(context),  # noqa: PLW0108  # a strong one
                     "logger": self._logger,
                 }
             )
+        if route.cookies:
+            self._load_cookies(route.cookies)
+
+    def _load_cookies(self, file: str) -> None:
+        """Load cookies now: yt-dlp prints lines that it cannot read, which may be secrets."""
+        output = io.StringIO()
+        try:
+            with STANDARD_ERROR, contextlib.redirect_stderr(output):
+                self._ydl.cookiejar  # noqa: B018  # loads them
+        except YoutubeDLError:
+            raise SourceError(
+                f"The file of cookies {file} cannot be read: it must be in Netscape format "
+                "(cookies.txt). 'voxblink2 doctor --cookies FILE' checks such a file."
+            ) from None
+        skipped = output.getvalue().count("WARNING: skipping cookie file entry")
+        if skipped:
+            _log.info("Lines that are no cookies in %s, and are left out: %d", file, skipped)
 
     @contextlib.contextmanager
     def fetch(
@@ -162,17 +140,28 @@ class YtDlpSource:
                 media = self._download(key, Path(folder), needed_seconds + _MARGIN_SECONDS)
             except FetchError as error:
                 error.facts = self._facts
+                self._hide_secrets(error)
                 raise
             except (YoutubeDLError, RequestError) as error:
                 # Not by a variable: an error in one keeps this frame, and with it the source.
-                raise fetch_error(
-                    error,
-                    self._reasons,
-                    warnings=self._logger.warnings,
-                    facts=self._facts,
-                    explicit_http=self._explicit_http,
-                ) from error
+                raise self._fetch_error(error) from error
             yield media._replace(facts=self._facts)
+
+    def _fetch_error(self, error: Exception) -> FetchError:
+        """Return an exception of yt-dlp as an error with its class, and without secrets."""
+        failure = fetch_error(
+            error,
+            self._reasons,
+            warnings=self._logger.warnings,
+            facts=self._facts,
+            explicit_http=self._explicit_http,
+        )
+        self._hide_secrets(failure)
+        return failure
+
+    def _hide_secrets(self, error: FetchError) -> None:
+        error.args = (self._redact(str(error)),)
+        error.warnings = tuple(map(self._redact, error.warnings))
 
     def _select(self, context: dict[str, Any]) -> list[dict[str, Any]]:
         """Return the format to download, or two in one; yt-dlp calls this.
@@ -194,7 +183,7 @@ class YtDlpSource:
             if not refused:
                 break
             formats = [{**form, "has_drm": True} if form in refused else form for form in formats]
-        self._facts = _facts(choice, chosen)
+        self._facts = _facts(choice, chosen, self._redact)
         if choice.problem:
             _refuse_protocols(context["formats"])
         if choice.problem == NOTHING_TO_PLAY:
@@ -205,6 +194,7 @@ class YtDlpSource:
 
     def _download(self, key: VideoKey, folder: Path, needed_seconds: float) -> Media:
         url = self._template.replace(VIDEO_ID_FIELD, key.video_id)
+        self._ydl.begin(url)
         info = self._extract(url)
         if info is None or info.get("_type", "video") != "video":
             raise FetchError(
@@ -245,7 +235,7 @@ class YtDlpSource:
 
         Whether all videos fail so is seen from the others.
         """
-        self._ydl.pages = TransferMeter(_PAGES_BUDGET)
+        self._ydl.pages = TransferMeter(PAGES_BUDGET)
         try:
             return self._ydl.extract_info(url, download=False)
         except (FetchError, YoutubeDLError, RequestError, OSError):
@@ -262,7 +252,7 @@ class YtDlpSource:
         self, info: dict[str, Any], target: Path, requirement: Requirement, meter: TransferMeter
     ) -> None:
         """Download what is required of one file."""
-        download = download_segments if _is_segmented(info) else download_prefix
+        download = download_segments if is_segmented(info) else download_prefix
         try:
             download(self._ydl, info, target, requirement, meter=meter)
         except HTTPError as error:
@@ -271,10 +261,6 @@ class YtDlpSource:
             raise DownloadError(
                 f"unable to download video data: {error}", sys.exc_info()
             ) from error
-
-
-def _is_segmented(form: dict[str, Any]) -> bool:
-    return form.get("protocol") in HLS_PROTOCOLS or bool(form.get("fragments"))
 
 
 def _refuse_protocols(formats: list[dict[str, Any]]) -> None:
@@ -297,35 +283,22 @@ def _refuse_protocols(formats: list[dict[str, Any]]) -> None:
         )
 
 
-class _MeteredBytes(AvailableBytes):
-    """A response's stream that is read within a budget, block by block.
-
-    The response must not refer to itself: yt-dlp leaves it open, and drops it.
-    """
-
-    def __init__(self, stream: Any, meter: TransferMeter) -> None:
-        super().__init__(stream)
-        self._meter = meter
-
-    def read(self, amount: int | None = None, **options: Any) -> Any:
-        """Read an amount, or all that is left."""
-        body = bytearray()
-        while amount is None or len(body) < amount:
-            self._meter.start()
-            most = _PAGE_BLOCK_BYTES if amount is None else amount - len(body)
-            block = super().read(min(most, _PAGE_BLOCK_BYTES), **options)
-            self._meter.add(len(block))
-            if not block:
-                break
-            body += block
-        return bytes(body)
+def _secrets_of(template: str, options: FetchOptions, route: Route) -> frozenset[str]:
+    """Return what no message of a source may contain."""
+    texts = (template, route.proxy or "", options.yt_dlp or "", *options.extractor_args)
+    return secrets_in(*texts) | (
+        secrets_in_cookies(Path(route.cookies)) if route.cookies else set()
+    )
 
 
-def _facts(choice: FormatChoice, chosen: list[dict[str, Any]]) -> MediaFacts:
+def _facts(
+    choice: FormatChoice, chosen: list[dict[str, Any]], redacted: Callable[[str], str]
+) -> MediaFacts:
+    # Names that a site gives may be parts of its URLs.
     return MediaFacts(
-        audio_id=choice.audio_id or "",
-        video_id=choice.video_id or "",
-        language=choice.language,
+        audio_id=redacted(choice.audio_id or ""),
+        video_id=redacted(choice.video_id or ""),
+        language=redacted(choice.language),
         height=choice.height,
         reference_height=choice.reference_height,
         client="+".join(dict.fromkeys(filter(None, map(client_of, chosen)))),
@@ -340,24 +313,3 @@ def _merged(video: dict[str, Any], audio: dict[str, Any]) -> dict[str, Any]:
         "ext": video["ext"],
         "protocol": f"{video['protocol']}+{audio['protocol']}",
     }
-
-
-class _Logger:
-    """Sends yt-dlp's messages to the library's log; errors are raised as exceptions as well.
-
-    Attributes:
-        warnings: yt-dlp's warnings since this list was cleared.
-    """
-
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def debug(self, message: str) -> None:
-        _log.debug("%s", message)
-
-    info = debug
-    error = debug
-
-    def warning(self, message: str) -> None:
-        self.warnings.append(message)
-        _log.info("%s", message)

@@ -12,6 +12,7 @@ import yt_dlp
 from yt_dlp.utils import DownloadError, YoutubeDLError
 
 from voxblink2_lib.errors import SourceError
+from voxblink2_lib.redaction import redact, secrets_in
 from voxblink2_lib.sources.javascript import JS_RUNTIMES
 from voxblink2_lib.sources.options import FetchOptions, Route
 from voxblink2_lib.sources.standard_error import STANDARD_ERROR
@@ -81,6 +82,11 @@ def ydl_options(options: FetchOptions, route: Route) -> dict[str, Any]:
         "js_runtimes": {name: dict(runtime) for name, runtime in JS_RUNTIMES.items()},
     }
     if result.get("impersonate"):
+        if result.get("http_headers"):
+            raise SourceError(
+                "yt_dlp: --add-headers does not go with --impersonate, by which headers would also "
+                "go to other hosts after a redirect. Leave one of them out."
+            )
         _check_impersonation(result["impersonate"])
     if route.proxy:
         result["proxy"] = route.proxy
@@ -126,8 +132,9 @@ def _checked(arguments: list[str]) -> list[str]:
             if _name(argument) in _OWN_OPTIONS
             else "Options that run programs, read configurations or write files are refused"
         )
+        name = redact(_name(argument), secrets_in(argument))
         raise SourceError(
-            f"yt_dlp: the option {_name(argument)!r} is not passed on. {hint}; allowed are "
+            f"yt_dlp: the option {name!r} is not passed on. {hint}; allowed are "
             f"{', '.join(ALLOWED)}, in full."
         )
     return arguments
@@ -148,10 +155,13 @@ def _parse(arguments: list[str]) -> dict[str, Any]:
         lines = (output.getvalue().strip() or str(error).strip()).splitlines()
         last = lines[-1] if lines else type(error).__name__
         cause = last.partition("error: ")[2] or last
-        raise SourceError(f"yt_dlp: yt-dlp cannot parse {shlex.join(arguments)}: {cause}") from None
+        text = shlex.join(arguments)
+        message = redact(f"yt-dlp cannot parse {text}: {cause}", secrets_in(text))
+        raise SourceError(f"yt_dlp: {message}") from None
     if len(parsed.urls) != 1:
+        text = shlex.join(arguments)
         raise SourceError(
-            f"yt_dlp: {shlex.join(arguments)} contains arguments that belong to no option. Give "
-            "options only, each with its value."
+            f"yt_dlp: {redact(text, secrets_in(text))} contains arguments that belong to no "
+            "option. Give options only, each with its value."
         )
     return dict(parsed.ydl_opts)

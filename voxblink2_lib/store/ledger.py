@@ -7,14 +7,16 @@ part file before the row is written.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
 
+from voxblink2_lib.outcomes import GREATEST_WAIT_SECONDS
 from voxblink2_lib.records import SealedShard, VideoKey
-from voxblink2_lib.store.ledger_database import WITHOUT_FACTS, LedgerDatabase
+from voxblink2_lib.store.ledger_database import BY_JOB, WITHOUT_FACTS, LedgerDatabase
 from voxblink2_lib.store.ledger_statistics import LedgerStatistics
 from voxblink2_lib.store.tail import JobKind, RecoveredShards, next_job
 from voxblink2_lib.store.verdicts import Verdicts
@@ -182,13 +184,15 @@ class Ledger:
             "select count(*), min(next_at) from videos where config = ? and next_at is not null",
             self._config,
         )
-        return count, first
+        # A time beyond the greatest wait is of a clock that was wrong: such videos are due.
+        now = time.time()
+        return count, now if first and first > now + GREATEST_WAIT_SECONDS else first
 
     def job_videos(self, job: int) -> list[tuple[VideoKey, str]]:
         """Return the videos of a job with their status, sorted by speaker and video."""
         rows = self._database.query(
-            "select speaker_id, video_id, status from videos where config = ? and job = ? "
-            "order by speaker_id, video_id",
+            f"select speaker_id, video_id, status from videos {BY_JOB} "  # noqa: S608  # a constant
+            "where config = ? and job = ? order by speaker_id, video_id",
             self._config,
             job,
         )

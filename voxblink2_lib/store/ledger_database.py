@@ -12,12 +12,15 @@ from typing import Any
 
 from voxblink2_lib.errors import StoreError, StoreFullError
 from voxblink2_lib.files import atomic_write
+from voxblink2_lib.redaction import redact, redacted_source
 
 FORMAT = "4"
 # The formats before are read as they are, and changed by the first write: 2 had no facts with the
 # attempts, both kept one verdict of a video, whatever source it was of, and one kind of jobs.
 WITHOUT_FACTS = "2"
 EARLIER = (WITHOUT_FACTS, "3")
+# SQLite would go through all videos of a configuration for those of one job.
+BY_JOB = "indexed by videos_by_job"
 # What a person should hear of. Few attempts have it, so an index finds them; its condition must be
 # word for word that of the query.
 HAS_NOTES = """(json_extract(facts, '$.audio_tracks') > 1
@@ -109,11 +112,11 @@ commit;
 # Formats 2 and 3 kept the verdict with the video: of the source that was used last.
 _OLD_SOURCES = """
 insert into {schema}.sources (name)
-    select '' union select value from facts where name like '%.source';
+    select '' union select redacted_source(value) from facts where name like '%.source';
 """
 _OLD_VERDICTS = """
     select config, speaker_id, video_id, (select id from sources where name = coalesce(
-        (select value from facts where name = config || '.source'), '')) as source,
+        (select redacted_source(value) from facts where name = config || '.source'), '')) as source,
         status, reason, tries, next_at, ambiguous_since as since, '' as address,
         coalesce(updated_at, 0) as updated_at
     from videos where status not in ('planned', 'done', 'excluded')"""
@@ -137,6 +140,10 @@ insert into verdicts {_OLD_VERDICTS};
 alter table jobs add column kind text not null default 'planned';
 alter table videos drop column tries;
 alter table videos drop column ambiguous_since;
+update facts set value = redacted_source(value) where name like '%.source';
+update videos set reason = redact(reason) where reason like '%//%';
+update verdicts set reason = redact(reason) where reason like '%//%';
+update attempts set reason = redact(reason) where reason like '%//%';
 update facts set value = '4' where name = 'format';
 commit;
 """  # noqa: S608  # constants
@@ -170,6 +177,9 @@ class LedgerDatabase:
             connection = sqlite3.connect(uri, uri=True, timeout=60, isolation_level=None)
         except sqlite3.Error as error:
             raise StoreError(f"The ledger {path} cannot be opened: {error}.") from error
+        # For migration: earlier versions stored secrets.
+        for function in (redact, redacted_source):
+            connection.create_function(function.__name__, 1, function, deterministic=True)
         database = cls(connection, path)
         try:
             if not readonly:
@@ -187,6 +197,8 @@ class LedgerDatabase:
             # The part files are the truth; losing the last rows in a power cut costs nothing,
             # since the next run reads the parts.
             self._connection.execute("pragma synchronous = normal")
+            # What is replaced leaves no trace in the file.
+            self._connection.execute("pragma secure_delete = on")
             if self.fact("format") == "1":
                 self._migrate()
             # A run may be refused after this: an earlier format is changed when it is written.

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from voxblink2_lib.errors import StoreError
+from voxblink2_lib.foreign_text import visible
+from voxblink2_lib.redaction import redact
 from voxblink2_lib.store.clip_format import read_clip_format, read_versions
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
@@ -148,7 +150,9 @@ def empty_store_message(store: Store, config: str) -> str:
             f"The store {store.root} has nothing of the configuration {config!r}. Name the release "
             f"with data_dir=..., or run 'voxblink2 materialize' with --config {config} first."
         )
-    lines = "".join(f"\n  {reason.videos} videos: {reason.message}" for reason in reasons)
+    lines = "".join(
+        f"\n  {reason.videos} videos: {visible(redact(reason.message))}" for reason in reasons
+    )
     return (
         f"No video is available, so there is nothing to load from the store {store.root}. "
         f"The most frequent reasons:{lines}\n"

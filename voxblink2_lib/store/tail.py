@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from voxblink2_lib.records import SealedShard, VideoKey
-from voxblink2_lib.store.ledger_database import FORMAT, LedgerDatabase
+from voxblink2_lib.store.ledger_database import BY_JOB, FORMAT, LedgerDatabase
 
 JobKind = Literal["planned", "retry", "recovered"]
 
@@ -78,7 +78,7 @@ class RecoveredShards:
     def done_videos(self, job: int) -> list[VideoKey]:
         """Return the videos of a retry job that came and are in no shard yet, sorted."""
         rows = self._database.query(
-            "select speaker_id, video_id from videos where config = ? and job = ? "
+            f"select speaker_id, video_id from videos {BY_JOB} where config = ? and job = ? "  # noqa: S608  # a constant
             "and status = 'done' order by speaker_id, video_id",
             self._config,
             job,

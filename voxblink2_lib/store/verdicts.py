@@ -22,12 +22,13 @@ from voxblink2_lib.outcomes import (
     next_attempt,
 )
 from voxblink2_lib.records import VideoKey
-from voxblink2_lib.store.ledger_database import LedgerDatabase
+from voxblink2_lib.store.ledger_database import BY_JOB, LedgerDatabase
 
 _IS_VIDEO = "config = :config and speaker_id = :speaker_id and video_id = :video_id"
 # Every video (v) with the verdict (w) of this source, where it has answered.
-_VIDEOS = """videos v left join verdicts w on w.config = v.config
+_WITH_VERDICT = """left join verdicts w on w.config = v.config
     and w.speaker_id = v.speaker_id and w.video_id = v.video_id and w.source = :source"""
+_VIDEOS = f"videos v {_WITH_VERDICT}"
 _IS_WANTED = "v.config = :config and v.status not in ('done', 'excluded')"
 # A wait beyond the greatest was written by a clock that was wrong.
 _IS_DUE = "(w.status is null or w.next_at <= :now or w.next_at > :now + :greatest)"
@@ -75,8 +76,8 @@ class Verdicts:
     def pending_videos(self, job: int) -> list[VideoKey]:
         """Return the videos of a job that can be tried now, sorted by speaker and video."""
         return self._keys(
-            f"select v.speaker_id, v.video_id from {_VIDEOS} where {_IS_WANTED} "  # noqa: S608  # constants
-            f"and v.job = :job and {_IS_DUE} order by v.speaker_id, v.video_id",
+            f"select v.speaker_id, v.video_id from videos v {BY_JOB} {_WITH_VERDICT} "  # noqa: S608  # constants
+            f"where {_IS_WANTED} and v.job = :job and {_IS_DUE} order by v.speaker_id, v.video_id",
             job=job,
         )
 
@@ -142,23 +143,29 @@ class Verdicts:
             count=count,
         )
 
-    def ask_again(self, keys: Iterable[VideoKey]) -> None:
-        """Make videos due at this source at once, with no tries counted; their answers are kept."""
-        values = ({**self._values(), **key._asdict()} for key in keys)
+    def ask_again(self, keys: Iterable[VideoKey], *, forget: bool = False) -> None:
+        """Make videos due at this source at once, with no tries counted; their answers are kept.
+
+        Args:
+            keys: the videos.
+            forget: their answers do not count as the first of two.
+        """
         with self._database.transaction() as connection:
+            values = self._values() | {"forget": forget}
             connection.executemany(
-                f"update verdicts set next_at = 0, tries = 0 where {_IS_VIDEO} "  # noqa: S608  # a constant
-                "and source = :source",
-                values,
+                "update verdicts set next_at = 0, tries = 0, "  # noqa: S608  # a constant
+                "since = case when not :forget then since end "
+                f"where {_IS_VIDEO} and source = :source",
+                (values | key._asdict() for key in keys),
             )
 
     # -- Which route works -------------------------------------------------------------------------
 
     def witness(self, route: str) -> VideoKey | None:
-        """Return the last video that came by a route."""
+        """Return the last video that came by a route; if none did, by any other."""
         keys = self._keys(
-            "select speaker_id, video_id from witnesses "
-            "where source = :source and address = :route",
+            "select speaker_id, video_id from witnesses where source = :source "
+            "order by address = :route desc, at desc limit 1",
             route=route,
         )
         return keys[0] if keys else None
@@ -172,7 +179,7 @@ class Verdicts:
         )
 
     def record_witness(self, key: VideoKey, route: str, *, at: float) -> None:
-        """Write that a video came by a route at a Unix time."""
+        """Write that a video came by a route which was requested at a Unix time."""
         with self._database.transaction() as connection:
             connection.execute(
                 "insert or replace into witnesses values (?, ?, ?, ?, ?)",
@@ -181,25 +188,40 @@ class Verdicts:
 
     # -- Outcomes ----------------------------------------------------------------------------------
 
-    def would_be_final(self, outcome: Outcome) -> bool:
-        """Return whether an outcome would never be asked for again, if its route works."""
-        if outcome.status == "done":
-            return False
-        evidence = self._evidence(outcome, is_settled=True)
-        decision = next_attempt(outcome, evidence._replace(is_witnessed=True), now=time.time())
-        return decision.next_at is None
+    def is_witnessed(self, outcome: Outcome) -> bool:
+        """Return whether another video came by the route of a failure since the first such one."""
+        return self._evidence(outcome, is_settled=True).is_witnessed
 
-    def record(self, outcome: Outcome, *, is_settled: bool = True) -> Status | None:
+    def would_be_final(self, outcome: Outcome, *, is_witnessed: bool) -> bool:
+        """Return whether a failure would never be asked for again.
+
+        Args:
+            outcome: the failure.
+            is_witnessed: see :meth:`is_witnessed`, when it happened.
+        """
+        evidence = self._evidence(outcome, is_settled=True)._replace(is_witnessed=is_witnessed)
+        return next_attempt(outcome, evidence, now=time.time()).next_at is None
+
+    def record(
+        self,
+        outcome: Outcome,
+        *,
+        is_settled: bool = True,
+        at: float | None = None,
+        is_witnessed: bool | None = None,
+    ) -> Status | None:
         """Write the outcome of a video.
 
         Args:
             outcome: what happened.
             is_settled: this run does not try it again. Otherwise it remains pending.
+            at: when it happened (Unix time), if not now.
+            is_witnessed: see :meth:`is_witnessed`, when it happened; ``None`` means as of now.
 
         Returns:
             The class of this answer, or ``None`` if the video is not in the ledger.
         """
-        now = time.time()
+        now = time.time() if at is None else at
         with self._database.transaction() as connection:
             row = connection.execute(
                 f"select attempts from videos where {_IS_VIDEO}",  # noqa: S608  # a constant
@@ -209,6 +231,8 @@ class Verdicts:
                 return None
             self._ensure_source(connection)
             evidence = self._evidence(outcome, is_settled=is_settled)
+            if is_witnessed is not None:
+                evidence = evidence._replace(is_witnessed=is_witnessed)
             decision = RetryDecision(outcome.status, now, evidence.since)
             if is_settled:
                 decision = next_attempt(outcome, evidence, now=now)
@@ -232,7 +256,7 @@ class Verdicts:
             return Evidence(tries)
         witnesses = self._query(
             "select 1 from witnesses where source = :source and address = :route "
-            "and at > :since and (speaker_id, video_id) <> (:speaker_id, :video_id)",
+            "and at > :since and at <= :now and (speaker_id, video_id) <> (:speaker_id, :video_id)",
             route=outcome.route,
             since=before.since,
             **outcome.key._asdict(),
