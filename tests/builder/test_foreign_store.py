@@ -28,9 +28,12 @@ def checked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the shards that are read to check them."""
     names: list[str] = []
     check = shard_check._check_shard
-    monkeypatch.setattr(
-        shard_check, "_check_shard", lambda path: (names.append(path.name), check(path))
-    )
+
+    def noted(path: Path) -> None:
+        names.append(path.name)
+        check(path)
+
+    monkeypatch.setattr(shard_check, "_check_shard", noted)
     return names
 
 

@@ -110,7 +110,7 @@ def read_plain_file(path: Path, schema: pa.Schema) -> pa.Table:
     """
     with pa.memory_map(str(path)) as file:
         whole = file.read_buffer()
-    if whole.slice(0, len(_FILE_BEGINNING)).to_pybytes() != _FILE_BEGINNING:
+    if bytes(memoryview(whole)[: len(_FILE_BEGINNING)]) != _FILE_BEGINNING:
         raise ValueError("it is no Arrow file")
     stream = whole.slice(len(_FILE_BEGINNING))
     for message in pa.ipc.MessageReader.open_stream(pa.BufferReader(stream)):
