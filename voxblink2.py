@@ -90,7 +90,14 @@ class VoxBlink2Config(_OptionsConfig):  # type: ignore[misc, valid-type]  # made
         return find_store(self.request())[1]
 
     def sealed_shards(self) -> list[SealedShard]:
-        """Return the shards that the store holds now; none if it does not exist yet."""
+        """Return the shards that the store holds now; none if it does not exist yet.
+
+        None either if no option and no variable says which store, as for
+        ``datasets.get_dataset_infos("voxblink2")``.
+        """
+        if not (self.store or self.data_dir or os.environ.get(RELEASE_VARIABLE)):
+            self.request()  # refuses empty texts
+            return []
         store = self.find_store()
         if not store.ledger.exists():
             return []
@@ -219,6 +226,8 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
         checked.check(sorted(folder.glob("*.arrow")))
 
     def _paths(self) -> list[Path]:
+        if not self._shards:
+            return []
         folder = self.config.find_store().shards(self.config.name)
         return [folder / shard.name for shard in self._shards]
 
@@ -235,6 +244,8 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
     def _read_shards(self) -> None:
         # The very shards that the cache folder is named after: the store may grow meanwhile.
         self._shards = self.config.sealed_shards()
+        if not self._shards:
+            raise StoreError(empty_store_message(self.config.find_store(), self.config.name))
         new_id = config_id(self.config.name, self._shards, self._custom_features)
         if new_id != self.config_id:
             self._move_cache(new_id)
@@ -261,9 +272,6 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         del dl_manager
-        store = self.config.find_store()
-        if not self._shards:
-            raise StoreError(empty_store_message(store, self.config.name))
         paths = list(map(str, self._paths()))
         return [datasets.SplitGenerator(name=datasets.Split.TRAIN, gen_kwargs={"shards": paths})]
 
@@ -312,7 +320,7 @@ def _register() -> None:
     def with_builder(original: Any) -> Any:
         @functools.wraps(original)
         def factory(path: str, *args: Any, **kwargs: Any) -> Any:
-            if path == "voxblink2":
+            if isinstance(path, str) and path.lower() == "voxblink2":
                 code = hashlib.sha256(__version__.encode()).hexdigest()[:16]
                 return datasets.load.DatasetModule("voxblink2", code, {})
             return original(path, *args, **kwargs)

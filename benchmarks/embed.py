@@ -29,6 +29,7 @@ from figures import Figure, figure, run_benchmark, seconds_of
 from inputs import speech_like
 from torch.utils.flop_counter import FlopCounterMode
 
+from voxblink2_lib.cores import usable_cores
 from voxblink2_lib.embedding.block_worker import Dtype
 from voxblink2_lib.models import RELEASED, SpeakerFeatureExtractor
 from voxblink2_lib.models.conversion import KINDS
@@ -223,7 +224,7 @@ def _seconds(work: Callable[[], object], device: str) -> float:
 def measure(folder: Path, quick: bool) -> Iterator[Figure]:
     size = QUICK if quick else FULL
     yield from programs(folder, size)
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(usable_cores())
     for dtype in (torch.float32, torch.bfloat16):
         if "resnet34" in size.utterances:
             yield from network_alone("resnet34", dtype, "cpu", 1)

@@ -9,6 +9,8 @@ import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
+from voxblink2_lib.cores import usable_cores
+
 _PACKAGES = [
     "torch",
     "torchcodec",
@@ -30,7 +32,7 @@ def describe(work: Path) -> dict[str, str]:
     packages = {name: version(name) for name in _PACKAGES}
     return {
         "processor": _first(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo")) or platform.machine(),
-        "cores": f"{len(os.sched_getaffinity(0))}",
+        "cores": f"{usable_cores()}",
         "memory": f"{_kibibytes('MemTotal', Path('/proc/meminfo')) / 2**20:.0f} GiB",
         "load before": f"{os.getloadavg()[0]:.1f}",
         "file system": _file_system(work),

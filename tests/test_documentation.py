@@ -138,7 +138,7 @@ def test_an_unknown_option_is_refused(tmp_path: Path) -> None:
     document = tmp_path / "broken.md"
     document.write_text("```\n.venv/bin/voxblink2 status --stores x  # no such option\n```\n")
     (words,) = commands(document)
-    with pytest.raises(SystemExit):
+    with pytest.raises(errors.UsageError, match="unrecognized arguments: --stores"):
         cli._parser().parse_args(words)
 
 

@@ -1,6 +1,7 @@
 """Every error the library raises on purpose.
 
 VoxBlink2Error
+├── UsageError (ValueError)         the command line was used wrongly
 ├── ReleaseError (ValueError)       the release is missing, unreadable or hostile
 ├── SelectionError (ValueError)     the selection names what the release does not contain
 ├── SourceError (ValueError)        the source of media is not usable
@@ -39,6 +40,10 @@ class VoxBlink2Error(Exception):
     """Root of all errors of this library. ``exit_code`` is what the command line returns."""
 
     exit_code = 2
+
+
+class UsageError(VoxBlink2Error, ValueError):
+    """The command line was used wrongly. The library itself does not raise this."""
 
 
 class ReleaseError(VoxBlink2Error, ValueError):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import textwrap
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import av
+import datasets
 import numpy as np
 import pytest
 from PIL import Image
@@ -77,9 +80,13 @@ def test_some_utterances_overlap() -> None:
 
 
 def test_the_corpus_demo_reports_its_result(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    result = run_corpus_demo(tmp_path, config="audio", workers=2)
+    result = run_corpus_demo(tmp_path / 'it\'s "here"', config="audio", workers=2)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "another cache")
+    rows = run_printed_code(result.lines())["ds"]
+    assert isinstance(rows, datasets.Dataset)
+    assert len(rows) == 48
     # A probe, the index and the audio of each downloaded video; one request for 404, three for 403,
     # which is retried.
     assert result.requests == 16 * 3 + 1 + RUN_TRIES
@@ -87,6 +94,14 @@ def test_the_corpus_demo_reports_its_result(
     assert "num_rows: 48" in "\n".join(result.lines())
     assert "16 videos downloaded, 2 unavailable; 48 utterances" in "\n".join(result.lines())
     assert capsys.readouterr().out == ""
+
+
+def run_printed_code(lines: list[str]) -> dict[str, Any]:
+    """Run the code at the end of the demo's lines, as a user who copies it; return its names."""
+    start = lines.index("Load it again, without any download:") + 1
+    names: dict[str, Any] = {}
+    exec(textwrap.dedent("\n".join(lines[start:])), names)
+    return names
 
 
 def test_the_corpus_demo_draws_faces_with_their_boxes(tmp_path: Path) -> None:

@@ -155,9 +155,12 @@ def test_a_storm_from_the_first_request_on(host: VideoHost, tmp_path: Path) -> N
     assert finals(store) == {}
 
 
-def test_a_corpus_that_is_mostly_gone_is_gone_through(host: VideoHost, tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [200, pytest.param(2000, marks=pytest.mark.slow)])
+def test_a_corpus_that_is_mostly_gone_is_gone_through(
+    count: int, host: VideoHost, tmp_path: Path
+) -> None:
     """Nine of ten answer as a flagged account would, at the source that most people use."""
-    videos = video_ids(200)
+    videos = video_ids(count)
     alive = {video for number, video in enumerate(videos) if number % 10 == 7}
     host.reasons = {video: BARE for video in videos if video not in alive}
     release = plain_corpus.make_release(tmp_path / "release", videos)

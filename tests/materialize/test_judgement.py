@@ -6,6 +6,7 @@ A video is alive or dead; a source may say so in clear words or not, and may be 
 from __future__ import annotations
 
 import itertools
+import re
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -178,6 +179,37 @@ def test_what_was_requested_before_the_first_answer_is_no_success_after_it(
                 assert context.verdicts.record(bare) == "ambiguous"
 
 
+def test_the_first_final_verdict_of_a_new_route_waits_for_a_known_video_too(
+    script: ScriptedSource, tmp_path: Path
+) -> None:
+    """A proxy, and a network before it, that finds nothing."""
+    data = release(tmp_path / "release", 9)
+    script.answer = lambda task: failed(task, "transient") if number(task) > 3 else came(task)
+    run(tmp_path, data, fetches=2)
+    script.days += 1
+    script.answer = lambda task: failed(task, "gone", "HTTP Error 404", is_explicit=True)
+    message = run_through(tmp_path, data, fetches=2, proxy=PROXIES[:1])
+    assert "videos in a row failed alike" in message
+    assert finals(tmp_path) == {}
+
+
+def test_the_canary_of_a_corpus_with_faces_has_a_picture(
+    script: ScriptedSource, tmp_path: Path
+) -> None:
+    """A source that refuses videos alone has not worked because sound came."""
+    data = release(tmp_path / "release", 30)
+    with_video: list[bool] = []
+
+    def answer(task: FetchTask) -> FetchResult:
+        with_video.append(task.with_video)
+        return failed(task)
+
+    script.answer = answer
+    run_through(tmp_path, data, config="audio-visual", fetches=1, canary=(NAMED,))
+    assert script.canaries
+    assert all(with_video)
+
+
 # -- Nothing is lost, and nothing waits for ever ---------------------------------------------------
 
 
@@ -211,6 +243,21 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[None]:
 
     monkeypatch.setattr(Scheduler, "_step", count)
     return counted
+
+
+def test_clips_that_are_lost_and_do_not_come_again_are_work_that_is_left(
+    script: ScriptedSource, tmp_path: Path
+) -> None:
+    """Else the run would begin again and again."""
+    data = release(tmp_path / "release", 15, per_speaker=15)
+    with opened(tmp_path, data) as context:
+        for job in context.ledger.open_jobs():
+            for key in job_keys(context, job):
+                context.verdicts.record(Outcome(key, "done", clips=1, route="direct"))
+    script.answer = failed
+    message = run_through(tmp_path, data, fetches=2)
+    assert re.search(r"\d+ videos are left", message)
+    assert set(statuses(tmp_path).values()) == {"done"}
 
 
 def test_a_canary_without_a_permit_is_waited_for(

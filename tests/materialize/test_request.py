@@ -55,10 +55,9 @@ def test_a_remote_store_is_refused() -> None:
 
 def test_worker_count(monkeypatch: pytest.MonkeyPatch) -> None:
     assert MaterializeRequest(workers=3).worker_count == 3
-    monkeypatch.setattr("os.cpu_count", lambda: 64)
-    assert MaterializeRequest().worker_count == 8
-    monkeypatch.setattr("os.cpu_count", lambda: None)
-    assert MaterializeRequest().worker_count == 1
+    for cores, workers in {64: 8, 8: 8, 3: 3, 1: 1}.items():
+        monkeypatch.setattr("voxblink2_lib.materialize.request.usable_cores", lambda n=cores: n)
+        assert MaterializeRequest().worker_count == workers
 
 
 # -- Options of clips -----------------------------------------------------------------------------

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from datasets import load_dataset
 from support import cli_process, plain_corpus
 from support.fault_site import FaultSite, dead_proxy
 from support.plain_corpus import video_ids
+
+import voxblink2  # noqa: F401  # lets load_dataset know it
+from voxblink2_lib.errors import StoppedError, StoreMismatchError
 
 # yt-dlp keeps connections for the life of a worker, and threads here live for one run.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
@@ -130,6 +135,52 @@ def test_a_refused_option_changes_nothing(
     assert dump(store) == before
 
 
+def test_a_wider_selection_is_not_planned_before_its_source_answers(
+    release: Path, site: FaultSite, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    materialize(release, store, "--source", site.template(), "--max-speakers", 1)
+    before = dump(store)
+    materialize(release, store, "--source", closed(site), code=3)
+    assert dump(store) == before
+    options = {"data_dir": str(release), "store": str(store), "cache_dir": str(tmp_path / "cache")}
+    with pytest.raises(StoppedError, match="Nothing was changed"):
+        load_dataset("voxblink2", "audio", split="train", source=closed(site), **options)
+    assert dump(store) == before
+    with pytest.raises(StoreMismatchError, match="A selection may grow, not shrink"):
+        load_dataset("voxblink2", "audio", split="train", speakers=["id000001"], **options)
+    assert dump(store) == before
+
+
+@pytest.mark.parametrize("command", ["materialize", "retry"])
+def test_a_full_disk_changes_nothing(
+    command: str, release: Path, site: FaultSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tmp_path / "store"
+    materialize(release, store, "--source", site.template(), "--max-speakers", 1)
+    before = dump(store)
+    usage = shutil.disk_usage(store)._replace(free=1000)
+    monkeypatch.setattr("voxblink2_lib.materialize.source_check.shutil.disk_usage", lambda _: usage)
+    if command == "retry":
+        message = run("retry", "--class", "gone", "--store", store, code=3)
+    else:
+        message = materialize(release, store, "--source", site.template(), code=3)
+    assert "1,000 bytes are free. Nothing was changed: free some space" in message
+    assert dump(store) == before
+
+
+@pytest.mark.parametrize("words", [("--class", "gone"), ("--since", "2020-01-01")])
+def test_a_retry_of_clips_of_another_format_changes_nothing(
+    words: tuple[str, str], store: Path, site: FaultSite
+) -> None:
+    with sqlite3.connect(store / "ledger.sqlite") as database:
+        database.execute("update facts set value = '1' where name = 'audio.clip_format'")
+    before, asked = dump(store), len(site.journal)
+    assert "holds clips of format 1" in run("retry", *words, "--store", store, code=2)
+    assert dump(store) == before
+    assert len(site.journal) == asked
+
+
 def test_a_folder_without_any_of_the_videos_changes_nothing(
     store: Path, release: Path, tmp_path: Path
 ) -> None:
@@ -191,6 +242,25 @@ def test_a_retry_keeps_class_and_words_until_there_is_another_answer(
     run("retry", "--class", "geo", "--class", "gone", "--store", store)
     assert seen
     assert all(row[GEO] == "geo" and row[GONE] == "gone" for row in seen)
+
+
+def test_a_retry_that_is_due_by_itself_counts_the_tries_before(
+    release: Path, store: Path, site: FaultSite
+) -> None:
+    """What fails for ever is given up in the end."""
+
+    def tries() -> list[tuple[int]]:
+        with sqlite3.connect(store / "ledger.sqlite") as database:
+            rows = database.execute("select tries from verdicts where status = 'transient'")
+            return rows.fetchall()
+
+    for expected in (2, 3):
+        with sqlite3.connect(store / "ledger.sqlite") as database:
+            database.execute("update verdicts set next_at = 1 where status = 'transient'")
+        materialize(release, store, "--source", site.template())
+        assert tries() == [(expected,)]
+    run("retry", "--class", "transient", "--store", store)
+    assert tries() == [(1,)]
 
 
 def test_a_bad_day_is_taken_back(store: Path, site: FaultSite, tmp_path: Path) -> None:

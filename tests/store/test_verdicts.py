@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from support.clocks import StoppedTime
 from support.property_settings import fewer_examples
 
-from voxblink2_lib.outcomes import BEST_FIRST, Outcome, Status
+from voxblink2_lib.outcomes import BEST_FIRST, MissingUtterance, Outcome, Status
 from voxblink2_lib.records import SealedShard, VideoKey
 from voxblink2_lib.store.ledger import Ledger
 from voxblink2_lib.store.verdicts import Verdicts
@@ -369,6 +369,19 @@ def test_users_see_the_best_of_the_last_answers(
 # -- What a user asks for again --------------------------------------------------------------------
 
 
+def test_utterances_that_were_missing_go_with_the_answer_that_named_them(ledger: Ledger) -> None:
+    ledger.add_jobs([[A]])
+    answers(ledger, "b").record(Outcome(A, "private", "private"))
+    missing = (MissingUtterance("00001", "no audio"),)
+    answers(ledger).record(Outcome(A, "media-unusable", "cropped nothing", missing=missing))
+    assert ledger.statistics.missing_utterances() == 1
+    answers(ledger, "b").record(Outcome(A, "private", "private"))
+    assert ledger.statistics.missing_utterances() == 1
+    answers(ledger).record(unclear(A, "ambiguous"))
+    assert problems(ledger) == [(A, "private", "private", 4)]
+    assert ledger.statistics.missing_utterances() == 0
+
+
 def test_ask_again_keeps_words(ledger: Ledger, clock: StoppedTime) -> None:
     ledger.add_jobs([[A, B, C, D]])
     answers(ledger).record(Outcome(A, "private", "Private video"))
@@ -390,6 +403,48 @@ def test_ask_again_keeps_words(ledger: Ledger, clock: StoppedTime) -> None:
     _, first = ledger.waiting()
     assert first is not None
     assert first - clock.now <= 1.25 * 900
+
+
+def test_a_second_answer_confirms_unless_the_first_is_forgotten(
+    ledger: Ledger, clock: StoppedTime
+) -> None:
+    ledger.add_jobs([[A, B]])
+    for key in (A, B):
+        answers(ledger).record(unclear(key, "ambiguous"))
+    clock.now += HOUR
+    answers(ledger).record_witness(C, ROUTE, at=clock.now)
+    answers(ledger).ask_again([A])
+    answers(ledger).ask_again([B], forget=True)
+    clock.now += DAY
+    assert answers(ledger).record(unclear(A, "ambiguous")) == "gone"
+    assert answers(ledger).record(unclear(B, "ambiguous")) == "ambiguous"
+
+
+def test_a_video_of_a_clock_that_was_ahead_is_no_witness(
+    ledger: Ledger, clock: StoppedTime
+) -> None:
+    ledger.add_jobs([[A]])
+    answers(ledger).record_witness(C, ROUTE, at=clock.now + 1000 * DAY)
+    for _ in range(3):
+        assert answers(ledger).record(unclear(A, "ambiguous")) == "ambiguous"
+        clock.now += DAY
+
+
+def test_a_held_answer_counts_from_when_it_was_given(ledger: Ledger, clock: StoppedTime) -> None:
+    """Another video came after it, and before it was written."""
+    ledger.add_jobs([[A, B]])
+    given = clock.now
+    clock.now += HOUR
+    answers(ledger).record_witness(C, ROUTE, at=clock.now)
+    clock.now += HOUR
+    for key in (A, B):
+        answers(ledger).record(unclear(key, "ambiguous"), at=given, is_witnessed=False)
+    assert ledger.waiting() == (2, given + DAY)
+    clock.now += DAY
+    assert answers(ledger).is_witnessed(unclear(A, "ambiguous"))
+    # What came only after the second answer was given is no success between the two.
+    status = answers(ledger).record(unclear(B, "ambiguous"), is_witnessed=False)
+    assert status == "ambiguous"
 
 
 def test_answers_of_a_bad_day(ledger: Ledger, clock: StoppedTime) -> None:

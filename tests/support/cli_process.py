@@ -86,16 +86,25 @@ def run_inline(
     *words: object, code: int = 0, pool: type[InlinePool] = InlinePool
 ) -> subprocess.CompletedProcess[str]:
     """Like :func:`run`, in this process and with workers in it: nothing has to be started."""
+    result = run_any(*words, pool=pool)
+    assert result.returncode == code, (
+        f"exit code {result.returncode}\n{result.stdout}\n{result.stderr}"
+    )
+    return result
+
+
+def run_any(
+    *words: object, pool: type[InlinePool] = InlinePool
+) -> subprocess.CompletedProcess[str]:
+    """Like :func:`run_inline`, with whatever exit code."""
     arguments = list(map(str, words))
     with _streams() as (out, err), pytest.MonkeyPatch.context() as patched:
         patched.setattr("voxblink2_lib.materialize.scheduler.WorkerPool", pool)
         try:
             exit_code: Any = main(arguments)
-        except SystemExit as ended:  # of argparse
+        except SystemExit as ended:  # of --help
             exit_code = ended.code
-    result = subprocess.CompletedProcess(arguments, exit_code, out.getvalue(), err.getvalue())
-    assert exit_code == code, f"exit code {exit_code}\n{result.stdout}\n{result.stderr}"
-    return result
+    return subprocess.CompletedProcess(arguments, exit_code, out.getvalue(), err.getvalue())
 
 
 def run_inline_json(*words: object, code: int = 0) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from voxblink2_lib.materialize.scheduler import Scheduler
 from voxblink2_lib.materialize.tasks import FetchResult, FetchTask, SealTask, VideoTask
 from voxblink2_lib.materialize.video_queue import RunContext
 from voxblink2_lib.outcomes import NO_ACTION, Outcome, RouteAction, Status
-from voxblink2_lib.records import SealedShard, VideoKey
+from voxblink2_lib.records import ConfigName, SealedShard, VideoKey
 from voxblink2_lib.release.index_build import open_index
 from voxblink2_lib.release.location import open_release
 from voxblink2_lib.sources import parse_source
@@ -155,13 +155,17 @@ def release(folder: Path, count: int, *, per_speaker: int = 10) -> Path:
 
 @contextmanager
 def opened(
-    folder: Path, data_dir: Path, source: str = TEMPLATE, **options: Any
+    folder: Path,
+    data_dir: Path,
+    source: str = TEMPLATE,
+    config: ConfigName = "audio",
+    **options: Any,
 ) -> Iterator[RunContext]:
     """Plan a run as ``materialize`` does, also what is due again; yield what it works on."""
-    request = MaterializeRequest(data_dir=str(data_dir))
+    request = MaterializeRequest(data_dir=str(data_dir), config=config)
     store = Store(folder / "store")
     index = open_index(open_release(str(data_dir)), store.index)
-    with Ledger(store.ledger, "audio") as ledger:
+    with Ledger(store.ledger, config) as ledger:
         spec = parse_source(source, FetchOptions(**options))
         verdicts = ledger.verdicts(spec.named)
         plan = plan_run(request, store, index, ledger, failed=verdicts.due())

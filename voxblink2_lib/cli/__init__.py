@@ -15,19 +15,17 @@ from voxblink2_lib.cli.materialize import (
     add_retry_command,
 )
 from voxblink2_lib.cli.models import add_model_commands
+from voxblink2_lib.cli.parser import CommandParser
 from voxblink2_lib.cli.report import add_report_command
 from voxblink2_lib.cli.score import add_score_commands
 from voxblink2_lib.cli.status import add_status_command, add_verify_command
 from voxblink2_lib.cli.terminal import (
     EXIT_CODES,
-    STOPPED,
-    Parser,
     own_terminal,
-    without_secrets,
+    write_failure,
     write_message,
-    write_result,
 )
-from voxblink2_lib.errors import VoxBlink2Error
+from voxblink2_lib.errors import StoppedError, VoxBlink2Error
 
 # In the order of the help.
 _COMMANDS = (
@@ -53,31 +51,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    arguments = sys.argv[1:] if arguments is None else arguments
-    own_terminal(arguments)
-    options = _parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    as_json = "--json" in words
+    own_terminal(words)
+    options = argparse.Namespace()
     try:
+        _parser().parse_args(words, options)
         return int(options.command(options))
     except VoxBlink2Error as error:
-        write_message(f"voxblink2: {error}", *getattr(error, "__notes__", []))
-        if options.json:
-            record = {"error": type(error).__name__, "message": without_secrets(str(error))}
-            write_result(options, record, [])
-        return error.exit_code
+        return write_failure(error, as_json=as_json)
     except KeyboardInterrupt:
-        kept = "Finished work is kept; run the same command to resume."
-        nothing = "Nothing was written; run the same command to start again."
-        advice = kept if getattr(options, "keeps_work", True) else nothing
-        write_message(f"\nvoxblink2: stopped. {advice}")
-        return STOPPED
+        write_message("")  # a line of its own, below ^C
+        return write_failure(_interruption(options), as_json=as_json)
+
+
+def _interruption(options: argparse.Namespace) -> StoppedError:
+    kept = "Finished work is kept; run the same command to resume."
+    nothing = "Nothing was written; run the same command to start again."
+    return StoppedError(f"stopped. {kept if getattr(options, 'keeps_work', True) else nothing}")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
+    parser = CommandParser(
         prog="voxblink2",
         description="Turn the VoxBlink2 release and its media into Arrow shards; score embeddings.",
         epilog=f"example: voxblink2 demo\n\n{EXIT_CODES}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Iterable
 from typing import Any
 
+from voxblink2_lib.errors import UsageError
 from voxblink2_lib.materialize.request import MaterializeRequest, user_options
 from voxblink2_lib.media.options import ClipOptions
 from voxblink2_lib.records import Option, option_string, options_of
@@ -76,7 +77,7 @@ def add_workers_argument(parser: Parser) -> None:
 
 def add_selection_arguments(parser: argparse.ArgumentParser) -> None:
     """Add which part of the release."""
-    note = "which videos; an id that begins with a dash: --videos=-demoSailor"
+    note = "which videos; an id that begins with two dashes: --videos=--demoSailo"
     add_options(parser.add_argument_group("selection", note), Selection)
 
 
@@ -101,6 +102,20 @@ def add_fetch_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _fetch_group(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     return parser.add_argument_group("download", "for YouTube and URLs; not for a folder")
+
+
+def store_path(options: argparse.Namespace) -> str:
+    """Return the store that was named.
+
+    Raises:
+        UsageError: none was.
+    """
+    if options.store is None:
+        raise UsageError(
+            "Which store? Name its folder with --store, for example: "
+            f"{options.prog} --store voxblink2-demo/store"
+        )
+    return str(options.store)
 
 
 def build_request(options: argparse.Namespace) -> MaterializeRequest:

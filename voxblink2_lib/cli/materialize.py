@@ -55,7 +55,7 @@ def _materialize(options: argparse.Namespace) -> int:
     from voxblink2_lib.store.status import empty_store_message
 
     store = materialize(build_request(options), retry=True, wait=False)
-    if write_status(options, store).utterances:
+    if write_status(options, store, may_be_empty=False).utterances:
         return DONE
     # Videos that fail are outcomes, not errors; a whole run without any clip is.
     write_message(f"voxblink2: {empty_store_message(store, options.config)}")

@@ -138,5 +138,8 @@ def add_embed_arguments(parser: argparse.ArgumentParser, *, required: bool) -> N
         "--dtype", choices=("float32", "bfloat16"), default="float32", help="default: %(default)s"
     )
     parser.add_argument(
-        "--workers", type=int, metavar="N", help="processes; default: one per core, two on cuda"
+        "--workers",
+        type=int,
+        metavar="N",
+        help="processes; default: one for each core that the process may use, two on cuda",
     )

@@ -7,8 +7,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from voxblink2_lib.cli.arguments import add_config_argument
-from voxblink2_lib.cli.terminal import DONE, WRONG_USE, add_command, write_message, write_result
+from voxblink2_lib.cli.arguments import add_config_argument, store_path
+from voxblink2_lib.cli.terminal import DONE, add_command, write_result
+from voxblink2_lib.errors import UsageError
 
 if TYPE_CHECKING:
     from voxblink2_lib.store.layout import Store
@@ -19,9 +20,8 @@ def _report(options: argparse.Namespace) -> int:
 
     page, csv_file = _targets(options)
     if csv_file == page:
-        write_message(f"voxblink2: --out and --csv are the same file, {page}. Name two files.")
-        return WRONG_USE
-    store = named_store(options.store)
+        raise UsageError(f"--out and --csv are the same file, {page}. Name two files.")
+    store = named_store(store_path(options))
     missing = _write(store, options.config, page, csv_file)
     record = {
         "store": str(store.root),
@@ -69,7 +69,7 @@ def add_report_command(commands: Any) -> None:
     example = "voxblink2 report --store /data/voxblink2 --out report.html"
     parser = add_command(commands, "report", _report, does, example)
     parser.set_defaults(keeps_work=False)
-    parser.add_argument("--store", required=True, metavar="DIR", help="folder of the store")
+    parser.add_argument("--store", metavar="DIR", help="folder of the store")
     add_config_argument(parser)
     parser.add_argument(
         "--out",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
 from voxblink2_lib.cli.score_ossi import add_ossi_command
@@ -19,7 +18,6 @@ def add_score_commands(commands: Any) -> None:
         description=f"{does[0].upper()}{does[1:]}.",
         epilog="example:\n  voxblink2 score sv --trials vox1_o.txt --embeddings embeddings.parquet"
         f"\n\n{EXIT_CODES}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     group = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     add_sv_command(group)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -11,8 +12,16 @@ from voxblink2_lib.cli.arguments import (
     add_config_argument,
     add_place_arguments,
     build_request,
+    store_path,
 )
-from voxblink2_lib.cli.terminal import CHECK_FAILED, DONE, add_command, write_result
+from voxblink2_lib.cli.terminal import (
+    CHECK_FAILED,
+    DONE,
+    add_command,
+    failure_record,
+    write_result,
+)
+from voxblink2_lib.errors import StoreError
 
 # So many videos are named; all are in the JSON form.
 _MAX_NAMES = 5
@@ -50,20 +59,29 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def named_or_default_store(options: argparse.Namespace) -> Store:
-    """Return the store that was named, whose release is not needed; else that of the release."""
+    """Return the store that was named, whose release is not needed; else that of the release.
+
+    Raises:
+        UsageError: neither is named.
+    """
     from voxblink2_lib.materialize.run import find_store
+    from voxblink2_lib.release.location import RELEASE_VARIABLE
     from voxblink2_lib.store.layout import named_store
 
-    if options.store is not None:
-        return named_store(options.store)
-    return find_store(build_request(options))[1]
+    if options.store is None and (options.data_dir or os.environ.get(RELEASE_VARIABLE)):
+        return find_store(build_request(options))[1]
+    return named_store(store_path(options))
 
 
 # -- Status in JSON and in lines ------------------------------------------------------------------
 
 
 def write_status(
-    options: argparse.Namespace, store: Store, *, with_missing: bool = False
+    options: argparse.Namespace,
+    store: Store,
+    *,
+    with_missing: bool = False,
+    may_be_empty: bool = True,
 ) -> StoreStatus:
     """Write what a store holds, and return it.
 
@@ -71,13 +89,16 @@ def write_status(
         options: parsed arguments with the name of the configuration.
         store: the store.
         with_missing: list every unavailable video instead of the most frequent reasons.
+        may_be_empty: a store without any clip is no error.
     """
     from voxblink2_lib.materialize.pauses import stored_pauses
-    from voxblink2_lib.store.status import missing_videos, read_status
+    from voxblink2_lib.store.status import empty_store_message, missing_videos, read_status
 
     status = read_status(store, options.config)
     pauses = stored_pauses(store, options.config)
     record = {**status.as_dict(), "pauses": _pause_records(pauses)}
+    if not (status.utterances or may_be_empty):
+        record |= failure_record(StoreError(empty_store_message(store, options.config)))
     lines = [*_status_lines(status), *_pause_lines(pauses)]
     if with_missing:
         missing = missing_videos(store, options.config)

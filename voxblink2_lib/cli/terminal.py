@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO, cast
 
+from voxblink2_lib.errors import StoppedError, VoxBlink2Error
 from voxblink2_lib.foreign_text import visible, visible_lines
 from voxblink2_lib.redaction import redact, secrets_in
 
@@ -30,9 +32,15 @@ _secrets: set[str] = set()
 def own_terminal(arguments: Sequence[str]) -> None:
     """Send log messages and errors to standard error; turn SIGTERM into a ``KeyboardInterrupt``.
 
+    From now on a standard error that is gone (a closed pipe, a full disk) ends nothing.
+
     Args:
         arguments: those of the command line, whose secrets no message shows.
     """
+    if sys.stderr is None:  # closed by the shell; print would take standard output instead
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # open until the end
+    if not isinstance(sys.stderr, _LastingStream):
+        sys.stderr = cast(TextIO, _LastingStream(sys.stderr))
     _secrets.clear()
     _secrets.update(secrets_in(*arguments))
     handler = logging.StreamHandler(sys.stderr)
@@ -45,6 +53,42 @@ def own_terminal(arguments: Sequence[str]) -> None:
 
 def _interrupt(*_: object) -> NoReturn:
     raise KeyboardInterrupt
+
+
+class _LastingStream:
+    """A stream of messages that drops them where the other end is gone."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write a text."""
+        with _silenced_if_gone(self._stream):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what is buffered."""
+        with _silenced_if_gone(self._stream):
+            self._stream.flush()
+
+
+@contextlib.contextmanager
+def _silenced_if_gone(stream: TextIO) -> Iterator[None]:
+    """Send a stream to nowhere if it cannot be written to: Python would complain at exit."""
+    try:
+        yield
+    except OSError:
+        _silence(stream)
+
+
+def _silence(stream: TextIO) -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 class _SafeFormatter(logging.Formatter):
@@ -77,14 +121,6 @@ def write_message(*texts: str) -> None:
         print(_safe(text), file=sys.stderr)
 
 
-class Parser(argparse.ArgumentParser):
-    """A parser that quotes no secret when it refuses arguments."""
-
-    def error(self, message: str) -> NoReturn:
-        """Print why the arguments are refused, and exit."""
-        super().error(_safe(message))
-
-
 def write_result(options: argparse.Namespace, record: dict[str, Any], lines: Sequence[str]) -> None:
     """Print one JSON object, or lines for people."""
     if options.json:
@@ -114,12 +150,49 @@ def columns(table: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def _print(text: str) -> None:
+def write_failure(error: VoxBlink2Error, *, as_json: bool) -> int:
+    """Print an error for people, and with ``--json`` as an object too; return the exit code."""
+    write_message(f"voxblink2: {error}", *getattr(error, "__notes__", []))
+    if as_json:
+        with contextlib.suppress(StoppedError):  # the message above is all that can be done
+            _print(json.dumps(failure_record(error)))
+    return error.exit_code
+
+
+def failure_record(error: VoxBlink2Error) -> dict[str, Any]:
+    """Return what ``--json`` prints about an error: its class, its message, the exit code."""
+    return {
+        "error": type(error).__name__,
+        "message": without_secrets(str(error)),
+        "exit_code": error.exit_code,
+    }
+
+
+def flush_output() -> None:
+    """Write what was printed to standard output.
+
+    Raises:
+        StoppedError: standard output cannot be written to.
+    """
+    _print("", end="")
+
+
+def _print(text: str, end: str = "\n") -> None:
+    """Print to standard output; quietly give up if its reader has ended, as ``head`` does.
+
+    Raises:
+        StoppedError: standard output cannot be written to, as on a full disk.
+    """
     try:
-        print(text, flush=True)
+        print(text, end=end, flush=True)
     except BrokenPipeError:
-        # The reader of our output has ended, as `head` does. Python would complain again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence(sys.stdout)
+    except OSError as error:
+        _silence(sys.stdout)
+        raise StoppedError(
+            f"Standard output cannot be written to: {error.strerror}. Run the same command again "
+            "with another output."
+        ) from error
 
 
 def add_command(
@@ -143,9 +216,8 @@ def add_command(
         help=does,
         description=f"{does[0].upper()}{does[1:]}.",
         epilog=f"example:\n  {example}\n\n{EXIT_CODES}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(command=run)
+    parser.set_defaults(command=run, prog=parser.prog)
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object; messages go to standard error"
     )

@@ -94,7 +94,7 @@ class CorpusDemoResult:
             "  import voxblink2",
             "  from datasets import load_dataset",
             f'  ds = load_dataset("voxblink2", "{self.status.config}", data_dir="demo",',
-            f'                    store="{self.status.store}")',
+            f'                    store={self.status.store!r}, split="train")',
         ]
 
     def _table(self) -> list[str]:
@@ -117,7 +117,7 @@ def run_corpus_demo(out: Path, *, config: str, workers: int | None) -> CorpusDem
         out: folder for store, clips and plot. A store of an earlier demo in it is removed, so that
             there is something to do.
         config: name of the configuration.
-        workers: number of worker processes; one a core by default.
+        workers: number of worker processes; by default one for each core, at most 8.
     """
     store = _fresh_store(out)
     dataset, requests = _load(store, config, out / "cache", workers)

@@ -28,6 +28,7 @@ from filelock import FileLock, Timeout
 from huggingface_hub import cached_assets_path
 from safetensors import SafetensorError, safe_open
 
+from voxblink2_lib.cores import usable_cores
 from voxblink2_lib.embedding.block_worker import BlockDone, BlockTask, EmbedOptions, embed_block
 from voxblink2_lib.embedding.blocks import EmbeddingBlock, Keep, find_blocks
 from voxblink2_lib.embedding.model_location import find_model
@@ -84,7 +85,7 @@ def embed(
             beside it, one a line. A file that an equal run finished is left as it is. ``None``: a
             Parquet file in the cache of Hugging Face, which the same call uses again.
         options: the model, and how it is used.
-        workers: processes; by default one a core on a CPU, and two on an accelerator.
+        workers: processes; by default one for each usable core on a CPU, and two on an accelerator.
         keep: returns whether to embed the utterance of a name; by default all are embedded.
         progress: shows the utterances done, the hours of audio, and the speed.
 
@@ -174,7 +175,7 @@ def _claim(parts: Path, plan: str) -> None:
 
 def _default_workers(options: EmbedOptions) -> int:
     # Of two, one reads and computes log-mels while the other keeps an accelerator busy.
-    return max(1, len(os.sched_getaffinity(0))) if options.device == "cpu" else 2
+    return usable_cores() if options.device == "cpu" else 2
 
 
 def _embed_blocks(
@@ -185,7 +186,7 @@ def _embed_blocks(
 ) -> None:
     """Embed each block into its part file, unless that exists."""
     workers = max(1, min(workers, len(blocks)))
-    threads = max(1, len(os.sched_getaffinity(0)) // workers)
+    threads = max(1, usable_cores() // workers)
     left = [(block, part) for block, part in blocks if not part.exists()]
     total, remaining = (sum(len(block.rows) for block, _ in pairs) for pairs in (blocks, left))
     calls: Iterator[Call] = iter(

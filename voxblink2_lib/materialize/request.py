@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from voxblink2_lib.cores import usable_cores
 from voxblink2_lib.errors import SelectionError, StoreError
 from voxblink2_lib.media.options import ClipOptions
 from voxblink2_lib.records import (
@@ -73,7 +74,7 @@ class MaterializeRequest:
     workers: int | None = option(
         None,
         "worker processes",
-        default=f"one for each core, at most {_MAX_DEFAULT_WORKERS}",
+        default=f"one for each core that the process may use, at most {_MAX_DEFAULT_WORKERS}",
         parse=int,
         metavar="N",
         rule=whole_number(1, _MAX_WORKERS),
@@ -126,7 +127,7 @@ class MaterializeRequest:
     @property
     def worker_count(self) -> int:
         """Number of worker processes."""
-        return self.workers or min(_MAX_DEFAULT_WORKERS, os.cpu_count() or 1)
+        return self.workers or min(_MAX_DEFAULT_WORKERS, usable_cores())
 
 
 def user_options() -> dict[str, Option]:

@@ -6,6 +6,7 @@ import contextlib
 import shutil
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from voxblink2_lib.errors import BlockedError, DependencyError, StoppedError
@@ -267,7 +268,9 @@ class Scheduler:
             self._finish(outcome)
             self._settle(self._judgement.record_success(route, task.key))
         else:
-            self._settle(self._judgement.judge(route, Answer(task, outcome)))
+            # It may be tried again, then with others beside it.
+            answer = Answer(replace(task, is_alone=False), outcome)
+            self._settle(self._judgement.judge(route, answer))
 
     def _finish(
         self, outcome: Outcome, *, at: float | None = None, is_witnessed: bool = False
@@ -305,7 +308,8 @@ class Scheduler:
             self._queue.requeue(flight.task)
 
     def _raise_if_stopped(self, jobs: list[int]) -> None:
-        left = self._verdicts.count_pending(jobs)
+        # Clips that were lost are not pending in the ledger.
+        left = max(self._verdicts.count_pending(jobs), self._queue.unfinished)
         closures = self._routes.closures()
         if not closures or not left:
             return

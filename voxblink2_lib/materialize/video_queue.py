@@ -92,6 +92,11 @@ class VideoQueue:
         """
         self._videos = self._tasks(numbers, frozenset(last))
 
+    @property
+    def unfinished(self) -> int:
+        """How many videos were queued so far and are not finished."""
+        return len(self._jobs)
+
     def next_task(self) -> VideoTask | None:
         """Return a video to try now, or ``None`` if there is none now."""
         if self._later and self._later[0][0] <= time.monotonic():

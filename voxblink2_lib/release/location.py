@@ -106,7 +106,7 @@ def open_release(data_dir: str | os.PathLike[str] | None) -> Release:
     if named == "demo":
         return Release(builtin.RELEASE / META_ARCHIVE, default_source=str(builtin.MEDIA))
     path = Path(named).expanduser()
-    if not path.exists():
+    if not os.path.exists(path):  # Path.exists raises an error for a name that is too long
         raise ReleaseError(f"The release {path} does not exist. Check data_dir.")
     if not os.access(path, os.R_OK):
         raise ReleaseError(f"The release {path} cannot be read: permission denied.")

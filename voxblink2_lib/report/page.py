@@ -132,7 +132,8 @@ def _named_write_errors(*paths: Path) -> Iterator[None]:
 
 
 def _link(csv_file: Path, target: Path) -> Markup:
-    url = "./" + quote(os.path.relpath(csv_file, target.parent).replace(os.sep, "/"))
+    path = os.path.relpath(csv_file, target.parent).replace(os.sep, "/")
+    url = "./" + quote(os.fsencode(path))  # a name need not be UTF-8
     return markup.fill('<a href="$url">$name</a>', url=url, name=csv_file.name)
 
 

@@ -154,12 +154,16 @@ def named_store(path: str | os.PathLike[str]) -> Store:
     """Return the store in a folder, which need not exist yet.
 
     Raises:
-        StoreError: a file is in its place.
+        StoreError: a file is in its place, or the system does not take its name.
     """
     if not os.fspath(path):
         raise StoreError("store is an empty text. Leave it out, or name a folder.")
     root = Path(path).expanduser().absolute()
-    if root.exists() and not root.is_dir():
+    try:
+        is_file = root.exists() and not root.is_dir()
+    except OSError as error:  # a name that is too long, a folder above it that may not be read
+        raise StoreError(f"The store {root} cannot be used: {error.strerror}.") from error
+    if is_file:
         raise StoreError(f"The store {root} is a file; it must be a folder.")
     return Store(root)
 

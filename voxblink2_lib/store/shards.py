@@ -14,7 +14,7 @@ from voxblink2_lib.errors import StoreDamagedError
 from voxblink2_lib.files import HashingWriter, atomic_write, sha256_of
 from voxblink2_lib.outcomes import Outcome
 from voxblink2_lib.records import AudioFormat, Clip, FaceClip, SealedShard
-from voxblink2_lib.store.arrow_stream import open_stream
+from voxblink2_lib.store.arrow_stream import ArrowStream, open_stream
 
 _OUTCOME = b"voxblink2_outcome"
 
@@ -142,8 +142,12 @@ def read_batches(path: Path) -> Iterator[pa.RecordBatch]:
     Raises:
         StoreDamagedError: the file is damaged or gone.
     """
+    yield from _opened(path).batches()
+
+
+def _opened(path: Path) -> ArrowStream:
     try:
-        yield from open_stream(path).batches()
+        return open_stream(path)
     except FileNotFoundError as error:
         raise StoreDamagedError(gone_message(path)) from error
 

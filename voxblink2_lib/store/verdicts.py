@@ -84,9 +84,10 @@ class Verdicts:
     def count_pending(self, jobs: Collection[int] | None = None) -> int:
         """Return the number of videos of open jobs, or of some jobs, that can be tried now."""
         ((count,),) = self._query(
-            f"select count(*) from {_VIDEOS} join jobs j on j.config = v.config and j.job = v.job "  # noqa: S608  # constants
-            f"where {_IS_WANTED} and j.shard is null and {_IS_DUE} "
-            "and (:jobs is null or j.job in (select value from json_each(:jobs)))",
+            # Only open jobs are gone through.
+            f"select count(*) from jobs j cross join videos v {BY_JOB} {_WITH_VERDICT} "  # noqa: S608  # constants
+            f"where j.config = :config and j.job = v.job and j.shard is null and {_IS_WANTED} "
+            f"and {_IS_DUE} and (:jobs is null or j.job in (select value from json_each(:jobs)))",
             jobs=None if jobs is None else json.dumps([*jobs]),
         )
         return int(count)
@@ -285,7 +286,7 @@ class Verdicts:
             waits = [next_at for _, _, next_at, _ in answers if next_at is not None]
             best = {"status": status, "reason": reason, "next_at": min(waits, default=None)}
         connection.execute(_UPDATE_VIDEO, values | best)
-        if is_best:
+        if is_best or best["status"] != "media-unusable":
             self._replace_missing(connection, outcome)
 
     def _replace_missing(self, connection: sqlite3.Connection, outcome: Outcome) -> None:
