@@ -161,7 +161,7 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Output:
         assert "\n" not in message
         assert main([*words, "--json"]) == 2
         answer = json.loads(capsys.readouterr().out, parse_constant=_refuse)
-        assert answer == {"error": "ScoringError", "message": message}
+        assert answer == {"error": "ScoringError", "message": message, "exit_code": 2}
         return message
 
     return run
