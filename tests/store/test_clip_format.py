@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from pathlib import Path
 
 import pytest
@@ -90,16 +91,17 @@ def test_verify_and_status_show_them(
 
 def test_clips_of_a_retry_are_of_this_format_too(tmp_path: Path, versions: list[str]) -> None:
     media = make_corpus(tmp_path, VIDEOS) / "media"
-    media.rename(tmp_path / "kept")
-    media.mkdir()
+    shutil.copytree(media, tmp_path / "kept")
+    for path in media.glob("*/*"):
+        path.write_bytes(b"no medium")
     store = go(tmp_path, 1)
     # As a store of version 0.1.0 without a clip.
     with Ledger(store.ledger, "audio") as ledger, ledger._database.transaction() as connection:
         connection.execute("delete from facts where name in ('audio.clip_format')")
-    media.rmdir()
+    shutil.rmtree(media)
     (tmp_path / "kept").rename(media)
     request = MaterializeRequest(store=str(store.root), source=str(media), workers=1)
-    assert retry_videos(request, ["gone"]) == (store, 1)
+    assert retry_videos(request, ["media-unusable"]) == (store, 1)
     assert recorded(store) == (CLIP_FORMAT, tuple(versions))
     assert read_status(store, "audio").videos == {"done": 1}
 
