@@ -36,8 +36,8 @@ from voxblink2_lib.records import SealedShard, options_of
 from voxblink2_lib.release.location import RELEASE_VARIABLE
 from voxblink2_lib.release.selection import Selection
 from voxblink2_lib.store.layout import Store, named_store
-from voxblink2_lib.store.schema import FEATURES
-from voxblink2_lib.store.shards import read_batches, read_schema
+from voxblink2_lib.store.schema import FEATURES, shard_features
+from voxblink2_lib.store.shard_check import CheckedShards, open_shard, shard_batches
 from voxblink2_lib.store.status import empty_store_message, open_ledger
 
 # Classes of videos that need no warning.
@@ -110,7 +110,7 @@ class VoxBlink2Config(_OptionsConfig):  # type: ignore[misc, valid-type]  # made
         if not shards:
             return FEATURES[self.name]
         folder = self.find_store().shards(self.name)
-        return datasets.Features.from_arrow_schema(read_schema(folder / shards[0].name))
+        return shard_features(open_shard(folder / shards[0].name).schema)
 
     def create_config_id(
         self, config_kwargs: dict[str, Any], custom_features: datasets.Features | None = None
@@ -207,12 +207,29 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
             shards = self._shards
             try:
                 super().download_and_prepare(*args, num_proc=num_proc, **kwargs)
+                self._check_shards()
                 return
             except Exception:  # datasets wraps what is raised in it
                 self._read_shards()
                 if self._shards == shards:
                     raise
                 # A run has removed a shard meanwhile, as its rows are in a fuller one.
+
+    def _check_shards(self) -> None:
+        """Check shards that are new or have changed: ``datasets`` reads them as they are."""
+        if self._custom_features is not None or not (folder := Path(self._output_dir)).is_dir():
+            return
+        shards = [shard for shard in self._paths() if shard.exists()]
+        checked = CheckedShards(folder / "checked_shards.json")
+        checked.check(shards)
+        # Usually the same files under other names. A shard that was replaced since is still there.
+        checked.check(sorted(folder.glob("*.arrow")))
+
+    def _paths(self) -> list[Path]:
+        if not self._shards:
+            return []
+        folder = self.config.find_store().shards(self.config.name)
+        return [folder / shard.name for shard in self._shards]
 
     def as_streaming_dataset(self, *args: Any, **kwargs: Any) -> Any:
         """Materialize what the store lacks, then stream its shards."""
@@ -255,15 +272,12 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         del dl_manager
-        paths = []
-        if self._shards:
-            folder = self.config.find_store().shards(self.config.name)
-            paths = [str(folder / shard.name) for shard in self._shards]
+        paths = list(map(str, self._paths()))
         return [datasets.SplitGenerator(name=datasets.Split.TRAIN, gen_kwargs={"shards": paths})]
 
     def _generate_tables(self, shards: Iterable[str]) -> Iterator[tuple[Any, pa.Table]]:
         for shard_index, shard in enumerate(shards):
-            for batch_index, batch in enumerate(read_batches(Path(shard))):
+            for batch_index, batch in enumerate(shard_batches(open_shard(Path(shard)))):
                 yield _key(shard_index, batch_index), pa.Table.from_batches([batch])
 
     def _prepare_split(

@@ -200,7 +200,7 @@ def test_the_keywords_of_the_configuration() -> None:
         *("audio_format", "audio_track", "video_size", "video_margin", "video_shape", "video_crf"),
         *("speakers", "videos", "exclude", "max_speakers", "max_videos_per_speaker"),
         *("proxy", "cookies", "cookies_from_browser", "budget", "sleep", "limit_rate"),
-        *("extractor_args", "yt_dlp", "fetches", "reasons", "canary"),
+        *("extractor_args", "yt_dlp", "fetches", "reasons", "canary", "no_plugins"),
     ]
     config = voxblink2.VoxBlink2Config(name="audio")
     assert dataclasses.is_dataclass(config)

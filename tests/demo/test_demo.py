@@ -87,9 +87,9 @@ def test_the_corpus_demo_reports_its_result(
     rows = run_printed_code(result.lines())["ds"]
     assert isinstance(rows, datasets.Dataset)
     assert len(rows) == 48
-    # A probe, the index and the audio of each downloaded video; one request for 404, three for 403,
-    # which is retried.
-    assert result.requests == 16 * 3 + 1 + RUN_TRIES
+    # Whether the site answers; a probe, the index and the audio of each downloaded video; one for
+    # 404, three for 403, which is retried.
+    assert result.requests == 1 + 16 * 3 + 1 + RUN_TRIES
     assert len({hashlib.sha256(path.read_bytes()).digest() for path in result.clips}) == 4
     assert "num_rows: 48" in "\n".join(result.lines())
     assert "16 videos downloaded, 2 unavailable; 48 utterances" in "\n".join(result.lines())

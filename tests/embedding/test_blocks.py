@@ -17,8 +17,15 @@ from support import cli_process, tiny_models
 from support.model_oracle import PROPERTY
 from support.tiny_models import read_all, write_arrow, write_scp, write_store
 
-from voxblink2_lib.embedding.blocks import EXTENSIONS, NAME_COLUMNS, EmbeddingBlock, find_blocks
-from voxblink2_lib.errors import EmbeddingError, VoxBlink2Error
+from voxblink2_lib.embedding.block_worker import read_waveform
+from voxblink2_lib.embedding.blocks import (
+    EXTENSIONS,
+    NAME_COLUMNS,
+    EmbeddingBlock,
+    NoAudio,
+    find_blocks,
+)
+from voxblink2_lib.errors import EmbeddingError, ModelError, VoxBlink2Error
 
 AUDIO = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
@@ -152,12 +159,16 @@ def test_parquet_of_plain_bytes(tmp_path: Path) -> None:
     assert read_all(find_blocks(tmp_path)) == [("a", b"1"), ("b", b"")]
 
 
-def test_parquet_of_paths(tmp_path: Path) -> None:
+def test_paths_in_a_table_are_never_opened(tmp_path: Path) -> None:
     sounds = [{"bytes": None, "path": "/a.wav"}, {"bytes": None, "path": None}, None]
     rows = pa.table({"id": [1, 2, 3], "audio": pa.array(sounds, AUDIO)})
     pq.write_table(rows, tmp_path / "one.parquet")
-    expected = [("1", Path("/a.wav")), ("2", b""), ("3", b"")]
-    assert read_all(find_blocks(tmp_path)) == expected
+    (first, refused), *others = read_all(find_blocks(tmp_path))
+    assert first == "1"
+    assert isinstance(refused, NoAudio)
+    with pytest.raises(ModelError, match=r"1 has no bytes, only the path '/a\.wav'\. Files are"):
+        read_waveform(refused, "1")
+    assert others == [("2", b""), ("3", b"")]
 
 
 def test_files_below_a_folder_in_order(tmp_path: Path) -> None:
@@ -370,7 +381,7 @@ def test_damaged_arrow(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"name": ["a"], "sound": [b"1"]}, "no column 'audio' in the input; there are name, sound"),
+        ({"name": ["a"], "sound": [b"1"]}, "no column 'audio' in .*; there are name, sound"),
         ({"audio": [b"1"], "nom": ["a"]}, r"names utterances \(.*, id\); there are audio, nom"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -429,6 +430,28 @@ def test_a_folder_that_is_no_model(files: dict[str, str], tmp_path: Path) -> Non
         (tmp_path / name).write_text(text)
     with pytest.raises(ModelError, match=r"cannot be loaded: .*\. Name a folder that 'voxblink2 c"):
         embedder(str(tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["model", "extractor"])
+def test_code_that_comes_with_a_model_is_neither_run_nor_asked_for(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = save_foreign(tmp_path, foreign_model("wav2vec2"), mask=False)
+    marker = tmp_path / "ran"
+    (tmp_path / "code.py").write_text(f"open({str(marker)!r}, 'w')\nclass Own: pass\n")
+    file = tmp_path / ("config.json" if kind == "model" else "preprocessor_config.json")
+    content = json.loads(file.read_text())
+    for name in ("model_type", "architectures", "feature_extractor_type"):
+        content.pop(name, None)
+    classes = ("AutoConfig", "AutoModelForAudioXVector", "AutoFeatureExtractor")
+    content |= {"model_type": "own", "auto_map": dict.fromkeys(classes, "code.Own")}
+    file.write_text(json.dumps(content))
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("the user is asked"))
+    match = r"cannot be loaded: it needs code that comes with it, and such code is never run\. Name"
+    with pytest.raises(ModelError, match=match) as caught:
+        embedder(saved)
+    assert "trust" not in str(caught.value)
+    assert not marker.exists()
 
 
 def test_a_name_that_the_hub_does_not_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,7 +111,7 @@ def test_the_original_is_downloaded_and_dubs_alone_wait_for_it(
         materialize(request, retry=True, wait=False)
         assert len(site.requests) == asked
         (served / f"{DUB_ONLY}.mpd").write_text(manifest(site, DUB, ORIGINAL))
-        monkeypatch.setattr("voxblink2_lib.store.ledger.time", Later())
+        monkeypatch.setattr("voxblink2_lib.store.verdicts.time", Later())
         materialize(request, retry=True, wait=False)
         assert read_status(store, "audio").videos == {"done": 3}
         assert attempts(store.root)[2] == (DUB_ONLY, "done", of_dubbed)

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import pickle
-from collections.abc import Callable
+import re
+import resource
+import tarfile
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -311,6 +317,99 @@ def test_tensors_of_another_kind_are_refused(kind: str, tmp_path: Path) -> None:
         "meta": torch.ones(192, device="meta"),
     }[kind]
     refused(write(tmp_path / "a.pt", content), "fc6.bias")
+
+
+# -- Files that ask for more than they hold --------------------------------------------------------
+
+
+class Stored:
+    """What the values of a tensor are in a pickle of PyTorch."""
+
+    def __init__(self, *arguments: Any) -> None:
+        self.arguments = arguments
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return torch._utils._rebuild_tensor_v2, self.arguments
+
+
+class StoragePickler(pickle.Pickler):
+    def persistent_id(self, value: Any) -> Any:
+        return value if isinstance(value, tuple) and value[:1] == ("storage",) else None
+
+
+def one_tensor(
+    shape: tuple[int, ...],
+    stride: tuple[int, ...],
+    *,
+    numbers: int = 192,
+    name: str = "fc6.bias",
+    pickled: bytes = b"",
+    data: bytes = bytes(4 * 192),
+    compression: int = zipfile.ZIP_STORED,
+) -> bytes:
+    """Return a checkpoint of one tensor, whose parts need not fit."""
+    content, file = io.BytesIO(), io.BytesIO()
+    storage = ("storage", torch.FloatStorage, "0", "cpu", numbers)
+    StoragePickler(content, 2).dump({name: Stored(storage, 0, shape, stride, False, OrderedDict())})
+    with zipfile.ZipFile(file, "w", compression) as archive:
+        archive.writestr("a/data.pkl", pickled or content.getvalue())
+        archive.writestr("a/version", "3\n")
+        archive.writestr("a/data/0", data)
+    return file.getvalue()
+
+
+@pytest.fixture
+def little_memory() -> Iterator[None]:
+    """Four gigabytes more than this process has mapped: whoever asks for a tensor's gets none."""
+    mapped = int(Path("/proc/self/statm").read_text("ascii").split()[0]) * resource.getpagesize()
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (mapped + (4 << 30), limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, limits)
+
+
+TERABYTE = 1 << 40
+NESTED_KEY = b"}" + b")" + b"\x85" * 1_000_000 + b"Ns."
+HOSTILE = {
+    "one number many times": (one_tensor((TERABYTE,), (0,)), r"another shape: fc6\.bias \(1099"),
+    "one number in a square": (one_tensor((1 << 20, 1 << 20), (0, 0)), "another shape: fc6"),
+    "numbers that are not there": (
+        one_tensor((TERABYTE,), (1,), numbers=TERABYTE),
+        "cannot be read; it may be incomplete: .",
+    ),
+    "beyond the numbers": (one_tensor((193,), (1,)), "cannot be read; it may be incomplete: ."),
+    "compressed": (
+        one_tensor((192,), (1,), data=bytes(10_000_000), compression=zipfile.ZIP_DEFLATED),
+        "what is in it is larger than the file. Download it again",
+    ),
+    "a nested key": (one_tensor((192,), (1,), pickled=NESTED_KEY), "more than 32 values in each"),
+    "a nested key in the old form": (NESTED_KEY, "more than 32 values in each other"),
+    "a length in the old form": (b"\x80\x02X\xff\xff\xff\xff.", "it asks for 4,294,967,295 bytes"),
+    "a long name": (one_tensor((192,), (1,), name="x" * 3_000_000), r"x\.\.\. \(length 3,000,000"),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+@pytest.mark.usefixtures("little_memory")
+def test_what_a_checkpoint_claims_is_checked_first(kind: str, tmp_path: Path) -> None:
+    data, match = HOSTILE[kind]
+    path = tmp_path / "a.pt"
+    path.write_bytes(data)
+    assert len(refused(path, match)) < 1_500
+
+
+def test_nobody_is_advised_to_run_what_is_in_a_file(tmp_path: Path) -> None:
+    scripted = tmp_path / "scripted.pt"
+    with zipfile.ZipFile(scripted, "w") as archive:
+        for name in ("data.pkl", "constants.pkl", "version", "code/a.py"):
+            archive.writestr(f"a/{name}", b"\x80\x02}.")
+    older = tmp_path / "older.pt"
+    with tarfile.open(older, "w") as archive_file:
+        for name in ("sys_info", "pickle", "storages", "tensors"):
+            archive_file.addfile(tarfile.TarInfo(name))
+    for path in (scripted, older, write(tmp_path / "a.pt", Payload(str(tmp_path / "marker")))):
+        text = refused(path, "Nothing in it was run|cannot be read")
+        assert not re.search("weights_only|trust|allowlist|safe_globals", text)
 
 
 # -- The card --------------------------------------------------------------------------------------

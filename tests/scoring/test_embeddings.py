@@ -358,7 +358,7 @@ def test_garbage_parquet(tmp_path: Path) -> None:
     refused(path, "x.parquet: cannot be read")
     write_parquet(path, VECTORS, compression="none", use_dictionary=False)
     path.write_bytes(path.read_bytes().replace(b"noise", b"\xffoise"))
-    refused(path, "x.parquet: cannot be read as Parquet: .*utf-8")
+    refused(path, "x.parquet: cannot be read as Parquet: .*UTF8")
 
 
 # NumPy
@@ -910,15 +910,15 @@ def test_arrays_that_do_not_hold_together(tmp_path: Path, data: bytes) -> None:
         ([VECTORS], "not a pickled dictionary of arrays: .*it holds one list"),
         (VECTORS, "not a pickled dictionary of arrays: .*it holds one Record"),
         ({}, "it contains no embeddings"),
-        ({1: VECTORS[0]}, "x.pkl: 1: expected a name and an array .* a name of type int"),
-        ({np.int64(7): VECTORS[0]}, "x.pkl: 7: expected a name .* a name of type int"),
-        ({b"a": VECTORS[0]}, "x.pkl: b'a': expected a name .* a name of type bytes"),
-        ({None: VECTORS[0]}, "x.pkl: None: expected a name"),
-        ({"a": [1.0, 2.0]}, "x.pkl: 'a': .* got a value of type list"),
-        ({"a": 1.0}, "x.pkl: 'a': .* got a value of type float"),
-        ({"a": "x"}, "x.pkl: 'a': .* got a value of type str"),
-        ({"a": None}, "x.pkl: 'a': .* got a value of type NoneType"),
-        ({"a": {"b": VECTORS[0]}}, "x.pkl: 'a': .* got a value of type dict"),
+        ({1: VECTORS[0]}, "not a pickled .* it has a key that is no text, at byte"),
+        ({np.int64(7): VECTORS[0]}, "x.pkl: a value .*: expected a name .*: a name of type int"),
+        ({b"a": VECTORS[0]}, "it has a key that is no text"),
+        ({None: VECTORS[0]}, "it has a key that is no text"),
+        ({"a": [1.0, 2.0]}, "x.pkl: 'a': .* real numbers: a value of type list"),
+        ({"a": 1.0}, "x.pkl: 'a': .* real numbers: a value of type float"),
+        ({"a": "x"}, "x.pkl: 'a': .* real numbers: a value of type str"),
+        ({"a": None}, "x.pkl: 'a': .* real numbers: a value of type NoneType"),
+        ({"a": {"b": VECTORS[0]}}, "x.pkl: 'a': .* real numbers: a value of type dict"),
         ({"a": np.float32(1)}, "x.pkl: 'a': .* a name of type str and 0 axes"),
         ({"a": np.array(1.0)}, "x.pkl: 'a': .* a name of type str and 0 axes"),
         ({"a": VECTORS}, r"'a' first.* got float32 of shape \(3, 4\)"),
@@ -928,10 +928,10 @@ def test_arrays_that_do_not_hold_together(tmp_path: Path, data: bytes) -> None:
         ({"a": VECTORS[0] > 0}, "'a' first.* got bool"),
         ({"a": VECTORS[0] * 1j}, "'a' first.* got complex64"),
         ({"a": np.array(["x"])}, "'a' first.* got <U1"),
-        ({"a": np.array([b"x"])}, r"x.pkl: 'a': .* an array of type \('S1'"),
-        ({"a": np.array([None])}, r"x.pkl: 'a': .* an array of type \('O8'"),
-        ({"a": np.zeros(2, "f4,f4")}, r"x.pkl: 'a': .* an array of type \('V8'"),
-        ({"a": np.zeros(2, "M8[s]")}, r"x.pkl: 'a': .* an array of type \('M8'"),
+        ({"a": np.array([b"x"])}, r"x.pkl: 'a': .* an array of type 'S1'"),
+        ({"a": np.array([None])}, r"x.pkl: 'a': .* an array of type 'O8'"),
+        ({"a": np.zeros(2, "f4,f4")}, r"x.pkl: 'a': .* an array of type 'V8'"),
+        ({"a": np.zeros(2, "M8[s]")}, r"x.pkl: 'a': .* an array of type 'M8'"),
         ({"a": VECTORS[0], "b": VECTORS[0, :2]}, "'b' has 2 numbers, but 'a' has 4"),
         ({"a": VECTORS[0] * np.nan}, r"row 0 \('a'\) has a number that is not finite"),
         ({"a": VECTORS[0].astype("f8") * 1e300}, r"row 0 \('a'\) has a number that is not finite"),

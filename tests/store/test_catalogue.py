@@ -403,7 +403,7 @@ def test_a_shard_cut_short_anywhere_is_told(tmp_path: Path) -> None:
     # The hardest to see are cuts between two batches: what is left is a stream without its end.
     for size in [0, 1, 100, *between, len(whole) // 2, len(whole) - 8, len(whole) - 1]:
         cut.write_bytes(whole[:size])
-        with pytest.raises(StoreDamagedError, match=r"The shard .*b\.arrow is damaged \(.+\)\."):
+        with pytest.raises(StoreDamagedError, match=r"The file .*b\.arrow is damaged \(.+\)\."):
             Corpus.open(cut.parent)
     cut.write_bytes(whole)
     assert len(Corpus.open(cut.parent)) == 300

@@ -8,15 +8,16 @@ from __future__ import annotations
 import functools
 import io
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from voxblink2_lib.embedding.blocks import Audio, EmbeddingBlock
+from voxblink2_lib.embedding.blocks import Audio, EmbeddingBlock, NoAudio
 from voxblink2_lib.errors import EmbeddingError, MediaError, ModelError
 from voxblink2_lib.files import atomic_write
 from voxblink2_lib.media.audio_decoder import decode_audio
@@ -35,6 +36,8 @@ MIN_WINDOW_SECONDS = 0.1
 MAX_WHOLE_SECONDS = 120
 # What is later in a file is not read: a damaged time stamp must not ask for memory.
 _LONGEST_SECONDS = 6 * 3600.0
+
+_READ_SAMPLES = 1 << 20
 
 # So much audio is decoded before it is embedded: enough to find windows of similar lengths.
 _PENDING_SECONDS = 1200
@@ -180,6 +183,8 @@ def read_waveform(audio: Audio, name: str) -> Waveform:
     """
     import soundfile
 
+    if isinstance(audio, NoAudio):
+        raise ModelError(f"{name} {audio.reason}.")
     if isinstance(audio, Path) and not audio.is_file():
         raise ModelError(f"{name}: there is no file {audio}.")
     if not audio or (isinstance(audio, Path) and not audio.stat().st_size):
@@ -187,8 +192,7 @@ def read_waveform(audio: Audio, name: str) -> Waveform:
     try:
         with soundfile.SoundFile(audio if isinstance(audio, Path) else io.BytesIO(audio)) as file:
             if file.samplerate == SAMPLE_RATE_HZ:
-                samples = file.read(dtype="float32", always_2d=True)
-                return np.asarray(samples.mean(axis=1), np.float32)
+                return np.concatenate([*_mixed_blocks(file), np.zeros(0, np.float32)])
     except soundfile.SoundFileError:
         pass  # FFmpeg reads more.
     try:
@@ -196,6 +200,14 @@ def read_waveform(audio: Audio, name: str) -> Waveform:
             return decode_audio(audio, end_seconds=_LONGEST_SECONDS).samples
     except MediaError as error:
         raise ModelError(f"{name} cannot be decoded: {error}") from error
+
+
+def _mixed_blocks(file: Any) -> Iterator[Waveform]:
+    """Yield the mean of the channels, a block at a time: a header may claim any length."""
+    left = int(_LONGEST_SECONDS * SAMPLE_RATE_HZ)
+    while left and len(block := file.read(min(left, _READ_SAMPLES), "float32", always_2d=True)):
+        yield np.asarray(block.mean(axis=1), np.float32)
+        left -= len(block)
 
 
 def cut(waveform: Waveform, name: str, window_seconds: float | None) -> list[Waveform]:

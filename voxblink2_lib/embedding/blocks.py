@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from voxblink2_lib.errors import EmbeddingError
+from voxblink2_lib.foreign_files import as_own_error, check_parquet_size, shortened
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
 from voxblink2_lib.store.shards import read_batches
@@ -34,8 +35,21 @@ _MAX_ROWS, _MIN_BLOCKS = 128, 32
 # Reading a row of Parquet means reading those before it in its group, so blocks are not tiny.
 _MAX_BLOCKS_PER_ROW_GROUP = 16
 _ROWS_AT_ONCE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class NoAudio:
+    """Audio that is not read.
+
+    Attributes:
+        reason: why, after the name of the utterance.
+    """
+
+    reason: str
+
+
 # Encoded audio, or the file that holds it.
-Audio = bytes | Path
+Audio = bytes | Path | NoAudio
 # Returns whether to embed the utterance of a name.
 Keep = Callable[[str], bool]
 
@@ -68,7 +82,9 @@ class EmbeddingBlock:
             yield from ((name, Path(path)) for name, path in self.files)
             return
         for rows in self._tables():
-            yield from zip(_names(rows), map(_encoded, rows[_AUDIO].to_pylist()), strict=True)
+            yield from zip(
+                _names(rows, self.path), map(_encoded, rows[_AUDIO].to_pylist()), strict=True
+            )
 
     def identity(self) -> str:
         """Return all that decides what the block contains, but for the content of its files.
@@ -96,15 +112,17 @@ class EmbeddingBlock:
 
     def _arrow_tables(self) -> Iterator[pa.Table]:
         batch = next(itertools.islice(read_batches(Path(self.path)), self.place, None))
-        rows = pa.Table.from_batches([batch]).select(_columns(batch.schema))
+        rows = pa.Table.from_batches([batch]).select(_columns(batch.schema, self.path))
         for start in range(0, len(self.rows), _ROWS_AT_ONCE):
             yield rows.take(list(self.rows[start : start + _ROWS_AT_ONCE]))
 
     def _parquet_tables(self) -> Iterator[pa.Table]:
-        with pq.ParquetFile(self.path) as file:
-            columns = _columns(file.schema_arrow)
+        with _named(self.path), pq.ParquetFile(self.path) as file:
+            check_parquet_size(Path(self.path), file.metadata)
+            columns = _columns(file.schema_arrow, self.path)
             first = 0
             for batch in file.iter_batches(_ROWS_AT_ONCE, [self.place], columns=columns):
+                batch.validate(full=True)
                 rows = [row - first for row in self.rows if first <= row < first + len(batch)]
                 if rows:
                     yield pa.Table.from_batches([batch]).take(rows)
@@ -118,35 +136,58 @@ def _encoded(value: bytes | dict[str, Any] | None) -> Audio:
     if not isinstance(value, dict):
         return value or b""
     if value["bytes"] is None and value["path"]:
-        return Path(value["path"])
+        # Whoever wrote the table would choose a file of this machine.
+        return NoAudio(
+            f"has no bytes, only the path {shortened(value['path'])}. Files are read from a folder "
+            "or from a list wav.scp, never from a table"
+        )
     return value["bytes"] or b""
 
 
-def _columns(schema: pa.Schema) -> list[str]:
+def _columns(schema: pa.Schema, path: str | Path) -> list[str]:
     if _AUDIO not in schema.names:
         raise EmbeddingError(
-            f"There is no column {_AUDIO!r} in the input; there are {', '.join(schema.names)}."
+            f"There is no column {_AUDIO!r} in {path}; there are {_listed(schema)}."
         )
-    return [_AUDIO, *_name_columns(schema)]
+    kind = schema.field(_AUDIO).type
+    if not (_is_bytes(kind) or (pa.types.is_struct(kind) and _is_media(kind))):
+        raise EmbeddingError(
+            f"The column {_AUDIO!r} of {path} is of the type {shortened(str(kind))}; expected "
+            "are bytes, or structures of 'bytes' and 'path' as datasets writes them."
+        )
+    return [_AUDIO, *_name_columns(schema, path)]
 
 
-def _name_columns(schema: pa.Schema) -> list[str]:
+def _is_bytes(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _is_media(kind: pa.StructType) -> bool:
+    fields = {field.name: field.type for field in kind}
+    return fields.keys() == {"bytes", "path"} and _is_bytes(fields["bytes"])
+
+
+def _listed(schema: pa.Schema) -> str:
+    return shortened(", ".join(schema.names), quoted=False)
+
+
+def _name_columns(schema: pa.Schema, path: str | Path) -> list[str]:
     names = set(schema.names)
     if names >= set(_IDS):
         return list(_IDS)
     matches = [name for name in NAME_COLUMNS if name in names]
     if not matches:
         raise EmbeddingError(
-            f"There is no column in the input that names utterances ({', '.join(_IDS)}, or one of "
-            f"{', '.join(NAME_COLUMNS)}); there are {', '.join(schema.names)}."
+            f"There is no column in {path} that names utterances ({', '.join(_IDS)}, or one of "
+            f"{', '.join(NAME_COLUMNS)}); there are {_listed(schema)}."
         )
     return matches[:1]
 
 
-def _names(rows: pa.Table) -> list[str]:
-    columns = [rows[name].to_pylist() for name in _name_columns(rows.schema)]
+def _names(rows: pa.Table, path: str | Path) -> list[str]:
+    columns = [rows[name].to_pylist() for name in _name_columns(rows.schema, path)]
     if any(None in column for column in columns):
-        raise EmbeddingError("An utterance of the input has no name: there is a null.")
+        raise EmbeddingError(f"An utterance of {path} has no name: there is a null.")
     return ["/".join(map(str, parts)) for parts in zip(*columns, strict=True)]
 
 
@@ -229,37 +270,43 @@ def _store_blocks(store: Store, keep: Keep | None) -> Iterator[EmbeddingBlock]:
 def _arrow_blocks(paths: Iterable[Path], keep: Keep | None) -> Iterator[EmbeddingBlock]:
     for path in paths:
         for place, batch in enumerate(read_batches(path)):
+            if batch.num_rows > path.stat().st_size:  # columns of nulls take no room
+                raise EmbeddingError(f"{path} claims {batch.num_rows:,} rows; it has fewer bytes.")
             rows: Sequence[int] = range(batch.num_rows)
             if keep is not None:
-                rows = _kept(pa.Table.from_batches([batch]), keep)
+                rows = _kept(pa.Table.from_batches([batch]), path, keep)
             if rows:
                 yield EmbeddingBlock("arrow", rows, str(path), place)
 
 
 def _parquet_blocks(paths: Iterable[Path], keep: Keep | None) -> Iterator[EmbeddingBlock]:
     for path in paths:
-        try:
-            with pq.ParquetFile(path) as file:
-                for place in range(file.num_row_groups):
-                    rows: Sequence[int] = range(file.metadata.row_group(place).num_rows)
-                    if keep is not None:
-                        columns = _name_columns(file.schema_arrow)
-                        rows = _kept(file.read_row_group(place, columns=columns), keep)
-                    if rows:
-                        yield EmbeddingBlock("parquet", rows, str(path), place)
-        except (OSError, pa.ArrowInvalid) as error:
-            raise EmbeddingError(f"{path} cannot be read as Parquet: {error}") from error
+        with _named(path), pq.ParquetFile(path) as file:
+            check_parquet_size(path, file.metadata)
+            for place in range(file.num_row_groups):
+                rows: Sequence[int] = range(file.metadata.row_group(place).num_rows)
+                if keep is not None:
+                    columns = _name_columns(file.schema_arrow, path)
+                    names = file.read_row_group(place, columns=columns)
+                    names.validate(full=True)
+                    rows = _kept(names, path, keep)
+                if rows:
+                    yield EmbeddingBlock("parquet", rows, str(path), place)
 
 
-def _kept(rows: pa.Table, keep: Keep) -> tuple[int, ...]:
-    return tuple(row for row, name in enumerate(_names(rows)) if keep(name))
+def _named(path: str | Path) -> contextlib.AbstractContextManager[None]:
+    return as_own_error(EmbeddingError, f"{path} cannot be read as Parquet")
+
+
+def _kept(rows: pa.Table, path: Path, keep: Keep) -> tuple[int, ...]:
+    return tuple(row for row, name in enumerate(_names(rows, path)) if keep(name))
 
 
 def _file_blocks(files: Iterable[tuple[str, str]], keep: Keep | None) -> Iterator[EmbeddingBlock]:
     paths: dict[str, str] = {}
     for name, path in files:
         if name in paths:
-            raise EmbeddingError(f"{name!r} exists twice, as {paths[name]} and as {path}.")
+            raise EmbeddingError(f"{shortened(name)} exists twice, as {paths[name]} and as {path}.")
         if keep is None or keep(name):
             paths[name] = path
     if paths:
@@ -278,8 +325,8 @@ def _read_scp(path: Path) -> Iterator[tuple[str, str]]:
             continue
         if len(fields) == 1 or fields[1].endswith("|") or fields[1].startswith("|"):
             raise EmbeddingError(
-                f"{path}: line {number} is {line.strip()!r}; expected 'NAME FILE'. Commands ('|') "
-                "are never run."
+                f"{path}: line {number} is {shortened(line.strip())}; expected 'NAME FILE'. "
+                "Commands ('|') are never run."
             )
         file = Path(fields[1]).absolute()
         yield fields[0], str(file if file.is_file() else path.parent / fields[1])

@@ -13,6 +13,7 @@ from transformers import AutoFeatureExtractor, AutoModelForAudioXVector
 
 from voxblink2_lib.embedding.model_location import NAME_A_MODEL
 from voxblink2_lib.errors import ModelError, first_line
+from voxblink2_lib.foreign_files import shortened
 from voxblink2_lib.models import SpeakerModel
 from voxblink2_lib.records import SAMPLE_RATE_HZ
 
@@ -21,6 +22,9 @@ from voxblink2_lib.records import SAMPLE_RATE_HZ
 _CPU_BATCH_SECONDS = 4
 _ACCELERATOR_BATCH_SECONDS = 300
 _WEIGHTS_LISTED = 4
+
+# Of transformers and PyTorch: how to run code that comes with a model.
+_ADVICE = ("trust_remote_code", "weights_only")
 
 # Weights for training only; many checkpoints are published without them.
 _TRAINING_WEIGHTS = ("head.", "objective.", "classifier.", "masked_spec_embed")
@@ -120,11 +124,17 @@ def _load(model: str) -> tuple[Any, Any]:
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     try:
-        extractor = AutoFeatureExtractor.from_pretrained(model)
-        network, info = AutoModelForAudioXVector.from_pretrained(model, output_loading_info=True)
+        # Never asked, never run: by default, transformers asks the user whether to.
+        extractor = AutoFeatureExtractor.from_pretrained(model, trust_remote_code=False)
+        network, info = AutoModelForAudioXVector.from_pretrained(
+            model, output_loading_info=True, trust_remote_code=False
+        )
     except Exception as error:  # whatever transformers, hub and safetensors raise
+        problem = shortened(first_line(error), quoted=False).rstrip(".")
+        if any(advice in str(error) for advice in _ADVICE):
+            problem = "it needs code that comes with it, and such code is never run"
         raise ModelError(
-            f"The model {model} cannot be loaded: {first_line(error).rstrip('.')}. {NAME_A_MODEL}"
+            f"The model {model} cannot be loaded: {problem}. {NAME_A_MODEL}"
         ) from error
     _check_weights(model, info["missing_keys"])
     return extractor, network
@@ -135,7 +145,7 @@ def _check_weights(model: str, missing: Iterable[str]) -> None:
         name for name in missing if not any(part in name for part in _TRAINING_WEIGHTS)
     )
     if lacking:
-        listed = ", ".join(lacking[:_WEIGHTS_LISTED])
+        listed = ", ".join(shortened(name, quoted=False) for name in lacking[:_WEIGHTS_LISTED])
         if len(lacking) > _WEIGHTS_LISTED:
             listed += ", ..."
         raise ModelError(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import mmap
 import pickle
 import re
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from voxblink2_lib.errors import ModelError, first_line
+from voxblink2_lib.errors import ModelError
+from voxblink2_lib.foreign_files import as_own_error, scan_pickle, shortened
 from voxblink2_lib.models.base import SpeakerModel
 from voxblink2_lib.models.configuration import EcapaTdnnConfig, SpeakerConfig, SpeakerResNetConfig
 from voxblink2_lib.models.ecapa import EcapaTdnn
@@ -29,6 +32,10 @@ KINDS: dict[type[SpeakerConfig], type[SpeakerModel]] = {
     SpeakerResNetConfig: SpeakerResNet,
 }
 _LISTED_NAMES = 8
+_ARCHIVE = b"PK\3\4"
+_ADVICE = "weights_only"
+# Before zip files: a number, a version, sizes of types, the tensors, and the names of their values.
+_PICKLES_OF_OLD_FORM = 5
 _NAMED_GLOBAL = re.compile(r"GLOBAL (\S+) (?:whose module|was not)")
 _STAGES = {"model_pt.pt": "pretrained", "model_ft.pt": "finetuned"}
 
@@ -112,33 +119,56 @@ def _read_checkpoint(path: Path) -> Mapping[str, Tensor]:
     for name, tensor in state_dict.items():
         if not (isinstance(name, str) and _is_plain(tensor)):
             raise ModelError(
-                f"The checkpoint {path} is not a state dict: {name!r} is not the name of a tensor "
-                "of real numbers."
+                f"The checkpoint {path} is not a state dict: {shortened(name)} is not the name of "
+                "a tensor of real numbers."
             )
     return state_dict
 
 
 def _load(path: Path) -> object:
     """Return the content of a checkpoint without running anything from it."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise ModelError(f"There is no checkpoint {path}.") from error
-    except pickle.UnpicklingError as error:
-        # PyTorch's message advises to run the file's code; only the name of that code is quoted.
-        match = _NAMED_GLOBAL.search(str(error))
-        problem = (
-            f"contains more than tensors: it names {match[1]}"
-            if match
-            else "is damaged or not a checkpoint"
-        )
-        raise ModelError(f"The checkpoint {path} {problem}. Nothing in it was run.") from error
-    except Exception as error:  # damaged bytes cause nearly any error
-        message = first_line(error).rstrip(".")
-        raise ModelError(
-            f"The checkpoint {path} cannot be read; it may be incomplete: {message}. Download it "
-            "again."
-        ) from error
+    if not path.exists():
+        raise ModelError(f"There is no checkpoint {path}.")
+    place = f"The checkpoint {path} cannot be read; it may be incomplete"
+    with as_own_error(ModelError, place, "Download it again."):
+        _check_pickles(path)
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            # PyTorch's messages advise to run the file's code; of them, only its name is quoted.
+            if _ADVICE not in str(error) and not isinstance(error, pickle.UnpicklingError):
+                raise
+            match = _NAMED_GLOBAL.search(str(error))
+            problem = (
+                f"contains more than tensors: it names {shortened(match[1], quoted=False)}"
+                if match
+                else "is damaged or not a checkpoint"
+            )
+            raise ModelError(f"The checkpoint {path} {problem}. Nothing in it was run.") from None
+
+
+def _check_pickles(path: Path) -> None:
+    """Check the instructions that tensors are made by, and that no file in it is compressed.
+
+    Raises:
+        ValueError, OSError, zipfile.BadZipFile: it is no such file.
+    """
+    with path.open("rb") as file:
+        is_archive = file.read(len(_ARCHIVE)) == _ARCHIVE  # as PyTorch decides it
+    if is_archive:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            if sum(member.file_size for member in members) > path.stat().st_size:
+                raise ValueError("what is in it is larger than the file")
+            for member in members:
+                if member.filename.endswith("/data.pkl"):
+                    scan_pickle(archive.read(member), text_keys=False)
+        return
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        end = 0
+        for _ in range(_PICKLES_OF_OLD_FORM):
+            if end < len(data):
+                end = scan_pickle(data, end, text_keys=False)
 
 
 def _is_plain(tensor: object) -> bool:
@@ -164,13 +194,19 @@ def _renamed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _check(
     path: Path, arch: str, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]
 ) -> None:
-    not_finite = [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]
+    # Shapes before values: a tensor may repeat one number more often than memory holds.
+    fitting = [
+        name
+        for name in expected.keys() & tensors.keys()
+        if tensors[name].shape == expected[name].shape
+    ]
+    not_finite = sorted(name for name in fitting if not bool(tensors[name].isfinite().all()))
     problems = {
         "not finite": not_finite,
         "missing": sorted(expected.keys() - tensors.keys()),
         "unexpected": sorted(tensors.keys() - expected.keys()),
         "of another shape": [
-            f"{name} {tuple(tensors[name].shape)} instead of {tuple(expected[name].shape)}"
+            f"{name} {_shape(tensors[name])} instead of {tuple(expected[name].shape)}"
             for name in sorted(expected.keys() & tensors.keys())
             if tensors[name].shape != expected[name].shape
         ],
@@ -183,8 +219,13 @@ def _check(
         )
 
 
+def _shape(tensor: Tensor) -> str:
+    return shortened(str(tuple(tensor.shape)), quoted=False)
+
+
 def _listed(names: list[str]) -> str:
-    return ", ".join(names[:_LISTED_NAMES]) + (", ..." if len(names) > _LISTED_NAMES else "")
+    shown = (shortened(name, quoted=False) for name in names[:_LISTED_NAMES])
+    return ", ".join(shown) + (", ..." if len(names) > _LISTED_NAMES else "")
 
 
 def _check_front_end(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from voxblink2_lib.errors import ScoringError
+from voxblink2_lib.foreign_files import as_own_error, check_parquet_size, shortened
 
 # Names and their vectors. Shape of both: [names], [names, dimensions].
 NamedVectors = tuple[list[str], npt.NDArray[Any]]
@@ -37,13 +37,16 @@ def read_parquet(path: Path) -> Iterator[NamedVectors]:
             another number of values.
     """
     for file in sorted(path.glob("*.parquet")) if path.is_dir() else [path]:
-        try:
-            with pq.ParquetFile(file) as parquet:
-                columns = [*_choose_columns(file, parquet.schema_arrow)]
-                texts, lists = map(parquet.read(columns=columns).column, columns)
-                names = texts.to_pylist()
-        except (pa.ArrowException, KeyError, UnicodeDecodeError) as error:
-            raise ScoringError(f"{file}: cannot be read as Parquet: {error}") from error
+        with (
+            as_own_error(ScoringError, f"{file}: cannot be read as Parquet"),
+            pq.ParquetFile(file) as parquet,
+        ):
+            check_parquet_size(file, parquet.metadata)
+            columns = [*_choose_columns(file, parquet.schema_arrow)]
+            table = parquet.read(columns=columns)
+            table.validate(full=True)
+            texts, lists = map(table.column, columns)
+            names = texts.to_pylist()
         if names:
             numbers = _numbers(file, texts, lists, names)
             yield names, numbers.to_numpy().reshape(len(names), -1)
@@ -56,6 +59,7 @@ def _choose_columns(file: Path, schema: pa.Schema) -> Iterator[str]:
         matches = [name for name in preferred if name in matches][:1] or matches
         if len(matches) != 1:
             columns = ", ".join(f"{field.name} ({field.type})" for field in schema)
+            columns = shortened(columns, quoted=False)
             raise ScoringError(
                 f"{file}: expected a column of strings ({', '.join(NAME_COLUMNS)}) and a column "
                 f"of lists of numbers ({', '.join(VECTOR_COLUMNS)}), or only one of each kind. "
@@ -73,13 +77,13 @@ def _numbers(
     for rows, problem in (
         (np.flatnonzero(texts.is_null()), "no name"),
         (np.flatnonzero(lengths == 0), "no embedding"),
-        (np.flatnonzero(lengths != lengths[0]), "{} numbers, but row 0 ({!r}) has {}"),
+        (np.flatnonzero(lengths != lengths[0]), "{} numbers, but row 0 ({}) has {}"),
         (np.flatnonzero(numbers.is_null()) // (lengths[0] or 1), "a null among its numbers"),
     ):
         for row in rows[:1].tolist():
-            details = problem.format(lengths[row], names[0], lengths[0])
+            details = problem.format(lengths[row], shortened(names[0]), lengths[0])
             raise ScoringError(
-                f"{file}: row {row} ({names[row]!r}) has {details}. Compute it again."
+                f"{file}: row {row} ({shortened(names[row])}) has {details}. Compute it again."
             )
     return numbers
 
@@ -97,11 +101,22 @@ def read_npy(path: Path, names: Path | None = None) -> Iterator[NamedVectors]:
     Raises:
         ScoringError: it is no such file, or there is not one file of names.
     """
-    try:  # no pickled objects, and not the .npz that np.load would also accept
-        array = np.lib.format.open_memmap(path, mode="r")
-    except (ValueError, TokenError) as error:
-        raise ScoringError(f"{path}: cannot be read as a NumPy array: {error}") from error
+    with as_own_error(ScoringError, f"{path}: cannot be read as a NumPy array"):
+        _check_npy_header(path)
+        with np.errstate(over="raise"):  # of the number of bytes
+            # No pickled objects, and not the .npz that np.load would also accept.
+            array = np.lib.format.open_memmap(path, mode="r")
     yield [words[0] for words in split_lines(_names_file(path, names))], array
+
+
+def _check_npy_header(path: Path) -> None:
+    """Check that the header is in the file: NumPy would make room for what it claims."""
+    with path.open("rb") as file:
+        version = np.lib.format.read_magic(file)
+        length = file.read(2 if version == (1, 0) else 4)
+        end = file.tell() + int.from_bytes(length, "little")
+    if end > path.stat().st_size:
+        raise ValueError("it is cut off in its header")
 
 
 def read_safetensors(path: Path, names: Path | None = None) -> Iterator[NamedVectors]:
@@ -114,15 +129,14 @@ def read_safetensors(path: Path, names: Path | None = None) -> Iterator[NamedVec
     Raises:
         ScoringError: it is no such file, or there is not one file of names.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
-    try:
-        with safe_open(path, "numpy") as file:
-            (tensor,) = file.keys()
-            array = file.get_tensor(tensor)
-    except (SafetensorError, ValueError, TypeError) as error:
-        problem = f"{path}: cannot be read as safetensors with one tensor: {error}"
-        raise ScoringError(problem) from error
+    with (
+        as_own_error(ScoringError, f"{path}: cannot be read as safetensors with one tensor"),
+        safe_open(path, "numpy") as file,
+    ):
+        (tensor,) = file.keys()
+        array = file.get_tensor(tensor)
     names = _names_file(path, names)
     if names.suffix == ".ids":  # written by 'voxblink2 embed', whose names may contain spaces
         yield names.read_text("utf-8").removesuffix("\n").split("\n"), array

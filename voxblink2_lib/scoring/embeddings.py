@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from voxblink2_lib.errors import ScoringError
+from voxblink2_lib.foreign_files import as_own_error, shortened
 from voxblink2_lib.records import SPEAKER_ID, VIDEO_ID
 from voxblink2_lib.scoring.embedding_files import (
     NamedVectors,
@@ -75,13 +76,13 @@ class Embeddings:
         if len(rows) != len(names):
             name = next(name for row, name in enumerate(names) if rows[name] != row)
             raise ScoringError(
-                f"{self.source}: {name!r} occurs twice, in rows {names.index(name)} and "
+                f"{self.source}: {shortened(name)} occurs twice, in rows {names.index(name)} and "
                 f"{rows[name]}. Keep one embedding for each utterance."
             )
         if (row := row_not_finite(vectors)) is not None:
             raise ScoringError(
-                f"{self.source}: row {row} ({names[row]!r}) has a number that is not finite "
-                "(NaN or too large for float32). Compute it again, or leave it out."
+                f"{self.source}: row {row} ({shortened(names[row])}) has a number that is not "
+                "finite (NaN or too large for float32). Compute it again, or leave it out."
             )
 
     @cached_property
@@ -121,9 +122,10 @@ class Embeddings:
         for index in np.flatnonzero(rows < 0).tolist():
             matches = self._rows_by_key.get(utterance_key(names[index]), [-1])
             if len(matches) > 1:
+                first, second = (shortened(self.names[row]) for row in matches[:2])
                 raise ScoringError(
-                    f"{self.source}: {names[index]!r} may be {self.names[matches[0]]!r} or "
-                    f"{self.names[matches[1]]!r}. Keep one of them, or use its exact name."
+                    f"{self.source}: {shortened(names[index])} may be {first} or {second}. "
+                    "Keep one of them, or use its exact name."
                 )
             rows[index] = matches[0]
         return rows
@@ -180,13 +182,12 @@ def read_embeddings(path: str | Path, *, names: str | Path | None = None) -> Emb
             "only. Drop it here."
         )
     names_file = {} if names is None else {"names": Path(names)}
-    try:
+    # Whatever a reader does not expect, such as a lack of memory, is an error that names the file.
+    with as_own_error(ScoringError, f"{path}: cannot be read"):
         if not path.is_dir() and not (path.is_file() and path.stat().st_size):
             raise ScoringError(f"{path}: this file does not exist or is empty")
         parts = _READERS[suffix](path, **names_file)
         return Embeddings(*_joined(path, parts), str(path))
-    except OSError as error:
-        raise ScoringError(f"{path}: cannot be read: {error}") from error
 
 
 def _joined(path: Path, parts: Iterable[NamedVectors]) -> tuple[list[str], npt.NDArray[np.float32]]:
@@ -197,12 +198,12 @@ def _joined(path: Path, parts: Iterable[NamedVectors]) -> tuple[list[str], npt.N
         if array.shape[:-1] != (len(part_names),) or array.dtype.kind not in "fiu":
             raise ScoringError(
                 f"{path}: expected one vector of real numbers for each of {len(part_names)} names "
-                f"({part_names[0]!r} first), in order; got {array.dtype} of shape {array.shape}"
+                f"({_first(part_names)} first), in order; got {array.dtype} of shape {array.shape}"
             )
         if arrays and array.shape[1] != arrays[0].shape[1]:
             raise ScoringError(
-                f"{path}: {part_names[0]!r} has {array.shape[1]} numbers, but {names[0]!r} has "
-                f"{arrays[0].shape[1]}. All must be of the same model."
+                f"{path}: {_first(part_names)} has {array.shape[1]} numbers, but {_first(names)} "
+                f"has {arrays[0].shape[1]}. All must be of the same model."
             )
         names += part_names
         with np.errstate(over="ignore"):  # overflow gives infinity, which is refused with its name
@@ -210,3 +211,7 @@ def _joined(path: Path, parts: Iterable[NamedVectors]) -> tuple[list[str], npt.N
     if not names:
         raise ScoringError(f"{path}: it contains no embeddings")
     return names, arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+
+
+def _first(names: Sequence[str]) -> str:
+    return shortened(names[0] if names else None)

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from voxblink2_lib.errors import DependencyError, ScoringError
+from voxblink2_lib.foreign_files import shortened
 from voxblink2_lib.scoring.embedding_files import NamedVectors, split_lines
 
 _ARK_POSITION = re.compile(r"(?![|])(.+?)(?::([0-9]{1,18}))?(?<![]|])")  # no commands, no ranges
@@ -32,12 +33,13 @@ def read_scp(path: Path) -> Iterator[NamedVectors]:
     for number, (name, *rest) in enumerate(split_lines(path), start=1):
         position = _ARK_POSITION.fullmatch("".join(rest))
         if not position:
+            line = shortened(" ".join([name, *rest]))
             raise ScoringError(
-                f"{path}: line {number} is {' '.join([name, *rest])!r}; expected 'NAME FILE:BYTE'. "
+                f"{path}: line {number} is {line}; expected 'NAME FILE:BYTE'. "
                 "Commands ('|') are never run and ranges (']') not read. Write an ark instead."
             )
         ark = Path(position[1]) if Path(position[1]).is_file() else path.parent / position[1]
-        vector, _ = _vector_at(mapped(ark), int(position[2] or 0), f"{ark}: {name!r}")
+        vector, _ = _vector_at(mapped(ark), int(position[2] or 0), f"{ark}: {shortened(name)}")
         yield [name], vector
 
 
@@ -53,7 +55,7 @@ def read_ark(path: Path) -> Iterator[NamedVectors]:
         if not (match := _NAME.match(data, position)):
             raise ScoringError(f"{path}: byte {position}: expected the name of an utterance")
         name = match[1].decode("utf-8", "backslashreplace")
-        vector, position = _vector_at(data, match.end(), f"{path}: {name!r}")
+        vector, position = _vector_at(data, match.end(), f"{path}: {shortened(name)}")
         yield [name], vector
 
 

@@ -1,10 +1,13 @@
 """Read pickled dictionaries of arrays without running anything that they name.
 
-Unpickling only fills inert records; arrays are built from them afterwards.
+The instructions are read first: see :mod:`voxblink2_lib.foreign_files`. Unpickling then only fills
+inert records; arrays are built from them afterwards.
 """
 
 from __future__ import annotations
 
+import functools
+import mmap
 import pickle
 import re
 from collections.abc import Iterator
@@ -14,13 +17,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from voxblink2_lib.errors import ScoringError
+from voxblink2_lib.errors import ScoringError, first_line
+from voxblink2_lib.foreign_files import as_own_error, scan_pickle, shortened
 from voxblink2_lib.scoring.embedding_files import NamedVectors
 
 _PICKLED = re.compile(
     r"numpy\._?core\.(multiarray\._reconstruct|multiarray\.scalar|numeric\._frombuffer)"
     r"|numpy\.(dtype|ndarray)|_codecs\.encode|collections\.OrderedDict"
 )
+
+# Two names may have the same array, which is in the file once. All of them are copied into one.
+_MOST_EXPANSION = 16
+_ALWAYS_ALLOWED_BYTES = 64 << 20
 
 _PICKLED_TYPE = re.compile(r"[<>|=][biufcU][0-9]+")  # no objects, no structures
 
@@ -31,6 +39,7 @@ class _Record:
     ``__setstate__`` prevents a pickle from setting attributes of a record or of its class.
     """
 
+    __slots__ = ("args", "state")
     kind: str
 
     def __init__(self, *args: Any) -> None:
@@ -48,8 +57,18 @@ class _Unpickler(pickle.Unpickler):
                 "Save the vectors (of torch: tensor.cpu().numpy()) as .npy or Parquet"
             )
         # The class of arrays is only ever an argument; a string cannot be called.
-        known: dict[str, object] = {"OrderedDict": dict, "ndarray": "ndarray"}
-        return known.get(name) or type("Record", (_Record,), {"kind": name})
+        known: dict[str, object] = {"OrderedDict": _ordered, "ndarray": "ndarray"}
+        return known.get(name) or _record_class(name)
+
+
+def _ordered(pairs: Any = ()) -> dict[Any, Any]:
+    """Return an ordered dictionary; keys that are no texts could be made to collide."""
+    return {key: value for key, value in pairs if isinstance(key, str | _Record)}
+
+
+@functools.cache
+def _record_class(name: str) -> type[_Record]:
+    return type("Record", (_Record,), {"kind": name, "__slots__": ()})
 
 
 def read_pickle(path: Path) -> Iterator[NamedVectors]:
@@ -58,25 +77,35 @@ def read_pickle(path: Path) -> Iterator[NamedVectors]:
     Raises:
         ScoringError: it is broken, names anything that arrays do not need, or has other values.
     """
-    try:
-        with path.open("rb") as file:  # arrays of Python 2 are text, one character per byte
-            content = _Unpickler(file, encoding="latin1").load()
-        if not isinstance(content, dict):
-            raise TypeError(f"it holds one {type(content).__name__}")
-    except Exception as error:  # broken pickles raise errors of any kind
-        raise ScoringError(f"{path}: not a pickled dictionary of arrays: {error!r}") from error
-    for key, value in content.items():
-        name = key
-        try:
+    most_bytes = _ALWAYS_ALLOWED_BYTES + _MOST_EXPANSION * path.stat().st_size
+    for key, value in _content(path).items():
+        with as_own_error(
+            ScoringError,
+            f"{path}: {shortened(key)}: expected a name and an array of real numbers",
+        ):
             name = _array(key).item() if isinstance(key, _Record) else key
             array = _array(value)
             if not isinstance(name, str) or array.ndim == 0:
                 raise ValueError(f"a name of type {type(name).__name__} and {array.ndim} axes")
-        except (TypeError, ValueError, OverflowError) as error:
-            raise ScoringError(
-                f"{path}: {name!r}: expected a name and an array of real numbers, got {error}"
-            ) from error
+            most_bytes -= array.nbytes
+            if most_bytes < 0:
+                raise ValueError("the same array as many others. Give each its own")
         yield [name], np.atleast_2d(array)
+
+
+def _content(path: Path) -> dict[Any, Any]:
+    try:
+        with path.open("rb") as file:
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                scan_pickle(data)
+            # Arrays of Python 2 are text, one character per byte.
+            content = _Unpickler(file, encoding="latin1").load()
+        if not isinstance(content, dict):
+            raise TypeError(f"it holds one {type(content).__name__}")
+    except Exception as error:  # broken pickles raise errors of any kind
+        problem = f"{type(error).__name__}: {shortened(first_line(error), quoted=False)}"
+        raise ScoringError(f"{path}: not a pickled dictionary of arrays: {problem}") from error
+    return content
 
 
 def _array(record: object) -> npt.NDArray[Any]:
@@ -98,4 +127,5 @@ def _array(record: object) -> npt.NDArray[Any]:
         case _Record(kind="dtype", args=(str(code), *_), state=(_, str(endian), *_)):
             if _PICKLED_TYPE.fullmatch(endian + code):
                 return np.frombuffer(raw, endian + code).reshape(shape)
-    raise ValueError(f"an array of type {getattr(dtype, 'args', None)}")
+    kinds = getattr(dtype, "args", ())[:1]
+    raise ValueError(f"an array of type {', '.join(map(shortened, kinds))}")

@@ -126,7 +126,6 @@ class FetchOptions:
         "further options of yt-dlp in one text: --yt-dlp='--sleep-requests 1 --force-ipv4'",
         metavar="OPTIONS",
     )
-    no_plugins: bool = switch("turn off the plugins of yt-dlp that are installed")
     fetches: int | None = option(
         None,
         "videos downloaded at the same time",
@@ -152,6 +151,7 @@ class FetchOptions:
             lambda value: all(map(is_video_id, value)),
         ),
     )
+    no_plugins: bool = switch("turn off the plugins of yt-dlp that are installed")
 
     def __post_init__(self) -> None:
         for name in options_of(type(self)):

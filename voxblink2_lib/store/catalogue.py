@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,16 +26,16 @@ from filelock import FileLock
 
 from voxblink2_lib.errors import StoreDamagedError, StoreError
 from voxblink2_lib.files import atomic_write, home_folder, short_digest
+from voxblink2_lib.foreign_files import as_own_error
 from voxblink2_lib.progress import Progress, no_progress
 from voxblink2_lib.records import SAMPLE_RATE_HZ
+from voxblink2_lib.store.arrow_stream import read_plain_file
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
+from voxblink2_lib.store.shard_check import open_shard, shard_batches
 from voxblink2_lib.store.shard_names import is_shard_name, shard_order
-from voxblink2_lib.store.shards import gone_message
 
 FOLDER = "catalogue"
-_IDS = ("speaker_id", "video_id", "utterance_id")
-_NEEDED = ("audio", *_IDS, "start_seconds", "end_seconds")
 _SHARDS = b"voxblink2_shards"
 _SCHEMA = pa.schema(
     [
@@ -49,13 +49,6 @@ _SCHEMA = pa.schema(
 )
 
 _SCANS_AT_ONCE = 8
-
-# Raised on reading a file that is no catalogue, or one of another version.
-_NO_CATALOGUE = (OSError, ValueError, KeyError, TypeError)
-
-# End of an Arrow stream; one truncated between two batches lacks it.
-_END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
-
 
 # Size in bytes of each shard in a folder, by file name, in order.
 ShardSizes = Mapping[str, int]
@@ -93,15 +86,18 @@ class Catalogue:
 
     @classmethod
     def read(cls, path: Path) -> Catalogue:
-        """Memory-map a catalogue.
+        """Memory-map a catalogue, which may come with a foreign store: it is checked each time.
 
         Raises:
-            OSError, ValueError, KeyError, TypeError: the file does not exist or is no catalogue.
+            StoreDamagedError: the file does not exist or is no catalogue.
         """
-        with pa.memory_map(str(path)) as file:
-            table = pa.ipc.open_file(file).read_all()
-        rows = json.loads(table.schema.metadata[_SHARDS])
-        return cls(table, tuple(Shard(*row) for row in rows), path)
+        with as_own_error(StoreDamagedError, f"The catalogue {path} cannot be read"):
+            table = read_plain_file(path, _SCHEMA)
+            shards = tuple(Shard(*row) for row in json.loads(table.schema.metadata[_SHARDS]))
+            rows = [shard.rows for shard in shards]
+            if min(rows, default=0) < 0 or sum(rows) != len(table):
+                raise ValueError("it has another number of rows than its shards")
+        return cls(table, shards, path)
 
     @classmethod
     def reopen(cls, path: Path, shards: tuple[Shard, ...]) -> Catalogue:
@@ -112,8 +108,8 @@ class Catalogue:
         """
         try:
             catalogue = cls.read(path)
-        except _NO_CATALOGUE as error:
-            raise StoreError(f"The catalogue {path} cannot be read: {error}") from error
+        except StoreDamagedError as error:
+            raise StoreError(str(error)) from error
         if catalogue.shards[: len(shards)] != shards:
             raise StoreError(
                 f"The catalogue {path} has other shards than when the store was opened. "
@@ -226,7 +222,7 @@ def _read_current(path: Path, sizes: ShardSizes) -> Catalogue | None:
 def _read(path: Path) -> Catalogue | None:
     try:
         return Catalogue.read(path)
-    except _NO_CATALOGUE:
+    except StoreDamagedError:  # it is made anew
         return None
 
 
@@ -251,35 +247,15 @@ def _updated(
 
 
 def _scan_shard(path: Path) -> pa.Table:
-    """Return the rows of one shard; the bytes of the clips are not read."""
-    try:
-        with pa.memory_map(str(path)) as file:
-            whole = file.read_buffer()
-            stream = pa.ipc.open_stream(pa.BufferReader(whole))
-            _check_columns(path, stream.schema.names)
-            rows = stream.read_all()
-            if whole.slice(whole.size - len(_END_OF_STREAM)).to_pybytes() != _END_OF_STREAM:
-                raise pa.ArrowInvalid("it is truncated")
-            return _rows_of(rows, whole)
-    except FileNotFoundError as error:
-        raise StoreDamagedError(gone_message(path)) from error
-    except (OSError, pa.ArrowInvalid) as error:
-        raise StoreDamagedError(
-            f"The shard {path} is damaged ({error}). Check all of them with 'voxblink2 verify'."
-        ) from error
-
-
-def _check_columns(path: Path, names: Sequence[str]) -> None:
-    missing = [name for name in _NEEDED if name not in names]
-    if missing:
-        raise StoreError(
-            f"{path} is no shard of this package: it has no column {', '.join(missing)}; "
-            f"it has {', '.join(names)}."
-        )
+    """Return the rows of one shard, which is checked; the bytes of the clips are not read."""
+    stream = open_shard(path)
+    return _rows_of(pa.Table.from_batches(shard_batches(stream), stream.schema), stream.whole)
 
 
 def _rows_of(rows: pa.Table, whole: pa.Buffer) -> pa.Table:
-    ranges = [_ranges_of(chunk.field("bytes"), whole) for chunk in rows["audio"].chunks]
+    chunks = [chunk for chunk in rows["audio"].chunks if len(chunk)]
+    ranges = [(np.zeros(0, np.int64), np.zeros(0, np.int32))]
+    ranges += [_ranges_of(chunk.field("bytes"), whole) for chunk in chunks]
     seconds = pc.subtract(rows["end_seconds"], rows["start_seconds"])
     samples = np.rint(seconds.to_numpy() * SAMPLE_RATE_HZ)
     columns = [

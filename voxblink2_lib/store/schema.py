@@ -33,3 +33,13 @@ FEATURES: dict[str, Features] = {
 def arrow_schema(config: str) -> pa.Schema:
     """Return the Arrow schema of a configuration's shards, as ``datasets`` expects it."""
     return FEATURES[config].arrow_schema
+
+
+def shard_features(schema: pa.Schema) -> Features:
+    """Return the features of a shard's columns, which may be those of an earlier version.
+
+    Raises:
+        KeyError: it has a column that no shard has.
+    """
+    known = FEATURES["audio-visual"]
+    return Features({name: known[name] for name in schema.names})

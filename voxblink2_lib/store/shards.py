@@ -14,6 +14,7 @@ from voxblink2_lib.errors import StoreDamagedError
 from voxblink2_lib.files import HashingWriter, atomic_write, sha256_of
 from voxblink2_lib.outcomes import Outcome
 from voxblink2_lib.records import AudioFormat, Clip, FaceClip, SealedShard
+from voxblink2_lib.store.arrow_stream import ArrowStream, open_stream
 
 _OUTCOME = b"voxblink2_outcome"
 
@@ -136,34 +137,19 @@ def _combined(rows: pa.Table) -> pa.RecordBatch:
 
 
 def read_batches(path: Path) -> Iterator[pa.RecordBatch]:
-    """Yield the record batches of a part or shard, memory-mapped."""
-    with _named_if_damaged(path):
-        stream = pa.ipc.open_stream(pa.memory_map(str(path)))
-    # No handler spans the yield: a program that ends amid a loop closes this generator when what
-    # the handler names is gone already, and Python complains on standard error.
-    while (batch := _next_batch(stream, path)) is not None:
-        yield batch
+    """Yield the record batches of a part or shard, memory-mapped; each of them is valid.
+
+    Raises:
+        StoreDamagedError: the file is damaged or gone.
+    """
+    yield from _opened(path).batches()
 
 
-def _next_batch(stream: Any, path: Path) -> pa.RecordBatch | None:
-    with _named_if_damaged(path):
-        return next(stream, None)
-
-
-def read_schema(path: Path) -> pa.Schema:
-    """Return the columns of a part or shard; those of an earlier version have fewer."""
-    with _named_if_damaged(path), pa.memory_map(str(path)) as file:
-        return pa.ipc.open_stream(file).schema
-
-
-@contextlib.contextmanager
-def _named_if_damaged(path: Path) -> Iterator[None]:
+def _opened(path: Path) -> ArrowStream:
     try:
-        yield
+        return open_stream(path)
     except FileNotFoundError as error:
         raise StoreDamagedError(gone_message(path)) from error
-    except (OSError, pa.ArrowInvalid) as error:
-        raise StoreDamagedError(f"The file {path} is damaged ({error}).") from error
 
 
 def gone_message(path: Path) -> str:
