@@ -221,3 +221,17 @@ def test_link_file_does_not_hide_other_errors(tmp_path: Path) -> None:
     assert target.read_bytes() == b"old"
     with pytest.raises(FileNotFoundError, match="nowhere"):
         link_file(tmp_path / "nowhere", tmp_path / "other")
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_pipe_or_a_device_is_never_replaced(linked: bool, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    target = tmp_path / "link" if linked else pipe
+    if linked:
+        target.symlink_to(pipe)
+    with pytest.raises(OSError, match="a device or a pipe is there, name a file"):  # noqa: SIM117
+        with atomic_write(target) as file:
+            file.write(b"x")
+    assert pipe.is_fifo()
+    assert target.is_symlink() == linked

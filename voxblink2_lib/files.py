@@ -57,8 +57,11 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         A binary file.
 
     Raises:
+        OSError: the name is that of a device or a pipe, which a rename would replace.
         StoreFullError: the disk is full.
     """
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+        raise OSError(errno.EINVAL, "a device or a pipe is there, name a file", str(path))
     with named_if_disk_full(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)

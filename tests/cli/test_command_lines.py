@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -19,9 +20,10 @@ from voxblink2_lib.foreign_text import visible_lines
 from voxblink2_lib.release.builtin import MEDIA
 
 CODES = {0, 1, 2, 3, 4}
-# Values that look like something, in an option's place or as a word too many.
+# Values that look like something, in an option's place or as a word too many. None names a place
+# outside the test's folder: what is written would be written there.
 BAD_VALUES = [
-    *("", " ", "-", "--", "---", "=", "nothing", "/nowhere/at/all", "/dev/null", ".", "..", "~"),
+    *("", " ", "-", "--", "---", "=", "nothing", "nowhere/at/all", "pipe", ".", "store", "~"),
     *("-1", "0", "1e999", "nan", "½", "9" * 400, "x" * 5000, "é\nforged", "\x1b[31m", "\udcff"),
     *("-demoSailor", "--video-crf", "--json", "--no-such", "--store", "-h", "@file", "%s", "{0}"),
     *("s3://bucket/x", "ftp://x/{video_id}", "http://", "http://["),
@@ -68,7 +70,7 @@ def command_lines(draw: st.DrawFn, command: str) -> list[str]:
     bad = draw(
         st.none()
         | st.sampled_from(BAD_VALUES)
-        | st.text(st.characters(exclude_characters="\0"), max_size=8)
+        | st.text(st.characters(exclude_characters="\0/~"), max_size=8)
     )
     words = []
     for place, action in enumerate(options):
@@ -105,6 +107,7 @@ def check(words: list[str]) -> None:
 def folder(undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory of the test's own, with a store."""
     shutil.copytree(undisturbed, tmp_path / "work" / "store")
+    os.mkfifo(tmp_path / "work" / "pipe")
     monkeypatch.chdir(tmp_path / "work")
     monkeypatch.setenv("HOME", str(tmp_path))
     return tmp_path / "work"

@@ -118,8 +118,10 @@ def _named_write_errors(*paths: Path) -> Iterator[None]:
     """Name the files when one of them cannot be written."""
     try:
         for path in paths:
-            if path.is_dir():  # checked before the work, which may take a minute
-                raise IsADirectoryError(errno.EISDIR, f"{path.name} is a folder")
+            # Checked before the work, which may take a minute.
+            if os.path.exists(path) and not os.path.isfile(path):
+                kind = "a folder" if path.is_dir() else "a device or a pipe"
+                raise IsADirectoryError(errno.EISDIR, f"{path.name} is {kind}, name a file")
         yield
     except OSError as error:
         names = " and ".join(map(str, paths))
