@@ -119,7 +119,7 @@ def test_killed_between_a_file_and_its_ledger_row(
         fetch=FetchOptions(fetches=1),
     )
 
-    def killed(*_: object) -> None:
+    def killed(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:

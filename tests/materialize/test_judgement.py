@@ -29,6 +29,7 @@ from support.scripted_source import (
 )
 
 from voxblink2_lib.errors import BlockedError
+from voxblink2_lib.materialize.routes import Answer
 from voxblink2_lib.materialize.scheduler import Scheduler
 from voxblink2_lib.materialize.tasks import FetchResult, FetchTask
 from voxblink2_lib.materialize.video_queue import RunContext
@@ -403,3 +404,33 @@ def test_a_dead_corpus_is_gone_through_with_a_canary_that_the_user_names(
 def mostly_dead(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A release of 2,000 videos."""
     return release(tmp_path_factory.mktemp("dead") / "release", 2000)
+
+
+def test_a_route_is_not_closed_while_media_wait_that_may_be_good(
+    script: ScriptedSource, tmp_path: Path
+) -> None:
+    """All canaries fail before the first video is cropped, on a source that never worked before."""
+    with opened(tmp_path / "store", release(tmp_path / "release", 40)) as context:
+        scheduler = Scheduler(context)
+        routes, judgement = scheduler._routes, scheduler._judgement
+        (route,) = routes.all
+        scheduler._queue.add_jobs(context.ledger.open_jobs())
+        tasks = [scheduler._queue.next_task() for _ in range(14)]
+        flights = [flight for task in tasks if task and (flight := routes.acquire(task))]
+        judgement.record_fetched(flights[0])
+        for flight in flights[1:]:
+            outcome = Outcome(flight.task.key, "ambiguous", BARE, is_explicit=False)
+            judgement.judge(route, Answer(flight.task, outcome, flight.position))
+        asked = 0
+        while canary := judgement.next_canary():
+            asked += 1
+            judgement.record_canary(canary, failed(canary))
+        assert (asked > 0, route.closure) == (True, None)
+        # It is cropped: not evidence for what failed since, but known to come.
+        judgement.record_success(route, flights[0].task.key)
+        assert route.closure is None
+        again = judgement.next_canary()
+        assert again is not None
+        assert again.key == flights[0].task.key
+        assert len(judgement.record_canary(again, came(again))) == 13
+        assert route.closure is None

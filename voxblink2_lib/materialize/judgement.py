@@ -38,10 +38,11 @@ def asked_in_vain(context: RunContext) -> list[VideoKey]:
 
 
 class _Request(NamedTuple):
-    """When media that came were requested (Unix time), and the position of their route then."""
+    """When media that came were requested (Unix time), by which route, and its position then."""
 
     at: float
     position: int
+    route: str
 
 
 class Judgement:
@@ -66,7 +67,16 @@ class Judgement:
 
     def record_fetched(self, flight: InFlight) -> None:
         """Note that the media of a video have come; what they are worth is seen by cropping."""
-        self._arrivals[flight.task.key] = _Request(flight.sent_at, flight.position)
+        self._arrivals[flight.task.key] = _Request(
+            flight.sent_at, flight.position, flight.route.name
+        )
+
+    def forget(self, key: VideoKey) -> None:
+        """Note that media will not be cropped by fault of this machine, and say nothing."""
+        if request := self._arrivals.pop(key, None):
+            route = self._routes.named(request.route)
+            assert route is not None  # for mypy: it was requested by a route of this run
+            self._conclude(route)
 
     def record_success(self, route: RouteState, key: VideoKey) -> list[Answer]:
         """Return what is written now that a video was cropped."""
@@ -74,12 +84,15 @@ class Judgement:
         if arrival is None:
             return []  # downloaded by an earlier run, it says nothing of today
         self._verdicts.record_witness(key, route.name, at=arrival.at)
-        return route.breaker.record_success(arrival.position)
+        answers = route.breaker.record_success(arrival.position)
+        self._conclude(route)
+        return answers
 
     def judge(self, route: RouteState, answer: Answer) -> list[Answer]:
         """Return what is written now that a video failed, perhaps this failure itself."""
         breaker = route.breaker
         self._arrivals.pop(answer.task.key, None)
+        self._conclude(route)
         if not is_wordless(answer.outcome):
             is_known = self._verdicts.witness(route.name) is not None
             released = [] if is_known else breaker.record_words(answer.position)
@@ -97,8 +110,12 @@ class Judgement:
         """Return what is written when nothing else is left, and whether there is more to do now."""
         answers: list[Answer] = []
         has_more = False
+        self._arrivals.clear()  # nothing is being cropped
         for route in self._routes.all:
-            breaker = route.breaker
+            breaker, was_open = route.breaker, route.closure is None
+            self._conclude(route)
+            # Its videos are for the other routes now.
+            has_more |= was_open and route.closure is not None
             if route.closure is None and not breaker.is_in_question:
                 answers += self._checked(route, breaker.release())
             if route.closure is not None:
@@ -128,23 +145,38 @@ class Judgement:
     # -- Canaries ----------------------------------------------------------------------------------
 
     def _question(self, route: RouteState) -> None:
-        canaries = self._canaries(route)
-        if canaries:
-            route.breaker.ask(canaries)
-        else:
+        route.breaker.ask(self._canaries(route))
+        self._conclude(route)
+
+    def _conclude(self, route: RouteState) -> None:
+        """Close a route in question once no canary has come and nothing else may tell."""
+        breaker = route.breaker
+        is_answered = breaker.is_in_question and not breaker.canaries
+        if not is_answered or route.closure is not None or route.name in self._asked_at:
+            return
+        if any(request.route == route.name for request in self._arrivals.values()):
+            return  # their media may turn out to be good
+        came_since = [key for key in self._known(route) if key not in breaker.asked]
+        if not came_since:
             self._close(route)
+        for key in came_since:
+            breaker.ask_later(key)
+
+    def _known(self, route: RouteState) -> list[VideoKey]:
+        """Return videos that came before: the last one on a route first."""
+        witness = self._verdicts.witness(route.name)
+        return [*([witness] if witness else []), *self._verdicts.last_done(_KNOWN_VIDEOS)]
 
     def _canaries(self, route: RouteState) -> list[VideoKey]:
         """Return what came before on a route, videos of other speakers, and what the user named."""
         source = route.source
-        came = self._verdicts.last_done(_KNOWN_VIDEOS)
-        if witness := self._verdicts.witness(route.name):
-            came.insert(0, witness)
         known = [answer.task.key for answer in (*route.breaker.held, *route.breaker.finals)]
         known += asked_in_vain(self._context)
         others = self._verdicts.other_speakers(known, OTHER_SPEAKERS)
         named = source.options.canary or ((_YOUTUBE_CANARY,) if source.kind == "youtube" else ())
-        return list(dict.fromkeys([*came, *others, *(VideoKey("", name) for name in named)]))
+        return list(
+            dict.fromkeys([*self._known(route), *others, *(VideoKey("", name) for name in named)])
+        )
 
     def next_canary(self) -> FetchTask | None:
         """Return the download of a canary that can start now."""
@@ -188,8 +220,7 @@ class Judgement:
             self._take_back(breaker.release())
         elif breaker.needs_canaries:
             self._question(route)
-        elif breaker.is_in_question and not breaker.canaries:
-            self._close(route)
+        self._conclude(route)
         return answers
 
     def _close(self, route: RouteState) -> None:

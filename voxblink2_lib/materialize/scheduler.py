@@ -202,6 +202,7 @@ class Scheduler:
         elif outcome := self._croppers.outcome(task, result):
             if death and outcome.status == "transient":
                 self._finish(outcome)  # the fault of this machine, and of no route
+                self._judgement.forget(task.key)
             else:
                 self._handle_cropped(task, outcome)
 
