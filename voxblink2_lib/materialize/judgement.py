@@ -76,7 +76,7 @@ class Judgement:
         if request := self._arrivals.pop(key, None):
             route = self._routes.named(request.route)
             assert route is not None  # for mypy: it was requested by a route of this run
-            self._conclude(route)
+            self.conclude(route)
 
     def record_success(self, route: RouteState, key: VideoKey) -> list[Answer]:
         """Return what is written now that a video was cropped."""
@@ -85,14 +85,14 @@ class Judgement:
             return []  # downloaded by an earlier run, it says nothing of today
         self._verdicts.record_witness(key, route.name, at=arrival.at)
         answers = route.breaker.record_success(arrival.position)
-        self._conclude(route)
+        self.conclude(route)
         return answers
 
     def judge(self, route: RouteState, answer: Answer) -> list[Answer]:
         """Return what is written now that a video failed, perhaps this failure itself."""
         breaker = route.breaker
         self._arrivals.pop(answer.task.key, None)
-        self._conclude(route)
+        self.conclude(route)
         if not is_wordless(answer.outcome):
             is_known = self._verdicts.witness(route.name) is not None
             released = [] if is_known else breaker.record_words(answer.position)
@@ -113,7 +113,7 @@ class Judgement:
         self._arrivals.clear()  # nothing is being cropped
         for route in self._routes.all:
             breaker, was_open = route.breaker, route.closure is None
-            self._conclude(route)
+            self.conclude(route)
             # Its videos are for the other routes now.
             has_more |= was_open and route.closure is not None
             if route.closure is None and not breaker.is_in_question:
@@ -146,16 +146,17 @@ class Judgement:
 
     def _question(self, route: RouteState) -> None:
         route.breaker.ask(self._canaries(route))
-        self._conclude(route)
+        self.conclude(route)
 
-    def _conclude(self, route: RouteState) -> None:
+    def conclude(self, route: RouteState) -> None:
         """Close a route in question once no canary has come and nothing else may tell."""
         breaker = route.breaker
         is_answered = breaker.is_in_question and not breaker.canaries
         if not is_answered or route.closure is not None or route.name in self._asked_at:
             return
-        if any(request.route == route.name for request in self._arrivals.values()):
-            return  # their media may turn out to be good
+        is_waiting = any(request.route == route.name for request in self._arrivals.values())
+        if is_waiting or self._routes.busy(route):
+            return  # what is on its way, or waits to be cropped, may turn out to be good
         came_since = [key for key in self._known(route) if key not in breaker.asked]
         if not came_since:
             self._close(route)
@@ -220,7 +221,7 @@ class Judgement:
             self._take_back(breaker.release())
         elif breaker.needs_canaries:
             self._question(route)
-        self._conclude(route)
+        self.conclude(route)
         return answers
 
     def _close(self, route: RouteState) -> None:

@@ -187,10 +187,10 @@ class Routes:
         )
 
     def _usable(self) -> Iterator[RouteState]:
-        for route in sorted(self.open, key=self._busy):
+        for route in sorted(self.open, key=self.busy):
             if route.breaker.is_in_question:
                 continue
-            busy, unanswered = self._busy(route), len(self.unanswered(route))
+            busy, unanswered = self.busy(route), len(self.unanswered(route))
             # After a pause, one video alone tests whether the route works again.
             is_full = busy and (
                 busy + unanswered >= _MAX_IN_FLIGHT
@@ -199,7 +199,7 @@ class Routes:
             if not is_full:
                 yield route
 
-    def _busy(self, route: RouteState) -> int:
+    def busy(self, route: RouteState) -> int:
         """Return how many downloads are running on a route."""
         return sum(
             flight.route is route and flight.unanswered is None
@@ -298,7 +298,7 @@ class Routes:
         reason = pause.reason if is_paused else ""
         return RouteSnapshot(
             name=route.name,
-            in_flight=self._busy(route),
+            in_flight=self.busy(route),
             requests_last_minute=self._limiter.requests_last_minute(route.key) if has_limit else 0,
             per_minute=self._budget.per_hour / 60,
             paused_until=pause.until if is_paused else None,

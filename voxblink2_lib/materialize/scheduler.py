@@ -233,10 +233,12 @@ class Scheduler:
             wait_seconds = result.action.pause_seconds or 0.0
             answer = Answer(flight.task, failure, flight.position, wait_seconds, result.warnings)
             self._settle(self._judgement.judge(flight.route, answer))
-        elif self._is_requeued(flight, policy):
+            return
+        if self._is_requeued(flight, policy):
             self._verdicts.record(failure, is_settled=False)
         else:
             self._finish(failure)
+        self._judgement.conclude(flight.route)
 
     def _is_requeued(self, flight: InFlight, policy: RetryPolicy) -> bool:
         """Requeue a video whose route was refused; return whether this run tries it again."""
