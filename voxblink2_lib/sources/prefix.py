@@ -22,7 +22,7 @@ from voxblink2_lib.sources.mp4_index import (
     needed_bytes,
     read_layout,
 )
-from voxblink2_lib.sources.range_reader import FileChangedError, RangeReader
+from voxblink2_lib.sources.range_reader import RangeReader, twice_if_changed
 from voxblink2_lib.sources.transfer_meter import TransferMeter
 
 # Enough to recognize the format, and to estimate the bytes a second.
@@ -84,11 +84,7 @@ def download_prefix(
         HTTPError: the server refuses.
         TransportError: the server does not answer.
     """
-    try:
-        _download(RangeReader(ydl, info, meter), info, target, requirement)
-    except FileChangedError:
-        # Once may be chance: the file may have been put in place just now.
-        _download(RangeReader(ydl, info, meter), info, target, requirement)
+    twice_if_changed(lambda: _download(RangeReader(ydl, info, meter), info, target, requirement))
 
 
 def _download(

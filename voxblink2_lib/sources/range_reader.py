@@ -43,6 +43,19 @@ class FileChangedError(FetchError):
         )
 
 
+def twice_if_changed(download: Callable[[], None]) -> None:
+    """Download, and once more from the start if the file changed meanwhile.
+
+    Raises:
+        FileChangedError: it changed again.
+    """
+    try:
+        download()
+    except FileChangedError:
+        # Once may be chance: the file may have been put in place just now.
+        download()
+
+
 # -- Headers ---------------------------------------------------------------------------------------
 
 

@@ -31,7 +31,7 @@ from voxblink2_lib.sources.playlists import (
     parse_playlist,
 )
 from voxblink2_lib.sources.prefix import PAGE_BYTES, Requirement, refuse_pages
-from voxblink2_lib.sources.range_reader import FileChangedError, RangeReader
+from voxblink2_lib.sources.range_reader import RangeReader, twice_if_changed
 from voxblink2_lib.sources.transfer_meter import TransferMeter
 
 _log = logging.getLogger(__name__)
@@ -84,11 +84,7 @@ def download_segments(
         HTTPError: the server refuses.
         TransportError: the server does not answer.
     """
-    try:
-        _download(_Server(ydl, info, meter), target, requirement)
-    except FileChangedError:
-        # Once may be chance: the file may have been put in place just now.
-        _download(_Server(ydl, info, meter), target, requirement)
+    twice_if_changed(lambda: _download(_Server(ydl, info, meter), target, requirement))
 
 
 def _download(server: _Server, target: Path, requirement: Requirement) -> None:
