@@ -7,7 +7,7 @@ from collections import defaultdict, deque
 from dataclasses import replace
 
 from voxblink2_lib.errors import StoppedError
-from voxblink2_lib.materialize.fetched_media import discard, open_staged
+from voxblink2_lib.materialize.fetched_media import FetchRecord, discard, open_staged
 from voxblink2_lib.materialize.pipeline import run_video
 from voxblink2_lib.materialize.tasks import VideoTask
 from voxblink2_lib.outcomes import Outcome, Status
@@ -146,19 +146,9 @@ class Croppers:
 
 def _outcome(task: VideoTask, status: Status, reason: str) -> Outcome:
     """Return the outcome of a video that was given up, with what its download took."""
-    outcome = Outcome(task.key, status, reason, digest=task.digest)
-    if task.staged is None or (staged := open_staged(task.staged)) is None:
-        return outcome
-    _, record = staged
-    return replace(
-        outcome,
-        bytes_fetched=record.bytes_fetched,
-        seconds_taken=record.seconds_taken,
-        route=record.route,
-        facts=record.facts,
-        # What came over a network may have been changed on the way.
-        is_explicit=not record.route,
-    )
+    staged = None if task.staged is None else open_staged(task.staged)
+    record = FetchRecord(0, 0.0, route="") if staged is None else staged[1]
+    return replace(record.failure(task.key, status, reason), digest=task.digest)
 
 
 def _discard_media(task: VideoTask) -> None:

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from voxblink2_lib.files import named_if_disk_full, sync_folder
-from voxblink2_lib.outcomes import NO_FACTS, MediaFacts
+from voxblink2_lib.outcomes import NO_FACTS, MediaFacts, Outcome, Status
+from voxblink2_lib.records import VideoKey
 from voxblink2_lib.sources import Media
 
 _RECORD = "fetched.json"
@@ -37,6 +38,20 @@ class FetchRecord:
     seconds_taken: float
     route: str
     facts: MediaFacts = NO_FACTS
+
+    def failure(self, key: VideoKey, status: Status, reason: str) -> Outcome:
+        """Return the outcome of a video whose media are of no use."""
+        return Outcome(
+            key,
+            status,
+            reason,
+            bytes_fetched=self.bytes_fetched,
+            seconds_taken=self.seconds_taken,
+            route=self.route,
+            facts=self.facts,
+            # What came over a network may have been changed on the way.
+            is_explicit=not self.route,
+        )
 
 
 def stage(media: Media, target: Path, record: FetchRecord) -> None:

@@ -20,7 +20,7 @@ from voxblink2_lib.media.audio import crop_audio
 from voxblink2_lib.media.coverage import covered_seconds
 from voxblink2_lib.media.damage import memory_doubted, named_if_damaged
 from voxblink2_lib.media.faces import crop_faces
-from voxblink2_lib.outcomes import NO_FACTS, MediaFacts, MissingUtterance, Outcome, Status
+from voxblink2_lib.outcomes import NO_FACTS, MediaFacts, MissingUtterance, Outcome
 from voxblink2_lib.records import Clip, FaceClip, SealedShard, VideoKey
 from voxblink2_lib.sources import Media, open_source
 from voxblink2_lib.store.shards import make_rows, seal_shard, write_part
@@ -141,21 +141,10 @@ def media_for(task: VideoTask) -> Iterator[tuple[Media, FetchRecord]]:
 
 def _failure(key: VideoKey, error: FetchError | MediaError, record: FetchRecord) -> Outcome:
     """Return the outcome that an error of one video means."""
-    status: Status = "media-unusable"
-    # What came over a network may have been changed on the way.
-    is_explicit = not record.route
     if isinstance(error, FetchError):
-        status, is_explicit = error.status, error.is_explicit
-    return Outcome(
-        key,
-        status,
-        str(error),
-        bytes_fetched=record.bytes_fetched,
-        seconds_taken=record.seconds_taken,
-        route=record.route,
-        facts=record.facts,
-        is_explicit=is_explicit,
-    )
+        failure = record.failure(key, error.status, str(error))
+        return replace(failure, is_explicit=error.is_explicit)
+    return record.failure(key, "media-unusable", str(error))
 
 
 def _crop_and_write(task: VideoTask, media: Media, record: FetchRecord) -> Outcome:
