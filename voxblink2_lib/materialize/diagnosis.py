@@ -26,13 +26,16 @@ class _Cause(NamedTuple):
     is_of_version: bool = False
 
 
+_OTHER_CLIENT = (
+    "Install a PO token provider for yt-dlp, or request another client with "
+    "--extractor-args youtube:player_client=CLIENT."
+)
 # The first that fits is named.
 _BY_WARNING = (
     _Cause(
         ("sabr", "po token", "po_token"),
         "YouTube wanting SABR or a PO token from this client",
-        "Install a PO token provider for yt-dlp, or request another client with "
-        "--extractor-args youtube:player_client=CLIENT.",
+        _OTHER_CLIENT,
         is_of_version=True,
     ),
 )
@@ -46,8 +49,7 @@ _BY_MESSAGE = (
     _Cause(
         ("requested format is not available", "no video formats found"),
         "YouTube wanting SABR or a PO token from this client, or a yt-dlp that is too old",
-        "Install a PO token provider for yt-dlp, or request another client with "
-        "--extractor-args youtube:player_client=CLIENT.",
+        _OTHER_CLIENT,
         is_of_version=True,
     ),
     _Cause(
