@@ -262,8 +262,8 @@ class Routes:
         return route.closure is not None or len(self.unanswered(route)) >= _UNANSWERED_LIMIT
 
     def unanswered_route(self) -> RouteState | None:
-        """Return an open route with videos that got no answer, if there is one."""
-        return next((route for route in self.open if self.unanswered(route)), None)
+        """Return a route with videos that got no answer, if there is one; it may be closed."""
+        return next((route for route in self._routes if self.unanswered(route)), None)
 
     def probe(self, route: RouteState) -> bool:
         """Return whether the source answers on an open route; close the route if not."""
