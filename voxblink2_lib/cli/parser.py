@@ -19,6 +19,8 @@ class CommandParser(argparse.ArgumentParser):
     option would change what an old script means.
     """
 
+    _words: Sequence[str] = ()
+
     def __init__(self, **details: Any) -> None:
         super().__init__(
             allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **details
@@ -26,7 +28,8 @@ class CommandParser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
         """Parse arguments, and refuse those that this very command does not have."""
-        for word in args or ():
+        self._words = tuple(args or ())
+        for word in self._words:
             if word.startswith("--") and word.endswith("=--"):  # argparse makes an empty list of it
                 self.error(f"argument {word[:-3]}: expected a value, got '--'")
         namespace, unknown = super().parse_known_args(args, namespace)
@@ -46,7 +49,14 @@ class CommandParser(argparse.ArgumentParser):
         return None if is_id else super()._parse_optional(arg_string)
 
     def error(self, message: str) -> NoReturn:
-        """Refuse the arguments."""
+        """Refuse the arguments; where one is missing, it may be there with its name misspelt."""
+        unknown = [
+            word
+            for word in self._words
+            if word.startswith("--") and word.split("=")[0] not in self._option_string_actions
+        ]
+        if unknown and message.startswith("the following arguments are required"):
+            message += f"; unrecognized arguments: {self._described(unknown)}"
         error = UsageError(message)
         error.add_note(f"'{self.prog} --help' shows how the command is used.")
         raise error
