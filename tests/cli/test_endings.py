@@ -35,6 +35,11 @@ from voxblink2_lib.errors import UsageError
         ("status 'a\nb\x1b'", r"unrecognized arguments: 'a\nb\x1b'"),
         ("status --missing=yes", "argument --missing: ignored explicit argument 'yes'"),
         ("materialize --videos", "argument --videos: expected at least one argument"),
+        (
+            "score sv --trial x",
+            "the following arguments are required: --trials; unrecognized arguments: --trial. "
+            "Did you mean --trials?",
+        ),
     ],
 )
 def test_wrong_use_is_said_in_three_lines_at_most(line: str, message: str) -> None:
@@ -162,6 +167,21 @@ def test_ctrl_c(
     assert run.stderr == f"\nvoxblink2: stopped. {advice}\n"
     expected = {"error": "StoppedError", "message": f"stopped. {advice}", "exit_code": 3}
     assert run.stdout == (f"{json.dumps(expected)}\n" if as_json else "")
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_defect_ends_with_1(as_json: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> NoReturn:
+        raise KeyError("no such thing")
+
+    monkeypatch.setattr("voxblink2_lib.store.layout.named_store", fail)
+    words = ["status", "--store", "x", *(["--json"] if as_json else [])]
+    run = cli_process.run_inline(*words, code=1)
+    assert "Traceback" in run.stderr
+    assert "report it to the maintainers" in run.stderr.splitlines()[-1]
+    record = json.loads(run.stdout) if as_json else {"error": "KeyError", "exit_code": 1}
+    assert (record["error"], record["exit_code"]) == ("KeyError", 1)
+    assert as_json or run.stdout == ""
 
 
 # -- Output that is gone ---------------------------------------------------------------------------

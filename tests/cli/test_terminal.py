@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
+import tracemalloc
 from argparse import Namespace
 from collections.abc import Iterator
 
 import pytest
 
 from voxblink2_lib.cli import terminal
-from voxblink2_lib.cli.terminal import own_terminal, write_message, write_result
+from voxblink2_lib.cli.terminal import (
+    own_terminal,
+    write_defect,
+    write_failure,
+    write_message,
+    write_result,
+)
+from voxblink2_lib.errors import StoreError
 
 HOSTILE = "\x1b]0;owned\x07 over\rwritten\x00 \u202eright\u200b \udc80 http://a:b@c/?d=e"
 SHOWN = r"\x1b]0;owned\x07 over\rwritten\x00 \u202eright\u200b \udc80 http://***@c/?d=***"
@@ -23,6 +32,7 @@ def _own_terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     yield
     terminal._secrets.clear()
+    terminal._open_brackets.clear()
 
 
 def test_messages(capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,6 +53,73 @@ def test_json_keeps_the_text(capsys: pytest.CaptureFixture[str]) -> None:
     assert text.isascii()
     words = HOSTILE.replace("a:b@", "***@").replace("d=e", "d=***")
     assert json.loads(text) == {"reasons": [{"words": words, "videos": 2}], "at": None}
+
+
+def rows(count: int) -> Iterator[dict[str, int]]:
+    yield from ({"row": number} for number in range(count))
+
+
+def endings() -> Iterator[dict[str, int]]:
+    yield from rows(2)
+    raise StoreError("The ledger is damaged.")
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_rows_that_come_one_by_one_are_an_array(
+    count: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = {"configs": {"audio": {"missing": rows(count)}, "other": [1, {"a": ()}]}, "last": None}
+    write_result(Namespace(json=True), record, [])
+    expected = {
+        "configs": {"audio": {"missing": [*rows(count)]}, "other": [1, {"a": []}]},
+        "last": None,
+    }
+    text = capsys.readouterr().out
+    assert text == f"{json.dumps(expected)}\n"
+
+
+def test_an_error_half_way_ends_the_object_that_was_begun(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    record = {"first": 1, "configs": {"audio": {"missing": endings()}}, "last": 2}
+    with pytest.raises(StoreError) as caught:
+        write_result(Namespace(json=True), record, [])
+    assert write_failure(caught.value, as_json=True) == 2
+    assert json.loads(capsys.readouterr().out) == {
+        "first": 1,
+        "configs": {"audio": {"missing": [*rows(2)]}},
+        "error": "StoreError",
+        "message": "The ledger is damaged.",
+        "exit_code": 2,
+    }
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_what_is_written_is_not_kept(as_json: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    peaks = []
+    with open(os.devnull, "w") as nowhere:
+        monkeypatch.setattr(sys, "stdout", nowhere)
+        for count in (5_000, 20_000):
+            record = {"missing": rows(count)}
+            lines = (str(row) for row in rows(count))
+            tracemalloc.start()
+            write_result(Namespace(json=as_json), record, lines)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+    assert peaks[1] < 1.2 * peaks[0] < 1e6
+
+
+def test_a_defect_shows_its_traceback_and_is_an_object(capsys: pytest.CaptureFixture[str]) -> None:
+    own_terminal(["--proxy", "http://me:hunter22@host:1"])
+    with pytest.raises(RuntimeError) as caught:
+        raise RuntimeError("no hunter22")
+    assert write_defect(caught.value, as_json=True) == 1
+    out, err = capsys.readouterr()
+    record = json.loads(out)
+    assert (record["error"], record["exit_code"]) == ("RuntimeError", 1)
+    assert record["message"].startswith("no ***. This is a defect of voxblink2.")
+    assert "Traceback" in err
+    assert "hunter22" not in out + err
 
 
 def test_logs_and_tracebacks(

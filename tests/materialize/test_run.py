@@ -77,7 +77,7 @@ def test_videos_that_come_back_go_into_new_shards(tmp_path: Path, site: MediaSit
     after = cli_process.shards(store.root)
     assert {name: after[name] for name in before} == before
     assert set(after) - set(before) == {"audio-00002.arrow", "audio-00002.arrow.sha256"}
-    assert not missing_videos(store, "audio")
+    assert not [*missing_videos(store, "audio")]
     assert read_status(store, "audio").speakers.complete == 1
 
 
@@ -238,7 +238,7 @@ def test_videos_that_are_left_out_are_told_and_may_be_wanted_again(tmp_path: Pat
     store = go(request(tmp_path, selection=smaller))
     assert read_status(store, "audio").videos == {"done": 1, "excluded": 1}
     assert read_status(store, "audio").speakers.complete == 1
-    assert not missing_videos(store, "audio")
+    assert not [*missing_videos(store, "audio")]
     go(request(tmp_path, selection=ONE_SPEAKER))
     assert read_status(store, "audio").videos == {"done": 2}
 

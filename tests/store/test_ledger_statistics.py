@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.ledger_builder import DAY, LedgerBuilder
+from support.property_settings import fewer_examples
 
 from voxblink2_lib.errors import StoreError
 from voxblink2_lib.outcomes import STATUSES
@@ -24,6 +26,8 @@ from voxblink2_lib.store.ledger_statistics import (
     SpeakerCoverage,
     Throughput,
 )
+
+PROPERTY = fewer_examples(2)
 
 
 @pytest.fixture
@@ -285,6 +289,36 @@ def test_views_read_by_an_index_and_sort_no_rows(name: str, ledger: LedgerBuilde
             if re.match(r"(SEARCH|SCAN) (videos|attempts)", step):
                 assert step.startswith("SEARCH"), plan
                 assert any(f"USING {index}" in step for index in allowed), plan
+
+
+def test_memory_does_not_grow_with_the_number_of_missing_videos(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("voxblink2_lib.store.ledger_statistics._ROWS_PER_PAGE", 100)
+    peaks = []
+    for count in (1_000, 4_000):
+        with LedgerBuilder() as builder:
+            for n in range(count):
+                builder.video("gone", speaker=f"id{n // 7:06}", reason=f"removed {n}")
+            statistics = builder.statistics
+            tracemalloc.start()
+            assert sum(1 for _ in statistics.missing()) == count
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+    assert peaks[1] < 1.2 * peaks[0]
+
+
+@given(st.sets(st.integers(0, 60)), st.integers(1, 7))
+@PROPERTY
+def test_pages_of_missing_videos_are_all_of_them(numbers: set[int], rows_per_page: int) -> None:
+    with LedgerBuilder() as builder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("voxblink2_lib.store.ledger_statistics._ROWS_PER_PAGE", rows_per_page)
+        for n in range(61):
+            status = "gone" if n in numbers else "done"
+            builder.video(status, speaker=f"id{n // 9:06}", video=f"video{n % 9:06}")
+        keys = [(row.speaker_id, row.video_id) for row in builder.statistics.missing()]
+    expected = [(f"id{n // 9:06}", f"video{n % 9:06}") for n in sorted(numbers)]
+    assert keys == expected
 
 
 def test_all_views_of_a_snapshot_show_one_moment(tmp_path: Path) -> None:

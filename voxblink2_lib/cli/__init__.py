@@ -22,6 +22,7 @@ from voxblink2_lib.cli.status import add_status_command, add_verify_command
 from voxblink2_lib.cli.terminal import (
     EXIT_CODES,
     own_terminal,
+    write_defect,
     write_failure,
     write_message,
 )
@@ -63,6 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         write_message("")  # a line of its own, below ^C
         return write_failure(_interruption(options), as_json=as_json)
+    except Exception as error:
+        return write_defect(error, as_json=as_json)
 
 
 def _interruption(options: argparse.Namespace) -> StoppedError:

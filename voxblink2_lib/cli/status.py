@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from voxblink2_lib.cli.arguments import (
@@ -29,7 +30,7 @@ _MAX_NAMES = 5
 if TYPE_CHECKING:
     from voxblink2_lib.sources.rate_limits import Pause
     from voxblink2_lib.store.layout import Store
-    from voxblink2_lib.store.ledger_statistics import SoundNotes
+    from voxblink2_lib.store.ledger_statistics import MissingVideo, SoundNotes
     from voxblink2_lib.store.status import StoreStatus
 
 # -- Commands -------------------------------------------------------------------------------------
@@ -99,18 +100,20 @@ def write_status(
     record = {**status.as_dict(), "pauses": _pause_records(pauses)}
     if not (status.utterances or may_be_empty):
         record |= failure_record(StoreError(empty_store_message(store, options.config)))
-    lines = [*_status_lines(status), *_pause_lines(pauses)]
+    lines: Iterable[str] = [*_status_lines(status), *_pause_lines(pauses)]
     if with_missing:
+        # One of the two is read: there may be millions.
         missing = missing_videos(store, options.config)
-        record["missing"] = [video.as_dict() for video in missing]
-        lines += [
-            f"{video.speaker_id} {video.video_id} {video.status}: {video.reason}"
-            for video in missing
-        ]
+        record["missing"] = (video.as_dict() for video in missing)
+        lines = chain(lines, map(_missing_line, missing))
     else:
-        lines += _reason_lines(status)
+        lines = [*lines, *_reason_lines(status)]
     write_result(options, record, lines)
     return status
+
+
+def _missing_line(video: MissingVideo) -> str:
+    return f"{video.speaker_id} {video.video_id} {video.status}: {video.reason}"
 
 
 def _status_lines(status: StoreStatus) -> list[str]:

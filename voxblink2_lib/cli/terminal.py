@@ -10,11 +10,11 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NoReturn, TextIO, cast
 
-from voxblink2_lib.errors import StoppedError, VoxBlink2Error
+from voxblink2_lib.errors import StoppedError, VoxBlink2Error, first_line
 from voxblink2_lib.foreign_text import visible, visible_lines
 from voxblink2_lib.redaction import redact, secrets_in
 
@@ -24,9 +24,16 @@ EXIT_CODES = """\
 exit codes: 0 done; 1 a check failed; 2 wrong use or bad input; 3 stopped with work left, run the
 same command again; 4 the source refuses every route, with work left."""
 
+_DEFECT = (
+    "This is a defect of voxblink2. Finished work is kept. Please report it to the maintainers, "
+    "with the command line and the lines on standard error."
+)
 
 # Secrets in the arguments of this process: no message shows them.
 _secrets: set[str] = set()
+
+# What closes the JSON object that is being printed, the innermost bracket last.
+_open_brackets: list[str] = []
 
 
 def own_terminal(arguments: Sequence[str]) -> None:
@@ -41,6 +48,7 @@ def own_terminal(arguments: Sequence[str]) -> None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # open until the end
     if not isinstance(sys.stderr, _LastingStream):
         sys.stderr = cast(TextIO, _LastingStream(sys.stderr))
+    _open_brackets.clear()
     _secrets.clear()
     _secrets.update(secrets_in(*arguments))
     handler = logging.StreamHandler(sys.stderr)
@@ -121,12 +129,48 @@ def write_message(*texts: str) -> None:
         print(_safe(text), file=sys.stderr)
 
 
-def write_result(options: argparse.Namespace, record: dict[str, Any], lines: Sequence[str]) -> None:
-    """Print one JSON object, or lines for people."""
+def write_result(
+    options: argparse.Namespace, record: Mapping[str, Any], lines: Iterable[str]
+) -> None:
+    """Print one JSON object, or lines for people, as they come.
+
+    Args:
+        options: parsed arguments.
+        record: the object. An iterator in it, of which there may be millions of rows, becomes an
+            array; it may lie in other objects, not in lists.
+        lines: the lines.
+
+    Raises:
+        StoppedError: standard output cannot be written to.
+    """
     if options.json:
-        _print(json.dumps(_redacted(record)))
+        _print_parts(_json_parts(record))
+        _print("")
     else:
-        _print("\n".join(visible(redact(line)) for line in lines))
+        _print_parts(f"{visible(redact(line))}\n" for line in lines)
+
+
+def _json_parts(value: Any, lead: str = "") -> Iterator[str]:
+    """Yield a value as JSON in parts; after any of them, the open brackets complete it.
+
+    Args:
+        value: what is written.
+        lead: what goes before it, in the same part.
+    """
+    if isinstance(value, Mapping):
+        yield f"{lead}{{"
+        _open_brackets.append("}")
+        for number, (name, inner) in enumerate(value.items()):
+            yield from _json_parts(inner, f"{', ' if number else ''}{json.dumps(name)}: ")
+        yield _open_brackets.pop()
+    elif isinstance(value, Iterator):
+        yield f"{lead}["
+        _open_brackets.append("]")
+        for number, inner in enumerate(value):
+            yield f"{', ' if number else ''}{json.dumps(_redacted(inner))}"
+        yield _open_brackets.pop()
+    else:
+        yield f"{lead}{json.dumps(_redacted(value))}"
 
 
 def _redacted(value: Any) -> Any:
@@ -154,9 +198,32 @@ def write_failure(error: VoxBlink2Error, *, as_json: bool) -> int:
     """Print an error for people, and with ``--json`` as an object too; return the exit code."""
     write_message(f"voxblink2: {error}", *getattr(error, "__notes__", []))
     if as_json:
-        with contextlib.suppress(StoppedError):  # the message above is all that can be done
-            _print(json.dumps(failure_record(error)))
+        _print_failure(failure_record(error))
     return error.exit_code
+
+
+def write_defect(error: Exception, *, as_json: bool) -> int:
+    """Print an error that this program does not expect, with its traceback; return the exit code.
+
+    With ``--json`` an object is printed as well.
+    """
+    _write_exception(type(error), error, error.__traceback__)
+    write_message(f"voxblink2: {_DEFECT}")
+    if as_json:
+        message = without_secrets(f"{first_line(error)}. {_DEFECT}")
+        record = {"error": type(error).__name__, "message": message, "exit_code": CHECK_FAILED}
+        _print_failure(record)
+    return CHECK_FAILED
+
+
+def _print_failure(record: Mapping[str, Any]) -> None:
+    """Print an object about an error; one that was begun ends with its keys."""
+    text = json.dumps(record)
+    if _open_brackets:
+        _, *inner = _open_brackets
+        text = f"{''.join(reversed(inner))}, {text[1:]}"
+    with contextlib.suppress(StoppedError):  # the message is all that can be done
+        _print(text)
 
 
 def failure_record(error: VoxBlink2Error) -> dict[str, Any]:
@@ -177,22 +244,35 @@ def flush_output() -> None:
     _print("", end="")
 
 
-def _print(text: str, end: str = "\n") -> None:
+def _print_parts(parts: Iterable[str]) -> None:
+    """Print parts of a text until its reader has ended, see :func:`_print`."""
+    for part in parts:
+        if not _print(part, end="", flush=False):
+            return
+    flush_output()
+
+
+def _print(text: str, end: str = "\n", *, flush: bool = True) -> bool:
     """Print to standard output; quietly give up if its reader has ended, as ``head`` does.
+
+    Returns:
+        Whether there may be a reader.
 
     Raises:
         StoppedError: standard output cannot be written to, as on a full disk.
     """
     try:
-        print(text, end=end, flush=True)
+        print(text, end=end, flush=flush)
     except BrokenPipeError:
         _silence(sys.stdout)
+        return False
     except OSError as error:
         _silence(sys.stdout)
         raise StoppedError(
             f"Standard output cannot be written to: {error.strerror}. Run the same command again "
             "with another output."
         ) from error
+    return True
 
 
 def add_command(

@@ -127,7 +127,7 @@ def run_corpus_demo(out: Path, *, config: str, workers: int | None) -> CorpusDem
         dataset=str(dataset),
         first_row=_described(dataset[0]),
         status=read_status(store, config),
-        missing=missing_videos(store, config),
+        missing=[*missing_videos(store, config)],
         downloaded={
             video: (len(clips), sum(end - start for _, start, end in clips))
             for video, clips in intervals.items()

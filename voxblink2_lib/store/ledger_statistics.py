@@ -24,6 +24,8 @@ from voxblink2_lib.store.histograms import (
 )
 from voxblink2_lib.store.ledger_database import HAS_NOTES, WITHOUT_FACTS, LedgerDatabase
 
+_ROWS_PER_PAGE = 10_000
+
 
 class Totals(NamedTuple):
     """Sums over all videos.
@@ -228,13 +230,18 @@ class LedgerStatistics:
 
     def missing(self) -> Iterator[MissingVideo]:
         """Yield every video that is selected and not done, sorted by speaker and video."""
-        rows = self._database.rows(
+        last: tuple[Any, ...] = ("", "")
+        # In pages: whoever reads the list may take hours, and a run writes meanwhile.
+        while rows := self._database.query(
             "select speaker_id, video_id, status, reason, attempts, next_at, updated_at "
-            "from videos not indexed where config = ? and status not in ('done', 'excluded') "
-            "order by speaker_id, video_id",
+            "from videos not indexed where config = ? and (speaker_id, video_id) > (?, ?) "
+            "and status not in ('done', 'excluded') order by speaker_id, video_id limit ?",
             self._config,
-        )
-        return map(MissingVideo._make, rows)
+            *last,
+            _ROWS_PER_PAGE,
+        ):
+            yield from map(MissingVideo._make, rows)
+            last = rows[-1][:2]
 
     def missing_utterances(self) -> int:
         """Return how many utterances could not be cropped although their video was downloaded."""
@@ -330,13 +337,13 @@ class LedgerStatistics:
 
     def _updated(self, status: str) -> tuple[float | None, float | None]:
         # Two queries in one: with both in one select, SQLite reads everything between them.
-        (row,) = self._database.query(
+        ((first, last),) = self._database.query(
             "select (select min(updated_at) from videos where config = ?1 and status = ?2), "
             "(select max(updated_at) from videos where config = ?1 and status = ?2)",
             self._config,
             status,
         )
-        return row[0], row[1]
+        return first, last
 
     def _count_updated(self, status: str, start: float, stop: float) -> int:
         # A range of the index: no sorting, unlike a group for every interval.
@@ -367,15 +374,12 @@ class LedgerStatistics:
             step,
             self._config,
         )
-        return TimeLine(
-            start,
-            step,
-            {
-                "attempts": dense_counts([(row[0], row[1]) for row in rows], bins),
-                "done": dense_counts([(row[0], row[2]) for row in rows], bins),
-                "bytes": dense_counts([(row[0], row[3]) for row in rows], bins),
-            },
-        )
+        numbers, *columns = zip(*rows, strict=True)
+        series = {
+            name: dense_counts([*zip(numbers, values, strict=True)], bins)
+            for name, values in zip(("attempts", "done", "bytes"), columns, strict=True)
+        }
+        return TimeLine(start, step, series)
 
     def speed(self) -> Throughput | None:
         """Return the throughput of the last hour with any attempt; ``None`` if there was none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -135,10 +136,14 @@ def _seconds_left(ledger: Ledger, speed: Throughput | None, videos: int) -> int 
     return round(3600 * videos / tried_an_hour) if videos and tried_an_hour else None
 
 
-def missing_videos(store: Store, config: str) -> list[MissingVideo]:
-    """Return every video that was tried and is not done, with the reason."""
+def missing_videos(store: Store, config: str) -> Iterator[MissingVideo]:
+    """Yield every video that was tried and is not done, with the reason: there may be millions.
+
+    Raises:
+        StoreError: there is no store, or its ledger cannot be read, perhaps half-way.
+    """
     with open_ledger(store, config) as ledger:
-        return [video for video in ledger.statistics.missing() if video.status != "planned"]
+        yield from (video for video in ledger.statistics.missing() if video.status != "planned")
 
 
 def empty_store_message(store: Store, config: str) -> str:
