@@ -8,6 +8,7 @@ import email.utils
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -169,11 +170,26 @@ def test_age_of_yt_dlp() -> None:
     assert "release date unknown" in machine_checks._judge_age("nightly", now).message
 
 
-def test_ffmpeg_is_missing(media: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)
+@pytest.mark.parametrize(
+    ("module", "problem"),
+    [
+        ("raise ImportError('no libavutil.so.60')", "missing: no libavutil.so.60"),
+        ("raise RuntimeError", "missing: RuntimeError"),
+        ("import os; os.abort()", f"missing: loading it ended with -{signal.SIGABRT:d}"),
+    ],
+)
+def test_ffmpeg_is_missing(
+    module: str, problem: str, media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "torchcodec.py").write_text(module)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(
+        machine_checks, "torchcodec_problem", machine_checks.torchcodec_problem.__wrapped__
+    )
     (finding,) = look("ffmpeg", source=str(media))
     assert finding.level == "error"
     assert finding.message.startswith("datasets cannot decode rows: torchcodec or the FFmpeg")
+    assert finding.message.endswith(problem)
     assert "apt install ffmpeg" in finding.remedy
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import importlib
+import functools
+import subprocess
 import sys
 from importlib import metadata
 from typing import TYPE_CHECKING
 
 from voxblink2_lib.doctor.findings import Finding, Findings
-from voxblink2_lib.errors import first_line
 from voxblink2_lib.sources.javascript import find_javascript
 
 if TYPE_CHECKING:
@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 
 _PYTHON = (3, 11)
 _OLD_DAYS = 90
+_LOADING = """
+try:
+    import torchcodec.decoders
+except (ImportError, RuntimeError, OSError) as error:
+    raise SystemExit((str(error).strip().splitlines() or [type(error).__name__])[0])
+"""
 
 
 def check_python(*_: object) -> Findings:
@@ -93,18 +99,32 @@ def _judge_age(version: str, now: datetime.datetime) -> Finding:
 
 def check_ffmpeg(*_: object) -> Findings:
     """Check that torchcodec can load FFmpeg's shared libraries, as rows are decoded with it."""
-    try:
-        importlib.import_module("torchcodec.decoders")
-    except (ImportError, RuntimeError, OSError) as error:
+    if problem := torchcodec_problem():
         yield Finding(
             "error",
             "ffmpeg",
             "datasets cannot decode rows: torchcodec or the FFmpeg libraries that it needs are "
-            f"missing: {first_line(error)}",
+            f"missing: {problem}",
             "Run 'apt install ffmpeg', or install FFmpeg 4 to 8 with its shared libraries.",
         )
     else:
         yield Finding("ok", "ffmpeg", "torchcodec loads FFmpeg's shared libraries")
+
+
+@functools.cache
+def torchcodec_problem() -> str:
+    """Return why torchcodec cannot be loaded; empty if it can.
+
+    In a process of its own, since it brings PyTorch, which takes half a gigabyte of memory, and
+    since libraries that do not fit each other may end the process.
+    """
+    run = subprocess.run(  # noqa: S603  # this Python
+        [sys.executable, "-c", _LOADING], capture_output=True, text=True, check=False
+    )
+    if not run.returncode:
+        return ""
+    *_, last = run.stderr.strip().splitlines() or [f"loading it ended with {run.returncode}"]
+    return last
 
 
 def check_javascript(*_: object) -> Findings:
