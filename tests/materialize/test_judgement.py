@@ -10,6 +10,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from support.scripted_source import (
 )
 
 from voxblink2_lib.errors import BlockedError
-from voxblink2_lib.materialize.routes import Answer
+from voxblink2_lib.materialize.routes import Answer, RouteState
 from voxblink2_lib.materialize.scheduler import Scheduler
 from voxblink2_lib.materialize.tasks import FetchResult, FetchTask
 from voxblink2_lib.materialize.video_queue import RunContext
@@ -318,6 +319,35 @@ def test_a_canary_that_comes_lets_the_run_go_on_at_once(
     run(tmp_path, data, fetches=2, proxy=PROXIES, canary=(NAMED,))
     assert set(statuses(tmp_path).values()) == {"ambiguous"}
     assert script.slept < 60
+
+
+@pytest.mark.parametrize("last", ["download", "canary"])
+def test_a_route_in_question_is_closed_though_its_last_download_gets_no_answer(
+    last: str, script: ScriptedSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not when all else is done: what failed on it comes by the other route meanwhile."""
+    data = release(tmp_path / "release", 400)
+    closed_after: list[int] = []
+    close = RouteState.close
+
+    def record(route: RouteState, reason: str, **details: bool) -> None:
+        closed_after.append(len(script.requests))
+        close(route, reason, **details)
+
+    def answer(task: FetchTask) -> FetchResult:
+        if task.source.route.name == SECOND:
+            return came(task)
+        if len([None for route, _, _ in script.requests if route == FIRST]) == 12:
+            script.delays[task.key] = 80 if last == "download" else 8
+            return replace(failed(task, "transient", "timed out"), is_unanswered=True)
+        return failed(task)
+
+    monkeypatch.setattr(RouteState, "close", record)
+    script.answer = answer
+    run(tmp_path, data, fetches=4, proxy=PROXIES)
+    assert set(statuses(tmp_path).values()) == {"done"}
+    assert len(closed_after) == 1
+    assert closed_after[0] < 300
 
 
 def test_a_canary_that_is_limited_says_nothing_and_is_asked_again(

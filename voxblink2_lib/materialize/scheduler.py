@@ -212,11 +212,11 @@ class Scheduler:
             # The source answers on this route: videos without an answer are at fault themselves.
             self._fail_unanswered(flight.route)
             self._handle_answered(flight, result)
-        elif self._routes.is_suspect(flight.route):
+            return
+        # It may be the last that a route in question waited for.
+        self._judgement.conclude(flight.route)
+        if self._routes.is_suspect(flight.route):
             self._check_unanswered_route(flight.route)
-        else:
-            # It may be the last that a route in question waited for.
-            self._judgement.conclude(flight.route)
 
     def _handle_answered(self, flight: InFlight, result: FetchResult) -> None:
         failure = result.failure
