@@ -561,7 +561,7 @@ def test_a_kill_while_the_old_index_goes_away_can_be_continued(
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "[]", '{"format": 1}', "FORMAT"],
+    ["", "{", "[]", '{"format": 2}', "FORMAT"],
     ids=["empty", "cut", "list", "few", "format"],
 )
 def test_an_index_that_is_not_ours_is_named(tmp_path: Path, folder: Path, text: str) -> None:

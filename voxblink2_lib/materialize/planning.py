@@ -277,7 +277,8 @@ def diff_plan(selected: pa.Table, planned: pa.Table) -> PlanDiff:
 
 def _changed(done: pa.Table, selected: pa.Table) -> pa.Table:
     now = selected.rename_columns([*KEY_COLUMNS, "digest_now"])
-    both = done.join(now, keys=KEY_COLUMNS, join_type="inner")
+    known = done.filter(pc.not_equal(done["digest"], 0))  # not in the first stores
+    both = known.join(now, keys=KEY_COLUMNS, join_type="inner")
     return _sorted(both.filter(pc.not_equal(both["digest"], both["digest_now"])))
 
 

@@ -28,6 +28,8 @@ from voxblink2_lib.errors import StoreDamagedError, StoreError
 from voxblink2_lib.records import FaceTrack, Utterance, VideoKey
 
 _FORMAT = 2
+# Of stores from before version 0.1: without the sizes of annotated frames.
+_EARLIER_FORMAT = 1
 UTTERANCE_COLUMNS = pa.schema(
     [
         ("speaker_id", pa.string()),
@@ -95,10 +97,10 @@ class Index:
         self.folder = folder
         try:
             record = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+            if record["format"] != _FORMAT:
+                raise ValueError(f"it has format {record['format']}, not {_FORMAT}")
             self.info = IndexInfo(**record)
-            if self.info.format != _FORMAT:
-                raise ValueError(f"it has format {self.info.format}, not {_FORMAT}")
-        except (OSError, TypeError, ValueError) as error:
+        except (OSError, KeyError, TypeError, ValueError) as error:
             raise StoreError(
                 f"The index {folder} cannot be used: {error}. Delete that folder to have it made "
                 "again from the release, or use the version of voxblink2 that made it."
@@ -111,7 +113,7 @@ class Index:
 
     def videos(self) -> pa.Table:
         """Return all videos, sorted: columns ``speaker_id``, ``video_id`` and ``digest``."""
-        return self._video_table().select(["speaker_id", "video_id", "digest"])
+        return self._read_videos([*KEY_COLUMNS, "digest"])
 
     def utterances(
         self, keys: Collection[VideoKey]
@@ -159,8 +161,11 @@ class Index:
 
     @lru_cache(maxsize=1)  # noqa: B019  # an index lives as long as its run
     def _video_table(self) -> pa.Table:
+        return self._read_videos()
+
+    def _read_videos(self, columns: list[str] | None = None) -> pa.Table:
         with self._named_damage():
-            return pq.read_table(self.folder / "videos.parquet")
+            return pq.read_table(self.folder / "videos.parquet", columns=columns)
 
     @contextlib.contextmanager
     def _named_damage(self) -> Iterator[None]:
@@ -194,6 +199,14 @@ class Index:
     def _rows(self, name: str, columns: tuple[str, ...]) -> _Rows:
         with self._named_damage():
             return _Rows(self.folder / f"{name}.parquet", columns)
+
+
+def is_of_earlier_format(folder: Path) -> bool:
+    """Return whether an index has a format from before version 0.1; it has to be made again."""
+    with contextlib.suppress(OSError, ValueError):
+        record = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+        return isinstance(record, dict) and record.get("format") == _EARLIER_FORMAT
+    return False
 
 
 class _Rows:

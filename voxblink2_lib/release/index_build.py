@@ -28,6 +28,7 @@ from voxblink2_lib.release.index import (
     UTTERANCE_COLUMNS,
     Index,
     IndexInfo,
+    is_of_earlier_format,
 )
 from voxblink2_lib.release.location import AnnotationFile, Release
 
@@ -227,7 +228,9 @@ def open_index(release: Release, folder: Path, *, progress: Progress = no_progre
         ReleaseError: see :func:`build_index`.
         StoreMismatchError: the release contradicts the index.
     """
-    old = Index(folder) if (folder / "index.json").exists() else None
+    # The earlier format is not compared: nothing is added to the clips of stores of that time.
+    is_known = (folder / "index.json").exists() and not is_of_earlier_format(folder)
+    old = Index(folder) if is_known else None
     if old is not None and old.info.signature == release.signature(progress=progress):
         return old
     fresh = folder.with_name(f"{folder.name}.new")

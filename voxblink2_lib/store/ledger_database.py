@@ -16,7 +16,9 @@ from voxblink2_lib.redaction import redact, redacted_source
 
 FORMAT = "4"
 # The formats before are read as they are, and changed by the first write: 2 had no facts with the
-# attempts, both kept one verdict of a video, whatever source it was of, and one kind of jobs.
+# attempts, both kept one verdict of a video, whatever source it was of, and one kind of jobs. The
+# first format, of stores from before version 0.1, is read through a copy of the present format.
+FIRST_FORMAT = "1"
 WITHOUT_FACTS = "2"
 EARLIER = (WITHOUT_FACTS, "3")
 # SQLite would go through all videos of a configuration for those of one job.
@@ -86,6 +88,8 @@ create table if not exists missing (
     primary key (config, speaker_id, video_id, utterance_id)) without rowid;
 insert or ignore into facts values ('format', '{FORMAT}');
 """  # noqa: S608  # constants
+# The first ledgers of format 1 had no digests; 0 means that it is not known.
+ADD_DIGESTS = "alter table videos add column digest integer not null default 0"
 # Format 1 had no classes of failure: everything that failed is retried by the next run.
 MIGRATE_1_TO_2 = """
 begin immediate;
@@ -162,6 +166,8 @@ class LedgerDatabase:
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._connection = connection
         self._path = path
+        # Of format 1, while its copy is read.
+        self._original: sqlite3.Connection | None = None
 
     @classmethod
     def open(cls, path: Path, *, readonly: bool) -> LedgerDatabase:
@@ -177,13 +183,13 @@ class LedgerDatabase:
             connection = sqlite3.connect(uri, uri=True, timeout=60, isolation_level=None)
         except sqlite3.Error as error:
             raise StoreError(f"The ledger {path} cannot be opened: {error}.") from error
-        # For migration: earlier versions stored secrets.
-        for function in (redact, redacted_source):
-            connection.create_function(function.__name__, 1, function, deterministic=True)
+        _add_functions(connection)
         database = cls(connection, path)
         try:
             if not readonly:
                 database._prepare_for_writing()
+            if database.fact("format") == FIRST_FORMAT:
+                database._read_copy()
             database._check_format()
         except BaseException:
             database.close()
@@ -199,31 +205,41 @@ class LedgerDatabase:
             self._connection.execute("pragma synchronous = normal")
             # What is replaced leaves no trace in the file.
             self._connection.execute("pragma secure_delete = on")
-            if self.fact("format") == "1":
-                self._migrate()
             # A run may be refused after this: an earlier format is changed when it is written.
-            elif self.fact("format") == FORMAT:
+            if self.fact("format") == FORMAT:
                 self._connection.executescript(SCHEMA)
 
+    def _read_copy(self) -> None:
+        with self._named_errors():
+            copy = sqlite3.connect("", isolation_level=None)  # a temporary file without a name
+            _add_functions(copy)
+            self._connection.backup(copy)
+            self._original, self._connection = self._connection, copy
+            self._bring_up_to_date()
+
     def _migrate(self) -> None:
+        if self._original is not None:
+            self._connection.close()
+            self._connection, self._original = self._original, None
+        self._bring_up_to_date()
+
+    def _bring_up_to_date(self) -> None:
         """Bring an earlier format to the present one in steps, each whole or not at all."""
         self._connection.executescript(_DROP_VIEWS)
-        steps = {"1": MIGRATE_1_TO_2, WITHOUT_FACTS: MIGRATE_2_TO_3, "3": MIGRATE_3_TO_4}
+        has_digests = "select 1 from pragma_table_info('videos') where name = 'digest'"
+        if not self.query(has_digests):
+            self._connection.execute(ADD_DIGESTS)
+        steps = {FIRST_FORMAT: MIGRATE_1_TO_2, WITHOUT_FACTS: MIGRATE_2_TO_3, "3": MIGRATE_3_TO_4}
         while script := steps.get(self.fact("format") or ""):
             self._connection.executescript(script)
 
     def _check_format(self) -> None:
         version = self.fact("format")
-        if version == "1":
-            raise StoreError(
-                f"The ledger {self._path} has an earlier format. Run 'voxblink2 materialize' on "
-                "the store once to migrate it; nothing in it is lost."
-            )
         if version not in {*EARLIER, FORMAT}:
             raise StoreError(
                 f"The ledger {self._path} has format {version}, this version reads formats "
-                f"{', '.join(EARLIER)} and {FORMAT}. Use the version of voxblink2 that made the "
-                "store, or another store."
+                f"{', '.join((FIRST_FORMAT, *EARLIER))} and {FORMAT}. Use the version "
+                "of voxblink2 that made the store, or another store."
             )
         if version in EARLIER:
             with self._named_errors():
@@ -232,6 +248,8 @@ class LedgerDatabase:
     def close(self) -> None:
         """Close the file."""
         self._connection.close()
+        if self._original is not None:
+            self._original.close()
 
     @contextmanager
     def _named_errors(self) -> Iterator[None]:
@@ -260,7 +278,7 @@ class LedgerDatabase:
         """Commit what the body writes, or nothing of it if the body raises."""
         with self._named_errors():
             try:
-                if self.fact("format") in EARLIER:
+                if self._original is not None or self.fact("format") in EARLIER:
                     self._migrate()
                 self._connection.execute("begin immediate")
                 yield self._connection
@@ -281,6 +299,12 @@ class LedgerDatabase:
             yield
         finally:
             self._connection.rollback()  # nothing was written
+
+
+def _add_functions(connection: sqlite3.Connection) -> None:
+    """Let statements hide secrets, which earlier versions stored."""
+    for function in (redact, redacted_source):
+        connection.create_function(function.__name__, 1, function, deterministic=True)
 
 
 def make_ledger(path: Path) -> None:
