@@ -25,6 +25,9 @@ _YOUTUBE_CANARY = "jNQXAC9IVRw"
 # Of those that came before, some may have gone since.
 _KNOWN_VIDEOS = 2
 
+# Another route may bring videos all the time: after so many canaries no more of them are asked for.
+_MOST_CANARIES = 20
+
 # Videos that were asked for in vain come last in the next run; of so many it is remembered.
 _MAX_REMEMBERED = 1000
 _ASKED_IN_VAIN = "asked_in_vain"
@@ -158,8 +161,9 @@ class Judgement:
         if is_waiting or self._routes.busy(route):
             return  # what is on its way, or waits to be cropped, may turn out to be good
         came_since = [key for key in self._known(route) if key not in breaker.asked]
-        if not came_since:
+        if not came_since or len(breaker.asked) >= _MOST_CANARIES:
             self._close(route)
+            return
         for key in came_since:
             breaker.ask_later(key)
 
