@@ -33,6 +33,7 @@ from voxblink2_lib.materialize.planning import plan_run, write_plan
 from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.outcomes import Outcome
 from voxblink2_lib.release.index import Index
+from voxblink2_lib.release.selection import Selection
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
 from voxblink2_lib.store.status import read_status
@@ -40,9 +41,10 @@ from voxblink2_lib.store.status import read_status
 def nothing(store):
     pass
 
-def first_plan(store):
+def first_plan(store, exclude=None):
+    request = MaterializeRequest(selection=Selection.of(exclude=exclude))
     with Ledger(store.ledger, "audio") as ledger:
-        plan = plan_run(MaterializeRequest(), store, Index(store.index), ledger)
+        plan = plan_run(request, store, Index(store.index), ledger)
         write_plan(plan, ledger, ledger.verdicts("youtube"))
 
 def open_ledger(store):
@@ -72,7 +74,7 @@ def status(store):
 
 store = Store(Path(sys.argv[2]))
 started = time.perf_counter()
-globals()[sys.argv[1]](store)
+globals()[sys.argv[1]](store, *sys.argv[3:])
 taken = time.perf_counter() - started
 # Of this program alone: the value of getrusage may be its parent's.
 peak = re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1]
@@ -108,8 +110,8 @@ class Taken(NamedTuple):
     mebibytes: float
 
 
-def run(function: str, store: Path) -> Taken:
-    command = [sys.executable, "-c", _MEASURED, function, str(store)]
+def run(function: str, store: Path, *more: object) -> Taken:
+    command = [sys.executable, "-c", _MEASURED, function, str(store), *map(str, more)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return Taken(*map(float, done.stdout.split()))
 
@@ -134,13 +136,18 @@ def make_index(folder: Path, videos: int) -> None:
     (folder / "index.json").write_text(json.dumps(info))
 
 
+def fill(store: Path) -> None:
+    """Give most of the planned videos an answer and an attempt."""
+    database = sqlite3.connect(store / "ledger.sqlite")
+    database.executescript(_FILL)
+    database.close()
+
+
 def measure(folder: Path, quick: bool) -> Iterable[Figure]:
     videos = QUICK_VIDEOS if quick else VIDEOS
     make_index(folder / "index", videos)
     first = run("first_plan", folder)
-    database = sqlite3.connect(folder / "ledger.sqlite")
-    database.executescript(_FILL)
-    database.close()
+    fill(folder)
     yield figure("first plan of all videos: seconds", [first.seconds], unit="s")
     yield figure("the same: memory of the process", [first.mebibytes], unit="MB")
     bare = run("nothing", folder)
