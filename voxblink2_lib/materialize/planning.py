@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -23,7 +23,7 @@ from voxblink2_lib.media.options import ClipOptions
 from voxblink2_lib.records import VideoKey, options_of
 from voxblink2_lib.release.index import KEY_COLUMNS, Index, VideoKeys, video_keys
 from voxblink2_lib.release.location import Release
-from voxblink2_lib.release.selection import select
+from voxblink2_lib.release.selection import Selection, select
 from voxblink2_lib.store.clip_format import CLIP_FORMAT, read_clip_format
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
@@ -159,9 +159,9 @@ def _check_shard_count(ledger: Ledger, *, new: int = 0, failed: int = 0) -> None
 
 
 def _plan_digest(request: MaterializeRequest, index: Index) -> str:
+    values = ((name, getattr(request.selection, name)) for name in options_of(Selection))
     selection = {
-        name: sorted(value) if isinstance(value, frozenset) else value
-        for name, value in asdict(request.selection).items()
+        name: sorted(value) if isinstance(value, frozenset) else value for name, value in values
     }
     text = json.dumps([index.info.fingerprint, selection])
     return hashlib.sha256(text.encode()).hexdigest()

@@ -200,10 +200,10 @@ def select(index: Index, selection: Selection) -> tuple[pa.Table, pa.Table]:
     for column, requested in (("speaker_id", selection.speakers), ("video_id", selection.videos)):
         if requested:
             _require(table, column, requested)
-            table = table.filter(pc.is_in(table[column], pa.array(sorted(requested))))
+            table = table.filter(pc.is_in(table[column], pa.array(list(requested))))
     left_out = table.slice(0, 0)
     if selection.exclude:
-        names = pa.array(sorted(selection.exclude))
+        names = pa.array(list(selection.exclude))
         is_named = pc.or_(*(pc.is_in(table[column], names) for column in KEY_COLUMNS))
         table, left_out = table.filter(pc.invert(is_named)), table.filter(is_named)
     table = _limit(table, selection)
