@@ -12,7 +12,7 @@ from voxblink2_lib.records import VideoKey
 from voxblink2_lib.release.index import Index, video_keys
 from voxblink2_lib.release.index_build import build_index
 from voxblink2_lib.release.location import Release
-from voxblink2_lib.release.selection import Selection, select
+from voxblink2_lib.release.selection import Selection, count_selected, select, selected_keys
 
 SPEAKERS = [f"id{number:06}" for number in (1, 2, 3)]
 
@@ -34,6 +34,13 @@ def chosen(index: Index, selection: Selection) -> list[VideoKey]:
 
 
 EVERYTHING = [key(speaker, number) for speaker in (1, 2, 3) for number in range(3)]
+
+
+def test_what_is_selected_is_counted_and_named_without_a_table(index: Index) -> None:
+    for selection in (Selection(), Selection(max_videos_per_speaker=1)):
+        kept, _ = select(index, selection)
+        assert count_selected(index, selection) == len(kept)
+        assert [*selected_keys(index, selection)] == [*video_keys(kept)]
 
 
 def test_everything(index: Index) -> None:

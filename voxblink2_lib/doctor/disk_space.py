@@ -8,7 +8,7 @@ from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.media.options import ClipOptions
 from voxblink2_lib.records import SAMPLE_RATE_HZ
 from voxblink2_lib.release.index import Index
-from voxblink2_lib.release.selection import select
+from voxblink2_lib.release.selection import count_selected
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
 
@@ -61,7 +61,7 @@ def estimate_space(request: MaterializeRequest, store: Store, index: Index | Non
     hour_bytes = _hour_bytes(request, settings)
     if index is None:
         return SpaceEstimate(hour_bytes)
-    selected_share = len(select(index, request.selection)[0]) / index.info.videos
+    selected_share = count_selected(index, request.selection) / index.info.videos
     hours = max(0.0, index.info.hours * selected_share - done_hours)
     if not hours:
         return SpaceEstimate(hour_bytes, 0.0, 0.0)

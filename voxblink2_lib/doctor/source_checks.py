@@ -12,8 +12,7 @@ from voxblink2_lib.doctor.findings import Finding, Findings, Inputs
 from voxblink2_lib.errors import SelectionError, UnreachableError
 from voxblink2_lib.records import VideoKey, is_speaker_id
 from voxblink2_lib.redaction import redact, secrets_in
-from voxblink2_lib.release.index import video_keys
-from voxblink2_lib.release.selection import select
+from voxblink2_lib.release.selection import selected_keys
 from voxblink2_lib.sources import SourceSpec
 from voxblink2_lib.sources.folder_check import folder_problem
 from voxblink2_lib.sources.probe import ProbeResult, probe_server
@@ -44,7 +43,7 @@ def _selected(inputs: Inputs) -> Iterator[VideoKey] | None:
     if inputs.index is None:
         return None
     try:
-        return video_keys(select(inputs.index, inputs.request.selection)[0])
+        return selected_keys(inputs.index, inputs.request.selection)
     except SelectionError:
         return None  # The check of the disk says so.
 

@@ -115,6 +115,12 @@ class Index:
         """Return all videos, sorted: columns ``speaker_id``, ``video_id`` and ``digest``."""
         return self._read_videos([*KEY_COLUMNS, "digest"])
 
+    def keys(self) -> Iterator[VideoKey]:
+        """Yield the keys of all videos, sorted, in constant memory."""
+        with self._named_damage(), pq.ParquetFile(self.folder / "videos.parquet") as file:
+            for batch in file.iter_batches(columns=KEY_COLUMNS):
+                yield from video_keys(pa.table(batch))
+
     def utterances(
         self, keys: Collection[VideoKey]
     ) -> Iterator[tuple[VideoKey, tuple[Utterance, ...]]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,13 +13,14 @@ import pyarrow.compute as pc
 
 from voxblink2_lib.errors import SelectionError
 from voxblink2_lib.records import (
+    VideoKey,
     check_options,
     is_speaker_id,
     is_video_id,
     option,
     whole_number,
 )
-from voxblink2_lib.release.index import KEY_COLUMNS, Index
+from voxblink2_lib.release.index import KEY_COLUMNS, Index, video_keys
 
 Ids = str | os.PathLike[str] | Iterable[str] | None
 IdKind = Literal["speakers", "videos", "both"]
@@ -213,6 +214,16 @@ def select(index: Index, selection: Selection) -> tuple[pa.Table, pa.Table]:
             "Widen it: change speakers, videos or exclude."
         )
     return table, left_out
+
+
+def count_selected(index: Index, selection: Selection) -> int:
+    """Return how many videos :func:`select` would keep, without reading all to count them."""
+    return index.info.videos if selection == Selection() else len(select(index, selection)[0])
+
+
+def selected_keys(index: Index, selection: Selection) -> Iterator[VideoKey]:
+    """Return the keys of the videos that :func:`select` would keep; of all, one after the other."""
+    return index.keys() if selection == Selection() else video_keys(select(index, selection)[0])
 
 
 def _require(table: pa.Table, column: str, requested: frozenset[str]) -> None:
