@@ -15,6 +15,7 @@ import json
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import starmap
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
@@ -278,4 +279,4 @@ def video_keys(videos: pa.Table) -> Iterator[VideoKey]:
     """Yield the keys of a table of videos."""
     for batch in videos.select(KEY_COLUMNS).to_batches():
         columns = (column.to_pylist() for column in batch.columns)
-        yield from map(VideoKey._make, zip(*columns, strict=True))
+        yield from starmap(VideoKey, zip(*columns, strict=True))

@@ -8,9 +8,10 @@ part file before the row is written.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
-from itertools import islice
+from collections.abc import Iterable, Iterator
+from itertools import islice, repeat
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -24,6 +25,7 @@ from voxblink2_lib.store.verdicts import Verdicts
 # Excluded videos belong to no job.
 _NO_JOB = -1
 _ROWS_PER_BATCH = 65_536
+_KEYS_PER_BATCH = 1024
 _IS_VIDEO = "config = ? and speaker_id = ? and video_id = ?"
 _PLANNED_COLUMNS = pa.schema(
     [
@@ -139,7 +141,7 @@ class Ledger:
                 connection.executemany(
                     "insert into videos (config, speaker_id, video_id, job, status) "
                     "values (?, ?, ?, ?, 'planned') on conflict do update set job = excluded.job",
-                    ((self._config, *key, number) for key in keys),
+                    self._rows(keys, number),
                 )
         return numbers
 
@@ -168,8 +170,16 @@ class Ledger:
             connection.executemany(
                 "insert into videos (config, speaker_id, video_id, job, status) "
                 "values (?, ?, ?, ?, 'excluded')",
-                ((self._config, *key, _NO_JOB) for key in keys),
+                self._rows(keys, _NO_JOB),
             )
+
+    def _rows(self, keys: Iterable[VideoKey], job: int) -> Iterator[tuple[Any, ...]]:
+        """Yield configuration, speaker, video and job of videos, of which there may be millions."""
+        videos = iter(keys)
+        while batch := list(islice(videos, _KEYS_PER_BATCH)):
+            columns = zip(*batch, strict=True)
+            # A row at a time, this takes as long as SQLite's part.
+            yield from zip(repeat(self._config), *columns, repeat(job), strict=False)
 
     def open_jobs(self) -> list[int]:
         """Return the numbers of jobs that are not sealed, in order."""
