@@ -30,7 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": {"store"},
     "embedding": {"store", "models", "workers", "media"},
     "materialize": {"store", "release", "sources", "media", "workers"},
-    "training": {"store.catalogue", "media.ogg"},
+    "training": {"store.catalogue", "store.shard_names", "media.ogg"},
     "store": {"release"},
     "release": set(),
     "sources": {"media"},
