@@ -179,7 +179,7 @@ def first_line(error: BaseException) -> str:
 
 
 def next_command(command: str, **options: object) -> str:
-    """Return a command line of ours that runs as it is printed, in quotes, for a message.
+    r"""Return a command line of ours that runs as it is printed, in quotes, for a message.
 
     Every message that names a command makes it here; the tests run them.
 
@@ -205,7 +205,9 @@ def _option_words(name: str, value: object) -> list[str]:
     if value is True:
         return [option_string(name)]
     # The parser would take it for an option.
-    return [f"{option_string(name)}={text}"] if text.startswith("-") else [option_string(name), text]
+    return (
+        [f"{option_string(name)}={text}"] if text.startswith("-") else [option_string(name), text]
+    )
 
 
 def _shell_word(word: str) -> str:
