@@ -32,6 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "materialize": {"store", "release", "sources", "media", "workers"},
     "training": {"store.catalogue", "store.shard_names", "media.ogg"},
     "store": {"release"},
+    "archive": {"release.tar_reader"},
     "release": set(),
     "sources": {"media"},
     "models": set(),
