@@ -11,6 +11,7 @@ from voxblink2_lib.materialize.gathering import clear_gathered
 from voxblink2_lib.materialize.planning import (
     Plan,
     is_complete,
+    only_selected,
     plan_retry,
     plan_run,
     write_plan,
@@ -90,6 +91,9 @@ def materialize(request: MaterializeRequest, *, retry: bool, wait: bool) -> Stor
     release, store = find_store(request)
     named = request.source or release.default_source
     source = parse_source(named, request.fetch)
+    # A load that finds everything writes nothing, not even the lock, whoever works on the store.
+    if not retry and is_complete(request, store, release):
+        return store
     try:
         with store.locked(wait=wait):
             index = _index(release, store)
@@ -102,6 +106,12 @@ def materialize(request: MaterializeRequest, *, retry: bool, wait: bool) -> Stor
                     reopened = [*failed, *verdicts.due(again=again, is_sealed=False)]
                 check_clip_format(request, store, ledger, index=index, retried=len(failed))
                 plan = plan_run(request, store, index, ledger, failed=failed, reopened=reopened)
+                if retry and plan.outside:
+                    _log.warning(
+                        "The store %s holds %d more videos than are selected; they stay in it.",
+                        store.root,
+                        plan.outside,
+                    )
                 if plan.new or plan.failed or ledger.open_jobs():
                     check_source(source, store, ledger, request, new=plan.new)
                 write_plan(plan, ledger, verdicts)
@@ -208,6 +218,7 @@ def _run_open_jobs(context: RunContext, *, retry: bool) -> None:
         # What a folder lacks has not appeared in the meantime.
         if retry and context.source.is_remote:
             due = verdicts.due(after_a_wait=True)
+            due = only_selected(due, context.index, context.request.selection)
             plan = plan_retry(context.request, context.store, ledger, due)
             write_plan(plan, ledger, verdicts)
     _finish(context)
