@@ -19,7 +19,7 @@ import hashlib
 import logging
 import os
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import field, make_dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -28,7 +28,7 @@ import datasets
 import pyarrow as pa
 
 from voxblink2_lib import __version__
-from voxblink2_lib.errors import SelectionError, StoreError
+from voxblink2_lib.errors import SelectionError, StoreDamagedError, StoreError
 from voxblink2_lib.files import link_file
 from voxblink2_lib.materialize.request import MaterializeRequest, user_options
 from voxblink2_lib.materialize.run import find_store, materialize
@@ -41,7 +41,7 @@ from voxblink2_lib.store.schema import FEATURES, shard_features
 from voxblink2_lib.store.shard_check import CheckedShards, open_shard, shard_batches
 from voxblink2_lib.store.status import empty_store_message, open_ledger
 from voxblink2_lib.store.view import Ranges, View, empty_view_message, rows_in, view_of
-from voxblink2_lib.store.view_table import read_view, write_indices
+from voxblink2_lib.store.view_table import config_id, read_view, write_indices
 
 # Classes of videos that need no warning.
 _NOT_REPORTED = ("done", "planned", "excluded")
@@ -110,21 +110,29 @@ class VoxBlink2Config(_OptionsConfig):  # type: ignore[misc, valid-type]  # made
         chosen = {name: getattr(self, name) for name in options_of(Selection)}
         return Selection.of(**{name: ids for name, ids in chosen.items() if ids is not None})
 
-    def view(self, shards: Sequence[SealedShard]) -> View:
-        """Return the rows of shards of the store that are selected.
+    def view(self) -> View:
+        """Return the rows of the store that are selected, as it is now.
 
         Raises:
             SelectionError: a speaker or video is unknown, or nothing is selected.
+            StoreDamagedError: a shard cannot be read.
         """
-        if not shards:
-            return View(())
-        return view_of(self.find_store(), self.name, shards, self.selection())
+        shards, selection = self.sealed_shards(), self.selection()
+        while shards:
+            try:
+                return view_of(self.find_store(), self.name, shards, selection)
+            except StoreDamagedError:
+                before, shards = shards, self.sealed_shards()
+                if shards == before:
+                    raise
+                # A run has removed a shard meanwhile, as its rows are in a fuller one.
+        return View(())
 
     def view_before_a_load(self) -> View:
         """Return the rows that are selected now; none if a load may bring them, or says why not."""
-        shards, _ = self.sealed_shards(), self.selection()
+        self.sealed_shards(), self.selection()  # refuse options that are wrong
         try:
-            return self.view(shards)
+            return self.view()
         except (SelectionError, StoreError):
             return View(())
 
@@ -173,14 +181,6 @@ VoxBlink2Config.__doc__ = "\n".join(
 )
 
 
-def config_id(name: str, view: View, custom_features: datasets.Features | None) -> str:
-    """Return the name of the cache folder: other shards, rows or features, another folder."""
-    digest = hashlib.sha256(repr(custom_features).encode())
-    for part in view.shards:
-        digest.update(part.signature)
-    return f"{name}-{digest.hexdigest()[:16]}"
-
-
 # -- Builder --------------------------------------------------------------------------------------
 
 
@@ -226,14 +226,14 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
         """Materialize what the store lacks, then link its shards into the cache."""
         self._materialize(workers=num_proc)
         while True:
-            view = self.config_id
+            tried = self.config_id
             try:
                 super().download_and_prepare(*args, num_proc=num_proc, **kwargs)
                 self._check_shards()
                 return
             except Exception:  # datasets wraps what is raised in it
                 self._read_view()
-                if self.config_id == view:
+                if self.config_id == tried:
                     raise
                 # A run has removed a shard meanwhile, as its rows are in a fuller one.
 
@@ -265,14 +265,12 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
 
     def _read_view(self) -> None:
         # The very shards that the cache folder is named after: the store may grow meanwhile.
-        shards = self.config.sealed_shards()
-        if not shards:
-            raise StoreError(empty_store_message(self.config.find_store(), self.config.name))
-        self._view = self.config.view(shards)
+        self._view = self.config.view()
         if not self._view.shards:
-            raise SelectionError(
-                empty_view_message(self.config.find_store(), self.config.name, shards, self._view)
-            )
+            store, name = self.config.find_store(), self.config.name
+            if shards := self.config.sealed_shards():
+                raise SelectionError(empty_view_message(store, name, shards, self._view))
+            raise StoreError(empty_store_message(store, name))
         new_id = config_id(self.config.name, self._view, self._custom_features)
         if new_id != self.config_id:
             self._move_cache(new_id)

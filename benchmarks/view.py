@@ -1,7 +1,7 @@
 """Measure a view of a store of 10 million utterances: finding its rows, and reading them.
 
-Finding them needs the index and the catalogue alone, which are synthetic. Rows are read from a store
-of a few real shards: as slices of the mapped files, and by a table of indices, in turns with the
+Finding them needs the index and the catalogue alone, which are synthetic. Rows are read from some
+mapped files: as slices of the mapped files, and by a table of indices, in turns with the
 whole store.
 
 Example:

@@ -7,12 +7,13 @@ indices instead, as ``Dataset.select`` makes one; it lies beside the links, and 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from datasets import DatasetInfo, ReadInstruction
+from datasets import DatasetInfo, Features, ReadInstruction
 from datasets.arrow_reader import ArrowReader
 from datasets.table import MemoryMappedTable, concat_tables
 
@@ -22,6 +23,14 @@ from voxblink2_lib.store.view import View
 _INDICES = "view.indices"
 _SLICES_PER_SHARD = 4
 _INDEX_COLUMN = pa.schema([("indices", pa.uint64())])
+
+
+def config_id(name: str, view: View, custom_features: Features | None) -> str:
+    """Return the name of the cache folder: other shards, rows or features, another folder."""
+    digest = hashlib.sha256(repr(custom_features).encode())
+    for part in view.shards:
+        digest.update(part.signature)
+    return f"{name}-{digest.hexdigest()[:16]}"
 
 
 def write_indices(view: View, folder: Path) -> None:
