@@ -245,7 +245,7 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
         checked = CheckedShards(folder / "checked_shards.json")
         checked.check(shards)
         # Usually the same files under other names. A shard that was replaced since is still there.
-        checked.check(sorted(folder.glob("*.arrow")))
+        checked.check([link for link in self._links() if link.exists()])
 
     def _paths(self) -> list[Path]:
         if not self._view.shards:
@@ -275,7 +275,7 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
         if new_id != self.config_id:
             self._move_cache(new_id)
             self._warn_of_unavailable_videos()
-            self._warn_of_a_smaller_view()
+        self._warn_of_a_smaller_view()
 
     def _move_cache(self, new_id: str) -> None:
         self.config_id = new_id
@@ -300,8 +300,8 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
         view = self._view
         if view.videos != view.selected and self.config.is_store_only():
             _log.warning(
-                "%d of the %d selected videos are in the store %s, which is used as is. Name the "
-                "release with data_dir=... to materialize the others.",
+                "%d of the %d selected videos have clips in the store %s, which is used as is. "
+                "With data_dir=..., those that it was never asked for are materialized.",
                 view.videos,
                 view.selected,
                 self.config.store,
@@ -346,7 +346,7 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
     def _links(self) -> list[Path]:
         lengths = [part.rows for part in self._view.shards]
         names = datasets.naming.filenames_for_dataset_split(
-            self._output_dir, self.dataset_name, datasets.Split.TRAIN, "arrow", lengths
+            self._output_dir, self.dataset_name, str(datasets.Split.TRAIN), "arrow", lengths
         )
         return list(map(Path, names))
 

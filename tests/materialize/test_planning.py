@@ -91,6 +91,11 @@ def test_answers_of_sealed_jobs_stay(status: str) -> None:
     assert answer([B], known((A, status), (B, "done"))) == ([], [], [])
 
 
+def test_what_is_excluded_is_dropped_unless_it_came() -> None:
+    diff = diff_plan(table([D]), known((A, "gone"), (B, "done"), (C, "gone")), table([A, B]))
+    assert list(video_keys(diff.deselected)) == [A]
+
+
 def test_selected_videos_of_open_jobs_are_unsealed() -> None:
     """Also those that came: their clips are in no shard yet."""
     ledger = known((A, "done"), (B, "planned"), (C, "done"), (D, "gone"), opened=[A, B, D])
@@ -104,7 +109,7 @@ def test_outside() -> None:
 
 def test_the_speaker_counts_as_well() -> None:
     twin = VideoKey("id000002", A.video_id)
-    assert answer([twin], known((A, "planned"))) == ([twin], [A], [])
+    assert answer([twin], known((A, "planned"), opened=[A])) == ([twin], [A], [])
 
 
 @given(

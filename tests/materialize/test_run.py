@@ -129,7 +129,7 @@ def test_a_smaller_selection_leaves_out_what_was_only_planned(
         config = request(tmp_path, selection=ONE_SPEAKER, source=site.url_template)
         store = go(config, retry=False)
         assert read_status(store, "audio").videos == {"done": 2}
-        assert site.count(HARBOUR) == site.count(GARDEN) == 1
+        assert (site.count("demoChess_1"), site.count(HARBOUR) > 0) == (0, True)
 
 
 class Later:

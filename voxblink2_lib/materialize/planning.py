@@ -29,6 +29,7 @@ from voxblink2_lib.store.clip_format import CLIP_FORMAT, read_clip_format
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
 from voxblink2_lib.store.verdicts import Verdicts
+from voxblink2_lib.store.view import names_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ def plan_run(
         outside = int(ledger.setting("outside") or 0)
         return Plan(options, failed, reopened, settings, outside=outside)
     selected, excluded = select(index, request.selection)
-    diff = diff_plan(selected, ledger.planned_videos())
+    diff = diff_plan(selected, ledger.planned_videos(), excluded)
     _check_corpus(store, diff)
     _check_shard_count(ledger, new=len(diff.new), failed=len(failed))
     outside = len(diff.outside)
@@ -119,8 +120,7 @@ def only_selected(
     if not keys or selection == Selection():
         return keys
     selected, _ = select(index, selection)
-    names = pc.binary_join_element_wise(*(selected[column] for column in KEY_COLUMNS), "/")
-    is_in = pc.is_in(pa.array(map("/".join, keys), pa.string()), value_set=names.combine_chunks())
+    is_in = pc.is_in(pa.array(map("/".join, keys), pa.string()), names_of(selected))
     return list(itertools.compress(keys, is_in.to_pylist()))
 
 
@@ -267,7 +267,8 @@ class PlanDiff:
     Attributes:
         new: videos without a job.
         unsealed: selected videos whose job is not sealed.
-        deselected: videos without clips whose job is not sealed, and that are not selected.
+        deselected: videos without clips that are not selected, and whose job is not sealed or
+            that are excluded by their ids.
         outside: videos that are in the store for good, and not selected. What is neither is known
             not to be available, and stays so.
         changed: videos that are in the store for good, cropped by other annotations.
@@ -280,12 +281,13 @@ class PlanDiff:
     changed: pa.Table
 
 
-def diff_plan(selected: pa.Table, planned: pa.Table) -> PlanDiff:
+def diff_plan(selected: pa.Table, planned: pa.Table, excluded: pa.Table | None = None) -> PlanDiff:
     """Compare a selection with the videos of a ledger.
 
     Args:
-        selected: the result of :func:`select`.
+        selected: the first result of :func:`select`.
         planned: as :meth:`Ledger.planned_videos` returns them.
+        excluded: the second result of :func:`select`; default: none.
     """
     if not len(planned):
         nothing = selected.slice(0, 0)
@@ -293,13 +295,14 @@ def diff_plan(selected: pa.Table, planned: pa.Table) -> PlanDiff:
     done = pc.equal(planned["status"], "done")
     others = _without(planned, selected)
     finished = pc.equal(others["status"], "done")
-    is_open = planned.filter(planned["is_open"])
+    unfinished = others.filter(pc.invert(finished))
+    is_dropped = unfinished["is_open"]
+    if excluded is not None:
+        is_dropped = pc.or_(is_dropped, pc.is_in(names_of(unfinished), names_of(excluded)))
     return PlanDiff(
         new=_without(selected, planned),
-        unsealed=_sorted(
-            selected.join(is_open.select(KEY_COLUMNS), KEY_COLUMNS, join_type="left semi")
-        ),
-        deselected=others.filter(pc.and_not(others["is_open"], finished)),
+        unsealed=_common(selected, planned.filter(planned["is_open"])),
+        deselected=unfinished.filter(is_dropped),
         outside=others.filter(finished),
         changed=_changed(planned.filter(done), selected),
     )
@@ -313,6 +316,10 @@ def _changed(done: pa.Table, selected: pa.Table) -> pa.Table:
 
 def _without(table: pa.Table, others: pa.Table) -> pa.Table:
     return _sorted(table.join(others.select(KEY_COLUMNS), keys=KEY_COLUMNS, join_type="left anti"))
+
+
+def _common(table: pa.Table, others: pa.Table) -> pa.Table:
+    return _sorted(table.join(others.select(KEY_COLUMNS), keys=KEY_COLUMNS, join_type="left semi"))
 
 
 def _sorted(videos: pa.Table) -> pa.Table:

@@ -198,11 +198,12 @@ def _first_rows(rows: pa.Table, ends: npt.NDArray[np.int64]) -> npt.NDArray[np.i
 
 
 def _is_selected(videos: pa.Table, selected: pa.Table) -> npt.NDArray[np.bool_]:
-    is_in = pc.is_in(_names(videos), value_set=_names(selected))
+    is_in = pc.is_in(names_of(videos), names_of(selected))
     return np.asarray(is_in.to_numpy(zero_copy_only=False))
 
 
-def _names(videos: pa.Table) -> pa.Array:
+def names_of(videos: pa.Table) -> pa.Array:
+    """Return ``speaker/video`` of each row."""
     speakers, ids = (videos[name].cast(pa.string()).combine_chunks() for name in KEY_COLUMNS)
     return pc.binary_join_element_wise(speakers, ids, "/")
 
