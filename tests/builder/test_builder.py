@@ -37,6 +37,7 @@ from voxblink2_lib.outcomes import RUN_TRIES
 from voxblink2_lib.release.builtin import FAULTS, MEDIA
 from voxblink2_lib.store.schema import FEATURES
 from voxblink2_lib.store.view import whole_view
+from voxblink2_lib.store.view_table import config_id as config_id_of
 
 # Loads bring what is missing in this process, where PyTorch is loaded already.
 pytestmark = pytest.mark.usefixtures("inline_workers")
@@ -235,8 +236,8 @@ def test_the_shards_follow_from_the_store(options: dict[str, Any], undisturbed: 
     config_id = config.create_config_id({})
     assert vars(config) == before
     shards = config.sealed_shards()
-    assert config_id == voxblink2.config_id("audio", config.view(), None)
-    assert config_id != voxblink2.config_id("audio", whole_view(shards[:-1]), None)
+    assert config_id == config_id_of("audio", config.view(), None)
+    assert config_id != config_id_of("audio", whole_view(shards[:-1]), None)
     sealed = sorted((undisturbed / "shards" / "audio").glob("*.arrow"))
     assert [shard.name for shard in shards] == [path.name for path in sealed]
 

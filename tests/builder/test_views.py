@@ -206,7 +206,7 @@ def mapped(rows: Any) -> list[str]:
 
 
 def test_a_cached_map_belongs_to_its_view(form: str, store: Path) -> None:
-    views = [{"max_speakers": 1}, {"max_speakers": 2}, {"speakers": ["id990002"]}, {}]
+    views: list[Row] = [{"max_speakers": 1}, {"max_speakers": 2}, {"speakers": ["id990002"]}, {}]
     for _ in range(2):
         for view in views:
             rows = load(store, **view)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -159,7 +160,7 @@ def test_rows_in_ranges_are_sliced_from_batches(sizes: list[int], bounds: list[i
     schema = pa.schema([("number", pa.int64())])
     read: list[int] = []
 
-    def batches():  # type: ignore[no-untyped-def]  # of a test
+    def batches() -> Iterator[pa.RecordBatch]:
         first = 0
         for size in sizes:
             read.append(first)

@@ -217,9 +217,9 @@ def _run_open_jobs(context: RunContext, *, retry: bool) -> None:
         _run_jobs(context, open_jobs)
         # What a folder lacks has not appeared in the meantime.
         if retry and context.source.is_remote:
-            due = verdicts.due(after_a_wait=True)
-            due = only_selected(due, context.index, context.request.selection)
-            plan = plan_retry(context.request, context.store, ledger, due)
+            request, failed = context.request, verdicts.due(after_a_wait=True)
+            due = only_selected(failed, context.index, request.selection)
+            plan = plan_retry(request, context.store, ledger, due)
             write_plan(plan, ledger, verdicts)
     _finish(context)
 
