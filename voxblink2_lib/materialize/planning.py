@@ -22,7 +22,13 @@ from voxblink2_lib.materialize.jobs import (
 from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.media.options import ClipOptions
 from voxblink2_lib.records import VideoKey, options_of
-from voxblink2_lib.release.index import KEY_COLUMNS, Index, VideoKeys, video_keys
+from voxblink2_lib.release.index import (
+    KEY_COLUMNS,
+    Index,
+    VideoKeys,
+    is_of_earlier_format,
+    video_keys,
+)
 from voxblink2_lib.release.location import Release
 from voxblink2_lib.release.selection import Selection, select
 from voxblink2_lib.store.clip_format import CLIP_FORMAT, read_clip_format
@@ -198,6 +204,8 @@ def is_complete(request: MaterializeRequest, store: Store, release: Release) -> 
         StoreDamagedError: shards are missing.
     """
     if not (store.ledger.exists() and (store.index / "index.json").exists()):
+        return False
+    if is_of_earlier_format(store.index):
         return False
     index = Index(store.index)
     if index.info.signature != release.signature():
