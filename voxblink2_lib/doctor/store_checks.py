@@ -8,13 +8,7 @@ from pathlib import Path
 from voxblink2_lib.doctor.disk_space import SpaceEstimate, estimate_space
 from voxblink2_lib.doctor.file_system import existing_folder, probe_capabilities
 from voxblink2_lib.doctor.findings import Finding, Findings, Inputs, Level
-from voxblink2_lib.errors import (
-    ReleaseError,
-    SelectionError,
-    StoreError,
-    StoreFullError,
-    first_line,
-)
+from voxblink2_lib.errors import ReleaseError, SelectionError, StoreError, first_line
 from voxblink2_lib.release.location import Release
 from voxblink2_lib.store.clip_format import CLIP_FORMAT, read_clip_format
 from voxblink2_lib.store.layout import Store
@@ -94,17 +88,16 @@ def check_file_system(_: Inputs, store: Store) -> Findings:
     folder = existing_folder(store.root)
     try:
         capabilities = probe_capabilities(folder)
-    except (OSError, StoreFullError) as error:
+    except (OSError, StoreError) as error:
         message = f"{folder} is not writable: {getattr(error, 'strerror', '') or error}"
         remedy = "Make it writable, free some space, or name another store."
         yield Finding("error", "file system", message, remedy)
         return
-    for capability in capabilities:
-        message = f"{folder} does not support {capability.name}: {capability.problem}"
-        if capability.problem and capability.is_needed:
+    for name, problem, consequence in capabilities:
+        message = f"{folder} does not support {name}: {problem}"
+        if problem and consequence:
+            yield Finding("warning", "file system", message, consequence)
+        elif problem:
             yield Finding("error", "file system", message, "Name a store on a local disk.")
-        elif capability.problem:
-            remedy = "Symbolic links are used instead; do not move the store afterwards."
-            yield Finding("warning", "file system", message, remedy)
     supported = ", ".join(item.name for item in capabilities if not item.problem)
     yield Finding("ok", "file system", f"{folder} supports {supported}")

@@ -25,6 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from voxblink2_lib.errors import StoreDamagedError, StoreError
+from voxblink2_lib.files import system_error
 from voxblink2_lib.records import FaceTrack, Utterance, VideoKey
 
 _FORMAT = 2
@@ -99,7 +100,7 @@ class Index:
             if self.info.format != _FORMAT:
                 raise ValueError(f"it has format {self.info.format}, not {_FORMAT}")
         except (OSError, TypeError, ValueError) as error:
-            raise StoreError(
+            raise system_error(error, folder) or StoreError(
                 f"The index {folder} cannot be used: {error}. Delete that folder to have it made "
                 "again from the release, or use the version of voxblink2 that made it."
             ) from error
@@ -167,7 +168,7 @@ class Index:
         try:
             yield
         except (OSError, pa.ArrowInvalid) as error:
-            raise StoreDamagedError(
+            raise system_error(error, self.folder) or StoreDamagedError(
                 f"The index {self.folder} is damaged: {error}. Delete that folder and run "
                 "'voxblink2 index' to make it again from the release."
             ) from error

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from voxblink2_lib.errors import ReleaseError, StoreMismatchError
-from voxblink2_lib.files import atomic_write, named_if_disk_full
+from voxblink2_lib.files import atomic_write, named_system_errors
 from voxblink2_lib.foreign_text import csv_cell
 from voxblink2_lib.progress import Progress, no_progress
 from voxblink2_lib.records import FRAMES_PER_SECOND, Utterance, VideoKey
@@ -264,7 +264,7 @@ def build_index(release: Release, folder: Path, *, progress: Progress = no_progr
     """
     signature = release.signature(progress=progress)
     shutil.rmtree(folder, ignore_errors=True)
-    with named_if_disk_full(folder):
+    with named_system_errors(folder):
         try:
             folder.mkdir(parents=True)
             with (
