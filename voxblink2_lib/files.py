@@ -43,6 +43,7 @@ class _Answer(NamedTuple):
     remedy: str
 
 
+_NO_THREAD = "can't start new thread"  # Python's words
 _NO_SPACE = "free some space"
 _OPEN_FILES = "raise the limit, as with 'ulimit -n 65536', or use fewer workers"
 _BROKEN_DISK = "check the disk and the messages of the system, as with 'dmesg'"
@@ -56,6 +57,11 @@ _ANSWERS = {
         "{path} would be larger than is allowed here",
         "lift the limit, as with 'ulimit -f unlimited', or put the store on a file system that "
         "takes files of any size (FAT ends at 4 GiB)",
+    ),
+    errno.EAGAIN: _Answer(  # of files only those that are no files; else of starting a process
+        StoreError,
+        "No other process or thread can be started for {path}",
+        "raise the limit ('ulimit -u', or that of the container), or use fewer workers",
     ),
     errno.EIO: _Answer(StoreDiskError, "{path} cannot be read or written", _BROKEN_DISK),
     errno.EMFILE: _Answer(StoreError, "{path} cannot be opened", _OPEN_FILES),
@@ -90,20 +96,25 @@ def system_error(error: BaseException, path: Path) -> StoreError | None:
     Returns:
         The error, or ``None`` if it is not one that any file may get.
     """
-    answer = _ANSWERS.get(getattr(error, "errno", None) or 0)
-    if answer is None or not isinstance(error, OSError):
+    number = error.errno or 0 if isinstance(error, OSError) else 0
+    if isinstance(error, RuntimeError) and str(error) == _NO_THREAD:
+        number = errno.EAGAIN
+    answer = _ANSWERS.get(number)
+    if answer is None:
         return None
     problem = answer.problem.format(path=_named_by(error) or path)
     if answer.kind is not StoreFullError:
-        problem += f" ({os.strerror(error.errno or 0)})"
+        problem += f" ({os.strerror(number)})"
     return answer.kind(
         f"{problem}. Everything finished is kept: {answer.remedy}, and run the same command again."
     )
 
 
-def _named_by(error: OSError) -> str:
+def _named_by(error: BaseException) -> str:
     """Return the file that an error names; empty if it names none, or one of atomic_write's own."""
-    name = error.filename if isinstance(error.filename, str) else ""
+    name = getattr(error, "filename", None)
+    if not isinstance(name, str) or getattr(error, "errno", 0) == errno.EAGAIN:
+        return ""
     return "" if fnmatch.fnmatch(os.path.basename(name), TEMP_GLOB) else name
 
 
@@ -122,7 +133,7 @@ def named_system_errors(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
         named = system_error(error, path)
         if named is None:
             raise

@@ -277,12 +277,16 @@ def diff_plan(selected: pa.Table, planned: pa.Table) -> PlanDiff:
 
 def _changed(done: pa.Table, selected: pa.Table) -> pa.Table:
     now = selected.rename_columns([*KEY_COLUMNS, "digest_now"])
-    both = done.join(now, keys=KEY_COLUMNS, join_type="inner")
+    both = done.join(now, keys=KEY_COLUMNS, join_type="inner", use_threads=False)
     return _sorted(both.filter(pc.not_equal(both["digest"], both["digest_now"])))
 
 
 def _without(table: pa.Table, others: pa.Table) -> pa.Table:
-    return _sorted(table.join(others.select(KEY_COLUMNS), keys=KEY_COLUMNS, join_type="left anti"))
+    return _sorted(
+        table.join(
+            others.select(KEY_COLUMNS), keys=KEY_COLUMNS, join_type="left anti", use_threads=False
+        )
+    )
 
 
 def _sorted(videos: pa.Table) -> pa.Table:

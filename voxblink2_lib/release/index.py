@@ -161,7 +161,7 @@ class Index:
     @lru_cache(maxsize=1)  # noqa: B019  # an index lives as long as its run
     def _video_table(self) -> pa.Table:
         with self._named_damage():
-            return pq.read_table(self.folder / "videos.parquet")
+            return read_videos(self.folder)
 
     @contextlib.contextmanager
     def _named_damage(self) -> Iterator[None]:
@@ -197,6 +197,19 @@ class Index:
             return _Rows(self.folder / f"{name}.parquet", columns)
 
 
+def read_videos(folder: Path, columns: list[str] | None = None) -> pa.Table:
+    """Return the videos of an index.
+
+    No threads are used: where the system starts none, Arrow would wait for them for ever.
+
+    Args:
+        folder: the index.
+        columns: their names; all by default.
+    """
+    with pq.ParquetFile(folder / "videos.parquet") as file:
+        return file.read(columns=columns, use_threads=False)
+
+
 class _Rows:
     """Reads ranges of rows of a Parquet file whose row groups are of one size."""
 
@@ -208,7 +221,7 @@ class _Rows:
         self._group = lru_cache(maxsize=16)(self._read_group)
 
     def _read_group(self, group: int) -> pa.Table:
-        return self._file.read_row_group(group, columns=list(self._columns))
+        return self._file.read_row_group(group, columns=list(self._columns), use_threads=False)
 
     def slices(self, first: int, count: int) -> Iterator[pa.Table]:
         """Yield tables that together hold a range of rows."""

@@ -28,6 +28,7 @@ from voxblink2_lib.release.index import (
     UTTERANCE_COLUMNS,
     Index,
     IndexInfo,
+    read_videos,
 )
 from voxblink2_lib.release.location import AnnotationFile, Release
 
@@ -336,9 +337,9 @@ def check_growth(old: Index, new: Index) -> None:
     if old.info.fingerprint == new.info.fingerprint:
         return
     keys = [*KEY_COLUMNS, "digest"]
-    before = pq.read_table(old.folder / "videos.parquet", columns=keys)
-    after = pq.read_table(new.folder / "videos.parquet", columns=keys)
-    lost = before.join(after, keys=keys, join_type="left anti").sort_by(_BY_KEY)
+    before = read_videos(old.folder, keys)
+    after = read_videos(new.folder, keys)
+    lost = before.join(after, keys=keys, join_type="left anti", use_threads=False).sort_by(_BY_KEY)
     if len(lost):
         first = lost.slice(0, 1).to_pylist()[0]
         raise StoreMismatchError(

@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from voxblink2_lib.errors import StoreDamagedError, StoreError
-from voxblink2_lib.files import atomic_write, home_folder, short_digest
+from voxblink2_lib.files import atomic_write, home_folder, named_system_errors, short_digest
 from voxblink2_lib.foreign_files import as_own_error
 from voxblink2_lib.progress import Progress, no_progress
 from voxblink2_lib.records import SAMPLE_RATE_HZ
@@ -233,6 +233,7 @@ def _updated(
     tables = dict(catalogue.tables()) if catalogue else {}
     new = [place for place in sizes.items() if place not in tables]
     with (
+        named_system_errors(folder),
         progress("Scanning shards", unit="shard", total=len(new)) as advance,
         ThreadPoolExecutor(_SCANS_AT_ONCE) as threads,
     ):

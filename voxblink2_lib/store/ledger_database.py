@@ -373,7 +373,7 @@ def as_store_error(error: sqlite3.Error, path: Path) -> StoreError:
         )
     if code & 0xFF == sqlite3.SQLITE_CANTOPEN:
         return StoreError(
-            f"The ledger {path} cannot be opened: {error}. Check its folder, the permissions there, "
-            "and the limit of open files ('ulimit -n')."
+            f"The ledger {path} cannot be opened: {error}. Check its folder, the permissions "
+            "there, and the limit of open files ('ulimit -n')."
         )
     return StoreError(f"The ledger {path} cannot be used: {error}.")
