@@ -142,7 +142,7 @@ def test_a_really_full_device_is_named() -> None:
         (errno.ENOTCONN, StoreDiskError, "is not reachable any more .*mount it again", 3),
         (errno.ENOLCK, StoreDiskError, "cannot be locked .*lock service", 3),
         (errno.EROFS, StoreReadOnlyError, "cannot be written to any more .*mount it for", 2),
-        (errno.ENAMETOOLONG, StoreError, "name that is too long .*a shorter path", 2),
+        (errno.ENAMETOOLONG, StoreError, "has a name that is too long .*a shorter path", 2),
     ],
 )
 def test_what_the_system_answers_is_a_sentence(

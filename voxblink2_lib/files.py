@@ -43,7 +43,8 @@ class _Answer(NamedTuple):
     remedy: str
 
 
-_NO_THREAD = "can't start new thread"  # Python's words
+# What Python and Arrow say, neither with a class of its own.
+_NO_THREAD = ("can't start new thread", "Failed to launch worker thread")
 _NO_SPACE = "free some space"
 _OPEN_FILES = "raise the limit, as with 'ulimit -n 65536', or use fewer workers"
 _BROKEN_DISK = "check the disk and the messages of the system, as with 'dmesg'"
@@ -97,7 +98,7 @@ def system_error(error: BaseException, path: Path) -> StoreError | None:
         The error, or ``None`` if it is not one that any file may get.
     """
     number = error.errno or 0 if isinstance(error, OSError) else 0
-    if isinstance(error, RuntimeError) and str(error) == _NO_THREAD:
+    if any(words in str(error) for words in _NO_THREAD):
         number = errno.EAGAIN
     answer = _ANSWERS.get(number)
     if answer is None:
@@ -133,7 +134,7 @@ def named_system_errors(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, RuntimeError) as error:
+    except Exception as error:
         named = system_error(error, path)
         if named is None:
             raise

@@ -317,7 +317,7 @@ def test_a_file_system_that_lacks_something(
     assert re.search(f"does not support {lack.name}", finding.message)
     assert lack.remedy in finding.remedy
     assert rest.level == "ok"
-    assert rest.message.count(", ") == 8 - 1
+    assert lack.name.partition(":")[0] not in rest.message
 
 
 def refusal(lack: Lack) -> Callable[..., Any]:

@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(options.command(options))
     except VoxBlink2Error as error:
         return write_failure(error, as_json=as_json)
-    except (OSError, RuntimeError) as error:
+    except Exception as error:
         named = system_error(error, Path.cwd())
         if named is None:
             raise

@@ -206,7 +206,7 @@ def read_videos(folder: Path, columns: list[str] | None = None) -> pa.Table:
         folder: the index.
         columns: their names; all by default.
     """
-    with pq.ParquetFile(folder / "videos.parquet") as file:
+    with pq.ParquetFile(folder / "videos.parquet", pre_buffer=False) as file:
         return file.read(columns=columns, use_threads=False)
 
 
@@ -214,7 +214,7 @@ class _Rows:
     """Reads ranges of rows of a Parquet file whose row groups are of one size."""
 
     def __init__(self, path: Path, columns: tuple[str, ...]) -> None:
-        self._file = pq.ParquetFile(path)
+        self._file = pq.ParquetFile(path, pre_buffer=False)  # uses no threads, see read_videos
         self._columns = columns
         self._size = max(1, self._file.metadata.row_group(0).num_rows)
         # Releases are nearly sorted, so few groups serve many videos in a row.

@@ -189,6 +189,8 @@ class LedgerDatabase:
         """
         if not readonly and not (path.exists() and path.stat().st_size):
             make_ledger(path)
+        if path.is_dir():
+            raise StoreError(f"The ledger {path} cannot be opened: a folder is in its place.")
         uri = _uri(path, readonly=readonly)
         if not readonly and _NO_LOCKS_VFS in uri:
             # Left by a process that was killed: whoever has the lease is the only one who writes.
