@@ -121,7 +121,7 @@ class Store:
         """
         shutil.rmtree(self.tmp, ignore_errors=True)
         self.tmp.mkdir(parents=True, exist_ok=True)
-        for path in self.shards(config).glob(TEMP_GLOB):
+        for path in (*self.root.glob(TEMP_GLOB), *self.shards(config).glob(TEMP_GLOB)):
             path.unlink(missing_ok=True)
         kept = {self.job_parts(config, job) for job in open_jobs}
         for folder in self.parts(config).glob("*"):

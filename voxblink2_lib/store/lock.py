@@ -101,20 +101,28 @@ def lock_problem(folder: Path) -> str:
     Raises:
         OSError: no file can be made there.
     """
-    with (
-        tempfile.NamedTemporaryFile(prefix=".lock-", suffix=".tmp", dir=folder) as first,
-        open(first.name, "r+b") as second,
-    ):
-        try:
-            fcntl.lockf(first, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            fcntl.flock(first, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            return first_line(error)
-        try:
-            fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return ""
-        return "two processes can hold the same lock"
+    first, name = tempfile.mkstemp(prefix=".lock-", suffix=".tmp", dir=folder)
+    try:
+        return _problem_of(first, Path(name))
+    finally:
+        os.close(first)
+        Path(name).unlink(missing_ok=True)  # whoever tidies a store may have removed it
+
+
+def _problem_of(first: int, path: Path) -> str:
+    try:
+        fcntl.lockf(first, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(first, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return first_line(error)
+    second = os.open(path, os.O_RDWR)
+    try:
+        fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return ""
+    finally:
+        os.close(second)
+    return "two processes can hold the same lock"
 
 
 def lock_if_possible(path: Path) -> contextlib.AbstractContextManager[object]:
