@@ -297,12 +297,38 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
         info.shard_lengths = [shard.rows for shard in self._shards]
         info.num_examples = sum(info.shard_lengths)
         info.num_bytes = sum(shard.stat().st_size for shard in shards)
+        for shard, link in zip(shards, self._links(), strict=True):
+            link.unlink(missing_ok=True)  # a killed load may have left its links
+            link_file(shard, link)  # where that is not possible, see _as_dataset
+
+    def _links(self) -> list[Path]:
+        lengths = [shard.rows for shard in self._shards]
         names = datasets.naming.filenames_for_dataset_split(
-            self._output_dir, self.dataset_name, info.name, "arrow", info.shard_lengths
+            self._output_dir, self.dataset_name, str(datasets.Split.TRAIN), "arrow", lengths
         )
-        for shard, name in zip(shards, names, strict=True):
-            Path(name).unlink(missing_ok=True)  # a killed load may have left its links
-            link_file(shard, Path(name))
+        return list(map(Path, names))
+
+    def _as_dataset(self, split: Any = datasets.Split.TRAIN, in_memory: bool = False) -> Any:
+        """Return the rows of the linked shards; where the disk takes no links, of the store's."""
+        links = (
+            {}
+            if self._custom_features is not None
+            else dict(zip(self._links(), self._paths(), strict=True))
+        )
+        if all(link.exists() for link in links):
+            return super()._as_dataset(split, in_memory)
+        places = {link.name: str(shard) for link, shard in links.items()}
+        reader = datasets.arrow_reader.ArrowReader(self._output_dir, self.info)
+        files = [
+            {**file, "filename": places[os.path.basename(file["filename"])]}
+            for file in reader.get_file_instructions(
+                self.dataset_name, split, self.info.splits.values()
+            )
+        ]
+        if not files:
+            raise ValueError(f'Instruction "{split}" corresponds to no data!')  # as datasets does
+        rows = reader.read_files(files, split, in_memory=in_memory)
+        return datasets.Dataset(fingerprint=self._get_dataset_fingerprint(split), **rows)
 
 
 def _key(shard: int, batch: int) -> Any:
