@@ -106,8 +106,9 @@ def system_error(error: BaseException, path: Path) -> StoreError | None:
     problem = answer.problem.format(path=_named_by(error) or path)
     if answer.kind is not StoreFullError:
         problem += f" ({os.strerror(number)})"
+    remedy = answer.remedy + "," * ("," in answer.remedy)
     return answer.kind(
-        f"{problem}. Everything finished is kept: {answer.remedy}, and run the same command again."
+        f"{problem}. Everything finished is kept: {remedy} and run the same command again."
     )
 
 
