@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from voxblink2_lib import __version__
+from voxblink2_lib.cli.archive import add_archive_commands
 from voxblink2_lib.cli.demo import add_demo_command
 from voxblink2_lib.cli.doctor import add_doctor_command
 from voxblink2_lib.cli.materialize import (
@@ -32,6 +33,7 @@ from voxblink2_lib.files import system_error
 # In the order of the help.
 _COMMANDS = (
     add_demo_command,
+    add_archive_commands,
     add_index_command,
     add_materialize_command,
     add_retry_command,
