@@ -47,3 +47,17 @@ def test_shards_are_read_where_they_lie(
     assert len(part) == 3
     again = pickle.loads(pickle.dumps(rows))
     assert again[7]["utterance_id"] == rows[7]["utterance_id"]
+
+
+@pytest.mark.usefixtures("_no_links")
+@pytest.mark.parametrize("selected", [{"max_speakers": 1}, {"exclude": ["-demoSailor"]}])
+def test_a_smaller_selection_is_read_where_it_lies(
+    selected: dict[str, Any], options: dict[str, Any], undisturbed: Path, tmp_path: Path
+) -> None:
+    whole = load_dataset("voxblink2", "audio", split="train", **options)
+    rows = load_dataset("voxblink2", "audio", split="train", **options, **selected)
+    assert 0 < len(rows) < len(whole)
+    assert set(rows["utterance_id"]) <= set(whole["utterance_id"])
+    assert not list((tmp_path / "cache").rglob("*.arrow"))
+    files = {Path(file["filename"]).parent for file in rows.cache_files}
+    assert undisturbed / "shards" / "audio" in files

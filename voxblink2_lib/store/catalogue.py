@@ -170,6 +170,24 @@ def local_catalogue(
     return catalogue, folder
 
 
+def catalogue_of(store: Path, config: str, sizes: ShardSizes) -> Catalogue:
+    """Return the catalogue of some sealed shards of a local store, and write nothing.
+
+    Args:
+        store: the store.
+        config: the configuration.
+        sizes: size in bytes of each shard by its name, in order. Those that the store's catalogue
+            lacks are scanned.
+
+    Raises:
+        StoreError: a shard is not of this package.
+        StoreDamagedError: a shard cannot be read.
+    """
+    folder = store / "shards" / config
+    path = _catalogue_path(store, folder, config)
+    return _read_current(path, sizes) or _updated(_read(path), folder, sizes, no_progress)
+
+
 def _shard_sizes(store: Path, folder: Path, config: str) -> ShardSizes:
     """Return the shards of a folder that has at least one moment of rest."""
     sealed = None
