@@ -177,8 +177,8 @@ def _catalogued(store: Store, config: str, shards: Sequence[SealedShard]) -> pa.
         if listed.rows != shard.rows:
             raise StoreDamagedError(
                 f"The shard {shard.name} of the store {store.root} has {shard.rows} rows in the "
-                f"ledger and {listed.rows} in the catalogue. If 'voxblink2 verify' finds nothing, "
-                f"delete {store.root / CATALOGUE}: it is made anew."
+                f"ledger and {listed.rows} in the catalogue. Delete {store.root / CATALOGUE} and "
+                "load again: it is made anew."
             )
     return catalogue.table
 
