@@ -341,7 +341,7 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
         info.num_bytes = sum(shard.stat().st_size for shard in shards)
         for shard, link in zip(shards, self._links(), strict=True):
             link.unlink(missing_ok=True)  # a killed load may have left its links
-            link_file(shard, link)
+            link_file(shard, link)  # a disk may take no links, see _files
         write_indices(self._view, Path(self._output_dir))
 
     def _links(self) -> list[Path]:
@@ -352,11 +352,19 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
         return list(map(Path, names))
 
     def _as_dataset(self, split: Any = datasets.Split.TRAIN, in_memory: bool = False) -> Any:
-        """Return rows of the linked shards: all, or those of the view."""
-        if self._custom_features is not None or self._view.is_whole:
+        """Return rows of the shards: all, or those of the view."""
+        files = self._files()
+        if self._custom_features is not None or (self._view.is_whole and files == self._links()):
             return super()._as_dataset(split, in_memory)
-        rows = read_view(self._view, self._links(), split, self.info, in_memory=in_memory)
+        rows = read_view(
+            self._view, files, split, self.info, folder=self._output_dir, in_memory=in_memory
+        )
         return datasets.Dataset(**rows, fingerprint=self._get_dataset_fingerprint(split))
+
+    def _files(self) -> list[Path]:
+        """Return the links to the shards; where the disk takes no links, the shards."""
+        places = zip(self._links(), self._paths(), strict=True)
+        return [link if link.exists() else shard for link, shard in places]
 
 
 def _key(shard: int, batch: int) -> Any:

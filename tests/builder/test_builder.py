@@ -280,7 +280,7 @@ def test_a_complete_store_may_be_read_only(
         def acquire(self, *_: Any, **__: Any) -> Any:
             raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("voxblink2_lib.store.layout.FileLock", Refused)
+    monkeypatch.setattr("voxblink2_lib.store.lock.FileLock", Refused)
     assert len(load_dataset("voxblink2", "audio", split="train", **options)) == ROWS
     options["store"] += "-new"
     with pytest.raises(StoreReadOnlyError, match="Leave out data_dir to load it as it is"):

@@ -304,7 +304,7 @@ def test_a_view_of_a_store_that_cannot_be_written_to(
         raise PermissionError(13, "Permission denied")
 
     with monkeypatch.context() as patched:
-        patched.setattr("voxblink2_lib.store.layout.FileLock", refuse)
+        patched.setattr("voxblink2_lib.store.lock.FileLock", refuse)
         assert len(load(store, data_dir="demo", speakers=["id990003"])) == 6
         assert len(load(store, speakers=["id990003"])) == 6
 

@@ -745,7 +745,7 @@ def test_another_database_is_not_read(path: Path) -> None:
 def test_another_format(path: Path, readonly: bool) -> None:
     make_format_5(path)
     with pytest.raises(
-        StoreError, match=r"has format 5, this version reads formats 1, 2, 3 and 4.*another store"
+        StoreError, match=r"has format 5, this version reads formats 1 to 4.*another store"
     ):
         Ledger(path, "audio", readonly=readonly)
 

@@ -319,12 +319,16 @@ def diff_plan(selected: pa.Table, planned: pa.Table, excluded: pa.Table | None =
 def _changed(done: pa.Table, selected: pa.Table) -> pa.Table:
     now = selected.rename_columns([*KEY_COLUMNS, "digest_now"])
     known = done.filter(pc.not_equal(done["digest"], 0))  # not in the first stores
-    both = known.join(now, keys=KEY_COLUMNS, join_type="inner")
+    both = known.join(now, keys=KEY_COLUMNS, join_type="inner", use_threads=False)
     return _sorted(both.filter(pc.not_equal(both["digest"], both["digest_now"])))
 
 
 def _without(table: pa.Table, others: pa.Table) -> pa.Table:
-    return _sorted(table.join(others.select(KEY_COLUMNS), keys=KEY_COLUMNS, join_type="left anti"))
+    return _sorted(
+        table.join(
+            others.select(KEY_COLUMNS), keys=KEY_COLUMNS, join_type="left anti", use_threads=False
+        )
+    )
 
 
 def _common(table: pa.Table, others: pa.Table) -> pa.Table:

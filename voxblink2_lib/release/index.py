@@ -26,6 +26,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from voxblink2_lib.errors import StoreDamagedError, StoreError, next_command
+from voxblink2_lib.files import system_error
 from voxblink2_lib.records import FaceTrack, Utterance, VideoKey
 
 _FORMAT = 2
@@ -102,7 +103,7 @@ class Index:
                 raise ValueError(f"it has format {record['format']}, not {_FORMAT}")
             self.info = IndexInfo(**record)
         except (OSError, KeyError, TypeError, ValueError) as error:
-            raise StoreError(
+            raise system_error(error, folder) or StoreError(
                 f"The index {folder} cannot be used: {error}. Delete that folder to have it made "
                 "again from the release, or use the version of voxblink2 that made it."
             ) from error
@@ -118,8 +119,9 @@ class Index:
 
     def keys(self) -> Iterator[VideoKey]:
         """Yield the keys of all videos, sorted, in constant memory."""
-        with self._named_damage(), pq.ParquetFile(self.folder / "videos.parquet") as file:
-            for batch in file.iter_batches(columns=KEY_COLUMNS):
+        path = self.folder / "videos.parquet"
+        with self._named_damage(), pq.ParquetFile(path, pre_buffer=False) as file:
+            for batch in file.iter_batches(columns=KEY_COLUMNS, use_threads=False):
                 yield from video_keys(pa.table(batch))
 
     def utterances(
@@ -172,14 +174,14 @@ class Index:
 
     def _read_videos(self, columns: list[str] | None = None) -> pa.Table:
         with self._named_damage():
-            return pq.read_table(self.folder / "videos.parquet", columns=columns)
+            return read_videos(self.folder, columns)
 
     @contextlib.contextmanager
     def _named_damage(self) -> Iterator[None]:
         try:
             yield
         except (OSError, pa.ArrowInvalid) as error:
-            raise StoreDamagedError(
+            raise system_error(error, self.folder) or StoreDamagedError(
                 f"The index {self.folder} is damaged: {error}. Delete that folder and run "
                 f"{next_command('index', store=self.folder.absolute().parent)} to make it again "
                 "from the release."
@@ -217,18 +219,31 @@ def is_of_earlier_format(folder: Path) -> bool:
     return False
 
 
+def read_videos(folder: Path, columns: list[str] | None = None) -> pa.Table:
+    """Return the videos of an index.
+
+    No threads are used: where the system starts none, Arrow would wait for them for ever.
+
+    Args:
+        folder: the index.
+        columns: their names; all by default.
+    """
+    with pq.ParquetFile(folder / "videos.parquet", pre_buffer=False) as file:
+        return file.read(columns=columns, use_threads=False)
+
+
 class _Rows:
     """Reads ranges of rows of a Parquet file whose row groups are of one size."""
 
     def __init__(self, path: Path, columns: tuple[str, ...]) -> None:
-        self._file = pq.ParquetFile(path)
+        self._file = pq.ParquetFile(path, pre_buffer=False)  # uses no threads, see read_videos
         self._columns = columns
         self._size = max(1, self._file.metadata.row_group(0).num_rows)
         # Releases are nearly sorted, so few groups serve many videos in a row.
         self._group = lru_cache(maxsize=16)(self._read_group)
 
     def _read_group(self, group: int) -> pa.Table:
-        return self._file.read_row_group(group, columns=list(self._columns))
+        return self._file.read_row_group(group, columns=list(self._columns), use_threads=False)
 
     def slices(self, first: int, count: int) -> Iterator[pa.Table]:
         """Yield tables that together hold a range of rows."""

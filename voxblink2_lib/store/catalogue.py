@@ -22,16 +22,16 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from filelock import FileLock
 
 from voxblink2_lib.errors import StoreDamagedError, StoreError
-from voxblink2_lib.files import atomic_write, home_folder, short_digest
+from voxblink2_lib.files import atomic_write, home_folder, named_system_errors, short_digest
 from voxblink2_lib.foreign_files import as_own_error
 from voxblink2_lib.progress import Progress, no_progress
 from voxblink2_lib.records import SAMPLE_RATE_HZ
 from voxblink2_lib.store.arrow_stream import read_plain_file
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
+from voxblink2_lib.store.lock import lock_if_possible
 from voxblink2_lib.store.shard_check import open_shard, shard_batches
 from voxblink2_lib.store.shard_names import is_shard_name, shard_order
 
@@ -162,7 +162,7 @@ def local_catalogue(
     if catalogue is not None:
         return catalogue, folder
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):  # of several ranks, one makes it
+    with lock_if_possible(path.with_suffix(".lock")):  # of several ranks, one makes it
         catalogue = _read_current(path, sizes)
         if catalogue is None:
             _updated(_read(path), folder, sizes, progress).write(path)
@@ -251,6 +251,7 @@ def _updated(
     tables = dict(catalogue.tables()) if catalogue else {}
     new = [place for place in sizes.items() if place not in tables]
     with (
+        named_system_errors(folder),
         progress("Scanning shards", unit="shard", total=len(new)) as advance,
         ThreadPoolExecutor(_SCANS_AT_ONCE) as threads,
     ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator
@@ -10,14 +11,16 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from voxblink2_lib.errors import StoreError, StoreFullError
-from voxblink2_lib.files import atomic_write
+from voxblink2_lib.errors import StoreDiskError, StoreError, StoreFullError
+from voxblink2_lib.files import atomic_write, system_error
 from voxblink2_lib.redaction import redact, redacted_source
+from voxblink2_lib.store.lease import check_lease
+from voxblink2_lib.store.lock import has_no_locks
 
 FORMAT = "4"
 # The formats before are read as they are, and changed by the first write: 2 had no facts with the
 # attempts, both kept one verdict of a video, whatever source it was of, and one kind of jobs. The
-# first format, of stores from before version 0.1, is read through a copy of the present format.
+# first, from before version 0.1, is read through a copy of the present format.
 FIRST_FORMAT = "1"
 WITHOUT_FACTS = "2"
 EARLIER = (WITHOUT_FACTS, "3")
@@ -88,9 +91,9 @@ create table if not exists missing (
     primary key (config, speaker_id, video_id, utterance_id)) without rowid;
 insert or ignore into facts values ('format', '{FORMAT}');
 """  # noqa: S608  # constants
-# The first ledgers of format 1 had no digests; 0 means that it is not known.
-ADD_DIGESTS = "alter table videos add column digest integer not null default 0"
-# Format 1 had no classes of failure: everything that failed is retried by the next run.
+# Format 1 had no classes of failure: everything that failed is retried by the next run. Its first
+# ledgers had no digests; 0 means that it is not known.
+_ADD_DIGESTS = "alter table videos add column digest integer not null default 0"
 MIGRATE_1_TO_2 = """
 begin immediate;
 alter table videos add column tries integer not null default 0;
@@ -153,6 +156,20 @@ commit;
 """  # noqa: S608  # constants
 # SQLite reports the second where the file that it maps beside the ledger finds no space.
 _DISK_FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE}
+# Faults of the disk and the system, and not of the file: what its user can do.
+_FAULTS = {
+    sqlite3.SQLITE_IOERR: "check the disk, the system's messages as with 'dmesg', and 'ulimit -f'",
+    sqlite3.SQLITE_PROTOCOL: "wait until the lock service of its file system answers",
+    sqlite3.SQLITE_BUSY: "end the program that holds it",
+}
+# WAL takes locks, and a file that processes map: not every file system has both.
+_NO_WAL = {
+    sqlite3.SQLITE_CANTOPEN,  # the answer of a VFS that has no shared memory
+    sqlite3.SQLITE_IOERR_SHMOPEN,
+    sqlite3.SQLITE_IOERR_SHMMAP,
+    sqlite3.SQLITE_IOERR_SHMLOCK,
+}
+_NO_LOCKS_VFS = "unix-dotfile"
 
 
 class LedgerDatabase:
@@ -166,8 +183,7 @@ class LedgerDatabase:
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._connection = connection
         self._path = path
-        # Of format 1, while its copy is read.
-        self._original: sqlite3.Connection | None = None
+        self._original: sqlite3.Connection | None = None  # of format 1, while its copy is read
 
     @classmethod
     def open(cls, path: Path, *, readonly: bool) -> LedgerDatabase:
@@ -178,18 +194,22 @@ class LedgerDatabase:
         """
         if not readonly and not (path.exists() and path.stat().st_size):
             make_ledger(path)
+        if path.is_dir():
+            raise StoreError(f"The ledger {path} cannot be opened: a folder is in its place.")
         uri = _uri(path, readonly=readonly)
+        if not readonly and _NO_LOCKS_VFS in uri:
+            # Left by a process that was killed: whoever has the lease is the only one who writes.
+            shutil.rmtree(f"{path}.lock", ignore_errors=True)
         try:
-            connection = sqlite3.connect(uri, uri=True, timeout=60, isolation_level=None)
+            connection = _connected(uri)
+            if not readonly:
+                connection = _with_journal(connection, uri)
         except sqlite3.Error as error:
-            raise StoreError(f"The ledger {path} cannot be opened: {error}.") from error
-        _add_functions(connection)
-        database = cls(connection, path)
+            raise as_store_error(error, path) from error
+        database = cls(_with_functions(connection), path)
         try:
             if not readonly:
                 database._prepare_for_writing()
-            if database.fact("format") == FIRST_FORMAT:
-                database._read_copy()
             database._check_format()
         except BaseException:
             database.close()
@@ -198,8 +218,6 @@ class LedgerDatabase:
 
     def _prepare_for_writing(self) -> None:
         with self._named_errors():
-            # A new ledger has this mode; one that was copied with SQLite's tools may not.
-            self._connection.execute("pragma journal_mode = wal")
             # The part files are the truth; losing the last rows in a power cut costs nothing,
             # since the next run reads the parts.
             self._connection.execute("pragma synchronous = normal")
@@ -210,11 +228,10 @@ class LedgerDatabase:
                 self._connection.executescript(SCHEMA)
 
     def _read_copy(self) -> None:
+        copy = _with_functions(sqlite3.connect("", isolation_level=None))  # a temporary file
+        self._original, self._connection = self._connection, copy
         with self._named_errors():
-            copy = sqlite3.connect("", isolation_level=None)  # a temporary file without a name
-            _add_functions(copy)
-            self._connection.backup(copy)
-            self._original, self._connection = self._connection, copy
+            self._original.backup(copy)
             self._bring_up_to_date()
 
     def _migrate(self) -> None:
@@ -225,21 +242,21 @@ class LedgerDatabase:
 
     def _bring_up_to_date(self) -> None:
         """Bring an earlier format to the present one in steps, each whole or not at all."""
-        self._connection.executescript(_DROP_VIEWS)
-        has_digests = "select 1 from pragma_table_info('videos') where name = 'digest'"
-        if not self.query(has_digests):
-            self._connection.execute(ADD_DIGESTS)
         steps = {FIRST_FORMAT: MIGRATE_1_TO_2, WITHOUT_FACTS: MIGRATE_2_TO_3, "3": MIGRATE_3_TO_4}
+        self._connection.executescript(_DROP_VIEWS)
+        if not self.query("select 1 from pragma_table_info('videos') where name = 'digest'"):
+            self._connection.execute(_ADD_DIGESTS)
         while script := steps.get(self.fact("format") or ""):
             self._connection.executescript(script)
 
     def _check_format(self) -> None:
+        if self.fact("format") == FIRST_FORMAT:
+            self._read_copy()
         version = self.fact("format")
         if version not in {*EARLIER, FORMAT}:
             raise StoreError(
-                f"The ledger {self._path} has format {version}, this version reads formats "
-                f"{', '.join((FIRST_FORMAT, *EARLIER))} and {FORMAT}. Use the version "
-                "of voxblink2 that made the store, or another store."
+                f"The ledger {self._path} has format {version}, this version reads formats 1 to "
+                f"{FORMAT}. Use the version of voxblink2 that made the store, or another store."
             )
         if version in EARLIER:
             with self._named_errors():
@@ -247,9 +264,8 @@ class LedgerDatabase:
 
     def close(self) -> None:
         """Close the file."""
-        self._connection.close()
-        if self._original is not None:
-            self._original.close()
+        for connection in filter(None, (self._connection, self._original)):
+            connection.close()
 
     @contextmanager
     def _named_errors(self) -> Iterator[None]:
@@ -282,6 +298,7 @@ class LedgerDatabase:
                     self._migrate()
                 self._connection.execute("begin immediate")
                 yield self._connection
+                check_lease(self._path.parent)
                 self._connection.execute("commit")
             except BaseException:
                 if self._connection.in_transaction:
@@ -301,10 +318,11 @@ class LedgerDatabase:
             self._connection.rollback()  # nothing was written
 
 
-def _add_functions(connection: sqlite3.Connection) -> None:
+def _with_functions(connection: sqlite3.Connection) -> sqlite3.Connection:
     """Let statements hide secrets, which earlier versions stored."""
     for function in (redact, redacted_source):
         connection.create_function(function.__name__, 1, function, deterministic=True)
+    return connection
 
 
 def make_ledger(path: Path) -> None:
@@ -323,11 +341,14 @@ def make_ledger(path: Path) -> None:
             with atomic_write(path) as file:
                 file.write(draft.read_bytes())
     except (OSError, sqlite3.Error) as error:
-        raise StoreError(f"The ledger {path} cannot be made: {error}.") from error
+        made = StoreError(f"The ledger {path} cannot be made: {error}.")
+        raise system_error(error, path) or made from error
 
 
 def _uri(path: Path, *, readonly: bool) -> str:
     uri = f"{path.resolve().as_uri()}?mode={'ro' if readonly else 'rw'}"
+    if has_no_locks(path.parent):
+        uri += f"&vfs={_NO_LOCKS_VFS}"
     if readonly and not os.access(path.parent, os.W_OK):
         # SQLite needs to write beside a file in WAL mode even to read it. Without permission to
         # write, the file can be read as it is, unless a writer has rows outside of it just now.
@@ -337,11 +358,43 @@ def _uri(path: Path, *, readonly: bool) -> str:
     return uri
 
 
+def _connected(uri: str) -> sqlite3.Connection:
+    return sqlite3.connect(uri, uri=True, timeout=60, isolation_level=None)
+
+
+def _with_journal(connection: sqlite3.Connection, uri: str) -> sqlite3.Connection:
+    """Return a connection in WAL mode, in which others read meanwhile, where that is possible."""
+    try:
+        # A new ledger has this mode; one that was copied with SQLite's tools may not.
+        connection.execute("pragma journal_mode = wal")
+        return connection
+    except sqlite3.Error as error:
+        connection.close()
+        if error.sqlite_errorcode not in _NO_WAL:
+            raise
+    with closing(_connected(uri)) as alone:
+        # Whoever has the file alone reads what is in WAL mode without locks and shared memory.
+        alone.execute("pragma locking_mode = exclusive")
+        alone.execute("pragma journal_mode = delete")
+    return _connected(uri)
+
+
 def as_store_error(error: sqlite3.Error, path: Path) -> StoreError:
-    """Return an error of SQLite as a :class:`StoreError`; of a full disk, as its subclass."""
-    if getattr(error, "sqlite_errorcode", None) in _DISK_FULL:
+    """Return an error of SQLite as a :class:`StoreError`; of a full or broken disk, a subclass."""
+    code = getattr(error, "sqlite_errorcode", 0)
+    if code in _DISK_FULL:
         return StoreFullError(
             f"No space is left for the ledger {path}. Everything finished is kept: free some "
             "space and run the same command again."
+        )
+    if remedy := _FAULTS.get(code & 0xFF):  # the rest of the number tells what was done
+        return StoreDiskError(
+            f"The ledger {path} cannot be used: {error} ({error.sqlite_errorname}). Everything "
+            f"finished is kept: {remedy}, and run the same command again."
+        )
+    if code & 0xFF == sqlite3.SQLITE_CANTOPEN:
+        return StoreError(
+            f"The ledger {path} cannot be opened: {error}. Check its folder, the permissions "
+            "there, and the limit of open files ('ulimit -n')."
         )
     return StoreError(f"The ledger {path} cannot be used: {error}.")

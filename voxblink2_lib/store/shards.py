@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from voxblink2_lib.errors import StoreDamagedError
-from voxblink2_lib.files import HashingWriter, atomic_write, sha256_of
+from voxblink2_lib.files import HashingWriter, atomic_write, sha256_of, system_error
 from voxblink2_lib.outcomes import Outcome
 from voxblink2_lib.records import AudioFormat, Clip, FaceClip, SealedShard
 from voxblink2_lib.store.arrow_stream import ArrowStream, open_stream
@@ -78,7 +78,8 @@ def read_part_outcome(path: Path) -> Outcome | None:
     except FileNotFoundError:
         return None
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise StoreDamagedError(f"The part file {path} is damaged ({error}). Delete it.") from error
+        damage = StoreDamagedError(f"The part file {path} is damaged ({error}). Delete it.")
+        raise system_error(error, path) or damage from error
 
 
 def checksum_file(shard: Path) -> Path:

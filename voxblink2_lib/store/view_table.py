@@ -51,15 +51,22 @@ def _is_sliced(view: View) -> bool:
 
 
 def read_view(
-    view: View, files: Sequence[Path], split: Any, info: DatasetInfo, *, in_memory: bool
+    view: View,
+    files: Sequence[Path],
+    split: Any,
+    info: DatasetInfo,
+    *,
+    folder: str,
+    in_memory: bool,
 ) -> dict[str, Any]:
     """Return the arguments of ``Dataset`` for a split of a view.
 
     Args:
         view: the view.
-        files: the linked shards, in order.
+        files: the shards, linked or where they lie, in order.
         split: ``"train"``, a slice such as ``"train[:10%]"``, or a ``ReadInstruction``.
         info: what ``datasets`` knows of the dataset.
+        folder: the cache, where the table of indices lies.
         in_memory: read the rows into memory.
 
     Raises:
@@ -68,17 +75,17 @@ def read_view(
     spans = [*_spans(split, sum(part.rows for part in view.shards))]
     if not spans:
         raise ValueError(f'Instruction "{split}" corresponds to no data!')
-    reader = ArrowReader(str(files[0].parent), info)
+    reader = ArrowReader(folder, info)
     if not _is_sliced(view):
-        whole = [{"filename": file.name} for file in files]
-        indices = MemoryMappedTable.from_file(str(files[0].parent / _INDICES))
+        whole = [{"filename": str(file)} for file in files]
+        indices = MemoryMappedTable.from_file(str(Path(folder) / _INDICES))
         parts = [indices.slice(first, stop - first) for first, stop in spans]
         return {
             **reader.read_files(whole, split, in_memory=in_memory),
             "indices_table": concat_tables(parts),
         }
     slices = [
-        {"filename": files[shard].name, "skip": start, "take": stop - start}
+        {"filename": str(files[shard]), "skip": start, "take": stop - start}
         for first, stop in spans
         for shard, start, stop in view.slices(first, stop)
     ]
