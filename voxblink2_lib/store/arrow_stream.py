@@ -70,7 +70,7 @@ class ArrowStream:
     def _batch(self, message: pa.ipc.Message) -> pa.RecordBatch:
         if message.type != "record batch":
             raise damaged(self.path, f"it has a message of the type {message.type!r}")
-        if _is_compressed(message.metadata):
+        if is_compressed(message.metadata):
             raise damaged(self.path, "it has a compressed batch; shards are not compressed")
         batch = pa.ipc.read_record_batch(message, self.schema)
         batch.validate(full=True)
@@ -114,7 +114,7 @@ def read_plain_file(path: Path, schema: pa.Schema) -> pa.Table:
         raise ValueError("it is no Arrow file")
     stream = whole.slice(len(_FILE_BEGINNING))
     for message in pa.ipc.MessageReader.open_stream(pa.BufferReader(stream)):
-        if _is_compressed(message.metadata):
+        if is_compressed(message.metadata):
             raise ValueError("it is compressed")
     reader = pa.ipc.open_stream(pa.BufferReader(stream))
     if not reader.schema.equals(schema):
@@ -157,7 +157,7 @@ def _is_dictionary(field: pa.Field) -> bool:
     return bool(pa.types.is_dictionary(field.type))
 
 
-def _is_compressed(metadata: pa.Buffer) -> bool:
+def is_compressed(metadata: pa.Buffer) -> bool:
     """Return whether a record batch says that its buffers are compressed.
 
     PyArrow has no function for it, and a compressed buffer is expanded when the batch is read. The

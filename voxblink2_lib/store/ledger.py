@@ -18,6 +18,7 @@ from voxblink2_lib.outcomes import GREATEST_WAIT_SECONDS
 from voxblink2_lib.records import SealedShard, VideoKey
 from voxblink2_lib.store.ledger_database import BY_JOB, WITHOUT_FACTS, LedgerDatabase
 from voxblink2_lib.store.ledger_statistics import LedgerStatistics
+from voxblink2_lib.store.reopened import ReopenedJobs, fact_of_job
 from voxblink2_lib.store.tail import JobKind, RecoveredShards, next_job
 from voxblink2_lib.store.verdicts import Verdicts
 
@@ -70,6 +71,11 @@ class Ledger:
     def recovered(self) -> RecoveredShards:
         """Shards of videos that came back in retries."""
         return RecoveredShards(self._database, self._config)
+
+    @property
+    def reopened(self) -> ReopenedJobs:
+        """Jobs that are open again since their shard was damaged."""
+        return ReopenedJobs(self._database, self._config)
 
     def close(self) -> None:
         """Close the file."""
@@ -207,6 +213,9 @@ class Ledger:
                 "update jobs set shard = ?, sha256 = ?, rows = ?, bytes = ? "
                 "where config = ? and job = ?",
                 (shard.name, shard.sha256, shard.rows, shard.size_bytes, self._config, shard.job),
+            )
+            connection.execute(
+                "delete from facts where name = ?", (fact_of_job(self._config, shard.job),)
             )
 
     def shards(self) -> list[SealedShard]:

@@ -1,0 +1,166 @@
+"""Jobs that were sealed, and are open again since their shard was damaged.
+
+The videos of which all clips are whole have part files; the others count as not tried. So the
+next run crops those, and seals the job as ever. With the same clips in the same order, the shard
+has the bytes that it had before. If it has others, it takes another name: whoever has the former
+shard in a cache would take the new one for it.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from voxblink2_lib.outcomes import MediaFacts, MissingUtterance, Outcome
+from voxblink2_lib.records import SealedShard, VideoKey
+from voxblink2_lib.store.ledger_database import BY_JOB, LedgerDatabase
+
+_IS_VIDEO = "config = ? and speaker_id = ? and video_id = ?"
+
+
+@dataclass(frozen=True, slots=True)
+class FormerShard:
+    """The shard of a job that is open again.
+
+    Attributes:
+        sha256: its checksum, as it was sealed.
+        order: its videos, in the order of their rows.
+    """
+
+    sha256: str
+    order: tuple[VideoKey, ...]
+
+
+class ReopenedJobs:
+    """What a ledger has of jobs that are open again, of one configuration.
+
+    Args:
+        database: an open ledger.
+        config: name of the configuration.
+    """
+
+    def __init__(self, database: LedgerDatabase, config: str) -> None:
+        self._database = database
+        self._config = config
+
+    def jobs(self) -> list[int]:
+        """Return the numbers of the jobs, in order."""
+        rows = self._database.query(
+            "select job from jobs join facts on name = ? || job "
+            "where config = ? and shard is null order by job",
+            fact_of_job(self._config, ""),
+            self._config,
+        )
+        return [job for (job,) in rows]
+
+    def former(self, job: int) -> FormerShard | None:
+        """Return the former shard of a job that is open again; ``None`` of any other."""
+        text = self._database.fact(fact_of_job(self._config, job))
+        if text is None:
+            return None
+        record = json.loads(text)
+        return FormerShard(record["sha256"], tuple(VideoKey(*key) for key in record["order"]))
+
+    def reopen(self, job: int, former: FormerShard, *, hurt: Collection[VideoKey]) -> None:
+        """Write at once that a job is open, and that some of its videos are to be cropped again."""
+        record = json.dumps({"sha256": former.sha256, "order": former.order})
+        config = self._config
+        with self._database.transaction() as connection:
+            connection.execute(
+                "insert or replace into facts values (?, ?)", (fact_of_job(config, job), record)
+            )
+            connection.execute(
+                "update jobs set shard = null, sha256 = null, rows = null, bytes = null "
+                "where config = ? and job = ?",
+                (config, job),
+            )
+            for key in hurt:
+                self._forget(connection, key)
+
+    def _forget(self, connection: sqlite3.Connection, key: VideoKey) -> None:
+        video = (self._config, *key)
+        connection.execute(
+            "update videos set status = 'planned', reason = '', clips = 0, samples = 0, "  # noqa: S608  # a constant
+            f"next_at = null where {_IS_VIDEO}",
+            video,
+        )
+        # Whichever source is used next, it may be asked.
+        connection.execute(
+            f"update verdicts set next_at = 0, tries = 0 where {_IS_VIDEO}",  # noqa: S608  # a constant
+            video,
+        )
+        connection.execute(f"delete from missing where {_IS_VIDEO}", video)  # noqa: S608  # a constant
+
+    def move(self, job: int, shard: SealedShard) -> None:
+        """Write at once that the videos of a job are in a shard of another number."""
+        config = self._config
+        with self._database.transaction() as connection:
+            connection.execute(
+                "insert into jobs (config, job, kind, shard, sha256, rows, bytes) "
+                "select config, ?, kind, ?, ?, ?, ? from jobs where config = ? and job = ?",
+                (shard.job, shard.name, shard.sha256, shard.rows, shard.size_bytes, config, job),
+            )
+            connection.execute(
+                "update videos set job = ? where config = ? and job = ?", (shard.job, config, job)
+            )
+            connection.execute(
+                "update jobs set shard = '', sha256 = '', rows = 0, bytes = 0 "
+                "where config = ? and job = ?",
+                (config, job),
+            )
+            connection.execute(
+                "delete from facts where name = ?", (fact_of_job(config, job),)
+            )
+
+    def outcomes(self, job: int) -> dict[VideoKey, Outcome]:
+        """Return what the ledger knows of the videos of a job that are done."""
+        rows = self._database.query(
+            "select v.speaker_id, v.video_id, v.reason, v.clips, v.samples, v.digest, "  # noqa: S608  # a constant
+            "a.bytes, a.seconds, a.address, a.facts "
+            f"from videos v {BY_JOB} left join attempts a on a.config = v.config "
+            "and a.speaker_id = v.speaker_id and a.video_id = v.video_id "
+            "and a.attempt = v.attempts "
+            "where v.config = ? and v.job = ? and v.status = 'done'",
+            self._config,
+            job,
+        )
+        missing = self._missing(job)
+        outcomes = {}
+        for speaker, video, reason, clips, samples, digest, size, seconds, route, facts in rows:
+            key = VideoKey(speaker, video)
+            outcomes[key] = Outcome(
+                key,
+                "done",
+                reason,
+                clips=clips,
+                samples=samples,
+                digest=digest,
+                missing=tuple(missing.get(key, ())),
+                bytes_fetched=size or 0,
+                seconds_taken=seconds or 0.0,
+                route=route or "",
+                facts=MediaFacts.from_dict(json.loads(facts or "{}")),
+            )
+        return outcomes
+
+    def _missing(self, job: int) -> dict[VideoKey, list[MissingUtterance]]:
+        rows: Sequence[tuple[str, ...]] = self._database.query(
+            "select speaker_id, video_id, utterance_id, m.reason from missing m "
+            "join videos using (config, speaker_id, video_id) where config = ? and job = ? "
+            "order by speaker_id, video_id, utterance_id",
+            self._config,
+            job,
+        )
+        missing: dict[VideoKey, list[MissingUtterance]] = {}
+        for speaker, video, utterance, reason in rows:
+            missing.setdefault(VideoKey(speaker, video), []).append(
+                MissingUtterance(utterance, reason)
+            )
+        return missing
+
+
+def fact_of_job(config: str, job: int | str) -> str:
+    """Return the name of the fact that a job is open again."""
+    return f"{config}.reopened.{job}"
