@@ -156,6 +156,35 @@ def retry_videos(
     return store, len(failed)
 
 
+def finish_reopened(request: MaterializeRequest, store: Store) -> int:
+    """Crop what is hurt in the jobs that repair opened again, and seal them; nothing else.
+
+    Args:
+        request: what to do; its release and selection are not used.
+        store: the store, locked by this process.
+
+    Returns:
+        The number of jobs.
+
+    Raises:
+        Exception: see :func:`materialize`.
+    """
+    with Ledger(store.ledger, request.config) as ledger:
+        jobs = ledger.reopened.jobs()
+        if not jobs:
+            return 0
+        source = parse_source(request.source or ledger.setting("source"), request.fetch)
+        check_clip_format(request, store, ledger, index=None, retried=0)
+        plan = plan_retry(request, store, ledger, [])
+        if ledger.verdicts(source.label).count_pending(jobs):
+            check_source(source, store, ledger, request)
+        index = Index(store.index)
+        context = _context(request, store, index, source=source, ledger=ledger, plan=plan)
+        _run_jobs(context, jobs)
+        _finish(context)
+    return len(jobs)
+
+
 def _asked_again(source: SourceSpec) -> tuple[Status, ...]:
     """Return which final answers are asked for again: in a folder, a look costs nothing."""
     if source.is_remote:

@@ -18,6 +18,7 @@ from voxblink2_lib.materialize.fetched_media import open_staged
 from voxblink2_lib.materialize.gathering import Gathering
 from voxblink2_lib.materialize.judgement import Judgement, asked_in_vain
 from voxblink2_lib.materialize.pipeline import fetch_canary, fetch_video, seal_job
+from voxblink2_lib.materialize.resealing import done_videos, seal_in_ledger
 from voxblink2_lib.materialize.routes import Answer, InFlight, Routes, RouteState
 from voxblink2_lib.materialize.tasks import FetchResult, FetchTask, SealTask, VideoTask
 from voxblink2_lib.materialize.video_queue import RunContext, VideoQueue
@@ -175,9 +176,7 @@ class Scheduler:
     def _seal_call(self, number: int) -> Call:
         config = self._request.config
         parts = tuple(
-            self._store.part(config, number, key)
-            for key, status in self._ledger.job_videos(number)
-            if status == "done"
+            self._store.part(config, number, key) for key in done_videos(self._ledger, number)
         )
         target = self._store.shards(config) / shard_name(config, number)
         return seal_job, SealTask(number, parts, target, self._queue.schema)
@@ -288,7 +287,7 @@ class Scheduler:
                 f"Sealing {task.target} failed: {shard}. Nothing is lost; run the same command "
                 "again. If it happens again, the machine may be short of memory."
             )
-        self._ledger.seal(shard)
+        seal_in_ledger(self._store, self._ledger, shard)
         shutil.rmtree(self._store.job_parts(self._request.config, task.job), ignore_errors=True)
 
     # -- no answer, and no open route ---------------------------------------------------------

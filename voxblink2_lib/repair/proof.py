@@ -17,13 +17,12 @@ from typing import Any
 import pyarrow as pa
 
 from voxblink2_lib.records import SAMPLE_RATE_HZ, Utterance, UtteranceKey, VideoKey
-from voxblink2_lib.store.row_digests import row_digests
+from voxblink2_lib.store.row_digests import row_digests, row_names
 
 _SOURCES = {"youtube", "url", "folder"}
 # Of the MD5 of all samples: after the name of the format, the head of the first block, and the
 # numbers of that block.
 _MD5_START, _MD5_END = 26, 42
-_AUDIO = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +49,20 @@ class Proof:
 
     def names(self, batch: pa.RecordBatch) -> list[str | None]:
         """Return the name of each row of a batch that is proven, and ``None`` for the others."""
-        names = _names(batch)
+        if any(batch[column].null_count for column in UtteranceKey._fields):
+            return [None] * batch.num_rows
+        names = row_names(batch)
         if self.digests is not None:
-            pairs = zip(names, row_digests(batch), strict=True)
-            return [name if self.digests.get(name) == digest else None for name, digest in pairs]
-        if batch.schema.names[0] != "audio" or "video" in batch.schema.names:
-            return [None] * len(names)
-        rows = (row for row in _rows(batch))
-        return [
-            name if self._is_as_annotated(name, row) else None
-            for name, row in zip(names, rows, strict=True)
-        ]
+            digests = row_digests(batch)
+            same = [
+                self.digests.get(name) == digest
+                for name, digest in zip(names, digests, strict=True)
+            ]
+            return [name if is_same else None for name, is_same in zip(names, same, strict=True)]
+        if "video" in batch.schema.names:
+            return [None] * batch.num_rows
+        pairs = zip(names, _rows(batch), strict=True)
+        return [name if self._is_as_annotated(name, row) else None for name, row in pairs]
 
     def _is_as_annotated(self, name: str, row: Mapping[str, Any]) -> bool:
         utterance = self.utterances.get(name)
@@ -68,6 +70,7 @@ class Proof:
             utterance is not None
             and row["source"] in _SOURCES
             and (row["start_seconds"], row["end_seconds"]) == utterance.seconds
+            and row["audio"] is not None
             and row["audio"]["path"] == f"{name}.flac"
             and is_whole_flac(row["audio"]["bytes"], samples=_samples(utterance))
         )
@@ -76,11 +79,6 @@ class Proof:
 def _samples(utterance: Utterance) -> int:
     start, stop = utterance.samples
     return stop - start
-
-
-def _names(batch: pa.RecordBatch) -> list[str]:
-    ids = (batch[column].to_pylist() for column in UtteranceKey._fields)
-    return ["/".join(map(str, row)) for row in zip(*ids, strict=True)]
 
 
 def _rows(batch: pa.RecordBatch) -> Iterable[dict[str, Any]]:

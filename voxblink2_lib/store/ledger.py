@@ -177,6 +177,13 @@ class Ledger:
                 ((self._config, *key, _NO_JOB) for key in keys),
             )
 
+    def jobs(self) -> list[int]:
+        """Return the numbers of all jobs, in order."""
+        rows = self._database.query(
+            "select job from jobs where config = ? order by job", self._config
+        )
+        return [job for (job,) in rows]
+
     def open_jobs(self) -> list[int]:
         """Return the numbers of jobs that are not sealed, in order."""
         rows = self._database.query(

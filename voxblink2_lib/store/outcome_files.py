@@ -92,8 +92,6 @@ def stale_jobs(store: Store, ledger: Ledger) -> list[int]:
     raise NotImplementedError
 
 
-def write_stale_outcomes(
-    store: Store, ledger: Ledger, *, progress: Progress = no_progress
-) -> int:
+def write_stale_outcomes(store: Store, ledger: Ledger, *, progress: Progress = no_progress) -> int:
     """Bring all files up to date; return how many were written."""
     raise NotImplementedError

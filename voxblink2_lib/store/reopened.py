@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 
-from voxblink2_lib.outcomes import MediaFacts, MissingUtterance, Outcome
 from voxblink2_lib.records import SealedShard, VideoKey
-from voxblink2_lib.store.ledger_database import BY_JOB, LedgerDatabase
+from voxblink2_lib.store.ledger_database import LedgerDatabase
+from voxblink2_lib.store.stale_outcomes import mark_stale, mark_video_stale
 
 _IS_VIDEO = "config = ? and speaker_id = ? and video_id = ?"
 
@@ -76,11 +76,20 @@ class ReopenedJobs:
                 "where config = ? and job = ?",
                 (config, job),
             )
+            mark_stale(connection, config, job)
             for key in hurt:
                 self._forget(connection, key)
 
+    def forget(self, hurt: Collection[VideoKey]) -> None:
+        """Write at once that videos of open jobs are to be cropped again."""
+        if hurt:
+            with self._database.transaction() as connection:
+                for key in hurt:
+                    self._forget(connection, key)
+
     def _forget(self, connection: sqlite3.Connection, key: VideoKey) -> None:
         video = (self._config, *key)
+        mark_video_stale(connection, self._config, key)
         connection.execute(
             "update videos set status = 'planned', reason = '', clips = 0, samples = 0, "  # noqa: S608  # a constant
             f"next_at = null where {_IS_VIDEO}",
@@ -110,55 +119,9 @@ class ReopenedJobs:
                 "where config = ? and job = ?",
                 (config, job),
             )
-            connection.execute(
-                "delete from facts where name = ?", (fact_of_job(config, job),)
-            )
-
-    def outcomes(self, job: int) -> dict[VideoKey, Outcome]:
-        """Return what the ledger knows of the videos of a job that are done."""
-        rows = self._database.query(
-            "select v.speaker_id, v.video_id, v.reason, v.clips, v.samples, v.digest, "  # noqa: S608  # a constant
-            "a.bytes, a.seconds, a.address, a.facts "
-            f"from videos v {BY_JOB} left join attempts a on a.config = v.config "
-            "and a.speaker_id = v.speaker_id and a.video_id = v.video_id "
-            "and a.attempt = v.attempts "
-            "where v.config = ? and v.job = ? and v.status = 'done'",
-            self._config,
-            job,
-        )
-        missing = self._missing(job)
-        outcomes = {}
-        for speaker, video, reason, clips, samples, digest, size, seconds, route, facts in rows:
-            key = VideoKey(speaker, video)
-            outcomes[key] = Outcome(
-                key,
-                "done",
-                reason,
-                clips=clips,
-                samples=samples,
-                digest=digest,
-                missing=tuple(missing.get(key, ())),
-                bytes_fetched=size or 0,
-                seconds_taken=seconds or 0.0,
-                route=route or "",
-                facts=MediaFacts.from_dict(json.loads(facts or "{}")),
-            )
-        return outcomes
-
-    def _missing(self, job: int) -> dict[VideoKey, list[MissingUtterance]]:
-        rows: Sequence[tuple[str, ...]] = self._database.query(
-            "select speaker_id, video_id, utterance_id, m.reason from missing m "
-            "join videos using (config, speaker_id, video_id) where config = ? and job = ? "
-            "order by speaker_id, video_id, utterance_id",
-            self._config,
-            job,
-        )
-        missing: dict[VideoKey, list[MissingUtterance]] = {}
-        for speaker, video, utterance, reason in rows:
-            missing.setdefault(VideoKey(speaker, video), []).append(
-                MissingUtterance(utterance, reason)
-            )
-        return missing
+            connection.execute("delete from facts where name = ?", (fact_of_job(config, job),))
+            for number in (job, shard.job):
+                mark_stale(connection, config, number)
 
 
 def fact_of_job(config: str, job: int | str) -> str:
