@@ -9,14 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args, get_type_hints
 
 from voxblink2_lib.foreign_files import shortened
 from voxblink2_lib.outcomes import STATUSES, MissingUtterance
 from voxblink2_lib.records import UTTERANCE_ID, SealedShard, VideoKey, is_speaker_id, is_video_id
 from voxblink2_lib.store.shard_names import is_shard_name
+from voxblink2_lib.store.tail import JobKind
 
-JobKind = Literal["planned", "retry", "recovered"]
 _KINDS: tuple[str, ...] = get_args(JobKind)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 # Of a video in the ledger; the sources' verdicts have classes of the same list.
@@ -76,6 +76,10 @@ class WitnessRow(NamedTuple):
     at: float
 
 
+_RECORDS = (VideoRow, VerdictRow, AttemptRow, WitnessRow, MissingUtterance)
+_TYPES = {record: tuple(get_type_hints(record).values()) for record in _RECORDS}
+
+
 @dataclass(frozen=True, slots=True)
 class VideoOutcomes:
     """All that the ledger has of one video.
@@ -97,6 +101,8 @@ class VideoOutcomes:
 
     def __post_init__(self) -> None:
         row = self.row
+        for record in (row, *self.verdicts, *self.missing, *self.attempts):
+            _check_types(record)
         _check(is_speaker_id(row.speaker_id), "speaker id", row.speaker_id)
         _check(is_video_id(row.video_id), "video id", row.video_id)
         _check(row.status in _VIDEO_STATUSES, "class of a video", row.status)
@@ -147,6 +153,8 @@ class JobOutcomes:
         _check(self.kind in _KINDS, "kind of a job", self.kind)
         _check(type(self.job) is int and self.job >= 0, "number of a job", self.job)
         _check_texts([*self.settings, *self.settings.values(), *self.sources])
+        for witness in self.witnesses:
+            _check_types(witness)
         if self.shard is not None:
             check_entry(self.shard)
 
@@ -173,6 +181,12 @@ def check_entry(shard: SealedShard) -> None:
 def _check(is_right: object, what: str, value: Any) -> None:
     if not is_right:
         raise ValueError(f"{shortened(value)} is no {what}")
+
+
+def _check_types(record: tuple[Any, ...]) -> None:
+    types = _TYPES[type(record)]
+    if not all(map(isinstance, record, types)):
+        raise ValueError(f"a value of {type(record).__name__} has another type than it should")
 
 
 def _check_texts(values: Iterable[Any]) -> None:

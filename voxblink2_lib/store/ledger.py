@@ -17,8 +17,10 @@ import pyarrow as pa
 from voxblink2_lib.outcomes import GREATEST_WAIT_SECONDS
 from voxblink2_lib.records import SealedShard, VideoKey
 from voxblink2_lib.store.ledger_database import BY_JOB, WITHOUT_FACTS, LedgerDatabase
+from voxblink2_lib.store.ledger_outcomes import LedgerOutcomes
 from voxblink2_lib.store.ledger_statistics import LedgerStatistics
 from voxblink2_lib.store.reopened import ReopenedJobs, fact_of_job
+from voxblink2_lib.store.stale_outcomes import mark_first_stale, mark_stale
 from voxblink2_lib.store.tail import JobKind, RecoveredShards, next_job
 from voxblink2_lib.store.verdicts import Verdicts
 
@@ -77,6 +79,11 @@ class Ledger:
         """Jobs that are open again since their shard was damaged."""
         return ReopenedJobs(self._database, self._config)
 
+    @property
+    def outcomes(self) -> LedgerOutcomes:
+        """What belongs into the files beside the shards."""
+        return LedgerOutcomes(self._database, self._config)
+
     def close(self) -> None:
         """Close the file."""
         self._database.close()
@@ -97,6 +104,7 @@ class Ledger:
             connection.execute(
                 "insert or replace into facts values (?, ?)", (f"{self._config}.{name}", value)
             )
+            mark_first_stale(connection, self._config)
 
     def verdicts(self, source: str) -> Verdicts:
         """Return what a source answered.
@@ -142,6 +150,7 @@ class Ledger:
                     "insert into jobs (config, job, kind) values (?, ?, ?)",
                     (self._config, number, kind),
                 )
+                mark_stale(connection, self._config, number)
                 connection.executemany(
                     "insert into videos (config, speaker_id, video_id, job, status) "
                     "values (?, ?, ?, ?, 'planned') on conflict do update set job = excluded.job",
@@ -154,11 +163,12 @@ class Ledger:
         with self._database.transaction() as connection:
             for key in keys:
                 dropped = connection.execute(
-                    f"delete from videos where {_IS_VIDEO} and status <> 'done'",  # noqa: S608  # a constant
+                    f"delete from videos where {_IS_VIDEO} and status <> 'done' returning job",  # noqa: S608  # a constant
                     (self._config, *key),
-                )
-                if not dropped.rowcount:
+                ).fetchall()
+                if not dropped:
                     continue
+                mark_stale(connection, self._config, *dropped[0])
                 for table in ("missing", "verdicts"):
                     connection.execute(
                         f"delete from {table} where {_IS_VIDEO}",  # noqa: S608  # constants
@@ -221,9 +231,13 @@ class Ledger:
                 "where config = ? and job = ?",
                 (shard.name, shard.sha256, shard.rows, shard.size_bytes, self._config, shard.job),
             )
+<<<<<<< HEAD
             connection.execute(
                 "delete from facts where name = ?", (fact_of_job(self._config, shard.job),)
             )
+=======
+            mark_stale(connection, self._config, shard.job)
+>>>>>>> s19_a
 
     def shards(self) -> list[SealedShard]:
         """Return the sealed shards that have rows, in order."""

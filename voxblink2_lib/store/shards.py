@@ -15,6 +15,7 @@ from voxblink2_lib.files import HashingWriter, atomic_write, sha256_of
 from voxblink2_lib.outcomes import Outcome
 from voxblink2_lib.records import AudioFormat, Clip, FaceClip, SealedShard
 from voxblink2_lib.store.arrow_stream import ArrowStream, open_stream
+from voxblink2_lib.store.row_digests import row_digests, row_names
 
 _OUTCOME = b"voxblink2_outcome"
 
@@ -95,12 +96,12 @@ def seal_shard(job: int, parts: Iterable[Path], target: Path, schema: pa.Schema)
         schema: schema of the rows.
 
     Returns:
-        Its entry in the ledger. Without parts its name is empty.
+        Its entry in the ledger, with the digests of its rows. Without parts its name is empty.
 
     Raises:
         StoreFullError: the disk is full; the parts are left as they are.
     """
-    rows = 0
+    rows, digests = 0, {}
     with contextlib.ExitStack() as stack:
         hashing: HashingWriter | None = None
         for batch in _batches(parts, schema):
@@ -109,6 +110,7 @@ def seal_shard(job: int, parts: Iterable[Path], target: Path, schema: pa.Schema)
                 writer = stack.enter_context(pa.ipc.new_stream(hashing, schema))
             writer.write_batch(batch)
             rows += batch.num_rows
+            digests.update(zip(row_names(batch), row_digests(batch), strict=True))
     if hashing is None:
         # A killed run may have left a file of recovered videos, which take another number now.
         for path in (target, checksum_file(target)):
@@ -116,7 +118,7 @@ def seal_shard(job: int, parts: Iterable[Path], target: Path, schema: pa.Schema)
         return SealedShard(job, "", "", 0, 0)
     with atomic_write(checksum_file(target)) as file:
         file.write(f"{hashing.sha256}  {target.name}\n".encode())
-    return SealedShard(job, target.name, hashing.sha256, rows, hashing.size_bytes)
+    return SealedShard(job, target.name, hashing.sha256, rows, hashing.size_bytes, digests)
 
 
 def _batches(parts: Iterable[Path], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
