@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -28,21 +27,6 @@ from voxblink2_lib.store.schema import arrow_schema
 from voxblink2_lib.store.shards import shard_problem, write_part
 
 
-@dataclass(frozen=True, slots=True)
-class ReopenedJob:
-    """A job whose shard was damaged.
-
-    Attributes:
-        shard: the shard, as it was sealed.
-        kept: videos of which every clip is whole, in the order of their rows.
-        hurt: the others, which are to be cropped again.
-    """
-
-    shard: SealedShard
-    kept: tuple[VideoKey, ...]
-    hurt: tuple[VideoKey, ...]
-
-
 class ShardRepair:
     """Mends the shards of one configuration.
 
@@ -59,16 +43,20 @@ class ShardRepair:
         self._config = ledger.config
         self._folder = bench.store.shards(ledger.config)
 
-    def mend(self, progress: Progress) -> list[ReopenedJob]:
-        """Compare all shards with their checksums; open the jobs of damaged ones again."""
+    def mend(self, progress: Progress) -> list[int]:
+        """Compare all shards with their checksums.
+
+        Returns:
+            The jobs that are open again, as their shards are damaged.
+        """
         reopened = []
         shards = self._ledger.shards()
         with progress(f"Checking {self._config}", unit="shard", total=len(shards)) as advance:
             for shard, problem in self._problems(shards):
                 if not problem:
                     self._mend_checksum(shard)
-                elif (job := self._reopen(shard, problem)) is not None:
-                    reopened.append(job)
+                elif self._reopen(shard, problem):
+                    reopened.append(shard.job)
                 advance(1)
         return reopened
 
@@ -89,7 +77,7 @@ class ShardRepair:
                 lambda: write_checksum(path, shard.sha256),
             )
 
-    def _reopen(self, shard: SealedShard, problem: str) -> ReopenedJob | None:
+    def _reopen(self, shard: SealedShard, problem: str) -> bool:
         path, store = self._folder / shard.name, self._bench.store
         if (number := read_clip_format(store, self._ledger)) != CLIP_FORMAT:
             self._bench.problems.append(
@@ -97,25 +85,30 @@ class ShardRepair:
                 "this version cannot make: put the shard back from a copy, or mend the store with "
                 "the version of voxblink2 that made it."
             )
-            return None
+            return False
         outcomes = done_outcomes(self._ledger, shard.job)
         proof = self._proof(shard.job, outcomes)
         if proof is None:
             self._bench.problems.append(
                 f"{problem} Without the index, nothing in it can be compared with the annotations."
             )
-            return None
+            return False
         salvage = Salvage(path, arrow_schema(self._config), proof)
         kept = [key for key in salvage.whole_videos() if key in outcomes]
         order = _order(proof, kept, outcomes)
-        hurt = [key for key in order if key not in set(kept)]
+        expected = proof.expected
+        hurt = {
+            key: tuple(name.split("/")[-1] for name in sorted(expected.get(key, ())))
+            for key in order
+            if key not in set(kept)
+        }
         if not self._bench.is_dry:
             for key, rows in salvage.rows_of(kept):
                 write_part(store.part(self._config, shard.job, key), rows, outcomes[key])
-        former = FormerShard(shard.sha256, tuple(order))
-        self._ledger.reopened.reopen(shard.job, former, hurt=hurt)
+        # After this the damaged shard is a stranger: a kill costs nothing.
+        self._ledger.reopened.reopen(shard.job, FormerShard(shard.sha256, tuple(order), hurt))
         self._put_away(path, problem, kept=len(kept), hurt=len(hurt))
-        return ReopenedJob(shard, tuple(kept), tuple(hurt))
+        return True
 
     def _proof(self, job: int, outcomes: Iterable[VideoKey]) -> Proof | None:
         """Return what the rows of a job are compared with; ``None`` if there is nothing."""

@@ -82,6 +82,7 @@ def _list_of(fields: list[pa.Field]) -> pa.DataType:
 
 
 # The digests are null if they are not known, as of shards that were sealed before there were any.
+# Rows are counted in the shard, whose videos may be in another order than those of the file.
 _CLIPS = _list_of(
     [
         pa.field("row", pa.int64(), nullable=False),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from voxblink2_lib.records import SealedShard, VideoKey
@@ -27,10 +27,12 @@ class FormerShard:
     Attributes:
         sha256: its checksum, as it was sealed.
         order: its videos, in the order of their rows.
+        hurt: ids of the utterances that it had of each video that is to be cropped again.
     """
 
     sha256: str
     order: tuple[VideoKey, ...]
+    hurt: Mapping[VideoKey, tuple[str, ...]]
 
 
 class ReopenedJobs:
@@ -61,11 +63,17 @@ class ReopenedJobs:
         if text is None:
             return None
         record = json.loads(text)
-        return FormerShard(record["sha256"], tuple(VideoKey(*key) for key in record["order"]))
+        return FormerShard(
+            record["sha256"],
+            tuple(VideoKey(*key) for key in record["order"]),
+            {VideoKey(*key): tuple(utterances) for key, utterances in record["hurt"]},
+        )
 
-    def reopen(self, job: int, former: FormerShard, *, hurt: Collection[VideoKey]) -> None:
-        """Write at once that a job is open, and that some of its videos are to be cropped again."""
-        record = json.dumps({"sha256": former.sha256, "order": former.order})
+    def reopen(self, job: int, former: FormerShard) -> None:
+        """Write at once that a job is open, and that its hurt videos are to be cropped again."""
+        record = json.dumps(
+            {"sha256": former.sha256, "order": former.order, "hurt": [*former.hurt.items()]}
+        )
         config = self._config
         with self._database.transaction() as connection:
             connection.execute(
@@ -77,7 +85,7 @@ class ReopenedJobs:
                 (config, job),
             )
             mark_stale(connection, config, job)
-            for key in hurt:
+            for key in former.hurt:
                 self._forget(connection, key)
 
     def forget(self, hurt: Collection[VideoKey]) -> None:
