@@ -71,6 +71,14 @@ class Ledger:
         """Shards of videos that came back in retries."""
         return RecoveredShards(self._database, self._config)
 
+    def problem(self) -> str:
+        """Return what SQLite finds wrong with the whole file; an empty text if nothing."""
+        return self._database.problem()
+
+    def configs(self) -> list[str]:
+        """Return all configurations that have jobs or videos, sorted."""
+        return self._database.configs()
+
     def close(self) -> None:
         """Close the file."""
         self._database.close()
