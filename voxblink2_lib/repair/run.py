@@ -234,9 +234,7 @@ def _hurt_videos(store: Store, hurt: _Utterances) -> list[HurtVideo]:
     videos = []
     for config, utterances in hurt.items():
         with Ledger(store.ledger, config, readonly=True) as ledger:
-            states = {
-                state.key: state for state in ledger.statistics.states(utterances)
-            }
+            states = {state.key: state for state in ledger.statistics.states(utterances)}
             for key, had in utterances.items():
                 status, reason, missing = states[key]
                 if status == "planned":

@@ -64,7 +64,12 @@ class Workbench:
     def put_away(self, kind: MendKind, path: Path, text: str) -> None:
         """Move a file or a folder to ``lost+found``, under a name that nothing has there yet."""
         self.handled.add(path)
-        self.mend(kind, path, f"{text}; moved to {self.store.lost_and_found.name}", lambda: move_away(self.store, path))
+        self.mend(
+            kind,
+            path,
+            f"{text}; moved to {self.store.lost_and_found.name}",
+            lambda: move_away(self.store, path),
+        )
 
 
 def move_away(store: Store, path: Path) -> Path:

@@ -18,9 +18,10 @@ import pyarrow as pa
 
 from voxblink2_lib.errors import StoreDamagedError, VoxBlink2Error, first_line
 from voxblink2_lib.foreign_files import shortened
+from voxblink2_lib.store.advice import repair_advice
 
 # End of an Arrow stream; one truncated between two batches lacks it.
-_END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
+END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 # An Arrow file is this, a stream, and an index of the stream.
 _FILE_BEGINNING = b"ARROW1\0\0"
 
@@ -67,6 +68,12 @@ class ArrowStream:
         if file.tell() != self.whole.size or not self._has_end():
             raise damaged(self.path, "it is truncated, or has bytes after its end")
 
+    def after_columns(self) -> pa.Buffer:
+        """Return the bytes after the message that has the columns."""
+        file = pa.BufferReader(self.whole)
+        pa.ipc.read_message(file)
+        return self.whole.slice(file.tell())
+
     def _batch(self, message: pa.ipc.Message) -> pa.RecordBatch:
         if message.type != "record batch":
             raise damaged(self.path, f"it has a message of the type {message.type!r}")
@@ -77,8 +84,8 @@ class ArrowStream:
         return batch
 
     def _has_end(self) -> bool:
-        end = self.whole.slice(max(0, self.whole.size - len(_END_OF_STREAM)))
-        return bool(end.to_pybytes() == _END_OF_STREAM)
+        end = self.whole.slice(max(0, self.whole.size - len(END_OF_STREAM)))
+        return bool(end.to_pybytes() == END_OF_STREAM)
 
 
 def open_stream(path: Path) -> ArrowStream:
@@ -128,9 +135,7 @@ def read_plain_file(path: Path, schema: pa.Schema) -> pa.Table:
 
 def damaged(path: Path, problem: str) -> StoreDamagedError:
     """Return the error of an Arrow file that is not as it was written."""
-    return StoreDamagedError(
-        f"The file {path} is damaged ({problem}). Check all of them with 'voxblink2 verify'."
-    )
+    return StoreDamagedError(f"The file {path} is damaged ({problem}). {repair_advice(path)}")
 
 
 @contextlib.contextmanager

@@ -126,6 +126,16 @@ class Store:
         finally:
             lock.release()
 
+    def run_began(self) -> float | None:
+        """Return the Unix time at which the run that is at work began; ``None`` if none is."""
+        try:
+            with self.locked(wait=False):
+                return None
+        except StoreBusyError:
+            return self._holder.stat().st_mtime if self._holder.exists() else 0.0
+        except StoreError:  # one that cannot be written to
+            return None
+
     @property
     def _holder(self) -> Path:
         return self.root / ".lock-holder"

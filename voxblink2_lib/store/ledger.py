@@ -84,6 +84,14 @@ class Ledger:
         """What belongs into the files beside the shards."""
         return LedgerOutcomes(self._database, self._config)
 
+    def problem(self) -> str:
+        """Return what SQLite finds wrong with the whole file; an empty text if nothing."""
+        return self._database.problem()
+
+    def configs(self) -> list[str]:
+        """Return all configurations that have jobs or videos, sorted."""
+        return self._database.configs()
+
     def close(self) -> None:
         """Close the file."""
         self._database.close()

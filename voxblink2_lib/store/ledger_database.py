@@ -14,6 +14,7 @@ from voxblink2_lib.errors import StoreError, StoreFullError
 from voxblink2_lib.files import atomic_write
 from voxblink2_lib.redaction import redact, redacted_source
 from voxblink2_lib.store.ledger_damage import damaged_ledger, is_damage, refuse_if_lost
+from voxblink2_lib.store.ledger_checksums import forget_checksums, has_log, write_checksums
 
 FORMAT = "4"
 # The formats before are read as they are, and changed by the first write: 2 had no facts with the
@@ -169,6 +170,7 @@ class LedgerDatabase:
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._connection = connection
         self._path = path
+        self._is_changed = False
 
     @property
     def path(self) -> Path:
@@ -226,10 +228,22 @@ class LedgerDatabase:
                 self._migrate()
             # A run may be refused after this: an earlier format is changed when it is written.
             elif self.fact("format") == FORMAT:
+                ((tables,),) = self.query("pragma schema_version")
                 self._connection.executescript(SCHEMA)
+                if self.query("pragma schema_version") != [(tables,)]:
+                    self._before_change()
+            if has_log(self._path):  # it may be merged into the file
+                self._before_change()
+
+    def _before_change(self) -> None:
+        """Remove the checksums, which are written again when the file is closed."""
+        if not self._is_changed:
+            forget_checksums(self._path)
+            self._is_changed = True
 
     def _migrate(self) -> None:
         """Bring an earlier format to the present one in steps, each whole or not at all."""
+        self._before_change()
         self._connection.executescript(_DROP_VIEWS)
         steps = {"1": MIGRATE_1_TO_2, WITHOUT_FACTS: MIGRATE_2_TO_3, "3": MIGRATE_3_TO_4}
         while script := steps.get(self.fact("format") or ""):
@@ -255,6 +269,18 @@ class LedgerDatabase:
     def close(self) -> None:
         """Close the file."""
         self._connection.close()
+        if self._is_changed:
+            write_checksums(self._path)
+
+    def problem(self) -> str:
+        """Return the first rule of SQLite's that the file breaks; an empty text if none."""
+        ((problem,),) = self.query("pragma integrity_check(1)")
+        return "" if problem == "ok" else str(problem)
+
+    def configs(self) -> list[str]:
+        """Return the configurations that have jobs or videos, sorted."""
+        names = {name for table in ("jobs", "videos") for (name,) in self.query(_configs(table))}
+        return sorted(names - {None})
 
     @contextmanager
     def _named_errors(self) -> Iterator[None]:
@@ -285,6 +311,7 @@ class LedgerDatabase:
             try:
                 if self.fact("format") in EARLIER:
                     self._migrate()
+                self._before_change()
                 self._connection.execute("begin immediate")
                 yield self._connection
                 self._connection.execute("commit")
@@ -306,6 +333,15 @@ class LedgerDatabase:
             self._connection.rollback()  # nothing was written
 
 
+def _configs(table: str) -> str:
+    """Return a query for the configurations in a table, which takes a look for each of them."""
+    return (
+        f"with recursive names (config) as (select min(config) from {table} union all "  # noqa: S608  # a constant
+        f"select (select min(config) from {table} where config > names.config) from names "
+        "where names.config is not null) select config from names"
+    )
+
+
 def make_ledger(path: Path) -> None:
     """Write an empty ledger, whole or not at all: others may open it at any moment.
 
@@ -319,6 +355,7 @@ def make_ledger(path: Path) -> None:
                 # Here, since only a file that nobody else has open changes its mode for certain.
                 connection.execute("pragma journal_mode = wal")
                 connection.executescript(SCHEMA)
+            forget_checksums(path)
             with atomic_write(path) as file:
                 file.write(draft.read_bytes())
     except (OSError, sqlite3.Error) as error:

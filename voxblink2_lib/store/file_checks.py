@@ -1,0 +1,153 @@
+"""Check the files of a store that are no sealed shards: parts, catalogue, and what nobody knows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from voxblink2_lib.errors import StoreDamagedError, StoreError
+from voxblink2_lib.files import TEMP_GLOB
+from voxblink2_lib.foreign_files import as_own_error
+from voxblink2_lib.store.catalogue import Catalogue, catalogue_file
+from voxblink2_lib.store.checksums import changed_file_problem, checksum_file
+from voxblink2_lib.store.layout import Store
+from voxblink2_lib.store.ledger import Ledger
+from voxblink2_lib.store.schema import FEATURES, arrow_schema
+from voxblink2_lib.store.shard_names import shard_name
+from voxblink2_lib.store.shards import read_part, read_part_outcome
+
+_CHECKSUM_LINE = re.compile(r"([0-9a-f]{64})  (.+)\n")
+
+
+class FileCheck:
+    """What is wrong with the files of one configuration beside the content of its shards.
+
+    Args:
+        store: the store.
+        config: the configuration.
+        ledger: ``None`` if it cannot be read.
+
+    Attributes:
+        notes: what a run that is at work has not recorded yet, once the problems are known.
+    """
+
+    def __init__(self, store: Store, config: str, ledger: Ledger | None) -> None:
+        self._store = store
+        self._config = config
+        self._ledger = ledger
+        self._folder = store.shards(config)
+        self.notes: list[str] = []
+
+    def problems(self) -> Iterator[str]:
+        """Yield all problems.
+
+        Raises:
+            StoreError: the ledger cannot be read to its end.
+        """
+        if self._config not in FEATURES:
+            yield f"The folder {self._folder} is of no configuration of this package."
+            return
+        yield from self._unknown_files() if self._ledger else self._unlisted_files()
+        yield from self._damaged_parts()
+        if self._ledger is not None:
+            yield from self._lost_parts(self._ledger)
+        yield from self._catalogue()
+
+    # -- The folder of shards ----------------------------------------------------------------------
+
+    def _unknown_files(self) -> Iterator[str]:
+        """Yield the files that are not in the ledger and not of a run that is at work."""
+        # In this order: a shard is on disk before the ledger has it.
+        unknown = [path for path in self._files() if path.name not in self._known_names()]
+        if not unknown:
+            return
+        began = self._store.run_began()
+        known = self._known_names()  # the run may have ended just now
+        for path in unknown:
+            if path.name in known or not path.exists():
+                continue
+            if began is not None and path.stat().st_mtime >= began:
+                self.notes.append(f"{path} is of the run that is at work.")
+            else:
+                yield (
+                    f"{path} is in the folder and not in the ledger. If a run was stopped just "
+                    "now, the next one knows it; otherwise it is a foreign file."
+                )
+
+    def _files(self) -> list[Path]:
+        names = {path.name for path in self._folder.glob(TEMP_GLOB)}
+        files = sorted(self._folder.iterdir()) if self._folder.is_dir() else []
+        return [path for path in files if path.name not in names]
+
+    def _known_names(self) -> set[str]:
+        assert self._ledger is not None
+        names = {shard.name for shard in self._ledger.shards()}
+        # What a run that was killed left of them is removed by the next one.
+        names |= {
+            shard_name(self._config, number) for number in self._ledger.recovered.superseded()
+        }
+        return names | {checksum_file(self._folder / name).name for name in names}
+
+    def _unlisted_files(self) -> Iterator[str]:
+        """Yield the shards without a checksum, and checksums without a shard, without a ledger."""
+        for path in self._files():
+            if path.name.endswith(".arrow") and listed_checksum(path) is None:
+                yield f"The checksum file {checksum_file(path)} is missing or damaged."
+            shard = path.with_suffix("")
+            if path.name.endswith(".arrow.sha256") and not shard.exists():
+                yield f"The shard {shard} is missing: its checksum is there."
+
+    # -- Parts -------------------------------------------------------------------------------------
+
+    def _damaged_parts(self) -> Iterator[str]:
+        """Yield the parts of open jobs that are damaged; without a ledger, of all jobs."""
+        schema, jobs = arrow_schema(self._config), self._open_folders()
+        for path in sorted(self._store.parts(self._config).glob("*/*.arrow")):
+            if path.parent not in jobs:
+                continue
+            try:
+                with as_own_error(StoreDamagedError, f"The part file {path} is damaged"):
+                    read_part_outcome(path)
+                    for _ in read_part(path, schema):
+                        pass
+            except StoreError as error:
+                # The job may have been sealed just now.
+                if path.exists() and path.parent in self._open_folders():
+                    yield str(error)
+
+    def _open_folders(self) -> set[Path]:
+        if self._ledger is None:
+            return {*self._store.parts(self._config).glob("*")}
+        return {self._store.job_parts(self._config, job) for job in self._ledger.open_jobs()}
+
+    def _lost_parts(self, ledger: Ledger) -> Iterator[str]:
+        """Yield the parts that the ledger has and the disk has not."""
+        for job in ledger.open_jobs():
+            for key, status in ledger.job_videos(job):
+                part = self._store.part(self._config, job, key)
+                if status == "done" and not part.exists() and job in ledger.open_jobs():
+                    yield (f"The part file {part} is missing, and its video is done in the ledger.")
+
+    # -- Catalogue ---------------------------------------------------------------------------------
+
+    def _catalogue(self) -> Iterator[str]:
+        path = catalogue_file(self._store.root, self._folder, self._config)
+        if not path.exists():  # it is made at the next use
+            return
+        try:
+            Catalogue.read(path)
+        except StoreDamagedError as error:
+            yield str(error)
+            return
+        if problem := changed_file_problem(path):
+            yield problem
+
+
+def listed_checksum(shard: Path) -> str | None:
+    """Return the SHA-256 in the checksum file of a shard; ``None`` if there is none."""
+    try:
+        match = _CHECKSUM_LINE.fullmatch(checksum_file(shard).read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return match[1] if match and match[2] == shard.name else None
