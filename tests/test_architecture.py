@@ -28,6 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "doctor": {"materialize.request", "store", "release", "sources", "media"},
     "recipes": {"training", "models", "scoring"},
     "report": {"store"},
+    "repair": {"materialize", "store", "release"},
     "embedding": {"store", "models", "workers", "media"},
     "materialize": {"store", "release", "sources", "media", "workers"},
     "training": {"store.catalogue", "media.ogg"},

@@ -19,12 +19,8 @@ from voxblink2_lib.materialize.deadlines import end_overdue, slow_lines
 from voxblink2_lib.materialize.fetched_media import open_staged
 from voxblink2_lib.materialize.gathering import Gathering
 from voxblink2_lib.materialize.judgement import Judgement, asked_in_vain
-<<<<<<< HEAD
-from voxblink2_lib.materialize.pipeline import fetch_canary, fetch_video, seal_job
-from voxblink2_lib.materialize.resealing import done_videos, seal_in_ledger
-=======
 from voxblink2_lib.materialize.pipeline import back_up, fetch_canary, fetch_video, seal_job
->>>>>>> s19_a
+from voxblink2_lib.materialize.resealing import done_videos, seal_in_ledger
 from voxblink2_lib.materialize.routes import Answer, InFlight, Routes, RouteState
 from voxblink2_lib.materialize.tasks import (
     BackupTask,
@@ -308,15 +304,11 @@ class Scheduler:
                 f"Sealing {task.target} failed: {shard}. Nothing is lost; run the same command "
                 "again. If it happens again, the machine may be short of memory."
             )
-<<<<<<< HEAD
         sealed = seal_in_ledger(self._store, self._ledger, shard)
-=======
-        self._ledger.seal(shard)
         # Before the parts go: without the ledger, either of them has the clips.
         write_outcomes(self._store, self._ledger, sealed.job, shard.digests)
         if sealed.job != task.job:
             write_outcomes(self._store, self._ledger, task.job)
->>>>>>> s19_a
         shutil.rmtree(self._store.job_parts(self._request.config, task.job), ignore_errors=True)
         self._back_up_if_due()
 

@@ -180,7 +180,7 @@ def _view(store: Store) -> Iterator[Store]:
     with tempfile.TemporaryDirectory() as folder:
         view = Store(Path(folder))
         for path in store.root.iterdir():
-            if path.is_dir() and path.name != store.lost_and_found.name:
+            if path.is_dir() and path not in {store.lost_and_found, store.tmp}:
                 (view.root / path.name).symlink_to(path.absolute())
             # SQLite makes the third file of a ledger of the second.
             elif path.name.startswith("ledger.") and not path.name.endswith("-shm"):
@@ -193,7 +193,7 @@ def _mend(
 ) -> list[ConfigName]:
     """Do all that needs no source; return the configurations of the store."""
     store = bench.store
-    mend_ledger(bench, from_backup=from_backup)
+    mend_ledger(bench, from_backup=from_backup, progress=progress)
     configs = [config for config in CONFIG_NAMES if _has_config(store, config)]
     index = mend_index(bench, configs, data_dir=data_dir, progress=progress)
     for config in configs:
@@ -234,16 +234,13 @@ def _hurt_videos(store: Store, hurt: _Utterances) -> list[HurtVideo]:
     videos = []
     for config, utterances in hurt.items():
         with Ledger(store.ledger, config, readonly=True) as ledger:
-            states = {state.key: state for state in ledger.statistics.states(utterances)}
             for key, had in utterances.items():
-                status, reason, missing = states[key]
-                if status == "planned":
-                    lost = ()
-                elif status == "done":
-                    lost = tuple(name for name in had if name in missing)
-                else:
-                    lost = had
-                videos.append(HurtVideo(config, *key, status, reason, lost))
+                state = ledger.reopened.state(key)
+                kept = {"planned": had, "done": sorted({*had} - state.missing)}
+                lost = {*had}.difference(kept.get(state.status, ()))
+                videos.append(
+                    HurtVideo(config, *key, state.status, state.reason, tuple(sorted(lost)))
+                )
     return videos
 
 

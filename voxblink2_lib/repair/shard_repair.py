@@ -130,7 +130,7 @@ class ShardRepair:
         return Proof(None, utterances)
 
     def _put_away(self, path: Path, problem: str, *, kept: int, hurt: int) -> None:
-        text = f"{problem}; {kept:,} of its videos are whole and kept, {hurt:,} are to be cropped again"
+        text = f"{problem} Videos that are whole and kept: {kept:,}, to be cropped again: {hurt:,}"
         if path.exists():
             self._bench.put_away("shard", path, text)
         else:

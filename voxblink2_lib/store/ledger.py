@@ -239,13 +239,10 @@ class Ledger:
                 "where config = ? and job = ?",
                 (shard.name, shard.sha256, shard.rows, shard.size_bytes, self._config, shard.job),
             )
-<<<<<<< HEAD
             connection.execute(
                 "delete from facts where name = ?", (fact_of_job(self._config, shard.job),)
             )
-=======
             mark_stale(connection, self._config, shard.job)
->>>>>>> s19_a
 
     def shards(self) -> list[SealedShard]:
         """Return the sealed shards that have rows, in order."""

@@ -12,6 +12,7 @@ import json
 import sqlite3
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from voxblink2_lib.records import SealedShard, VideoKey
 from voxblink2_lib.store.ledger_database import LedgerDatabase
@@ -33,6 +34,14 @@ class FormerShard:
     sha256: str
     order: tuple[VideoKey, ...]
     hurt: Mapping[VideoKey, tuple[str, ...]]
+
+
+class VideoState(NamedTuple):
+    """What the ledger has of a video: class, words, and the utterances that it lacks."""
+
+    status: str
+    reason: str
+    missing: frozenset[str]
 
 
 class ReopenedJobs:
@@ -109,6 +118,20 @@ class ReopenedJobs:
             video,
         )
         connection.execute(f"delete from missing where {_IS_VIDEO}", video)  # noqa: S608  # a constant
+
+    def state(self, key: VideoKey) -> VideoState:
+        """Return what became of a video."""
+        ((status, reason),) = self._database.query(
+            f"select status, reason from videos where {_IS_VIDEO}",  # noqa: S608  # a constant
+            self._config,
+            *key,
+        )
+        missing = self._database.query(
+            f"select utterance_id from missing where {_IS_VIDEO}",  # noqa: S608  # a constant
+            self._config,
+            *key,
+        )
+        return VideoState(status, reason, frozenset(name for (name,) in missing))
 
     def move(self, job: int, shard: SealedShard) -> None:
         """Write at once that the videos of a job are in a shard of another number."""
