@@ -31,6 +31,7 @@ from voxblink2_lib.progress import Progress, no_progress
 from voxblink2_lib.records import CONFIG_NAMES
 from voxblink2_lib.store.draft_ledger import DraftLedger
 from voxblink2_lib.store.layout import Store
+from voxblink2_lib.store.ledger_checksums import forget_checksums, write_checksums
 from voxblink2_lib.store.outcome_files import SUFFIX, read_outcomes
 from voxblink2_lib.store.salvage import OldLedger
 
@@ -143,18 +144,23 @@ def _put_in_place(store: Store, draft: Path, rebuilt: Rebuilt) -> Rebuilt:
     """Replace the ledger by the draft; the old one is kept."""
     with open(draft, "rb+") as file:
         os.fsync(file.fileno())
-    kept_in = _keep(store) if store.ledger.exists() else None
+    kept_in = _keep(store)
+    forget_checksums(store.ledger)
     os.replace(draft, store.ledger)
+    write_checksums(store.ledger)
     sync_folder(store.root)
     return replace(rebuilt, kept_in=kept_in)
 
 
-def _keep(store: Store) -> Path:
+def _keep(store: Store) -> Path | None:
     """Give the old ledger a second name, and take away what was written beside it."""
+    if not any(store.root.glob(f"{store.ledger.name}*")):
+        return None
     store.lost_and_found.mkdir(exist_ok=True)
     kept = _free_name(store.lost_and_found / f"{store.ledger.name}-{time.strftime(_STAMP)}")
     try:
-        os.link(store.ledger, kept)
+        if store.ledger.exists():
+            os.link(store.ledger, kept)
     except OSError:  # a file system without links
         shutil.copyfile(store.ledger, kept)
     # These would be taken for those of the new one.
