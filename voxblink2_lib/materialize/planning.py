@@ -27,6 +27,7 @@ from voxblink2_lib.release.selection import select
 from voxblink2_lib.store.clip_format import CLIP_FORMAT, read_clip_format
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
+from voxblink2_lib.store.ledger_damage import lost_ledger
 from voxblink2_lib.store.verdicts import Verdicts
 
 
@@ -186,10 +187,7 @@ def _check_shards(request: MaterializeRequest, store: Store, ledger: Ledger) -> 
     sealed = {shard.name for shard in ledger.shards()}
     files = {path.name for path in folder.glob("*.arrow")}
     if files and not sealed and not ledger.statistics.videos():
-        raise StoreDamagedError(
-            f"The store {store.root} has {len(files)} shards and a ledger that lists none, so "
-            "their content is unknown. Restore the ledger, or name another store."
-        )
+        raise lost_ledger(store.ledger, len(files))
     if lost := sorted(sealed - files):
         raise StoreDamagedError(
             f"{len(lost)} of the {len(sealed)} shards of the store {store.root} are missing, the "

@@ -29,9 +29,10 @@ from voxblink2_lib.release.location import Release, open_release
 from voxblink2_lib.sources import SourceSpec, parse_source
 from voxblink2_lib.sources.rate_limits import RateLimiter, shared_file
 from voxblink2_lib.store.catalogue import local_catalogue
-from voxblink2_lib.store.clip_format import record_format
+from voxblink2_lib.store.clip_format import CLIP_FORMAT, read_clip_format, record_format
 from voxblink2_lib.store.layout import Store, named_store, open_store
 from voxblink2_lib.store.ledger import Ledger
+from voxblink2_lib.store.outcome_files import outcomes_written, write_stale_outcomes
 
 _log = logging.getLogger(__name__)
 
@@ -220,13 +221,16 @@ def _run_jobs(context: RunContext, jobs: list[int]) -> None:
     store.clear_leftovers(config, open_jobs=ledger.open_jobs())
     clear_gathered(store, ledger)
     ledger.set_setting("source", context.source.label)
-    Scheduler(context).run(jobs)
+    with outcomes_written(store, ledger, progress=show_progress):
+        Scheduler(context).run(jobs)
 
 
 def _finish(context: RunContext) -> None:
     store, config = context.store, context.request.config
     store.clear_leftovers(config, open_jobs=context.ledger.open_jobs())
     clear_gathered(store, context.ledger)
+    if read_clip_format(store, context.ledger) == CLIP_FORMAT:
+        write_stale_outcomes(store, context.ledger, progress=show_progress)
     if any(store.shards(config).glob("*.arrow")):
         # Made now, training can use it at once, and it is uploaded with the shards.
         local_catalogue(store.root, config, progress=show_progress)

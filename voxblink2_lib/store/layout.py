@@ -3,9 +3,11 @@
 STORE/
   index/                    see index.py
   ledger.sqlite             see ledger.py
+  ledger.backup.sqlite      see backup.py
   parts/<config>/<job>/     clips of finished videos whose shard is not sealed yet
-  shards/<config>/          sealed shards, each with its sha256 beside it
+  shards/<config>/          sealed shards, each with its sha256 and its outcomes beside it
   media/<config>/           downloaded media, staged until they are cropped
+  lost+found/               what repair took out of the store; nothing reads it
   tmp/                      partial downloads; emptied by the next run
 """
 
@@ -47,6 +49,16 @@ class Store:
     def ledger(self) -> Path:
         """The SQLite file."""
         return self.root / "ledger.sqlite"
+
+    @property
+    def backup(self) -> Path:
+        """The last copy of the ledger."""
+        return self.root / "ledger.backup.sqlite"
+
+    @property
+    def lost_and_found(self) -> Path:
+        """Folder of what was taken out of the store."""
+        return self.root / "lost+found"
 
     @property
     def tmp(self) -> Path:

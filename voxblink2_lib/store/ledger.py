@@ -17,7 +17,9 @@ import pyarrow as pa
 from voxblink2_lib.outcomes import GREATEST_WAIT_SECONDS
 from voxblink2_lib.records import SealedShard, VideoKey
 from voxblink2_lib.store.ledger_database import BY_JOB, WITHOUT_FACTS, LedgerDatabase
+from voxblink2_lib.store.ledger_outcomes import LedgerOutcomes
 from voxblink2_lib.store.ledger_statistics import LedgerStatistics
+from voxblink2_lib.store.stale_outcomes import mark_first_stale, mark_stale
 from voxblink2_lib.store.tail import JobKind, RecoveredShards, next_job
 from voxblink2_lib.store.verdicts import Verdicts
 
@@ -79,6 +81,11 @@ class Ledger:
         """Return all configurations that have jobs or videos, sorted."""
         return self._database.configs()
 
+    @property
+    def outcomes(self) -> LedgerOutcomes:
+        """What belongs into the files beside the shards."""
+        return LedgerOutcomes(self._database, self._config)
+
     def close(self) -> None:
         """Close the file."""
         self._database.close()
@@ -99,6 +106,7 @@ class Ledger:
             connection.execute(
                 "insert or replace into facts values (?, ?)", (f"{self._config}.{name}", value)
             )
+            mark_first_stale(connection, self._config)
 
     def verdicts(self, source: str) -> Verdicts:
         """Return what a source answered.
@@ -144,6 +152,7 @@ class Ledger:
                     "insert into jobs (config, job, kind) values (?, ?, ?)",
                     (self._config, number, kind),
                 )
+                mark_stale(connection, self._config, number)
                 connection.executemany(
                     "insert into videos (config, speaker_id, video_id, job, status) "
                     "values (?, ?, ?, ?, 'planned') on conflict do update set job = excluded.job",
@@ -156,11 +165,12 @@ class Ledger:
         with self._database.transaction() as connection:
             for key in keys:
                 dropped = connection.execute(
-                    f"delete from videos where {_IS_VIDEO} and status <> 'done'",  # noqa: S608  # a constant
+                    f"delete from videos where {_IS_VIDEO} and status <> 'done' returning job",  # noqa: S608  # a constant
                     (self._config, *key),
-                )
-                if not dropped.rowcount:
+                ).fetchall()
+                if not dropped:
                     continue
+                mark_stale(connection, self._config, *dropped[0])
                 for table in ("missing", "verdicts"):
                     connection.execute(
                         f"delete from {table} where {_IS_VIDEO}",  # noqa: S608  # constants
@@ -216,6 +226,7 @@ class Ledger:
                 "where config = ? and job = ?",
                 (shard.name, shard.sha256, shard.rows, shard.size_bytes, self._config, shard.job),
             )
+            mark_stale(connection, self._config, shard.job)
 
     def shards(self) -> list[SealedShard]:
         """Return the sealed shards that have rows, in order."""

@@ -14,6 +14,7 @@ from voxblink2_lib.errors import StoreError, StoreFullError, next_command
 from voxblink2_lib.files import atomic_write
 from voxblink2_lib.redaction import redact, redacted_source
 from voxblink2_lib.store.ledger_checksums import forget_checksums, has_log, write_checksums
+from voxblink2_lib.store.ledger_damage import damaged_ledger, is_damage, refuse_if_lost
 
 FORMAT = "4"
 # The formats before are read as they are, and changed by the first write: 2 had no facts with the
@@ -81,6 +82,9 @@ create table if not exists attempts (
     primary key (config, speaker_id, video_id, attempt)) without rowid;
 create index if not exists attempts_by_time on attempts (config, at);
 create index if not exists attempts_with_notes on attempts (config) where {HAS_NOTES};
+create table if not exists stale_outcomes (   -- jobs whose file lags behind, see outcome_files.py
+    config text not null, job integer not null,
+    primary key (config, job)) without rowid;
 create table if not exists missing (
     config text not null, speaker_id text not null, video_id text not null,
     utterance_id text not null, reason text not null,
@@ -148,6 +152,9 @@ update attempts set reason = redact(reason) where reason like '%//%';
 update facts set value = '4' where name = 'format';
 commit;
 """  # noqa: S608  # constants
+# Tables of every format, and of this one.
+_ALWAYS = {"facts", "jobs", "videos", "missing"}
+_NOW = {*_ALWAYS, "sources", "verdicts", "witnesses", "attempts"}
 # SQLite reports the second where the file that it maps beside the ledger finds no space.
 _DISK_FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE}
 
@@ -165,15 +172,23 @@ class LedgerDatabase:
         self._path = path
         self._is_changed = False
 
+    @property
+    def path(self) -> Path:
+        """The file, for messages."""
+        return self._path
+
     @classmethod
     def open(cls, path: Path, *, readonly: bool) -> LedgerDatabase:
         """Open a ledger; for writing, create or migrate it first where necessary.
 
         Raises:
-            StoreError: the file is not a ledger, has another format, or cannot be created.
+            StoreError: the file has another format, or cannot be created.
+            StoreDamagedError: it is not a ledger, or lost one whose shards are still there.
         """
-        if not readonly and not (path.exists() and path.stat().st_size):
-            make_ledger(path)
+        if not (path.exists() and path.stat().st_size):
+            refuse_if_lost(path)
+            if not readonly:
+                make_ledger(path)
         uri = _uri(path, readonly=readonly)
         try:
             connection = sqlite3.connect(uri, uri=True, timeout=60, isolation_level=None)
@@ -184,6 +199,7 @@ class LedgerDatabase:
             connection.create_function(function.__name__, 1, function, deterministic=True)
         database = cls(connection, path)
         try:
+            database._check_tables()
             if not readonly:
                 database._prepare_for_writing()
             database._check_format()
@@ -191,6 +207,13 @@ class LedgerDatabase:
             database.close()
             raise
         return database
+
+    def _check_tables(self) -> None:
+        """Check that it is a ledger, before what it lacks is made."""
+        names = {name for (name,) in self.query("select name from sqlite_master")}
+        needed = _ALWAYS if "facts" not in names or self.fact("format") != FORMAT else _NOW
+        if lacking := sorted(needed - names):
+            raise damaged_ledger(self._path, f"it has no table {lacking[0]}")
 
     def _prepare_for_writing(self) -> None:
         with self._named_errors():
@@ -352,7 +375,9 @@ def _uri(path: Path, *, readonly: bool) -> str:
 
 
 def as_store_error(error: sqlite3.Error, path: Path) -> StoreError:
-    """Return an error of SQLite as a :class:`StoreError`; of a full disk, as its subclass."""
+    """Return an error of SQLite as a :class:`StoreError`, or as one of its subclasses."""
+    if is_damage(error):
+        return damaged_ledger(path, error)
     if getattr(error, "sqlite_errorcode", None) in _DISK_FULL:
         return StoreFullError(
             f"No space is left for the ledger {path}. Everything finished is kept: free some "

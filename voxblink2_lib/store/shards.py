@@ -19,6 +19,7 @@ from voxblink2_lib.records import AudioFormat, Clip, FaceClip, SealedShard
 from voxblink2_lib.store.advice import repair_advice
 from voxblink2_lib.store.arrow_stream import END_OF_STREAM, ArrowStream, damaged, open_stream
 from voxblink2_lib.store.checksums import checksum_file, checksum_problem, write_checksum
+from voxblink2_lib.store.row_digests import row_digests, row_names
 
 _OUTCOME = b"voxblink2_outcome"
 # SHA-256 of what is in a part; those of earlier versions have none.
@@ -129,12 +130,12 @@ def seal_shard(job: int, parts: Iterable[Path], target: Path, schema: pa.Schema)
         schema: schema of the rows.
 
     Returns:
-        Its entry in the ledger. Without parts its name is empty.
+        Its entry in the ledger, with the digests of its rows. Without parts its name is empty.
 
     Raises:
         StoreFullError: the disk is full; the parts are left as they are.
     """
-    rows = 0
+    rows, digests = 0, {}
     with contextlib.ExitStack() as stack:
         hashing: HashingWriter | None = None
         for batch in _batches(parts, schema):
@@ -143,13 +144,14 @@ def seal_shard(job: int, parts: Iterable[Path], target: Path, schema: pa.Schema)
                 writer = stack.enter_context(pa.ipc.new_stream(hashing, schema))
             writer.write_batch(batch)
             rows += batch.num_rows
+            digests.update(zip(row_names(batch), row_digests(batch), strict=True))
     if hashing is None:
         # A killed run may have left a file of recovered videos, which take another number now.
         for path in (target, checksum_file(target)):
             path.unlink(missing_ok=True)
         return SealedShard(job, "", "", 0, 0)
     write_checksum(target, hashing.sha256)
-    return SealedShard(job, target.name, hashing.sha256, rows, hashing.size_bytes)
+    return SealedShard(job, target.name, hashing.sha256, rows, hashing.size_bytes, digests)
 
 
 def _batches(parts: Iterable[Path], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
