@@ -205,7 +205,9 @@ def _option_words(name: str, value: object) -> list[str]:
     if value is True:
         return [option_string(name)]
     # The parser would take it for an option.
-    return [f"{option_string(name)}={text}"] if text.startswith("-") else [option_string(name), text]
+    return (
+        [f"{option_string(name)}={text}"] if text.startswith("-") else [option_string(name), text]
+    )
 
 
 def _shell_word(word: str) -> str:

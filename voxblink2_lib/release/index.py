@@ -185,7 +185,9 @@ class Index:
 
     @contextlib.contextmanager
     def _named_damage(self) -> Iterator[None]:
-        advice = f"Mend the store with {next_command('repair', store=self.folder.absolute().parent)}."
+        advice = (
+            f"Mend the store with {next_command('repair', store=self.folder.absolute().parent)}."
+        )
         with as_own_error(StoreDamagedError, f"The index {self.folder} is damaged", advice):
             yield
 

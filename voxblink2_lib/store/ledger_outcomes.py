@@ -99,9 +99,7 @@ class LedgerOutcomes:
             shard=None if shard[0] is None else SealedShard(job, *shard),
             videos=self._videos(job),
             settings={
-                name.removeprefix(prefix): value
-                for name, value in facts
-                if name.startswith(prefix)
+                name.removeprefix(prefix): value for name, value in facts if name.startswith(prefix)
             },
             sources=tuple(
                 name for (name,) in self._database.query("select name from sources order by id")

@@ -331,9 +331,7 @@ def _checked_bytes(path: Path) -> bytes:
     return data
 
 
-def _as_outcomes(
-    about: _About, rows: list[dict[str, Any]], *, with_digests: bool
-) -> JobOutcomes:
+def _as_outcomes(about: _About, rows: list[dict[str, Any]], *, with_digests: bool) -> JobOutcomes:
     digests = None
     if with_digests and about.has_digests:
         digests = {

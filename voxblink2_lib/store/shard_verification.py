@@ -83,9 +83,7 @@ def _check_rows(task: ShardTask, result: ShardResult) -> None:
     if task.annotated is not None:
         result.problems += _differences(path, times, task.annotated, task.missing)
     if task.rows not in {None, len(times)}:
-        result.problems.append(
-            f"{path} has {len(times)} rows, in the ledger it has {task.rows}."
-        )
+        result.problems.append(f"{path} has {len(times)} rows, in the ledger it has {task.rows}.")
 
 
 def _sampled(
