@@ -17,7 +17,6 @@ import functools
 import hashlib
 import logging
 import os
-import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import field, make_dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ import datasets
 import pyarrow as pa
 
 from voxblink2_lib import __version__
-from voxblink2_lib.errors import SelectionError, StoreError
+from voxblink2_lib.errors import SelectionError, StoreError, next_command
 from voxblink2_lib.files import link_file
 from voxblink2_lib.materialize.request import MaterializeRequest, user_options
 from voxblink2_lib.materialize.run import find_store, materialize
@@ -263,11 +262,13 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
             counts = ledger.statistics.videos()
         unavailable = sum(count for status, count in counts.items() if status not in _NOT_REPORTED)
         if unavailable:
+            place = {"store": store.root, "config": self.config.name}
             _log.warning(
-                "%d videos are unavailable. 'voxblink2 status --store %s --missing' lists them "
-                "with the reasons; 'voxblink2 materialize' retries those that may be temporary.",
+                "%d videos are unavailable. %s lists them with the reasons; %s retries those that "
+                "may be temporary.",
                 unavailable,
-                shlex.quote(str(store.root)),
+                next_command("status", **place, missing=True),
+                next_command("materialize", **place),
             )
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:

@@ -34,9 +34,7 @@ def _small_batches() -> object:
 def whole(tmp_path_factory: pytest.TempPathFactory, _small_batches: None) -> bytes:
     """A shard of six batches; each video has two clips."""
     clips = [
-        shard_builder.clip(
-            number, frames=3, video=f"video{number // 2:06}", audio_format="flac"
-        )
+        shard_builder.clip(number, frames=3, video=f"video{number // 2:06}", audio_format="flac")
         for number in range(CLIPS)
     ]
     folder = tmp_path_factory.mktemp("whole")

@@ -19,13 +19,14 @@ from voxblink2_lib.cli.parser import CommandParser
 from voxblink2_lib.cli.repair import add_repair_command
 from voxblink2_lib.cli.report import add_report_command
 from voxblink2_lib.cli.score import add_score_commands
-from voxblink2_lib.cli.status import add_status_command, add_verify_command
+from voxblink2_lib.cli.status import add_status_command
 from voxblink2_lib.cli.terminal import (
     EXIT_CODES,
     own_terminal,
     write_failure,
     write_message,
 )
+from voxblink2_lib.cli.verify import add_verify_command
 from voxblink2_lib.errors import StoppedError, VoxBlink2Error
 
 # In the order of the help.

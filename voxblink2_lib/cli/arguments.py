@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from voxblink2_lib.errors import UsageError
@@ -58,6 +59,12 @@ def add_config_argument(parser: Parser) -> None:
     """Add the name of the configuration."""
     option = options_of(MaterializeRequest)["config"]
     add_option(parser, "config", option, default=option.default)
+
+
+def add_present_config_argument(parser: Parser) -> None:
+    """Add the name of a configuration that a store has, in a command that looks at all of them."""
+    option = options_of(MaterializeRequest)["config"]
+    add_option(parser, "config", replace(option, default="all that the store has"))
 
 
 def add_place_arguments(parser: Parser) -> None:

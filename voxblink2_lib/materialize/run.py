@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
-from voxblink2_lib.errors import StoreError, StoreReadOnlyError
+from voxblink2_lib.errors import StoreError, StoreReadOnlyError, next_command
 from voxblink2_lib.materialize.clip_format import check_clip_format
 from voxblink2_lib.materialize.gathering import clear_gathered
 from voxblink2_lib.materialize.planning import (
@@ -137,8 +137,8 @@ def retry_videos(
     store = named_store(request.store) if request.store else find_store(request)[1]
     if not (store.ledger.exists() and (store.index / "index.json").exists()):
         raise StoreError(
-            f"There is no store at {store.root}. Name the store of an earlier "
-            "'voxblink2 materialize' with --store."
+            f"There is no store at {store.root}. Name another with --store, or create one with "
+            f"{next_command('materialize', data_dir='RELEASE', store=store.root)}."
         )
     with store.locked(wait=False), Ledger(store.ledger, request.config) as ledger:
         source = parse_source(request.source or ledger.setting("source"), request.fetch)
@@ -222,11 +222,11 @@ def _record_format(context: RunContext) -> None:
     if before := record_format(context.ledger, versions):
         _log.warning(
             "The clips of the store %s so far were made with %s; this run makes them with %s. "
-            "Clips of the same media may differ by rounding. 'voxblink2 verify' shows all "
-            "versions of a store.",
+            "Clips of the same media may differ by rounding. %s shows all versions of a store.",
             context.store.root,
             " and with ".join(before),
             versions,
+            next_command("verify", store=context.store.root, config=context.request.config),
         )
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
@@ -26,7 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from voxblink2_lib.errors import StoreDamagedError, StoreError, first_line
+from voxblink2_lib.errors import StoreDamagedError, StoreError, first_line, next_command
 from voxblink2_lib.files import sha256_of
 from voxblink2_lib.foreign_files import as_own_error
 from voxblink2_lib.records import FaceTrack, Utterance, VideoKey
@@ -186,8 +185,9 @@ class Index:
 
     @contextlib.contextmanager
     def _named_damage(self) -> Iterator[None]:
-        store = shlex.quote(str(self.folder.parent))
-        advice = f"Mend the store with 'voxblink2 repair --store {store}'."
+        advice = (
+            f"Mend the store with {next_command('repair', store=self.folder.absolute().parent)}."
+        )
         with as_own_error(StoreDamagedError, f"The index {self.folder} is damaged", advice):
             yield
 

@@ -74,14 +74,18 @@ def _differences(store: Store, config: str) -> Iterator[str]:
                 file = read_outcomes(path)
             except (FileNotFoundError, StoreDamagedError):
                 continue
+            if file.job in stale:
+                continue
             known = ledger.outcomes.read(file.job)
-            if file.job not in stale and (known is None or _contents(known) != _contents(file)):
+            is_first = file.job == min(ledger.jobs(), default=-1)
+            if known is None or _contents(known, is_first) != _contents(file, is_first):
                 yield (
                     f"The ledger {store.ledger} is damaged, or lags behind: {path.name} has other "
                     "outcomes."
                 )
 
 
-def _contents(outcomes: JobOutcomes) -> tuple[object, ...]:
-    """Return what is about the job alone; settings may have changed since its file was written."""
-    return (outcomes.config, outcomes.kind, outcomes.shard, outcomes.videos)
+def _contents(outcomes: JobOutcomes, is_first: bool) -> tuple[object, ...]:
+    """Return what should be the same; settings are up to date in the file of the first job."""
+    settings = outcomes.settings if is_first else None
+    return (outcomes.kind, outcomes.shard, outcomes.videos, settings)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import shlex
 from pathlib import Path
+
+from voxblink2_lib.errors import next_command
 
 # Folders of a store that hold files which readers open, and what shows that a folder is a store.
 _PLACES = {"shards", "parts", "catalogue", "index"}
@@ -12,12 +13,12 @@ _SIGNS = ("ledger.sqlite", "ledger.backup.sqlite", "index")
 
 
 def repair_command(store: Path) -> str:
-    """Return the command that mends a store.
+    """Return the command that mends a store, in quotes.
 
-    >>> repair_command(Path("/data/my store"))
-    "voxblink2 repair --store '/data/my store'"
+    >>> repair_command(Path("/data/voxblink2"))
+    "'voxblink2 repair --store /data/voxblink2'"
     """
-    return f"voxblink2 repair --store {shlex.quote(str(store))}"
+    return next_command("repair", store=store)
 
 
 def repair_advice(file: Path) -> str:
@@ -25,7 +26,7 @@ def repair_advice(file: Path) -> str:
     store = _store_of(file)
     if store is None:
         return "It is in no store, which could be mended: put back a good copy of it."
-    return f"Mend the store with '{repair_command(store)}'."
+    return f"Mend the store with {repair_command(store)}."
 
 
 def _store_of(file: Path) -> Path | None:

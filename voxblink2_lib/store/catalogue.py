@@ -160,7 +160,7 @@ def local_catalogue(
     if not sizes:
         raise StoreError(
             f"There are no shards in {store}: expected is a store with shards/{config}/*.arrow, as "
-            "load_dataset('voxblink2', ...) and 'voxblink2 materialize' make, or a folder of them."
+            "load_dataset('voxblink2', ...) and the command materialize make, or a folder of them."
         )
     path = catalogue_file(store, folder, config)
     catalogue = _read_current(path, sizes)

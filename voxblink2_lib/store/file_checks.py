@@ -13,6 +13,7 @@ from voxblink2_lib.store.catalogue import Catalogue, catalogue_file
 from voxblink2_lib.store.checksums import changed_file_problem, checksum_file
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
+from voxblink2_lib.store.outcome_files import SUFFIX, outcomes_path, read_outcomes
 from voxblink2_lib.store.schema import FEATURES, arrow_schema
 from voxblink2_lib.store.shard_names import shard_name
 from voxblink2_lib.store.shards import read_part, read_part_outcome
@@ -52,6 +53,7 @@ class FileCheck:
         yield from self._damaged_parts()
         if self._ledger is not None:
             yield from self._lost_parts(self._ledger)
+        yield from self._outcomes()
         yield from self._catalogue()
 
     # -- The folder of shards ----------------------------------------------------------------------
@@ -87,7 +89,9 @@ class FileCheck:
         names |= {
             shard_name(self._config, number) for number in self._ledger.recovered.superseded()
         }
-        return names | {checksum_file(self._folder / name).name for name in names}
+        names |= {checksum_file(self._folder / name).name for name in names}
+        jobs = self._ledger.outcomes.jobs()
+        return names | {outcomes_path(self._folder, self._config, job).name for job in jobs}
 
     def _unlisted_files(self) -> Iterator[str]:
         """Yield the shards without a checksum, and checksums without a shard, without a ledger."""
@@ -129,6 +133,41 @@ class FileCheck:
                 if status == "done" and not part.exists() and job in ledger.open_jobs():
                     yield (f"The part file {part} is missing, and its video is done in the ledger.")
 
+    # -- Outcomes ----------------------------------------------------------------------------------
+
+    def _outcomes(self) -> Iterator[str]:
+        """Yield the files of outcomes that are damaged, or lost, or differ from the ledger."""
+        if self._ledger is None:
+            for path in sorted(self._folder.glob(f"*{SUFFIX}")):
+                yield from filter(None, [_outcomes_problem(path)])
+            return
+        late = set(self._ledger.outcomes.stale())
+        for number, job in enumerate(self._ledger.outcomes.jobs()):
+            problem = self._difference(self._ledger, job, is_late=job in late, is_first=not number)
+            # A run may have written to the ledger just now, and not yet to the file.
+            if problem and (job in late or job not in self._ledger.outcomes.stale()):
+                yield problem
+
+    def _difference(self, ledger: Ledger, job: int, *, is_late: bool, is_first: bool) -> str:
+        """Return how the file of a job differs from the ledger; one that is late may.
+
+        Settings are of no job: the file of the first one is up to date about them.
+        """
+        path = outcomes_path(self._folder, self._config, job)
+        problem = _outcomes_problem(path)
+        if is_late or problem:
+            return problem if path.exists() or not is_late else ""
+        stored, expected = read_outcomes(path, with_digests=False), ledger.outcomes.read(job)
+        if expected is None:
+            return ""
+        for name in ("kind", "shard", "videos", *(["settings"] if is_first else [])):
+            if getattr(stored, name) != getattr(expected, name):
+                return (
+                    f"The ledger {self._store.ledger} and the file {path} differ in the {name} of "
+                    f"job {job}: one of them is damaged."
+                )
+        return ""
+
     # -- Catalogue ---------------------------------------------------------------------------------
 
     def _catalogue(self) -> Iterator[str]:
@@ -142,6 +181,17 @@ class FileCheck:
             return
         if problem := changed_file_problem(path):
             yield problem
+
+
+def _outcomes_problem(path: Path) -> str:
+    """Return what is wrong with a file of outcomes; an empty text if nothing is."""
+    try:
+        read_outcomes(path, with_digests=False)
+    except FileNotFoundError:
+        return f"The file of outcomes {path} is missing."
+    except StoreDamagedError as error:
+        return str(error)
+    return ""
 
 
 def listed_checksum(shard: Path) -> str | None:

@@ -79,11 +79,6 @@ class Ledger:
         """Jobs that are open again since their shard was damaged."""
         return ReopenedJobs(self._database, self._config)
 
-    @property
-    def outcomes(self) -> LedgerOutcomes:
-        """What belongs into the files beside the shards."""
-        return LedgerOutcomes(self._database, self._config)
-
     def problem(self) -> str:
         """Return what SQLite finds wrong with the whole file; an empty text if nothing."""
         return self._database.problem()
@@ -91,6 +86,11 @@ class Ledger:
     def configs(self) -> list[str]:
         """Return all configurations that have jobs or videos, sorted."""
         return self._database.configs()
+
+    @property
+    def outcomes(self) -> LedgerOutcomes:
+        """What belongs into the files beside the shards."""
+        return LedgerOutcomes(self._database, self._config)
 
     def close(self) -> None:
         """Close the file."""
@@ -242,6 +242,7 @@ class Ledger:
             connection.execute(
                 "delete from facts where name = ?", (fact_of_job(self._config, shard.job),)
             )
+            mark_first_stale(connection, self._config)
             mark_stale(connection, self._config, shard.job)
 
     def shards(self) -> list[SealedShard]:

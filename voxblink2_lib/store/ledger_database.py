@@ -10,11 +10,11 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from voxblink2_lib.errors import StoreError, StoreFullError
+from voxblink2_lib.errors import StoreError, StoreFullError, next_command
 from voxblink2_lib.files import atomic_write
 from voxblink2_lib.redaction import redact, redacted_source
-from voxblink2_lib.store.ledger_damage import damaged_ledger, is_damage, refuse_if_lost
 from voxblink2_lib.store.ledger_checksums import forget_checksums, has_log, write_checksums
+from voxblink2_lib.store.ledger_damage import damaged_ledger, is_damage, refuse_if_lost
 
 FORMAT = "4"
 # The formats before are read as they are, and changed by the first write: 2 had no facts with the
@@ -253,8 +253,9 @@ class LedgerDatabase:
         version = self.fact("format")
         if version == "1":
             raise StoreError(
-                f"The ledger {self._path} has an earlier format. Run 'voxblink2 materialize' on "
-                "the store once to migrate it; nothing in it is lost."
+                f"The ledger {self._path} has an earlier format. Run "
+                f"{next_command('materialize', store=self._path.absolute().parent)} once to "
+                "migrate it; nothing in it is lost."
             )
         if version not in {*EARLIER, FORMAT}:
             raise StoreError(

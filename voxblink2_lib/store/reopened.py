@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from voxblink2_lib.records import SealedShard, VideoKey
 from voxblink2_lib.store.ledger_database import LedgerDatabase
-from voxblink2_lib.store.stale_outcomes import mark_stale, mark_video_stale
+from voxblink2_lib.store.stale_outcomes import mark_first_stale, mark_stale, mark_video_stale
 
 _IS_VIDEO = "config = ? and speaker_id = ? and video_id = ?"
 
@@ -94,6 +94,7 @@ class ReopenedJobs:
                 (config, job),
             )
             mark_stale(connection, config, job)
+            mark_first_stale(connection, config)
             for key in former.hurt:
                 self._forget(connection, key)
 
@@ -153,6 +154,7 @@ class ReopenedJobs:
             connection.execute("delete from facts where name = ?", (fact_of_job(config, job),))
             for number in (job, shard.job):
                 mark_stale(connection, config, number)
+            mark_first_stale(connection, config)
 
 
 def fact_of_job(config: str, job: int | str) -> str:

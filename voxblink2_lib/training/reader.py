@@ -17,6 +17,7 @@ from torch import Tensor
 from voxblink2_lib.errors import ClipDamagedError, StoreDamagedError, TrainingError
 from voxblink2_lib.media.ogg import has_whole_pages
 from voxblink2_lib.records import SAMPLE_RATE_HZ
+from voxblink2_lib.store.advice import repair_advice
 from voxblink2_lib.training.corpus import Corpus, Place
 
 # Maps cost no memory, but each holds a file open.
@@ -112,7 +113,7 @@ class Reader:
         if len(data) != place.size:
             raise StoreDamagedError(
                 f"The shard {shards / place.shard} ends before byte "
-                f"{place.offset + place.size:,}. Check all of them with 'voxblink2 verify'."
+                f"{place.offset + place.size:,}. {repair_advice(shards / place.shard)}"
             )
         return data
 
