@@ -75,12 +75,13 @@ def _exit_code(result: Repair) -> int:
 def _lines(result: Repair, store: Store) -> list[str]:
     from voxblink2_lib.store.advice import repair_command
 
+    command = repair_command(store.root)
     lines = [f"Store      {result.store}", *_mend_lines(result), *_video_lines(result)]
     lines += [f"Not mended {problem}" for problem in result.problems]
     if result.is_dry and (result.mends or result.left):
-        lines.append(f"Nothing was changed. To do this: '{repair_command(store.root)}'")
+        lines.append(f"Nothing was changed. To do this: {command}")
     elif result.left:
-        lines.append(f"To crop them again: '{repair_command(store.root)}'")
+        lines.append(f"To crop them again: {command}")
     return lines
 
 

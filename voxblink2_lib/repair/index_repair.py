@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 
-from voxblink2_lib.errors import ReleaseError, StoreError
+from voxblink2_lib.errors import ReleaseError, StoreError, next_command
 from voxblink2_lib.materialize.planning import diff_plan
 from voxblink2_lib.progress import Progress
 from voxblink2_lib.release.index import Index
 from voxblink2_lib.release.index_build import build_index
 from voxblink2_lib.release.location import Release, open_release
 from voxblink2_lib.repair.workbench import Workbench
-from voxblink2_lib.store.advice import repair_command
 from voxblink2_lib.store.ledger import Ledger
 
 
@@ -48,7 +47,7 @@ def _problem(bench: Workbench) -> str:
 def _advice(bench: Workbench) -> str:
     return (
         "It is made again from the release, which this store does not remember: "
-        f"'{repair_command(bench.shown_root)} --data-dir RELEASE'."
+        f"{next_command('repair', store=bench.shown_root, data_dir='RELEASE')}."
     )
 
 
