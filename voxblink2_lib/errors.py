@@ -179,7 +179,7 @@ def first_line(error: BaseException) -> str:
 
 
 def next_command(command: str, **options: object) -> str:
-    """Return a command line of ours that runs as it is printed, in quotes, for a message.
+    r"""Return a command line of ours that runs as it is printed, in quotes, for a message.
 
     Every message that names a command makes it here; the tests run them.
 

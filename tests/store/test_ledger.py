@@ -497,7 +497,7 @@ def test_a_ledger_of_the_first_format_becomes_one_of_ours(old: Path, clock: Stop
 
 def test_a_ledger_of_the_first_format_is_not_changed_by_a_reader(old: Path) -> None:
     before = old.read_bytes()
-    with pytest.raises(StoreError, match=r"has an earlier format\. Run 'voxblink2 materialize'"):
+    with pytest.raises(StoreError, match=r"has an earlier format\. Run 'voxblink2 materialize --"):
         Ledger(old, "audio", readonly=True)
     assert old.read_bytes() == before
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from voxblink2_lib.errors import StoreError, StoreReadOnlyError, next_command
 from voxblink2_lib.materialize.clip_format import check_clip_format
 from voxblink2_lib.materialize.gathering import clear_gathered
+from voxblink2_lib.materialize.last_run import remember_run
 from voxblink2_lib.materialize.planning import (
     Plan,
     is_complete,
@@ -103,8 +104,12 @@ def materialize(request: MaterializeRequest, *, retry: bool, wait: bool) -> Stor
                     reopened = [*failed, *verdicts.due(again=again, is_sealed=False)]
                 check_clip_format(request, store, ledger, index=index, retried=len(failed))
                 plan = plan_run(request, store, index, ledger, failed=failed, reopened=reopened)
-                if plan.new or plan.failed or ledger.open_jobs():
+                has_work = bool(plan.new or plan.failed or ledger.open_jobs())
+                if has_work:
                     check_source(source, store, ledger, request, new=plan.new)
+                # A load for which nothing is left to do is no run.
+                if has_work or retry:
+                    remember_run(request, store, ledger, source=source.label)
                 write_plan(plan, ledger, verdicts)
                 context = _context(request, store, index, source=source, ledger=ledger, plan=plan)
                 _run_open_jobs(context, retry=retry)

@@ -24,6 +24,7 @@ from voxblink2_lib.store.stale_outcomes import mark_first_stale, mark_stale
 from voxblink2_lib.store.tail import JobKind, RecoveredShards, next_job
 from voxblink2_lib.store.verdicts import Verdicts
 
+_LAST_CONFIG = "last_config"
 # Excluded videos belong to no job.
 _NO_JOB = -1
 _ROWS_PER_BATCH = 65_536
@@ -113,6 +114,21 @@ class Ledger:
                 "insert or replace into facts values (?, ?)", (f"{self._config}.{name}", value)
             )
             mark_first_stale(connection, self._config)
+
+    def last_config(self) -> str | None:
+        """Return the configuration of the store's last run; of a store of old, its only one."""
+        if config := self._database.fact(_LAST_CONFIG):
+            return config
+        configs = self._database.query("select distinct config from jobs")
+        return str(configs[0][0]) if len(configs) == 1 else None
+
+    def set_last_config(self) -> None:
+        """Store that the last run was of this configuration."""
+        if self._database.fact(_LAST_CONFIG) != self._config:
+            with self._database.transaction() as connection:
+                connection.execute(
+                    "insert or replace into facts values (?, ?)", (_LAST_CONFIG, self._config)
+                )
 
     def verdicts(self, source: str) -> Verdicts:
         """Return what a source answered.

@@ -252,10 +252,11 @@ class LedgerDatabase:
     def _check_format(self) -> None:
         version = self.fact("format")
         if version == "1":
+            store = self._path.absolute().parent
             raise StoreError(
                 f"The ledger {self._path} has an earlier format. Run "
-                f"{next_command('materialize', store=self._path.absolute().parent)} once to "
-                "migrate it; nothing in it is lost."
+                f"{next_command('materialize', data_dir='RELEASE', store=store)} once to migrate "
+                "it; nothing in it is lost."
             )
         if version not in {*EARLIER, FORMAT}:
             raise StoreError(
