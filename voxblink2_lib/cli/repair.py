@@ -10,7 +10,7 @@ from voxblink2_lib.cli.arguments import (
     add_place_arguments,
     add_source_argument,
     add_workers_argument,
-    build_request,
+    resume_request,
 )
 from voxblink2_lib.cli.status import named_or_default_store
 from voxblink2_lib.cli.terminal import (
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 
 def _repair(options: argparse.Namespace) -> int:
+    from voxblink2_lib.materialize.request import FETCHING
     from voxblink2_lib.progress import show_progress
     from voxblink2_lib.repair.run import plan_repair, repair_store
 
@@ -45,7 +46,7 @@ def _repair(options: argparse.Namespace) -> int:
 
     def request_of(config: str) -> MaterializeRequest:
         named = {**vars(options), "config": config, "store": str(store.root)}
-        return build_request(argparse.Namespace(**named))
+        return resume_request(argparse.Namespace(**named), FETCHING)
 
     if options.dry_run:
         result = plan_repair(store, **given)

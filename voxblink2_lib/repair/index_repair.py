@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 
 from voxblink2_lib.errors import ReleaseError, StoreError, next_command
+from voxblink2_lib.materialize.last_run import read_last_run
 from voxblink2_lib.materialize.planning import diff_plan
 from voxblink2_lib.progress import Progress
 from voxblink2_lib.release.index import Index
@@ -16,21 +18,21 @@ from voxblink2_lib.store.ledger import Ledger
 
 
 def mend_index(
-    bench: Workbench, configs: list[str], *, data_dir: str | None, progress: Progress
+    bench: Workbench, configs: Sequence[str], *, data_dir: str | None, progress: Progress
 ) -> Index | None:
     """Return the index, made again if it is damaged; ``None`` if that cannot be done.
 
     Args:
         bench: the store.
         configs: its configurations.
-        data_dir: the release, if it is known.
+        data_dir: the release; by default the one that the store remembers.
         progress: counts the files of the release.
     """
     problem = _problem(bench)
     if not problem:
         return Index(bench.store.index)
     try:
-        release = open_release(data_dir)
+        release = open_release(data_dir or _remembered(bench, configs))
     except ReleaseError:
         bench.problems.append(f"{problem} {_advice(bench)}")
         return None
@@ -44,15 +46,20 @@ def _problem(bench: Workbench) -> str:
         return str(error)
 
 
+def _remembered(bench: Workbench, configs: Sequence[str]) -> str | None:
+    releases = (read_last_run(bench.store, config)[1].get("data_dir") for config in configs)
+    return next(filter(None, releases), None)
+
+
 def _advice(bench: Workbench) -> str:
     return (
-        "It is made again from the release, which this store does not remember: "
+        "It is made again from the release, which is not where it was, or not remembered: "
         f"{next_command('repair', store=bench.shown_root, data_dir='RELEASE')}."
     )
 
 
 def _made_again(
-    bench: Workbench, release: Release, configs: list[str], problem: str, progress: Progress
+    bench: Workbench, release: Release, configs: Sequence[str], problem: str, progress: Progress
 ) -> Index | None:
     folder = bench.store.index
     fresh = folder.with_name(f"{folder.name}.new")
@@ -73,7 +80,7 @@ def _made_again(
     return Index(folder)
 
 
-def _other_release(bench: Workbench, index: Index, configs: list[str]) -> str:
+def _other_release(bench: Workbench, index: Index, configs: Sequence[str]) -> str:
     """Return how a release contradicts what the store holds; an empty text if it does not."""
     for config in configs:
         with Ledger(bench.store.ledger, config, readonly=True) as ledger:

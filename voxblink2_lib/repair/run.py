@@ -134,8 +134,9 @@ def repair_store(
         hurt = _hurt_utterances(store, configs)
         stopped = None
         try:
-            for config in configs if request_of else ():
-                finish_reopened(request_of(config), store)
+            for config in configs:
+                if request_of is not None and _is_reopened(store, config):
+                    finish_reopened(request_of(config), store)
         except VoxBlink2Error as error:
             stopped = error
         return _result(bench, _hurt_videos(store, hurt), stopped)
@@ -212,6 +213,11 @@ def _mend(
 def _has_config(store: Store, config: ConfigName) -> bool:
     with Ledger(store.ledger, config, readonly=True) as ledger:
         return bool(ledger.jobs()) or store.shards(config).exists()
+
+
+def _is_reopened(store: Store, config: ConfigName) -> bool:
+    with Ledger(store.ledger, config, readonly=True) as ledger:
+        return bool(ledger.reopened.jobs())
 
 
 def _hurt_utterances(store: Store, configs: list[ConfigName]) -> _Utterances:
