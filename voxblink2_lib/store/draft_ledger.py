@@ -20,12 +20,11 @@ _EXCLUDED = "excluded"
 # Of equal attempts, the answer is in the job that the video moved to last.
 _ORDER: dict[JobKind, int] = {"planned": 0, "retry": 1, "recovered": 2}
 _IS_VIDEO = "config = ? and speaker_id = ? and video_id = ?"
-_UNANSWERED = """
-create temp table unanswered as select v.config, speaker_id, video_id from videos v
-    join jobs j on j.config = v.config and j.job = v.job
-    where shard is null and status <> 'done';
-create unique index temp.unanswered_key on unanswered (config, speaker_id, video_id);
-"""
+_UNANSWERED = (
+    "create temp table unanswered as select v.config, speaker_id, video_id from videos v "
+    "join jobs j on j.config = v.config and j.job = v.job where shard is null and status <> 'done'",
+    "create unique index temp.unanswered_key on unanswered (config, speaker_id, video_id)",
+)
 
 
 class DraftLedger:
@@ -81,7 +80,8 @@ class DraftLedger:
                     "insert or replace into witnesses values (?, ?, ?, ?, ?)",
                     (self._source_id(witness.source), *witness[1:]),
                 )
-        self._connection.executescript(f"commit; {_UNANSWERED} begin;")
+        for statement in _UNANSWERED:
+            self._connection.execute(statement)
 
     # -- From an old ledger ------------------------------------------------------------------------
 
@@ -139,7 +139,8 @@ class DraftLedger:
         if outcomes is None:
             return False
         self._put(video.key, job, outcomes)
-        mark_stale(self._connection, config, job)
+        if (config, job) in self._kinds:
+            mark_stale(self._connection, config, job)
         return True
 
     # -- Rows --------------------------------------------------------------------------------------

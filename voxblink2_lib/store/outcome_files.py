@@ -196,7 +196,9 @@ def write_stale_outcomes(store: Store, ledger: Ledger, *, progress: Progress = n
 
 
 @contextlib.contextmanager
-def outcomes_written(store: Store, ledger: Ledger, *, progress: Progress) -> Iterator[None]:
+def outcomes_written(
+    store: Store, ledger: Ledger, *, progress: Progress = no_progress
+) -> Iterator[None]:
     """Bring all files up to date before the body, and after it however it ends.
 
     Raises:
