@@ -11,11 +11,11 @@ import datasets
 import pyarrow as pa
 import pytest
 from datasets import load_dataset
+from support import shard_builder
 
 import voxblink2  # noqa: F401  # registers the builder
 from voxblink2_lib.cli import main
 from voxblink2_lib.errors import StoreError
-from voxblink2_lib.store import shard_check
 
 
 @pytest.fixture
@@ -26,15 +26,7 @@ def store(undisturbed: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def checked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the shards that are read to check them."""
-    names: list[str] = []
-    check = shard_check._check_shard
-
-    def noted(path: Path) -> None:
-        names.append(path.name)
-        check(path)
-
-    monkeypatch.setattr(shard_check, "_check_shard", noted)
-    return names
+    return shard_builder.note_checks(monkeypatch)
 
 
 def load(store: Path, **options: Any) -> Any:
@@ -112,7 +104,7 @@ def test_verify_names_what_the_readers_refuse(
         with pa.ipc.new_stream(str(shard), rows.schema, options=options) as writer:
             writer.write_table(rows)
     # Whoever writes a shard can write its checksums too.
-    monkeypatch.setattr("voxblink2_lib.store.verify.check_shard", lambda *_: None)
+    monkeypatch.setattr("voxblink2_lib.store.shard_verification.shard_problem", lambda *_: "")
     assert main(["verify", "--store", str(store), "--json"]) == 1
     problems = json.loads(capsys.readouterr().out)["problems"]
     expected = {

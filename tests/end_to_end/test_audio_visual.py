@@ -511,7 +511,7 @@ def one_box_less(rows: Rows) -> None:
 def test_verify_looks_at_faces(copy: Path, change: Callable[[Rows], None], words: str) -> None:
     resealed(copy, f"{CONFIG}-00000.arrow", change)
     result = verify_store(Store(copy), CONFIG, sample=8)
-    assert result.clips_decoded == ROWS
+    assert result.configs[CONFIG].clips_decoded == ROWS
     (problem,) = result.problems
     assert f"the face of id990001/demoHarbour/00002 {words}" in problem
 

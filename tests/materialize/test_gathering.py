@@ -381,7 +381,8 @@ def test_a_damaged_tail_is_not_copied(runner: Runner) -> None:
     tail.write_bytes(whole[:-100] + bytes([whole[-100] ^ 1]) + whole[-99:])
     for _ in range(2):
         with pytest.raises(
-            StoreDamagedError, match=r"is damaged: .* Restore it from a copy and run"
+            StoreDamagedError,
+            match=r"is damaged: .* Mend the store with 'voxblink2 repair .* wait for that",
         ):
             runner.run([2])
     tail.write_bytes(whole)

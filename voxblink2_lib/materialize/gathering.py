@@ -149,7 +149,7 @@ class Gathering:
         except StoreDamagedError as error:
             raise StoreDamagedError(
                 f"{error} It is to be superseded by a fuller one, and the videos that came back "
-                "wait for that. Restore it from a copy and run the same command again."
+                "wait for that."
             ) from error
 
     def _remove_jobs(self, numbers: Iterable[int]) -> None:

@@ -24,6 +24,7 @@ from voxblink2_lib.records import VideoKey, options_of
 from voxblink2_lib.release.index import KEY_COLUMNS, Index, VideoKeys, video_keys
 from voxblink2_lib.release.location import Release
 from voxblink2_lib.release.selection import select
+from voxblink2_lib.store.advice import repair_advice
 from voxblink2_lib.store.clip_format import CLIP_FORMAT, read_clip_format
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
@@ -191,7 +192,7 @@ def _check_shards(request: MaterializeRequest, store: Store, ledger: Ledger) -> 
     if lost := sorted(sealed - files):
         raise StoreDamagedError(
             f"{len(lost)} of the {len(sealed)} shards of the store {store.root} are missing, the "
-            f"first is {folder / lost[0]}. Restore them, or name another store."
+            f"first is {folder / lost[0]}. {repair_advice(folder / lost[0])}"
         )
 
 

@@ -13,10 +13,10 @@ def checksum_file(path: Path) -> Path:
 
 
 def checksum_line(path: Path, sha256: str) -> str:
-    """Return a line of a checksum file.
+    r"""Return a line of a checksum file.
 
     >>> checksum_line(Path("shards/audio-00000.arrow"), "12ab")
-    '12ab  audio-00000.arrow\\n'
+    '12ab  audio-00000.arrow\n'
     """
     return f"{sha256}  {path.name}\n"
 

@@ -15,9 +15,11 @@ in its log, with all that comes after it, as if that had never been written.
 from __future__ import annotations
 
 import contextlib
+import operator
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from voxblink2_lib.errors import StoreFullError
 from voxblink2_lib.files import atomic_write, sha256_of
@@ -94,30 +96,57 @@ def log_problems(ledger: Path) -> Iterator[str]:
         yield f"The log {log_of(ledger)} of the ledger is damaged: {problem}."
 
 
-def _log_problem(log: bytes) -> str:
-    """Return what is wrong with a log; an empty text if nothing is.
+class _LogHeader(NamedTuple):
+    """How a log begins.
 
-    Frames of an earlier use of the file may follow the last one: both their salts are others.
+    Attributes:
+        order: of the bytes of the numbers that are summed, as in ``struct``.
+        page_bytes: size of a page.
+        salts: two numbers that each frame of this use of the file has.
+        sums: the checksum so far.
     """
+
+    order: str
+    page_bytes: int
+    salts: tuple[int, int]
+    sums: tuple[int, int]
+
+
+def _log_problem(log: bytes) -> str:
+    """Return what is wrong with a log; an empty text if nothing is."""
+    header = _log_header(log)
+    if header is None:
+        return "its header is not one of SQLite"
+    if _sums(header.order, log[: _LOG_HEADER.size - 8]) != header.sums:
+        return "the checksum of its header differs"
+    return _frame_problem(log, header)
+
+
+def _log_header(log: bytes) -> _LogHeader | None:
     if len(log) < _LOG_HEADER.size:
-        return "it has no header"
+        return None
     magic, _, page_bytes, _, *salts, first, second = _LOG_HEADER.unpack_from(log)
     order = _LOG_MAGIC.get(magic)
     if order is None or not 512 <= page_bytes <= 65_536:
-        return "it has no header of SQLite"
-    sums = _sums(order, log[: _LOG_HEADER.size - 8])
-    if sums != (first, second):
-        return "the checksum of its header differs"
-    size = _FRAME_HEADER.size + page_bytes
+        return None
+    return _LogHeader(order, page_bytes, (salts[0], salts[1]), (first, second))
+
+
+def _frame_problem(log: bytes, header: _LogHeader) -> str:
+    """Return what is wrong with the first wrong frame; an empty text if there is none.
+
+    Frames of an earlier use of the file may follow the last one: both their salts are others.
+    """
+    size, sums = _FRAME_HEADER.size + header.page_bytes, header.sums
     for number, start in enumerate(range(_LOG_HEADER.size, len(log), size)):
         frame = log[start : start + size]
         if len(frame) < size:
             return f"its frame {number} is not whole"
-        _, _, *frame_salts, first, second = _FRAME_HEADER.unpack_from(frame)
-        if frame_salts != salts:
-            is_earlier = frame_salts[0] != salts[0] and frame_salts[1] != salts[1]
+        _, _, *salts, first, second = _FRAME_HEADER.unpack_from(frame)
+        if tuple(salts) != header.salts:
+            is_earlier = all(map(operator.ne, salts, header.salts))
             return "" if is_earlier else f"its frame {number} is of another log"
-        sums = _sums(order, frame[:8] + frame[_FRAME_HEADER.size :], sums)
+        sums = _sums(header.order, frame[:8] + frame[_FRAME_HEADER.size :], sums)
         if sums != (first, second):
             return f"the checksum of its frame {number} differs"
     return ""

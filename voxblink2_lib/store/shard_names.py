@@ -8,10 +8,6 @@ From 100,000 on a letter before the number stands for its length, and letters so
 from __future__ import annotations
 
 import re
-from pathlib import Path
-
-from voxblink2_lib.errors import next_command
-from voxblink2_lib.records import CONFIG_NAMES
 
 _DIGITS = 5
 # Before there were letters, longer numbers were written without.

@@ -143,7 +143,7 @@ def _face_problems(path: Path, name: str, row: dict[str, Any]) -> Iterator[str]:
 
 
 def _differences(
-    path: Path, stored: Times, annotated: Mapping[str, Utterance], missing: set[str]
+    path: Path, stored: Times, annotated: Times, missing: frozenset[str]
 ) -> Iterator[str]:
     """Yield how the rows of a shard differ from the annotations of its videos."""
     for name in sorted(stored.keys() - annotated.keys()):
@@ -151,6 +151,6 @@ def _differences(
     for name in sorted(annotated.keys() - stored.keys() - missing):
         yield f"{path}: {name} is missing."
     for name in sorted(stored.keys() & annotated.keys()):
-        expected = annotated[name].seconds
-        if stored[name] != expected:
-            yield f"{path}: {name} has times {stored[name]} in seconds, in the index {expected}."
+        if stored[name] != annotated[name]:
+            times = f"times {stored[name]} in seconds, in the index {annotated[name]}"
+            yield f"{path}: {name} has {times}."

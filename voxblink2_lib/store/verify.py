@@ -8,7 +8,7 @@ meanwhile: what seems wrong is compared with the ledger once more before it is r
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -236,25 +236,40 @@ class _ConfigCheck:
         return result
 
     def _check_shards(self, sample: int, seed: int, workers: int, progress: Progress) -> None:
-        shards = self._shards()
-        sizes = [_size(self._store.shards(self._config) / shard.name) for shard in shards]
-        workers = min(workers, 1 + sum(sizes) // _BYTES_PER_WORKER, max(1, len(shards)))
+        shards, result = self._shards(), self._result
+        folder = self._store.shards(self._config)
+        tasks = {
+            shard: ShardTask(folder / shard.name, shard.sha256, sample=sample, seed=seed)
+            for shard in shards
+        }
+        left = {shard: task for shard, task in tasks.items() if not self._verified.has(task)}
+        result.verified_before = len(shards) - len(left)
+        workers = min(
+            workers,
+            len(left),
+            1 + sum(_size(task.path) for task in left.values()) // _BYTES_PER_WORKER,
+        )
+        complete = (self._complete(shard, task) for shard, task in left.items())
         problems: dict[str, list[str]] = {}
-        tasks = self._tasks(shards, sample, seed)
-        with progress(f"Verifying {self._config}", unit="shard", total=len(shards)) as advance:
-            for task, result in _run(tasks, workers):
+        with progress(
+            f"Verifying {self._config}",
+            unit="shard",
+            total=len(shards),
+            done=result.verified_before,
+        ) as advance:
+            for task, checked in _run(complete, workers):
                 advance(1)
-                if result is None:
-                    self._result.verified_before += 1
-                    continue
-                self._result.shards += 1
-                self._result.rows += result.rows
-                self._result.clips_decoded += result.decoded
-                if result.problems:
-                    problems[task.path.name] = result.problems
-                else:
-                    self._verified.add(task)
-        self._result.problems += self._lasting(problems)
+                self._take(task, checked)
+                if checked.problems:
+                    problems[task.path.name] = checked.problems
+        result.problems += self._lasting(problems)
+
+    def _take(self, task: ShardTask, checked: ShardResult) -> None:
+        self._result.shards += 1
+        self._result.rows += checked.rows
+        self._result.clips_decoded += checked.decoded
+        if not checked.problems:
+            self._verified.add(task)
 
     def _shards(self) -> list[SealedShard]:
         """Return the shards in the ledger; without one, those on disk that have a checksum."""
@@ -262,21 +277,16 @@ class _ConfigCheck:
             return self._ledger.shards()
         return [*_listed_shards(self._store.shards(self._config))]
 
-    def _tasks(
-        self, shards: Iterable[SealedShard], sample: int, seed: int
-    ) -> Iterator[tuple[ShardTask, bool]]:
-        """Yield the shards, each with whether it was found right before."""
-        folder = self._store.shards(self._config)
-        for shard in shards:
-            task = ShardTask(folder / shard.name, shard.sha256, sample=sample, seed=seed)
-            if self._verified.has(task):
-                yield task, True
-            elif self._ledger is None:
-                yield task, False
-            else:
-                missing = frozenset(self._ledger.statistics.missing_names(shard.job))
-                annotated = self._annotated(shard.job)
-                yield replace(task, rows=shard.rows, annotated=annotated, missing=missing), False
+    def _complete(self, shard: SealedShard, task: ShardTask) -> ShardTask:
+        """Return a task with what ledger and index say of the shard."""
+        if self._ledger is None:
+            return task
+        return replace(
+            task,
+            rows=shard.rows,
+            annotated=self._annotated(shard.job),
+            missing=frozenset(self._ledger.statistics.missing_names(shard.job)),
+        )
 
     def _annotated(self, job: int) -> Times | None:
         """Return the utterances of the job's videos that are done, if the index can be read."""
@@ -297,29 +307,17 @@ class _ConfigCheck:
         return [problem for name in sorted(names, key=shard_order) for problem in problems[name]]
 
 
-def _run(
-    tasks: Iterator[tuple[ShardTask, bool]], workers: int
-) -> Iterator[tuple[ShardTask, ShardResult | None]]:
-    """Yield shards with their results, as they arrive; ``None`` for those found right before."""
-    before: list[ShardTask] = []
-
-    def calls() -> Iterator[tuple[Any, ShardTask]]:
-        for task, is_verified in tasks:
-            if is_verified:
-                before.append(task)
-            else:
-                yield verify_shard, task
-
-    if workers == 1:
-        for function, task in calls():
-            yield task, function(task)
-    else:
-        with WorkerPool(workers) as pool:
-            for (_, task), result in pool.run(calls().__next__):
-                if isinstance(result, VoxBlink2Error):
-                    result = ShardResult(problems=[f"The shard {task.path}: {result}."])
-                yield task, result
-    yield from ((task, None) for task in before)
+def _run(tasks: Iterator[ShardTask], workers: int) -> Iterator[tuple[ShardTask, ShardResult]]:
+    """Yield shards with what was checked of them, as the results arrive."""
+    if workers <= 1:
+        yield from ((task, verify_shard(task)) for task in tasks)
+        return
+    calls = ((verify_shard, task) for task in tasks)
+    with WorkerPool(workers) as pool:
+        for (_, task), result in pool.run(calls.__next__):
+            is_error = isinstance(result, VoxBlink2Error)  # what its process died of
+            died = ShardResult(problems=[f"The shard {task.path}: {result}."])
+            yield task, died if is_error else result
 
 
 def _listed_shards(folder: Path) -> Iterator[SealedShard]:

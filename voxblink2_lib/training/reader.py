@@ -129,7 +129,7 @@ class Reader:
             raise StoreDamagedError(
                 f"The shard {path} is missing. A run puts videos that come back into a fuller "
                 "shard under another name: if one did so since this corpus was opened, open it "
-                "again."
+                f"again. Otherwise it is lost. {repair_advice(path)}"
             ) from error
         except (OSError, ValueError) as error:
             raise StoreDamagedError(f"The shard {path} cannot be opened: {error}") from error
