@@ -74,7 +74,7 @@ def run(
     """Run ``voxblink2`` to its end and check its exit code."""
     with start(*words, extra=extra) as process:
         out, err = process.communicate(timeout=DEADLINE_SECONDS)
-    hints.note(out + err)
+    hints.note(err)
     assert process.returncode == code, f"exit code {process.returncode}\n{out}\n{err}"
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 

@@ -186,7 +186,8 @@ def resumed_request(
 
 def _store_of(given: Mapping[str, Any]) -> Store:
     """Return the store that is given, else that of the release."""
-    request = MaterializeRequest(data_dir=given.get("data_dir"), store=given.get("store"))
+    places = {name: given.get(name) for name in ("data_dir", "store")}
+    request = MaterializeRequest.of(**places)
     if request.store is not None:
         return named_store(request.store)
     return open_store(None, open_release(request.data_dir))
