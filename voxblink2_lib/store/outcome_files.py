@@ -254,10 +254,11 @@ def write_file(path: Path, outcomes: JobOutcomes, digests: Mapping[str, bytes] |
     )
     table = pa.Table.from_pylist(_rows(outcomes, digests), schema=_SCHEMA)
     text = json.dumps(about._asdict())
-    table = table.replace_schema_metadata({_ABOUT: text, _SHA256: _NO_SHA256})
     sink = pa.BufferOutputStream()
     # Without a second copy of the metadata.
-    pq.write_table(table, sink, store_schema=False)
+    with pq.ParquetWriter(sink, _SCHEMA, store_schema=False) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata({_ABOUT: text, _SHA256: _NO_SHA256})
     data = bytearray(sink.getvalue())
     place = data.rindex(_SHA256) + _TO_VALUE
     data[place : place + len(_NO_SHA256)] = hashlib.sha256(data).hexdigest().encode()
