@@ -12,7 +12,7 @@ planned, when it is sealed, and when a run ends. Which files lag behind the ledg
 
 A video that is tried again moves to another job, and the file of the job before is not written
 again for it. Then it is in two files: the row with more attempts is the later one; of equal ones
-that of a recovered shard, else that of a retry (:func:`~voxblink2_lib.store.rebuild.later`).
+that of a recovered shard, else that of a retry (:mod:`~voxblink2_lib.store.draft_ledger`).
 
 Settings, names of sources and witnesses are not of a job. Each file has them; the newest counts.
 
@@ -194,7 +194,9 @@ def write_stale_outcomes(store: Store, ledger: Ledger, *, progress: Progress = n
 
 
 @contextlib.contextmanager
-def outcomes_written(store: Store, ledger: Ledger, *, progress: Progress) -> Iterator[None]:
+def outcomes_written(
+    store: Store, ledger: Ledger, *, progress: Progress = no_progress
+) -> Iterator[None]:
     """Bring all files up to date before the body, and after it however it ends.
 
     Raises:
