@@ -8,7 +8,6 @@ from voxblink2_lib.errors import StoreDamagedError
 from voxblink2_lib.progress import Progress
 from voxblink2_lib.records import CONFIG_NAMES
 from voxblink2_lib.repair.workbench import Workbench
-from voxblink2_lib.store.job_outcomes import JobOutcomes
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
 from voxblink2_lib.store.ledger_checksums import checksum_problems, log_problems
@@ -76,16 +75,8 @@ def _differences(store: Store, config: str) -> Iterator[str]:
                 continue
             if file.job in stale:
                 continue
-            known = ledger.outcomes.read(file.job)
-            is_first = file.job == min(ledger.jobs(), default=-1)
-            if known is None or _contents(known, is_first) != _contents(file, is_first):
+            if name := ledger.outcomes.difference(file):
                 yield (
                     f"The ledger {store.ledger} is damaged, or lags behind: {path.name} has other "
-                    "outcomes."
+                    f"{name}."
                 )
-
-
-def _contents(outcomes: JobOutcomes, is_first: bool) -> tuple[object, ...]:
-    """Return what should be the same; settings are up to date in the file of the first job."""
-    settings = outcomes.settings if is_first else None
-    return (outcomes.kind, outcomes.shard, outcomes.videos, settings)

@@ -142,30 +142,23 @@ class FileCheck:
                 yield from filter(None, [_outcomes_problem(path)])
             return
         late = set(self._ledger.outcomes.stale())
-        for number, job in enumerate(self._ledger.outcomes.jobs()):
-            problem = self._difference(self._ledger, job, is_late=job in late, is_first=not number)
+        for job in self._ledger.outcomes.jobs():
+            problem = self._difference(self._ledger, job, is_late=job in late)
             # A run may have written to the ledger just now, and not yet to the file.
             if problem and (job in late or job not in self._ledger.outcomes.stale()):
                 yield problem
 
-    def _difference(self, ledger: Ledger, job: int, *, is_late: bool, is_first: bool) -> str:
-        """Return how the file of a job differs from the ledger; one that is late may.
-
-        Settings are of no job: the file of the first one is up to date about them.
-        """
+    def _difference(self, ledger: Ledger, job: int, *, is_late: bool) -> str:
+        """Return how the file of a job differs from the ledger; one that is late may."""
         path = outcomes_path(self._folder, self._config, job)
         problem = _outcomes_problem(path)
         if is_late or problem:
             return problem if path.exists() or not is_late else ""
-        stored, expected = read_outcomes(path, with_digests=False), ledger.outcomes.read(job)
-        if expected is None:
-            return ""
-        for name in ("kind", "shard", "videos", *(["settings"] if is_first else [])):
-            if getattr(stored, name) != getattr(expected, name):
-                return (
-                    f"The ledger {self._store.ledger} and the file {path} differ in the {name} of "
-                    f"job {job}: one of them is damaged."
-                )
+        if name := ledger.outcomes.difference(read_outcomes(path, with_digests=False)):
+            return (
+                f"The ledger {self._store.ledger} and the file {path} differ in the {name} of job "
+                f"{job}: one of them is damaged."
+            )
         return ""
 
     # -- Catalogue ---------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from voxblink2_lib.store.ledger_database import BY_JOB, WITHOUT_FACTS, LedgerDat
 from voxblink2_lib.store.ledger_outcomes import LedgerOutcomes
 from voxblink2_lib.store.ledger_statistics import LedgerStatistics
 from voxblink2_lib.store.reopened import ReopenedJobs, fact_of_job
-from voxblink2_lib.store.stale_outcomes import mark_first_stale, mark_stale
+from voxblink2_lib.store.stale_outcomes import mark_first_stale, mark_retry_stale, mark_stale
 from voxblink2_lib.store.tail import JobKind, RecoveredShards, next_job
 from voxblink2_lib.store.verdicts import Verdicts
 
@@ -175,10 +175,13 @@ class Ledger:
                     (self._config, number, kind),
                 )
                 mark_stale(connection, self._config, number)
+                videos = list(keys)
+                for key in videos if kind == "retry" else ():
+                    mark_retry_stale(connection, self._config, key)
                 connection.executemany(
                     "insert into videos (config, speaker_id, video_id, job, status) "
                     "values (?, ?, ?, ?, 'planned') on conflict do update set job = excluded.job",
-                    ((self._config, *key, number) for key in keys),
+                    ((self._config, *key, number) for key in videos),
                 )
         return numbers
 

@@ -7,7 +7,7 @@ from collections import defaultdict
 from typing import Any
 
 from voxblink2_lib.outcomes import MissingUtterance
-from voxblink2_lib.records import SealedShard
+from voxblink2_lib.records import SealedShard, VideoKey
 from voxblink2_lib.store.job_outcomes import (
     AttemptRow,
     JobOutcomes,
@@ -88,6 +88,35 @@ class LedgerOutcomes:
             raise damaged_ledger(self._database.path, f"job {job}: {error}") from error
         is_empty = kind != "planned" and shard[0] == "" and not outcomes.videos
         return None if is_empty else outcomes
+
+    def difference(self, stored: JobOutcomes) -> str:
+        """Return in what a file that should be up to date differs; an empty text if in nothing.
+
+        Videos that have moved to another job since may still be in it, as they were then. Settings
+        are of no job: only the file of the first one is up to date about them.
+
+        Args:
+            stored: what the file has.
+
+        Raises:
+            StoreDamagedError: the ledger has what no ledger can have.
+        """
+        known = self.read(stored.job)
+        videos = {video.key: video for video in known.videos} if known else {}
+        before = {video.key: video for video in stored.videos}
+        if any(before.get(key) != video for key, video in videos.items()):
+            return "videos"
+        if not all(self._has_video(key) for key in before.keys() - videos.keys()):
+            return "videos"
+        if known is None:
+            return ""
+        is_first = stored.job == next(iter(self.jobs()), None)
+        names = ("kind", "shard", *(["settings"] if is_first else []))
+        return next((name for name in names if getattr(stored, name) != getattr(known, name)), "")
+
+    def _has_video(self, key: VideoKey) -> bool:
+        sql = "select 1 from videos where config = ? and speaker_id = ? and video_id = ?"
+        return bool(self._database.query(sql, self._config, *key))
 
     def _outcomes(self, job: int, kind: JobKind, shard: list[Any]) -> JobOutcomes:
         prefix = f"{self._config}."

@@ -23,6 +23,18 @@ def mark_video_stale(connection: sqlite3.Connection, config: str, key: VideoKey)
     )
 
 
+def mark_retry_stale(connection: sqlite3.Connection, config: str, key: VideoKey) -> None:
+    """Take note that a video leaves its job, if that is one of a retry: nothing may be left of it.
+
+    The files of other jobs still have the video then. They are many, and not written for it.
+    """
+    connection.execute(
+        f"{_MARK} select config, job from videos join jobs using (config, job) "
+        "where kind = 'retry' and config = ? and speaker_id = ? and video_id = ?",
+        (config, *key),
+    )
+
+
 def mark_first_stale(connection: sqlite3.Connection, config: str) -> None:
     """Take note that something has changed that is in the newest file, whichever that is."""
     connection.execute(
