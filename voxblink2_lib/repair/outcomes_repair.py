@@ -9,7 +9,12 @@ from voxblink2_lib.errors import StoreDamagedError
 from voxblink2_lib.records import SealedShard
 from voxblink2_lib.repair.workbench import Workbench
 from voxblink2_lib.store.ledger import Ledger
-from voxblink2_lib.store.outcome_files import outcomes_path, read_outcomes, write_outcomes
+from voxblink2_lib.store.outcome_files import (
+    outcomes_path,
+    read_outcomes,
+    write_outcomes,
+    write_stale_outcomes,
+)
 from voxblink2_lib.store.row_digests import row_digests, row_names
 from voxblink2_lib.store.shard_check import open_shard, shard_batches
 
@@ -35,6 +40,8 @@ def mend_outcomes(bench: Workbench, ledger: Ledger) -> None:
                     bench.store, ledger, job, _digests(folder, shard)
                 ),
             )
+    if not bench.is_dry:
+        write_stale_outcomes(bench.store, ledger)
 
 
 def _problem(path: Path) -> str:

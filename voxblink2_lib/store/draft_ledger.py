@@ -11,7 +11,7 @@ from voxblink2_lib.records import CONFIG_NAMES
 from voxblink2_lib.store.job_outcomes import JobOutcomes, VideoOutcomes, VideoRow
 from voxblink2_lib.store.ledger_database import make_ledger
 from voxblink2_lib.store.salvage import ConfigKey, OldLedger, OldVideo
-from voxblink2_lib.store.stale_outcomes import mark_stale
+from voxblink2_lib.store.stale_outcomes import mark_first_stale, mark_stale
 from voxblink2_lib.store.tail import JobKind
 
 # A run compares the selection with the ledger unless its plan is this one.
@@ -46,6 +46,8 @@ class DraftLedger:
     def close(self) -> None:
         """Write all to the file."""
         if self._connection.in_transaction:
+            for config in CONFIG_NAMES:  # it has other settings now: not that of the plan
+                mark_first_stale(self._connection, config)
             self._connection.execute("commit")
         self._connection.close()
 
