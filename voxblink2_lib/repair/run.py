@@ -27,6 +27,7 @@ from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.materialize.run import finish_reopened
 from voxblink2_lib.progress import Progress, no_progress
 from voxblink2_lib.records import CONFIG_NAMES, ConfigName, VideoKey
+from voxblink2_lib.repair.adoption import adopt_shards
 from voxblink2_lib.repair.catalogue_repair import mend_catalogue
 from voxblink2_lib.repair.index_repair import mend_index
 from voxblink2_lib.repair.ledger_repair import mend_ledger
@@ -199,6 +200,7 @@ def _mend(
     index = mend_index(bench, configs, data_dir=data_dir, progress=progress)
     for config in configs:
         with Ledger(store.ledger, config) as ledger:
+            adopt_shards(bench, ledger, index)
             reopened = ShardRepair(bench, ledger, index).mend(progress)
             mend_parts(bench, ledger, reopened=reopened)
             put_strangers_away(bench, ledger)

@@ -61,6 +61,11 @@ class Workbench:
         text = text.replace(str(self.store.root), str(self.shown_root))
         self.mends.append(Mend(kind, str(path.relative_to(self.store.root)), text))
 
+    def leave(self, path: Path, problem: str) -> None:
+        """Take note that a file cannot be mended, and stays where it is."""
+        self.handled.add(path)
+        self.problems.append(f"{self.shown_root / path.relative_to(self.store.root)}: {problem}")
+
     def put_away(self, kind: MendKind, path: Path, text: str) -> None:
         """Move a file or a folder to ``lost+found``, under a name that nothing has there yet."""
         self.handled.add(path)

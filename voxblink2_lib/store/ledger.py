@@ -14,13 +14,18 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from voxblink2_lib.outcomes import GREATEST_WAIT_SECONDS
+from voxblink2_lib.outcomes import GREATEST_WAIT_SECONDS, Outcome
 from voxblink2_lib.records import SealedShard, VideoKey
 from voxblink2_lib.store.ledger_database import BY_JOB, WITHOUT_FACTS, LedgerDatabase
 from voxblink2_lib.store.ledger_outcomes import LedgerOutcomes
 from voxblink2_lib.store.ledger_statistics import LedgerStatistics
 from voxblink2_lib.store.reopened import ReopenedJobs, fact_of_job
-from voxblink2_lib.store.stale_outcomes import mark_first_stale, mark_retry_stale, mark_stale
+from voxblink2_lib.store.stale_outcomes import (
+    mark_first_stale,
+    mark_retry_stale,
+    mark_stale,
+    mark_video_stale,
+)
 from voxblink2_lib.store.tail import JobKind, RecoveredShards, next_job
 from voxblink2_lib.store.verdicts import Verdicts
 
@@ -263,6 +268,36 @@ class Ledger:
             )
             mark_first_stale(connection, self._config)
             mark_stale(connection, self._config, shard.job)
+
+    def adopt(self, shard: SealedShard, outcomes: Iterable[Outcome]) -> None:
+        """Write at once that a shard is sealed that was not known, and what it has of its videos.
+
+        Args:
+            shard: what is on disk.
+            outcomes: of its videos, all of which are done.
+        """
+        with self._database.transaction() as connection:
+            connection.execute(
+                "insert into jobs (config, job, shard, sha256, rows, bytes) "
+                "values (?, ?, ?, ?, ?, ?)",
+                (self._config, shard.job, shard.name, shard.sha256, shard.rows, shard.size_bytes),
+            )
+            mark_stale(connection, self._config, shard.job)
+            for outcome in outcomes:
+                mark_video_stale(connection, self._config, outcome.key)
+                connection.execute(
+                    "insert or replace into videos (config, speaker_id, video_id, job, status, "
+                    "clips, samples, digest) values (?, ?, ?, ?, 'done', ?, ?, ?)",
+                    (self._config, *outcome.key, shard.job, outcome.clips, outcome.samples, outcome.digest),
+                )
+                connection.execute(
+                    f"delete from missing where {_IS_VIDEO}",  # noqa: S608  # a constant
+                    (self._config, *outcome.key),
+                )
+                connection.executemany(
+                    "insert into missing values (?, ?, ?, ?, ?)",
+                    ((self._config, *outcome.key, *missing) for missing in outcome.missing),
+                )
 
     def shards(self) -> list[SealedShard]:
         """Return the sealed shards that have rows, in order."""

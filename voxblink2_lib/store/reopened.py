@@ -120,6 +120,15 @@ class ReopenedJobs:
         )
         connection.execute(f"delete from missing where {_IS_VIDEO}", video)  # noqa: S608  # a constant
 
+    def status(self, key: VideoKey) -> str | None:
+        """Return the class of a video; ``None`` if it is not in the ledger."""
+        rows = self._database.query(
+            f"select status from videos where {_IS_VIDEO}",  # noqa: S608  # a constant
+            self._config,
+            *key,
+        )
+        return rows[0][0] if rows else None
+
     def state(self, key: VideoKey) -> VideoState:
         """Return what became of a video."""
         ((status, reason),) = self._database.query(
