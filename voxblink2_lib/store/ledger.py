@@ -288,7 +288,14 @@ class Ledger:
                 connection.execute(
                     "insert or replace into videos (config, speaker_id, video_id, job, status, "
                     "clips, samples, digest) values (?, ?, ?, ?, 'done', ?, ?, ?)",
-                    (self._config, *outcome.key, shard.job, outcome.clips, outcome.samples, outcome.digest),
+                    (
+                        self._config,
+                        *outcome.key,
+                        shard.job,
+                        outcome.clips,
+                        outcome.samples,
+                        outcome.digest,
+                    ),
                 )
                 connection.execute(
                     f"delete from missing where {_IS_VIDEO}",  # noqa: S608  # a constant
