@@ -22,11 +22,12 @@ from voxblink2_lib.store.ledger_statistics import LedgerStatistics
 from voxblink2_lib.store.reopened import ReopenedJobs, fact_of_job
 from voxblink2_lib.store.stale_outcomes import (
     mark_first_stale,
+    mark_former_stale,
     mark_retry_stale,
     mark_stale,
     mark_video_stale,
 )
-from voxblink2_lib.store.tail import JobKind, RecoveredShards, next_job
+from voxblink2_lib.store.tail import FIRST_RETRY_JOB, JobKind, RecoveredShards, next_job
 from voxblink2_lib.store.verdicts import Verdicts
 
 _LAST_CONFIG = "last_config"
@@ -192,6 +193,7 @@ class Ledger:
 
     def drop(self, keys: Iterable[VideoKey]) -> None:
         """Remove videos that are no longer selected and have no clips in the store."""
+        has_moved = False
         with self._database.transaction() as connection:
             for key in keys:
                 dropped = connection.execute(
@@ -200,12 +202,16 @@ class Ledger:
                 ).fetchall()
                 if not dropped:
                     continue
-                mark_stale(connection, self._config, *dropped[0])
+                ((job,),) = dropped
+                mark_stale(connection, self._config, job)
+                has_moved |= job >= FIRST_RETRY_JOB
                 for table in ("missing", "verdicts"):
                     connection.execute(
                         f"delete from {table} where {_IS_VIDEO}",  # noqa: S608  # constants
                         (self._config, *key),
                     )
+            if has_moved:
+                mark_former_stale(connection, self._config)
 
     def exclude(self, keys: Iterable[VideoKey]) -> None:
         """Write which videos the user excludes, in place of those excluded before."""
