@@ -299,9 +299,7 @@ def test_files_that_are_missing_are_written(store: Store) -> None:
         assert _stale(store, ledger) == [1]
 
 
-def test_nothing_is_read_where_nothing_lacks(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_is_read_where_nothing_lacks(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     store.root.mkdir()
     with Ledger(store.ledger, "audio") as ledger:
         ledger.add_jobs([KEYS])
