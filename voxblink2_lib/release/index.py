@@ -109,7 +109,7 @@ class Index:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        with self._named_damage():
+        with self._named_damage("index.json"):
             self.info = IndexInfo(**json.loads((folder / "index.json").read_text("utf-8")))
         if self.info.format != _FORMAT:
             raise StoreError(
@@ -184,11 +184,11 @@ class Index:
             return pq.read_table(self.folder / "videos.parquet")
 
     @contextlib.contextmanager
-    def _named_damage(self) -> Iterator[None]:
+    def _named_damage(self, file: str = "") -> Iterator[None]:
         advice = (
             f"Mend the store with {next_command('repair', store=self.folder.absolute().parent)}."
         )
-        with as_own_error(StoreDamagedError, f"The index {self.folder} is damaged", advice):
+        with as_own_error(StoreDamagedError, f"The index {self.folder / file} is damaged", advice):
             yield
 
     def problems(self) -> Iterator[str]:

@@ -51,8 +51,7 @@ class FileCheck:
             return
         yield from self._unknown_files() if self._ledger else self._unlisted_files()
         yield from self._damaged_parts()
-        if self._ledger is not None:
-            yield from self._lost_parts(self._ledger)
+        yield from self._lost_parts()
         yield from self._outcomes()
         yield from self._catalogue()
 
@@ -61,13 +60,16 @@ class FileCheck:
     def _unknown_files(self) -> Iterator[str]:
         """Yield the files that are not in the ledger and not of a run that is at work."""
         # In this order: a shard is on disk before the ledger has it.
-        unknown = [path for path in self._files() if path.name not in self._known_names()]
+        files, known = self._files(), self._known_names()
+        unknown = [path for path in files if path.name not in known]
         if not unknown:
             return
         began = self._store.run_began()
         known = self._known_names()  # the run may have ended just now
         for path in unknown:
-            if path.name in known or not path.exists():
+            # A file of outcomes may stay when the videos have moved to another job.
+            is_late = path.name.endswith(SUFFIX) and not _outcomes_problem(path)
+            if is_late or path.name in known or not path.exists():
                 continue
             if began is not None and path.stat().st_mtime >= began:
                 self.notes.append(f"{path} is of the run that is at work.")
@@ -105,10 +107,10 @@ class FileCheck:
     # -- Parts -------------------------------------------------------------------------------------
 
     def _damaged_parts(self) -> Iterator[str]:
-        """Yield the parts of open jobs that are damaged; without a ledger, of all jobs."""
-        schema, jobs = arrow_schema(self._config), self._open_folders()
+        """Yield the parts that are damaged, but for those that a shard has by now."""
+        schema, sealed = arrow_schema(self._config), self._sealed_jobs()
         for path in sorted(self._store.parts(self._config).glob("*/*.arrow")):
-            if path.parent not in jobs:
+            if path.parent.name in sealed:
                 continue
             try:
                 with as_own_error(StoreDamagedError, f"The part file {path} is damaged"):
@@ -117,21 +119,42 @@ class FileCheck:
                         pass
             except StoreError as error:
                 # The job may have been sealed just now.
-                if path.exists() and path.parent in self._open_folders():
+                if path.exists() and path.parent.name not in self._sealed_jobs():
                     yield str(error)
 
-    def _open_folders(self) -> set[Path]:
+    def _sealed_jobs(self) -> set[str]:
+        """Return the sealed jobs, as the folders of their parts are named."""
         if self._ledger is None:
-            return {*self._store.parts(self._config).glob("*")}
-        return {self._store.job_parts(self._config, job) for job in self._ledger.open_jobs()}
+            return set()
+        jobs = self._ledger.sealed_jobs()
+        return {self._store.job_parts(self._config, job).name for job in jobs}
 
-    def _lost_parts(self, ledger: Ledger) -> Iterator[str]:
-        """Yield the parts that the ledger has and the disk has not."""
-        for job in ledger.open_jobs():
-            for key, status in ledger.job_videos(job):
-                part = self._store.part(self._config, job, key)
-                if status == "done" and not part.exists() and job in ledger.open_jobs():
-                    yield (f"The part file {part} is missing, and its video is done in the ledger.")
+    def _lost_parts(self) -> Iterator[str]:
+        """Yield the parts that the ledger has, or the outcomes of a job, and the disk has not."""
+        lost = sorted({part for part in self._expected_parts() if not part.exists()})
+        sealed = self._sealed_jobs() if lost else set()
+        for part in lost:
+            if part.parent.name not in sealed:
+                yield f"The part file {part} is missing, and its job is not sealed."
+
+    def _expected_parts(self) -> Iterator[Path]:
+        """Yield the parts of jobs that are not sealed."""
+        if self._ledger is not None:
+            for job in self._ledger.open_jobs():
+                for key, status in self._ledger.job_videos(job):
+                    if status == "done":
+                        yield self._store.part(self._config, job, key)
+        for path in self._folder.glob(f"*{SUFFIX}"):
+            if not _outcomes_problem(path):
+                outcomes = read_outcomes(path, with_digests=False)
+                job = outcomes.job
+                is_open = outcomes.shard is None and not self._has_shard(job)
+                for video in outcomes.videos if is_open else ():
+                    if video.row.status == "done":
+                        yield self._store.part(self._config, job, video.key)
+
+    def _has_shard(self, job: int) -> bool:
+        return (self._folder / shard_name(self._config, job)).exists()
 
     # -- Outcomes ----------------------------------------------------------------------------------
 

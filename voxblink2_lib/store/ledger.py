@@ -239,6 +239,13 @@ class Ledger:
         )
         return [job for (job,) in rows]
 
+    def sealed_jobs(self) -> list[int]:
+        """Return the numbers of jobs that are sealed, with or without a shard, in order."""
+        rows = self._database.query(
+            "select job from jobs where config = ? and shard is not null order by job", self._config
+        )
+        return [job for (job,) in rows]
+
     def waiting(self) -> tuple[int, float | None]:
         """Return how many videos will be retried, and the Unix time of the first retry."""
         ((count, first),) = self._database.query(

@@ -67,7 +67,7 @@ class Verification:
         store: the folder.
         own_problems: of the ledger and the index, which all configurations share.
         configs: each configuration that was checked.
-        advice: the command that mends the store; empty if nothing is damaged.
+        advice: what mends the store; empty if nothing is damaged.
     """
 
     store: Path
@@ -134,7 +134,7 @@ def verify_store(
 
 def _concluded(result: Verification) -> Verification:
     """Add what to do about the problems, and that nothing was checked, which is one as well."""
-    advice = repair_command(result.store) if result.problems else ""
+    advice = f"Mend the store with {repair_command(result.store)}." if result.problems else ""
     nothing = f"Nothing to check: the store {result.store} has no sealed shard"
     for name, config in result.configs.items():
         if not (config.shards or config.verified_before or config.problems):
