@@ -260,7 +260,7 @@ def test_retry_asks_for_some_classes_and_adds_no_video(tmp_path: Path) -> None:
 
 def test_retry_wants_a_store_that_is_there(tmp_path: Path) -> None:
     config = MaterializeRequest(store=str(tmp_path / "nowhere"))
-    with pytest.raises(StoreError, match=r"There is no store at .*nowhere\. Name the store of an"):
+    with pytest.raises(StoreError, match=r"There is no store at .*nowhere\. Name another with"):
         retry_videos(config, ["gone"])
     assert not (tmp_path / "nowhere").exists()
 

@@ -67,7 +67,8 @@ def _help() -> Iterator[None]:
     try:
         yield
     except SystemExit as ended:
-        assert ended.code == 0
+        if ended.code:
+            raise
 
 
 def watch() -> None:
