@@ -163,9 +163,7 @@ def test_other_bytes_take_another_name(corpus: DamagedCorpus, store: Store, tmp_
     if hurt.suffix != ".mp4":
         hurt.unlink()
     result = repair(corpus, store, source=media)
-    assert not (result.problems)
-    assert not (result.lost)
-    assert not (result.stopped)
+    assert (result.problems, result.lost, result.stopped) == ((), [], None)
     after = sealed(store.root)
     gone, new = sorted(shards.keys() - after.keys()), sorted(after.keys() - shards.keys())
     assert gone == ["shards/audio/audio-00000.arrow", "shards/audio/audio-00000.arrow.sha256"]
@@ -191,8 +189,7 @@ def test_what_is_gone_is_named_and_the_rest_kept(
     (lost,) = result.lost
     assert (lost.config, lost.video_id, lost.status) == ("audio", video, "gone")
     assert lost.lost == ("00001", "00002", "00003")
-    assert not (result.problems)
-    assert not (result.left)
+    assert (result.problems, result.left) == ((), [])
     assert not verify_store(store, sample=100).problems
     kept = {name for shard in sealed(store.root) for name in rows(store, shard)}
     assert before - {video} <= kept
@@ -356,7 +353,7 @@ def check_kills(corpus: DamagedCorpus, folder: Path, first: int, step: int) -> N
         with disk.installed(), contextlib.suppress(KilledError):
             repair(corpus, store)
         result = repair(corpus, store)
-        assert not (result.problems or result.lost or result.left), disk.operations[-1]
+        assert (result.problems, result.lost, result.left) == ((), [], []), disk.operations[-1]
         assert_is_whole(store, shards)
         strangers = list(store.lost_and_found.rglob("stranger"))
         assert [path.read_bytes() for path in strangers] == [b"mine"], disk.operations[-1]

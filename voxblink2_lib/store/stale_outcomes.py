@@ -10,6 +10,10 @@ _MARK = "insert or ignore into stale_outcomes"
 _MARK_VIDEO = f"""
 {_MARK} select config, job from videos where config = ? and speaker_id = ? and video_id = ?
 """  # noqa: S608  # a constant
+_MARK_RETRY = f"""
+{_MARK} select config, job from videos join jobs using (config, job)
+    where kind = 'retry' and config = ? and speaker_id = ? and video_id = ?
+"""  # noqa: S608  # a constant
 _MARK_FIRST = f"{_MARK} select config, job from jobs where config = ? order by job limit 1"  # noqa: S608  # a constant
 _MARK_FORMER = f"{_MARK} select config, job from jobs where config = ? and kind <> 'recovered'"  # noqa: S608  # a constant
 
@@ -29,11 +33,7 @@ def mark_retry_stale(connection: sqlite3.Connection, config: str, key: VideoKey)
 
     The files of other jobs still have the video then. They are many, and not written for it.
     """
-    connection.execute(
-        f"{_MARK} select config, job from videos join jobs using (config, job) "
-        "where kind = 'retry' and config = ? and speaker_id = ? and video_id = ?",
-        (config, *key),
-    )
+    connection.execute(_MARK_RETRY, (config, *key))
 
 
 def mark_first_stale(connection: sqlite3.Connection, config: str) -> None:
