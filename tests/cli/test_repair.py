@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ VIDEOS = 6
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A release with its media, and a store of them; not to be changed."""
     folder = make_corpus(tmp_path_factory.mktemp("corpus"), video_ids(VIDEOS))
     with pytest.MonkeyPatch.context() as patched:

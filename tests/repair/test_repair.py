@@ -15,7 +15,7 @@ from support import release_builder, shard_builder, store_damage
 from support.disk_faults import FaultyDisk, KilledError
 from support.store_damage import DamagedCorpus, damages, files_of
 
-from voxblink2_lib.errors import StoreError
+from voxblink2_lib.errors import StoreBusyError, StoreError
 from voxblink2_lib.materialize import pipeline
 from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.materialize.run import materialize
@@ -115,7 +115,7 @@ def test_only_the_hurt_video_is_fetched(
     shards = sealed(store.root)
     video, _ = flip_clip(store, "shards/audio/audio-00000.arrow", 4)
     damaged = (store.root / "shards/audio/audio-00000.arrow").read_bytes()
-    cropped = []
+    cropped: list[tuple[Any, ...]] = []
     monkeypatch.setattr(pipeline, "_crop", spied(pipeline._crop, cropped))
     result = repair(corpus, store)
     assert [task.key.video_id for task, _ in cropped] == [video]
@@ -316,6 +316,15 @@ def test_materialize_finishes_what_was_not_fetched(corpus: DamagedCorpus, store:
     materialize(corpus.request(store.root, "audio"), retry=True, wait=False)
     assert shards.items() <= sealed(store.root).items()
     assert not verify_store(store, sample=0).problems
+
+
+def test_a_run_at_work_is_not_disturbed(corpus: DamagedCorpus, store: Store) -> None:
+    damages(store.root, 0)
+    with store.locked(wait=False):
+        before = files_of(store.root)
+        with pytest.raises(StoreBusyError, match="is working on the store"):
+            repair(corpus, store)
+        assert files_of(store.root) == before
 
 
 def test_there_must_be_a_store(tmp_path: Path) -> None:

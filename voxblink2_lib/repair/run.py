@@ -19,14 +19,14 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from voxblink2_lib.errors import StoreError, VoxBlink2Error
 from voxblink2_lib.materialize.gathering import clear_gathered
 from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.materialize.run import finish_reopened
 from voxblink2_lib.progress import Progress, no_progress
-from voxblink2_lib.records import CONFIG_NAMES, ConfigName, VideoKey
+from voxblink2_lib.records import ConfigName, VideoKey
 from voxblink2_lib.repair.adoption import adopt_shards
 from voxblink2_lib.repair.catalogue_repair import mend_catalogue
 from voxblink2_lib.repair.index_repair import mend_index
@@ -37,6 +37,8 @@ from voxblink2_lib.repair.shard_repair import ShardRepair
 from voxblink2_lib.repair.workbench import Mend, Workbench
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
+
+_CONFIGS: tuple[ConfigName, ...] = get_args(ConfigName)
 
 # Ids of utterances of each video, by configuration.
 _Utterances = dict[ConfigName, Mapping[VideoKey, tuple[str, ...]]]
@@ -196,7 +198,7 @@ def _mend(
     """Do all that needs no source; return the configurations of the store."""
     store = bench.store
     mend_ledger(bench, from_backup=from_backup, progress=progress)
-    configs = [config for config in CONFIG_NAMES if _has_config(store, config)]
+    configs = [config for config in _CONFIGS if _has_config(store, config)]
     index = mend_index(bench, configs, data_dir=data_dir, progress=progress)
     for config in configs:
         with Ledger(store.ledger, config) as ledger:
