@@ -263,7 +263,7 @@ def test_whatever_changes_a_job_makes_its_file_stale(store: Store) -> None:
     with Ledger(store.ledger, "audio") as ledger:
         verdicts = ledger.verdicts("youtube")
         ledger.add_jobs([KEYS[:2], KEYS[2:4], KEYS[4:]])
-        assert _stale(store, ledger) == [0, 1, 2]
+        assert _stale(store, ledger) == [2, 1, 0]
         verdicts.record(Outcome(KEYS[2], "private", "private", is_explicit=True))
         assert _stale(store, ledger) == [1]
         verdicts.record(Outcome(KEYS[0], "done", clips=3))
@@ -291,7 +291,7 @@ def test_whatever_changes_a_job_makes_its_file_stale(store: Store) -> None:
         (retry,) = ledger.add_jobs([KEYS[3:4]], kind="retry")
         write_stale_outcomes(store, ledger)
         ledger.drop([KEYS[3]])
-        assert _stale(store, ledger) == [retry, 0, 1, 2, retry - 1]
+        assert _stale(store, ledger) == [retry, 2, 1, 0, retry - 1]
     assert _files(store) == {
         *(
             "audio-00000",

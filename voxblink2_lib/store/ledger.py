@@ -23,7 +23,6 @@ from voxblink2_lib.store.reopened import ReopenedJobs, fact_of_job
 from voxblink2_lib.store.stale_outcomes import (
     mark_first_stale,
     mark_former_stale,
-    mark_retry_stale,
     mark_stale,
     mark_video_stale,
 )
@@ -35,6 +34,8 @@ _LAST_CONFIG = "last_config"
 _NO_JOB = -1
 _ROWS_PER_BATCH = 65_536
 _IS_VIDEO = "config = ? and speaker_id = ? and video_id = ?"
+_ADD_VIDEO = """insert into videos (config, speaker_id, video_id, job, status)
+    values (?, ?, ?, ?, 'planned') on conflict do update set job = excluded.job"""
 _PLANNED_COLUMNS = pa.schema(
     [
         ("speaker_id", pa.string()),
@@ -174,21 +175,20 @@ class Ledger:
         numbers = []
         with self._database.transaction() as connection:
             first = next_job(connection, self._config, kind)
-            for number, keys in enumerate(jobs, start=first):
+            for number, videos in enumerate(jobs, start=first):
                 numbers.append(number)
                 connection.execute(
                     "insert into jobs (config, job, kind) values (?, ?, ?)",
                     (self._config, number, kind),
                 )
                 mark_stale(connection, self._config, number)
-                videos = list(keys)
-                for key in videos if kind == "retry" else ():
-                    mark_retry_stale(connection, self._config, key)
-                connection.executemany(
-                    "insert into videos (config, speaker_id, video_id, job, status) "
-                    "values (?, ?, ?, ?, 'planned') on conflict do update set job = excluded.job",
-                    ((self._config, *key, number) for key in videos),
-                )
+                keys = list(videos)
+                if kind == "retry":
+                    # Nothing may be left of the retry before; its first job is another matter.
+                    for key in keys:
+                        mark_video_stale(connection, self._config, key, least_job=FIRST_RETRY_JOB)
+                rows = ((self._config, *key, number) for key in keys)
+                connection.executemany(_ADD_VIDEO, rows)
         return numbers
 
     def drop(self, keys: Iterable[VideoKey]) -> None:

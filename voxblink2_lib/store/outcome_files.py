@@ -165,7 +165,7 @@ def stale_jobs(store: Store, ledger: Ledger) -> list[int]:
     """Return the jobs whose file is missing or lags behind the ledger, in the order to write them.
 
     A video that moves from one job to another is never in no file: recovered shards come first,
-    then retries.
+    then retries, the last one first.
     """
     folder, config = store.shards(ledger.config), ledger.config
     outcomes = ledger.outcomes
@@ -175,7 +175,7 @@ def stale_jobs(store: Store, ledger: Ledger) -> list[int]:
     order = {"recovered": 0, "retry": 1, "planned": 2}
     jobs = missing.union(outcomes.stale())
     # One of which nothing is left comes last: its file is removed.
-    return sorted(jobs, key=lambda job: (order.get(kinds.get(job, ""), 3), job))
+    return sorted(jobs, key=lambda job: (order.get(kinds.get(job, ""), 3), -job))
 
 
 def write_stale_outcomes(store: Store, ledger: Ledger, *, progress: Progress = no_progress) -> int:

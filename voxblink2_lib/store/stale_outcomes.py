@@ -9,10 +9,7 @@ from voxblink2_lib.records import VideoKey
 _MARK = "insert or ignore into stale_outcomes"
 _MARK_VIDEO = f"""
 {_MARK} select config, job from videos where config = ? and speaker_id = ? and video_id = ?
-"""  # noqa: S608  # a constant
-_MARK_RETRY = f"""
-{_MARK} select config, job from videos join jobs using (config, job)
-    where kind = 'retry' and config = ? and speaker_id = ? and video_id = ?
+    and job >= ?
 """  # noqa: S608  # a constant
 _MARK_FIRST = f"{_MARK} select config, job from jobs where config = ? order by job limit 1"  # noqa: S608  # a constant
 _MARK_FORMER = f"{_MARK} select config, job from jobs where config = ? and kind <> 'recovered'"  # noqa: S608  # a constant
@@ -23,17 +20,18 @@ def mark_stale(connection: sqlite3.Connection, config: str, job: int) -> None:
     connection.execute(f"{_MARK} values (?, ?)", (config, job))
 
 
-def mark_video_stale(connection: sqlite3.Connection, config: str, key: VideoKey) -> None:
-    """Take note that something of a video has changed, or that it leaves its job."""
-    connection.execute(_MARK_VIDEO, (config, *key))
+def mark_video_stale(
+    connection: sqlite3.Connection, config: str, key: VideoKey, *, least_job: int = 0
+) -> None:
+    """Take note that something of a video has changed, or that it leaves its job.
 
-
-def mark_retry_stale(connection: sqlite3.Connection, config: str, key: VideoKey) -> None:
-    """Take note that a video leaves its job, if that is one of a retry: nothing may be left of it.
-
-    The files of other jobs still have the video then. They are many, and not written for it.
+    Args:
+        connection: in a transaction.
+        config: the configuration.
+        key: the video.
+        least_job: only if it is in this job or a later one.
     """
-    connection.execute(_MARK_RETRY, (config, *key))
+    connection.execute(_MARK_VIDEO, (config, *key, least_job))
 
 
 def mark_first_stale(connection: sqlite3.Connection, config: str) -> None:
