@@ -18,9 +18,9 @@ from voxblink2_lib.outcomes import STATUSES, MediaFacts, MissingUtterance, Outco
 from voxblink2_lib.records import Clip, FaceClip, SealedShard, Utterance, VideoKey
 from voxblink2_lib.store import shards
 from voxblink2_lib.store.schema import arrow_schema
+from voxblink2_lib.store.checksums import checksum_file
 from voxblink2_lib.store.shards import (
     check_shard,
-    checksum_file,
     make_rows,
     read_batches,
     read_part_outcome,
