@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import shutil
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -19,8 +18,8 @@ from hypothesis import strategies as st
 from support import cli_process, growing_folder
 from support.disk_faults import Fault, FaultyDisk, KilledError
 from support.fault_site import DIRECT, REASONS, FaultSite, SiteRequest
-from support.inline_pool import ThreadPool
 from support.growing_folder import VIDEOS
+from support.inline_pool import ThreadPool
 from support.plain_corpus import make_corpus
 from support.property_settings import fewer_examples
 
@@ -35,11 +34,9 @@ from voxblink2_lib.errors import (
 from voxblink2_lib.files import link_file
 from voxblink2_lib.materialize.gathering import Gathering
 from voxblink2_lib.materialize.request import MaterializeRequest
-from voxblink2_lib.materialize.run import materialize, retry_videos
+from voxblink2_lib.materialize.run import retry_videos
 from voxblink2_lib.materialize.scheduler import Scheduler
 from voxblink2_lib.store import catalogue
-from voxblink2_lib.store.layout import Store
-from voxblink2_lib.store.ledger import Ledger
 from voxblink2_lib.store.shard_names import shard_name
 from voxblink2_lib.store.shards import read_batches
 from voxblink2_lib.store.tail import RecoveredShards

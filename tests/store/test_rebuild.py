@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +151,7 @@ class _Life:
         return SealedShard(job, shard_name(self.ledger.config, job), "a" * 64, 3, 1000)
 
 
-@fewer_examples(1)
+@fewer_examples(4)
 @given(
     steps=st.lists(st.tuples(st.sampled_from(["audio", "audio-visual"]), _steps), max_size=40),
     at=st.integers(0, 40),
@@ -182,7 +183,6 @@ def test_runs_with_failures_retries_tails_and_two_sources(runner: Runner, tmp_pa
     store = Store(runner.store)
     runner.add([0, 5])
     (runner.media / "id000000" / f"{VIDEOS[9]}.wav").write_bytes(b"no audio")
-    exclude = tmp_path / "exclude.txt"
     runner.run(exclude=[VIDEOS[11]])
     assert_rebuilt_from_files(store)
     runner.run([7, 1])
@@ -190,7 +190,6 @@ def test_runs_with_failures_retries_tails_and_two_sources(runner: Runner, tmp_pa
     other = tmp_path / "other"
     shutil.copytree(runner.corpus / "media" / "id000001", other / "id000001")
     runner.run(source=str(other), exclude=[VIDEOS[11]])
-    assert not exclude.exists()
     before = cli_process.shards(runner.store)
     excluded = _excluded(store)
     assert excluded
@@ -200,7 +199,8 @@ def test_runs_with_failures_retries_tails_and_two_sources(runner: Runner, tmp_pa
     assert cli_process.shards(runner.store) == before
     assert _excluded(store) == excluded
     runner.run([*range(11)], exclude=[VIDEOS[11]])
-    assert sorted(sum(runner.shards().values(), [])) == [*range(11)]
+    # What the first source gave of one of them was unusable, and it is not asked again.
+    assert sorted(chain(*runner.shards().values())) == [*range(9), 10]
     assert not runner.problems()
     assert_rebuilt_from_files(store)
 
@@ -236,11 +236,9 @@ def _run_demo(store: Store, config: ConfigName) -> None:
     materialize(request, retry=True, wait=False)
 
 
-def test_a_kill_at_any_operation_and_a_lost_ledger(
-    runner: Runner, tmp_path: Path, step: int = 7
-) -> None:
+def test_a_kill_at_some_operations_and_a_lost_ledger(runner: Runner, tmp_path: Path) -> None:
     """Of what is finished nothing is cropped again: its media are gone."""
-    _kill_everywhere(runner, tmp_path, range(3, 10_000, step))
+    _kill_everywhere(runner, tmp_path, range(3, 10_000, 23))
 
 
 @pytest.mark.slow
@@ -275,7 +273,7 @@ def _kill_everywhere(runner: Runner, tmp_path: Path, places: range) -> None:
         place = f"after {disk.operations[-1]}"
         if len(planned) == 4:
             assert cli_process.shards(killed.store) == after, place
-        assert sorted(sum(killed.shards().values(), [])) == media, place
+        assert sorted(chain(*killed.shards().values())) == media, place
         assert not killed.problems(), place
         if not disk.is_reached:
             assert at > 100, "the operations were not seen"
@@ -335,9 +333,11 @@ def _broken(store: Store) -> list[int]:
 def test_later_answers_are_read_around_what_is_broken(big: Store) -> None:
     _answer(big, _many()[:2000])
     assert _broken(big)
-    with pytest.raises(StoreDamagedError, match="database disk image is malformed"):
-        with Ledger(big.ledger, "audio", readonly=True) as ledger:
-            ledger.planned_videos()
+    with (
+        pytest.raises(StoreDamagedError, match="database disk image is malformed"),
+        Ledger(big.ledger, "audio", readonly=True) as ledger,
+    ):
+        ledger.planned_videos()
     rebuilt = rebuild_ledger(big)
     assert rebuilt.videos == 3000
     assert 1000 < rebuilt.later < 2000

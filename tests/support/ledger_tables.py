@@ -11,10 +11,11 @@ from typing import Any
 # which it writes; jobs of which nothing is left, and attempts of videos that were dropped.
 _LEFT = """exists (select 1 from videos v where v.config = t.config and v.job = t.job)"""
 _IS_PLANNED = """exists (select 1 from videos v where v.config = t.config
-    and v.speaker_id = t.speaker_id and v.video_id = t.video_id)"""
+    and v.speaker_id = t.speaker_id and v.video_id = t.video_id and v.status <> 'excluded')"""
 _QUERIES = {
     "facts": "select * from facts where name not like '%.plan'",
-    "jobs": f"select * from jobs t where kind = 'planned' or shard is null or shard <> '' or {_LEFT}",
+    "jobs": f"select * from jobs t where kind = 'planned' or shard is null or shard <> '' or "
+    f"{_LEFT}",
     "videos": "select * from videos where status <> 'excluded'",
     "sources": "select * from sources",
     "verdicts": "select * from verdicts",

@@ -19,14 +19,21 @@ from voxblink2_lib.records import SealedShard, VideoKey
 from voxblink2_lib.store.ledger_database import BY_JOB, WITHOUT_FACTS, LedgerDatabase
 from voxblink2_lib.store.ledger_outcomes import LedgerOutcomes
 from voxblink2_lib.store.ledger_statistics import LedgerStatistics
-from voxblink2_lib.store.stale_outcomes import mark_first_stale, mark_stale
-from voxblink2_lib.store.tail import JobKind, RecoveredShards, next_job
+from voxblink2_lib.store.stale_outcomes import (
+    mark_first_stale,
+    mark_former_stale,
+    mark_stale,
+    mark_video_stale,
+)
+from voxblink2_lib.store.tail import FIRST_RETRY_JOB, JobKind, RecoveredShards, next_job
 from voxblink2_lib.store.verdicts import Verdicts
 
 # Excluded videos belong to no job.
 _NO_JOB = -1
 _ROWS_PER_BATCH = 65_536
 _IS_VIDEO = "config = ? and speaker_id = ? and video_id = ?"
+_ADD_VIDEO = """insert into videos (config, speaker_id, video_id, job, status)
+    values (?, ?, ?, ?, 'planned') on conflict do update set job = excluded.job"""
 _PLANNED_COLUMNS = pa.schema(
     [
         ("speaker_id", pa.string()),
@@ -153,15 +160,15 @@ class Ledger:
                     (self._config, number, kind),
                 )
                 mark_stale(connection, self._config, number)
-                connection.executemany(
-                    "insert into videos (config, speaker_id, video_id, job, status) "
-                    "values (?, ?, ?, ?, 'planned') on conflict do update set job = excluded.job",
-                    ((self._config, *key, number) for key in keys),
-                )
+                for key in keys:
+                    # Nothing may be left of the retry before; its first job is another matter.
+                    mark_video_stale(connection, self._config, key, least_job=FIRST_RETRY_JOB)
+                    connection.execute(_ADD_VIDEO, (self._config, *key, number))
         return numbers
 
     def drop(self, keys: Iterable[VideoKey]) -> None:
         """Remove videos that are no longer selected and have no clips in the store."""
+        has_moved = False
         with self._database.transaction() as connection:
             for key in keys:
                 dropped = connection.execute(
@@ -170,12 +177,16 @@ class Ledger:
                 ).fetchall()
                 if not dropped:
                     continue
-                mark_stale(connection, self._config, *dropped[0])
+                ((job,),) = dropped
+                mark_stale(connection, self._config, job)
+                has_moved |= job >= FIRST_RETRY_JOB
                 for table in ("missing", "verdicts"):
                     connection.execute(
                         f"delete from {table} where {_IS_VIDEO}",  # noqa: S608  # constants
                         (self._config, *key),
                     )
+            if has_moved:
+                mark_former_stale(connection, self._config)
 
     def exclude(self, keys: Iterable[VideoKey]) -> None:
         """Write which videos the user excludes, in place of those excluded before."""

@@ -45,9 +45,9 @@ class LedgerOutcomes:
         if self._database.fact("format") != FORMAT:
             return {}
         rows = self._database.query(
-            "select job, kind from jobs j where config = ? and (kind = 'planned' or shard is null or "
-            "shard <> '' or exists (select 1 from videos v where v.config = j.config "
-            "and v.job = j.job)) order by job",
+            "select job, kind from jobs j where config = ? and (kind = 'planned' "
+            "or shard is null or shard <> '' or exists (select 1 from videos v "
+            "where v.config = j.config and v.job = j.job)) order by job",
             self._config,
         )
         return dict(rows)
@@ -132,7 +132,8 @@ class LedgerOutcomes:
             f"{_FROM_VIDEOS.format(table='attempts')} {_OF_JOB}, t.attempt",
         )
         rows = self._query(
-            f"select {', '.join(VideoRow._fields)} from videos v {BY_JOB} {_OF_JOB}", job
+            f"select {', '.join(VideoRow._fields)} from videos v {BY_JOB} {_OF_JOB}",  # noqa: S608  # constants
+            job,
         )
         return tuple(
             VideoOutcomes(

@@ -60,8 +60,9 @@ _log = logging.getLogger(__name__)
 _ABOUT = b"voxblink2_outcomes"
 _SHA256 = b"voxblink2_sha256"
 _NO_SHA256 = b"0" * 64
-# Between the key and its value, the file has a byte for the kind of field and one for the length.
-_TO_VALUE = len(_SHA256) + 2
+# How Parquet writes the key and, in two bytes, that a text of 64 follows. The metadata are at the
+# end, and no other text in them can have the first of these bytes.
+_BEFORE_VALUE = _SHA256 + b"\x18@"
 
 _TYPES = {
     str: (pa.string(), False),
@@ -162,7 +163,7 @@ def stale_jobs(store: Store, ledger: Ledger) -> list[int]:
     """Return the jobs whose file is missing or lags behind the ledger, in the order to write them.
 
     A video that moves from one job to another is never in no file: recovered shards come first,
-    then retries.
+    then retries, the last one first.
     """
     folder, config = store.shards(ledger.config), ledger.config
     outcomes = ledger.outcomes
@@ -172,7 +173,7 @@ def stale_jobs(store: Store, ledger: Ledger) -> list[int]:
     order = {"recovered": 0, "retry": 1, "planned": 2}
     jobs = missing.union(outcomes.stale())
     # One of which nothing is left comes last: its file is removed.
-    return sorted(jobs, key=lambda job: (order.get(kinds.get(job, ""), 3), job))
+    return sorted(jobs, key=lambda job: (order.get(kinds.get(job, ""), 3), -job))
 
 
 def write_stale_outcomes(store: Store, ledger: Ledger, *, progress: Progress = no_progress) -> int:
@@ -254,10 +255,9 @@ def write_file(path: Path, outcomes: JobOutcomes, digests: Mapping[str, bytes] |
     text = json.dumps(about._asdict())
     table = table.replace_schema_metadata({_ABOUT: text, _SHA256: _NO_SHA256})
     sink = pa.BufferOutputStream()
-    # Without a second copy of the metadata.
-    pq.write_table(table, sink, store_schema=False)
+    pq.write_table(table, sink)
     data = bytearray(sink.getvalue())
-    place = data.rindex(_SHA256) + _TO_VALUE
+    place = data.rindex(_BEFORE_VALUE) + len(_BEFORE_VALUE)
     data[place : place + len(_NO_SHA256)] = hashlib.sha256(data).hexdigest().encode()
     with atomic_write(path) as file:
         file.write(data)
@@ -321,7 +321,7 @@ def _checked_bytes(path: Path) -> bytes:
         raise StoreDamagedError(
             f"The file of outcomes {path} cannot be read ({error.strerror})."
         ) from error
-    place = data.rfind(_SHA256) + _TO_VALUE
+    place = data.rfind(_BEFORE_VALUE) + len(_BEFORE_VALUE)
     end = place + len(_NO_SHA256)
     digest = hashlib.sha256(data[:place])
     digest.update(_NO_SHA256)

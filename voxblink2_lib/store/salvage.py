@@ -77,6 +77,8 @@ class OldLedger:
             next_known: returns the first video after one that is known to have been there, so that
                 reading can go on behind what is broken.
         """
+        if not any(self._readable("select 1 from videos")):
+            return  # not even its first page can be read, or it has no videos
         columns = f"{_KEY}, job, {', '.join(VideoRow._fields[2:])}"
         last: ConfigKey | None = FIRST
         while last is not None:
