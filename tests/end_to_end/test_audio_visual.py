@@ -42,10 +42,11 @@ from voxblink2_lib.release.index import AnnotatedVideo, Index
 from voxblink2_lib.release.index_build import open_index
 from voxblink2_lib.release.location import open_release
 from voxblink2_lib.release.selection import Selection
+from voxblink2_lib.store.checksums import checksum_file
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
 from voxblink2_lib.store.schema import FEATURES
-from voxblink2_lib.store.shards import checksum_file, read_batches
+from voxblink2_lib.store.shards import read_batches
 from voxblink2_lib.store.status import missing_videos, read_status
 from voxblink2_lib.store.verify import verify_store
 

@@ -282,7 +282,7 @@ def test_durations_of_the_release_are_counted_from_frames(index: Path) -> None:
 
 def test_a_damaged_index_is_an_error(ledger: LedgerBuilder, index: Path, tmp_path: Path) -> None:
     (index / "utterances.parquet").write_bytes(b"PAR1 not")
-    with pytest.raises(StoreError, match=r"The index .*index cannot be read: "):
+    with pytest.raises(StoreError, match=r"The index .*index is damaged: .* 'voxblink2 repair"):
         write(ledger, tmp_path, index=index)
 
 
@@ -315,10 +315,10 @@ def test_times_are_iso_8601(ledger: LedgerBuilder, tmp_path: Path) -> None:
     ledger.video("planned", video="-plannedxxx")
     ledger.video("transient", video="_strangexxx", at=DAY + 1.9, next_at=DAY + 3600)
     assert write(ledger, tmp_path)[1] == [
-        ["id000001", "-plannedxxx", "planned", "", "0", "", ""],
+        ["id000001", "-plannedxxx", "planned", "", "0", "", "", "audio"],
         [
             *("id000001", "_strangexxx", "transient", "", "1"),
-            *("2025-10-10T00:00:01Z", "2025-10-10T01:00:00Z"),
+            *("2025-10-10T00:00:01Z", "2025-10-10T01:00:00Z", "audio"),
         ],
     ]
 

@@ -27,6 +27,7 @@ from voxblink2_lib.store import verify
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
 from voxblink2_lib.store.shard_names import shard_name
+from voxblink2_lib.store.shard_verification import ShardResult, ShardTask, verify_shard
 from voxblink2_lib.store.verify import verify_store
 
 VIDEOS = video_ids(4)
@@ -288,9 +289,8 @@ def test_a_shard_that_is_superseded_meanwhile_is_not_missing(
     with Ledger(store.ledger, "audio", readonly=True) as ledger:
         tail = ledger.recovered.tail(full=1000)
     assert tail is not None
-    check = verify.verify_shard
 
-    def superseded(task: verify.ShardTask) -> Any:
+    def superseded(task: ShardTask) -> ShardResult:
         """A run puts the shard's rows into a fuller one, while it is being read."""
         if task.path.name == tail.shard.name:
             task.path.unlink()
@@ -300,7 +300,7 @@ def test_a_shard_that_is_superseded_meanwhile_is_not_missing(
                     "where config = 'audio' and job = ?",
                     (tail.shard.job,),
                 )
-        return check(task)
+        return verify_shard(task)
 
     monkeypatch.setattr(verify, "verify_shard", superseded)
     assert not [problem for problem in problems(store) if tail.shard.name in problem]
@@ -313,13 +313,12 @@ def test_a_shard_that_is_superseded_meanwhile_is_not_missing(
 def stopped_after(count: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Interrupt a check after so many shards; yields the names of those that it begins with."""
     names: list[str] = []
-    check = verify.verify_shard
 
-    def counted(task: verify.ShardTask) -> Any:
+    def counted(task: ShardTask) -> ShardResult:
         names.append(task.path.name)
         if len(names) > count:
             raise KeyboardInterrupt
-        return check(task)
+        return verify_shard(task)
 
     with monkeypatch.context() as patched:
         patched.setattr(verify, "verify_shard", counted)

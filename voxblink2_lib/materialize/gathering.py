@@ -24,12 +24,13 @@ from voxblink2_lib.errors import DependencyError, StoppedError, StoreDamagedErro
 from voxblink2_lib.materialize import jobs
 from voxblink2_lib.materialize.video_queue import RunContext
 from voxblink2_lib.records import SealedShard, VideoKey
+from voxblink2_lib.store.checksums import checksum_file
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
 from voxblink2_lib.store.outcome_files import write_outcomes
 from voxblink2_lib.store.schema import arrow_schema
 from voxblink2_lib.store.shard_names import shard_name
-from voxblink2_lib.store.shards import check_shard, checksum_file, seal_shard
+from voxblink2_lib.store.shards import check_shard, seal_shard
 from voxblink2_lib.store.tail import Tail
 
 

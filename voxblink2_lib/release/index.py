@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 
 from voxblink2_lib.errors import StoreDamagedError, StoreError, first_line, next_command
 from voxblink2_lib.files import sha256_of
-from voxblink2_lib.foreign_files import as_own_error
+from voxblink2_lib.foreign_files import as_own_error, shortened
 from voxblink2_lib.records import FaceTrack, Utterance, VideoKey
 
 _FORMAT = 2
@@ -110,13 +110,14 @@ class Index:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         with self._named_damage("index.json"):
-            self.info = IndexInfo(**json.loads((folder / "index.json").read_text("utf-8")))
-        if self.info.format != _FORMAT:
-            raise StoreError(
-                f"The index {folder} cannot be used: it has format {self.info.format!r}, not "
-                f"{_FORMAT}. Delete that folder to have it made again from the release, or use "
-                "the version of voxblink2 that made it."
-            )
+            record = json.loads((folder / "index.json").read_text("utf-8"))
+            if record["format"] != _FORMAT:
+                raise StoreError(
+                    f"The index {folder} cannot be used: it has format "
+                    f"{shortened(record['format'])}, not {_FORMAT}. Delete that folder to have it "
+                    "made again from the release, or use the version of voxblink2 that made it."
+                )
+            self.info = IndexInfo(**record)
 
     @property
     def bytes_a_box(self) -> float:

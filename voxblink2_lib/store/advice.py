@@ -25,7 +25,7 @@ def repair_advice(file: Path) -> str:
     """Return the sentence that ends the message about a damaged file."""
     store = _store_of(file)
     if store is None:
-        return "It is in no store, which could be mended: put back a good copy of it."
+        return "It is in no store that could be mended: put back a good copy of it."
     return f"Mend the store with {repair_command(store)}."
 
 
