@@ -174,7 +174,7 @@ def _check_is_store(store: Store) -> None:
     if not any(path.exists() for path in (store.ledger, store.root / "shards", store.backup)):
         raise StoreError(
             f"There is no store at {store.root}: it has neither a ledger nor shards. Name the "
-            "store of an earlier 'voxblink2 materialize'."
+            "folder of the store that is damaged with --store."
         )
 
 
