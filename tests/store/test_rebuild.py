@@ -216,8 +216,8 @@ def test_both_configurations(tmp_path: Path, inline_workers: None) -> None:
     for config in BOTH:
         _run_demo(store, config)
     shards = cli_process.shards(store.root)
-    for config, name in [("audio", "audio-00000"), ("audio-visual", "audio-visual-00000")]:
-        assert (store.shards(config) / f"{name}.outcomes.parquet").exists()
+    for config in BOTH:
+        assert (store.shards(config) / f"{config}-00000.outcomes.parquet").exists()
     assert_rebuilt_from_files(store)
     for config in BOTH:
         _run_demo(store, config)
