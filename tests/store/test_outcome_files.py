@@ -63,10 +63,18 @@ _keys = st.builds(
 @st.composite
 def _videos(draw: st.DrawFn, key: VideoKey) -> VideoOutcomes:
     row = VideoRow(
-        *key,
-        draw(st.sampled_from([*STATUSES, "planned"])),
-        *draw(st.tuples(_texts, _counts, _maybe, _counts, _counts, _counts, _times)),
-        *draw(st.tuples(st.integers(-(2**63), 2**63 - 1), _maybe)),
+        key.speaker_id,
+        key.video_id,
+        status=draw(st.sampled_from([*STATUSES, "planned"])),
+        reason=draw(_texts),
+        attempts=draw(_counts),
+        next_at=draw(_maybe),
+        clips=draw(_counts),
+        samples=draw(_counts),
+        bytes_fetched=draw(_counts),
+        seconds_taken=draw(_times),
+        digest=draw(st.integers(-(2**63), 2**63 - 1)),
+        updated_at=draw(_maybe),
     )
     verdicts = st.builds(
         VerdictRow, _texts, _statuses, _texts, _counts, _maybe, _maybe, _texts, _times
@@ -75,8 +83,12 @@ def _videos(draw: st.DrawFn, key: VideoKey) -> VideoOutcomes:
         AttemptRow, _counts, _times, _statuses, _texts, _texts, _counts, _times, _texts
     )
     missing = st.builds(MissingUtterance, _utterances, _texts)
-    lists = (st.lists(kind, max_size=3).map(tuple) for kind in (verdicts, missing, attempts))
-    return VideoOutcomes(row, *map(draw, lists))
+    return VideoOutcomes(
+        row,
+        tuple(draw(st.lists(verdicts, max_size=3))),
+        tuple(draw(st.lists(missing, max_size=3))),
+        tuple(draw(st.lists(attempts, max_size=3))),
+    )
 
 
 @st.composite

@@ -37,6 +37,7 @@ from voxblink2_lib.store.shard_names import shard_name
 from voxblink2_lib.store.verify import verify_store
 
 FULL = 3
+BOTH: tuple[ConfigName, ...] = ("audio", "audio-visual")
 
 
 @pytest.fixture(scope="module")
@@ -212,13 +213,13 @@ def _excluded(store: Store) -> list[Any]:
 
 def test_both_configurations(tmp_path: Path, inline_workers: None) -> None:
     store = Store(tmp_path / "store")
-    for config in ("audio", "audio-visual"):
+    for config in BOTH:
         _run_demo(store, config)
     shards = cli_process.shards(store.root)
     for config, name in [("audio", "audio-00000"), ("audio-visual", "audio-visual-00000")]:
         assert (store.shards(config) / f"{name}.outcomes.parquet").exists()
     assert_rebuilt_from_files(store)
-    for config in ("audio", "audio-visual"):
+    for config in BOTH:
         _run_demo(store, config)
         assert not verify_store(store, config, sample=1).problems
     assert cli_process.shards(store.root) == shards

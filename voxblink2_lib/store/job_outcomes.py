@@ -77,7 +77,9 @@ class WitnessRow(NamedTuple):
 
 
 _RECORDS = (VideoRow, VerdictRow, AttemptRow, WitnessRow, MissingUtterance)
-_TYPES = {record: tuple(get_type_hints(record).values()) for record in _RECORDS}
+_TYPES: dict[type, tuple[Any, ...]] = {
+    record: tuple(get_type_hints(record).values()) for record in _RECORDS
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +110,8 @@ class VideoOutcomes:
         _check(row.status in _VIDEO_STATUSES, "class of a video", row.status)
         for name in ("attempts", "clips", "samples", "bytes_fetched"):
             _check(getattr(row, name) >= 0, f"number of {name}", getattr(row, name))
-        for answer in (*self.verdicts, *self.attempts):
-            _check(answer.status in STATUSES, "class of an answer", answer.status)
+        for status in [row.status for row in self.verdicts] + [row.status for row in self.attempts]:
+            _check(status in STATUSES, "class of an answer", status)
         for utterance_id, _ in self.missing:
             _check(UTTERANCE_ID.fullmatch(utterance_id), "utterance id", utterance_id)
 

@@ -153,17 +153,20 @@ class Ledger:
         numbers = []
         with self._database.transaction() as connection:
             first = next_job(connection, self._config, kind)
-            for number, keys in enumerate(jobs, start=first):
+            for number, videos in enumerate(jobs, start=first):
                 numbers.append(number)
                 connection.execute(
                     "insert into jobs (config, job, kind) values (?, ?, ?)",
                     (self._config, number, kind),
                 )
                 mark_stale(connection, self._config, number)
-                for key in keys:
+                keys = list(videos)
+                if kind == "retry":
                     # Nothing may be left of the retry before; its first job is another matter.
-                    mark_video_stale(connection, self._config, key, least_job=FIRST_RETRY_JOB)
-                    connection.execute(_ADD_VIDEO, (self._config, *key, number))
+                    for key in keys:
+                        mark_video_stale(connection, self._config, key, least_job=FIRST_RETRY_JOB)
+                rows = ((self._config, *key, number) for key in keys)
+                connection.executemany(_ADD_VIDEO, rows)
         return numbers
 
     def drop(self, keys: Iterable[VideoKey]) -> None:

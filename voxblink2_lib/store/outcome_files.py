@@ -343,7 +343,10 @@ def _as_outcomes(about: _About, rows: list[dict[str, Any]], *, with_digests: boo
             for row in rows
             for clip in row["clip_digests"]
         }
-    shard = None if about.shard is None else SealedShard(about.job, *about.shard, digests=digests)
+    shard = None
+    if about.shard is not None:
+        name, sha256, rows_of_shard, size_bytes = about.shard
+        shard = SealedShard(about.job, name, sha256, rows_of_shard, size_bytes, digests)
     return JobOutcomes(
         config=about.config,
         job=about.job,

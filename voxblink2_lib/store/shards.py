@@ -135,7 +135,8 @@ def seal_shard(job: int, parts: Iterable[Path], target: Path, schema: pa.Schema)
     Raises:
         StoreFullError: the disk is full; the parts are left as they are.
     """
-    rows, digests = 0, {}
+    rows = 0
+    digests: dict[str, bytes] = {}
     with contextlib.ExitStack() as stack:
         hashing: HashingWriter | None = None
         for batch in _batches(parts, schema):

@@ -11,7 +11,9 @@ _MARK_VIDEO = f"""
 {_MARK} select config, job from videos where config = ? and speaker_id = ? and video_id = ?
     and job >= ?
 """  # noqa: S608  # a constant
-_MARK_FIRST = f"{_MARK} select config, job from jobs where config = ? order by job limit 1"  # noqa: S608  # a constant
+_MARK_FIRST = f"""
+{_MARK} select config, job from jobs where config = ? and job >= 0 order by job limit 1
+"""  # noqa: S608  # a constant
 _MARK_FORMER = f"{_MARK} select config, job from jobs where config = ? and kind <> 'recovered'"  # noqa: S608  # a constant
 
 
