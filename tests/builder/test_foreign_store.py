@@ -16,6 +16,7 @@ from support import shard_builder
 import voxblink2  # noqa: F401  # registers the builder
 from voxblink2_lib.cli import main
 from voxblink2_lib.errors import StoreError
+from voxblink2_lib.training import Corpus
 
 
 @pytest.fixture
@@ -84,6 +85,27 @@ def test_a_flipped_offset_is_an_error_that_names_the_shard(store: Path) -> None:
     shard.write_bytes(data.replace(ends, ends[:4] + b"\xff\xff\xff\x7f" + ends[8:], 1))
     with pytest.raises(StoreError, match=rf"{shard.name} is damaged \(batch 0: "):
         load(store)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "deleted"])
+def test_every_door_names_the_shard_and_the_way_out(
+    damage: str, store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shard = first_shard(store)
+    if damage == "truncated":
+        shard.write_bytes(shard.read_bytes()[:-100])
+    else:
+        shard.unlink()
+    words = f"{shard} is (damaged|missing).* 'voxblink2 repair --store {store}'"
+    with pytest.raises((StoreError, datasets.exceptions.DatasetGenerationError), match=words):
+        load(store)
+    with pytest.raises((StoreError, datasets.exceptions.DatasetGenerationError), match=words):
+        list(load(store, streaming=True))
+    if damage == "truncated":
+        with pytest.raises(StoreError, match=words):
+            Corpus.open(store)
+    assert main(["materialize", "--data-dir", "demo", "--store", str(store)]) == 1
+    assert f"'voxblink2 repair --store {store}'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("change", ["a path", "columns", "compressed"])

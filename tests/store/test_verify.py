@@ -73,8 +73,6 @@ def problems(store: Store) -> list[str]:
 def unnamed(corpus: DamagedCorpus, folder: Path, seed: int) -> list[Damage]:
     """Return the damages of a seed that are not named."""
     copy = corpus.copy(folder / "store")
-    # Nothing is lost with the outcomes of a job whose videos have moved to another one.
-    (copy / "shards/audio/audio-e1000000001.outcomes.parquet").unlink(missing_ok=True)
     done = damages(copy, seed)
     found = problems(Store(copy))
     shutil.rmtree(copy)

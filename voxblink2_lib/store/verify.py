@@ -30,8 +30,8 @@ from voxblink2_lib.store.status import chosen_configurations, config_folders, op
 from voxblink2_lib.store.verified_shards import VerifiedShards
 from voxblink2_lib.workers.pool import WorkerPool
 
-# A process more is started for so many bytes: it takes seconds to start.
-_BYTES_PER_WORKER = 256 << 20
+# A process more is started for so many bytes: starting takes as long as a second of hashing.
+_BYTES_PER_WORKER = 1 << 30
 
 
 @dataclass(slots=True)
