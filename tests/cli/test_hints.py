@@ -73,7 +73,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def place(made: Path, tmp_path: Path) -> Iterator[Place]:
+def place(made: Path, tmp_path: Path) -> Place:
     """A copy; the corpus is moved there too, so that nobody reads another test's."""
     folder = tmp_path / "hints"
     shutil.copytree(made, folder)

@@ -83,7 +83,7 @@ def watch() -> None:
         note(" ".join(map(str, args)))
         builtins.print(*args, **named)  # noqa: T201  # as the terminal does
 
-    errors.VoxBlink2Error.__init__ = initialize  # type: ignore[method-assign]
+    errors.VoxBlink2Error.__init__ = initialize  # type: ignore[assignment, method-assign]
     terminal.print = write  # type: ignore[attr-defined]
 
 

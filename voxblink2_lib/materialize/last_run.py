@@ -233,7 +233,7 @@ def _check_places(
     places = {}
     source = options.get(_SOURCE)
     is_kept_folder = source == remembered.get(_SOURCE) and _is_folder(source=source, data_dir=None)
-    if is_kept_folder and not os.path.isdir(source):
+    if is_kept_folder and not os.path.isdir(str(source)):
         problem = SourceError(f"The folder of media {source} does not exist.")
         places[_SOURCE] = "SOURCE"
     if release := options.get("data_dir"):
@@ -253,7 +253,9 @@ def _check_places(
 def _completed(
     store: Store, given: Mapping[str, Any], options: Mapping[str, Any]
 ) -> MaterializeRequest:
-    ids = {name: _checked_ids(store, name, options[name]) for name in _IDS if name in options}
+    ids: dict[str, Any] = {
+        name: _checked_ids(store, name, options[name]) for name in _IDS if name in options
+    }
     others = {name: value for name, value in options.items() if name not in ids}
     try:
         request = MaterializeRequest.of(**given, **others)
