@@ -33,6 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "materialize": {"store", "release", "sources", "media", "workers"},
     "training": {"store.catalogue", "store.advice", "media.ogg"},
     "store": {"release", "workers"},
+    "archive": {"release.tar_reader"},
     "release": set(),
     "sources": {"media"},
     "models": set(),
