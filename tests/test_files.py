@@ -6,23 +6,27 @@ import errno
 import hashlib
 import io
 import os
+import resource
 import stat
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from voxblink2_lib.errors import StoreFullError
+from voxblink2_lib.errors import StoreDiskError, StoreError, StoreFullError, StoreReadOnlyError
 from voxblink2_lib.files import (
     HashingWriter,
     atomic_write,
     link_file,
-    named_if_disk_full,
+    named_system_errors,
     sha256_of,
+    sync_folder,
 )
 
 
@@ -121,14 +125,116 @@ def test_a_full_disk_is_named_and_nothing_is_left(tmp_path: Path, code: int) -> 
 def test_a_really_full_device_is_named() -> None:
     with (
         pytest.raises(StoreFullError, match="No space is left for /dev/full"),
-        named_if_disk_full(Path("/dev/full")),
+        named_system_errors(Path("/dev/full")),
         open("/dev/full", "wb") as file,
     ):
         file.write(b"x")
 
 
+@pytest.mark.parametrize(
+    ("number", "kind", "message", "exit_code"),
+    [
+        (errno.EFBIG, StoreError, "would be larger than is allowed here .*'ulimit -f unl", 2),
+        (errno.EIO, StoreDiskError, "cannot be read or written .*check the disk", 3),
+        (errno.EMFILE, StoreError, "cannot be opened .*'ulimit -n 65536', or use fewer work", 2),
+        (errno.ENFILE, StoreDiskError, "cannot be opened .*end other programs", 3),
+        (errno.ESTALE, StoreDiskError, "is not reachable any more .*mount it again", 3),
+        (errno.ENOTCONN, StoreDiskError, "is not reachable any more .*mount it again", 3),
+        (errno.ENOLCK, StoreDiskError, "cannot be locked .*lock service", 3),
+        (errno.EROFS, StoreReadOnlyError, "cannot be written to any more .*mount it for", 2),
+        (errno.ENAMETOOLONG, StoreError, "has a name that is too long .*a shorter path", 2),
+    ],
+)
+def test_what_the_system_answers_is_a_sentence(
+    number: int, kind: type[StoreError], message: str, exit_code: int, tmp_path: Path
+) -> None:
+    whole = rf"/file\.bin {message}.* and run the same command again\.$"
+    words = os.strerror(number)
+    for named in ((), (str(tmp_path / "file.bin"),), (str(tmp_path / ".file.bin.x.tmp"),)):
+        with pytest.raises(kind, match=whole) as caught, atomic_write(tmp_path / "file.bin"):
+            raise OSError(number, words, *named)
+        assert type(caught.value) is kind
+        assert caught.value.exit_code == exit_code
+        assert f"({words}). Everything finished is kept: " in str(caught.value)
+    assert names(tmp_path) == []
+
+
+@pytest.fixture
+def small_limits() -> Iterator[None]:
+    kept = {kind: resource.getrlimit(kind) for kind in LIMITS}
+    try:
+        yield
+    finally:
+        for kind, limits in kept.items():
+            resource.setrlimit(kind, limits)
+
+
+LIMITS = (resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE)
+
+
+@pytest.mark.usefixtures("small_limits")
+def test_a_file_above_the_real_limit(tmp_path: Path) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, resource.getrlimit(LIMITS[0])[1]))
+    with pytest.raises(StoreError, match=r"file\.bin would be larger than .*ulimit -f"):  # noqa: SIM117
+        with atomic_write(tmp_path / "file.bin") as file:
+            file.write(b"x" * (1 << 17))
+    assert names(tmp_path) == []
+
+
+@pytest.mark.usefixtures("small_limits")
+def test_more_files_than_the_real_limit(tmp_path: Path) -> None:
+    with open(os.devnull) as last:
+        resource.setrlimit(LIMITS[1], (last.fileno() + 1, resource.getrlimit(LIMITS[1])[1]))
+        with pytest.raises(StoreError, match=r"file\.bin cannot be opened \(Too many open files"):  # noqa: SIM117
+            with atomic_write(tmp_path / "file.bin") as file:
+                file.write(b"x")
+
+
+def test_a_name_that_is_really_too_long(tmp_path: Path) -> None:
+    with (
+        pytest.raises(StoreError, match="a name that is too long"),
+        atomic_write(tmp_path / ("x" * 300)),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOTSUP, errno.ENOSYS])
+def test_a_disk_without_permissions(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.chmod", refusal(number))
+    with atomic_write(tmp_path / "file.bin") as file:
+        file.write(b"whole")
+    assert (tmp_path / "file.bin").read_bytes() == b"whole"
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EBADF, errno.EISDIR, errno.ENOTSUP])
+@pytest.mark.parametrize("function", ["open", "fsync"])
+def test_a_disk_that_flushes_no_folders(
+    function: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"os.{function}", refusal(number))
+    sync_folder(tmp_path)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
+def test_a_folder_that_is_not_flushed_by_a_fault_is_an_error(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.fsync", refusal(number))
+    with pytest.raises(OSError, match=os.strerror(number)):
+        sync_folder(tmp_path)
+
+
+def refusal(number: int) -> Callable[..., Any]:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return refuse
+
+
 def test_other_os_errors_pass_unchanged(tmp_path: Path) -> None:
-    with pytest.raises(PermissionError, match="nope"), named_if_disk_full(tmp_path):
+    with pytest.raises(PermissionError, match="nope"), named_system_errors(tmp_path):
         raise PermissionError(errno.EPERM, "nope")
 
 
@@ -191,7 +297,7 @@ def test_sha256_of_a_file(tmp_path: Path, size: int) -> None:
 def test_link_file_makes_a_hard_link(tmp_path: Path) -> None:
     source, target = tmp_path / "source", tmp_path / "target"
     source.write_bytes(b"x")
-    link_file(source, target)
+    assert link_file(source, target)
     assert target.samefile(source)
     assert not target.is_symlink()
     assert source.stat().st_nlink == 2
@@ -207,9 +313,20 @@ def test_link_file_falls_back_to_a_symbolic_link(
     source.write_bytes(b"x")
     target.parent.mkdir()
     monkeypatch.setattr("os.link", refuse)
-    link_file(source, target)
+    assert link_file(source, target)
     assert target.is_symlink()
     assert target.read_bytes() == b"x"
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOTSUP, errno.ENOSYS])
+def test_link_file_says_that_there_are_no_links(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "source").write_bytes(b"x")
+    monkeypatch.setattr("os.link", refusal(number))
+    monkeypatch.setattr("os.symlink", refusal(number))
+    assert not link_file(tmp_path / "source", tmp_path / "target")
+    assert names(tmp_path) == ["source"]
 
 
 def test_link_file_does_not_hide_other_errors(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ VoxBlink2Error
 │   ├── StoreReadOnlyError          the store cannot be written to, and work is left
 │   ├── StoreBusyError              another process works on the store
 │   ├── StoreFullError              no space is left; free some and run again
+│   ├── StoreDiskError              the disk or the system failed; run again when it works
 │   └── StoreDamagedError           a file of the store is not what was written
 │       └── ClipDamagedError        one clip of a sealed shard cannot be decoded
 ├── MediaError                      one media file cannot be cropped; becomes an outcome
@@ -86,6 +87,12 @@ class StoreBusyError(StoreError):
 
 class StoreFullError(StoreError):
     """The disk is full. Finished work is kept."""
+
+    exit_code = 3
+
+
+class StoreDiskError(StoreError):
+    """The disk, its server or the system failed. Finished work is kept."""
 
     exit_code = 3
 

@@ -1,25 +1,31 @@
-"""Atomic writes, checksums, and the error of a full disk."""
+"""Atomic writes, checksums, links, and the errors of the system in words."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fnmatch
 import hashlib
 import io
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
-from voxblink2_lib.errors import StoreFullError
+from voxblink2_lib.errors import StoreDiskError, StoreError, StoreFullError, StoreReadOnlyError
 
 HOME_VARIABLE = "VOXBLINK2_HOME"
-_DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 # What atomic_write leaves behind when its process is killed.
 TEMP_GLOB = ".*.tmp"
 _COPY_BYTES = 1 << 20
+
+# What file systems answer that do not have an operation: FAT, CIFS, FUSE.
+_NOT_SUPPORTED = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTTY}
+_NO_FOLDER_FLUSH = {errno.EINVAL, errno.EBADF, errno.EISDIR, errno.EACCES}
+# Links between file systems, and of a file with as many as can be, are not possible either.
+_NO_LINK = _NOT_SUPPORTED | {errno.EXDEV, errno.EMLINK}
 
 
 def home_folder() -> Path:
@@ -29,18 +35,111 @@ def home_folder() -> Path:
     return (Path(home).expanduser() if home else Path(cache) / "voxblink2").absolute()
 
 
+class _Answer(NamedTuple):
+    """What an answer of the system means for a run, and what its user can do."""
+
+    kind: type[StoreError]
+    problem: str
+    remedy: str
+
+
+# What Python and Arrow say, neither with a class of its own.
+_NO_THREAD = ("can't start new thread", "Failed to launch worker thread")
+_NO_SPACE = "free some space"
+_OPEN_FILES = "raise the limit, as with 'ulimit -n 65536', or use fewer workers"
+_BROKEN_DISK = "check the disk and the messages of the system, as with 'dmesg'"
+_NETWORK_DISK = "the file system was unmounted, or its server is gone: mount it again"
+# Answers that any operation on a file may get, whatever file it is.
+_ANSWERS = {
+    errno.ENOSPC: _Answer(StoreFullError, "No space is left for {path}", _NO_SPACE),
+    errno.EDQUOT: _Answer(StoreFullError, "No space is left for {path} in your quota", _NO_SPACE),
+    errno.EFBIG: _Answer(
+        StoreError,
+        "{path} would be larger than is allowed here",
+        "lift the limit, as with 'ulimit -f unlimited', or put the store on a file system that "
+        "takes files of any size (FAT ends at 4 GiB)",
+    ),
+    errno.EAGAIN: _Answer(  # of files only those that are no files; else of starting a process
+        StoreError,
+        "No other process or thread can be started for {path}",
+        "raise the limit ('ulimit -u', or that of the container), or use fewer workers",
+    ),
+    errno.EIO: _Answer(StoreDiskError, "{path} cannot be read or written", _BROKEN_DISK),
+    errno.EMFILE: _Answer(StoreError, "{path} cannot be opened", _OPEN_FILES),
+    errno.ENFILE: _Answer(StoreDiskError, "{path} cannot be opened", "end other programs"),
+    errno.ESTALE: _Answer(StoreDiskError, "{path} is not reachable any more", _NETWORK_DISK),
+    errno.ENOTCONN: _Answer(StoreDiskError, "{path} is not reachable any more", _NETWORK_DISK),
+    errno.ENOLCK: _Answer(
+        StoreDiskError,
+        "{path} cannot be locked",
+        "wait until the lock service of its file system answers",
+    ),
+    errno.EROFS: _Answer(
+        StoreReadOnlyError,
+        "{path} cannot be written to any more",
+        "a system makes a disk read-only when it fails: check it, mount it for writing",
+    ),
+    errno.ENAMETOOLONG: _Answer(
+        StoreError,
+        "{path} has a name that is too long for its file system",
+        "name a store with a shorter path, or on another file system",
+    ),
+}
+
+
+def system_error(error: BaseException, path: Path) -> StoreError | None:
+    """Return what the system answered to an operation on a file as an error of ours.
+
+    Args:
+        error: what was raised; it names the file itself, or not.
+        path: the file or folder that was used, if the error names none.
+
+    Returns:
+        The error, or ``None`` if it is not one that any file may get.
+    """
+    number = error.errno or 0 if isinstance(error, OSError) else 0
+    if any(words in str(error) for words in _NO_THREAD):
+        number = errno.EAGAIN
+    answer = _ANSWERS.get(number)
+    if answer is None:
+        return None
+    problem = answer.problem.format(path=_named_by(error) or path)
+    if answer.kind is not StoreFullError:
+        problem += f" ({os.strerror(number)})"
+    remedy = answer.remedy + "," * ("," in answer.remedy)
+    return answer.kind(
+        f"{problem}. Everything finished is kept: {remedy} and run the same command again."
+    )
+
+
+def _named_by(error: BaseException) -> str:
+    """Return the file that an error names; empty if it names none, or one of atomic_write's own."""
+    name = getattr(error, "filename", None)
+    if not isinstance(name, str) or getattr(error, "errno", 0) == errno.EAGAIN:
+        return ""
+    return "" if fnmatch.fnmatch(os.path.basename(name), TEMP_GLOB) else name
+
+
 @contextlib.contextmanager
-def named_if_disk_full(path: Path) -> Iterator[None]:
-    """Turn "no space left on device" into a :class:`StoreFullError` that names the path."""
+def named_system_errors(path: Path) -> Iterator[None]:
+    """Turn what the system answers to any file (a full disk, a broken one) into a sentence.
+
+    Args:
+        path: what is named where the error names no file.
+
+    Raises:
+        StoreFullError: no space is left.
+        StoreDiskError: the disk failed; running again helps once it works.
+        StoreReadOnlyError: the disk has become read-only.
+        StoreError: a limit of the system or the file system is too low.
+    """
     try:
         yield
-    except OSError as error:
-        if error.errno not in _DISK_FULL:
+    except Exception as error:
+        named = system_error(error, path)
+        if named is None:
             raise
-        raise StoreFullError(
-            f"No space is left for {path}. Everything finished is kept: "
-            "free some space and run the same command again."
-        ) from error
+        raise named from error
 
 
 @contextlib.contextmanager
@@ -58,11 +157,12 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
     Raises:
         OSError: the name is that of a device or a pipe, which a rename would replace.
-        StoreFullError: the disk is full.
+        StoreError: the disk is full, fails, or allows no such file; see
+            :func:`named_system_errors`.
     """
     if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
         raise OSError(errno.EINVAL, "a device or a pipe is there, name a file", str(path))
-    with named_if_disk_full(path):
+    with named_system_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
         try:
@@ -71,7 +171,8 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
                 file.flush()
                 os.fsync(file.fileno())
             # mkstemp makes files that only the owner can read; a store is shared.
-            os.chmod(name, 0o666 & ~_umask())
+            with _ignored(_NOT_SUPPORTED):
+                os.chmod(name, 0o666 & ~_umask())
             os.replace(name, path)
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
@@ -87,12 +188,22 @@ def _umask() -> int:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush a folder, so that a rename in it survives a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
+    """Flush a folder, so that a rename in it survives a power cut, where its disk can do that."""
+    with _ignored(_NOT_SUPPORTED | _NO_FOLDER_FLUSH):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+@contextlib.contextmanager
+def _ignored(numbers: set[int]) -> Iterator[None]:
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        yield
+    except OSError as error:
+        if error.errno not in numbers:
+            raise
 
 
 def short_digest(data: bytes) -> str:
@@ -146,14 +257,16 @@ class HashingWriter(io.RawIOBase):
         return self._digest.hexdigest()
 
 
-def link_file(source: Path, target: Path) -> None:
+def link_file(source: Path, target: Path) -> bool:
     """Give a file a second name: a hard link, else (another file system) a symbolic link.
 
     Neither makes a second copy of the data.
+
+    Returns:
+        Whether the file has the name; not where the file system of the target takes no links.
     """
-    try:
-        os.link(source, target)
-    except OSError as error:
-        if error.errno not in {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP}:
-            raise
-        os.symlink(source.resolve(), target)
+    for link, name in ((os.link, source), (os.symlink, source.resolve())):
+        with _ignored(_NO_LINK):
+            link(name, target)
+            return True
+    return False

@@ -5,15 +5,18 @@ from __future__ import annotations
 import argparse
 import datetime
 import email.utils
+import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from support.loopback_server import LoopbackHandler, LoopbackServer
@@ -269,7 +272,9 @@ def test_file_system(media: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (finding,) = look("file system", **named)
     assert finding.level == "ok"
     assert finding.message == (
-        f"{media} supports writing, flushing and renaming, locking, SQLite in WAL mode, hard links"
+        f"{media} supports writing, flushing and renaming, locking, SQLite in WAL mode, "
+        "mapping files into memory, hard links, symbolic links, flushing folders, permissions, "
+        "names that differ only in case"
     )
 
     def refuse(*_: object) -> None:
@@ -282,10 +287,54 @@ def test_file_system(media: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "hard links" not in rest.message
 
 
-def test_file_system_that_does_not_lock(media: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+class Lack(NamedTuple):
+    """A function of Python that a file system answers with an error, and what doctor says of it."""
+
+    function: str
+    number: int
+    name: str
+    remedy: str
+    level: str = "warning"
+
+
+@pytest.mark.parametrize(
+    "lack",
+    [
+        Lack("fcntl.flock", errno.ENOLCK, "locking: .*No locks", "A file .lease"),
+        Lack("fcntl.lockf", errno.EOPNOTSUPP, "locking: ", "A file .lease"),
+        Lack("os.symlink", errno.EPERM, "symbolic links: ", "reads shards where they lie"),
+        Lack("os.chmod", errno.EPERM, "permissions: ", "mounted with"),
+        Lack("voxblink2_lib.doctor.file_system.os.open", errno.EISDIR, "flushing folders", "power"),
+        Lack("mmap.mmap", errno.ENODEV, "mapping files into", "on a local disk", level="error"),
+    ],
+)
+def test_a_file_system_that_lacks_something(
+    lack: Lack, media: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lack.function, refusal(lack))
+    finding, rest = look("file system", source=str(media), store=str(media / "store"))
+    assert finding.level == lack.level
+    assert re.search(f"does not support {lack.name}", finding.message)
+    assert lack.remedy in finding.remedy
+    assert rest.level == "ok"
+    assert lack.name.partition(":")[0] not in rest.message
+
+
+def refusal(lack: Lack) -> Callable[..., Any]:
+    whole = os.open
+
+    def refuse(path: Any = None, flags: int = 0, *more: Any, **options: Any) -> Any:
+        if lack.function.endswith("os.open") and (flags != os.O_RDONLY or more or options):
+            return whole(path, flags, *more, **options)
+        raise OSError(lack.number, os.strerror(lack.number))
+
+    return refuse
+
+
+def test_two_that_hold_one_lock(media: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fcntl.flock", lambda *_: None)
     finding, _ = look("file system", source=str(media), store=str(media / "store"))
-    assert finding.level == "error"
+    assert finding.level == "warning"
     assert "does not support locking: two processes can hold the same lock" in finding.message
 
 

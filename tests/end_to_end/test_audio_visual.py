@@ -429,7 +429,7 @@ def test_other_options_are_refused_on_a_store_that_cannot_be_written_to(
         def acquire(self, *_: Any, **__: Any) -> Any:
             raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("voxblink2_lib.store.layout.FileLock", Refused)
+    monkeypatch.setattr("voxblink2_lib.store.lock.FileLock", Refused)
     assert len(load_dataset("voxblink2", CONFIG, video_size=112, **options)) == ROWS
     with pytest.raises(StoreMismatchError, match="video_size=112, requested is 64"):
         load_dataset("voxblink2", CONFIG, video_size=64, **options)

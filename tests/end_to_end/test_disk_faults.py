@@ -23,7 +23,9 @@ from voxblink2_lib.materialize.run import materialize
 pytestmark = pytest.mark.usefixtures("inline_workers")
 
 # How many videos there are. What is full needs no second shard.
-VIDEOS: dict[Fault, int] = {"killed": 3, "full": 1}
+VIDEOS: dict[Fault, int] = {"killed": 3, "full": 1, "broken": 1}
+# What a refusal is called.
+SAYS: dict[Fault, str] = {"full": "No space is left", "broken": "check the disk"}
 # Tests that share the operations, so that none takes long.
 PARTS = 4
 
@@ -91,7 +93,7 @@ def test_every_kind_of_operation_is_seen(
 
 
 @pytest.mark.parametrize("part", range(PARTS))
-@pytest.mark.parametrize("fault", ["killed", "full"])
+@pytest.mark.parametrize("fault", ["killed", "full", "broken"])
 def test_a_fault_at_any_operation_costs_nothing_finished(
     fault: Fault, part: int, corpus: Path, media_site: MediaSite, tmp_path: Path
 ) -> None:
@@ -107,8 +109,9 @@ def test_a_fault_at_any_operation_costs_nothing_finished(
             except KilledError:
                 assert disk.is_dead
             except StoreError as error:
-                assert fault == "full"
-                assert "No space" in str(error)  # noqa: PT017  # others pass
+                assert fault in SAYS
+                assert SAYS[fault] in str(error)  # noqa: PT017  # others pass
+                assert error.exit_code == 3  # noqa: PT017
         if not disk.is_reached:
             break
         counts = {video: media_site.count(video) for video in kept(store)}

@@ -76,6 +76,19 @@ def test_a_store_alone_goes_on_with_the_last_run(
     assert place.options()["max_speakers"] == 1
 
 
+def test_a_selection_that_is_taken_over_is_told(place: Place) -> None:
+    words = ("--max-speakers", 1, "--exclude", "id000001", "id000002")
+    assert "last run" not in run_inline("materialize", *place.words, *words).stderr
+    told = (
+        "The selection is that of the store's last run: --exclude (2 ids), --max-speakers 1. To "
+        "leave it out, add --forget exclude --forget max-speakers."
+    )
+    assert told in run_inline("materialize", *place.words).stderr
+    left_out = ("--forget", "exclude", "--forget", "max-speakers")
+    assert "last run" not in run_inline("materialize", *place.words, *left_out).stderr
+    assert not {"exclude", "max_speakers"} & place.options().keys()
+
+
 def test_an_option_that_is_given_counts_alone_and_is_remembered(place: Place) -> None:
     run_inline("materialize", *place.words, "--max-speakers", 1, "--max-videos-per-speaker", 1)
     assert go_on(place)["videos"] == {"done": 1}

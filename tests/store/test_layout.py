@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -40,6 +41,24 @@ def test_places(store: Store) -> None:
     part = store.part("audio", 7, VideoKey("id000001", "-bcdefghijk"))
     assert part == root / "parts" / "audio" / "00007" / "id000001_-bcdefghijk.arrow"
     assert part.parent == store.job_parts("audio", 7)
+
+
+def test_videos_that_differ_in_case_have_files_of_their_own(store: Store) -> None:
+    keys = [VideoKey("id000001", name) for name in ("abcDEFghijk", "abcdefghijk", "ABCDEFGHIJK")]
+
+    def names() -> set[str]:
+        return {store.part("audio", 7, key).name for key in keys} | {
+            store.fetched("audio", key).name for key in keys
+        }
+
+    with store.locked(wait=False):
+        assert len({name.lower() for name in names()}) == 2
+        # As on a disk that ignores case: there, a look-up of one name finds the other.
+        (store.root / ".LOCK").touch()
+        assert len({name.lower() for name in names()}) == 6
+        part = store.part("audio", 7, keys[1])
+        assert part.name == "id000001_abcdefghijk.arrow", "what needs no mark has none"
+        assert all(re.fullmatch(r"[\w.-]+\w", name) for name in names()), "FAT allows no others"
 
 
 def test_a_named_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,7 +223,7 @@ def test_waiting_says_for_whom(store: Store, caplog: pytest.LogCaptureFixture) -
             process.stdin.close()
 
         watch = LogWatch()
-        logger = logging.getLogger("voxblink2_lib.store.layout")
+        logger = logging.getLogger("voxblink2_lib.store.lock")
         logger.addHandler(watch)
         helper = threading.Thread(target=let_go)
         helper.start()

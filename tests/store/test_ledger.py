@@ -70,7 +70,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> StoppedTime:
 
 def test_a_fresh_ledger_is_empty(ledger: Ledger) -> None:
     assert ledger.planned_videos().num_rows == 0
-    assert ledger.planned_videos().column_names == ["speaker_id", "video_id", "status", "digest"]
+    assert ledger.planned_videos().column_names == [
+        *("speaker_id", "video_id", "status", "digest", "is_open")
+    ]
     assert ledger.statistics.videos() == {}
     assert ledger.statistics.totals() == (0, 0, 0)
     assert (ledger.open_jobs(), ledger.shards(), answers(ledger).count_pending()) == ([], [], 0)

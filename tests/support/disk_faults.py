@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 import pytest
 
-Fault = Literal["killed", "full"]
+Fault = Literal["killed", "full", "broken"]
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 # Names of functions of `os`, and how many of their first arguments are paths.
 _ON_PATHS = {
@@ -46,7 +46,7 @@ class FaultyDisk:
     Args:
         root: the folder.
         fault: what happens there. After ``"killed"`` nothing has any effect any more; a disk that
-            is ``"full"`` refuses that one operation, and all is well again.
+            is ``"full"`` or ``"broken"`` refuses that one operation, and all is well again.
         at: number of the operation; ``None`` for none.
 
     Attributes:
@@ -71,14 +71,14 @@ class FaultyDisk:
 
         Raises:
             KilledError: it and all later ones must have no effect.
-                OSError, sqlite3.OperationalError: the disk is full.
+                OSError, sqlite3.OperationalError: the disk is full, or broken.
         """
         if not any(self._is_below(path) for path in paths):
             return
         if not self.is_dead and len(self.operations) == self._at and not self.is_reached:
             self.is_reached = True
-            if self._fault == "full" and name not in _FREES:
-                raise _no_space(name, paths[0])
+            if self._fault == "broken" or (self._fault == "full" and name not in _FREES):
+                raise _refusal(self._fault, name, paths[0])
         if self.is_dead:
             raise KilledError(name)
         self.operations.append(f"{name} {Path(str(paths[-1])).name}")
@@ -166,12 +166,16 @@ class FaultyDisk:
         return checked
 
 
-def _no_space(name: str, path: object) -> Exception:
+def _refusal(fault: Fault, name: str, path: object) -> Exception:
+    number, code, text = {
+        "full": (errno.ENOSPC, "SQLITE_FULL", "database or disk is full"),
+        "broken": (errno.EIO, "SQLITE_IOERR_WRITE", "disk I/O error"),
+    }[fault]
     if name == "commit":
-        full = sqlite3.OperationalError("database or disk is full")
-        full.sqlite_errorcode = sqlite3.SQLITE_FULL
-        return full
-    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        error = sqlite3.OperationalError(text)
+        error.sqlite_errorname, error.sqlite_errorcode = code, getattr(sqlite3, code)
+        return error
+    return OSError(number, os.strerror(number), str(path))
 
 
 class _CheckedWrites:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from voxblink2_lib import __version__
 from voxblink2_lib.cli.archive import add_archive_commands
@@ -29,6 +30,7 @@ from voxblink2_lib.cli.terminal import (
 )
 from voxblink2_lib.cli.verify import add_verify_command
 from voxblink2_lib.errors import StoppedError, VoxBlink2Error
+from voxblink2_lib.files import system_error
 
 # In the order of the help.
 _COMMANDS = (
@@ -65,6 +67,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(options.command(options))
     except VoxBlink2Error as error:
         return write_failure(error, as_json=as_json)
+    except Exception as error:
+        named = system_error(error, Path.cwd())
+        if named is None:
+            raise
+        return write_failure(named, as_json=as_json)
     except KeyboardInterrupt:
         write_message("")  # a line of its own, below ^C
         return write_failure(_interruption(options), as_json=as_json)

@@ -12,7 +12,6 @@ from voxblink2_lib.errors import (
     ReleaseError,
     SelectionError,
     StoreError,
-    StoreFullError,
     first_line,
     next_command,
 )
@@ -99,17 +98,16 @@ def check_file_system(_: Inputs, store: Store) -> Findings:
     folder = existing_folder(store.root)
     try:
         capabilities = probe_capabilities(folder)
-    except (OSError, StoreFullError) as error:
+    except (OSError, StoreError) as error:
         message = f"{folder} is not writable: {getattr(error, 'strerror', '') or error}"
         remedy = "Make it writable, free some space, or name another store."
         yield Finding("error", "file system", message, remedy)
         return
-    for capability in capabilities:
-        message = f"{folder} does not support {capability.name}: {capability.problem}"
-        if capability.problem and capability.is_needed:
+    for name, problem, consequence in capabilities:
+        message = f"{folder} does not support {name}: {problem}"
+        if problem and consequence:
+            yield Finding("warning", "file system", message, consequence)
+        elif problem:
             yield Finding("error", "file system", message, "Name a store on a local disk.")
-        elif capability.problem:
-            remedy = "Symbolic links are used instead; do not move the store afterwards."
-            yield Finding("warning", "file system", message, remedy)
     supported = ", ".join(item.name for item in capabilities if not item.problem)
     yield Finding("ok", "file system", f"{folder} supports {supported}")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from voxblink2_lib.files import named_if_disk_full, sync_folder
+from voxblink2_lib.files import named_system_errors, sync_folder
 from voxblink2_lib.outcomes import NO_FACTS, MediaFacts
 from voxblink2_lib.sources import Media
 
@@ -50,7 +50,7 @@ def stage(media: Media, target: Path, record: FetchRecord) -> None:
     Raises:
         StoreFullError: the disk is full.
     """
-    with named_if_disk_full(target):
+    with named_system_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(target, ignore_errors=True)
         with tempfile.TemporaryDirectory(dir=media.path.parent) as folder:

@@ -8,6 +8,7 @@ held one is remembered without it, and that is no value to go on with.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shlex
 from collections.abc import Collection, Mapping
@@ -38,10 +39,13 @@ from voxblink2_lib.records import (
 )
 from voxblink2_lib.redaction import HIDDEN, redact, secrets_in
 from voxblink2_lib.release.location import BUILTIN_RELEASE, RELEASE_VARIABLE, open_release
+from voxblink2_lib.release.selection import Selection
 from voxblink2_lib.sources.options import FetchOptions
 from voxblink2_lib.store.clip_format import CLIP_FORMAT, read_clip_format
 from voxblink2_lib.store.layout import Store, named_store, open_store
 from voxblink2_lib.store.ledger import Ledger
+
+_log = logging.getLogger(__name__)
 
 # The ledger has settings of their own of the source and of the options of clips.
 _REQUEST, _SOURCE = "request", "source"
@@ -182,7 +186,28 @@ def resumed_request(
     options = {name: value for name, value in options.items() if value is not None}
     _check_secrets(store, options)
     _check_places(store, given["config"], options, remembered)
-    return _completed(store, given, options)
+    request = _completed(store, given, options)
+    _report_selection(options)
+    return request
+
+
+def _report_selection(options: Mapping[str, Any]) -> None:
+    """Say what limits the run: whoever has forgotten it would take a part for the corpus."""
+    names = [name for name in options_of(Selection) if name in options]
+    if names:
+        shown = [f"{option_string(name)} {_shown(options[name])}" for name in names]
+        left_out = " ".join(f"--forget {name.replace('_', '-')}" for name in names)
+        _log.warning(
+            "The selection is that of the store's last run: %s. To leave it out, add %s.",
+            ", ".join(shown),
+            left_out,
+        )
+
+
+def _shown(value: Any) -> str:
+    if not isinstance(value, list):
+        return str(value)
+    return value[0] if len(value) == 1 else f"({len(value):,} ids)"
 
 
 def _store_of(given: Mapping[str, Any]) -> Store:

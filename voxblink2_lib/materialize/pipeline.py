@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from voxblink2_lib.errors import FetchError, MediaError, StoreError, UnreachableError
+from voxblink2_lib.files import named_system_errors
 from voxblink2_lib.materialize.fetched_media import FetchRecord, discard, open_staged, stage
 from voxblink2_lib.materialize.tasks import (
     BackupTask,
@@ -51,16 +52,19 @@ def fetch_video(task: FetchTask) -> FetchResult:
     Failures of one video are in the result; everything else is raised.
 
     Raises:
-        StoreFullError: the disk is full.
+        StoreError: the disk is full or fails; see :func:`voxblink2_lib.files.named_system_errors`.
     """
     started = time.monotonic()
     route = task.source.route.name
     confirm = functools.partial(task.rate_limiter.confirm, task.permit)
     try:
         source = open_source(task.source, with_video=task.with_video)
-        with source.fetch(
-            task.key, needed_seconds=task.needed_seconds, tmp=task.tmp, answered=confirm
-        ) as media:
+        with (
+            named_system_errors(task.tmp),
+            source.fetch(
+                task.key, needed_seconds=task.needed_seconds, tmp=task.tmp, answered=confirm
+            ) as media,
+        ):
             seconds_taken = time.monotonic() - started
             record = FetchRecord(media.size_bytes, seconds_taken, route, media.facts)
             stage(media, task.target, record)
@@ -84,7 +88,7 @@ def fetch_canary(task: FetchTask) -> FetchResult:
     """Download the beginning of a video that is known to work, and throw it away.
 
     Raises:
-        StoreFullError: the disk is full.
+        StoreError: the disk is full or fails; see :func:`voxblink2_lib.files.named_system_errors`.
     """
     result = fetch_video(task)
     try:
@@ -106,14 +110,14 @@ def run_video(task: VideoTask) -> Outcome:
     Failures of one video are outcomes; everything else is raised.
 
     Raises:
-        StoreFullError: the disk is full.
+        StoreError: the disk is full or fails; see :func:`voxblink2_lib.files.named_system_errors`.
         MemoryError: memory is short; or, unless the video is tried alone, its media may claim to
             contain more than fits in any.
     """
     started = time.monotonic()
     doubt = contextlib.nullcontext() if task.is_alone else memory_doubted()
     try:
-        with doubt, media_for(task) as (media, record):
+        with doubt, named_system_errors(task.part), media_for(task) as (media, record):
             return _crop_and_write(task, media, record)
     except FetchError as error:
         seconds_taken = time.monotonic() - started
@@ -240,7 +244,8 @@ def _missing_message(missing: Sequence[MissingUtterance], requested: int) -> str
 
 def seal_job(task: SealTask) -> SealedShard:
     """Join a job's part files into its shard."""
-    return seal_shard(task.job, task.parts, task.target, task.schema)
+    with named_system_errors(task.target):
+        return seal_shard(task.job, task.parts, task.target, task.schema)
 
 
 def back_up(task: BackupTask) -> str | None:

@@ -12,6 +12,7 @@ from voxblink2_lib.materialize.last_run import remember_run
 from voxblink2_lib.materialize.planning import (
     Plan,
     is_complete,
+    only_selected,
     plan_retry,
     plan_run,
     write_plan,
@@ -92,6 +93,9 @@ def materialize(request: MaterializeRequest, *, retry: bool, wait: bool) -> Stor
     release, store = find_store(request)
     named = request.source or release.default_source
     source = parse_source(named, request.fetch)
+    # A load that finds everything writes nothing, not even the lock, whoever works on the store.
+    if not retry and is_complete(request, store, release):
+        return store
     try:
         with store.locked(wait=wait):
             index = _index(release, store)
@@ -104,6 +108,12 @@ def materialize(request: MaterializeRequest, *, retry: bool, wait: bool) -> Stor
                     reopened = [*failed, *verdicts.due(again=again, is_sealed=False)]
                 check_clip_format(request, store, ledger, index=index, retried=len(failed))
                 plan = plan_run(request, store, index, ledger, failed=failed, reopened=reopened)
+                if retry and plan.outside:
+                    _log.warning(
+                        "The store %s holds %d more videos than are selected; they stay in it.",
+                        store.root,
+                        plan.outside,
+                    )
                 has_work = bool(plan.new or plan.failed or ledger.open_jobs())
                 if has_work:
                     check_source(source, store, ledger, request, new=plan.new)
@@ -242,8 +252,9 @@ def _run_open_jobs(context: RunContext, *, retry: bool) -> None:
         _run_jobs(context, open_jobs)
         # What a folder lacks has not appeared in the meantime.
         if retry and context.source.is_remote:
-            due = verdicts.due(after_a_wait=True)
-            plan = plan_retry(context.request, context.store, ledger, due)
+            request, failed = context.request, verdicts.due(after_a_wait=True)
+            due = only_selected(failed, context.index, request.selection)
+            plan = plan_retry(request, context.store, ledger, due)
             write_plan(plan, ledger, verdicts)
     _finish(context)
 

@@ -29,7 +29,10 @@ _DAMAGE = (
 _FAULTS = (MemoryError, RecursionError, NotImplementedError)
 
 # Of FFmpeg's errors, those of the machine.
-_OF_THE_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE}
+_OF_THE_MACHINE = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE),
+    *(errno.ESTALE, errno.ENOTCONN),
+}
 
 # More than FFmpeg needs at once for any file that is not damaged.
 _PLENTY_BYTES = 256 << 20

@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from voxblink2_lib.errors import StoreDamagedError, StoreError, first_line, next_command
-from voxblink2_lib.files import sha256_of
+from voxblink2_lib.files import named_system_errors, sha256_of
 from voxblink2_lib.foreign_files import as_own_error, shortened
 from voxblink2_lib.records import FaceTrack, Utterance, VideoKey
 
@@ -182,14 +182,18 @@ class Index:
     @lru_cache(maxsize=1)  # noqa: B019  # an index lives as long as its run
     def _video_table(self) -> pa.Table:
         with self._named_damage():
-            return pq.read_table(self.folder / "videos.parquet")
+            return read_videos(self.folder)
 
     @contextlib.contextmanager
     def _named_damage(self, file: str = "") -> Iterator[None]:
         advice = (
             f"Mend the store with {next_command('repair', store=self.folder.absolute().parent)}."
         )
-        with as_own_error(StoreDamagedError, f"The index {self.folder / file} is damaged", advice):
+        damage = f"The index {self.folder / file} is damaged"
+        with (
+            as_own_error(StoreDamagedError, damage, advice),
+            named_system_errors(self.folder / file),
+        ):
             yield
 
     def problems(self) -> Iterator[str]:
@@ -250,18 +254,31 @@ class Index:
             return _Rows(self.folder / f"{name}.parquet", columns)
 
 
+def read_videos(folder: Path, columns: list[str] | None = None) -> pa.Table:
+    """Return the videos of an index.
+
+    No threads are used: where the system starts none, Arrow would wait for them for ever.
+
+    Args:
+        folder: the index.
+        columns: their names; all by default.
+    """
+    with pq.ParquetFile(folder / "videos.parquet", pre_buffer=False) as file:
+        return file.read(columns=columns, use_threads=False)
+
+
 class _Rows:
     """Reads ranges of rows of a Parquet file whose row groups are of one size."""
 
     def __init__(self, path: Path, columns: tuple[str, ...]) -> None:
-        self._file = pq.ParquetFile(path)
+        self._file = pq.ParquetFile(path, pre_buffer=False)  # uses no threads, see read_videos
         self._columns = columns
         self._size = max(1, self._file.metadata.row_group(0).num_rows)
         # Releases are nearly sorted, so few groups serve many videos in a row.
         self._group = lru_cache(maxsize=16)(self._read_group)
 
     def _read_group(self, group: int) -> pa.Table:
-        return self._file.read_row_group(group, columns=list(self._columns))
+        return self._file.read_row_group(group, columns=list(self._columns), use_threads=False)
 
     def slices(self, first: int, count: int) -> Iterator[pa.Table]:
         """Yield tables that together hold a range of rows."""

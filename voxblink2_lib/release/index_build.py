@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from voxblink2_lib.errors import ReleaseError, StoreMismatchError
-from voxblink2_lib.files import atomic_write, named_if_disk_full, sha256_of
+from voxblink2_lib.files import atomic_write, named_system_errors, sha256_of
 from voxblink2_lib.foreign_text import csv_cell
 from voxblink2_lib.progress import Progress, no_progress
 from voxblink2_lib.records import FRAMES_PER_SECOND, Utterance, VideoKey
@@ -26,6 +26,7 @@ from voxblink2_lib.release.index import (
     UTTERANCE_COLUMNS,
     Index,
     IndexInfo,
+    read_videos,
 )
 from voxblink2_lib.release.location import AnnotationFile, Release
 
@@ -262,7 +263,7 @@ def build_index(release: Release, folder: Path, *, progress: Progress = no_progr
     """
     signature = release.signature(progress=progress)
     shutil.rmtree(folder, ignore_errors=True)
-    with named_if_disk_full(folder):
+    with named_system_errors(folder):
         try:
             folder.mkdir(parents=True)
             with (
@@ -335,9 +336,9 @@ def check_growth(old: Index, new: Index) -> None:
     if old.info.fingerprint == new.info.fingerprint:
         return
     keys = [*KEY_COLUMNS, "digest"]
-    before = pq.read_table(old.folder / "videos.parquet", columns=keys)
-    after = pq.read_table(new.folder / "videos.parquet", columns=keys)
-    lost = before.join(after, keys=keys, join_type="left anti").sort_by(_BY_KEY)
+    before = read_videos(old.folder, keys)
+    after = read_videos(new.folder, keys)
+    lost = before.join(after, keys=keys, join_type="left anti", use_threads=False).sort_by(_BY_KEY)
     if len(lost):
         first = lost.slice(0, 1).to_pylist()[0]
         raise StoreMismatchError(

@@ -23,7 +23,7 @@ from yt_dlp.networking.exceptions import HTTPError, RequestError
 from yt_dlp.utils import DownloadError, YoutubeDLError
 
 from voxblink2_lib.errors import FetchError, SourceError, next_command
-from voxblink2_lib.files import named_if_disk_full
+from voxblink2_lib.files import named_system_errors
 from voxblink2_lib.outcomes import NO_FACTS, MediaFacts
 from voxblink2_lib.records import VideoKey
 from voxblink2_lib.redaction import redact, secrets_in, secrets_in_cookies
@@ -135,7 +135,7 @@ class YtDlpSource:
         self._logger.warnings.clear()
         self._ydl.answered = answered
         self._facts = NO_FACTS
-        with named_if_disk_full(tmp), tempfile.TemporaryDirectory(dir=tmp) as folder:
+        with named_system_errors(tmp), tempfile.TemporaryDirectory(dir=tmp) as folder:
             try:
                 media = self._download(key, Path(folder), needed_seconds + _MARGIN_SECONDS)
             except FetchError as error:

@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from voxblink2_lib.errors import StoreDamagedError, VoxBlink2Error, first_line
+from voxblink2_lib.files import system_error
 from voxblink2_lib.foreign_files import shortened
 from voxblink2_lib.store.advice import repair_advice
 
@@ -93,6 +94,7 @@ def open_stream(path: Path) -> ArrowStream:
 
     Raises:
         FileNotFoundError: there is no such file.
+        StoreError: the system does not let it be read, whatever is in it.
         StoreDamagedError: it is no such stream, or has columns that refer to dictionaries.
     """
     with _named(path, "its columns"):
@@ -146,6 +148,8 @@ def _named(path: Path, place: str) -> Iterator[None]:
     except (VoxBlink2Error, FileNotFoundError):
         raise
     except Exception as error:  # a broken file makes nearly any of Arrow's and Python's errors
+        if named := system_error(error, path):
+            raise named from error
         raise damaged(path, f"{place}: {shortened(first_line(error), quoted=False)}") from error
 
 

@@ -22,10 +22,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from filelock import FileLock
 
 from voxblink2_lib.errors import StoreDamagedError, StoreError
-from voxblink2_lib.files import atomic_write, home_folder, short_digest
+from voxblink2_lib.files import atomic_write, home_folder, named_system_errors, short_digest
 from voxblink2_lib.foreign_files import as_own_error
 from voxblink2_lib.progress import Progress, no_progress
 from voxblink2_lib.records import SAMPLE_RATE_HZ
@@ -34,6 +33,7 @@ from voxblink2_lib.store.arrow_stream import read_plain_file
 from voxblink2_lib.store.checksums import checksum_file, write_checksum
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
+from voxblink2_lib.store.lock import lock_if_possible
 from voxblink2_lib.store.shard_check import open_shard, shard_batches
 from voxblink2_lib.store.shard_names import is_shard_name, shard_order
 
@@ -167,12 +167,30 @@ def local_catalogue(
     if catalogue is not None:
         return catalogue, folder
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):  # of several ranks, one makes it
+    with lock_if_possible(path.with_suffix(".lock")):  # of several ranks, one makes it
         catalogue = _read_current(path, sizes)
         if catalogue is None:
             _updated(_read(path), folder, sizes, progress).write(path)
             catalogue = Catalogue.read(path)
     return catalogue, folder
+
+
+def catalogue_of(store: Path, config: str, sizes: ShardSizes) -> Catalogue:
+    """Return the catalogue of some sealed shards of a local store, and write nothing.
+
+    Args:
+        store: the store.
+        config: the configuration.
+        sizes: size in bytes of each shard by its name, in order. Those that the store's catalogue
+            lacks are scanned.
+
+    Raises:
+        StoreError: a shard is not of this package.
+        StoreDamagedError: a shard cannot be read.
+    """
+    folder = store / "shards" / config
+    path = catalogue_file(store, folder, config)
+    return _read_current(path, sizes) or _updated(_read(path), folder, sizes, no_progress)
 
 
 def _shard_sizes(store: Path, folder: Path, config: str) -> ShardSizes:
@@ -239,6 +257,7 @@ def _updated(
     tables = dict(catalogue.tables()) if catalogue else {}
     new = [place for place in sizes.items() if place not in tables]
     with (
+        named_system_errors(folder),
         progress("Scanning shards", unit="shard", total=len(new)) as advance,
         ThreadPoolExecutor(_SCANS_AT_ONCE) as threads,
     ):

@@ -15,23 +15,23 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import os
 import shutil
-import socket
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from voxblink2_lib.errors import StoreBusyError, StoreError, StoreReadOnlyError
-from voxblink2_lib.files import TEMP_GLOB, home_folder, named_if_disk_full, short_digest
+from voxblink2_lib.files import (
+    TEMP_GLOB,
+    home_folder,
+    named_system_errors,
+    short_digest,
+    system_error,
+)
 from voxblink2_lib.records import VideoKey
 from voxblink2_lib.release.location import Release
-
-_SHORT_WAIT_SECONDS = 2.0
-_log = logging.getLogger(__name__)
+from voxblink2_lib.store.lock import HOLDER, LOCK, hold_lock
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +79,18 @@ class Store:
 
     def part(self, config: str, job: int, key: VideoKey) -> Path:
         """Part file of one video."""
-        return self.job_parts(config, job) / f"{key.speaker_id}_{key.video_id}.arrow"
+        return self.job_parts(config, job) / f"{self._file_name(key)}.arrow"
 
     def fetched(self, config: str, key: VideoKey) -> Path:
         """Folder of the media of one video, staged until they are cropped."""
-        return self.root / "media" / config / f"{key.speaker_id}_{key.video_id}"
+        return self.root / "media" / config / self._file_name(key)
+
+    def _file_name(self, key: VideoKey) -> str:
+        """Return a name that no other video has, on a disk that ignores case (FAT, CIFS) too."""
+        name = f"{key.speaker_id}_{key.video_id}"
+        capitals = sum(1 << place for place, letter in enumerate(name) if letter.isupper())
+        ignores_case = capitals and os.path.exists(self.root / LOCK.upper())
+        return f"{name}.{capitals:x}" if ignores_case else name
 
     @contextlib.contextmanager
     def locked(self, *, wait: bool) -> Iterator[None]:
@@ -94,37 +101,28 @@ class Store:
 
         Raises:
             StoreBusyError: another process holds it.
-            StoreError: the folder cannot be created or written to.
-            StoreFullError: the disk is full, or becomes so while the lock is held.
+            StoreError: the folder cannot be created or written to, or the disk is full or fails
+                while the lock is held; see :func:`voxblink2_lib.files.named_system_errors`.
         """
-        try:
-            with named_if_disk_full(self.root):
+        with contextlib.ExitStack() as stack:
+            with self._named_if_unusable():
                 self.root.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.root / ".lock")
-            try:
-                # Another load that has nothing to download holds the lock for a moment only.
-                lock.acquire(timeout=_SHORT_WAIT_SECONDS if wait else 0)
-            except Timeout:
-                self._report_busy(wait=wait)
-                lock.acquire()
-            try:
-                with named_if_disk_full(self.root):
-                    self._holder.write_text(f"process {os.getpid()} on {socket.gethostname()}")
-            except BaseException:
-                lock.release()
-                raise
+                stack.enter_context(hold_lock(self.root, wait=wait))
+            with named_system_errors(self.root):
+                yield
+
+    @contextlib.contextmanager
+    def _named_if_unusable(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
                 raise StoreReadOnlyError(
                     f"The store {self.root} cannot be written to ({error.strerror}), and it lacks "
                     "something that was requested. Leave out data_dir to load it as it is."
                 ) from error
-            raise StoreError(f"The store {self.root} cannot be used: {error}.") from error
-        try:
-            with named_if_disk_full(self.root):
-                yield
-        finally:
-            lock.release()
+            named = system_error(error, self.root)
+            raise named or StoreError(f"The store {self.root} cannot be used: {error}.") from error
 
     def run_began(self) -> float | None:
         """Return the Unix time at which the run that is at work began; ``None`` if none is."""
@@ -132,25 +130,10 @@ class Store:
             with self.locked(wait=False):
                 return None
         except StoreBusyError:
-            return self._holder.stat().st_mtime if self._holder.exists() else 0.0
+            holder = self.root / HOLDER
+            return holder.stat().st_mtime if holder.exists() else 0.0
         except StoreError:  # one that cannot be written to
             return None
-
-    @property
-    def _holder(self) -> Path:
-        return self.root / ".lock-holder"
-
-    def _report_busy(self, *, wait: bool) -> None:
-        try:
-            holder = self._holder.read_text()
-        except OSError:
-            holder = "another process"
-        if not wait:
-            raise StoreBusyError(
-                f"{holder} is working on the store {self.root}. Nothing was changed. "
-                "Run this again when it is done, or name another store."
-            )
-        _log.warning("%s is working on the store %s; waiting for it to finish.", holder, self.root)
 
     def clear_leftovers(self, config: str, *, open_jobs: Collection[int]) -> None:
         """Remove what killed runs left behind. Requires the lock.
@@ -161,7 +144,7 @@ class Store:
         """
         shutil.rmtree(self.tmp, ignore_errors=True)
         self.tmp.mkdir(parents=True, exist_ok=True)
-        for path in self.shards(config).glob(TEMP_GLOB):
+        for path in (*self.root.glob(TEMP_GLOB), *self.shards(config).glob(TEMP_GLOB)):
             path.unlink(missing_ok=True)
         kept = {self.job_parts(config, job) for job in open_jobs}
         for folder in self.parts(config).glob("*"):

@@ -42,6 +42,7 @@ _PLANNED_COLUMNS = pa.schema(
         ("video_id", pa.string()),
         ("status", pa.string()),
         ("digest", pa.int64()),
+        ("is_open", pa.bool_()),
     ]
 )
 
@@ -148,19 +149,23 @@ class Ledger:
     # -- Planning ----------------------------------------------------------------------------------
 
     def planned_videos(self) -> pa.Table:
-        """Return every planned video, with ``status`` and ``digest``.
+        """Return every planned video, with ``status``, ``digest`` and ``is_open``.
 
-        ``digest`` identifies the annotations that the clips were cropped by.
+        ``digest`` identifies the annotations that the clips were cropped by; a video is open while
+        its job is not sealed.
         """
         rows = self._database.rows(
-            "select speaker_id, video_id, status, digest from videos "
+            "select speaker_id, video_id, status, digest, job in (select job from jobs "
+            "where config = ? and shard is null) from videos "
             "where config = ? and status <> 'excluded'",
+            self._config,
             self._config,
         )
         batches = []
         while chunk := list(islice(rows, _ROWS_PER_BATCH)):
             columns = zip(zip(*chunk, strict=True), _PLANNED_COLUMNS, strict=True)
-            arrays = [pa.array(values, field.type) for values, field in columns]
+            # SQLite has no truth values, only numbers.
+            arrays = [pa.array(values).cast(field.type) for values, field in columns]
             batches.append(pa.RecordBatch.from_arrays(arrays, schema=_PLANNED_COLUMNS))
         return pa.Table.from_batches(batches, schema=_PLANNED_COLUMNS)
 
@@ -214,13 +219,16 @@ class Ledger:
                 mark_former_stale(connection, self._config)
 
     def exclude(self, keys: Iterable[VideoKey]) -> None:
-        """Write which videos the user excludes, in place of those excluded before."""
+        """Write which videos the user excludes, in place of those excluded before.
+
+        What is known of a video stays: of one with clips, or with an answer.
+        """
         with self._database.transaction() as connection:
             connection.execute(
                 "delete from videos where config = ? and status = 'excluded'", (self._config,)
             )
             connection.executemany(
-                "insert into videos (config, speaker_id, video_id, job, status) "
+                "insert or ignore into videos (config, speaker_id, video_id, job, status) "
                 "values (?, ?, ?, ?, 'excluded')",
                 ((self._config, *key, _NO_JOB) for key in keys),
             )

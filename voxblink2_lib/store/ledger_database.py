@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator
@@ -10,11 +11,13 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from voxblink2_lib.errors import StoreError, StoreFullError, next_command
-from voxblink2_lib.files import atomic_write
+from voxblink2_lib.errors import StoreDiskError, StoreError, StoreFullError, next_command
+from voxblink2_lib.files import atomic_write, system_error
 from voxblink2_lib.redaction import redact, redacted_source
+from voxblink2_lib.store.lease import check_lease
 from voxblink2_lib.store.ledger_checksums import forget_checksums, has_log, write_checksums
 from voxblink2_lib.store.ledger_damage import damaged_ledger, is_damage, refuse_if_lost
+from voxblink2_lib.store.lock import has_no_locks
 
 FORMAT = "4"
 # The formats before are read as they are, and changed by the first write: 2 had no facts with the
@@ -157,6 +160,20 @@ _ALWAYS = {"facts", "jobs", "videos", "missing"}
 _NOW = {*_ALWAYS, "sources", "verdicts", "witnesses", "attempts"}
 # SQLite reports the second where the file that it maps beside the ledger finds no space.
 _DISK_FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE}
+# Faults of the disk and the system, and not of the file: what its user can do.
+_FAULTS = {
+    sqlite3.SQLITE_IOERR: "check the disk, the system's messages as with 'dmesg', and 'ulimit -f'",
+    sqlite3.SQLITE_PROTOCOL: "wait until the lock service of its file system answers",
+    sqlite3.SQLITE_BUSY: "end the program that holds it",
+}
+# WAL takes locks, and a file that processes map: not every file system has both.
+_NO_WAL = {
+    sqlite3.SQLITE_CANTOPEN,  # the answer of a VFS that has no shared memory
+    sqlite3.SQLITE_IOERR_SHMOPEN,
+    sqlite3.SQLITE_IOERR_SHMMAP,
+    sqlite3.SQLITE_IOERR_SHMLOCK,
+}
+_NO_LOCKS_VFS = "unix-dotfile"
 
 
 class LedgerDatabase:
@@ -185,15 +202,22 @@ class LedgerDatabase:
             StoreError: the file has another format, or cannot be created.
             StoreDamagedError: it is not a ledger, or lost one whose shards are still there.
         """
+        if path.is_dir():
+            raise StoreError(f"The ledger {path} cannot be opened: a folder is in its place.")
         if not (path.exists() and path.stat().st_size):
             refuse_if_lost(path)
             if not readonly:
                 make_ledger(path)
         uri = _uri(path, readonly=readonly)
+        if not readonly and _NO_LOCKS_VFS in uri:
+            # Left by a process that was killed: whoever has the lease is the only one who writes.
+            shutil.rmtree(f"{path}.lock", ignore_errors=True)
         try:
-            connection = sqlite3.connect(uri, uri=True, timeout=60, isolation_level=None)
+            connection = _connected(uri)
+            if not readonly:
+                connection = _with_journal(connection, uri)
         except sqlite3.Error as error:
-            raise StoreError(f"The ledger {path} cannot be opened: {error}.") from error
+            raise as_store_error(error, path) from error
         # For migration: earlier versions stored secrets.
         for function in (redact, redacted_source):
             connection.create_function(function.__name__, 1, function, deterministic=True)
@@ -217,8 +241,6 @@ class LedgerDatabase:
 
     def _prepare_for_writing(self) -> None:
         with self._named_errors():
-            # A new ledger has this mode; one that was copied with SQLite's tools may not.
-            self._connection.execute("pragma journal_mode = wal")
             # The part files are the truth; losing the last rows in a power cut costs nothing,
             # since the next run reads the parts.
             self._connection.execute("pragma synchronous = normal")
@@ -316,6 +338,7 @@ class LedgerDatabase:
                 self._before_change()
                 self._connection.execute("begin immediate")
                 yield self._connection
+                check_lease(self._path.parent)
                 self._connection.execute("commit")
             except BaseException:
                 if self._connection.in_transaction:
@@ -361,11 +384,14 @@ def make_ledger(path: Path) -> None:
             with atomic_write(path) as file:
                 file.write(draft.read_bytes())
     except (OSError, sqlite3.Error) as error:
-        raise StoreError(f"The ledger {path} cannot be made: {error}.") from error
+        made = StoreError(f"The ledger {path} cannot be made: {error}.")
+        raise system_error(error, path) or made from error
 
 
 def _uri(path: Path, *, readonly: bool) -> str:
     uri = f"{path.resolve().as_uri()}?mode={'ro' if readonly else 'rw'}"
+    if has_no_locks(path.parent):
+        uri += f"&vfs={_NO_LOCKS_VFS}"
     if readonly and not os.access(path.parent, os.W_OK):
         # SQLite needs to write beside a file in WAL mode even to read it. Without permission to
         # write, the file can be read as it is, unless a writer has rows outside of it just now.
@@ -375,13 +401,45 @@ def _uri(path: Path, *, readonly: bool) -> str:
     return uri
 
 
+def _connected(uri: str) -> sqlite3.Connection:
+    return sqlite3.connect(uri, uri=True, timeout=60, isolation_level=None)
+
+
+def _with_journal(connection: sqlite3.Connection, uri: str) -> sqlite3.Connection:
+    """Return a connection in WAL mode, in which others read meanwhile, where that is possible."""
+    try:
+        # A new ledger has this mode; one that was copied with SQLite's tools may not.
+        connection.execute("pragma journal_mode = wal")
+        return connection
+    except sqlite3.Error as error:
+        connection.close()
+        if error.sqlite_errorcode not in _NO_WAL:
+            raise
+    with closing(_connected(uri)) as alone:
+        # Whoever has the file alone reads what is in WAL mode without locks and shared memory.
+        alone.execute("pragma locking_mode = exclusive")
+        alone.execute("pragma journal_mode = delete")
+    return _connected(uri)
+
+
 def as_store_error(error: sqlite3.Error, path: Path) -> StoreError:
     """Return an error of SQLite as a :class:`StoreError`, or as one of its subclasses."""
     if is_damage(error):
         return damaged_ledger(path, error)
-    if getattr(error, "sqlite_errorcode", None) in _DISK_FULL:
+    code = getattr(error, "sqlite_errorcode", 0)
+    if code in _DISK_FULL:
         return StoreFullError(
             f"No space is left for the ledger {path}. Everything finished is kept: free some "
             "space and run the same command again."
+        )
+    if remedy := _FAULTS.get(code & 0xFF):  # the rest of the number tells what was done
+        return StoreDiskError(
+            f"The ledger {path} cannot be used: {error} ({error.sqlite_errorname}). Everything "
+            f"finished is kept: {remedy}, and run the same command again."
+        )
+    if code & 0xFF == sqlite3.SQLITE_CANTOPEN:
+        return StoreError(
+            f"The ledger {path} cannot be opened: {error}. Check its folder, the permissions "
+            "there, and the limit of open files ('ulimit -n')."
         )
     return StoreError(f"The ledger {path} cannot be used: {error}.")

@@ -26,7 +26,7 @@ from voxblink2_lib.errors import (
     StoreError,
     StoreFullError,
 )
-from voxblink2_lib.files import atomic_write
+from voxblink2_lib.files import atomic_write, named_system_errors
 from voxblink2_lib.foreign_files import as_own_error, shortened
 from voxblink2_lib.records import SAMPLE_RATE_HZ
 from voxblink2_lib.store.arrow_stream import ArrowStream, damaged, open_stream
@@ -203,7 +203,7 @@ class CheckedShards:
         new = [(path, stamp) for path in shards if (stamp := _stamp(path)) not in self._known]
         if not new:
             return
-        with ThreadPoolExecutor(_CHECKS_AT_ONCE) as threads:
+        with named_system_errors(new[0][0]), ThreadPoolExecutor(_CHECKS_AT_ONCE) as threads:
             for _ in threads.map(_check_shard, [path for path, _ in new]):
                 pass
         self._known |= {stamp for _, stamp in new}

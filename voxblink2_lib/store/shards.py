@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from voxblink2_lib.errors import StoreDamagedError
-from voxblink2_lib.files import HashingWriter, atomic_write, sha256_of
+from voxblink2_lib.files import HashingWriter, atomic_write, sha256_of, system_error
 from voxblink2_lib.outcomes import Outcome
 from voxblink2_lib.records import AudioFormat, Clip, FaceClip, SealedShard
 from voxblink2_lib.store.advice import repair_advice
@@ -95,9 +95,10 @@ def read_part_outcome(path: Path) -> Outcome | None:
     except FileNotFoundError:
         return None
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise StoreDamagedError(
+        damage = StoreDamagedError(
             f"The part file {path} is damaged ({error}). {repair_advice(path)}"
-        ) from error
+        )
+        raise system_error(error, path) or damage from error
 
 
 def read_part(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:

@@ -261,6 +261,12 @@ class WorkerPool:
 
     def _death(self, worker: _Worker) -> WorkerDiedError:
         code = self._forget(worker)
+        if code == os.EX_OSERR:
+            raise StoppedError(
+                "A worker process could not start a thread. Everything finished is kept: raise the "
+                "limit ('ulimit -u', or that of the container), or use fewer workers, and run the "
+                "same command again."
+            )
         if code >= 0:
             # No crash of a decoder: Python itself ended, and would do so on the next call too.
             raise StoppedError(

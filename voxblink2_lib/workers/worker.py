@@ -122,4 +122,8 @@ def main() -> None:
         serve(Connection(descriptor), threads=threads)
     except MemoryError:
         _die_out_of_memory()
+    except RuntimeError as error:  # Python has no class of its own for it
+        if str(error) != "can't start new thread":
+            raise
+        os._exit(os.EX_OSERR)  # as the parent understands
     _end_group()
