@@ -243,8 +243,11 @@ def test_a_kill_at_some_operations_and_a_lost_ledger(runner: Runner, tmp_path: P
 
 
 @pytest.mark.slow
-def test_a_kill_at_each_operation_and_a_lost_ledger(runner: Runner, tmp_path: Path) -> None:
-    _kill_everywhere(runner, tmp_path, range(10_000))
+@pytest.mark.parametrize("part", range(10))
+def test_a_kill_at_each_operation_and_a_lost_ledger(
+    part: int, runner: Runner, tmp_path: Path
+) -> None:
+    _kill_everywhere(runner, tmp_path, range(part, 10_000, 10))
 
 
 def _kill_everywhere(runner: Runner, tmp_path: Path, places: range) -> None:
