@@ -57,6 +57,7 @@ bench: $(VENV)/.ready
 	$(RUN)/python benchmarks/ledger.py
 	$(RUN)/python benchmarks/read.py
 	$(RUN)/python benchmarks/scoring.py
+	$(RUN)/python benchmarks/view.py
 
 clean:
 	rm -rf $(VENV) $(COMPAT) .test-media voxblink2-demo

@@ -7,7 +7,8 @@
     ds = load_dataset("voxblink2", "audio-visual", ...)  # with the speakers' faces
 
 The first load downloads the media, crops every utterance and seals Arrow shards in the store; every
-load links those shards into the ``datasets`` cache. With datasets 3.6 this file runs as a script:
+load links those shards into the ``datasets`` cache. A smaller selection than the store holds is a
+view: some rows of the linked shards. With datasets 3.6 this file runs as a script:
 ``load_dataset("voxblink2.py", "audio", trust_remote_code=True, ...)``.
 """
 
@@ -17,7 +18,6 @@ import functools
 import hashlib
 import logging
 import os
-import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import field, make_dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ import datasets
 import pyarrow as pa
 
 from voxblink2_lib import __version__
-from voxblink2_lib.errors import SelectionError, StoreError
+from voxblink2_lib.errors import SelectionError, StoreDamagedError, StoreError, next_command
 from voxblink2_lib.files import link_file
 from voxblink2_lib.materialize.request import MaterializeRequest, user_options
 from voxblink2_lib.materialize.run import find_store, materialize
@@ -39,6 +39,8 @@ from voxblink2_lib.store.layout import Store, named_store
 from voxblink2_lib.store.schema import FEATURES, shard_features
 from voxblink2_lib.store.shard_check import CheckedShards, open_shard, shard_batches
 from voxblink2_lib.store.status import empty_store_message, open_ledger
+from voxblink2_lib.store.view import Ranges, View, empty_view_message, rows_in, view_of
+from voxblink2_lib.store.view_table import config_id, read_view, write_indices
 
 # Classes of videos that need no warning.
 _NOT_REPORTED = ("done", "planned", "excluded")
@@ -65,8 +67,6 @@ _OPTIONS = {
     for name, option in user_options().items()
     if name not in {"config", "data_dir", "workers"}
 }
-# A store is used as is only without options that its content depends on.
-_CONTENT_OPTIONS = (*options_of(Selection), *options_of(ClipOptions))
 _OptionsConfig = make_dataclass(
     "_OptionsConfig",
     [(name, Any, field(default=None)) for name in _OPTIONS],
@@ -104,6 +104,37 @@ class VoxBlink2Config(_OptionsConfig):  # type: ignore[misc, valid-type]  # made
         with open_ledger(store, self.name) as ledger:
             return ledger.shards()
 
+    def selection(self) -> Selection:
+        """Return what is selected."""
+        chosen = {name: getattr(self, name) for name in options_of(Selection)}
+        return Selection.of(**{name: ids for name, ids in chosen.items() if ids is not None})
+
+    def view(self) -> View:
+        """Return the rows of the store that are selected, as it is now.
+
+        Raises:
+            SelectionError: a speaker or video is unknown, or nothing is selected.
+            StoreDamagedError: a shard cannot be read.
+        """
+        shards, selection = self.sealed_shards(), self.selection()
+        while shards:
+            try:
+                return view_of(self.find_store(), self.name, shards, selection)
+            except StoreDamagedError:
+                before, shards = shards, self.sealed_shards()
+                if shards == before:
+                    raise
+                # A run has removed a shard meanwhile, as its rows are in a fuller one.
+        return View(())
+
+    def view_before_a_load(self) -> View:
+        """Return the rows that are selected now; none if a load may bring them, or says why not."""
+        self.sealed_shards(), self.selection()  # refuse options that are wrong
+        try:
+            return self.view()
+        except (SelectionError, StoreError):
+            return View(())
+
     def features(self) -> datasets.Features:
         """Return the columns of the store's shards, or of those that a new store will have."""
         shards = self.sealed_shards()
@@ -117,7 +148,7 @@ class VoxBlink2Config(_OptionsConfig):  # type: ignore[misc, valid-type]  # made
     ) -> str:
         """Return a name of the cache folder that follows what the store holds now."""
         del config_kwargs
-        return config_id(self.name, self.sealed_shards(), custom_features)
+        return config_id(self.name, self.view_before_a_load(), custom_features)
 
     def is_store_only(self) -> bool:
         """Return whether an existing store was given without a release and is used as is.
@@ -129,12 +160,12 @@ class VoxBlink2Config(_OptionsConfig):  # type: ignore[misc, valid-type]  # made
             return False
         if not named_store(self.store).ledger.exists():
             return False
-        useless = [name for name in _CONTENT_OPTIONS if getattr(self, name) is not None]
+        useless = [name for name in options_of(ClipOptions) if getattr(self, name) is not None]
         if useless:
             raise SelectionError(
                 f"The store {self.store} is used as is, since no release is given; "
                 f"{', '.join(useless)} would change nothing. Give the release with data_dir=..., "
-                "or leave out these options and filter the dataset."
+                "or leave out these options."
             )
         return True
 
@@ -147,16 +178,6 @@ VoxBlink2Config.__doc__ = "\n".join(
         *(f"    {name}: {option.summary}." for name, option in _OPTIONS.items()),
     ]
 )
-
-
-def config_id(
-    name: str, shards: Iterable[SealedShard], custom_features: datasets.Features | None
-) -> str:
-    """Return the name of the cache folder: other shards or features, another folder."""
-    digest = hashlib.sha256(repr(custom_features).encode())
-    for shard in shards:
-        digest.update(f"{shard.name} {shard.sha256}\n".encode())
-    return f"{name}-{digest.hexdigest()[:16]}"
 
 
 # -- Builder --------------------------------------------------------------------------------------
@@ -189,7 +210,7 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
             name: list(value) for name, value in kwargs.items() if isinstance(value, Iterator)
         }
         super().__init__(*args, features=features, **kwargs)
-        self._shards = self.config.sealed_shards()
+        self._view = self.config.view_before_a_load()
 
     def _info(self) -> datasets.DatasetInfo:
         return datasets.DatasetInfo(
@@ -204,14 +225,14 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
         """Materialize what the store lacks, then link its shards into the cache."""
         self._materialize(workers=num_proc)
         while True:
-            shards = self._shards
+            tried = self.config_id
             try:
                 super().download_and_prepare(*args, num_proc=num_proc, **kwargs)
                 self._check_shards()
                 return
             except Exception:  # datasets wraps what is raised in it
-                self._read_shards()
-                if self._shards == shards:
+                self._read_view()
+                if self.config_id == tried:
                     raise
                 # A run has removed a shard meanwhile, as its rows are in a fuller one.
 
@@ -223,13 +244,13 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
         checked = CheckedShards(folder / "checked_shards.json")
         checked.check(shards)
         # Usually the same files under other names. A shard that was replaced since is still there.
-        checked.check(sorted(folder.glob("*.arrow")))
+        checked.check([link for link in self._links() if link.exists()])
 
     def _paths(self) -> list[Path]:
-        if not self._shards:
+        if not self._view.shards:
             return []
         folder = self.config.find_store().shards(self.config.name)
-        return [folder / shard.name for shard in self._shards]
+        return [folder / part.shard.name for part in self._view.shards]
 
     def as_streaming_dataset(self, *args: Any, **kwargs: Any) -> Any:
         """Materialize what the store lacks, then stream its shards."""
@@ -239,17 +260,21 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
     def _materialize(self, *, workers: int | None) -> None:
         if not self.config.is_store_only():
             materialize(self.config.request(workers=workers), retry=False, wait=True)
-        self._read_shards()
+        self._read_view()
 
-    def _read_shards(self) -> None:
+    def _read_view(self) -> None:
         # The very shards that the cache folder is named after: the store may grow meanwhile.
-        self._shards = self.config.sealed_shards()
-        if not self._shards:
-            raise StoreError(empty_store_message(self.config.find_store(), self.config.name))
-        new_id = config_id(self.config.name, self._shards, self._custom_features)
+        self._view = self.config.view()
+        if not self._view.shards:
+            store, name = self.config.find_store(), self.config.name
+            if shards := self.config.sealed_shards():
+                raise SelectionError(empty_view_message(store, name, shards, self._view))
+            raise StoreError(empty_store_message(store, name))
+        new_id = config_id(self.config.name, self._view, self._custom_features)
         if new_id != self.config_id:
             self._move_cache(new_id)
             self._warn_of_unavailable_videos()
+        self._warn_of_a_smaller_view()
 
     def _move_cache(self, new_id: str) -> None:
         self.config_id = new_id
@@ -263,22 +288,39 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
             counts = ledger.statistics.videos()
         unavailable = sum(count for status, count in counts.items() if status not in _NOT_REPORTED)
         if unavailable:
+            place = {"store": store.root, "config": self.config.name}
             _log.warning(
-                "%d videos are unavailable. 'voxblink2 status --store %s --missing' lists them "
-                "with the reasons; 'voxblink2 materialize' retries those that may be temporary.",
+                "%d videos are unavailable. %s lists them with the reasons; %s retries those that "
+                "may be temporary.",
                 unavailable,
-                shlex.quote(str(store.root)),
+                next_command("status", **place, missing=True),
+                next_command("materialize", **place),
+            )
+
+    def _warn_of_a_smaller_view(self) -> None:
+        view = self._view
+        if view.videos != view.selected and self.config.is_store_only():
+            _log.warning(
+                "%d of the %d selected videos have clips in the store %s, which is used as is. "
+                "With data_dir=..., those that it was never asked for are materialized.",
+                view.videos,
+                view.selected,
+                self.config.store,
             )
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         del dl_manager
-        paths = list(map(str, self._paths()))
-        return [datasets.SplitGenerator(name=datasets.Split.TRAIN, gen_kwargs={"shards": paths})]
+        ranges = [part.ranges for part in self._view.shards]
+        shards = list(zip(map(str, self._paths()), ranges, strict=True))
+        return [datasets.SplitGenerator(name=datasets.Split.TRAIN, gen_kwargs={"shards": shards})]
 
-    def _generate_tables(self, shards: Iterable[str]) -> Iterator[tuple[Any, pa.Table]]:
-        for shard_index, shard in enumerate(shards):
-            for batch_index, batch in enumerate(shard_batches(open_shard(Path(shard)))):
-                yield _key(shard_index, batch_index), pa.Table.from_batches([batch])
+    def _generate_tables(
+        self, shards: Iterable[tuple[str, Ranges]]
+    ) -> Iterator[tuple[Any, pa.Table]]:
+        for shard_index, (path, ranges) in enumerate(shards):
+            tables = rows_in(shard_batches(open_shard(Path(path))), ranges)
+            for batch_index, table in enumerate(tables):
+                yield _key(shard_index, batch_index), table
 
     def _prepare_split(
         self, split_generator: datasets.SplitGenerator, file_format: str = "arrow", **kwargs: Any
@@ -292,17 +334,29 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
             kwargs.pop("num_proc", None)
             super()._prepare_split(split_generator, file_format=file_format, **kwargs)
             return
-        shards = [Path(shard) for shard in split_generator.gen_kwargs["shards"]]
+        shards = [Path(shard) for shard, _ in split_generator.gen_kwargs["shards"]]
         info = split_generator.split_info
-        info.shard_lengths = [shard.rows for shard in self._shards]
+        info.shard_lengths = [part.rows for part in self._view.shards]
         info.num_examples = sum(info.shard_lengths)
         info.num_bytes = sum(shard.stat().st_size for shard in shards)
+        for shard, link in zip(shards, self._links(), strict=True):
+            link.unlink(missing_ok=True)  # a killed load may have left its links
+            link_file(shard, link)
+        write_indices(self._view, Path(self._output_dir))
+
+    def _links(self) -> list[Path]:
+        lengths = [part.rows for part in self._view.shards]
         names = datasets.naming.filenames_for_dataset_split(
-            self._output_dir, self.dataset_name, info.name, "arrow", info.shard_lengths
+            self._output_dir, self.dataset_name, str(datasets.Split.TRAIN), "arrow", lengths
         )
-        for shard, name in zip(shards, names, strict=True):
-            Path(name).unlink(missing_ok=True)  # a killed load may have left its links
-            link_file(shard, Path(name))
+        return list(map(Path, names))
+
+    def _as_dataset(self, split: Any = datasets.Split.TRAIN, in_memory: bool = False) -> Any:
+        """Return rows of the linked shards: all, or those of the view."""
+        if self._custom_features is not None or self._view.is_whole:
+            return super()._as_dataset(split, in_memory)
+        rows = read_view(self._view, self._links(), split, self.info, in_memory=in_memory)
+        return datasets.Dataset(**rows, fingerprint=self._get_dataset_fingerprint(split))
 
 
 def _key(shard: int, batch: int) -> Any:

@@ -15,11 +15,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from hypothesis import settings
-from support import cli_process, session_plan
+from support import cli_process, hints, session_plan
 from support.inline_pool import InlinePool
 from support.synthetic_audio import MediaCache
 
 from voxblink2_lib.demo.site import MediaSite
+from voxblink2_lib.materialize.request import user_options
+from voxblink2_lib.records import option_variable
 from voxblink2_lib.release.builtin import FAULTS, MEDIA
 from voxblink2_lib.sources import close_sources
 
@@ -33,6 +35,8 @@ settings.register_profile(
 )
 settings.register_profile("slow", settings.get_profile("ci"), max_examples=500)
 settings.load_profile("ci")
+
+hints.watch()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -50,7 +54,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _no_stores_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("VOXBLINK2_RELEASE", "VOXBLINK2_STORE"):
+    secret = (name for name, option in user_options().items() if option.may_be_secret)
+    for name in ("VOXBLINK2_RELEASE", "VOXBLINK2_STORE", *map(option_variable, secret)):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("VOXBLINK2_HOME", str(tmp_path / "home"))
 
@@ -60,6 +65,12 @@ def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _every_hint_is_a_command() -> Iterator[None]:
+    yield
+    hints.check()
 
 
 @pytest.fixture(autouse=True, scope="module")

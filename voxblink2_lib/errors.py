@@ -26,6 +26,10 @@ VoxBlink2Error
 
 from __future__ import annotations
 
+import re
+import shlex
+from collections.abc import Iterable
+
 from voxblink2_lib.outcomes import (
     NO_ACTION,
     NO_FACTS,
@@ -34,6 +38,10 @@ from voxblink2_lib.outcomes import (
     RouteAction,
     Status,
 )
+from voxblink2_lib.records import option_string
+
+# Within double quotes a shell would change these.
+_CHANGED_IN_QUOTES = re.compile(r"[\"$`\\!]|[^ -~]")
 
 
 class VoxBlink2Error(Exception):
@@ -168,3 +176,41 @@ class BlockedError(StoppedError):
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message; the name of its type if that is empty."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def next_command(command: str, **options: object) -> str:
+    r"""Return a command line of ours that runs as it is printed, in quotes, for a message.
+
+    Every message that names a command makes it here; the tests run them.
+
+    Args:
+        command: its name.
+        options: their values by their names. A list gives the option for each value, true gives it
+            alone, and what is ``None`` or false is left out.
+
+    >>> next_command("verify", store="/data/my store", config="audio", missing=True, sample=None)
+    '\'voxblink2 verify --store "/data/my store" --config audio --missing\''
+    """
+    words = [word for name, value in options.items() for word in _option_words(name, value)]
+    return f"'{' '.join(['voxblink2', command, *map(_shell_word, words)])}'"
+
+
+def _option_words(name: str, value: object) -> list[str]:
+    """Return an option and its values as the command line takes them."""
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return [word for inner in value for word in _option_words(name, inner)]
+    if value is None or value is False:
+        return []
+    text = str(value)
+    if value is True:
+        return [option_string(name)]
+    # The parser would take it for an option.
+    return (
+        [f"{option_string(name)}={text}"] if text.startswith("-") else [option_string(name), text]
+    )
+
+
+def _shell_word(word: str) -> str:
+    """Return a word as a shell takes it; in double quotes, since single ones are around it all."""
+    quoted = shlex.quote(word)
+    return quoted if quoted == word or _CHANGED_IN_QUOTES.search(word) else f'"{word}"'

@@ -81,6 +81,8 @@ def show_progress(
 
 
 def _bar(**options: Any) -> Any:
+    if options["unit"] == "B":
+        options |= {"unit_scale": True, "unit_divisor": 1000}
     # A log file gets a line every half minute instead of ten a second.
     interval = 0.1 if sys.stderr.isatty() else 30.0
     # Only a program that has loaded datasets can have switched its bars off; loading takes long.

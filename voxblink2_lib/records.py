@@ -276,6 +276,8 @@ class Option:
         values: ``"one"`` value; ``"none"``, so that the option itself means true; ``"repeat"`` the
             option for each value; ``"list"`` several values after it. The last two take one value
             or a list in Python.
+        may_be_secret: a value may hold a secret. A store keeps it without, and it may also come
+            from an environment variable, see :func:`option_variable`.
     """
 
     help: str
@@ -285,6 +287,7 @@ class Option:
     choices: tuple[str, ...] = ()
     rule: Rule | None = None
     values: Literal["none", "one", "repeat", "list"] = "one"
+    may_be_secret: bool = False
 
     def __post_init__(self) -> None:
         if self.choices and self.rule is None:
@@ -334,6 +337,15 @@ def option_string(name: str) -> str:
     '--max-speakers'
     """
     return f"--{name.replace('_', '-')}"
+
+
+def option_variable(name: str) -> str:
+    """Return the environment variable that may hold the value of an option with a secret.
+
+    >>> option_variable("yt_dlp")
+    'VOXBLINK2_YT_DLP'
+    """
+    return f"VOXBLINK2_{name.upper()}"
 
 
 def has_control_character(text: str) -> bool:

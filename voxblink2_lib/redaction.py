@@ -40,8 +40,9 @@ _CREDENTIALS = re.compile(r"\b(Basic|Bearer) +(?=[^\s,]*[0-9=+/_])[\w.~+/=-]{6,}
 # Values of these keys are secrets however short they are.
 _SECRET_KEY = re.compile(r"token|key|sig|auth|pass|secret|credential", re.IGNORECASE)
 _LEAST_LENGTH = 8
-_PASSWORD_OPTION = re.compile(r"--(?:[a-z]+-)?password|-p")
-_HEADER_OPTION = re.compile(r"--add-headers?")
+# Also abbreviated, as a mistyped option may be.
+_PASSWORD_OPTION = re.compile(r"--(?:[a-z]+-)*pass[a-z]*|-p")
+_HEADER_OPTION = re.compile(r"--add-h[a-z]*")
 _OPTIONS_WITHIN = re.compile(r"(?<=\w)=(?=-)")
 # So many characters of a secret are searched for; the rest of the word goes with them.
 _SEARCHED_LENGTH = 48

@@ -61,7 +61,7 @@ def test_a_store_that_does_not_exist_yet_has_the_same_answers(tmp_path: Path) ->
 def test_the_answer_is_of_the_store_that_is_named(undisturbed: Path) -> None:
     builder = load_dataset_builder("VoxBlink2", store=str(undisturbed))
     assert builder.info.features == FEATURES["audio"]
-    assert len(builder._shards) == 16
+    assert len(builder._view.shards) == 16
 
 
 def test_questions_about_nothing_are_refused() -> None:
@@ -92,16 +92,17 @@ STREAM = """
 import sys, voxblink2
 from datasets import load_dataset
 rows = load_dataset("VoxBlink2", store=sys.argv[1], cache_dir=sys.argv[2], split="train",
-                    streaming=True)
+                    streaming=True, max_speakers=int(sys.argv[3]) or None)
 print(next(iter(rows))["utterance_id"])
 iterator = iter(rows)
 print(next(iterator)["utterance_id"])
 """
 
 
-def test_a_program_may_end_amid_a_stream(undisturbed: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("speakers", [0, 2], ids=["whole store", "view"])
+def test_a_program_may_end_amid_a_stream(speakers: int, undisturbed: Path, tmp_path: Path) -> None:
     """What is left open is closed at exit, when modules are half gone, without a word."""
-    words = [sys.executable, "-c", STREAM, str(undisturbed), str(tmp_path / "cache")]
+    words = [sys.executable, "-c", STREAM, str(undisturbed), str(tmp_path / "cache"), str(speakers)]
     run = subprocess.run(
         words, check=True, capture_output=True, text=True, env=cli_process.environment()
     )

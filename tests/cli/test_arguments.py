@@ -17,7 +17,8 @@ from voxblink2_lib.sources.options import FetchOptions
 def test_materialize_has_every_option_and_leaves_all_out_by_default() -> None:
     options = _parser().parse_args(["materialize"])
     given = {name: getattr(options, name) for name in user_options()}
-    assert given == {**dict.fromkeys(user_options()), "config": "audio"}
+    assert given == dict.fromkeys(user_options())
+    assert options.forget == []
     assert build_request(options) == MaterializeRequest()
 
 

@@ -14,6 +14,7 @@ import datasets
 import numpy as np
 import pytest
 from PIL import Image
+from support.cli_process import run_inline_json
 
 from voxblink2_lib.demo.corpus import run_corpus_demo
 from voxblink2_lib.demo.face_sheet import draw_faces
@@ -94,6 +95,9 @@ def test_the_corpus_demo_reports_its_result(
     assert "num_rows: 48" in "\n".join(result.lines())
     assert "16 videos downloaded, 2 unavailable; 48 utterances" in "\n".join(result.lines())
     assert capsys.readouterr().out == ""
+    # The site is gone, the store goes on with the media where they lie.
+    status = run_inline_json("materialize", "--store", result.status.store)
+    assert (status["utterances"], sum(status["videos"].values())) == (48, 18)
 
 
 def run_printed_code(lines: list[str]) -> dict[str, Any]:

@@ -522,7 +522,7 @@ def test_what_others_made_is_not_overwritten(
     name: str, make: Callable[[Path], None], model: str, sounds: Path, tmp_path: Path
 ) -> None:
     make(tmp_path / name)
-    with pytest.raises(EmbeddingError, match=r"exists and was not made by 'voxblink2 embed'"):
+    with pytest.raises(EmbeddingError, match=r"exists and was not made by the command embed"):
         embed(sounds, tmp_path / name, EmbedOptions(model))
 
 

@@ -249,7 +249,11 @@ def looked_at(session: Session, release: Path) -> None:
 
 @pytest.mark.parametrize("through_proxy", [False, True])
 def test_no_secret_leaves_a_run(
-    through_proxy: bool, session: Session, release: Path, jar: Path
+    through_proxy: bool,
+    session: Session,
+    release: Path,
+    jar: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with RepeatingSite() as site, LoopbackServer(_Proxy) as proxy:
         account = f"{PROXY_USER}:{quote(PROXY_PASSWORD, safe='')}@"
@@ -260,6 +264,14 @@ def test_no_secret_leaves_a_run(
         session.run("materialize", "--data-dir", release, *store, *options, "--workers", 1)
         session.run("materialize", "--data-dir", release, *store, *options, "--json")
         session.run("retry", *store, "--class", "gone", *options)
+        assert "remembers --" in session.run("materialize", *store, code=2)
+        with monkeypatch.context() as variables:
+            variables.setenv("VOXBLINK2_SOURCE", site.template)
+            variables.setenv("VOXBLINK2_YT_DLP", YT_DLP)
+            if through_proxy:
+                variables.setenv("VOXBLINK2_PROXY", f"http://{account}{proxy.host}")
+            session.run("materialize", *store)
+            session.run("retry", *store, "--class", "gone", "--json")
         session.run("doctor", *store, *route, "--source", site.template)
         session.run("doctor", *store, *route, "--source", site.template, "--json")
         looked_at(session, release)
@@ -320,9 +332,9 @@ def test_a_store_does_not_go_on_with_half_a_source(session: Session, release: Pa
         session.run("materialize", *place)
         message = session.run("retry", "--store", session.store, "--class", "gone", code=2)
         assert (
-            f"The store remembers the source as http://***@{site.host}/{{video_id}}.wav?token=***; "
-            "its user name, password and the values of its query are not stored. Name it again in "
-            "full: --source URL"
+            f"remembers --source as http://***@{site.host}/{{video_id}}.wav?token=***: secrets are "
+            "not kept. Give --source again in full, or set the environment variable "
+            "VOXBLINK2_SOURCE and run the same command again."
         ) in message
         # Without them it is known well enough for its pauses.
         limiter = RateLimiter(shared_file())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import pyarrow as pa
 import pytest
@@ -31,13 +31,16 @@ def table(keys: Iterable[VideoKey]) -> pa.Table:
 A, B, C, D = (VideoKey("id000001", f"{letter * 11}") for letter in "abcd")
 
 
-def known(*rows: tuple[VideoKey, str], digest: int = DIGEST) -> pa.Table:
+def known(
+    *rows: tuple[VideoKey, str], digest: int = DIGEST, opened: Collection[VideoKey] = ()
+) -> pa.Table:
     return pa.table(
         {
             "speaker_id": pa.array([row[0].speaker_id for row in rows], pa.string()),
             "video_id": pa.array([row[0].video_id for row in rows], pa.string()),
             "status": pa.array([row[1] for row in rows], pa.string()),
             "digest": pa.array([digest] * len(rows), pa.int64()),
+            "is_open": pa.array([row[0] in opened for row in rows], pa.bool_()),
         }
     )
 
@@ -80,7 +83,24 @@ def test_videos_that_are_known_are_not_new(status: str) -> None:
 
 @pytest.mark.parametrize("status", [status for status in KNOWN if status != "done"])
 def test_deselected(status: str) -> None:
-    assert answer([B], known((A, status), (B, "done"))) == ([], [A], [])
+    assert answer([B], known((A, status), (B, "done"), opened=[A])) == ([], [A], [])
+
+
+@pytest.mark.parametrize("status", [status for status in KNOWN if status != "done"])
+def test_answers_of_sealed_jobs_stay(status: str) -> None:
+    assert answer([B], known((A, status), (B, "done"))) == ([], [], [])
+
+
+def test_what_is_excluded_is_dropped_unless_it_came() -> None:
+    diff = diff_plan(table([D]), known((A, "gone"), (B, "done"), (C, "gone")), table([A, B]))
+    assert list(video_keys(diff.deselected)) == [A]
+
+
+def test_selected_videos_of_open_jobs_are_unsealed() -> None:
+    """Also those that came: their clips are in no shard yet."""
+    ledger = known((A, "done"), (B, "planned"), (C, "done"), (D, "gone"), opened=[A, B, D])
+    diff = diff_plan(table([A, B, C]), ledger)
+    assert list(video_keys(diff.unsealed)) == [A, B]
 
 
 def test_outside() -> None:
@@ -89,16 +109,19 @@ def test_outside() -> None:
 
 def test_the_speaker_counts_as_well() -> None:
     twin = VideoKey("id000002", A.video_id)
-    assert answer([twin], known((A, "planned"))) == ([twin], [A], [])
+    assert answer([twin], known((A, "planned"), opened=[A])) == ([twin], [A], [])
 
 
 @given(
     selected=st.sets(st.sampled_from([A, B, C, D])),
     ledger=st.dictionaries(st.sampled_from([A, B, C, D]), st.sampled_from(KNOWN)),
+    opened=st.sets(st.sampled_from([A, B, C, D])),
 )
-def test_every_video_has_one_place(selected: set[VideoKey], ledger: dict[VideoKey, str]) -> None:
-    new, deselected, outside = answer(selected, known(*ledger.items()))
+def test_every_video_has_one_place(
+    selected: set[VideoKey], ledger: dict[VideoKey, str], opened: set[VideoKey]
+) -> None:
+    new, deselected, outside = answer(selected, known(*ledger.items(), opened=opened))
+    others = set(ledger) - selected
     assert set(new) == selected - set(ledger)
-    assert set(deselected) | set(outside) == set(ledger) - selected
-    assert all(ledger[video] == "done" for video in outside)
-    assert not any(ledger[video] == "done" for video in deselected)
+    assert set(outside) == {video for video in others if ledger[video] == "done"}
+    assert set(deselected) == (others & opened) - set(outside)

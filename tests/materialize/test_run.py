@@ -31,6 +31,7 @@ from voxblink2_lib.errors import (
 from voxblink2_lib.materialize.planning import PlanDiff, diff_plan
 from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.materialize.run import index_release, materialize, retry_videos
+from voxblink2_lib.materialize.scheduler import Scheduler
 from voxblink2_lib.materialize.tasks import VideoTask
 from voxblink2_lib.outcomes import RUN_TRIES
 from voxblink2_lib.records import VideoKey
@@ -81,7 +82,7 @@ def test_videos_that_come_back_go_into_new_shards(tmp_path: Path, site: MediaSit
     assert read_status(store, "audio").speakers.complete == 1
 
 
-def test_selection_may_grow_and_not_shrink(tmp_path: Path) -> None:
+def test_a_selection_may_grow_and_a_smaller_one_changes_nothing(tmp_path: Path) -> None:
     one = Selection.of(max_speakers=1)
     two = Selection.of(max_speakers=2)
     store = go(request(tmp_path, selection=one))
@@ -90,9 +91,45 @@ def test_selection_may_grow_and_not_shrink(tmp_path: Path) -> None:
     after = cli_process.shards(store.root)
     assert {name: after[name] for name in before} == before
     assert read_status(store, "audio").videos == {"done": 4}
-    with pytest.raises(StoreMismatchError, match=r"already holds 2 videos .* id990002/demoChess_1"):
-        go(request(tmp_path, selection=one))
+    go(request(tmp_path, selection=one))
     assert cli_process.shards(store.root) == after
+    assert read_status(store, "audio").videos == {"done": 4}
+
+
+def test_what_failed_outside_a_smaller_selection_is_known_and_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults = {HARBOUR: 503, GARDEN: 404}
+    two = Selection.of(max_speakers=2)
+    with MediaSite(MEDIA, faults=faults) as broken:
+        store = go(request(tmp_path, selection=two, source=broken.url_template))
+        before = read_status(store, "audio").videos
+        asked = len(broken.requests)
+        monkeypatch.setattr("voxblink2_lib.store.verdicts.time", Later(1.25 * 900))
+        other = Selection.of(speakers=["id990002"])
+        for _ in range(2):
+            go(request(tmp_path, selection=other, source=broken.url_template))
+        assert len(broken.requests) == asked
+        assert read_status(store, "audio").videos == before
+        go(request(tmp_path, selection=two, source=broken.url_template))
+        assert (broken.count(HARBOUR), broken.count(GARDEN)) == (2 * RUN_TRIES, 1)
+
+
+def test_a_smaller_selection_leaves_out_what_was_only_planned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Scheduler, "run", killed)
+        with pytest.raises(KeyboardInterrupt):
+            go(request(tmp_path, selection=Selection.of(max_speakers=2)))
+    with MediaSite(MEDIA) as site:
+        config = request(tmp_path, selection=ONE_SPEAKER, source=site.url_template)
+        store = go(config, retry=False)
+        assert read_status(store, "audio").videos == {"done": 2}
+        assert (site.count("demoChess_1"), site.count(HARBOUR) > 0) == (0, True)
 
 
 class Later:
@@ -213,10 +250,10 @@ def test_the_same_plan_is_not_compared_twice(
         store = go(request(tmp_path, selection=selection))
         assert compared == times
     assert read_status(store, "audio").videos == {"done": 2}
-    # Another selection is another plan, and a smaller one is found out.
-    with pytest.raises(StoreMismatchError, match="already holds 1 videos that this"):
-        go(request(tmp_path, selection=small))
+    # Another selection is another plan, also a smaller one, of which nothing is left to do.
+    go(request(tmp_path, selection=small))
     assert compared == 3
+    assert read_status(store, "audio").videos == {"done": 2}
 
 
 def test_a_run_that_was_stopped_before_its_plan_was_whole_plans_again(
@@ -260,7 +297,7 @@ def test_retry_asks_for_some_classes_and_adds_no_video(tmp_path: Path) -> None:
 
 def test_retry_wants_a_store_that_is_there(tmp_path: Path) -> None:
     config = MaterializeRequest(store=str(tmp_path / "nowhere"))
-    with pytest.raises(StoreError, match=r"There is no store at .*nowhere\. Name the store of an"):
+    with pytest.raises(StoreError, match=r"There is no store at .*nowhere\. Name another with"):
         retry_videos(config, ["gone"])
     assert not (tmp_path / "nowhere").exists()
 

@@ -14,7 +14,7 @@ from support.fault_site import FaultSite, dead_proxy
 from support.plain_corpus import video_ids
 
 import voxblink2  # noqa: F401  # lets load_dataset know it
-from voxblink2_lib.errors import StoppedError, StoreMismatchError
+from voxblink2_lib.errors import StoppedError
 
 # yt-dlp keeps connections for the life of a worker, and threads here live for one run.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
@@ -147,8 +147,14 @@ def test_a_wider_selection_is_not_planned_before_its_source_answers(
     with pytest.raises(StoppedError, match="Nothing was changed"):
         load_dataset("voxblink2", "audio", split="train", source=closed(site), **options)
     assert dump(store) == before
-    with pytest.raises(StoreMismatchError, match="A selection may grow, not shrink"):
-        load_dataset("voxblink2", "audio", split="train", speakers=["id000001"], **options)
+    with pytest.raises(StoppedError, match="Nothing was changed"):
+        load_dataset(
+            *("voxblink2", "audio"),
+            split="train",
+            source=closed(site),
+            speakers=["id000001"],
+            **options,
+        )
     assert dump(store) == before
 
 

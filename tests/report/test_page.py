@@ -207,7 +207,9 @@ def test_the_page_says_what_classes_mean_and_what_happens_next(
     )
     assert rows["planned"][2:] == ["not tried yet", "the next run downloads it"]
     assert rows["blocked"][3] == "the next run retries it"
-    assert rows["gone"][3] == "nothing, unless you retry it with 'voxblink2 retry'"
+    assert rows["gone"][3].startswith(
+        "nothing, unless you retry it with 'voxblink2 retry --class gone --store "
+    )
 
 
 def test_the_page_sums_up(ledger: LedgerBuilder, tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def test_a_file_of_cookies_that_is_none(
         check(cookies=[good, bad])
     assert str(caught.value) == (
         f"cookies: {bad} {problem}. Export it again as cookies.txt from a browser; 'voxblink2 "
-        f"doctor --cookies {bad}' shows more."
+        f'doctor --source "http://127.0.0.1/{{video_id}}" --cookies {bad}\' shows more.'
     )
     output = capfd.readouterr()
     assert "hunter2" not in f"{output.out}{output.err}{caught.value}"

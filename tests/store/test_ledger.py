@@ -70,7 +70,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> StoppedTime:
 
 def test_a_fresh_ledger_is_empty(ledger: Ledger) -> None:
     assert ledger.planned_videos().num_rows == 0
-    assert ledger.planned_videos().column_names == ["speaker_id", "video_id", "status", "digest"]
+    assert ledger.planned_videos().column_names == [
+        *("speaker_id", "video_id", "status", "digest", "is_open")
+    ]
     assert ledger.statistics.videos() == {}
     assert ledger.statistics.totals() == (0, 0, 0)
     assert (ledger.open_jobs(), ledger.shards(), answers(ledger).count_pending()) == ([], [], 0)
@@ -497,7 +499,7 @@ def test_a_ledger_of_the_first_format_becomes_one_of_ours(old: Path, clock: Stop
 
 def test_a_ledger_of_the_first_format_is_not_changed_by_a_reader(old: Path) -> None:
     before = old.read_bytes()
-    with pytest.raises(StoreError, match=r"has an earlier format\. Run 'voxblink2 materialize'"):
+    with pytest.raises(StoreError, match=r"has an earlier format\. Run 'voxblink2 materialize --"):
         Ledger(old, "audio", readonly=True)
     assert old.read_bytes() == before
 

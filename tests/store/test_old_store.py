@@ -199,7 +199,8 @@ def test_a_retry_is_refused(store: Path, capsys: pytest.CaptureFixture[str]) -> 
     words = ["retry", "--class", "gone", "--source", str(MEDIA), "--store", str(store)]
     message = refusal(capsys, *words)
     assert "would be tried again (1)" in message
-    assert "-format-2 --audio-format opus\n  with the release and the selection of" in message
+    assert "-format-2 --audio-format opus\n  with the selection of the runs before" in message
+    assert "materialize --config audio --data-dir RELEASE --source" in message
     assert content(store) == before
     # Without a video to retry there is nothing to refuse.
     run(capsys, "retry", "--class", "private", "--source", MEDIA, "--store", store)

@@ -480,8 +480,7 @@ def test_both_ways_out_are_named(
     assert main([command, "--store", str(store.root), *words_of_command[command]]) == 1
     error = capsys.readouterr().err
     assert re.search(words, error), error
-    lines = [line.strip() for line in error.splitlines()]
-    assert f"voxblink2 repair --store '{store.root}'" in lines
-    assert f"voxblink2 repair --store '{store.root}' --from-backup" in lines
+    assert f"'voxblink2 repair --store \"{store.root}\"'" in error
+    assert f"'voxblink2 repair --store \"{store.root}\" --from-backup'" in error
     assert cli_process.shards(store.root) == before
     assert not (store.root / "ledger.sqlite").exists() or kind != "gone"

@@ -21,6 +21,7 @@ import psutil
 import pyarrow as pa
 import pytest
 
+from support import hints
 from support.inline_pool import InlinePool
 from voxblink2_lib.cli import main
 
@@ -73,6 +74,7 @@ def run(
     """Run ``voxblink2`` to its end and check its exit code."""
     with start(*words, extra=extra) as process:
         out, err = process.communicate(timeout=DEADLINE_SECONDS)
+    hints.note(err)
     assert process.returncode == code, f"exit code {process.returncode}\n{out}\n{err}"
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 

@@ -194,7 +194,7 @@ def statuses(folder: Path) -> dict[str, str]:
     with Ledger(Store(folder / "store").ledger, "audio", readonly=True) as ledger:
         return {
             video_id: status
-            for _, video_id, status, _ in zip(
+            for _, video_id, status, *_ in zip(
                 *ledger.planned_videos().to_pydict().values(), strict=True
             )
         }

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from voxblink2_lib import __version__
+from voxblink2_lib.cli.archive import add_archive_commands
 from voxblink2_lib.cli.demo import add_demo_command
 from voxblink2_lib.cli.doctor import add_doctor_command
 from voxblink2_lib.cli.materialize import (
@@ -30,6 +31,7 @@ from voxblink2_lib.errors import StoppedError, VoxBlink2Error
 # In the order of the help.
 _COMMANDS = (
     add_demo_command,
+    add_archive_commands,
     add_index_command,
     add_materialize_command,
     add_retry_command,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from voxblink2_lib.errors import UsageError
@@ -58,6 +59,27 @@ def add_config_argument(parser: Parser) -> None:
     """Add the name of the configuration."""
     option = options_of(MaterializeRequest)["config"]
     add_option(parser, "config", option, default=option.default)
+
+
+def add_last_run_arguments(parser: Parser, names: Iterable[str]) -> None:
+    """Add the configuration, by default the last run's, and what of that run is left out.
+
+    Args:
+        parser: a parser.
+        names: the options that the command takes over from the last run.
+    """
+    option = options_of(MaterializeRequest)["config"]
+    default = f"that of the store's last run, {option.default} in a new store"
+    add_option(parser, "config", replace(option, default=default))
+    parser.add_argument(
+        "--forget",
+        action="append",
+        default=[],
+        choices=[option_string(name).removeprefix("--") for name in names],
+        help="leave out an option that the store remembers of its last run, such as max-speakers; "
+        "may be repeated",
+        metavar="OPTION",
+    )
 
 
 def add_place_arguments(parser: Parser) -> None:
@@ -120,7 +142,25 @@ def store_path(options: argparse.Namespace) -> str:
 
 def build_request(options: argparse.Namespace) -> MaterializeRequest:
     """Return the request of parsed arguments, of which a command has all or some."""
+    return MaterializeRequest.of(**_given(options))
+
+
+def resume_request(options: argparse.Namespace, names: Iterable[str]) -> MaterializeRequest:
+    """Return that request, completed by the store's last run; its configuration is written back.
+
+    Args:
+        options: parsed arguments, perhaps with those of :func:`add_last_run_arguments`.
+        names: the options that may be completed.
+    """
+    from voxblink2_lib.materialize.last_run import resumed_request
+
+    left_out = {name.replace("-", "_") for name in getattr(options, "forget", ())}
+    kept = [name for name in names if name not in left_out]
+    request = resumed_request(_given(options), kept)
+    options.config = request.config
+    return request
+
+
+def _given(options: argparse.Namespace) -> dict[str, Any]:
     names = user_options()
-    return MaterializeRequest.of(
-        **{name: value for name, value in vars(options).items() if name in names}
-    )
+    return {name: value for name, value in vars(options).items() if name in names}

@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 from voxblink2_lib.cli.arguments import (
     add_clip_arguments,
-    add_config_argument,
     add_fetch_arguments,
+    add_last_run_arguments,
     add_place_arguments,
     add_selection_arguments,
     add_source_argument,
     add_workers_argument,
-    build_request,
+    resume_request,
 )
 from voxblink2_lib.cli.status import named_or_default_store, write_status
 from voxblink2_lib.cli.terminal import DONE, WRONG_USE, add_command, write_message, write_result
 from voxblink2_lib.errors import SelectionError
+from voxblink2_lib.materialize.request import EVERYTHING, FETCHING
 from voxblink2_lib.outcomes import STATUSES
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 def _index(options: argparse.Namespace) -> int:
     from voxblink2_lib.materialize.run import index_release
 
-    index = index_release(build_request(options))
+    index = index_release(resume_request(options, ["data_dir"]))
     record = {"index": str(index.folder), **asdict(index.info)}
     write_result(options, record, _index_lines(index))
     return DONE
@@ -54,7 +55,7 @@ def _materialize(options: argparse.Namespace) -> int:
     from voxblink2_lib.materialize.run import materialize
     from voxblink2_lib.store.status import empty_store_message
 
-    store = materialize(build_request(options), retry=True, wait=False)
+    store = materialize(resume_request(options, EVERYTHING), retry=True, wait=False)
     if write_status(options, store, may_be_empty=False).utterances:
         return DONE
     # Videos that fail are outcomes, not errors; a whole run without any clip is.
@@ -63,6 +64,7 @@ def _materialize(options: argparse.Namespace) -> int:
 
 
 def _retry(options: argparse.Namespace) -> int:
+    from voxblink2_lib.materialize.last_run import read_last_run
     from voxblink2_lib.materialize.run import retry_videos
 
     if not (options.classes or options.since or options.lift_pauses):
@@ -70,24 +72,25 @@ def _retry(options: argparse.Namespace) -> int:
             "retry needs --class CLASS, for example --class geo, or --since DATE, or --lift-pauses."
         )
     if options.lift_pauses:
-        store = _lift_pauses(options)
+        store = named_or_default_store(options)
+        options.config = read_last_run(store, options.config)[0]
+        _lift_pauses(store, options.config)
         if not (options.classes or options.since):
             write_status(options, store)
             return DONE
     since = None if options.since is None else options.since.timestamp()
-    store, count = retry_videos(build_request(options), options.classes, since=since)
+    request = resume_request(options, FETCHING)
+    store, count = retry_videos(request, options.classes, since=since)
     write_message(f"{count:,} videos were retried.")
     write_status(options, store)
     return DONE
 
 
-def _lift_pauses(options: argparse.Namespace) -> Store:
+def _lift_pauses(store: Store, config: str) -> None:
     from voxblink2_lib.materialize.pauses import lift_pauses
 
-    store = named_or_default_store(options)
-    routes = lift_pauses(store, options.config)
+    routes = lift_pauses(store, config)
     write_message(f"Pauses lifted: {', '.join(routes) or 'none, no route is paused'}.")
-    return store
 
 
 # -- Arguments ------------------------------------------------------------------------------------
@@ -109,10 +112,11 @@ def add_materialize_command(commands: Any) -> None:
     )
     example = (
         "voxblink2 materialize --config audio --data-dir release --source youtube \\\n"
-        "      --store /data/voxblink2 --max-speakers 100"
+        "      --store /data/voxblink2 --max-speakers 100\n"
+        "  voxblink2 materialize --store /data/voxblink2    (goes on with the last run)"
     )
     parser = add_command(commands, "materialize", _materialize, does, example)
-    add_config_argument(parser)
+    add_last_run_arguments(parser, EVERYTHING)
     add_place_arguments(parser)
     add_source_argument(parser)
     add_workers_argument(parser)
@@ -138,7 +142,7 @@ def add_retry_command(commands: Any) -> None:
         "  voxblink2 retry --since 2026-11-20 --store /data/voxblink2"
     )
     parser = add_command(commands, "retry", _retry, does, example)
-    add_config_argument(parser)
+    add_last_run_arguments(parser, FETCHING)
     add_place_arguments(parser)
     parser.add_argument(
         "--class",

@@ -118,7 +118,7 @@ def add_embed_arguments(parser: argparse.ArgumentParser, *, required: bool) -> N
         "--model",
         required=required,
         metavar="MODEL",
-        help="a folder that 'voxblink2 convert' or save_pretrained wrote, or a name on the Hub",
+        help="a folder that the command convert or save_pretrained wrote, or a name on the Hub",
     )
     parser.add_argument(
         "--audio",

@@ -21,7 +21,7 @@ from voxblink2_lib.cli.terminal import (
     failure_record,
     write_result,
 )
-from voxblink2_lib.errors import StoreError
+from voxblink2_lib.errors import StoreError, next_command
 
 # So many videos are named; all are in the JSON form.
 _MAX_NAMES = 5
@@ -141,7 +141,8 @@ def _time_lines(status: StoreStatus) -> list[str]:
         lines.append(f"Time left  about {duration_text(status.seconds_left)} at that speed")
     if status.waiting and status.next_try is not None:
         lines.append(
-            f"Waiting    {status.waiting:,} for a retry by 'voxblink2 materialize', "
+            f"Waiting    {status.waiting:,} for a retry by "
+            f"{next_command('materialize', store=status.store, config=status.config)}, "
             f"the first from {clock_text(status.next_try)}"
         )
     return lines

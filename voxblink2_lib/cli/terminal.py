@@ -16,6 +16,8 @@ from typing import Any, NoReturn, TextIO, cast
 
 from voxblink2_lib.errors import StoppedError, VoxBlink2Error
 from voxblink2_lib.foreign_text import visible, visible_lines
+from voxblink2_lib.materialize.request import user_options
+from voxblink2_lib.records import option_variable
 from voxblink2_lib.redaction import redact, secrets_in
 
 DONE, CHECK_FAILED, WRONG_USE, STOPPED = 0, 1, 2, 3
@@ -42,13 +44,20 @@ def own_terminal(arguments: Sequence[str]) -> None:
     if not isinstance(sys.stderr, _LastingStream):
         sys.stderr = cast(TextIO, _LastingStream(sys.stderr))
     _secrets.clear()
-    _secrets.update(secrets_in(*arguments))
+    _secrets.update(secrets_in(*arguments, *_secret_variables()))
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_SafeFormatter("%(message)s"))
     logging.basicConfig(handlers=[handler])
     sys.excepthook = _write_exception
     # A stopped service is handled like Ctrl-C: end now, keep what is finished.
     signal.signal(signal.SIGTERM, _interrupt)
+
+
+def _secret_variables() -> Iterator[str]:
+    """Yield the values of environment variables that may hold a secret."""
+    for name, option in user_options().items():
+        if option.may_be_secret:
+            yield os.environ.get(option_variable(name), "")
 
 
 def _interrupt(*_: object) -> NoReturn:

@@ -23,6 +23,7 @@ from voxblink2_lib.media.video_index import read_frame_times
 from voxblink2_lib.records import FRAMES_PER_SECOND
 from voxblink2_lib.release.builtin import FAULTS, MEDIA
 from voxblink2_lib.store.layout import Store
+from voxblink2_lib.store.ledger import Ledger
 from voxblink2_lib.store.ledger_statistics import MissingVideo
 from voxblink2_lib.store.status import StoreStatus, missing_videos, read_status
 
@@ -182,7 +183,10 @@ def _load(store: Store, config: str, cache: Path, workers: int | None) -> tuple[
             split="train",
             num_proc=workers,
         )
-        return dataset, len(site.requests)
+    # The site is gone; whoever goes on with the store takes its media where they lie.
+    with Ledger(store.ledger, config) as ledger:
+        ledger.set_setting("source", str(MEDIA))
+    return dataset, len(site.requests)
 
 
 @contextlib.contextmanager

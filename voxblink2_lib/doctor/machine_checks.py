@@ -35,7 +35,7 @@ def check_plugins(*_: object) -> Findings:
     from voxblink2_lib.sources.plugins import find_plugins
 
     plugins = ", ".join(find_plugins())
-    note = "foreign code, which 'voxblink2 materialize --no-plugins' turns off"
+    note = "foreign code, which --no-plugins of materialize turns off"
     yield Finding("ok", "plugins", f"yt-dlp plugins: {plugins}: {note}" if plugins else "none")
 
 

@@ -14,6 +14,7 @@ from voxblink2_lib.errors import (
     StoreError,
     StoreFullError,
     first_line,
+    next_command,
 )
 from voxblink2_lib.release.location import Release
 from voxblink2_lib.store.clip_format import CLIP_FORMAT, read_clip_format
@@ -49,16 +50,20 @@ def check_disk(inputs: Inputs, store: Store) -> Findings:
     except StoreError as error:
         yield Finding("error", "store", first_line(error), "Name another store with --store.")
     else:
-        yield _judge_space(estimate, _free_bytes(existing_folder(store.root)), store.root)
+        free_bytes = _free_bytes(existing_folder(store.root))
+        yield _judge_space(estimate, free_bytes, store.root, inputs.request.data_dir)
 
 
-def _judge_space(estimate: SpaceEstimate, free_bytes: int, root: Path) -> Finding:
+def _judge_space(
+    estimate: SpaceEstimate, free_bytes: int, root: Path, data_dir: str | None
+) -> Finding:
     level: Level
     message = f"{free_bytes / 1e9:,.1f} GB free for {root}; "
     if estimate.hours is None or estimate.needed_bytes is None:
         needed_bytes, level = _UNKNOWN_NEED_BYTES, "warning"
         message += f"1,000 hours need about {estimate.hour_bytes / 1e6:,.0f} GB; run "
-        message += "'voxblink2 index' for an estimate of the whole selection"
+        message += next_command("index", store=root, data_dir=data_dir or "RELEASE")
+        message += " for an estimate of the whole selection"
     else:
         needed_bytes, level = estimate.needed_bytes, "error"
         message += f"the remaining {estimate.hours:,.2f} hours need "

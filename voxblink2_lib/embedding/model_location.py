@@ -9,7 +9,7 @@ from huggingface_hub import snapshot_download
 from voxblink2_lib.errors import ModelError, first_line
 
 NAME_A_MODEL = (
-    "Name a folder that 'voxblink2 convert' or save_pretrained wrote, or a speaker model on the "
+    "Name a folder that the command convert or save_pretrained wrote, or a speaker model on the "
     "Hub, such as microsoft/wavlm-base-plus-sv."
 )
 

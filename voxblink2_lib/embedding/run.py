@@ -362,5 +362,5 @@ def _finished(out: Path) -> tuple[str, Embedded]:
         return metadata[_CONTENT], Embedded(out, count, dimensions, rejected, rejects)
     except (OSError, KeyError, ValueError, AttributeError, TypeError, SafetensorError) as error:
         raise EmbeddingError(
-            f"{out} exists and was not made by 'voxblink2 embed'. Remove it, or name another file."
+            f"{out} exists and was not made by the command embed. Remove it, or name another file."
         ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterator
 
@@ -9,9 +10,10 @@ from voxblink2_lib.errors import StoreMismatchError
 from voxblink2_lib.materialize.planning import diff_plan
 from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.media.options import ClipOptions
-from voxblink2_lib.records import option_string, options_of
-from voxblink2_lib.redaction import redacted_source
+from voxblink2_lib.records import option_string, option_variable, options_of
+from voxblink2_lib.redaction import is_redacted, redacted_source
 from voxblink2_lib.release.index import Index
+from voxblink2_lib.release.location import RELEASE_VARIABLE
 from voxblink2_lib.release.selection import Selection, select
 from voxblink2_lib.store.clip_format import CLIP_FORMAT, read_clip_format
 from voxblink2_lib.store.layout import Store
@@ -54,7 +56,7 @@ def check_clip_format(
             f"this version makes format {CLIP_FORMAT}. Update it: pip install -U voxblink2"
         )
     # A retry names neither; and a store does not know its selection.
-    note = "\n  with the release and the selection of the runs before" if index is None else ""
+    note = "\n  with the selection of the runs before" if index is None else ""
     raise StoreMismatchError(
         f"The store {store.root} holds clips of format {number}, made by voxblink2 0.1. This "
         f"version makes format {CLIP_FORMAT}: its audio has another level and another conversion "
@@ -98,10 +100,11 @@ def _command(request: MaterializeRequest, store: Store, ledger: Ledger) -> str:
     """Return the command line of the same run with another store."""
     words = ["voxblink2", "materialize", "--config", request.config]
     source = request.source or ledger.setting("source")
-    if request.data_dir:
-        words += ["--data-dir", request.data_dir]
-    if source:
-        words += ["--source", redacted_source(source)]
+    if request.data_dir or not os.environ.get(RELEASE_VARIABLE):
+        words += ["--data-dir", request.data_dir or "RELEASE"]
+    is_secret = source is not None and is_redacted(redacted_source(source))
+    if source and not is_secret:
+        words += ["--source", source]
     words += ["--store", f"{store.root}-format-{CLIP_FORMAT}"]
     for name in ClipOptions.names(request.config):
         # An option that is newer than the store is as requested now.
@@ -119,6 +122,8 @@ def _command(request: MaterializeRequest, store: Store, ledger: Ledger) -> str:
         else:
             left_out.append(option_string(name))
     note = f"\n  with {' and '.join(left_out)} as in this run" if left_out else ""
+    if is_secret:
+        note += f"\n  with the source in the environment variable {option_variable('source')}"
     return shlex.join(words) + note
 
 

@@ -6,7 +6,7 @@ import signal
 from collections import defaultdict, deque
 from dataclasses import replace
 
-from voxblink2_lib.errors import StoppedError
+from voxblink2_lib.errors import StoppedError, next_command
 from voxblink2_lib.materialize.fetched_media import discard, open_staged
 from voxblink2_lib.materialize.pipeline import run_video
 from voxblink2_lib.materialize.tasks import VideoTask
@@ -139,8 +139,8 @@ class Croppers:
             raise StoppedError(
                 f"Of {self._given_up} videos not one was cropped. Of the last one, {reason}. "
                 f"{self._memory}. This looks like a fault of this machine, not of the videos. "
-                "Nothing finished is lost. 'voxblink2 doctor' shows what is missing; with fewer "
-                "--workers less memory is needed. Then run the same command again."
+                f"Nothing finished is lost. {next_command('doctor')} shows what is missing; with "
+                "fewer --workers less memory is needed. Then run the same command again."
             )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -23,12 +24,13 @@ from voxblink2_lib.media.options import ClipOptions
 from voxblink2_lib.records import VideoKey, options_of
 from voxblink2_lib.release.index import KEY_COLUMNS, Index, VideoKeys, video_keys
 from voxblink2_lib.release.location import Release
-from voxblink2_lib.release.selection import select
+from voxblink2_lib.release.selection import Selection, select
 from voxblink2_lib.store.clip_format import CLIP_FORMAT, read_clip_format
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
 from voxblink2_lib.store.ledger_damage import lost_ledger
 from voxblink2_lib.store.verdicts import Verdicts
+from voxblink2_lib.store.view import names_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,7 @@ class Plan:
         settings: what the ledger is to remember of the request.
         diff: what the selection changes; ``None`` if it is that of the run before.
         excluded: what the user excludes, if the selection changes anything.
+        outside: number of videos in the store for good that are not selected.
     """
 
     options: ClipOptions
@@ -50,6 +53,7 @@ class Plan:
     settings: Mapping[str, str] = field(default_factory=dict)
     diff: PlanDiff | None = None
     excluded: pa.Table | None = None
+    outside: int = 0
 
     @property
     def new(self) -> Sequence[VideoKey]:
@@ -66,7 +70,7 @@ def plan_run(
     failed: Sequence[VideoKey] = (),
     reopened: Sequence[VideoKey] = (),
 ) -> Plan:
-    """Plan jobs for all selected videos that have none, and forget those no longer selected.
+    """Plan jobs for all selected videos that have none, and forget unfinished ones of others.
 
     Args:
         request: the request of the user.
@@ -77,7 +81,7 @@ def plan_run(
         reopened: those of them, and of open jobs, that are not due.
 
     Raises:
-        StoreMismatchError: the store holds what the request excludes.
+        StoreMismatchError: the store holds clips by other annotations or options.
         StoreDamagedError: the ledger and the shards do not belong together.
         StoreError: the store would have too many shards.
     """
@@ -91,18 +95,34 @@ def plan_run(
         return Plan(options)
     settings = _clip_settings(request, ledger, options)
     digest = _plan_digest(request, index)
+    failed = only_selected(failed, index, request.selection)
+    reopened = only_selected(reopened, index, request.selection)
     # Comparing millions of videos takes seconds; the same plan has been compared already.
     if ledger.setting("plan") == digest:
         _check_shard_count(ledger, failed=len(failed))
-        return Plan(options, failed, reopened, settings)
+        outside = int(ledger.setting("outside") or 0)
+        return Plan(options, failed, reopened, settings, outside=outside)
     selected, excluded = select(index, request.selection)
-    diff = diff_plan(selected, ledger.planned_videos())
+    diff = diff_plan(selected, ledger.planned_videos(), excluded)
     _check_corpus(store, diff)
-    if len(diff.deselected):
-        deselected = set(video_keys(diff.deselected))
-        failed = [key for key in failed if key not in deselected]
     _check_shard_count(ledger, new=len(diff.new), failed=len(failed))
-    return Plan(options, failed, reopened, {**settings, "plan": digest}, diff, excluded)
+    outside = len(diff.outside)
+    settings |= {"plan": digest, "outside": str(outside)}
+    return Plan(options, failed, reopened, settings, diff, excluded, outside)
+
+
+def only_selected(
+    keys: Sequence[VideoKey], index: Index, selection: Selection
+) -> Sequence[VideoKey]:
+    """Return those of some videos that are selected, in order.
+
+    A store may hold more than a selection has: what failed of the rest is not asked for again.
+    """
+    if not keys or selection == Selection():
+        return keys
+    selected, _ = select(index, selection)
+    is_in = pc.is_in(pa.array(map("/".join, keys), pa.string()), names_of(selected))
+    return list(itertools.compress(keys, is_in.to_pylist()))
 
 
 def write_plan(plan: Plan, ledger: Ledger, verdicts: Verdicts) -> list[int]:
@@ -169,17 +189,28 @@ def _plan_digest(request: MaterializeRequest, index: Index) -> str:
 
 
 def is_complete(request: MaterializeRequest, store: Store, release: Release) -> bool:
-    """Return whether a store that cannot be written to already holds all that is requested."""
+    """Return whether a store, which is only read, already holds all that is requested.
+
+    It may hold more, and have work left on that.
+
+    Raises:
+        SelectionError: the release does not have what is selected.
+        StoreMismatchError: the store holds clips by other annotations or options.
+        StoreDamagedError: shards are missing.
+    """
     if not (store.ledger.exists() and (store.index / "index.json").exists()):
         return False
     index = Index(store.index)
     if index.info.signature != release.signature():
         return False
     with Ledger(store.ledger, request.config, readonly=True) as ledger:
+        _check_shards(request, store, ledger)
+        _clip_options(request, store, ledger)
+        if ledger.setting("plan") == _plan_digest(request, index) and not ledger.open_jobs():
+            return True
         diff = diff_plan(select(index, request.selection)[0], ledger.planned_videos())
         _check_corpus(store, diff)
-        _clip_options(request, store, ledger)
-        return not len(diff.new) and not ledger.open_jobs()
+        return not len(diff.new) and not len(diff.unsealed)
 
 
 def _check_shards(request: MaterializeRequest, store: Store, ledger: Ledger) -> None:
@@ -196,13 +227,6 @@ def _check_shards(request: MaterializeRequest, store: Store, ledger: Ledger) -> 
 
 
 def _check_corpus(store: Store, diff: PlanDiff) -> None:
-    if len(diff.outside):
-        first = next(video_keys(diff.outside))
-        raise StoreMismatchError(
-            f"The store {store.root} already holds {len(diff.outside)} videos that this "
-            f"selection leaves out, the first is {first.speaker_id}/{first.video_id}. A selection "
-            "may grow, not shrink: widen it, or name another store."
-        )
     if len(diff.changed):
         first = next(video_keys(diff.changed))
         raise StoreMismatchError(
@@ -240,34 +264,43 @@ class PlanDiff:
 
     Attributes:
         new: videos without a job.
-        deselected: videos that are planned or failed, and no longer selected.
-        outside: videos that are in the store for good, and not selected.
+        unsealed: selected videos whose job is not sealed.
+        deselected: videos without clips that are not selected, and whose job is not sealed or
+            that are excluded by their ids.
+        outside: videos that are in the store for good, and not selected. What is neither is known
+            not to be available, and stays so.
         changed: videos that are in the store for good, cropped by other annotations.
     """
 
     new: pa.Table
+    unsealed: pa.Table
     deselected: pa.Table
     outside: pa.Table
     changed: pa.Table
 
 
-def diff_plan(selected: pa.Table, planned: pa.Table) -> PlanDiff:
+def diff_plan(selected: pa.Table, planned: pa.Table, excluded: pa.Table | None = None) -> PlanDiff:
     """Compare a selection with the videos of a ledger.
 
     Args:
-        selected: the result of :func:`select`.
-        planned: columns ``speaker_id``, ``video_id``, ``status`` and ``digest`` (of the
-            annotations that its clips were cropped by).
+        selected: the first result of :func:`select`.
+        planned: as :meth:`Ledger.planned_videos` returns them.
+        excluded: the second result of :func:`select`; default: none.
     """
     if not len(planned):
         nothing = selected.slice(0, 0)
-        return PlanDiff(new=selected, deselected=nothing, outside=nothing, changed=nothing)
+        return PlanDiff(selected, nothing, nothing, nothing, nothing)
     done = pc.equal(planned["status"], "done")
     others = _without(planned, selected)
     finished = pc.equal(others["status"], "done")
+    unfinished = others.filter(pc.invert(finished))
+    is_dropped = unfinished["is_open"]
+    if excluded is not None:
+        is_dropped = pc.or_(is_dropped, pc.is_in(names_of(unfinished), names_of(excluded)))
     return PlanDiff(
         new=_without(selected, planned),
-        deselected=others.filter(pc.invert(finished)),
+        unsealed=_common(selected, planned.filter(planned["is_open"])),
+        deselected=unfinished.filter(is_dropped),
         outside=others.filter(finished),
         changed=_changed(planned.filter(done), selected),
     )
@@ -281,6 +314,10 @@ def _changed(done: pa.Table, selected: pa.Table) -> pa.Table:
 
 def _without(table: pa.Table, others: pa.Table) -> pa.Table:
     return _sorted(table.join(others.select(KEY_COLUMNS), keys=KEY_COLUMNS, join_type="left anti"))
+
+
+def _common(table: pa.Table, others: pa.Table) -> pa.Table:
+    return _sorted(table.join(others.select(KEY_COLUMNS), keys=KEY_COLUMNS, join_type="left semi"))
 
 
 def _sorted(videos: pa.Table) -> pa.Table:

@@ -63,6 +63,7 @@ class MaterializeRequest:
         default="youtube, or the media of the built-in release",
         metavar="SOURCE",
         rule=_NAME,
+        may_be_secret=True,
     )
     store: str | None = option(
         None,
@@ -128,6 +129,11 @@ class MaterializeRequest:
     def worker_count(self) -> int:
         """Number of worker processes."""
         return self.workers or min(_MAX_DEFAULT_WORKERS, usable_cores())
+
+
+# What a retry takes over from the last run of a store, and what a run does.
+FETCHING: tuple[str, ...] = ("source", "workers", *FetchOptions.names())
+EVERYTHING: tuple[str, ...] = ("data_dir", *options_of(Selection), *FETCHING)
 
 
 def user_options() -> dict[str, Option]:

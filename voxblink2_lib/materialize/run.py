@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
-from voxblink2_lib.errors import StoreError, StoreReadOnlyError
+from voxblink2_lib.errors import StoreError, StoreReadOnlyError, next_command
 from voxblink2_lib.materialize.clip_format import check_clip_format
 from voxblink2_lib.materialize.gathering import clear_gathered
+from voxblink2_lib.materialize.last_run import remember_run
 from voxblink2_lib.materialize.planning import (
     Plan,
     is_complete,
+    only_selected,
     plan_retry,
     plan_run,
     write_plan,
@@ -91,6 +93,9 @@ def materialize(request: MaterializeRequest, *, retry: bool, wait: bool) -> Stor
     release, store = find_store(request)
     named = request.source or release.default_source
     source = parse_source(named, request.fetch)
+    # A load that finds everything writes nothing, not even the lock, whoever works on the store.
+    if not retry and is_complete(request, store, release):
+        return store
     try:
         with store.locked(wait=wait):
             index = _index(release, store)
@@ -103,8 +108,18 @@ def materialize(request: MaterializeRequest, *, retry: bool, wait: bool) -> Stor
                     reopened = [*failed, *verdicts.due(again=again, is_sealed=False)]
                 check_clip_format(request, store, ledger, index=index, retried=len(failed))
                 plan = plan_run(request, store, index, ledger, failed=failed, reopened=reopened)
-                if plan.new or plan.failed or ledger.open_jobs():
+                if retry and plan.outside:
+                    _log.warning(
+                        "The store %s holds %d more videos than are selected; they stay in it.",
+                        store.root,
+                        plan.outside,
+                    )
+                has_work = bool(plan.new or plan.failed or ledger.open_jobs())
+                if has_work:
                     check_source(source, store, ledger, request, new=plan.new)
+                # A load for which nothing is left to do is no run.
+                if has_work or retry:
+                    remember_run(request, store, ledger, source=source.label)
                 write_plan(plan, ledger, verdicts)
                 context = _context(request, store, index, source=source, ledger=ledger, plan=plan)
                 _run_open_jobs(context, retry=retry)
@@ -137,8 +152,8 @@ def retry_videos(
     store = named_store(request.store) if request.store else find_store(request)[1]
     if not (store.ledger.exists() and (store.index / "index.json").exists()):
         raise StoreError(
-            f"There is no store at {store.root}. Name the store of an earlier "
-            "'voxblink2 materialize' with --store."
+            f"There is no store at {store.root}. Name another with --store, or create one with "
+            f"{next_command('materialize', data_dir='RELEASE', store=store.root)}."
         )
     with store.locked(wait=False), Ledger(store.ledger, request.config) as ledger:
         source = parse_source(request.source or ledger.setting("source"), request.fetch)
@@ -193,11 +208,11 @@ def _record_format(context: RunContext) -> None:
     if before := record_format(context.ledger, versions):
         _log.warning(
             "The clips of the store %s so far were made with %s; this run makes them with %s. "
-            "Clips of the same media may differ by rounding. 'voxblink2 verify' shows all "
-            "versions of a store.",
+            "Clips of the same media may differ by rounding. %s shows all versions of a store.",
             context.store.root,
             " and with ".join(before),
             versions,
+            next_command("verify", store=context.store.root, config=context.request.config),
         )
 
 
@@ -208,8 +223,9 @@ def _run_open_jobs(context: RunContext, *, retry: bool) -> None:
         _run_jobs(context, open_jobs)
         # What a folder lacks has not appeared in the meantime.
         if retry and context.source.is_remote:
-            due = verdicts.due(after_a_wait=True)
-            plan = plan_retry(context.request, context.store, ledger, due)
+            request, failed = context.request, verdicts.due(after_a_wait=True)
+            due = only_selected(failed, context.index, request.selection)
+            plan = plan_retry(request, context.store, ledger, due)
             write_plan(plan, ledger, verdicts)
     _finish(context)
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from voxblink2_lib.errors import BlockedError, DependencyError, StoppedError
+from voxblink2_lib.errors import BlockedError, DependencyError, StoppedError, next_command
 from voxblink2_lib.foreign_text import visible
 from voxblink2_lib.materialize.croppers import Croppers
 from voxblink2_lib.materialize.dashboard import Dashboard, Snapshot
@@ -243,8 +243,8 @@ class Scheduler:
             self._verdicts.record(failure, is_settled=False)
             raise DependencyError(
                 "This machine lacks something that downloading needs: "
-                f"{visible(failure.reason)}. Finished work is kept. 'voxblink2 doctor' shows what "
-                "is missing; then run this again."
+                f"{visible(failure.reason)}. Finished work is kept. {next_command('doctor')} shows "
+                "what is missing; then run this again."
             )
         if policy.scope == "video":
             wait_seconds = result.action.pause_seconds or 0.0

@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from voxblink2_lib.errors import StoreDamagedError, StoreError
+from voxblink2_lib.errors import StoreDamagedError, StoreError, next_command
 from voxblink2_lib.records import FaceTrack, Utterance, VideoKey
 
 _FORMAT = 2
@@ -169,7 +169,8 @@ class Index:
         except (OSError, pa.ArrowInvalid) as error:
             raise StoreDamagedError(
                 f"The index {self.folder} is damaged: {error}. Delete that folder and run "
-                "'voxblink2 index' to make it again from the release."
+                f"{next_command('index', store=self.folder.absolute().parent)} to make it again "
+                "from the release."
             ) from error
 
     def _read(

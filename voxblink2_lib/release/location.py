@@ -25,6 +25,7 @@ from voxblink2_lib.release.tar_reader import TarFormatError, TarMember, TarReade
 
 RELEASE_VARIABLE = "VOXBLINK2_RELEASE"
 META_ARCHIVE = "vb2_meta.tar.gz"
+BUILTIN_RELEASE = "demo"
 _MAX_FILE_BYTES = 8 << 20
 
 # What the decompressors raise on damaged input.
@@ -103,7 +104,7 @@ def open_release(data_dir: str | os.PathLike[str] | None) -> Release:
             f"data_dir=... (--data-dir on the command line) or the variable {RELEASE_VARIABLE}. "
             'data_dir="demo" names the small built-in release.'
         )
-    if named == "demo":
+    if named == BUILTIN_RELEASE:
         return Release(builtin.RELEASE / META_ARCHIVE, default_source=str(builtin.MEDIA))
     path = Path(named).expanduser()
     if not os.path.exists(path):  # Path.exists raises an error for a name that is too long

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Protocol
 
 BLOCK_BYTES = 512
 # A header that extends the next one holds a name: Linux allows 4 KiB for one.
@@ -29,6 +29,20 @@ _LONG_NAME_KIND = b"L"
 _LONG_LINK_KIND = b"K"
 _EXTENSION_KINDS = _PAX_KINDS + _GLOBAL_KIND + _LONG_NAME_KIND + _LONG_LINK_KIND
 _GNU_KINDS = (b"L", b"K", b"S")  # Their headers have other things where ustar has its prefix.
+
+
+class Readable(Protocol):
+    """What is read from its beginning to its end."""
+
+    def read(self, size_bytes: int, /) -> bytes:
+        """Return that many bytes, fewer only at the end."""
+
+
+class Positioned(Protocol):
+    """What knows how far it was read."""
+
+    def tell(self) -> int:
+        """Return the position in bytes."""
 
 
 class TarFormatError(ValueError):
@@ -69,12 +83,16 @@ class TarReader:
         stream: the archive, decompressed; its reads are complete unless it ends.
         packed: the file it is decompressed from, or ``stream`` itself. Its position tells how
             far the archive has expanded.
+        offset: position of the stream in the archive, where a member begins.
+
+    Attributes:
+        member_offset: where the member that was yielded last begins, with all of its headers.
     """
 
-    def __init__(self, stream: BinaryIO, packed: BinaryIO) -> None:
+    def __init__(self, stream: Readable, packed: Positioned, *, offset: int = 0) -> None:
         self._stream = stream
         self._packed = packed
-        self._offset = 0
+        self._offset = self.member_offset = offset
         self._allowed_bytes = FREE_BYTES
         self._unread_bytes = 0
         self._padding_bytes = 0
@@ -107,6 +125,7 @@ class TarReader:
 
     def _next(self) -> TarMember | None:
         extension = _Extension()
+        self.member_offset = self._offset
         for _ in range(MAX_EXTENSIONS + 1):
             at = self._offset
             header = self._read(BLOCK_BYTES)

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import numpy as np
 import pyarrow.parquet as pq
 
-from voxblink2_lib.errors import StoreError, first_line
+from voxblink2_lib.errors import StoreError, first_line, next_command
 from voxblink2_lib.files import atomic_write
 from voxblink2_lib.outcomes import POLICIES, RetryPolicy
 from voxblink2_lib.progress import Progress, interval_text, no_progress, size_text
@@ -104,7 +104,7 @@ def write_report(
         head = _head(statistics, subject, missing, _link(csv_file, target))
         sections = []
         with progress("Writing the report", unit="part") as advance:
-            for section in _sections(statistics, index):
+            for section in _sections(statistics, subject, index):
                 sections.append(section)
                 advance(1)
         page = markup.page(subject.title, head, sections)
@@ -195,9 +195,11 @@ def _minute_text(seconds: float) -> str:
 # -- Sections --------------------------------------------------------------------------------------
 
 
-def _sections(statistics: LedgerStatistics, index: Path | None) -> Iterator[Section]:
+def _sections(
+    statistics: LedgerStatistics, subject: ReportSubject, index: Path | None
+) -> Iterator[Section]:
     """Yield the sections of the page in order; each is one or two queries."""
-    yield Section("Classes", _classes(statistics.videos()))
+    yield Section("Classes", _classes(statistics.videos(), subject))
     coverage = statistics.coverage()
     plot = coverage_plot(coverage) if sum(coverage.by_share) else ""
     yield _plot_section("Coverage per speaker", plot, "No video is planned yet.")
@@ -220,7 +222,7 @@ def _plot_section(title: str, plot: str, message: str, remark: str = "") -> Sect
     return Section(title, markup.join([figure, markup.note(remark)] if remark else [figure]))
 
 
-def _classes(videos: dict[str, int]) -> Markup:
+def _classes(videos: dict[str, int], subject: ReportSubject) -> Markup:
     """Return the table of classes: how many videos, the meaning, and what happens next."""
     if not videos:
         return markup.note("No video is planned yet.")
@@ -230,7 +232,7 @@ def _classes(videos: dict[str, int]) -> Markup:
     for status in sorted(videos, key=lambda status: (-videos[status], status)):
         meaning, next_step = "not tried yet", "the next run downloads it"
         if (policy := policies.get(status)) is not None:
-            meaning, next_step = policy.description, _next_step(status, policy)
+            meaning, next_step = policy.description, _next_step(status, policy, subject)
         swatch = markup.fill(
             '<span class="swatch" style="background:$colour"></span>$status',
             colour=COLOURS.get(status, UNKNOWN_COLOUR),
@@ -241,14 +243,15 @@ def _classes(videos: dict[str, int]) -> Markup:
     return markup.table(rows, _CLASS_COLUMNS)
 
 
-def _next_step(status: str, policy: RetryPolicy) -> str:
+def _next_step(status: str, policy: RetryPolicy, subject: ReportSubject) -> str:
     """Return what happens next to a video of a class."""
     if status == "done":
         return "nothing, it is never downloaded again"
     if status == "excluded":
         return "nothing"
     if policy.wait_seconds is None:
-        return "nothing, unless you retry it with 'voxblink2 retry'"
+        options = {"class": status, "store": subject.store, "config": subject.config}
+        return f"nothing, unless you retry it with {next_command('retry', **options)}"
     if not policy.wait_seconds:
         return "the next run retries it"
     text = f"retried after {interval_text(policy.wait_seconds)}"

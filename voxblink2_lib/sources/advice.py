@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import re
 
+from voxblink2_lib.errors import next_command
 from voxblink2_lib.records import option_string
 from voxblink2_lib.sources.options import FetchOptions
 from voxblink2_lib.sources.ytdlp_options import ALLOWED
@@ -23,7 +24,7 @@ _SAME = (
     ),
     (
         r"to use another runtime add\s+--js-runtimes RUNTIME\[:PATH\]\s+to your command/config",
-        "'voxblink2 doctor' says which to install",
+        f"{next_command('doctor')} says which to install",
     ),
     (r"--no-check-certificate\b", "--no-check-certificates"),
 )

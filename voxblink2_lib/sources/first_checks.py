@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import socket
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,8 @@ from pathlib import Path
 from yt_dlp import YoutubeDL
 from yt_dlp.utils import YoutubeDLError
 
-from voxblink2_lib.errors import SourceError
+from voxblink2_lib.errors import SourceError, next_command
+from voxblink2_lib.redaction import is_redacted
 from voxblink2_lib.sources.base import SourceSpec
 from voxblink2_lib.sources.cookie_file import read_cookie_file
 from voxblink2_lib.sources.options import FetchOptions, Route
@@ -36,11 +36,16 @@ def check_downloads(source: SourceSpec) -> None:
         if problem := read_cookie_file(Path(path).expanduser()).problem:
             raise SourceError(
                 f"cookies: {path} {problem}. Export it again as cookies.txt from a browser; "
-                f"'voxblink2 doctor --cookies {shlex.quote(path)}' shows more."
+                f"{next_command('doctor', source=_named(source), cookies=path)} shows more."
             )
     for route in options.routes():
         # Without its file, which yt-dlp would write to when the downloader is closed.
         _check_downloader(options, replace(route, cookies=None))
+
+
+def _named(source: SourceSpec) -> str | None:
+    """Return a source as a command may name it, without its secrets."""
+    return None if is_redacted(source.label) else source.label
 
 
 def _check_downloader(options: FetchOptions, route: Route) -> None:

@@ -74,6 +74,7 @@ class FetchOptions:
         "URL of a proxy; each is a route with its own budget",
         metavar="URL",
         values="repeat",
+        may_be_secret=True,
     )
     cookies: tuple[str, ...] = option(
         (),
@@ -120,11 +121,13 @@ class FetchOptions:
         "youtube:player_client=web",
         metavar="ARGS",
         values="repeat",
+        may_be_secret=True,
     )
     yt_dlp: str | None = option(
         None,
         "further options of yt-dlp in one text: --yt-dlp='--sleep-requests 1 --force-ipv4'",
         metavar="OPTIONS",
+        may_be_secret=True,
     )
     fetches: int | None = option(
         None,

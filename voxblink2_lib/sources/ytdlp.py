@@ -22,7 +22,7 @@ from typing import Any
 from yt_dlp.networking.exceptions import HTTPError, RequestError
 from yt_dlp.utils import DownloadError, YoutubeDLError
 
-from voxblink2_lib.errors import FetchError, SourceError
+from voxblink2_lib.errors import FetchError, SourceError, next_command
 from voxblink2_lib.files import named_if_disk_full
 from voxblink2_lib.outcomes import NO_FACTS, MediaFacts
 from voxblink2_lib.records import VideoKey
@@ -116,7 +116,7 @@ class YtDlpSource:
         except YoutubeDLError:
             raise SourceError(
                 f"The file of cookies {file} cannot be read: it must be in Netscape format "
-                "(cookies.txt). 'voxblink2 doctor --cookies FILE' checks such a file."
+                f"(cookies.txt). {next_command('doctor', cookies=file)} shows more."
             ) from None
         skipped = output.getvalue().count("WARNING: skipping cookie file entry")
         if skipped:

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from voxblink2_lib.errors import StoreDamagedError, VoxBlink2Error, first_line
 from voxblink2_lib.foreign_files import shortened
+from voxblink2_lib.store.shard_names import verify_command
 
 # End of an Arrow stream; one truncated between two batches lacks it.
 _END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
@@ -128,9 +129,9 @@ def read_plain_file(path: Path, schema: pa.Schema) -> pa.Table:
 
 def damaged(path: Path, problem: str) -> StoreDamagedError:
     """Return the error of an Arrow file that is not as it was written."""
-    return StoreDamagedError(
-        f"The file {path} is damaged ({problem}). Check all of them with 'voxblink2 verify'."
-    )
+    command = verify_command(path)
+    advice = f"Check all of them with {command}." if command else "Check the store that it is of."
+    return StoreDamagedError(f"The file {path} is damaged ({problem}). {advice}")
 
 
 @contextlib.contextmanager

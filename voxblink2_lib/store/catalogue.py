@@ -155,7 +155,7 @@ def local_catalogue(
     if not sizes:
         raise StoreError(
             f"There are no shards in {store}: expected is a store with shards/{config}/*.arrow, as "
-            "load_dataset('voxblink2', ...) and 'voxblink2 materialize' make, or a folder of them."
+            "load_dataset('voxblink2', ...) and the command materialize make, or a folder of them."
         )
     path = _catalogue_path(store, folder, config)
     catalogue = _read_current(path, sizes)
@@ -168,6 +168,24 @@ def local_catalogue(
             _updated(_read(path), folder, sizes, progress).write(path)
             catalogue = Catalogue.read(path)
     return catalogue, folder
+
+
+def catalogue_of(store: Path, config: str, sizes: ShardSizes) -> Catalogue:
+    """Return the catalogue of some sealed shards of a local store, and write nothing.
+
+    Args:
+        store: the store.
+        config: the configuration.
+        sizes: size in bytes of each shard by its name, in order. Those that the store's catalogue
+            lacks are scanned.
+
+    Raises:
+        StoreError: a shard is not of this package.
+        StoreDamagedError: a shard cannot be read.
+    """
+    folder = store / "shards" / config
+    path = _catalogue_path(store, folder, config)
+    return _read_current(path, sizes) or _updated(_read(path), folder, sizes, no_progress)
 
 
 def _shard_sizes(store: Path, folder: Path, config: str) -> ShardSizes:

@@ -28,6 +28,7 @@ from voxblink2_lib.store.stale_outcomes import (
 from voxblink2_lib.store.tail import FIRST_RETRY_JOB, JobKind, RecoveredShards, next_job
 from voxblink2_lib.store.verdicts import Verdicts
 
+_LAST_CONFIG = "last_config"
 # Excluded videos belong to no job.
 _NO_JOB = -1
 _ROWS_PER_BATCH = 65_536
@@ -40,6 +41,7 @@ _PLANNED_COLUMNS = pa.schema(
         ("video_id", pa.string()),
         ("status", pa.string()),
         ("digest", pa.int64()),
+        ("is_open", pa.bool_()),
     ]
 )
 
@@ -107,6 +109,21 @@ class Ledger:
             )
             mark_first_stale(connection, self._config)
 
+    def last_config(self) -> str | None:
+        """Return the configuration of the store's last run; of a store of old, its only one."""
+        if config := self._database.fact(_LAST_CONFIG):
+            return config
+        configs = self._database.query("select distinct config from jobs")
+        return str(configs[0][0]) if len(configs) == 1 else None
+
+    def set_last_config(self) -> None:
+        """Store that the last run was of this configuration."""
+        if self._database.fact(_LAST_CONFIG) != self._config:
+            with self._database.transaction() as connection:
+                connection.execute(
+                    "insert or replace into facts values (?, ?)", (_LAST_CONFIG, self._config)
+                )
+
     def verdicts(self, source: str) -> Verdicts:
         """Return what a source answered.
 
@@ -118,19 +135,23 @@ class Ledger:
     # -- Planning ----------------------------------------------------------------------------------
 
     def planned_videos(self) -> pa.Table:
-        """Return every planned video, with ``status`` and ``digest``.
+        """Return every planned video, with ``status``, ``digest`` and ``is_open``.
 
-        ``digest`` identifies the annotations that the clips were cropped by.
+        ``digest`` identifies the annotations that the clips were cropped by; a video is open while
+        its job is not sealed.
         """
         rows = self._database.rows(
-            "select speaker_id, video_id, status, digest from videos "
+            "select speaker_id, video_id, status, digest, job in (select job from jobs "
+            "where config = ? and shard is null) from videos "
             "where config = ? and status <> 'excluded'",
+            self._config,
             self._config,
         )
         batches = []
         while chunk := list(islice(rows, _ROWS_PER_BATCH)):
             columns = zip(zip(*chunk, strict=True), _PLANNED_COLUMNS, strict=True)
-            arrays = [pa.array(values, field.type) for values, field in columns]
+            # SQLite has no truth values, only numbers.
+            arrays = [pa.array(values).cast(field.type) for values, field in columns]
             batches.append(pa.RecordBatch.from_arrays(arrays, schema=_PLANNED_COLUMNS))
         return pa.Table.from_batches(batches, schema=_PLANNED_COLUMNS)
 
@@ -184,13 +205,16 @@ class Ledger:
                 mark_former_stale(connection, self._config)
 
     def exclude(self, keys: Iterable[VideoKey]) -> None:
-        """Write which videos the user excludes, in place of those excluded before."""
+        """Write which videos the user excludes, in place of those excluded before.
+
+        What is known of a video stays: of one with clips, or with an answer.
+        """
         with self._database.transaction() as connection:
             connection.execute(
                 "delete from videos where config = ? and status = 'excluded'", (self._config,)
             )
             connection.executemany(
-                "insert into videos (config, speaker_id, video_id, job, status) "
+                "insert or ignore into videos (config, speaker_id, video_id, job, status) "
                 "values (?, ?, ?, ?, 'excluded')",
                 ((self._config, *key, _NO_JOB) for key in keys),
             )

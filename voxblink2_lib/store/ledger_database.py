@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from voxblink2_lib.errors import StoreError, StoreFullError
+from voxblink2_lib.errors import StoreError, StoreFullError, next_command
 from voxblink2_lib.files import atomic_write
 from voxblink2_lib.redaction import redact, redacted_source
 from voxblink2_lib.store.ledger_damage import damaged_ledger, is_damage, refuse_if_lost
@@ -238,9 +238,11 @@ class LedgerDatabase:
     def _check_format(self) -> None:
         version = self.fact("format")
         if version == "1":
+            store = self._path.absolute().parent
             raise StoreError(
-                f"The ledger {self._path} has an earlier format. Run 'voxblink2 materialize' on "
-                "the store once to migrate it; nothing in it is lost."
+                f"The ledger {self._path} has an earlier format. Run "
+                f"{next_command('materialize', data_dir='RELEASE', store=store)} once to migrate "
+                "it; nothing in it is lost."
             )
         if version not in {*EARLIER, FORMAT}:
             raise StoreError(

@@ -16,6 +16,7 @@ from voxblink2_lib.outcomes import Outcome
 from voxblink2_lib.records import AudioFormat, Clip, FaceClip, SealedShard
 from voxblink2_lib.store.arrow_stream import ArrowStream, open_stream
 from voxblink2_lib.store.row_digests import row_digests, row_names
+from voxblink2_lib.store.shard_names import verify_command
 
 _OUTCOME = b"voxblink2_outcome"
 
@@ -157,11 +158,11 @@ def _opened(path: Path) -> ArrowStream:
 
 def gone_message(path: Path) -> str:
     """Return the message for a part or shard that was there, or should have been."""
+    command = verify_command(path)
     return (
         f"The file {path} is missing. A run puts videos that come back into a fuller shard under "
-        "another name: if one did so just now, open the store again. Otherwise 'voxblink2 verify' "
-        "shows what is lost."
-    )
+        "another name: if one did so just now, open the store again."
+    ) + (f" Otherwise {command} shows what is lost." if command else "")
 
 
 def check_shard(folder: Path, shard: SealedShard) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from voxblink2_lib.errors import StoreError
+from voxblink2_lib.errors import StoreError, next_command
 from voxblink2_lib.foreign_text import visible
 from voxblink2_lib.redaction import redact
 from voxblink2_lib.store.clip_format import read_clip_format, read_versions
@@ -93,8 +93,8 @@ def open_ledger(store: Store, config: str) -> Ledger:
     """
     if not store.ledger.exists():
         raise StoreError(
-            f"There is no store at {store.root}: it has no ledger. Name the store of an earlier "
-            "'voxblink2 materialize', or create one with that command."
+            f"There is no store at {store.root}: it has no ledger. Name another folder, or create "
+            f"a store with {next_command('materialize', data_dir='RELEASE', store=store.root)}."
         )
     return Ledger(store.ledger, config, readonly=True)
 
@@ -148,7 +148,7 @@ def empty_store_message(store: Store, config: str) -> str:
     if not reasons:
         return (
             f"The store {store.root} has nothing of the configuration {config!r}. Name the release "
-            f"with data_dir=..., or run 'voxblink2 materialize' with --config {config} first."
+            f"with data_dir=..., or first run {_next_run(store, config)}."
         )
     lines = "".join(
         f"\n  {reason.videos} videos: {visible(redact(reason.message))}" for reason in reasons
@@ -156,5 +156,9 @@ def empty_store_message(store: Store, config: str) -> str:
     return (
         f"No video is available, so there is nothing to load from the store {store.root}. "
         f"The most frequent reasons:{lines}\n"
-        "Check the source, then run 'voxblink2 materialize' with the same options to try again."
+        f"Check the source, then run {_next_run(store, config)} to try again."
     )
+
+
+def _next_run(store: Store, config: str) -> str:
+    return next_command("materialize", store=store.root, config=config)

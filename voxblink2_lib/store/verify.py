@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from voxblink2_lib.errors import StoreError
+from voxblink2_lib.errors import StoreError, next_command
 from voxblink2_lib.progress import Progress, no_progress
 from voxblink2_lib.records import (
     FRAMES_PER_SECOND,
@@ -75,7 +75,8 @@ def verify_store(
     with open_ledger(store, config) as ledger:
         if not (store.index / "index.json").exists():
             raise StoreError(
-                f"The store {store.root} has no index; run 'voxblink2 index' to make it."
+                f"The store {store.root} has no index; run "
+                f"{next_command('index', store=store.root)} to make it."
             )
         chooser = random.Random(seed)  # noqa: S311  # a sample, not a secret
         checker = _Checker(store.shards(config), Index(store.index), ledger, sample, chooser)
@@ -162,9 +163,12 @@ class _Checker:
         """Report shards that are not in the ledger."""
         for path in sorted(self._folder.glob("*.arrow")):
             if path.name not in names:
+                next_run = next_command(
+                    "materialize", store=self._folder.parents[1], config=self._ledger.config
+                )
                 self._problems.append(
                     f"{path} is in the folder and not in the ledger. If a run was stopped just "
-                    "now, 'voxblink2 materialize' repairs this; otherwise it is a foreign file."
+                    f"now, {next_run} repairs this; otherwise it is a foreign file."
                 )
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from voxblink2_lib.errors import ClipDamagedError, StoreDamagedError, TrainingError
 from voxblink2_lib.media.ogg import has_whole_pages
 from voxblink2_lib.records import SAMPLE_RATE_HZ
+from voxblink2_lib.store.shard_names import verify_command
 from voxblink2_lib.training.corpus import Corpus, Place
 
 # Maps cost no memory, but each holds a file open.
@@ -110,9 +111,11 @@ class Reader:
             return shards.read(place.shard, place.shard_bytes, place.offset, place.size)
         data = self._map(place.shard)[place.offset : place.offset + place.size]
         if len(data) != place.size:
+            command = verify_command(shards / place.shard)
+            advice = f" Check all of them with {command}." if command else ""
             raise StoreDamagedError(
                 f"The shard {shards / place.shard} ends before byte "
-                f"{place.offset + place.size:,}. Check all of them with 'voxblink2 verify'."
+                f"{place.offset + place.size:,}.{advice}"
             )
         return data
 

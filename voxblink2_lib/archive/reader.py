@@ -1,0 +1,166 @@
+"""Read the members of an archive from its beginning, or from where a reader was before."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from voxblink2_lib.archive.gzip_stream import POINT_BYTES, GzipDamageError, GzipStream, SeekPoint
+from voxblink2_lib.archive.parts import Archive, JoinedFile
+from voxblink2_lib.errors import SourceError
+from voxblink2_lib.release.tar_reader import TarFormatError, TarMember, TarReader
+
+_GZIP = b"\x1f\x8b"
+_SKIPPED_BYTES = 1 << 20
+# The parts are read ahead of the members by some input and output of zlib.
+_AHEAD_BYTES = 2 << 20
+
+
+class ArchiveDamagedError(SourceError):
+    """An archive is damaged or ends early; the message names the part and the place in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a member begins, and how to get there.
+
+    Attributes:
+        offset: in bytes of the tar.
+        point: the last point before, in a gzip archive; ``None`` for its start.
+    """
+
+    offset: int = 0
+    point: SeekPoint | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return this as a JSON object."""
+        return {"offset": self.offset, "point": self.point and self.point.as_dict()}
+
+    @classmethod
+    def from_dict(cls, record: dict[str, Any]) -> Place:
+        """Return the place of a JSON object."""
+        point = record["point"]
+        return cls(record["offset"], None if point is None else SeekPoint.from_dict(point))
+
+
+class ArchiveReader:
+    """Reads the members of one archive. A context manager, which closes the parts.
+
+    Args:
+        archive: its parts.
+        place: where to begin.
+        point_bytes: the least output between two seek points.
+    """
+
+    def __init__(
+        self, archive: Archive, *, place: Place | None = None, point_bytes: int = POINT_BYTES
+    ) -> None:
+        place = place or Place()
+        self._packed = JoinedFile(archive.parts)
+        self._points = [point for point in [place.point] if point is not None]
+        self._gzip: GzipStream | None = None
+        if self._packed.read(len(_GZIP)) == _GZIP:
+            self._gzip = GzipStream(
+                self._packed,
+                point=place.point,
+                on_point=self._points.append,
+                point_bytes=point_bytes,
+            )
+        else:
+            self._packed.seek(0)
+        self._offset = place.offset
+        self._tar: TarReader | None = None
+
+    def __enter__(self) -> ArchiveReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._gzip is not None:
+            self._gzip.close()
+        self._packed.close()
+
+    @property
+    def packed_offset(self) -> int:
+        """How far the parts are used up, in bytes."""
+        return self._packed.tell() if self._gzip is None else self._gzip.packed_offset
+
+    @property
+    def place(self) -> Place:
+        """Where the member that was yielded last begins."""
+        offset = self._offset if self._tar is None else self._tar.member_offset
+        # A point that was passed within the member is of use for the next one only.
+        while len(self._points) > 1 and self._points[1].offset <= offset:
+            del self._points[0]
+        usable = [point for point in self._points[:1] if point.offset <= offset]
+        return Place(offset, usable[0] if usable else None)
+
+    def __iter__(self) -> Iterator[TarMember]:
+        """Yield the members; what is left of one is skipped when the next is wanted.
+
+        Raises:
+            ArchiveDamagedError: the archive is damaged or ends early.
+        """
+        try:
+            stream = self._entered()
+            # What is cut audio expands as far as silence does: no limit.
+            self._tar = TarReader(stream, stream, offset=self._offset)
+            yield from self._tar
+        except (GzipDamageError, TarFormatError, EOFError, zlib.error) as error:
+            raise self._damaged(error) from error
+
+    def read(self) -> bytes:
+        """Return the content of the member that was yielded last.
+
+        Raises:
+            ArchiveDamagedError: the archive is damaged or ends early.
+        """
+        assert self._tar is not None
+        try:
+            return self._tar.read()
+        except (GzipDamageError, TarFormatError) as error:
+            raise self._damaged(error) from error
+
+    def _entered(self) -> Any:
+        """Return the stream of the tar, at the place where to begin."""
+        if self._gzip is None:
+            self._packed.seek(self._offset)
+            return _Complete(self._packed)
+        while rest := self._offset - self._gzip.tell():
+            if not self._gzip.read(min(rest, _SKIPPED_BYTES)):
+                raise EOFError("the archive is shorter than before")
+        return self._gzip
+
+    def _damaged(self, error: Exception) -> ArchiveDamagedError:
+        part, offset = self._packed.place(self.packed_offset)
+        problem = error.problem if isinstance(error, GzipDamageError) else f"it has {error}"
+        advice = "Fetch this part again, or the ones after it where they are missing"
+        if self._tar is None or not self._tar.member_offset:
+            advice = "Name the first part, or a tar, plain or gzip"
+        elif offset < _AHEAD_BYTES:
+            advice = f"{advice}; the damage may also be at the end of the part before"
+        return ArchiveDamagedError(
+            f"{part}, at byte {offset:,}: {problem}. {advice}. What was read before is kept."
+        )
+
+
+class _Complete:
+    """A file whose reads are complete unless it ends; those of a raw file end with a part."""
+
+    def __init__(self, file: JoinedFile) -> None:
+        self._file = file
+
+    def read(self, size_bytes: int) -> bytes:
+        """Return that many bytes, fewer only at the end."""
+        data = self._file.read(size_bytes)
+        if len(data) == size_bytes:  # the usual case
+            return data
+        pieces = bytearray(data)
+        while len(pieces) < size_bytes and (data := self._file.read(size_bytes - len(pieces))):
+            pieces += data
+        return bytes(pieces)
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._file.tell()
