@@ -14,6 +14,7 @@ from voxblink2_lib.store.salvage import ConfigKey, OldLedger, OldVideo
 from voxblink2_lib.store.stale_outcomes import mark_stale
 from voxblink2_lib.store.tail import JobKind
 
+_LAST_CONFIG, _REQUEST = "last_config", "request"
 # A run compares the selection with the ledger unless its plan is this one.
 _PLAN = "plan"
 _EXCLUDED = "excluded"
@@ -80,6 +81,13 @@ class DraftLedger:
                     "insert or replace into witnesses values (?, ?, ?, ?, ?)",
                     (self._source_id(witness.source), *witness[1:]),
                 )
+        # What a run remembers of itself says also which configuration was the last.
+        runs = [outcomes for outcomes in self._newest.values() if _REQUEST in outcomes.settings]
+        if runs:
+            last = max(runs, key=lambda outcomes: outcomes.written_at)
+            self._connection.execute(
+                "insert or ignore into facts values (?, ?)", (_LAST_CONFIG, last.config)
+            )
         for statement in _UNANSWERED:
             self._connection.execute(statement)
 
