@@ -241,7 +241,7 @@ def test_a_catalogue_reads_the_new_tail_only(
 # -- Killed, stopped, full -------------------------------------------------------------------------
 
 # Tests that share the operations, so that none takes long.
-PARTS = 6
+PARTS = 12
 
 
 def assert_no_row_is_twice(runner: Runner, least: set[int]) -> None:

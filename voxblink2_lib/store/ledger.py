@@ -137,6 +137,8 @@ class Ledger:
                 connection.execute(
                     "insert or replace into facts values (?, ?)", (_LAST_CONFIG, self._config)
                 )
+                # The newest file of outcomes is then one of this configuration.
+                mark_first_stale(connection, self._config)
 
     def verdicts(self, source: str) -> Verdicts:
         """Return what a source answered.

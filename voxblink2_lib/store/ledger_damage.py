@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 import sqlite3
 from datetime import UTC, datetime
 from pathlib import Path
 
-from voxblink2_lib.errors import StoreDamagedError
+from voxblink2_lib.errors import StoreDamagedError, next_command
 from voxblink2_lib.foreign_files import shortened
 from voxblink2_lib.store.layout import Store
 
@@ -45,19 +44,18 @@ def lost_ledger(path: Path, shards: int) -> StoreDamagedError:
 
 def ways_out(path: Path) -> str:
     """Return what to do about a ledger, as commands."""
-    store = Store(path.parent)
-    command = f"voxblink2 repair --store {shlex.quote(str(store.root))}"
+    store = Store(path.absolute().parent)
     text = (
-        "Rebuild it from the outcomes beside the shards and from what can still be read of it:\n"
-        f"  {command}"
+        "Rebuild it from the outcomes beside the shards and from what can still be read of it: "
+        f"{next_command('repair', store=store.root)}"
     )
     try:
         copied_at = datetime.fromtimestamp(store.backup.stat().st_mtime, UTC)
     except OSError:
         return text
     return (
-        f"{text}\nor, without reading it, from the copy of {copied_at:%Y-%m-%d %H:%M} UTC and the "
-        f"outcomes:\n  {command} --from-backup"
+        f"{text}. Or do not read it, and take its copy of {copied_at:%Y-%m-%d %H:%M} UTC with the "
+        f"outcomes: {next_command('repair', store=store.root, from_backup=True)}"
     )
 
 
