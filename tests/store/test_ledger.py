@@ -21,7 +21,7 @@ from voxblink2_lib.errors import StoreError
 from voxblink2_lib.outcomes import MediaFacts, MissingUtterance, Outcome
 from voxblink2_lib.records import SealedShard, VideoKey
 from voxblink2_lib.store.ledger import Ledger
-from voxblink2_lib.store.ledger_database import MIGRATE_1_TO_2, MIGRATE_2_TO_3, MIGRATE_3_TO_4
+from voxblink2_lib.store.ledger_schema import MIGRATE_1_TO_2, MIGRATE_2_TO_3, MIGRATE_3_TO_4
 from voxblink2_lib.store.ledger_statistics import LouderChannel, SoundNotes
 from voxblink2_lib.store.tail import FIRST_RETRY_JOB, Tail
 from voxblink2_lib.store.verdicts import Verdicts

@@ -10,7 +10,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from voxblink2_lib.files import named_if_disk_full, sync_folder
+from voxblink2_lib.files import named_system_errors, sync_folder
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger_damage import damaged_ledger
 from voxblink2_lib.store.ledger_database import as_store_error
@@ -41,7 +41,7 @@ def back_up_ledger(store: Store) -> None:
         StoreError, OSError: the copy cannot be written.
     """
     draft = store.tmp / store.backup.name
-    with named_if_disk_full(store.backup):
+    with named_system_errors(store.backup):
         store.tmp.mkdir(parents=True, exist_ok=True)
         draft.unlink(missing_ok=True)
         try:

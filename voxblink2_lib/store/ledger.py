@@ -16,8 +16,9 @@ import pyarrow as pa
 
 from voxblink2_lib.outcomes import GREATEST_WAIT_SECONDS, Outcome
 from voxblink2_lib.records import SealedShard, VideoKey
-from voxblink2_lib.store.ledger_database import BY_JOB, WITHOUT_FACTS, LedgerDatabase
+from voxblink2_lib.store.ledger_database import LedgerDatabase
 from voxblink2_lib.store.ledger_outcomes import LedgerOutcomes
+from voxblink2_lib.store.ledger_schema import BY_JOB, WITHOUT_FACTS
 from voxblink2_lib.store.ledger_statistics import LedgerStatistics
 from voxblink2_lib.store.reopened import ReopenedJobs, fact_of_job
 from voxblink2_lib.store.stale_outcomes import (

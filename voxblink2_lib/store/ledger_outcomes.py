@@ -17,7 +17,8 @@ from voxblink2_lib.store.job_outcomes import (
     WitnessRow,
 )
 from voxblink2_lib.store.ledger_damage import damaged_ledger
-from voxblink2_lib.store.ledger_database import BY_JOB, FORMAT, LedgerDatabase
+from voxblink2_lib.store.ledger_database import LedgerDatabase
+from voxblink2_lib.store.ledger_schema import BY_JOB, FORMAT
 from voxblink2_lib.store.tail import JobKind
 
 _OF_JOB = "where v.config = :config and v.job = :job order by v.speaker_id, v.video_id"

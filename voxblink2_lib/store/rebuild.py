@@ -26,7 +26,7 @@ from itertools import count
 from pathlib import Path
 
 from voxblink2_lib.errors import StoreDamagedError
-from voxblink2_lib.files import named_if_disk_full, sync_folder
+from voxblink2_lib.files import named_system_errors, sync_folder
 from voxblink2_lib.progress import Progress, no_progress
 from voxblink2_lib.records import CONFIG_NAMES
 from voxblink2_lib.store.draft_ledger import DraftLedger
@@ -82,7 +82,7 @@ def rebuild_ledger(
         StoreDamagedError: nothing is left that a ledger could be made from.
         StoreFullError: the disk is full; the old ledger is as it was.
     """
-    with _work_folder(store, dry_run=dry_run) as folder, named_if_disk_full(store.ledger):
+    with _work_folder(store, dry_run=dry_run) as folder, named_system_errors(store.ledger):
         draft_path = folder / store.ledger.name
         with closing(DraftLedger(draft_path)) as draft:
             rebuilt = _fill(draft, store, folder, from_backup=from_backup, progress=progress)

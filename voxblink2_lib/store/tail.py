@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from voxblink2_lib.records import SealedShard, VideoKey
-from voxblink2_lib.store.ledger_database import BY_JOB, FORMAT, LedgerDatabase
+from voxblink2_lib.store.ledger_database import LedgerDatabase
+from voxblink2_lib.store.ledger_schema import BY_JOB, FORMAT
 from voxblink2_lib.store.stale_outcomes import mark_stale, mark_video_stale
 
 JobKind = Literal["planned", "retry", "recovered"]

@@ -22,7 +22,8 @@ from voxblink2_lib.outcomes import (
     next_attempt,
 )
 from voxblink2_lib.records import VideoKey
-from voxblink2_lib.store.ledger_database import BY_JOB, LedgerDatabase
+from voxblink2_lib.store.ledger_database import LedgerDatabase
+from voxblink2_lib.store.ledger_schema import BY_JOB
 from voxblink2_lib.store.stale_outcomes import mark_first_stale, mark_stale, mark_video_stale
 
 _IS_VIDEO = "config = :config and speaker_id = :speaker_id and video_id = :video_id"
