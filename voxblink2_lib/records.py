@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
@@ -191,13 +191,24 @@ class FaceClip(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SealedShard:
-    """A finished shard. One without rows has no file and no name."""
+    """A finished shard. One without rows has no file and no name.
+
+    Attributes:
+        job: number of the job that was sealed.
+        name: of its file.
+        sha256: of its file.
+        rows: number of its rows.
+        size_bytes: size of its file.
+        digests: of each row (:mod:`voxblink2_lib.store.row_digests`) by its utterance's name;
+            ``None`` where they are not known, as in the ledger.
+    """
 
     job: int
     name: str
     sha256: str
     rows: int
     size_bytes: int
+    digests: Mapping[str, bytes] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

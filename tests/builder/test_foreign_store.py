@@ -11,11 +11,12 @@ import datasets
 import pyarrow as pa
 import pytest
 from datasets import load_dataset
+from support import shard_builder
 
 import voxblink2  # noqa: F401  # registers the builder
 from voxblink2_lib.cli import main
 from voxblink2_lib.errors import StoreError
-from voxblink2_lib.store import shard_check
+from voxblink2_lib.training import Corpus
 
 
 @pytest.fixture
@@ -26,15 +27,7 @@ def store(undisturbed: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def checked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the shards that are read to check them."""
-    names: list[str] = []
-    check = shard_check._check_shard
-
-    def noted(path: Path) -> None:
-        names.append(path.name)
-        check(path)
-
-    monkeypatch.setattr(shard_check, "_check_shard", noted)
-    return names
+    return shard_builder.note_checks(monkeypatch)
 
 
 def load(store: Path, **options: Any) -> Any:
@@ -94,6 +87,27 @@ def test_a_flipped_offset_is_an_error_that_names_the_shard(store: Path) -> None:
         load(store)
 
 
+@pytest.mark.parametrize("damage", ["truncated", "deleted"])
+def test_every_door_names_the_shard_and_the_way_out(
+    damage: str, store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shard = first_shard(store)
+    if damage == "truncated":
+        shard.write_bytes(shard.read_bytes()[:-100])
+    else:
+        shard.unlink()
+    words = f"{shard} is (damaged|missing).* 'voxblink2 repair --store {store}'"
+    with pytest.raises((StoreError, datasets.exceptions.DatasetGenerationError), match=words):
+        load(store)
+    with pytest.raises((StoreError, datasets.exceptions.DatasetGenerationError), match=words):
+        list(load(store, streaming=True))
+    if damage == "truncated":
+        with pytest.raises(StoreError, match=words):
+            Corpus.open(store)
+    assert main(["materialize", "--data-dir", "demo", "--store", str(store)]) == 1
+    assert f"'voxblink2 repair --store {store}'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("change", ["a path", "columns", "compressed"])
 def test_verify_names_what_the_readers_refuse(
     change: str, store: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -112,7 +126,7 @@ def test_verify_names_what_the_readers_refuse(
         with pa.ipc.new_stream(str(shard), rows.schema, options=options) as writer:
             writer.write_table(rows)
     # Whoever writes a shard can write its checksums too.
-    monkeypatch.setattr("voxblink2_lib.store.verify.check_shard", lambda *_: None)
+    monkeypatch.setattr("voxblink2_lib.store.shard_verification.shard_problem", lambda *_: "")
     assert main(["verify", "--store", str(store), "--json"]) == 1
     problems = json.loads(capsys.readouterr().out)["problems"]
     expected = {

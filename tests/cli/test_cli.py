@@ -187,11 +187,12 @@ def test_index_materialize_status_verify(tmp_path: Path) -> None:
     assert made["videos"] == {"done": 6, "gone": 1}
     assert made["utterances"] == 18
     assert made["speakers"] == {"complete": 2, "partial": 1, "empty": 0}
-    status = cli_process.run_inline_json("status", "--store", store, "--missing")
+    place = ("--config", "audio", "--store", store)
+    status = cli_process.run_inline_json("status", *place, "--missing")
     assert {key: status[key] for key in made} == made
     assert [video["video_id"] for video in status["missing"]] == ["demoGone404"]
     assert status["missing"][0]["reason"].startswith("no file id990003/demoGone404.<ext> in")
-    verified = cli_process.run_inline_json("verify", "--store", store, "--sample", 3)
+    verified = cli_process.run_inline_json("verify", *place, "--sample", 3)
     assert verified["problems"] == []
     assert (verified["shards"], verified["rows"], verified["clips_decoded"]) == (6, 18, 18)
     people = cli_process.run_inline("status", "--store", store).stdout

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from support import hints
@@ -34,7 +34,6 @@ from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
 from voxblink2_lib.store.shards import read_batches
 from voxblink2_lib.store.status import empty_store_message
-from voxblink2_lib.training import Corpus, Reader
 
 LIBRARY = Path(__file__).parents[2] / "voxblink2_lib"
 MISSING = VideoKey("id000000", "video000002")
@@ -124,21 +123,26 @@ def no_clip_at_all(place: Place) -> str:
     return output_of("materialize", *place.words())
 
 
-def no_index(place: Place) -> str:
-    shutil.rmtree(place.store.index)
-    return output_of("verify", "--store", place.store.root)
-
-
 def damaged_index(place: Place) -> str:
     (place.store.index / "videos.parquet").write_bytes(b"damaged")
-    message = error_of(lambda: Index(place.store.index).videos())
-    shutil.rmtree(place.store.index)  # as it says
+    return error_of(lambda: Index(place.store.index).videos())
+
+
+def interrupted_check(place: Place) -> str:
+    def interrupt(*_: object, **__: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("voxblink2_lib.store.verify.verify_store", interrupt)
+        return output_of("verify", "--store", place.store.root)
+
+
+def index_without_release(place: Place) -> str:
+    (place.store.index / "videos.parquet").write_bytes(b"damaged")
+    place.corpus.rename(place.folder / "moved")
+    message = output_of("repair", "--store", place.store.root)
+    place.folder.joinpath("moved").rename(place.corpus)  # for the places that are filled in
     return message
-
-
-def stranger(place: Place) -> str:
-    shutil.copy(place.shard, place.shard.with_name("audio-00007.arrow"))
-    return output_of("verify", "--store", place.store.root)
 
 
 def damaged_shard(place: Place) -> str:
@@ -151,14 +155,6 @@ def shard_that_is_gone(place: Place) -> str:
     return error_of(lambda: list(read_batches(place.shard)))
 
 
-def shard_cut_short_while_reading(place: Place) -> str:
-    reader = Reader(Corpus.open(place.store.root))
-    at = reader.corpus.place(1)
-    shard = place.store.shards("audio") / at.shard
-    shard.write_bytes(shard.read_bytes()[: at.offset + 1])
-    return error_of(lambda: reader.read(1))
-
-
 def waiting(place: Place) -> str:
     with Ledger(place.store.ledger, "audio") as ledger:
         answers = ledger.verdicts(str(place.corpus / "media"))
@@ -166,13 +162,9 @@ def waiting(place: Place) -> str:
     return output_of("status", "--store", place.store.root)
 
 
-def first_format(place: Place) -> str:
-    with Ledger(place.store.ledger, "audio") as ledger, ledger._database.transaction() as database:
-        database.execute("update facts set value = '1' where name = 'format'")
-    message = output_of("status", "--store", place.store.root)
-    # What it is of is not of format 1: the command is run where nothing is migrated.
-    shutil.rmtree(place.store.root)
-    return message
+def damaged_ledger(place: Place) -> str:
+    place.store.ledger.write_bytes(b"no ledger")
+    return output_of("status", "--store", place.store.root)
 
 
 def other_decoders(place: Place) -> str:
@@ -254,14 +246,13 @@ CASES: dict[str, tuple[Callable[[Place], str], dict[str, int]]] = {
     # Its media have no pictures.
     "store.status._next_run": (nothing_of_a_configuration, {"materialize": 2}),
     "store.status._next_run again": (no_clip_at_all, {"materialize": 2}),
-    "store.verify.verify_store": (no_index, {"index": 0}),
-    "release.index._named_damage": (damaged_index, {"index": 0}),
-    "store.verify.check_unknown_files": (stranger, {"materialize": 0}),
-    "store.arrow_stream.damaged": (damaged_shard, {"verify": 1}),
-    "store.shards.gone_message": (shard_that_is_gone, {"verify": 1}),
-    "training.reader._bytes": (shard_cut_short_while_reading, {"verify": 1}),
+    "store.advice.repair_command": (damaged_shard, {"repair": 0}),
+    "release.index._named_damage": (damaged_index, {"repair": 0}),
+    "cli.verify._resume": (interrupted_check, {"verify": 0}),
+    "store.advice.repair_command again": (shard_that_is_gone, {"repair": 0}),
+    "repair.index_repair._advice": (index_without_release, {"repair": 0}),
     "cli.status._time_lines": (waiting, {"materialize": 0}),
-    "store.ledger_database._check_format": (first_format, {"materialize": 0}),
+    "store.ledger_damage.ways_out": (damaged_ledger, {"repair": 0}),
     "materialize.run._record_format": (other_decoders, {"verify": 0}),
     "voxblink2._warn_of_unavailable_videos": (load, {"status": 0, "materialize": 0}),
     "report.page._next_step": (report, {"retry": 0}),

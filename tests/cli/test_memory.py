@@ -26,7 +26,8 @@ def as_json(store: Path) -> None:
 
 
 def as_csv(store: Path) -> None:
-    write_missing(missing_videos(Store(store), "audio"), store / "missing.csv")
+    videos = (("audio", video) for video in missing_videos(Store(store), "audio"))
+    write_missing(videos, store / "missing.csv")
 
 
 @pytest.mark.parametrize("write", [as_lines, as_json, as_csv])

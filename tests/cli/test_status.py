@@ -32,7 +32,7 @@ def test_sound_as_it_should_be_is_not_mentioned(
 ) -> None:
     fine = MediaFacts(audio_id="140", language="de", audio_tracks=1)
     assert "Sound" not in status(tmp_path, [fine, NO_FACTS], capsys)
-    assert main(["status", "--store", str(tmp_path), "--json"]) == 0
+    assert main(["status", "--store", str(tmp_path), "--config", "audio", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["sound"] == {
         **{"videos_with_tracks": 0, "clipped_samples": 0, "clipped_videos": 0},
         "louder_channels": [],
@@ -53,7 +53,7 @@ def test_tracks_clipping_and_channels_that_cancel_are_reported(
         "id000001/eeeeeeeeeee (channel 1), id000001/fffffffffff (channel 2), "
         "id000001/ggggggggggg (channel 1), and 1 more",
     ]
-    assert main(["status", "--store", str(tmp_path), "--json"]) == 0
+    assert main(["status", "--store", str(tmp_path), "--config", "audio", "--json"]) == 0
     sound = json.loads(capsys.readouterr().out)["sound"]
     assert (sound["videos_with_tracks"], sound["clipped_samples"]) == (2, 1200)
     assert len(sound["louder_channels"]) == 6
@@ -87,7 +87,7 @@ def test_pauses_of_the_stores_source_are_shown(
     assert [line for line in lines if line.startswith("Paused")] == [
         f"Paused     gate:1 with a.txt until {clock_text(until)} (Too Many Requests)"
     ]
-    assert main(["status", "--store", str(paused), "--json"]) == 0
+    assert main(["status", "--store", str(paused), "--config", "audio", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["pauses"] == [
         {"route": "gate:1 with a.txt", "until": until, "reason": "Too Many Requests"}
     ]
@@ -120,5 +120,5 @@ def test_a_store_without_a_remote_source_has_no_pauses(
         ledger.add_jobs([KEYS])
         if source:
             ledger.set_setting("source", source)
-    assert main(["status", "--store", str(tmp_path), "--json"]) == 0
+    assert main(["status", "--store", str(tmp_path), "--config", "audio", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["pauses"] == []

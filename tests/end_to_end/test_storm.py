@@ -356,7 +356,7 @@ def test_all_addresses_refused_and_let_go_again(
     assert "The source refuses every route that was used" in err
     assert "HTTP Error 418" in err
     assert "nothing finished is lost. Wait some hours, or give other routes with --proxy" in err
-    videos = cli_process.run_inline_json("status", "--store", store)["videos"]
+    videos = cli_process.run_inline_json("status", "--store", store)["configs"]["audio"]["videos"]
     assert videos["blocked"] >= 1
     assert sum(videos.values()) == 24
     assert site.count() <= 12 + 2 * FETCHES
@@ -365,7 +365,9 @@ def test_all_addresses_refused_and_let_go_again(
     site.before = lambda _: None
     site.refused.clear()
     run(*command)
-    assert cli_process.run_inline_json("status", "--store", store)["videos"] == {"done": 24}
+    assert cli_process.run_inline_json("status", "--store", store)["configs"]["audio"][
+        "videos"
+    ] == {"done": 24}
     assert {video: site.count(video) for video in done} == counts
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import shutil
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -16,11 +15,12 @@ import pytest
 from datasets import load_dataset
 from hypothesis import given
 from hypothesis import strategies as st
-from support import cli_process, shard_builder
+from support import cli_process, growing_folder
 from support.disk_faults import Fault, FaultyDisk, KilledError
 from support.fault_site import DIRECT, REASONS, FaultSite, SiteRequest
+from support.growing_folder import VIDEOS
 from support.inline_pool import ThreadPool
-from support.plain_corpus import make_corpus, video_ids
+from support.plain_corpus import make_corpus
 from support.property_settings import fewer_examples
 
 import voxblink2  # noqa: F401  # registers the builder
@@ -34,21 +34,17 @@ from voxblink2_lib.errors import (
 from voxblink2_lib.files import link_file
 from voxblink2_lib.materialize.gathering import Gathering
 from voxblink2_lib.materialize.request import MaterializeRequest
-from voxblink2_lib.materialize.run import materialize, retry_videos
+from voxblink2_lib.materialize.run import retry_videos
 from voxblink2_lib.materialize.scheduler import Scheduler
 from voxblink2_lib.store import catalogue
-from voxblink2_lib.store.layout import Store
-from voxblink2_lib.store.ledger import Ledger
 from voxblink2_lib.store.shard_names import shard_name
 from voxblink2_lib.store.shards import read_batches
 from voxblink2_lib.store.tail import RecoveredShards
-from voxblink2_lib.store.verify import verify_store
 from voxblink2_lib.training import Corpus, Reader
 
 pytestmark = pytest.mark.usefixtures("inline_workers")
 
 FULL = 3
-VIDEOS = video_ids(12)
 # Three videos a job: these are in shards of their own, whatever comes later.
 FIRST_JOBS = 4
 # What comes in each run.
@@ -69,52 +65,11 @@ def _small_shards() -> Iterator[None]:
         yield
 
 
-class Runner:
-    """Runs over one store, and a folder of media that grows between them."""
-
-    def __init__(self, corpus: Path, folder: Path, store: Path | None = None) -> None:
-        self.corpus = corpus
-        self.media = folder / "media"
-        self.store = store or folder / "store"
-
-    def copy(self, store: Path) -> Runner:
-        """Return a runner over a copy of the store; the media are the same."""
-        shutil.copytree(self.store, store)
-        return Runner(self.corpus, self.media.parent, store)
-
-    def add(self, numbers: Sequence[int]) -> None:
-        for number in numbers:
-            (path,) = (self.corpus / "media").glob(f"*/{VIDEOS[number]}.wav")
-            target = self.media / path.parent.name / path.name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(path, target)
-
-    def run(self, numbers: Sequence[int] = (), **options: object) -> None:
-        """Run after some videos have come."""
-        self.add(numbers)
-        request = {
-            **{"data_dir": str(self.corpus), "store": str(self.store), "workers": 1},
-            **{"source": str(self.media), **options},
-        }
-        materialize(MaterializeRequest.of(**request), retry=True, wait=False)
-
-    def shards(self) -> dict[str, list[int]]:
-        """Videos of each shard that the ledger lists, in the order of the rows."""
-        folder = self.store / "shards" / "audio"
-        with Ledger(self.store / "ledger.sqlite", "audio", readonly=True) as ledger:
-            return {
-                shard.name: [
-                    VIDEOS.index(row["video_id"])
-                    for row in shard_builder.rows_of(folder / shard.name)
-                ]
-                for shard in ledger.shards()
-            }
+class Runner(growing_folder.Runner):
+    """Runs that gather what comes back."""
 
     def recovered(self) -> dict[str, list[int]]:
         return {name: rows for name, rows in self.shards().items() if name >= name_of(0)}
-
-    def problems(self) -> tuple[str, ...]:
-        return verify_store(Store(self.store), "audio", sample=1).problems
 
 
 def name_of(number: int) -> str:
@@ -286,7 +241,7 @@ def test_a_catalogue_reads_the_new_tail_only(
 # -- Killed, stopped, full -------------------------------------------------------------------------
 
 # Tests that share the operations, so that none takes long.
-PARTS = 6
+PARTS = 12
 
 
 def assert_no_row_is_twice(runner: Runner, least: set[int]) -> None:
@@ -423,7 +378,8 @@ def test_a_damaged_tail_is_not_copied(runner: Runner) -> None:
     tail.write_bytes(whole[:-100] + bytes([whole[-100] ^ 1]) + whole[-99:])
     for _ in range(2):
         with pytest.raises(
-            StoreDamagedError, match=r"is damaged: .* Restore it from a copy and run"
+            StoreDamagedError,
+            match=r"is damaged: .* Mend the store with 'voxblink2 repair .* wait for that",
         ):
             runner.run([2])
     tail.write_bytes(whole)

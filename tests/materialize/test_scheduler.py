@@ -14,7 +14,7 @@ from voxblink2_lib.errors import BlockedError, DependencyError, StoppedError, Un
 from voxblink2_lib.materialize.planning import plan_run, write_plan
 from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.materialize.scheduler import Scheduler
-from voxblink2_lib.materialize.tasks import FetchResult, FetchTask, SealTask
+from voxblink2_lib.materialize.tasks import BackupTask, FetchResult, FetchTask, SealTask
 from voxblink2_lib.materialize.video_queue import RunContext
 from voxblink2_lib.outcomes import NO_ACTION, RUN_TRIES, Outcome, RouteAction, Status
 from voxblink2_lib.records import SealedShard, VideoKey
@@ -44,6 +44,8 @@ class Script:
         self.cropped: list[tuple[VideoKey, bool]] = []
 
     def result_of(self, task: Any) -> Any:
+        if isinstance(task, BackupTask):
+            return None
         if isinstance(task, SealTask):
             return self.sealing or SealedShard(task.job, "", "", 0, 0)
         if isinstance(task, FetchTask):

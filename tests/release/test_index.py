@@ -570,7 +570,10 @@ def test_an_index_that_is_not_ours_is_named(tmp_path: Path, folder: Path, text: 
     (folder / "index.json").write_text(
         json.dumps({**info, "format": info["format"] + 1}) if text == "FORMAT" else text
     )
-    with pytest.raises(StoreError, match=r"The index .*index cannot be used.*[Dd]elete"):
+    words = r"The index .*index.json is damaged: .* 'voxblink2 repair --store "
+    if text == "FORMAT":
+        words = r"The index .*index cannot be used: it has format 3, not 2\. Delete"
+    with pytest.raises(StoreError, match=words):
         open_index(release, folder)
 
 

@@ -25,7 +25,7 @@ from voxblink2_lib.report.plots import COLOURS
 from voxblink2_lib.store.histograms import Histogram
 from voxblink2_lib.store.ledger_statistics import MissingVideo
 
-SUBJECT = ReportSubject("/data/<store> & more", "audio", "1.2.3", DAY + 90_000)
+SUBJECT = ReportSubject("/data/<store> & more", "1.2.3", DAY + 90_000)
 HOSTILE = [
     "<script>alert('1')</script>",
     '"><img src="https://example.org/x.png" onerror=alert(1)>',
@@ -131,11 +131,12 @@ def write(
 ) -> tuple[str, list[list[str]]]:
     """Write both files; return the page and the rows of the CSV file."""
     target, csv_file = folder / "report.html", folder / "missing.csv"
-    count = write_report(ledger.statistics, SUBJECT, target=target, csv_file=csv_file, index=index)
+    configs = {"audio": ledger.statistics}
+    counts = write_report(configs, SUBJECT, target=target, csv_file=csv_file, index=index)
     with open(csv_file, newline="", encoding="utf-8") as file:
         rows = list(csv.reader(file))
     assert tuple(rows[0]) == CSV_COLUMNS
-    assert len(rows) == count + 1
+    assert len(rows) == counts["audio"] + 1
     return target.read_text(encoding="utf-8"), rows[1:]
 
 
@@ -281,7 +282,7 @@ def test_durations_of_the_release_are_counted_from_frames(index: Path) -> None:
 
 def test_a_damaged_index_is_an_error(ledger: LedgerBuilder, index: Path, tmp_path: Path) -> None:
     (index / "utterances.parquet").write_bytes(b"PAR1 not")
-    with pytest.raises(StoreError, match=r"The index .*index cannot be read: "):
+    with pytest.raises(StoreError, match=r"The index .*index is damaged: .* 'voxblink2 repair"):
         write(ledger, tmp_path, index=index)
 
 
@@ -314,10 +315,10 @@ def test_times_are_iso_8601(ledger: LedgerBuilder, tmp_path: Path) -> None:
     ledger.video("planned", video="-plannedxxx")
     ledger.video("transient", video="_strangexxx", at=DAY + 1.9, next_at=DAY + 3600)
     assert write(ledger, tmp_path)[1] == [
-        ["id000001", "-plannedxxx", "planned", "", "0", "", ""],
+        ["id000001", "-plannedxxx", "planned", "", "0", "", "", "audio"],
         [
             *("id000001", "_strangexxx", "transient", "", "1"),
-            *("2025-10-10T00:00:01Z", "2025-10-10T01:00:00Z"),
+            *("2025-10-10T00:00:01Z", "2025-10-10T01:00:00Z", "audio"),
         ],
     ]
 
@@ -344,18 +345,18 @@ def test_times_are_iso_8601(ledger: LedgerBuilder, tmp_path: Path) -> None:
 def test_a_reason_is_no_formula(reason: str, cell: str, tmp_path: Path) -> None:
     path = tmp_path / "missing.csv"
     row = MissingVideo("id000001", "-JUT3czS6OI", "gone", reason, 1, None, None)
-    assert write_missing(iter([row]), path) == 1
+    assert write_missing(iter([("audio", row)]), path) == {"audio": 1}
     with open(path, newline="", encoding="utf-8") as file:
         (_, fields) = csv.reader(file)
-    assert fields == ["id000001", "-JUT3czS6OI", "gone", cell, "1", "", ""]
+    assert fields == ["id000001", "-JUT3czS6OI", "gone", cell, "1", "", "", "audio"]
 
 
 def test_a_failure_midway_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "missing.csv"
     path.write_text("old")
 
-    def rows() -> Iterator[MissingVideo]:
-        yield MissingVideo("id000001", "abcdefghijk", "gone", "", 1, None, None)
+    def rows() -> Iterator[tuple[str, MissingVideo]]:
+        yield "audio", MissingVideo("id000001", "abcdefghijk", "gone", "", 1, None, None)
         raise StoreError("no more")
 
     with pytest.raises(StoreError, match="no more"):
@@ -389,15 +390,15 @@ def test_the_command_says_where_both_files_lie(
     out = tmp_path / "new" / "page.html"
     assert run("--store", store, "--out", out) == 0
     text = capsys.readouterr().out
-    assert text == f"Report  {out}\nMissing {out.parent / 'missing.csv'} (1 video)\n"
-    assert run("--store", store, "--out", out, "--csv", tmp_path / "a b.csv", "--json") == 0
-    assert json.loads(capsys.readouterr().out) == {
-        "store": str(store),
-        "config": "audio",
-        "report": str(out),
-        "csv": str(tmp_path / "a b.csv"),
-        "missing": 1,
-    }
+    assert text == f"Report  {out} (audio)\nMissing {out.parent / 'missing.csv'} (1 video)\n"
+    words: list[str | Path] = ["--store", store, "--out", out, "--csv", tmp_path / "a b.csv"]
+    files = {"store": str(store), "report": str(out), "csv": str(tmp_path / "a b.csv")}
+    assert run(*words, "--json") == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record == {**files, "configs": {"audio": {"missing": 1}}}
+    assert run(*words, "--config", "audio", "--json") == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record == {**files, "config": "audio", "missing": 1}
     page = Page(out.read_text(encoding="utf-8"))
     assert "./../a%20b.csv" in page.links
     assert str(store) in page.words

@@ -365,7 +365,11 @@ def test_processes_that_open_at_once_agree(store: Path) -> None:
         process.join(cli_process.DEADLINE_SECONDS)
     assert [process.exitcode for process in processes] == [0, 0]
     assert names[0] == names[1] == Corpus.open(store).names()
-    assert {path.suffix for path in (store / "catalogue").iterdir()} <= {".arrow", ".lock"}
+    assert {path.suffix for path in (store / "catalogue").iterdir()} <= {
+        ".arrow",
+        ".sha256",
+        ".lock",
+    }
 
 
 # -- What is not a store ---------------------------------------------------------------------------

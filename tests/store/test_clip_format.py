@@ -77,14 +77,15 @@ def test_verify_and_status_show_them(
     store = go(tmp_path, 1)
     versions.append("libavcodec 2.0.0")
     go(tmp_path, 2)
-    for result in (verify_store(store, "audio", sample=1), read_status(store, "audio")):
+    verified = verify_store(store, sample=1).configs["audio"]
+    for result in (verified, read_status(store, "audio")):
         assert (result.clip_format, result.made_with) == (CLIP_FORMAT, tuple(versions))
     capsys.readouterr()
     assert main(["verify", "--store", str(store.root)]) == 0
     expected = "Clips of format 2, made with libavcodec 1.0.0 and with libavcodec 2.0.0\n"
     assert expected in capsys.readouterr().out
     for command in ("verify", "status"):
-        assert main([command, "--store", str(store.root), "--json"]) == 0
+        assert main([command, "--store", str(store.root), "--config", "audio", "--json"]) == 0
         record = json.loads(capsys.readouterr().out)
         assert (record["clip_format"], record["made_with"]) == (2, versions)
 

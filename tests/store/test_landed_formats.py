@@ -23,6 +23,7 @@ import voxblink2  # noqa: F401  # registers the builder
 from voxblink2_lib.training import Corpus
 
 MADE = Path(__file__).parent
+AUDIO = ("--config", "audio")
 # Format of the ledger, and of the clips.
 FORMATS = {
     "2c13bbb": (1, 1),
@@ -81,11 +82,11 @@ def load(store: Path, tmp_path: Path, **more: Any) -> Any:
 def test_reading_leaves_every_byte_as_it_was(store: Path, commit: str, tmp_path: Path) -> None:
     before = content(store)
     assert ledger_format(store) == FORMATS[commit][0]
-    status = cli_process.run_inline_json("status", "--store", store, "--missing")
+    status = cli_process.run_inline_json("status", *AUDIO, "--store", store, "--missing")
     assert (status["utterances"], status["clip_format"]) == (1, FORMATS[commit][1])
     assert [video["video_id"] for video in status["missing"]] == [GONE]
     assert "no file" in status["missing"][0]["reason"]
-    report = ("report", "--store", store, "--out", tmp_path / "report.html")
+    report = ("report", *AUDIO, "--store", store, "--out", tmp_path / "report.html")
     assert cli_process.run_inline_json(*report)["missing"] == 1
     rows = load(store, tmp_path)
     assert rows["video_id"][:] == [DONE]
@@ -99,20 +100,21 @@ def test_training_adds_no_more_than_a_catalogue(store: Path, tmp_path: Path) -> 
     assert corpus.names() == [f"{SPEAKER}/{DONE}/00001"]
     after = content(store)
     assert {name: after[name] for name in before} == before
-    assert set(after) - set(before) <= {"catalogue/audio.arrow"}
+    made = {"catalogue/audio.arrow", "catalogue/audio.arrow.sha256"}
+    assert set(after) - set(before) <= made
 
 
 @pytest.mark.parametrize("commit", FORMATS)
 def test_verify(store: Path, commit: str, corpus: Path) -> None:
     before = content(store)
     if commit in WITH_OLD_INDEX:
-        message = cli_process.run_inline("verify", "--store", store, code=2).stderr
-        assert "it has format 1, not 2. Delete that folder to have it made again" in message
+        (problem,) = cli_process.run_inline_json("verify", "--store", store, code=1)["problems"]
+        assert "it has format 1, not 2. Delete that folder to have it made again" in problem
         # Or without deleting anything.
         cli_process.run_inline("index", "--store", store, "--data-dir", corpus)
         shutil.rmtree(store / "index")
         cli_process.run_inline("index", "--store", store, "--data-dir", corpus)
-    verification = cli_process.run_inline_json("verify", "--store", store)
+    verification = cli_process.run_inline_json("verify", *AUDIO, "--store", store)
     assert (verification["rows"], verification["clips_decoded"]) == (1, 1)
     assert verification["problems"] == []
     after = content(store)
@@ -146,7 +148,7 @@ def test_clips_of_the_first_format_get_no_others_and_the_advice_runs(
     cli_process.run_inline(*shlex.split(look)[1:])
     assert eval(load_line, {"load_dataset": load_dataset})["train"].num_rows == 1
     cli_process.run_inline(*shlex.split(again)[1:], "--workers", "1")
-    fresh = cli_process.run_inline_json("verify", "--store", f"{store}-format-2")
+    fresh = cli_process.run_inline_json("verify", *AUDIO, "--store", f"{store}-format-2")
     assert (fresh["rows"], fresh["problems"]) == (len(videos) - 1, [])
 
 
@@ -157,7 +159,7 @@ def test_a_store_with_clips_of_this_format_grows(store: Path, corpus: Path, tmp_
     run = cli_process.run_inline_json(*materialize_words(store, corpus, DONE, GONE, NEW))
     assert run["videos"] == {"done": 2, "gone": 1}
     assert ledger_format(store) == 4
-    verification = cli_process.run_inline_json("verify", "--store", store)
+    verification = cli_process.run_inline_json("verify", *AUDIO, "--store", store)
     assert (verification["rows"], verification["problems"]) == (2, [])
     assert load(store, tmp_path)["video_id"][:] == [DONE, NEW]
 
@@ -176,6 +178,6 @@ def test_a_shard_whose_number_has_more_than_five_digits(store: Path, tmp_path: P
             number = int(re.findall(r"\d+", name)[0])
             ledger.execute("update jobs set shard = ?, job = ? where shard <> ''", (name, number))
             ledger.execute("update videos set job = ? where status = 'done'", (number,))
-        assert cli_process.run_inline_json("verify", "--store", store)["problems"] == []
+        assert cli_process.run_inline_json("verify", *AUDIO, "--store", store)["problems"] == []
         assert load(store, tmp_path / name)["speaker_id"][:] == [SPEAKER]
         assert len(Corpus.open(store)) == 1

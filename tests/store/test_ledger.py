@@ -20,8 +20,9 @@ from support.property_settings import fewer_examples
 from voxblink2_lib.errors import StoreError
 from voxblink2_lib.outcomes import MediaFacts, MissingUtterance, Outcome
 from voxblink2_lib.records import SealedShard, VideoKey
+from voxblink2_lib.store import ledger_database
 from voxblink2_lib.store.ledger import Ledger
-from voxblink2_lib.store.ledger_database import MIGRATE_1_TO_2, MIGRATE_2_TO_3, MIGRATE_3_TO_4
+from voxblink2_lib.store.ledger_schema import MIGRATE_1_TO_2, MIGRATE_2_TO_3, MIGRATE_3_TO_4
 from voxblink2_lib.store.ledger_statistics import LouderChannel, SoundNotes
 from voxblink2_lib.store.tail import FIRST_RETRY_JOB, Tail
 from voxblink2_lib.store.verdicts import Verdicts
@@ -511,12 +512,11 @@ def test_a_ledger_of_the_first_format_is_not_changed_by_a_reader(old: Path) -> N
 def test_a_change_of_format_is_whole_or_not_at_all(
     old: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        "voxblink2_lib.store.ledger_database.MIGRATE_1_TO_2",
-        MIGRATE_1_TO_2.replace("update facts", "update no_such_table"),
-    )
-    with pytest.raises(StoreError, match="no such table: no_such_table"):
-        Ledger(old, "audio")
+    broken = MIGRATE_1_TO_2.replace("update facts", "update no_such_table")
+    with Ledger(old, "audio") as ledger:
+        monkeypatch.setitem(ledger_database._STEPS, "1", broken)
+        with pytest.raises(StoreError, match="no such table: no_such_table"):
+            ledger.set_setting("audio_format", "wav")
     assert fact(old, "format") == "1"
     monkeypatch.undo()
     with Ledger(old, "audio") as ledger:
@@ -570,9 +570,8 @@ def test_a_ledger_of_the_second_format_becomes_one_of_ours(second: Path) -> None
 def test_the_second_change_of_format_is_whole_or_not_at_all(
     second: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        "voxblink2_lib.store.ledger_database.MIGRATE_2_TO_3",
-        MIGRATE_2_TO_3.replace("update facts", "update no_such_table"),
+    monkeypatch.setitem(
+        ledger_database._STEPS, "2", MIGRATE_2_TO_3.replace("update facts", "update no_such_table")
     )
     with (
         Ledger(second, "audio") as ledger,
@@ -619,9 +618,8 @@ def test_a_ledger_of_the_third_format_becomes_one_of_ours(third: Path) -> None:
 def test_the_third_change_of_format_is_whole_or_not_at_all(
     third: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        "voxblink2_lib.store.ledger_database.MIGRATE_3_TO_4",
-        MIGRATE_3_TO_4.replace("update facts", "update no_such_table"),
+    monkeypatch.setitem(
+        ledger_database._STEPS, "3", MIGRATE_3_TO_4.replace("update facts", "update no_such_table")
     )
     with (
         Ledger(third, "audio") as ledger,
@@ -717,7 +715,7 @@ def test_readonly_cannot_write_and_makes_nothing(path: Path) -> None:
 def test_a_file_that_is_not_sqlite(path: Path, readonly: bool) -> None:
     data = b"not a database, but long enough to be looked at" * 100
     path.write_bytes(data)
-    with pytest.raises(StoreError, match=r"The ledger .* cannot be used: file is not a database\."):
+    with pytest.raises(StoreError, match=r"The ledger .* is damaged \(file is not a database\)"):
         Ledger(path, "audio", readonly=readonly)
     assert path.read_bytes() == data
 
@@ -734,7 +732,7 @@ def test_another_database_is_not_read(path: Path) -> None:
     database.execute("create table other (x)")
     database.close()
     for readonly in (False, True):
-        with pytest.raises(StoreError, match="cannot be used: no such table: facts"):
+        with pytest.raises(StoreError, match=r"is damaged \(it has no table facts\)"):
             Ledger(path, "audio", readonly=readonly)
     database = sqlite3.connect(path)
     assert database.execute("select name from sqlite_master").fetchall() == [("other",)]

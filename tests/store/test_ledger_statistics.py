@@ -343,8 +343,8 @@ def test_all_views_of_a_snapshot_show_one_moment(tmp_path: Path) -> None:
 def test_a_file_that_is_no_ledger_is_an_error_of_the_store() -> None:
     database = sqlite3.connect(":memory:")
     statistics = LedgerStatistics(LedgerDatabase(database, Path("x")), "audio")
-    with pytest.raises(StoreError, match="The ledger x cannot be used: no such table"):
+    with pytest.raises(StoreError, match=r"The ledger x is damaged \(no such table: videos\)"):
         statistics.videos()
-    with pytest.raises(StoreError, match="The ledger x cannot be used: no such table"):
+    with pytest.raises(StoreError, match=r"The ledger x is damaged \(no such table: videos\)"):
         list(statistics.missing())
     database.close()

@@ -284,7 +284,7 @@ def test_secrets_that_an_earlier_version_stored_are_not_shown_and_then_gone(
         database.execute("update facts set value = ? where name = 'audio.source'", (source,))
         database.execute("update videos set reason = ? where status = 'gone'", (f"no {source}",))
         database.execute("update attempts set reason = ?", (f"no {source}",))
-    status = run(capsys, "status", "--store", store, "--missing")
+    status = run(capsys, "status", "--store", store, "--config", "audio", "--missing")
     assert status["missing"][0]["reason"] == "no http://***@a.example/{video_id}?token=***"
     report = store / "report.html"
     run(capsys, "report", "--store", store, "--out", report)

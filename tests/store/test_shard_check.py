@@ -166,15 +166,7 @@ def test_other_features_are_refused(tmp_path: Path) -> None:
 @pytest.fixture
 def checked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the files that are read to check them."""
-    names: list[str] = []
-    check = shard_check._check_shard
-
-    def noted(path: Path) -> None:
-        names.append(path.name)
-        check(path)
-
-    monkeypatch.setattr(shard_check, "_check_shard", noted)
-    return names
+    return shard_builder.note_checks(monkeypatch)
 
 
 def test_a_shard_is_checked_once_under_all_its_names(tmp_path: Path, checked: list[str]) -> None:

@@ -17,10 +17,10 @@ from voxblink2_lib.errors import StoreDamagedError
 from voxblink2_lib.outcomes import STATUSES, MediaFacts, MissingUtterance, Outcome
 from voxblink2_lib.records import Clip, FaceClip, SealedShard, Utterance, VideoKey
 from voxblink2_lib.store import shards
+from voxblink2_lib.store.checksums import checksum_file
 from voxblink2_lib.store.schema import arrow_schema
 from voxblink2_lib.store.shards import (
     check_shard,
-    checksum_file,
     make_rows,
     read_batches,
     read_part_outcome,
@@ -188,7 +188,9 @@ def test_no_part_is_no_outcome(tmp_path: Path) -> None:
 def test_a_part_that_is_cut_short(tmp_path: Path, stop: int) -> None:
     path = make_part(tmp_path / "part.arrow", [0, 1])
     path.write_bytes(path.read_bytes()[:stop])
-    with pytest.raises(StoreDamagedError, match=r"The part file .*part\.arrow is damaged .*Delete"):
+    with pytest.raises(
+        StoreDamagedError, match=r"The part file .*part\.arrow is damaged .*It is in no store "
+    ):
         read_part_outcome(path)
 
 
@@ -396,7 +398,7 @@ def test_a_missing_shard_is_found(folder: Path, sealed: SealedShard) -> None:
 
 def test_a_missing_checksum_file_is_found(folder: Path, sealed: SealedShard) -> None:
     checksum_file(folder / sealed.name).unlink()
-    with pytest.raises(StoreDamagedError, match=r"checksum file of .* cannot be read: .*No such"):
+    with pytest.raises(StoreDamagedError, match=r"checksum file .* cannot be read: No such"):
         check_shard(folder, sealed)
 
 
@@ -405,13 +407,11 @@ def test_a_checksum_file_that_says_nothing_is_found(
     folder: Path, sealed: SealedShard, data: bytes
 ) -> None:
     checksum_file(folder / sealed.name).write_bytes(data)
-    with pytest.raises(StoreDamagedError, match=r"The checksum file of .*arrow cannot be read"):
+    with pytest.raises(StoreDamagedError, match=r"The checksum file .*arrow\.sha256 is damaged: "):
         check_shard(folder, sealed)
 
 
 def test_a_wrong_checksum_file_is_found(folder: Path, sealed: SealedShard) -> None:
     checksum_file(folder / sealed.name).write_text(f"{'0' * 64}  {sealed.name}\n")
-    with pytest.raises(
-        StoreDamagedError, match=f"The checksum beside .* is {'0' * 64}, sealed was"
-    ):
+    with pytest.raises(StoreDamagedError, match=f"does not have the SHA-256 {sealed.sha256}"):
         check_shard(folder, sealed)

@@ -156,8 +156,10 @@ def stop(process: subprocess.Popen[str], how: signal.Signals) -> tuple[str, str]
 
 
 def shards(store: Path, config: str = "audio") -> dict[str, bytes]:
-    """Every file of a store's shard folder."""
-    return {path.name: path.read_bytes() for path in sorted((store / "shards" / config).iterdir())}
+    """Every file of a store's shard folder, but for outcomes, which say when things happened."""
+    folder = store / "shards" / config
+    paths = sorted(path for path in folder.iterdir() if path.suffix != ".parquet")
+    return {path.name: path.read_bytes() for path in paths}
 
 
 def rows(store: Path, config: str = "audio") -> list[dict[str, Any]]:

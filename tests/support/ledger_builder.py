@@ -5,7 +5,8 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from voxblink2_lib.store.ledger_database import SCHEMA, LedgerDatabase
+from voxblink2_lib.store.ledger_database import LedgerDatabase
+from voxblink2_lib.store.ledger_schema import SCHEMA
 from voxblink2_lib.store.ledger_statistics import LedgerStatistics
 
 DAY = 1_760_054_400.0  # 2025-10-10 00:00 UTC

@@ -20,7 +20,13 @@ from voxblink2_lib.materialize.pipeline import fetch_canary
 from voxblink2_lib.materialize.planning import plan_run, write_plan
 from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.materialize.scheduler import Scheduler
-from voxblink2_lib.materialize.tasks import FetchResult, FetchTask, SealTask, VideoTask
+from voxblink2_lib.materialize.tasks import (
+    BackupTask,
+    FetchResult,
+    FetchTask,
+    SealTask,
+    VideoTask,
+)
 from voxblink2_lib.materialize.video_queue import RunContext
 from voxblink2_lib.outcomes import NO_ACTION, Outcome, RouteAction, Status
 from voxblink2_lib.records import ConfigName, SealedShard, VideoKey
@@ -97,6 +103,8 @@ class ScriptedSource:
     def result_of(self, call: Call) -> Any:
         """Return what a worker returns."""
         function, task = call
+        if isinstance(task, BackupTask):
+            return None
         if isinstance(task, SealTask):
             return SealedShard(task.job, "", "", 0, 0)
         if isinstance(task, FetchTask):

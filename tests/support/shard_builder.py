@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pytest
 
 from voxblink2_lib.media.encoding import encode
 from voxblink2_lib.outcomes import Outcome
 from voxblink2_lib.records import SAMPLES_PER_FRAME, AudioFormat, Clip, Utterance, VideoKey
+from voxblink2_lib.store import shard_check
 from voxblink2_lib.store.schema import arrow_schema
 from voxblink2_lib.store.shards import make_rows, seal_shard, write_part
 
@@ -66,6 +68,19 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
     with pa.memory_map(str(path)) as file:
         rows: list[dict[str, Any]] = pa.ipc.open_stream(file).read_all().to_pylist()
     return rows
+
+
+def note_checks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list that takes the names of the shards that are read to check them."""
+    names: list[str] = []
+    check = shard_check._check_shard
+
+    def noted(path: Path) -> None:
+        names.append(path.name)
+        check(path)
+
+    monkeypatch.setattr(shard_check, "_check_shard", noted)
+    return names
 
 
 def overwrite(path: Path, offset: int, data: bytes) -> None:

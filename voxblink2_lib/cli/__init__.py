@@ -18,9 +18,10 @@ from voxblink2_lib.cli.materialize import (
 )
 from voxblink2_lib.cli.models import add_model_commands
 from voxblink2_lib.cli.parser import CommandParser
+from voxblink2_lib.cli.repair import add_repair_command
 from voxblink2_lib.cli.report import add_report_command
 from voxblink2_lib.cli.score import add_score_commands
-from voxblink2_lib.cli.status import add_status_command, add_verify_command
+from voxblink2_lib.cli.status import add_status_command
 from voxblink2_lib.cli.terminal import (
     EXIT_CODES,
     own_terminal,
@@ -28,6 +29,7 @@ from voxblink2_lib.cli.terminal import (
     write_failure,
     write_message,
 )
+from voxblink2_lib.cli.verify import add_verify_command
 from voxblink2_lib.errors import StoppedError, VoxBlink2Error
 from voxblink2_lib.files import system_error
 
@@ -40,6 +42,7 @@ _COMMANDS = (
     add_retry_command,
     add_status_command,
     add_verify_command,
+    add_repair_command,
     add_doctor_command,
     add_report_command,
     add_model_commands,

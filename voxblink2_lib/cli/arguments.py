@@ -61,6 +61,12 @@ def add_config_argument(parser: Parser) -> None:
     add_option(parser, "config", option, default=option.default)
 
 
+def add_present_config_argument(parser: Parser) -> None:
+    """Add the name of a configuration that a store has, in a command that looks at all of them."""
+    option = options_of(MaterializeRequest)["config"]
+    add_option(parser, "config", replace(option, default="all that the store has"))
+
+
 def add_last_run_arguments(parser: Parser, names: Iterable[str]) -> None:
     """Add the configuration, by default the last run's, and what of that run is left out.
 

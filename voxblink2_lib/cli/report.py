@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from voxblink2_lib.cli.arguments import add_config_argument, store_path
-from voxblink2_lib.cli.terminal import DONE, add_command, write_result
+from voxblink2_lib.cli.arguments import add_present_config_argument, store_path
+from voxblink2_lib.cli.terminal import CHECK_FAILED, DONE, add_command, write_result
 from voxblink2_lib.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,23 +20,34 @@ if TYPE_CHECKING:
 
 def _report(options: argparse.Namespace) -> int:
     from voxblink2_lib.store.layout import named_store
+    from voxblink2_lib.store.status import chosen_configurations
 
     page, csv_file = _targets(options)
     if csv_file == page:
         raise UsageError(f"--out and --csv are the same file, {page}. Name two files.")
     store = named_store(store_path(options))
-    missing = _write(store, options.config, page, csv_file)
-    record = {
-        "store": str(store.root),
-        "config": options.config,
-        "report": str(page),
-        "csv": str(csv_file),
-        "missing": missing,
-    }
-    videos = "video" if missing == 1 else "videos"
-    lines = [f"Report  {page}", f"Missing {csv_file} ({missing:,} {videos})"]
+    configs = chosen_configurations(store, options.config)
+    if not configs:
+        return _say_nothing(options, store)
+    missing = _write(store, configs, page, csv_file)
+    record: dict[str, Any] = {"store": str(store.root), "report": str(page), "csv": str(csv_file)}
+    if options.config is None:
+        record["configs"] = {name: {"missing": missing[name]} for name in configs}
+    else:
+        record |= {"config": options.config, "missing": missing.total()}
+    videos = "video" if missing.total() == 1 else "videos"
+    lines = [
+        f"Report  {page} ({' and '.join(configs)})",
+        f"Missing {csv_file} ({missing.total():,} {videos})",
+    ]
     write_result(options, record, lines)
     return DONE
+
+
+def _say_nothing(options: argparse.Namespace, store: Store) -> int:
+    nothing = f"Nothing to report: the store {store.root} has nothing of any configuration yet."
+    write_result(options, {"store": str(store.root), "configs": {}}, [nothing])
+    return CHECK_FAILED
 
 
 def _targets(options: argparse.Namespace) -> tuple[Path, Path]:
@@ -44,18 +58,20 @@ def _targets(options: argparse.Namespace) -> tuple[Path, Path]:
     return page, Path(options.csv).expanduser().absolute()
 
 
-def _write(store: Store, config: str, page: Path, csv_file: Path) -> int:
-    """Write both files; return the number of missing videos."""
+def _write(store: Store, configs: Sequence[str], page: Path, csv_file: Path) -> Counter[str]:
+    """Write both files; return the number of missing videos of each configuration."""
     from voxblink2_lib import __version__
     from voxblink2_lib.progress import show_progress
     from voxblink2_lib.report.page import ReportSubject, write_report
     from voxblink2_lib.store.status import open_ledger
 
-    subject = ReportSubject(str(store.root), config, __version__, time.time())
-    with open_ledger(store, config) as ledger:
+    with ExitStack() as ledgers:
+        statistics = {
+            name: ledgers.enter_context(open_ledger(store, name)).statistics for name in configs
+        }
         return write_report(
-            ledger.statistics,
-            subject,
+            statistics,
+            ReportSubject(str(store.root), __version__, time.time()),
             target=page,
             csv_file=csv_file,
             index=store.index,
@@ -70,7 +86,7 @@ def add_report_command(commands: Any) -> None:
     parser = add_command(commands, "report", _report, does, example)
     parser.set_defaults(keeps_work=False)
     parser.add_argument("--store", metavar="DIR", help="folder of the store")
-    add_config_argument(parser)
+    add_present_config_argument(parser)
     parser.add_argument(
         "--out",
         default="report.html",

@@ -1,17 +1,16 @@
-"""The commands that look at a store: ``status`` and ``verify``."""
+"""The command that shows what a store holds: ``status``."""
 
 from __future__ import annotations
 
 import argparse
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from voxblink2_lib.cli.arguments import (
-    add_config_argument,
     add_place_arguments,
+    add_present_config_argument,
     build_request,
     store_path,
 )
@@ -37,26 +36,18 @@ if TYPE_CHECKING:
 
 
 def _status(options: argparse.Namespace) -> int:
-    write_status(options, named_or_default_store(options), with_missing=options.missing)
-    return DONE
-
-
-def _verify(options: argparse.Namespace) -> int:
-    from voxblink2_lib.progress import show_progress
-    from voxblink2_lib.store.verify import verify_store
+    from voxblink2_lib.store.status import chosen_configurations
 
     store = named_or_default_store(options)
-    result = verify_store(store, options.config, sample=options.sample, progress=show_progress)
-    summary = f"{len(result.problems)} problems" if result.problems else "no problems"
-    lines = [
-        f"{result.shards:,} shards, {result.rows:,} rows, {result.clips_decoded:,} clips decoded: "
-        f"{summary}",
-        f"Clips of format {result.clip_format}, made with "
-        f"{' and with '.join(result.made_with) or 'versions that were not recorded'}",
-        *result.problems,
-    ]
-    write_result(options, {"store": str(store.root), **asdict(result)}, lines)
-    return CHECK_FAILED if result.problems else DONE
+    configs: dict[str | None, dict[str, Any]] = {}
+    lines: list[Iterable[str]] = []
+    for name in chosen_configurations(store, options.config):
+        _, configs[name], more = _about(store, name, with_missing=options.missing)
+        lines += [[""], more] if lines else [more]
+    nothing = [f"Store      {store.root}: nothing of any configuration yet"]
+    record = {"store": str(store.root), "configs": configs}
+    write_result(options, configs.get(options.config, record), chain(*lines) if lines else nothing)
+    return DONE if configs else CHECK_FAILED
 
 
 def named_or_default_store(options: argparse.Namespace) -> Store:
@@ -78,38 +69,47 @@ def named_or_default_store(options: argparse.Namespace) -> Store:
 
 
 def write_status(
-    options: argparse.Namespace,
-    store: Store,
-    *,
-    with_missing: bool = False,
-    may_be_empty: bool = True,
+    options: argparse.Namespace, store: Store, *, may_be_empty: bool = True
 ) -> StoreStatus:
-    """Write what a store holds, and return it.
+    """Write what a store holds of one configuration, and return it.
 
     Args:
         options: parsed arguments with the name of the configuration.
         store: the store.
-        with_missing: list every unavailable video instead of the most frequent reasons.
         may_be_empty: a store without any clip is no error.
     """
-    from voxblink2_lib.materialize.pauses import stored_pauses
-    from voxblink2_lib.store.status import empty_store_message, missing_videos, read_status
+    from voxblink2_lib.store.status import empty_store_message
 
-    status = read_status(store, options.config)
-    pauses = stored_pauses(store, options.config)
-    record = {**status.as_dict(), "pauses": _pause_records(pauses)}
+    status, record, lines = _about(store, options.config)
     if not (status.utterances or may_be_empty):
         record |= failure_record(StoreError(empty_store_message(store, options.config)))
-    lines: Iterable[str] = [*_status_lines(status), *_pause_lines(pauses)]
-    if with_missing:
-        # One of the two is read: there may be millions.
-        missing = missing_videos(store, options.config)
-        record["missing"] = (video.as_dict() for video in missing)
-        lines = chain(lines, map(_missing_line, missing))
-    else:
-        lines = [*lines, *_reason_lines(status)]
     write_result(options, record, lines)
     return status
+
+
+def _about(
+    store: Store, config: str, *, with_missing: bool = False
+) -> tuple[StoreStatus, dict[str, Any], Iterable[str]]:
+    """Return what a store holds of a configuration, also as it is written in both forms.
+
+    Args:
+        store: the store.
+        config: the configuration.
+        with_missing: list every unavailable video instead of the most frequent reasons.
+    """
+    from voxblink2_lib.materialize.pauses import stored_pauses
+    from voxblink2_lib.store.status import missing_videos, read_status
+
+    status = read_status(store, config)
+    pauses = stored_pauses(store, config)
+    record = {**status.as_dict(), "pauses": _pause_records(pauses)}
+    lines = [*_status_lines(status), *_pause_lines(pauses)]
+    if not with_missing:
+        return status, record, [*lines, *_reason_lines(status)]
+    # One of the two is read: there may be millions.
+    missing = missing_videos(store, config)
+    record["missing"] = (video.as_dict() for video in missing)
+    return status, record, chain(lines, map(_missing_line, missing))
 
 
 def _missing_line(video: MissingVideo) -> str:
@@ -206,28 +206,6 @@ def add_status_command(commands: Any) -> None:
     does = "show what a store holds, which videos are unavailable, and why"
     example = "voxblink2 status --store /data/voxblink2 --missing"
     parser = add_command(commands, "status", _status, does, example)
-    add_config_argument(parser)
+    add_present_config_argument(parser)
     add_place_arguments(parser)
     parser.add_argument("--missing", action="store_true", help="list every unavailable video")
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"must be a whole number of 0 or more, got {text!r}")
-    return int(text)
-
-
-def add_verify_command(commands: Any) -> None:
-    """Add the command ``verify``."""
-    does = "hash every shard again, compare with index and ledger, decode a sample of the clips"
-    example = "voxblink2 verify --store /data/voxblink2 --sample 20"
-    parser = add_command(commands, "verify", _verify, does, example)
-    add_config_argument(parser)
-    add_place_arguments(parser)
-    parser.add_argument(
-        "--sample",
-        type=_count,
-        default=8,
-        metavar="N",
-        help="number of clips of each shard to decode; default: %(default)s",
-    )

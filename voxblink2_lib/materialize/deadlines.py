@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from voxblink2_lib.materialize.tasks import FetchTask, SealTask, VideoTask
+from voxblink2_lib.materialize.tasks import BackupTask, FetchTask, SealTask, VideoTask
 from voxblink2_lib.workers.pool import RunningCall, WorkerPool
 
 # No decoder is so slow: a second of 4K video takes less than ten, also on an old machine that does
@@ -57,7 +57,7 @@ def _line(running: RunningCall) -> str:
     task = running.call[1]
     minutes = int(running.seconds // 60)
     duration = f"for {minutes} minute{'s' if minutes > 1 else ''}"
-    if isinstance(task, SealTask):
+    if isinstance(task, SealTask | BackupTask):
         return f"worker {running.worker} on {task.target.name} {duration}"
     video = "/".join(task.key)
     if isinstance(task, FetchTask):

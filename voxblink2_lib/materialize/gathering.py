@@ -24,11 +24,13 @@ from voxblink2_lib.errors import DependencyError, StoppedError, StoreDamagedErro
 from voxblink2_lib.materialize import jobs
 from voxblink2_lib.materialize.video_queue import RunContext
 from voxblink2_lib.records import SealedShard, VideoKey
+from voxblink2_lib.store.checksums import checksum_file
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
+from voxblink2_lib.store.outcome_files import write_outcomes
 from voxblink2_lib.store.schema import arrow_schema
 from voxblink2_lib.store.shard_names import shard_name
-from voxblink2_lib.store.shards import check_shard, checksum_file, seal_shard
+from voxblink2_lib.store.shards import check_shard, seal_shard
 from voxblink2_lib.store.tail import Tail
 
 
@@ -77,6 +79,7 @@ class Gathering:
         self._arrived[job] = self._recovered.done_videos(job)
         if not self._arrived[job]:
             self._ledger.seal(SealedShard(job, "", "", 0, 0))
+            write_outcomes(self._store, self._ledger, job)
             self._remove_jobs([job])
         waiting = self._arrivals(takewhile(self._complete.__contains__, self._jobs))
         while waiting and len(waiting) >= (room := self._room(tail := self._tail())):
@@ -125,10 +128,15 @@ class Gathering:
         self._recovered.switch(
             shard, (arrival.key for arrival in arrivals), tail=tail, closed=closed
         )
+        # Before the tail and the parts go: without the ledger, either of them has the clips.
+        write_outcomes(self._store, self._ledger, number, shard.digests)
         for file in files:
             file.unlink(missing_ok=True)
         if tail:
             checksum_file(files[0]).unlink(missing_ok=True)
+        superseded = [tail.shard.job] if tail else []
+        for job in sorted({*superseded, *closed, *(job for job, _ in arrivals)}):
+            write_outcomes(self._store, self._ledger, job)
         self._remove_jobs(closed)
 
     def _check(self, tail: Tail) -> None:
@@ -142,7 +150,7 @@ class Gathering:
         except StoreDamagedError as error:
             raise StoreDamagedError(
                 f"{error} It is to be superseded by a fuller one, and the videos that came back "
-                "wait for that. Restore it from a copy and run the same command again."
+                "wait for that."
             ) from error
 
     def _remove_jobs(self, numbers: Iterable[int]) -> None:

@@ -175,6 +175,7 @@ def resumed_request(
     except StoreError:
         if not (given.get("data_dir") or os.environ.get(RELEASE_VARIABLE)):
             raise
+        given.setdefault("config", CONFIG_NAMES[0])
         remembered = {}  # The run mends the ledger, or reports what is wrong with it.
     options: dict[str, Any] = {}
     for name in names:

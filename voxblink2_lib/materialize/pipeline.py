@@ -13,10 +13,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from voxblink2_lib.errors import FetchError, MediaError, UnreachableError
+from voxblink2_lib.errors import FetchError, MediaError, StoreError, UnreachableError
 from voxblink2_lib.files import named_system_errors
 from voxblink2_lib.materialize.fetched_media import FetchRecord, discard, open_staged, stage
-from voxblink2_lib.materialize.tasks import FetchResult, FetchTask, SealTask, VideoTask
+from voxblink2_lib.materialize.tasks import (
+    BackupTask,
+    FetchResult,
+    FetchTask,
+    SealTask,
+    VideoTask,
+)
 from voxblink2_lib.media.audio import crop_audio
 from voxblink2_lib.media.coverage import covered_seconds
 from voxblink2_lib.media.damage import memory_doubted, named_if_damaged
@@ -24,6 +30,7 @@ from voxblink2_lib.media.faces import crop_faces
 from voxblink2_lib.outcomes import NO_FACTS, MediaFacts, MissingUtterance, Outcome
 from voxblink2_lib.records import Clip, FaceClip, SealedShard, VideoKey
 from voxblink2_lib.sources import Media, open_source
+from voxblink2_lib.store.backup import back_up_ledger
 from voxblink2_lib.store.shards import make_rows, seal_shard, write_part
 
 
@@ -228,3 +235,12 @@ def seal_job(task: SealTask) -> SealedShard:
     """Join a job's part files into its shard."""
     with named_system_errors(task.target):
         return seal_shard(task.job, task.parts, task.target, task.schema)
+
+
+def back_up(task: BackupTask) -> str | None:
+    """Copy the ledger; return why that failed, which is no reason to end a run."""
+    try:
+        back_up_ledger(task.store)
+    except (StoreError, OSError) as error:
+        return str(error)
+    return None

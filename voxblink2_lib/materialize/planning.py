@@ -31,9 +31,11 @@ from voxblink2_lib.release.index import (
 )
 from voxblink2_lib.release.location import Release
 from voxblink2_lib.release.selection import Selection, select
+from voxblink2_lib.store.advice import repair_advice
 from voxblink2_lib.store.clip_format import CLIP_FORMAT, read_clip_format
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
+from voxblink2_lib.store.ledger_damage import lost_ledger
 from voxblink2_lib.store.verdicts import Verdicts
 from voxblink2_lib.store.view import names_of
 
@@ -225,14 +227,11 @@ def _check_shards(request: MaterializeRequest, store: Store, ledger: Ledger) -> 
     sealed = {shard.name for shard in ledger.shards()}
     files = {path.name for path in folder.glob("*.arrow")}
     if files and not sealed and not ledger.statistics.videos():
-        raise StoreDamagedError(
-            f"The store {store.root} has {len(files)} shards and a ledger that lists none, so "
-            "their content is unknown. Restore the ledger, or name another store."
-        )
+        raise lost_ledger(store.ledger, len(files))
     if lost := sorted(sealed - files):
         raise StoreDamagedError(
             f"{len(lost)} of the {len(sealed)} shards of the store {store.root} are missing, the "
-            f"first is {folder / lost[0]}. Restore them, or name another store."
+            f"first is {folder / lost[0]}. {repair_advice(folder / lost[0])}"
         )
 
 

@@ -31,9 +31,10 @@ from voxblink2_lib.release.location import Release, open_release
 from voxblink2_lib.sources import SourceSpec, parse_source
 from voxblink2_lib.sources.rate_limits import RateLimiter, shared_file
 from voxblink2_lib.store.catalogue import local_catalogue
-from voxblink2_lib.store.clip_format import record_format
+from voxblink2_lib.store.clip_format import CLIP_FORMAT, read_clip_format, record_format
 from voxblink2_lib.store.layout import Store, named_store, open_store
 from voxblink2_lib.store.ledger import Ledger
+from voxblink2_lib.store.outcome_files import outcomes_written, write_stale_outcomes
 
 _log = logging.getLogger(__name__)
 
@@ -171,6 +172,35 @@ def retry_videos(
     return store, len(failed)
 
 
+def finish_reopened(request: MaterializeRequest, store: Store) -> int:
+    """Crop what is hurt in the jobs that repair opened again, and seal them; nothing else.
+
+    Args:
+        request: what to do; its release and selection are not used.
+        store: the store, locked by this process.
+
+    Returns:
+        The number of jobs.
+
+    Raises:
+        Exception: see :func:`materialize`.
+    """
+    with Ledger(store.ledger, request.config) as ledger:
+        jobs = ledger.reopened.jobs()
+        if not jobs:
+            return 0
+        source = parse_source(request.source or ledger.setting("source"), request.fetch)
+        check_clip_format(request, store, ledger, index=None, retried=0)
+        plan = plan_retry(request, store, ledger, [])
+        if ledger.verdicts(source.label).count_pending(jobs):
+            check_source(source, store, ledger, request)
+        index = Index(store.index)
+        context = _context(request, store, index, source=source, ledger=ledger, plan=plan)
+        _run_jobs(context, jobs)
+        _finish(context)
+    return len(jobs)
+
+
 def _asked_again(source: SourceSpec) -> tuple[Status, ...]:
     """Return which final answers are asked for again: in a folder, a look costs nothing."""
     if source.is_remote:
@@ -236,13 +266,16 @@ def _run_jobs(context: RunContext, jobs: list[int]) -> None:
     store.clear_leftovers(config, open_jobs=ledger.open_jobs())
     clear_gathered(store, ledger)
     ledger.set_setting("source", context.source.label)
-    Scheduler(context).run(jobs)
+    with outcomes_written(store, ledger, progress=show_progress):
+        Scheduler(context).run(jobs)
 
 
 def _finish(context: RunContext) -> None:
     store, config = context.store, context.request.config
     store.clear_leftovers(config, open_jobs=context.ledger.open_jobs())
     clear_gathered(store, context.ledger)
+    if read_clip_format(store, context.ledger) == CLIP_FORMAT:
+        write_stale_outcomes(store, context.ledger, progress=show_progress)
     if any(store.shards(config).glob("*.arrow")):
         # Made now, training can use it at once, and it is uploaded with the shards.
         local_catalogue(store.root, config, progress=show_progress)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import math
 import shutil
 import time
 from collections.abc import Sequence
@@ -17,17 +19,27 @@ from voxblink2_lib.materialize.deadlines import end_overdue, slow_lines
 from voxblink2_lib.materialize.fetched_media import open_staged
 from voxblink2_lib.materialize.gathering import Gathering
 from voxblink2_lib.materialize.judgement import Judgement, asked_in_vain
-from voxblink2_lib.materialize.pipeline import fetch_canary, fetch_video, seal_job
+from voxblink2_lib.materialize.pipeline import back_up, fetch_canary, fetch_video, seal_job
+from voxblink2_lib.materialize.resealing import done_videos, seal_in_ledger
 from voxblink2_lib.materialize.routes import Answer, InFlight, Routes, RouteState
-from voxblink2_lib.materialize.tasks import FetchResult, FetchTask, SealTask, VideoTask
+from voxblink2_lib.materialize.tasks import (
+    BackupTask,
+    FetchResult,
+    FetchTask,
+    SealTask,
+    VideoTask,
+)
 from voxblink2_lib.materialize.video_queue import RunContext, VideoQueue
 from voxblink2_lib.outcomes import POLICIES, RUN_TRIES, Outcome, RetryPolicy
+from voxblink2_lib.store.backup import BACKUP_SECONDS, is_backup_due
+from voxblink2_lib.store.outcome_files import write_outcomes
 from voxblink2_lib.store.shard_names import shard_name
 from voxblink2_lib.workers.pool import Call, WorkerDiedError, WorkerPool, collect
 
 # Downloads wait for the network, so threads share a process; more than two would not help.
 _FETCH_PROCESSES = 2
 _REFRESH_SECONDS = 1.0
+_log = logging.getLogger(__name__)
 
 
 class Scheduler:
@@ -51,6 +63,8 @@ class Scheduler:
         self._judgement = Judgement(context, self._routes, self._queue)
         # No route has a permit before (of the monotonic clock), unless a result arrives.
         self._next_permit_at = 0.0
+        # A copy of the ledger that failed is tried again in an hour (of the monotonic clock).
+        self._next_backup_at = -math.inf
 
     def run(self, open_jobs: list[int]) -> None:
         """Do all that is left in these jobs.
@@ -117,6 +131,7 @@ class Scheduler:
         for job in self._queue.pop_complete():
             if self._gathering.has(job.number):
                 self._gathering.complete(job.number)
+                self._back_up_if_due()
             else:
                 self._croppers.seals.append(self._seal_call(job.number))
         self._croppers.hand_out()
@@ -175,9 +190,7 @@ class Scheduler:
     def _seal_call(self, number: int) -> Call:
         config = self._request.config
         parts = tuple(
-            self._store.part(config, number, key)
-            for key, status in self._ledger.job_videos(number)
-            if status == "done"
+            self._store.part(config, number, key) for key in done_videos(self._ledger, number)
         )
         target = self._store.shards(config) / shard_name(config, number)
         return seal_job, SealTask(number, parts, target, self._queue.schema)
@@ -191,6 +204,9 @@ class Scheduler:
         death = result if isinstance(result, WorkerDiedError) else None
         if isinstance(task, SealTask):
             self._handle_sealed(task, result)
+        elif isinstance(task, BackupTask):
+            if result is not None:
+                _log.warning("The ledger was not copied: %s", result)
         elif isinstance(task, FetchTask):
             route = task.source.route.name
             died = Outcome(task.key, "transient", str(death), route=route, is_explicit=False)
@@ -291,8 +307,19 @@ class Scheduler:
                 f"Sealing {task.target} failed: {shard}. Nothing is lost; run the same command "
                 "again. If it happens again, the machine may be short of memory."
             )
-        self._ledger.seal(shard)
+        sealed = seal_in_ledger(self._store, self._ledger, shard)
+        # Before the parts go: without the ledger, either of them has the clips.
+        write_outcomes(self._store, self._ledger, sealed.job, shard.digests)
+        if sealed.job != task.job:
+            write_outcomes(self._store, self._ledger, task.job)
         shutil.rmtree(self._store.job_parts(self._request.config, task.job), ignore_errors=True)
+        self._back_up_if_due()
+
+    def _back_up_if_due(self) -> None:
+        now = time.monotonic()
+        if now >= self._next_backup_at and is_backup_due(self._store, now=time.time()):
+            self._next_backup_at = now + BACKUP_SECONDS
+            self._croppers.seals.append((back_up, BackupTask(self._store)))
 
     # -- no answer, and no open route ---------------------------------------------------------
 

@@ -12,6 +12,7 @@ from voxblink2_lib.outcomes import NO_ACTION, Outcome, RouteAction
 from voxblink2_lib.records import FaceTrack, Utterance, VideoKey
 from voxblink2_lib.sources import SourceSpec
 from voxblink2_lib.sources.rate_limits import Permit, RateLimiter
+from voxblink2_lib.store.layout import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,18 @@ class FetchResult:
     is_unanswered: bool = False
     action: RouteAction = NO_ACTION
     warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BackupTask:
+    """The ledger of a store, to be copied."""
+
+    store: Store
+
+    @property
+    def target(self) -> Path:
+        """The copy."""
+        return self.store.backup
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,15 +5,16 @@ index/
   boxes.parquet        row i holds the face boxes of row i of utterances.parquet
   videos.parquet       one row per video, sorted: ranges of its rows, and a digest of them
   rejects.csv          files that could not be read, with the reason
-  index.json           counts, and signature of the release
+  index.json           counts, signature of the release, and SHA-256 of every file, itself included
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from itertools import starmap
 from pathlib import Path
@@ -25,8 +26,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from voxblink2_lib.errors import StoreDamagedError, StoreError, next_command
-from voxblink2_lib.files import system_error
+from voxblink2_lib.errors import StoreDamagedError, StoreError, first_line, next_command
+from voxblink2_lib.files import named_system_errors, sha256_of
+from voxblink2_lib.foreign_files import as_own_error, shortened
 from voxblink2_lib.records import FaceTrack, Utterance, VideoKey
 
 _FORMAT = 2
@@ -59,7 +61,12 @@ KEY_COLUMNS = ["speaker_id", "video_id"]
 
 @dataclass(frozen=True, slots=True)
 class IndexInfo:
-    """Contents of ``index.json``."""
+    """Contents of ``index.json``.
+
+    Attributes:
+        files: SHA-256 of the other files, by name; an index of an earlier version has none.
+        digest: SHA-256 of all that is above.
+    """
 
     speakers: int
     videos: int
@@ -70,6 +77,14 @@ class IndexInfo:
     fingerprint: str
     signature: str
     format: int = _FORMAT
+    files: Mapping[str, str] = field(default_factory=dict)
+    digest: str = ""
+
+    def as_json(self) -> bytes:
+        """Return the contents of the file, whose digest is computed anew."""
+        unsigned = asdict(replace(self, digest=""))
+        digest = hashlib.sha256(json.dumps(unsigned).encode()).hexdigest()
+        return json.dumps({**unsigned, "digest": digest}, indent=1).encode()
 
 
 class AnnotatedVideo(NamedTuple):
@@ -97,16 +112,15 @@ class Index:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        try:
-            record = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+        with self._named_damage("index.json"):
+            record = json.loads((folder / "index.json").read_text("utf-8"))
             if record["format"] != _FORMAT:
-                raise ValueError(f"it has format {record['format']}, not {_FORMAT}")
+                raise StoreError(
+                    f"The index {folder} cannot be used: it has format "
+                    f"{shortened(record['format'])}, not {_FORMAT}. Delete that folder to have it "
+                    "made again from the release, or use the version of voxblink2 that made it."
+                )
             self.info = IndexInfo(**record)
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            raise system_error(error, folder) or StoreError(
-                f"The index {folder} cannot be used: {error}. Delete that folder to have it made "
-                "again from the release, or use the version of voxblink2 that made it."
-            ) from error
 
     @property
     def bytes_a_box(self) -> float:
@@ -144,6 +158,12 @@ class Index:
             keys: which videos; those that are not in the index are left out.
             with_tracks: read the face boxes as well.
         """
+        with self._named_damage():
+            yield from self._annotated(keys, with_tracks=with_tracks)
+
+    def _annotated(
+        self, keys: Collection[VideoKey], *, with_tracks: bool
+    ) -> Iterator[AnnotatedVideo]:
         for video in self._find(keys):
             rows: dict[str, tuple[Utterance, FaceTrack | None]] = {}
             for first, count in zip(video["first_rows"], video["row_counts"], strict=True):
@@ -177,15 +197,50 @@ class Index:
             return read_videos(self.folder, columns)
 
     @contextlib.contextmanager
-    def _named_damage(self) -> Iterator[None]:
-        try:
+    def _named_damage(self, file: str = "") -> Iterator[None]:
+        advice = (
+            f"Mend the store with {next_command('repair', store=self.folder.absolute().parent)}."
+        )
+        damage = f"The index {self.folder / file} is damaged"
+        with (
+            as_own_error(StoreDamagedError, damage, advice),
+            named_system_errors(self.folder / file),
+        ):
             yield
-        except (OSError, pa.ArrowInvalid) as error:
-            raise system_error(error, self.folder) or StoreDamagedError(
-                f"The index {self.folder} is damaged: {error}. Delete that folder and run "
-                f"{next_command('index', store=self.folder.absolute().parent)} to make it again "
-                "from the release."
-            ) from error
+
+    def problems(self) -> Iterator[str]:
+        """Yield how its files differ from what was written."""
+        if not self.info.files:
+            yield from self._problems_of_an_earlier_version()
+            return
+        if (self.folder / "index.json").read_bytes() != self.info.as_json():
+            yield f"The file {self.folder / 'index.json'} is damaged: its checksum differs."
+        for name, sha256 in self.info.files.items():
+            path = self.folder / name
+            try:
+                digest = sha256_of(path)
+            except OSError as error:
+                yield f"The file {path} of the index cannot be read: {error.strerror}."
+                continue
+            if digest != sha256:
+                yield (
+                    f"The file {path} of the index is damaged: its SHA-256 is {digest}, written "
+                    f"was {sha256}."
+                )
+
+    def _problems_of_an_earlier_version(self) -> Iterator[str]:
+        """Yield the problems that show when all of it is read."""
+        for name in ("videos", "utterances", "boxes"):
+            path = self.folder / f"{name}.parquet"
+            expected = self.info.videos if name == "videos" else self.info.utterances
+            try:
+                with pq.ParquetFile(path) as file:
+                    rows = sum(len(batch) for batch in file.iter_batches())
+            except (OSError, ValueError, pa.ArrowException) as error:
+                yield f"The file {path} of the index is damaged: {first_line(error)}."
+                continue
+            if rows != expected:
+                yield f"The file {path} of the index has {rows:,} rows, expected are {expected:,}."
 
     def _read(
         self, first: int, count: int, *, with_tracks: bool

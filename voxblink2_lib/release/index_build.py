@@ -5,9 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import itertools
-import json
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from voxblink2_lib.errors import ReleaseError, StoreMismatchError
-from voxblink2_lib.files import atomic_write, named_system_errors
+from voxblink2_lib.files import atomic_write, named_system_errors, sha256_of
 from voxblink2_lib.foreign_text import csv_cell
 from voxblink2_lib.progress import Progress, no_progress
 from voxblink2_lib.records import FRAMES_PER_SECOND, Utterance, VideoKey
@@ -309,9 +307,10 @@ def _finish(writer: IndexWriter, folder: Path, release: Release, signature: str)
         rejected=writer.rejected,
         fingerprint=_fingerprint(videos),
         signature=signature,
+        files={path.name: sha256_of(path) for path in sorted(folder.iterdir())},
     )
     with atomic_write(folder / "index.json") as file:
-        file.write(json.dumps(asdict(info), indent=1).encode())
+        file.write(info.as_json())
 
 
 def _first_reject(folder: Path) -> str:

@@ -38,10 +38,11 @@ class Column(NamedTuple):
 
 
 class Section(NamedTuple):
-    """A part of the page below its own heading."""
+    """A part of the page below its own heading, whose level is that of HTML."""
 
     title: str
     content: Markup
+    level: str = "3"
 
 
 def escape(text: str) -> Markup:
@@ -115,7 +116,7 @@ def page(title: str, head: Markup, sections: Sequence[Section]) -> str:
     """
     body = [head]
     for section in sections:
-        body.append(fill("<h2>$title</h2>$content", **section._asdict()))
+        body.append(fill("<h$level>$title</h$level>$content", **section._asdict()))
     style = Markup((_FOLDER / "page.css").read_text(encoding="utf-8"))
     template = (_FOLDER / "page.html").read_text(encoding="utf-8")
     return fill(template, title=title, style=style, body=Markup("\n".join(body)))

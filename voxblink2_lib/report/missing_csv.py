@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -24,13 +25,14 @@ CSV_COLUMNS = (
     "attempts",
     "last_try",
     "next_try",
+    "config",
 )
 ROWS_PER_STEP = 100_000
 
 
 def write_missing(
-    videos: Iterable[MissingVideo], path: Path, *, progress: Progress = no_progress
-) -> int:
+    videos: Iterable[tuple[str, MissingVideo]], path: Path, *, progress: Progress = no_progress
+) -> Counter[str]:
     r"""Write a CSV file of missing videos: UTF-8, a header, one line per video.
 
     ``last_try`` and ``next_try`` are ISO 8601 in UTC, to the second. With an empty ``next_try``
@@ -42,14 +44,14 @@ def write_missing(
     spreadsheet, and is harmless, since a formula with any effect needs characters that no id has.
 
     Args:
-        videos: in the order of the file.
+        videos: in the order of the file, each with its configuration.
         path: the file. It appears when it is complete.
         progress: counts videos.
 
     Returns:
-        The number of videos.
+        The number of videos of each configuration.
     """
-    count = 0
+    counts: Counter[str] = Counter()
     with (
         atomic_write(path) as file,
         _text_over(file) as text,
@@ -57,13 +59,14 @@ def write_missing(
     ):
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(CSV_COLUMNS)
-        for count, video in enumerate(videos, start=1):
+        for number, (config, video) in enumerate(videos, start=1):
+            counts[config] += 1
             times = (_iso(video.updated_at), _iso(video.next_at))
             words = csv_cell(redact(video.reason.strip()))
-            writer.writerow((*map(csv_cell, video[:3]), words, video.attempts, *times))
-            if not count % ROWS_PER_STEP:
+            writer.writerow((*map(csv_cell, video[:3]), words, video.attempts, *times, config))
+            if not number % ROWS_PER_STEP:
                 advance(ROWS_PER_STEP)
-    return count
+    return counts
 
 
 def _iso(seconds: float | None) -> str:

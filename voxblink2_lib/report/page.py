@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +15,7 @@ from urllib.parse import quote
 import numpy as np
 import pyarrow.parquet as pq
 
-from voxblink2_lib.errors import StoreError, first_line, next_command
+from voxblink2_lib.errors import StoreDamagedError, StoreError, first_line, next_command
 from voxblink2_lib.files import atomic_write
 from voxblink2_lib.outcomes import POLICIES, RetryPolicy
 from voxblink2_lib.progress import Progress, interval_text, no_progress, size_text
@@ -30,9 +31,16 @@ from voxblink2_lib.report.plots import (
     durations_plot,
     outcomes_plot,
     traffic_plot,
+    with_prefix,
 )
+from voxblink2_lib.store.advice import repair_advice
 from voxblink2_lib.store.histograms import DURATION_BINS, Histogram, bar_width
-from voxblink2_lib.store.ledger_statistics import LedgerStatistics, ReasonCount, Throughput
+from voxblink2_lib.store.ledger_statistics import (
+    LedgerStatistics,
+    MissingVideo,
+    ReasonCount,
+    Throughput,
+)
 
 _MOST_REASONS = 10
 _LONGEST_REASON = 300  # characters on the page; the CSV file has all
@@ -58,35 +66,28 @@ class ReportSubject:
 
     Attributes:
         store: the store's folder.
-        config: the configuration.
         version: of this library.
         now: Unix time at which the page is made.
     """
 
     store: str
-    config: str
     version: str
     now: float
 
-    @property
-    def title(self) -> str:
-        """Title of the page."""
-        return f"VoxBlink2 report: {self.config}"
-
 
 def write_report(
-    statistics: LedgerStatistics,
+    configs: Mapping[str, LedgerStatistics],
     subject: ReportSubject,
     *,
     target: Path,
     csv_file: Path,
     index: Path | None = None,
     progress: Progress = no_progress,
-) -> int:
+) -> Counter[str]:
     """Write the page and the CSV file. The same ledger, subject and index give the same bytes.
 
     Args:
-        statistics: of the ledger.
+        configs: statistics of each configuration, in the order of the page.
         subject: what the page is about.
         target: the page to write.
         csv_file: the CSV file to write, see ``missing_csv.py``.
@@ -94,23 +95,37 @@ def write_report(
         progress: counts missing videos, then sections of the page.
 
     Returns:
-        The number of missing videos.
+        The number of missing videos of each configuration.
 
     Raises:
         StoreError: the ledger cannot be read, or a file cannot be written.
     """
-    with _named_write_errors(target, csv_file), statistics.snapshot():
-        missing = write_missing(statistics.missing(), csv_file, progress=progress)
-        head = _head(statistics, subject, missing, _link(csv_file, target))
+    with _named_write_errors(target, csv_file), ExitStack() as snapshots:
+        for statistics in configs.values():
+            snapshots.enter_context(statistics.snapshot())
+        missing = write_missing(_missing(configs), csv_file, progress=progress)
+        title = f"VoxBlink2 report: {' and '.join(configs)}"
+        head = _head(title, subject, missing.total(), _link(csv_file, target))
         sections = []
         with progress("Writing the report", unit="part") as advance:
-            for section in _sections(statistics, subject, index):
-                sections.append(section)
-                advance(1)
-        page = markup.page(subject.title, head, sections)
+            for config, statistics in configs.items():
+                summary = _summary(statistics, missing[config])
+                sections.append(Section(f"Configuration {config}", summary, "2"))
+                for section in _sections(statistics, subject, config, index):
+                    sections.append(section)
+                    advance(1)
+        page = markup.page(title, head, sections)
         with atomic_write(target) as file:
             file.write(page.encode("utf-8", errors="replace"))
     return missing
+
+
+def _missing(
+    configs: Mapping[str, LedgerStatistics],
+) -> Iterator[tuple[str, MissingVideo]]:
+    for config, statistics in configs.items():
+        for video in statistics.missing():
+            yield config, video
 
 
 @contextmanager
@@ -139,17 +154,14 @@ def _link(csv_file: Path, target: Path) -> Markup:
     return markup.fill('<a href="$url">$name</a>', url=url, name=csv_file.name)
 
 
-def _head(
-    statistics: LedgerStatistics, subject: ReportSubject, missing: int, link: Markup
-) -> Markup:
+def _head(title: str, subject: ReportSubject, missing: int, link: Markup) -> Markup:
     return markup.fill(
-        "<h1>$title</h1><p>Store $store, made $now by voxblink2 $version.</p>\n$summary\n"
+        "<h1>$title</h1><p>Store $store, made $now by voxblink2 $version.</p>\n"
         '<p class="note">Every missing video with its reason: $link, $missing rows.</p>',
-        title=subject.title,
+        title=title,
         store=subject.store,
         now=_minute_text(subject.now),
         version=subject.version,
-        summary=_summary(statistics, missing),
         link=link,
         missing=f"{missing:,}",
     )
@@ -196,21 +208,21 @@ def _minute_text(seconds: float) -> str:
 
 
 def _sections(
-    statistics: LedgerStatistics, subject: ReportSubject, index: Path | None
+    statistics: LedgerStatistics, subject: ReportSubject, config: str, index: Path | None
 ) -> Iterator[Section]:
     """Yield the sections of the page in order; each is one or two queries."""
-    yield Section("Classes", _classes(statistics.videos(), subject))
+    yield Section("Classes", _classes(statistics.videos(), subject, config))
     coverage = statistics.coverage()
-    plot = coverage_plot(coverage) if sum(coverage.by_share) else ""
+    plot = with_prefix(coverage_plot(coverage), config) if sum(coverage.by_share) else ""
     yield _plot_section("Coverage per speaker", plot, "No video is planned yet.")
     outcomes = statistics.outcomes_over_time()
-    plot = outcomes_plot(outcomes) if outcomes.series else ""
+    plot = with_prefix(outcomes_plot(outcomes), config) if outcomes.series else ""
     remark = "A video counts once, at the time when it got its present class."
     yield _plot_section("Outcomes over time", plot, "No video was tried yet.", remark)
     traffic = statistics.traffic_over_time()
-    plot = traffic_plot(traffic) if traffic.series else ""
+    plot = with_prefix(traffic_plot(traffic), config) if traffic.series else ""
     yield _plot_section("Speed over time", plot, "No attempt is recorded yet.")
-    yield _durations(statistics, index)
+    yield _durations(statistics, config, index)
     yield Section("Reasons", _reasons(statistics.reasons(_MOST_REASONS)))
 
 
@@ -222,7 +234,7 @@ def _plot_section(title: str, plot: str, message: str, remark: str = "") -> Sect
     return Section(title, markup.join([figure, markup.note(remark)] if remark else [figure]))
 
 
-def _classes(videos: dict[str, int], subject: ReportSubject) -> Markup:
+def _classes(videos: dict[str, int], subject: ReportSubject, config: str) -> Markup:
     """Return the table of classes: how many videos, the meaning, and what happens next."""
     if not videos:
         return markup.note("No video is planned yet.")
@@ -232,7 +244,10 @@ def _classes(videos: dict[str, int], subject: ReportSubject) -> Markup:
     for status in sorted(videos, key=lambda status: (-videos[status], status)):
         meaning, next_step = "not tried yet", "the next run downloads it"
         if (policy := policies.get(status)) is not None:
-            meaning, next_step = policy.description, _next_step(status, policy, subject)
+            meaning, next_step = (
+                policy.description,
+                _next_step(status, policy, subject.store, config),
+            )
         swatch = markup.fill(
             '<span class="swatch" style="background:$colour"></span>$status',
             colour=COLOURS.get(status, UNKNOWN_COLOUR),
@@ -243,14 +258,14 @@ def _classes(videos: dict[str, int], subject: ReportSubject) -> Markup:
     return markup.table(rows, _CLASS_COLUMNS)
 
 
-def _next_step(status: str, policy: RetryPolicy, subject: ReportSubject) -> str:
+def _next_step(status: str, policy: RetryPolicy, store: str, config: str) -> str:
     """Return what happens next to a video of a class."""
     if status == "done":
         return "nothing, it is never downloaded again"
     if status == "excluded":
         return "nothing"
     if policy.wait_seconds is None:
-        options = {"class": status, "store": subject.store, "config": subject.config}
+        options = {"class": status, "store": store, "config": config}
         return f"nothing, unless you retry it with {next_command('retry', **options)}"
     if not policy.wait_seconds:
         return "the next run retries it"
@@ -279,7 +294,7 @@ def _reasons(reasons: list[ReasonCount]) -> Markup:
     return markup.table(rows, _REASON_COLUMNS, style="reasons")
 
 
-def _durations(statistics: LedgerStatistics, index: Path | None) -> Section:
+def _durations(statistics: LedgerStatistics, config: str, index: Path | None) -> Section:
     panels = [
         ("Clips of one video together", "videos", statistics.seconds_per_video()),
         ("Mean utterance of a video", "videos", statistics.mean_seconds_per_utterance()),
@@ -289,7 +304,7 @@ def _durations(statistics: LedgerStatistics, index: Path | None) -> Section:
         panels.append(("Utterances of the release", "utterances", seconds_per_utterance(index)))
         remark += " On the right, every utterance of the release, whether available or not."
     panels = [panel for panel in panels if any(panel[2].counts)]
-    plot = durations_plot(panels) if panels else ""
+    plot = with_prefix(durations_plot(panels), config) if panels else ""
     return _plot_section("Durations", plot, "No video is done yet.", remark)
 
 
@@ -300,17 +315,20 @@ def seconds_per_utterance(index: Path) -> Histogram:
         index: folder of the index. Two of its columns are read, a batch at a time.
 
     Raises:
-        StoreError: the index cannot be read.
+        StoreDamagedError: the index cannot be read.
     """
     counts = np.zeros(_LONGEST_FRAMES + 1, dtype=np.int64)
+    path = index / "utterances.parquet"
     try:
-        with pq.ParquetFile(index / "utterances.parquet") as file:
+        with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(columns=["first_frame", "last_frame"]):
                 first, last = (column.to_numpy() for column in batch.columns)
                 frames = np.clip(last - first + 1, 0, _LONGEST_FRAMES)
                 counts += np.bincount(frames, minlength=len(counts))
     except (OSError, ValueError) as error:  # pyarrow's own errors are both
-        raise StoreError(f"The index {index} cannot be read: {first_line(error)}.") from error
+        raise StoreDamagedError(
+            f"The index {index} is damaged: {first_line(error)}. {repair_advice(path)}"
+        ) from error
     frames = np.arange(len(counts))
     mean = float((counts * frames).sum() / max(1, counts.sum())) / FRAMES_PER_SECOND
     width = bar_width(mean)

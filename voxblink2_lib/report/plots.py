@@ -220,10 +220,15 @@ def _svg(name: str, title: str, height_inches: float, draw: Callable[[Figure], N
     body = text[text.index("<svg") :].partition(">")[2]
     body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)  # it would style the page
     body = body.replace(_INK, "currentColor")
-    body = re.sub(r'\bid="', f'id="{name}-', body)
-    body = re.sub(r'(url\(|href=")#', rf"\1#{name}-", body)
+    body = with_prefix(body, name)
     width, height = (f"{72 * inches:g}" for inches in (_WIDTH_INCHES, height_inches))
     return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{title}">{body.strip()}'
+
+
+def with_prefix(plot: str, prefix: str) -> str:
+    """Return a plot whose ids begin with a prefix, so that a page can have several of a kind."""
+    plot = re.sub(r'\bid="', f'id="{prefix}-', plot)
+    return re.sub(r'(url\(|href=")#', rf"\1#{prefix}-", plot)
 
 
 # Labels that matplotlib would write into the file: its version and the time.

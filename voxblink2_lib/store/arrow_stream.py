@@ -19,10 +19,10 @@ import pyarrow as pa
 from voxblink2_lib.errors import StoreDamagedError, VoxBlink2Error, first_line
 from voxblink2_lib.files import system_error
 from voxblink2_lib.foreign_files import shortened
-from voxblink2_lib.store.shard_names import verify_command
+from voxblink2_lib.store.advice import repair_advice
 
 # End of an Arrow stream; one truncated between two batches lacks it.
-_END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
+END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 # An Arrow file is this, a stream, and an index of the stream.
 _FILE_BEGINNING = b"ARROW1\0\0"
 
@@ -69,18 +69,24 @@ class ArrowStream:
         if file.tell() != self.whole.size or not self._has_end():
             raise damaged(self.path, "it is truncated, or has bytes after its end")
 
+    def after_columns(self) -> pa.Buffer:
+        """Return the bytes after the message that has the columns."""
+        file = pa.BufferReader(self.whole)
+        pa.ipc.read_message(file)
+        return self.whole.slice(file.tell())
+
     def _batch(self, message: pa.ipc.Message) -> pa.RecordBatch:
         if message.type != "record batch":
             raise damaged(self.path, f"it has a message of the type {message.type!r}")
-        if _is_compressed(message.metadata):
+        if is_compressed(message.metadata):
             raise damaged(self.path, "it has a compressed batch; shards are not compressed")
         batch = pa.ipc.read_record_batch(message, self.schema)
         batch.validate(full=True)
         return batch
 
     def _has_end(self) -> bool:
-        end = self.whole.slice(max(0, self.whole.size - len(_END_OF_STREAM)))
-        return bool(end.to_pybytes() == _END_OF_STREAM)
+        end = self.whole.slice(max(0, self.whole.size - len(END_OF_STREAM)))
+        return bool(end.to_pybytes() == END_OF_STREAM)
 
 
 def open_stream(path: Path) -> ArrowStream:
@@ -117,7 +123,7 @@ def read_plain_file(path: Path, schema: pa.Schema) -> pa.Table:
         raise ValueError("it is no Arrow file")
     stream = whole.slice(len(_FILE_BEGINNING))
     for message in pa.ipc.MessageReader.open_stream(pa.BufferReader(stream)):
-        if _is_compressed(message.metadata):
+        if is_compressed(message.metadata):
             raise ValueError("it is compressed")
     reader = pa.ipc.open_stream(pa.BufferReader(stream))
     if not reader.schema.equals(schema):
@@ -131,9 +137,7 @@ def read_plain_file(path: Path, schema: pa.Schema) -> pa.Table:
 
 def damaged(path: Path, problem: str) -> StoreDamagedError:
     """Return the error of an Arrow file that is not as it was written."""
-    command = verify_command(path)
-    advice = f"Check all of them with {command}." if command else "Check the store that it is of."
-    return StoreDamagedError(f"The file {path} is damaged ({problem}). {advice}")
+    return StoreDamagedError(f"The file {path} is damaged ({problem}). {repair_advice(path)}")
 
 
 @contextlib.contextmanager
@@ -162,7 +166,7 @@ def _is_dictionary(field: pa.Field) -> bool:
     return bool(pa.types.is_dictionary(field.type))
 
 
-def _is_compressed(metadata: pa.Buffer) -> bool:
+def is_compressed(metadata: pa.Buffer) -> bool:
     """Return whether a record batch says that its buffers are compressed.
 
     PyArrow has no function for it, and a compressed buffer is expanded when the batch is read. The

@@ -28,7 +28,9 @@ from voxblink2_lib.files import atomic_write, home_folder, named_system_errors, 
 from voxblink2_lib.foreign_files import as_own_error
 from voxblink2_lib.progress import Progress, no_progress
 from voxblink2_lib.records import SAMPLE_RATE_HZ
+from voxblink2_lib.store.advice import repair_advice
 from voxblink2_lib.store.arrow_stream import read_plain_file
+from voxblink2_lib.store.checksums import checksum_file, write_checksum
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
 from voxblink2_lib.store.lock import lock_if_possible
@@ -91,7 +93,8 @@ class Catalogue:
         Raises:
             StoreDamagedError: the file does not exist or is no catalogue.
         """
-        with as_own_error(StoreDamagedError, f"The catalogue {path} cannot be read"):
+        advice = repair_advice(path)
+        with as_own_error(StoreDamagedError, f"The catalogue {path} cannot be read", advice):
             table = read_plain_file(path, _SCHEMA)
             shards = tuple(Shard(*row) for row in json.loads(table.schema.metadata[_SHARDS]))
             rows = [shard.rows for shard in shards]
@@ -127,14 +130,16 @@ class Catalogue:
             start += shard.rows
 
     def write(self, path: Path) -> None:
-        """Write it atomically."""
+        """Write it atomically, with a checksum beside it."""
         shards = json.dumps([[shard.name, shard.size_bytes, shard.rows] for shard in self.shards])
         schema = _SCHEMA.with_metadata({_SHARDS: shards.encode()})
         # One batch, so that its columns can be used in place.
         rows = self.table.unify_dictionaries().combine_chunks().replace_schema_metadata(None)
+        checksum_file(path).unlink(missing_ok=True)
         with atomic_write(path) as file, pa.ipc.new_file(file, schema) as writer:
             for batch in rows.to_batches():
                 writer.write_batch(batch.replace_schema_metadata(schema.metadata))
+        write_checksum(path)
 
 
 def local_catalogue(
@@ -157,7 +162,7 @@ def local_catalogue(
             f"There are no shards in {store}: expected is a store with shards/{config}/*.arrow, as "
             "load_dataset('voxblink2', ...) and the command materialize make, or a folder of them."
         )
-    path = _catalogue_path(store, folder, config)
+    path = catalogue_file(store, folder, config)
     catalogue = _read_current(path, sizes)
     if catalogue is not None:
         return catalogue, folder
@@ -184,7 +189,7 @@ def catalogue_of(store: Path, config: str, sizes: ShardSizes) -> Catalogue:
         StoreDamagedError: a shard cannot be read.
     """
     folder = store / "shards" / config
-    path = _catalogue_path(store, folder, config)
+    path = catalogue_file(store, folder, config)
     return _read_current(path, sizes) or _updated(_read(path), folder, sizes, no_progress)
 
 
@@ -220,7 +225,8 @@ def _sizes(folder: Path, sealed: set[str] | None) -> Iterator[tuple[str, int]]:
                 yield path.name, path.stat().st_size
 
 
-def _catalogue_path(store: Path, folder: Path, config: str) -> Path:
+def catalogue_file(store: Path, folder: Path, config: str) -> Path:
+    """Return the catalogue of a folder of shards: in the store, if that can be written to."""
     beside = store / FOLDER if folder != store else folder / f".{FOLDER}"
     if os.access(beside if beside.exists() else store, os.W_OK):
         return beside / f"{config}.arrow"

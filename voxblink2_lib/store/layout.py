@@ -3,9 +3,11 @@
 STORE/
   index/                    see index.py
   ledger.sqlite             see ledger.py
+  ledger.backup.sqlite      see backup.py
   parts/<config>/<job>/     clips of finished videos whose shard is not sealed yet
-  shards/<config>/          sealed shards, each with its sha256 beside it
+  shards/<config>/          sealed shards, each with its sha256 and its outcomes beside it
   media/<config>/           downloaded media, staged until they are cropped
+  lost+found/               what repair took out of the store; nothing reads it
   tmp/                      partial downloads; emptied by the next run
 """
 
@@ -19,7 +21,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from voxblink2_lib.errors import StoreError, StoreReadOnlyError
+from voxblink2_lib.errors import StoreBusyError, StoreError, StoreReadOnlyError
 from voxblink2_lib.files import (
     TEMP_GLOB,
     home_folder,
@@ -29,7 +31,7 @@ from voxblink2_lib.files import (
 )
 from voxblink2_lib.records import VideoKey
 from voxblink2_lib.release.location import Release
-from voxblink2_lib.store.lock import LOCK, hold_lock
+from voxblink2_lib.store.lock import HOLDER, LOCK, hold_lock
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,16 @@ class Store:
     def ledger(self) -> Path:
         """The SQLite file."""
         return self.root / "ledger.sqlite"
+
+    @property
+    def backup(self) -> Path:
+        """The last copy of the ledger."""
+        return self.root / "ledger.backup.sqlite"
+
+    @property
+    def lost_and_found(self) -> Path:
+        """Folder of what was taken out of the store."""
+        return self.root / "lost+found"
 
     @property
     def tmp(self) -> Path:
@@ -111,6 +123,17 @@ class Store:
                 ) from error
             named = system_error(error, self.root)
             raise named or StoreError(f"The store {self.root} cannot be used: {error}.") from error
+
+    def run_began(self) -> float | None:
+        """Return the Unix time at which the run that is at work began; ``None`` if none is."""
+        try:
+            with self.locked(wait=False):
+                return None
+        except StoreBusyError:
+            holder = self.root / HOLDER
+            return holder.stat().st_mtime if holder.exists() else 0.0
+        except StoreError:  # one that cannot be written to
+            return None
 
     def clear_leftovers(self, config: str, *, open_jobs: Collection[int]) -> None:
         """Remove what killed runs left behind. Requires the lock.

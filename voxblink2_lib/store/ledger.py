@@ -15,11 +15,20 @@ from typing import Any
 
 import pyarrow as pa
 
-from voxblink2_lib.outcomes import GREATEST_WAIT_SECONDS
+from voxblink2_lib.outcomes import GREATEST_WAIT_SECONDS, Outcome
 from voxblink2_lib.records import SealedShard, VideoKey
-from voxblink2_lib.store.ledger_database import BY_JOB, WITHOUT_FACTS, LedgerDatabase
+from voxblink2_lib.store.ledger_database import LedgerDatabase
+from voxblink2_lib.store.ledger_outcomes import LedgerOutcomes
+from voxblink2_lib.store.ledger_schema import BY_JOB, WITHOUT_FACTS
 from voxblink2_lib.store.ledger_statistics import LedgerStatistics
-from voxblink2_lib.store.tail import JobKind, RecoveredShards, next_job
+from voxblink2_lib.store.reopened import ReopenedJobs, fact_of_job
+from voxblink2_lib.store.stale_outcomes import (
+    mark_first_stale,
+    mark_former_stale,
+    mark_stale,
+    mark_video_stale,
+)
+from voxblink2_lib.store.tail import FIRST_RETRY_JOB, JobKind, RecoveredShards, next_job
 from voxblink2_lib.store.verdicts import Verdicts
 
 _LAST_CONFIG = "last_config"
@@ -28,6 +37,8 @@ _NO_JOB = -1
 _ROWS_PER_BATCH = 65_536
 _KEYS_PER_BATCH = 1024
 _IS_VIDEO = "config = ? and speaker_id = ? and video_id = ?"
+_ADD_VIDEO = """insert into videos (config, speaker_id, video_id, job, status)
+    values (?, ?, ?, ?, 'planned') on conflict do update set job = excluded.job"""
 _PLANNED_COLUMNS = pa.schema(
     [
         ("speaker_id", pa.string()),
@@ -75,6 +86,24 @@ class Ledger:
         """Shards of videos that came back in retries."""
         return RecoveredShards(self._database, self._config)
 
+    @property
+    def reopened(self) -> ReopenedJobs:
+        """Jobs that are open again since their shard was damaged."""
+        return ReopenedJobs(self._database, self._config)
+
+    def problem(self) -> str:
+        """Return what SQLite finds wrong with the whole file; an empty text if nothing."""
+        return self._database.problem()
+
+    def configs(self) -> list[str]:
+        """Return all configurations that have jobs or videos, sorted."""
+        return self._database.configs()
+
+    @property
+    def outcomes(self) -> LedgerOutcomes:
+        """What belongs into the files beside the shards."""
+        return LedgerOutcomes(self._database, self._config)
+
     def close(self) -> None:
         """Close the file."""
         self._database.close()
@@ -95,6 +124,7 @@ class Ledger:
             connection.execute(
                 "insert or replace into facts values (?, ?)", (f"{self._config}.{name}", value)
             )
+            mark_first_stale(connection, self._config)
 
     def last_config(self) -> str | None:
         """Return the configuration of the store's last run; of a store of old, its only one."""
@@ -110,6 +140,8 @@ class Ledger:
                 connection.execute(
                     "insert or replace into facts values (?, ?)", (_LAST_CONFIG, self._config)
                 )
+                # The newest file of outcomes is then one of this configuration.
+                mark_first_stale(connection, self._config)
 
     def verdicts(self, source: str) -> Verdicts:
         """Return what a source answered.
@@ -153,34 +185,42 @@ class Ledger:
         numbers = []
         with self._database.transaction() as connection:
             first = next_job(connection, self._config, kind)
-            for number, keys in enumerate(jobs, start=first):
+            for number, videos in enumerate(jobs, start=first):
                 numbers.append(number)
                 connection.execute(
                     "insert into jobs (config, job, kind) values (?, ?, ?)",
                     (self._config, number, kind),
                 )
-                connection.executemany(
-                    "insert into videos (config, speaker_id, video_id, job, status) "
-                    "values (?, ?, ?, ?, 'planned') on conflict do update set job = excluded.job",
-                    self._rows(keys, number),
-                )
+                mark_stale(connection, self._config, number)
+                keys = list(videos)
+                if kind == "retry":
+                    # Nothing may be left of the retry before; its first job is another matter.
+                    for key in keys:
+                        mark_video_stale(connection, self._config, key, least_job=FIRST_RETRY_JOB)
+                connection.executemany(_ADD_VIDEO, self._rows(keys, number))
         return numbers
 
     def drop(self, keys: Iterable[VideoKey]) -> None:
         """Remove videos that are no longer selected and have no clips in the store."""
+        has_moved = False
         with self._database.transaction() as connection:
             for key in keys:
                 dropped = connection.execute(
-                    f"delete from videos where {_IS_VIDEO} and status <> 'done'",  # noqa: S608  # a constant
+                    f"delete from videos where {_IS_VIDEO} and status <> 'done' returning job",  # noqa: S608  # a constant
                     (self._config, *key),
-                )
-                if not dropped.rowcount:
+                ).fetchall()
+                if not dropped:
                     continue
+                ((job,),) = dropped
+                mark_stale(connection, self._config, job)
+                has_moved |= job >= FIRST_RETRY_JOB
                 for table in ("missing", "verdicts"):
                     connection.execute(
                         f"delete from {table} where {_IS_VIDEO}",  # noqa: S608  # constants
                         (self._config, *key),
                     )
+            if has_moved:
+                mark_former_stale(connection, self._config)
 
     def exclude(self, keys: Iterable[VideoKey]) -> None:
         """Write which videos the user excludes, in place of those excluded before.
@@ -205,10 +245,24 @@ class Ledger:
             # A row at a time, this takes as long as SQLite's part.
             yield from zip(repeat(self._config), *columns, repeat(job), strict=False)
 
+    def jobs(self) -> list[int]:
+        """Return the numbers of all jobs, in order."""
+        rows = self._database.query(
+            "select job from jobs where config = ? order by job", self._config
+        )
+        return [job for (job,) in rows]
+
     def open_jobs(self) -> list[int]:
         """Return the numbers of jobs that are not sealed, in order."""
         rows = self._database.query(
             "select job from jobs where config = ? and shard is null order by job", self._config
+        )
+        return [job for (job,) in rows]
+
+    def sealed_jobs(self) -> list[int]:
+        """Return the numbers of jobs that are sealed, with or without a shard, in order."""
+        rows = self._database.query(
+            "select job from jobs where config = ? and shard is not null order by job", self._config
         )
         return [job for (job,) in rows]
 
@@ -242,6 +296,48 @@ class Ledger:
                 "where config = ? and job = ?",
                 (shard.name, shard.sha256, shard.rows, shard.size_bytes, self._config, shard.job),
             )
+            connection.execute(
+                "delete from facts where name = ?", (fact_of_job(self._config, shard.job),)
+            )
+            mark_first_stale(connection, self._config)
+            mark_stale(connection, self._config, shard.job)
+
+    def adopt(self, shard: SealedShard, outcomes: Iterable[Outcome]) -> None:
+        """Write at once that a shard is sealed that was not known, and what it has of its videos.
+
+        Args:
+            shard: what is on disk.
+            outcomes: of its videos, all of which are done.
+        """
+        with self._database.transaction() as connection:
+            connection.execute(
+                "insert into jobs (config, job, shard, sha256, rows, bytes) "
+                "values (?, ?, ?, ?, ?, ?)",
+                (self._config, shard.job, shard.name, shard.sha256, shard.rows, shard.size_bytes),
+            )
+            mark_stale(connection, self._config, shard.job)
+            for outcome in outcomes:
+                mark_video_stale(connection, self._config, outcome.key)
+                connection.execute(
+                    "insert or replace into videos (config, speaker_id, video_id, job, status, "
+                    "clips, samples, digest) values (?, ?, ?, ?, 'done', ?, ?, ?)",
+                    (
+                        self._config,
+                        *outcome.key,
+                        shard.job,
+                        outcome.clips,
+                        outcome.samples,
+                        outcome.digest,
+                    ),
+                )
+                connection.execute(
+                    f"delete from missing where {_IS_VIDEO}",  # noqa: S608  # a constant
+                    (self._config, *outcome.key),
+                )
+                connection.executemany(
+                    "insert into missing values (?, ?, ?, ?, ?)",
+                    ((self._config, *outcome.key, *missing) for missing in outcome.missing),
+                )
 
     def shards(self) -> list[SealedShard]:
         """Return the sealed shards that have rows, in order."""

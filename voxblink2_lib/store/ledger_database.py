@@ -1,4 +1,4 @@
-"""The SQLite file of a ledger: its tables, opening, migration, transactions, names of errors."""
+"""The SQLite file of a ledger: opening, migration, transactions, names of errors."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,145 +15,30 @@ from voxblink2_lib.errors import StoreDiskError, StoreError, StoreFullError
 from voxblink2_lib.files import atomic_write, system_error
 from voxblink2_lib.redaction import redact, redacted_source
 from voxblink2_lib.store.lease import check_lease
+from voxblink2_lib.store.ledger_checksums import forget_checksums, has_log, write_checksums
+from voxblink2_lib.store.ledger_damage import damaged_ledger, is_damage, refuse_if_lost
+from voxblink2_lib.store.ledger_schema import (
+    ADD_DIGESTS,
+    DROP_VIEWS,
+    EARLIER,
+    FIRST_FORMAT,
+    FORMAT,
+    HAS_DIGESTS,
+    MIGRATE_1_TO_2,
+    MIGRATE_2_TO_3,
+    MIGRATE_3_TO_4,
+    SCHEMA,
+    VIEWS_OF_EARLIER,
+    WITHOUT_FACTS,
+)
 from voxblink2_lib.store.lock import has_no_locks
 
-FORMAT = "4"
-# The formats before are read as they are, and changed by the first write: 2 had no facts with the
-# attempts, both kept one verdict of a video, whatever source it was of, and one kind of jobs. The
-# first, from before version 0.1, is read through a copy of the present format.
-FIRST_FORMAT = "1"
-WITHOUT_FACTS = "2"
-EARLIER = (WITHOUT_FACTS, "3")
-# SQLite would go through all videos of a configuration for those of one job.
-BY_JOB = "indexed by videos_by_job"
-# What a person should hear of. Few attempts have it, so an index finds them; its condition must be
-# word for word that of the query.
-HAS_NOTES = """(json_extract(facts, '$.audio_tracks') > 1
-    or json_extract(facts, '$.clipped_samples') > 0
-    or json_extract(facts, '$.louder_channel') > 0)"""
-SCHEMA = f"""
-create table if not exists facts (
-    name text primary key, value text not null) without rowid;
-create table if not exists jobs (
-    config text not null, job integer not null,
-    shard text,               -- null until sealed; '' when no video of the job has a clip
-    sha256 text, rows integer, bytes integer,
-    kind text not null default 'planned',   -- see tail.py
-    primary key (config, job)) without rowid;
-create table if not exists videos (
-    config text not null, speaker_id text not null, video_id text not null,
-    job integer not null,     -- the last job that this video was given to
-    status text not null,     -- planned, or the best answer over all sources
-    reason text not null default '',     -- the words of that answer
-    attempts integer not null default 0,
-    next_at real,             -- Unix time of the next retry at any source; null: never by itself
-    clips integer not null default 0, samples integer not null default 0,
-    bytes_fetched integer not null default 0, seconds_taken real not null default 0,
-    digest integer not null default 0,   -- of the annotations that the clips were cut by
-    updated_at real,
-    primary key (config, speaker_id, video_id)) without rowid;
-create index if not exists videos_by_job on videos (config, job);
-create index if not exists videos_by_status on videos (config, status, updated_at);
-create index if not exists videos_due on videos (config, next_at) where next_at is not null;
-create table if not exists sources (
-    id integer primary key, name text not null unique);  -- without secrets
-create table if not exists verdicts (    -- of each source that could not give a video
-    config text not null, speaker_id text not null, video_id text not null,
-    source integer not null,
-    status text not null,     -- the class of its last answer
-    reason text not null,
-    tries integer not null,   -- such answers in a row since planned, or since the user reset it
-    next_at real,             -- Unix time of the next retry; null: never by itself
-    since real,               -- of the first answer that waits for a confirmation
-    address text not null,    -- name of the route of the last answer
-    updated_at real not null,
-    primary key (config, speaker_id, video_id, source)) without rowid;
-create index if not exists verdicts_due on verdicts (config, source, next_at)
-    where next_at is not null;
-create table if not exists witnesses (   -- the last video that came by each route
-    source integer not null, address text not null,
-    speaker_id text not null, video_id text not null, at real not null,
-    primary key (source, address)) without rowid;
-create table if not exists attempts (
-    config text not null, speaker_id text not null, video_id text not null,
-    attempt integer not null,
-    at real not null,         -- Unix time of its end
-    status text not null, reason text not null,
-    address text not null,    -- name of the route; '' for a local source
-    bytes integer not null, seconds real not null,
-    facts text not null default '{{}}',  -- JSON: what was learned of the media
-    primary key (config, speaker_id, video_id, attempt)) without rowid;
-create index if not exists attempts_by_time on attempts (config, at);
-create index if not exists attempts_with_notes on attempts (config) where {HAS_NOTES};
-create table if not exists missing (
-    config text not null, speaker_id text not null, video_id text not null,
-    utterance_id text not null, reason text not null,
-    primary key (config, speaker_id, video_id, utterance_id)) without rowid;
-insert or ignore into facts values ('format', '{FORMAT}');
-"""  # noqa: S608  # constants
-# Format 1 had no classes of failure: everything that failed is retried by the next run. Its first
-# ledgers had no digests; 0 means that it is not known.
-_ADD_DIGESTS = "alter table videos add column digest integer not null default 0"
-MIGRATE_1_TO_2 = """
-begin immediate;
-alter table videos add column tries integer not null default 0;
-alter table videos add column next_at real;
-alter table videos add column ambiguous_since real;
-update videos set status = 'transient', next_at = 0 where status = 'failed';
-update videos set status = 'media-unusable' where status = 'unusable';
-update facts set value = '2' where name = 'format';
-commit;
-"""
-# Format 2 kept no facts with an attempt; format 1 had no table of attempts at all.
-MIGRATE_2_TO_3 = """
-begin immediate;
-create table if not exists attempts (
-    config text not null, speaker_id text not null, video_id text not null,
-    attempt integer not null, at real not null, status text not null, reason text not null,
-    address text not null, bytes integer not null, seconds real not null,
-    primary key (config, speaker_id, video_id, attempt)) without rowid;
-alter table attempts add column facts text not null default '{}';
-update facts set value = '3' where name = 'format';
-commit;
-"""
-# Formats 2 and 3 kept the verdict with the video: of the source that was used last.
-_OLD_SOURCES = """
-insert into {schema}.sources (name)
-    select '' union select redacted_source(value) from facts where name like '%.source';
-"""
-_OLD_VERDICTS = """
-    select config, speaker_id, video_id, (select id from sources where name = coalesce(
-        (select redacted_source(value) from facts where name = config || '.source'), '')) as source,
-        status, reason, tries, next_at, ambiguous_since as since, '' as address,
-        coalesce(updated_at, 0) as updated_at
-    from videos where status not in ('planned', 'done', 'excluded')"""
-# Of this connection alone, so that its queries see one format.
-VIEWS_OF_EARLIER = f"""
-create temp table sources (id integer primary key, name text not null unique);
-{_OLD_SOURCES.format(schema="temp")}
-create temp view verdicts as {_OLD_VERDICTS};
-create temp table witnesses (source, address, speaker_id, video_id, at);
-"""
-_DROP_VIEWS = """
-drop view if exists temp.verdicts;
-drop table if exists temp.sources;
-drop table if exists temp.witnesses;
-"""
-MIGRATE_3_TO_4 = f"""
-begin immediate;
-{SCHEMA}
-{_OLD_SOURCES.format(schema="main")}
-insert into verdicts {_OLD_VERDICTS};
-alter table jobs add column kind text not null default 'planned';
-alter table videos drop column tries;
-alter table videos drop column ambiguous_since;
-update facts set value = redacted_source(value) where name like '%.source';
-update videos set reason = redact(reason) where reason like '%//%';
-update verdicts set reason = redact(reason) where reason like '%//%';
-update attempts set reason = redact(reason) where reason like '%//%';
-update facts set value = '4' where name = 'format';
-commit;
-"""  # noqa: S608  # constants
+# Tables of every format, and of this one.
+_ALWAYS = {"facts", "jobs", "videos", "missing"}
+_NOW = {*_ALWAYS, "sources", "verdicts", "witnesses", "attempts"}
+# Of each format to the next; and up to one that is read as it is.
+_STEPS_BEFORE = {FIRST_FORMAT: MIGRATE_1_TO_2, WITHOUT_FACTS: MIGRATE_2_TO_3}
+_STEPS = {**_STEPS_BEFORE, "3": MIGRATE_3_TO_4}
 # SQLite reports the second where the file that it maps beside the ledger finds no space.
 _DISK_FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE}
 # Faults of the disk and the system, and not of the file: what its user can do.
@@ -183,19 +68,28 @@ class LedgerDatabase:
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._connection = connection
         self._path = path
+        self._is_changed = False
         self._original: sqlite3.Connection | None = None  # of format 1, while its copy is read
+
+    @property
+    def path(self) -> Path:
+        """The file, for messages."""
+        return self._path
 
     @classmethod
     def open(cls, path: Path, *, readonly: bool) -> LedgerDatabase:
         """Open a ledger; for writing, create or migrate it first where necessary.
 
         Raises:
-            StoreError: the file is not a ledger, has another format, or cannot be created.
+            StoreError: the file has another format, or cannot be created.
+            StoreDamagedError: it is not a ledger, or lost one whose shards are still there.
         """
-        if not readonly and not (path.exists() and path.stat().st_size):
-            make_ledger(path)
         if path.is_dir():
             raise StoreError(f"The ledger {path} cannot be opened: a folder is in its place.")
+        if not (path.exists() and path.stat().st_size):
+            refuse_if_lost(path)
+            if not readonly:
+                make_ledger(path)
         uri = _uri(path, readonly=readonly)
         if not readonly and _NO_LOCKS_VFS in uri:
             # Left by a process that was killed: whoever has the lease is the only one who writes.
@@ -208,6 +102,7 @@ class LedgerDatabase:
             raise as_store_error(error, path) from error
         database = cls(_with_functions(connection), path)
         try:
+            database._check_tables()
             if not readonly:
                 database._prepare_for_writing()
             database._check_format()
@@ -215,6 +110,13 @@ class LedgerDatabase:
             database.close()
             raise
         return database
+
+    def _check_tables(self) -> None:
+        """Check that it is a ledger, before what it lacks is made."""
+        names = {name for (name,) in self.query("select name from sqlite_master")}
+        needed = _ALWAYS if "facts" not in names or self.fact("format") != FORMAT else _NOW
+        if lacking := sorted(needed - names):
+            raise damaged_ledger(self._path, f"it has no table {lacking[0]}")
 
     def _prepare_for_writing(self) -> None:
         with self._named_errors():
@@ -225,27 +127,38 @@ class LedgerDatabase:
             self._connection.execute("pragma secure_delete = on")
             # A run may be refused after this: an earlier format is changed when it is written.
             if self.fact("format") == FORMAT:
+                ((tables,),) = self.query("pragma schema_version")
                 self._connection.executescript(SCHEMA)
+                if self.query("pragma schema_version") != [(tables,)]:
+                    self._before_change()
+            if has_log(self._path):  # it may be merged into the file
+                self._before_change()
+
+    def _before_change(self) -> None:
+        """Remove the checksums, which are written again when the file is closed."""
+        if not self._is_changed:
+            forget_checksums(self._path)
+            self._is_changed = True
 
     def _read_copy(self) -> None:
         copy = _with_functions(sqlite3.connect("", isolation_level=None))  # a temporary file
         self._original, self._connection = self._connection, copy
         with self._named_errors():
             self._original.backup(copy)
-            self._bring_up_to_date()
+            self._bring_up_to_date(_STEPS_BEFORE)
 
     def _migrate(self) -> None:
+        self._before_change()
         if self._original is not None:
             self._connection.close()
             self._connection, self._original = self._original, None
-        self._bring_up_to_date()
+        self._connection.executescript(DROP_VIEWS)
+        self._bring_up_to_date(_STEPS)
 
-    def _bring_up_to_date(self) -> None:
-        """Bring an earlier format to the present one in steps, each whole or not at all."""
-        steps = {FIRST_FORMAT: MIGRATE_1_TO_2, WITHOUT_FACTS: MIGRATE_2_TO_3, "3": MIGRATE_3_TO_4}
-        self._connection.executescript(_DROP_VIEWS)
-        if not self.query("select 1 from pragma_table_info('videos') where name = 'digest'"):
-            self._connection.execute(_ADD_DIGESTS)
+    def _bring_up_to_date(self, steps: Mapping[str, str]) -> None:
+        """Bring an earlier format to a later one in steps, each whole or not at all."""
+        if not self.query(HAS_DIGESTS):
+            self._connection.execute(ADD_DIGESTS)
         while script := steps.get(self.fact("format") or ""):
             self._connection.executescript(script)
 
@@ -266,6 +179,18 @@ class LedgerDatabase:
         """Close the file."""
         for connection in filter(None, (self._connection, self._original)):
             connection.close()
+        if self._is_changed:
+            write_checksums(self._path)
+
+    def problem(self) -> str:
+        """Return the first rule of SQLite's that the file breaks; an empty text if none."""
+        ((problem,),) = self.query("pragma integrity_check(1)")
+        return "" if problem == "ok" else str(problem)
+
+    def configs(self) -> list[str]:
+        """Return the configurations that have jobs or videos, sorted."""
+        names = {name for table in ("jobs", "videos") for (name,) in self.query(_configs(table))}
+        return sorted(names - {None})
 
     @contextmanager
     def _named_errors(self) -> Iterator[None]:
@@ -294,8 +219,9 @@ class LedgerDatabase:
         """Commit what the body writes, or nothing of it if the body raises."""
         with self._named_errors():
             try:
-                if self._original is not None or self.fact("format") in EARLIER:
+                if self.fact("format") in EARLIER:
                     self._migrate()
+                self._before_change()
                 self._connection.execute("begin immediate")
                 yield self._connection
                 check_lease(self._path.parent)
@@ -318,6 +244,15 @@ class LedgerDatabase:
             self._connection.rollback()  # nothing was written
 
 
+def _configs(table: str) -> str:
+    """Return a query for the configurations in a table, which takes a look for each of them."""
+    return (
+        f"with recursive names (config) as (select min(config) from {table} union all "  # noqa: S608  # a constant
+        f"select (select min(config) from {table} where config > names.config) from names "
+        "where names.config is not null) select config from names"
+    )
+
+
 def _with_functions(connection: sqlite3.Connection) -> sqlite3.Connection:
     """Let statements hide secrets, which earlier versions stored."""
     for function in (redact, redacted_source):
@@ -338,6 +273,7 @@ def make_ledger(path: Path) -> None:
                 # Here, since only a file that nobody else has open changes its mode for certain.
                 connection.execute("pragma journal_mode = wal")
                 connection.executescript(SCHEMA)
+            forget_checksums(path)
             with atomic_write(path) as file:
                 file.write(draft.read_bytes())
     except (OSError, sqlite3.Error) as error:
@@ -380,7 +316,9 @@ def _with_journal(connection: sqlite3.Connection, uri: str) -> sqlite3.Connectio
 
 
 def as_store_error(error: sqlite3.Error, path: Path) -> StoreError:
-    """Return an error of SQLite as a :class:`StoreError`; of a full or broken disk, a subclass."""
+    """Return an error of SQLite as a :class:`StoreError`, or as one of its subclasses."""
+    if is_damage(error):
+        return damaged_ledger(path, error)
     code = getattr(error, "sqlite_errorcode", 0)
     if code in _DISK_FULL:
         return StoreFullError(

@@ -22,7 +22,8 @@ from voxblink2_lib.store.histograms import (
     dense_counts,
     split_time,
 )
-from voxblink2_lib.store.ledger_database import HAS_NOTES, WITHOUT_FACTS, LedgerDatabase
+from voxblink2_lib.store.ledger_database import LedgerDatabase
+from voxblink2_lib.store.ledger_schema import HAS_NOTES, WITHOUT_FACTS
 
 _ROWS_PER_PAGE = 10_000
 

@@ -18,7 +18,7 @@ from voxblink2_lib.errors import StoreBusyError, first_line
 from voxblink2_lib.files import named_system_errors
 from voxblink2_lib.store.lease import Lease
 
-LOCK, _LEASE, _HOLDER = ".lock", ".lease", ".lock-holder"
+LOCK, HOLDER, _LEASE = ".lock", ".lock-holder", ".lease"
 _SHORT_WAIT_SECONDS = 2.0
 _LONG_WAIT_SECONDS = 10.0
 _log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ def hold_lock(root: Path, *, wait: bool) -> Iterator[None]:
         if problem or (root / _LEASE).exists():
             stack.enter_context(_lease(root, problem, wait=wait))
         with named_system_errors(root):
-            (root / _HOLDER).write_text(f"process {os.getpid()} on {socket.gethostname()}")
+            (root / HOLDER).write_text(f"process {os.getpid()} on {socket.gethostname()}")
         yield
 
 
@@ -82,7 +82,7 @@ def _lease(root: Path, problem: str, *, wait: bool) -> Iterator[None]:
 
 def _report_busy(root: Path, *, wait: bool) -> None:
     try:
-        holder = (root / _HOLDER).read_text()
+        holder = (root / HOLDER).read_text()
     except OSError:
         holder = "another process"
     if not wait:

@@ -8,10 +8,6 @@ From 100,000 on a letter before the number stands for its length, and letters so
 from __future__ import annotations
 
 import re
-from pathlib import Path
-
-from voxblink2_lib.errors import next_command
-from voxblink2_lib.records import CONFIG_NAMES
 
 _DIGITS = 5
 # Before there were letters, longer numbers were written without.
@@ -46,21 +42,3 @@ def shard_order(name: str) -> tuple[str, int]:
     """
     match = _NAME.fullmatch(name)
     return (match[1], int(match[2])) if match else (name, -1)
-
-
-def verify_command(path: Path) -> str:
-    """Return the command that checks the store of a shard or part; empty if it is in no store.
-
-    >>> verify_command(Path("/data/voxblink2/shards/audio/audio-00007.arrow"))
-    "'voxblink2 verify --store /data/voxblink2 --config audio'"
-    >>> verify_command(Path("/data/audio-00007.arrow"))
-    ''
-    """
-    folders = path.absolute().parents
-    for depth, kind in ((1, "shards"), (2, "parts")):
-        if len(folders) <= depth + 1 or folders[depth].name != kind:
-            continue
-        store, config = folders[depth + 1], folders[depth - 1].name
-        if config in CONFIG_NAMES:
-            return next_command("verify", store=store, config=config)
-    return ""

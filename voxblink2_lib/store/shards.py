@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import itertools
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,14 @@ from voxblink2_lib.errors import StoreDamagedError
 from voxblink2_lib.files import HashingWriter, atomic_write, sha256_of, system_error
 from voxblink2_lib.outcomes import Outcome
 from voxblink2_lib.records import AudioFormat, Clip, FaceClip, SealedShard
-from voxblink2_lib.store.arrow_stream import ArrowStream, open_stream
-from voxblink2_lib.store.shard_names import verify_command
+from voxblink2_lib.store.advice import repair_advice
+from voxblink2_lib.store.arrow_stream import END_OF_STREAM, ArrowStream, damaged, open_stream
+from voxblink2_lib.store.checksums import checksum_file, checksum_problem, write_checksum
+from voxblink2_lib.store.row_digests import row_digests, row_names
 
 _OUTCOME = b"voxblink2_outcome"
+# SHA-256 of what is in a part; those of earlier versions have none.
+_CHECKSUM = b"voxblink2_sha256"
 
 # Readers work a batch at a time: large enough that millions of rows make few batches, small
 # enough that one batch is tens of megabytes.
@@ -65,9 +71,20 @@ def make_rows(
 def write_part(path: Path, rows: pa.RecordBatch, outcome: Outcome) -> None:
     """Write the rows of a finished video, and its outcome, so that they survive a kill."""
     record = json.dumps(outcome.as_dict()).encode()
-    schema = rows.schema.with_metadata({**(rows.schema.metadata or {}), _OUTCOME: record})
-    with atomic_write(path) as file, pa.ipc.new_stream(file, schema) as writer:
-        writer.write_batch(rows.replace_schema_metadata(schema.metadata))
+    metadata = {**(rows.schema.metadata or {}), _OUTCOME: record}
+    content = (rows.serialize(), END_OF_STREAM)
+    schema = rows.schema.with_metadata({**metadata, _CHECKSUM: _part_checksum(metadata, *content)})
+    with atomic_write(path) as file:
+        for block in (schema.serialize(), *content):
+            file.write(block)
+
+
+def _part_checksum(metadata: Mapping[bytes, bytes], *content: Any) -> bytes:
+    """Return the checksum of what is in a part file, but for names and types of the columns."""
+    digest = hashlib.sha256()
+    for block in (*itertools.chain.from_iterable(sorted(metadata.items())), *content):
+        digest.update(block)
+    return digest.hexdigest().encode()
 
 
 def read_part_outcome(path: Path) -> Outcome | None:
@@ -78,13 +95,30 @@ def read_part_outcome(path: Path) -> Outcome | None:
     except FileNotFoundError:
         return None
     except (OSError, KeyError, TypeError, ValueError) as error:
-        damage = StoreDamagedError(f"The part file {path} is damaged ({error}). Delete it.")
+        damage = StoreDamagedError(
+            f"The part file {path} is damaged ({error}). {repair_advice(path)}"
+        )
         raise system_error(error, path) or damage from error
 
 
-def checksum_file(shard: Path) -> Path:
-    """Return the path of the checksum file beside a shard, in the format of ``sha256sum``."""
-    return shard.with_name(f"{shard.name}.sha256")
+def read_part(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """Yield the batches of a part file, or of a shard, after its checksum was compared.
+
+    Args:
+        path: the file. A shard has its checksum elsewhere.
+        schema: its columns.
+
+    Raises:
+        StoreDamagedError: it is gone, or not as it was written.
+    """
+    stream = _opened(path)
+    if not stream.schema.equals(schema):
+        raise damaged(path, "it has other columns than the clips of this store")
+    metadata = dict(stream.schema.metadata or {})
+    checksum = metadata.pop(_CHECKSUM, None)
+    if checksum not in {None, _part_checksum(metadata, stream.after_columns())}:
+        raise damaged(path, "its checksum differs")
+    yield from stream.batches()
 
 
 def seal_shard(job: int, parts: Iterable[Path], target: Path, schema: pa.Schema) -> SealedShard:
@@ -97,12 +131,13 @@ def seal_shard(job: int, parts: Iterable[Path], target: Path, schema: pa.Schema)
         schema: schema of the rows.
 
     Returns:
-        Its entry in the ledger. Without parts its name is empty.
+        Its entry in the ledger, with the digests of its rows. Without parts its name is empty.
 
     Raises:
         StoreFullError: the disk is full; the parts are left as they are.
     """
     rows = 0
+    digests: dict[str, bytes] = {}
     with contextlib.ExitStack() as stack:
         hashing: HashingWriter | None = None
         for batch in _batches(parts, schema):
@@ -111,20 +146,20 @@ def seal_shard(job: int, parts: Iterable[Path], target: Path, schema: pa.Schema)
                 writer = stack.enter_context(pa.ipc.new_stream(hashing, schema))
             writer.write_batch(batch)
             rows += batch.num_rows
+            digests.update(zip(row_names(batch), row_digests(batch), strict=True))
     if hashing is None:
         # A killed run may have left a file of recovered videos, which take another number now.
         for path in (target, checksum_file(target)):
             path.unlink(missing_ok=True)
         return SealedShard(job, "", "", 0, 0)
-    with atomic_write(checksum_file(target)) as file:
-        file.write(f"{hashing.sha256}  {target.name}\n".encode())
-    return SealedShard(job, target.name, hashing.sha256, rows, hashing.size_bytes)
+    write_checksum(target, hashing.sha256)
+    return SealedShard(job, target.name, hashing.sha256, rows, hashing.size_bytes, digests)
 
 
 def _batches(parts: Iterable[Path], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     waiting = schema.empty_table()
     for path in parts:
-        for batch in read_batches(path):
+        for batch in read_part(path, schema):
             rows = pa.Table.from_batches([batch]).replace_schema_metadata(schema.metadata)
             waiting = pa.concat_tables([waiting, rows])
             while waiting.num_rows >= _ROWS_PER_BATCH or waiting.nbytes >= _BYTES_PER_BATCH:
@@ -156,11 +191,11 @@ def _opened(path: Path) -> ArrowStream:
 
 def gone_message(path: Path) -> str:
     """Return the message for a part or shard that was there, or should have been."""
-    command = verify_command(path)
     return (
         f"The file {path} is missing. A run puts videos that come back into a fuller shard under "
-        "another name: if one did so just now, open the store again."
-    ) + (f" Otherwise {command} shows what is lost." if command else "")
+        "another name: if one did so just now, open the store again. Otherwise it is lost. "
+        f"{repair_advice(path)}"
+    )
 
 
 def check_shard(folder: Path, shard: SealedShard) -> None:
@@ -170,18 +205,24 @@ def check_shard(folder: Path, shard: SealedShard) -> None:
         StoreDamagedError: they differ, or a file is missing.
     """
     path = folder / shard.name
-    if not path.exists():
-        raise StoreDamagedError(f"The shard {path} is missing.")
-    digest = sha256_of(path)
-    if digest != shard.sha256:
-        raise StoreDamagedError(
-            f"The shard {path} is damaged: its SHA-256 is {digest}, sealed was {shard.sha256}."
-        )
+    problem = shard_problem(path, shard.sha256) or checksum_problem(path, shard.sha256)
+    if problem:
+        raise StoreDamagedError(f"{problem} {repair_advice(path)}")
+
+
+def shard_problem(path: Path, sha256: str) -> str:
+    """Return how a shard differs from what was sealed; an empty text if it does not.
+
+    Args:
+        path: the shard.
+        sha256: its checksum.
+    """
     try:
-        listed = checksum_file(path).read_text(encoding="utf-8").split()[0]
-    except (OSError, IndexError, UnicodeDecodeError) as error:
-        raise StoreDamagedError(f"The checksum file of {path} cannot be read: {error}.") from error
-    if listed != shard.sha256:
-        raise StoreDamagedError(
-            f"The checksum beside {path} is {listed}, sealed was {shard.sha256}."
-        )
+        digest = sha256_of(path)
+    except FileNotFoundError:
+        return f"The shard {path} is missing."
+    except OSError as error:
+        return f"The shard {path} cannot be read: {error.strerror}."
+    if digest == sha256:
+        return ""
+    return f"The shard {path} is damaged: its SHA-256 is {digest}, sealed was {sha256}."

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from voxblink2_lib.errors import StoreError, next_command
+from voxblink2_lib.errors import StoreDamagedError, StoreError, next_command
 from voxblink2_lib.foreign_text import visible
 from voxblink2_lib.redaction import redact
+from voxblink2_lib.store.advice import repair_command
 from voxblink2_lib.store.clip_format import read_clip_format, read_versions
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
@@ -91,13 +92,54 @@ def open_ledger(store: Store, config: str) -> Ledger:
 
     Raises:
         StoreError: there is no store.
+        StoreDamagedError: the ledger is lost or damaged.
     """
-    if not store.ledger.exists():
-        raise StoreError(
-            f"There is no store at {store.root}: it has no ledger. Name another folder, or create "
-            f"a store with {next_command('materialize', data_dir='RELEASE', store=store.root)}."
+    if store.ledger.exists():
+        return Ledger(store.ledger, config, readonly=True)
+    if folders := config_folders(store):
+        raise StoreDamagedError(
+            f"The ledger {store.ledger} is missing, and the store has clips of "
+            f"{' and '.join(folders)}. Mend the store with {repair_command(store.root)}."
         )
-    return Ledger(store.ledger, config, readonly=True)
+    raise StoreError(
+        f"There is no store at {store.root}: it has no ledger. Name another folder, or create "
+        f"a store with {next_command('materialize', data_dir='RELEASE', store=store.root)}."
+    )
+
+
+def config_folders(store: Store) -> list[str]:
+    """Return the configurations of which a store has shards or parts on disk, sorted."""
+    files = [*store.root.glob("shards/*/*.arrow"), *store.root.glob("parts/*/*/*.arrow")]
+    return sorted({path.relative_to(store.root).parts[1] for path in files})
+
+
+def configurations(store: Store) -> tuple[str, ...]:
+    """Return the configurations that a store has anything of, sorted.
+
+    Raises:
+        StoreError: there is no store.
+        StoreDamagedError: the ledger is lost or damaged.
+    """
+    with open_ledger(store, "") as ledger:
+        return tuple(sorted({*ledger.configs(), *config_folders(store)}))
+
+
+def chosen_configurations(store: Store, named: str | None) -> tuple[str, ...]:
+    """Return the configuration that was named, or all that a store has.
+
+    Raises:
+        StoreError: there is no store, or nothing in it of the one that was named.
+        StoreDamagedError: the ledger is lost or damaged.
+    """
+    present = configurations(store)
+    if named is None:
+        return present
+    if named not in present:
+        raise StoreError(
+            f"The store {store.root} has nothing of the configuration {named!r}; it has "
+            f"{' and '.join(present) or 'nothing of any'}."
+        )
+    return (named,)
 
 
 def read_status(store: Store, config: str) -> StoreStatus:

@@ -17,7 +17,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from voxblink2_lib.records import SealedShard, VideoKey
-from voxblink2_lib.store.ledger_database import BY_JOB, FORMAT, LedgerDatabase
+from voxblink2_lib.store.ledger_database import LedgerDatabase
+from voxblink2_lib.store.ledger_schema import BY_JOB, FORMAT
+from voxblink2_lib.store.stale_outcomes import mark_stale, mark_video_stale
 
 JobKind = Literal["planned", "retry", "recovered"]
 
@@ -25,6 +27,7 @@ JobKind = Literal["planned", "retry", "recovered"]
 # none, so that the name of a shard follows from what came, not from how often nothing did.
 FIRST_RETRY_JOB = 1_000_000_000
 _NEXT_JOB = "select coalesce(max(job), ?) + 1 from jobs where config = ? and (kind = 'retry') = ?"
+_MOVE = "update videos set job = ? where config = ? and speaker_id = ? and video_id = ?"
 _CLOSE = "update jobs set shard = '', sha256 = '', rows = 0, bytes = 0 where config = ? and job = ?"
 
 
@@ -125,12 +128,13 @@ class RecoveredShards:
                 "values (?, ?, 'recovered', ?, ?, ?, ?)",
                 (config, shard.job, shard.name, shard.sha256, shard.rows, shard.size_bytes),
             )
-            connection.executemany(
-                "update videos set job = ? where config = ? and speaker_id = ? and video_id = ?",
-                ((shard.job, config, *key) for key in videos),
-            )
+            for key in videos:
+                mark_video_stale(connection, config, key)
+                connection.execute(_MOVE, (shard.job, config, *key))
             connection.executemany(
                 "update videos set job = ? where config = ? and job = ?",
                 ((shard.job, config, job) for job in superseded),
             )
             connection.executemany(_CLOSE, ((config, job) for job in (*superseded, *closed)))
+            for job in (shard.job, *superseded, *closed):
+                mark_stale(connection, config, job)

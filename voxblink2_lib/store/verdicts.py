@@ -22,7 +22,9 @@ from voxblink2_lib.outcomes import (
     next_attempt,
 )
 from voxblink2_lib.records import VideoKey
-from voxblink2_lib.store.ledger_database import BY_JOB, LedgerDatabase
+from voxblink2_lib.store.ledger_database import LedgerDatabase
+from voxblink2_lib.store.ledger_schema import BY_JOB
+from voxblink2_lib.store.stale_outcomes import mark_first_stale, mark_stale, mark_video_stale
 
 _IS_VIDEO = "config = :config and speaker_id = :speaker_id and video_id = :video_id"
 # Every video (v) with the verdict (w) of this source, where it has answered.
@@ -153,12 +155,14 @@ class Verdicts:
         """
         with self._database.transaction() as connection:
             values = self._values() | {"forget": forget}
-            connection.executemany(
-                "update verdicts set next_at = 0, tries = 0, "  # noqa: S608  # a constant
-                "since = case when not :forget then since end "
-                f"where {_IS_VIDEO} and source = :source",
-                (values | key._asdict() for key in keys),
-            )
+            for key in keys:
+                connection.execute(
+                    "update verdicts set next_at = 0, tries = 0, "  # noqa: S608  # a constant
+                    "since = case when not :forget then since end "
+                    f"where {_IS_VIDEO} and source = :source",
+                    values | key._asdict(),
+                )
+                mark_video_stale(connection, self._config, key)
 
     # -- Which route works -------------------------------------------------------------------------
 
@@ -186,6 +190,7 @@ class Verdicts:
                 "insert or replace into witnesses values (?, ?, ?, ?, ?)",
                 (self._ensure_source(connection), route, *key, at),
             )
+            mark_first_stale(connection, self._config)
 
     # -- Outcomes ----------------------------------------------------------------------------------
 
@@ -225,7 +230,7 @@ class Verdicts:
         now = time.time() if at is None else at
         with self._database.transaction() as connection:
             row = connection.execute(
-                f"select attempts from videos where {_IS_VIDEO}",  # noqa: S608  # a constant
+                f"select attempts, job from videos where {_IS_VIDEO}",  # noqa: S608  # a constant
                 {"config": self._config, **outcome.key._asdict()},
             ).fetchone()
             if row is None:
@@ -241,6 +246,7 @@ class Verdicts:
             values |= {"attempt": row[0] + 1, "tries": evidence.tries}
             connection.execute(_ADD_ATTEMPT, values)
             self._put(connection, outcome, values | decision._asdict())
+            mark_stale(connection, self._config, row[1])
             return decision.status
 
     def _evidence(self, outcome: Outcome, *, is_settled: bool) -> Evidence:

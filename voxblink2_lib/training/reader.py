@@ -17,7 +17,7 @@ from torch import Tensor
 from voxblink2_lib.errors import ClipDamagedError, StoreDamagedError, TrainingError
 from voxblink2_lib.media.ogg import has_whole_pages
 from voxblink2_lib.records import SAMPLE_RATE_HZ
-from voxblink2_lib.store.shard_names import verify_command
+from voxblink2_lib.store.advice import repair_advice
 from voxblink2_lib.training.corpus import Corpus, Place
 
 # Maps cost no memory, but each holds a file open.
@@ -111,11 +111,9 @@ class Reader:
             return shards.read(place.shard, place.shard_bytes, place.offset, place.size)
         data = self._map(place.shard)[place.offset : place.offset + place.size]
         if len(data) != place.size:
-            command = verify_command(shards / place.shard)
-            advice = f" Check all of them with {command}." if command else ""
             raise StoreDamagedError(
                 f"The shard {shards / place.shard} ends before byte "
-                f"{place.offset + place.size:,}.{advice}"
+                f"{place.offset + place.size:,}. {repair_advice(shards / place.shard)}"
             )
         return data
 
@@ -131,7 +129,7 @@ class Reader:
             raise StoreDamagedError(
                 f"The shard {path} is missing. A run puts videos that come back into a fuller "
                 "shard under another name: if one did so since this corpus was opened, open it "
-                "again."
+                f"again. Otherwise it is lost. {repair_advice(path)}"
             ) from error
         except (OSError, ValueError) as error:
             raise StoreDamagedError(f"The shard {path} cannot be opened: {error}") from error
