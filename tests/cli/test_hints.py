@@ -30,10 +30,11 @@ from voxblink2_lib.sources.advice import own_advice
 from voxblink2_lib.sources.options import Route
 from voxblink2_lib.sources.probe import ProbeResult
 from voxblink2_lib.sources.ytdlp import YtDlpSource
+from voxblink2_lib.store.backup import back_up_ledger
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
 from voxblink2_lib.store.shards import read_batches
-from voxblink2_lib.store.status import empty_store_message
+from voxblink2_lib.store.status import empty_store_message, open_ledger
 
 LIBRARY = Path(__file__).parents[2] / "voxblink2_lib"
 MISSING = VideoKey("id000000", "video000002")
@@ -155,6 +156,12 @@ def shard_that_is_gone(place: Place) -> str:
     return error_of(lambda: list(read_batches(place.shard)))
 
 
+def damaged_ledger(place: Place) -> str:
+    back_up_ledger(place.store)
+    place.store.ledger.write_bytes(b"damaged" * 1000)
+    return error_of(lambda: open_ledger(place.store, "audio"))
+
+
 def waiting(place: Place) -> str:
     with Ledger(place.store.ledger, "audio") as ledger:
         answers = ledger.verdicts(str(place.corpus / "media"))
@@ -248,6 +255,7 @@ CASES: dict[str, tuple[Callable[[Place], str], dict[str, int]]] = {
     "store.status._next_run again": (no_clip_at_all, {"materialize": 2}),
     "store.advice.repair_command": (damaged_shard, {"repair": 0}),
     "release.index._named_damage": (damaged_index, {"repair": 0}),
+    "store.ledger_damage.ways_out": (damaged_ledger, {"repair": 0}),
     "cli.verify._resume": (interrupted_check, {"verify": 0}),
     "store.advice.repair_command again": (shard_that_is_gone, {"repair": 0}),
     "repair.index_repair._advice": (index_without_release, {"repair": 0}),

@@ -300,7 +300,7 @@ def test_what_a_kill_leaves_is_cleared_by_a_run_without_work(runner: Runner) -> 
     for name, content in left.items():
         (folder / name).write_bytes(content)
     assert_no_row_is_twice(runner, set(range(12)))
-    assert [f"{tail} is in the folder" in problem for problem in runner.problems()] == [True]
+    assert not runner.problems()  # whoever reads the store takes it for what it is
     runner.run()
     assert not runner.problems()
     assert not set(left) & set(cli_process.shards(runner.store))

@@ -83,10 +83,18 @@ def test_a_selection_that_is_taken_over_is_told(place: Place) -> None:
         "The selection is that of the store's last run: --exclude (2 ids), --max-speakers 1. To "
         "leave it out, add --forget exclude --forget max-speakers."
     )
-    assert told in run_inline("materialize", *place.words).stderr
+    alone = ("--store", place.store)
+    assert told in run_inline("materialize", *alone).stderr
+    assert place.options()["max_speakers"] == 1
     left_out = ("--forget", "exclude", "--forget", "max-speakers")
-    assert "last run" not in run_inline("materialize", *place.words, *left_out).stderr
+    assert "last run" not in run_inline("materialize", *alone, *left_out).stderr
     assert not {"exclude", "max_speakers"} & place.options().keys()
+
+
+def test_a_run_that_names_the_release_is_not_limited_by_the_last_one(place: Place) -> None:
+    run_inline("materialize", *place.words, "--max-speakers", 1)
+    assert "last run" not in run_inline("materialize", *place.words).stderr
+    assert "max_speakers" not in place.options()
 
 
 def test_an_option_that_is_given_counts_alone_and_is_remembered(place: Place) -> None:

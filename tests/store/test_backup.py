@@ -95,7 +95,7 @@ def test_a_full_disk_and_a_ledger_that_is_gone(
         with pytest.raises(StoreFullError, match=r"No space is left for .*ledger\.backup\.sqlite"):
             back_up_ledger(store)
     store.ledger.unlink()
-    with pytest.raises(StoreError, match="cannot be used"):
+    with pytest.raises(StoreError, match="cannot be opened"):
         back_up_ledger(store)
     assert store.backup.read_bytes() == before
 

@@ -178,6 +178,10 @@ def resumed_request(
         given.setdefault("config", CONFIG_NAMES[0])
         remembered = {}  # The run mends the ledger, or reports what is wrong with it.
     options: dict[str, Any] = {}
+    if "data_dir" in given:
+        # Who names the release says what of it is wanted: a trial of two speakers does not limit
+        # the run after it.
+        names = [name for name in names if name not in options_of(Selection)]
     for name in names:
         if name not in given and _INSTEAD.get(name) not in given:
             options[name] = _value(name, remembered.get(name))
@@ -267,13 +271,22 @@ def _check_places(
             open_release(release)
         except ReleaseError as error:
             problem = error
+            limits = {name: options[name] for name in options_of(Selection) if name in options}
             places["data_dir"] = "RELEASE"
+            places |= {name: _as_given(value) for name, value in limits.items()}
     if problem is not None:
         command = next_command("materialize", store=store.root, config=config, **places)
         raise type(problem)(
             f"{problem} The store {store.root} remembers it of its last run. If it was moved, "
             f"name its place: {command}"
         )
+
+
+def _as_given(value: Any) -> Any:
+    """Return a remembered selection for a command line; several ids are not written out."""
+    if not isinstance(value, list):
+        return value
+    return value[0] if len(value) == 1 else "FILE"
 
 
 def _completed(
