@@ -169,11 +169,6 @@ def waiting(place: Place) -> str:
     return output_of("status", "--store", place.store.root)
 
 
-def damaged_ledger(place: Place) -> str:
-    place.store.ledger.write_bytes(b"no ledger")
-    return output_of("status", "--store", place.store.root)
-
-
 def other_decoders(place: Place) -> str:
     with Ledger(place.store.ledger, "audio") as ledger:
         ledger.set_setting("made_with", '["libavcodec 1.0.0"]')
@@ -255,7 +250,6 @@ CASES: dict[str, tuple[Callable[[Place], str], dict[str, int]]] = {
     "store.status._next_run again": (no_clip_at_all, {"materialize": 2}),
     "store.advice.repair_command": (damaged_shard, {"repair": 0}),
     "release.index._named_damage": (damaged_index, {"repair": 0}),
-    "store.ledger_damage.ways_out": (damaged_ledger, {"repair": 0}),
     "cli.verify._resume": (interrupted_check, {"verify": 0}),
     "store.advice.repair_command again": (shard_that_is_gone, {"repair": 0}),
     "repair.index_repair._advice": (index_without_release, {"repair": 0}),
