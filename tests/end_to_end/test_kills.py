@@ -141,7 +141,7 @@ def test_what_killed_writers_leave_is_cleared(undisturbed: Path, tmp_path: Path)
     (store / "shards" / "audio" / ".audio-00000.arrow.5_el176r.tmp").write_bytes(b"half")
     (store / "tmp" / "video").write_bytes(b"half")
     request = MaterializeRequest(data_dir="demo", store=str(store))
-    materialize(request, retry=False, wait=False)
+    materialize(request, retry=True, wait=False)
     assert cli_process.shards(store) == cli_process.shards(undisturbed)
     assert not list((store / "tmp").iterdir())
 
