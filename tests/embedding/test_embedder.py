@@ -428,7 +428,9 @@ _OF_TRAINING = ("classifier.", "objective.")
 def test_a_folder_that_is_no_model(files: dict[str, str], tmp_path: Path) -> None:
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    with pytest.raises(ModelError, match=r"cannot be loaded: .*\. Name a folder that 'voxblink2 c"):
+    with pytest.raises(
+        ModelError, match=r"cannot be loaded: .*\. Name a folder that the command convert"
+    ):
         embedder(str(tmp_path))
 
 

@@ -51,7 +51,7 @@ def test_a_disk_that_lacks_operations(
     assert cli_process.shards(store) == whole
     assert not list(store.glob("**/*.tmp"))
     assert not (store / ".lease").exists()
-    status = cli_process.run("status", "--store", store, "--json", extra=disk)
+    status = cli_process.run("status", "--store", store, "--config", "audio", "--json", extra=disk)
     assert json.loads(status.stdout)["videos"]["done"] == 2
     # It can be moved to a usual disk.
     cli_process.run_inline(*words(corpus, store))

@@ -246,7 +246,7 @@ def test_a_fitted_calibration_scores_the_same_after_a_file(tmp_path: Path) -> No
         ("", r"cannot be read as a calibration"),
         ("{", r"cannot be read as a calibration"),
         (b"\xff\xfe", r"cannot be read as a calibration"),
-        ("[]", r"is not a calibration: it lacks 'format': 'voxblink2 calibration 1'"),
+        ("[]", r'is not a calibration: it lacks "format": "voxblink2 calibration 1"'),
         ("3", r"is not a calibration"),
         ("null", r"is not a calibration"),
         ({"slope": 1.0, "offset": 0.0, "quality": {}, "format": None}, r"is not a calibration"),

@@ -78,7 +78,7 @@ class Calibration:
         except (OSError, ValueError) as error:
             raise ScoringError(f"{path} cannot be read as a calibration: {error}") from error
         if not isinstance(read, dict) or read.pop("format", None) != _FORMAT:
-            raise ScoringError(f"{path} is not a calibration: it lacks 'format': '{_FORMAT}'.")
+            raise ScoringError(f'{path} is not a calibration: it lacks "format": "{_FORMAT}".')
         weights = read.get("quality")
         if set(read) != {"slope", "offset", "quality"} or not isinstance(weights, dict):
             raise ScoringError(
