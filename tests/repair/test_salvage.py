@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import pyarrow as pa
@@ -97,6 +98,16 @@ def test_a_truncated_shard_keeps_every_whole_batch(
         sizes.append(stream.tell())
     end = data.draw(st.integers(0, len(whole)))
     assert len(batches(whole[:end], folder)) == sum(size <= end for size in sizes)
+
+
+def test_a_batch_that_claims_to_be_longer_hides_no_other(whole: bytes, folder: Path) -> None:
+    stream = pa.BufferReader(whole)
+    pa.ipc.read_message(stream)
+    start = stream.tell()
+    size = pa.ipc.read_message(stream).body.size
+    place = whole.index(struct.pack("<q", size), start)
+    longer = whole[:place] + struct.pack("<q", size + 64) + whole[place + 8 :]
+    assert digests_of(longer, folder) == digests_of(whole, folder)
 
 
 @given(st.binary(max_size=4096), st.integers(0, 200))

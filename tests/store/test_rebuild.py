@@ -274,7 +274,7 @@ def _kill_everywhere(runner: Runner, tmp_path: Path, places: range) -> None:
         for name in finished:
             next(killed.media.rglob(f"{name}.wav")).unlink()
         killed.run()
-        place = f"after {disk.operations[-1]}"
+        place = f"after {disk.operations[-1:]}"
         if len(planned) == 4:
             assert cli_process.shards(killed.store) == after, place
         assert sorted(chain(*killed.shards().values())) == media, place

@@ -9,7 +9,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -21,11 +20,6 @@ _CONTINUATION = 0xFFFFFFFF
 _ALIGNMENT = 8
 # Of the description of a batch: it has two numbers for each column, and its form.
 _LONGEST_METADATA_BYTES = 1 << 20
-
-
-class _Batch(NamedTuple):
-    rows: pa.RecordBatch
-    end: int
 
 
 def salvaged_batches(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
@@ -44,15 +38,13 @@ def salvaged_batches(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         whole = file.read_buffer()
     position = 0
     while position < whole.size:
-        batch = _batch_at(whole, position, schema)
-        if batch is None:
-            position = _next_beginning(whole, position + _ALIGNMENT)
-        else:
-            yield batch.rows
-            position = batch.end
+        if (rows := _batch_at(whole, position, schema)) is not None:
+            yield rows
+        # Not after the end that it claims: one that is too late would hide the next batch.
+        position = _next_beginning(whole, position + _ALIGNMENT)
 
 
-def _batch_at(whole: pa.Buffer, position: int, schema: pa.Schema) -> _Batch | None:
+def _batch_at(whole: pa.Buffer, position: int, schema: pa.Schema) -> pa.RecordBatch | None:
     """Return the batch that begins at a position, if a valid one does."""
     if not _may_begin(whole, position):
         return None
@@ -65,7 +57,7 @@ def _batch_at(whole: pa.Buffer, position: int, schema: pa.Schema) -> _Batch | No
         rows.validate(full=True)
     except Exception:  # a broken message makes nearly any of Arrow's and Python's errors
         return None
-    return _Batch(rows, position + file.tell())
+    return rows
 
 
 def _may_begin(whole: pa.Buffer, position: int) -> bool:
