@@ -315,6 +315,16 @@ def test_whatever_changes_a_job_makes_its_file_stale(store: Store) -> None:
     }
 
 
+def test_a_long_list_of_ids_is_not_in_each_file(store: Store) -> None:
+    few, many = ["id000001"] * 100, [f"v{number:010}" for number in range(2_000)]
+    with Ledger(store.ledger, "audio") as ledger:
+        ledger.add_jobs([[VideoKey("id000001", "a" * 11)]])
+        for exclude, kept in ((few, few), (many, "2,000 ids, which were not kept")):
+            ledger.set_setting("request", json.dumps({"exclude": exclude, "max_speakers": 2}))
+            settings = json.loads(_read(ledger, 0).settings["request"])
+            assert settings == {"exclude": kept, "max_speakers": 2}
+
+
 def test_files_that_are_missing_are_written(store: Store) -> None:
     store.root.mkdir()
     with Ledger(store.ledger, "audio") as ledger:

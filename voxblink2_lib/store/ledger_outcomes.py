@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import defaultdict
 from typing import Any
@@ -21,6 +22,8 @@ from voxblink2_lib.store.ledger_database import LedgerDatabase
 from voxblink2_lib.store.ledger_schema import BY_JOB, FORMAT
 from voxblink2_lib.store.tail import JobKind
 
+# Settings are in the file of each job: one of a million ids would be there a thousand times.
+_LONGEST_SETTING, _MOST_IDS = 16_384, 100
 _OF_JOB = "where v.config = :config and v.job = :job order by v.speaker_id, v.video_id"
 _SAME_VIDEO = "t.config = v.config and t.speaker_id = v.speaker_id and t.video_id = v.video_id"
 _FROM_VIDEOS = f"from videos v {BY_JOB} cross join {{table}} t on {_SAME_VIDEO}"
@@ -129,7 +132,9 @@ class LedgerOutcomes:
             shard=None if shard[0] is None else SealedShard(job, *shard),
             videos=self._videos(job),
             settings={
-                name.removeprefix(prefix): value for name, value in facts if name.startswith(prefix)
+                name.removeprefix(prefix): _without_long_lists(value)
+                for name, value in facts
+                if name.startswith(prefix)
             },
             sources=tuple(
                 name for (name,) in self._database.query("select name from sources order by id")
@@ -187,3 +192,18 @@ class LedgerOutcomes:
 
 def _listed(record: Any, first: int = 0) -> str:
     return ", ".join(f"t.{name}" for name in record._fields[first:])
+
+
+def _without_long_lists(value: str) -> str:
+    """Return a setting; in place of a long list of ids, how many it has.
+
+    A run that goes on after the ledger was rebuilt refuses that, and wants the list again.
+    """
+    if len(value) <= _LONGEST_SETTING or not value.startswith("{"):
+        return value
+    return json.dumps({name: _counted(inner) for name, inner in json.loads(value).items()})
+
+
+def _counted(value: Any) -> Any:
+    is_long = isinstance(value, list) and len(value) > _MOST_IDS
+    return f"{len(value):,} ids, which were not kept" if is_long else value
