@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
+from functools import lru_cache
 from typing import Any
 
 from voxblink2_lib.outcomes import MissingUtterance
@@ -132,7 +133,7 @@ class LedgerOutcomes:
             shard=None if shard[0] is None else SealedShard(job, *shard),
             videos=self._videos(job),
             settings={
-                name.removeprefix(prefix): _without_long_lists(value)
+                name.removeprefix(prefix): _storable(value)
                 for name, value in facts
                 if name.startswith(prefix)
             },
@@ -194,13 +195,17 @@ def _listed(record: Any, first: int = 0) -> str:
     return ", ".join(f"t.{name}" for name in record._fields[first:])
 
 
+def _storable(value: str) -> str:
+    is_long = len(value) > _LONGEST_SETTING and value.startswith("{")
+    return _without_long_lists(value) if is_long else value
+
+
+@lru_cache(maxsize=1)  # the files of all jobs have the same one
 def _without_long_lists(value: str) -> str:
     """Return a setting; in place of a long list of ids, how many it has.
 
     A run that goes on after the ledger was rebuilt refuses that, and wants the list again.
     """
-    if len(value) <= _LONGEST_SETTING or not value.startswith("{"):
-        return value
     return json.dumps({name: _counted(inner) for name, inner in json.loads(value).items()})
 
 
