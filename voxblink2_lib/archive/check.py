@@ -10,9 +10,9 @@ from voxblink2_lib.archive.gzip_stream import POINT_BYTES
 from voxblink2_lib.archive.layout import StrangerError, utterance_of
 from voxblink2_lib.archive.parts import Archive
 from voxblink2_lib.archive.reader import ArchiveDamagedError, ArchiveReader
+from voxblink2_lib.archive.tar_reader import TarMember
 from voxblink2_lib.archive.wav import read_wav_header
 from voxblink2_lib.progress import AdvanceWithNote, Progress, no_progress
-from voxblink2_lib.release.tar_reader import TarMember
 
 
 class ArchiveCheck(NamedTuple):

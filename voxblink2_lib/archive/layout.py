@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
+from voxblink2_lib.archive.tar_reader import TarMember
 from voxblink2_lib.records import UTTERANCE_ID, UtteranceKey, is_speaker_id, is_video_id
-from voxblink2_lib.release.tar_reader import TarMember
 
 AUDIO_EXTENSIONS = ("wav", "flac", "m4a", "aac", "mp3", "ogg", "opus", "mp4", "wma", "aiff", "au")
 # An hour of 48 kHz stereo is 0.7 GB; cut utterances are seconds.

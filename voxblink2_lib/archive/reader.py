@@ -9,8 +9,8 @@ from typing import Any
 
 from voxblink2_lib.archive.gzip_stream import POINT_BYTES, GzipDamageError, GzipStream, SeekPoint
 from voxblink2_lib.archive.parts import Archive, JoinedFile
+from voxblink2_lib.archive.tar_reader import TarFormatError, TarMember, TarReader
 from voxblink2_lib.errors import SourceError
-from voxblink2_lib.release.tar_reader import TarFormatError, TarMember, TarReader
 
 _GZIP = b"\x1f\x8b"
 _SKIPPED_BYTES = 1 << 20

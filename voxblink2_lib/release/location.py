@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
 
+from voxblink2_lib.archive.tar_reader import TarFormatError, TarMember, TarReader
 from voxblink2_lib.errors import ReleaseError
 from voxblink2_lib.progress import Progress, no_progress
 from voxblink2_lib.release import builtin
-from voxblink2_lib.release.tar_reader import TarFormatError, TarMember, TarReader
 
 RELEASE_VARIABLE = "VOXBLINK2_RELEASE"
 META_ARCHIVE = "vb2_meta.tar.gz"

@@ -22,11 +22,11 @@ from hypothesis import strategies as st
 from support.property_settings import fewer_examples
 from support.release_builder import member_name, small_release, write_archive
 
+from voxblink2_lib.archive import tar_reader
+from voxblink2_lib.archive.tar_reader import TarFormatError, TarReader
 from voxblink2_lib.errors import ReleaseError
-from voxblink2_lib.release import tar_reader
 from voxblink2_lib.release.index_build import build_index
 from voxblink2_lib.release.location import Release
-from voxblink2_lib.release.tar_reader import TarFormatError, TarReader
 
 PROPERTY = fewer_examples(2)
 BLOCK = 512
