@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from itertools import islice, repeat
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -21,6 +21,7 @@ from voxblink2_lib.store.ledger_database import LedgerDatabase
 from voxblink2_lib.store.ledger_outcomes import LedgerOutcomes
 from voxblink2_lib.store.ledger_schema import BY_JOB, WITHOUT_FACTS
 from voxblink2_lib.store.ledger_statistics import LedgerStatistics
+from voxblink2_lib.store.many_videos import add_videos, videos_added
 from voxblink2_lib.store.reopened import ReopenedJobs, fact_of_job
 from voxblink2_lib.store.stale_outcomes import (
     mark_first_stale,
@@ -35,10 +36,7 @@ _LAST_CONFIG = "last_config"
 # Excluded videos belong to no job.
 _NO_JOB = -1
 _ROWS_PER_BATCH = 65_536
-_KEYS_PER_BATCH = 1024
 _IS_VIDEO = "config = ? and speaker_id = ? and video_id = ?"
-_ADD_VIDEO = """insert into videos (config, speaker_id, video_id, job, status)
-    values (?, ?, ?, ?, 'planned') on conflict do update set job = excluded.job"""
 _PLANNED_COLUMNS = pa.schema(
     [
         ("speaker_id", pa.string()),
@@ -153,6 +151,16 @@ class Ledger:
 
     # -- Planning ----------------------------------------------------------------------------------
 
+    @contextmanager
+    def changed_at_once(self, rows: int) -> Iterator[None]:
+        """Write all that the body writes, or nothing of it if the body raises.
+
+        Args:
+            rows: how many videos it adds, of which there may be millions.
+        """
+        with self._database.transaction() as connection, videos_added(connection, rows):
+            yield
+
     def planned_videos(self) -> pa.Table:
         """Return every planned video, with ``status``, ``digest`` and ``is_open``.
 
@@ -197,7 +205,7 @@ class Ledger:
                     # Nothing may be left of the retry before; its first job is another matter.
                     for key in keys:
                         mark_video_stale(connection, self._config, key, least_job=FIRST_RETRY_JOB)
-                connection.executemany(_ADD_VIDEO, self._rows(keys, number))
+                add_videos(connection, self._config, number, "planned", keys)
         return numbers
 
     def drop(self, keys: Iterable[VideoKey]) -> None:
@@ -231,19 +239,7 @@ class Ledger:
             connection.execute(
                 "delete from videos where config = ? and status = 'excluded'", (self._config,)
             )
-            connection.executemany(
-                "insert or ignore into videos (config, speaker_id, video_id, job, status) "
-                "values (?, ?, ?, ?, 'excluded')",
-                self._rows(keys, _NO_JOB),
-            )
-
-    def _rows(self, keys: Iterable[VideoKey], job: int) -> Iterator[tuple[Any, ...]]:
-        """Yield configuration, speaker, video and job of videos, of which there may be millions."""
-        videos = iter(keys)
-        while batch := list(islice(videos, _KEYS_PER_BATCH)):
-            columns = zip(*batch, strict=True)
-            # A row at a time, this takes as long as SQLite's part.
-            yield from zip(repeat(self._config), *columns, repeat(job), strict=False)
+            add_videos(connection, self._config, _NO_JOB, "excluded", keys)
 
     def jobs(self) -> list[int]:
         """Return the numbers of all jobs, in order."""

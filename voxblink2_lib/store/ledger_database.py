@@ -69,6 +69,7 @@ class LedgerDatabase:
         self._connection = connection
         self._path = path
         self._is_changed = False
+        self._is_writing = False
         self._original: sqlite3.Connection | None = None  # of format 1, while its copy is read
 
     @property
@@ -216,13 +217,20 @@ class LedgerDatabase:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Commit what the body writes, or nothing of it if the body raises."""
+        """Commit what the body writes, or nothing of it if the body raises.
+
+        Inside another one, it is a part of that.
+        """
+        if self._is_writing:
+            yield self._connection
+            return
         with self._named_errors():
             try:
                 if self.fact("format") in EARLIER:
                     self._migrate()
                 self._before_change()
                 self._connection.execute("begin immediate")
+                self._is_writing = True
                 yield self._connection
                 check_lease(self._path.parent)
                 self._connection.execute("commit")
@@ -230,6 +238,8 @@ class LedgerDatabase:
                 if self._connection.in_transaction:
                     self._connection.execute("rollback")
                 raise
+            finally:
+                self._is_writing = False
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
