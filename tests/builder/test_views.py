@@ -22,7 +22,8 @@ from torch.utils.data import DataLoader
 
 import voxblink2  # noqa: F401  # registers the builder
 from voxblink2_lib.errors import SelectionError
-from voxblink2_lib.store import view_table
+from voxblink2_lib.release import selection
+from voxblink2_lib.store import view, view_table
 from voxblink2_lib.store.schema import FEATURES
 
 # Loads bring what is missing in this process, where PyTorch is loaded already.
@@ -111,6 +112,31 @@ def test_a_view_has_the_selected_rows_and_writes_nothing(
     assert {path.name for path in cached if path.suffix != ".arrow"} == (
         {"view.indices"} if form == "indices" and not is_whole(rows) else set()
     )
+
+
+def test_a_view_is_looked_up_once(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    for module, name in ((view, "select"), (selection, "_ids_in")):
+        monkeypatch.setattr(module, name, counted(calls, name, getattr(module, name)))
+    ids = tmp_path / "ids.txt"
+    ids.write_text("# first\nid990002 -demoSailor\n")
+    rows = load(store, exclude=str(ids))
+    assert calls.count("select") == 1
+    assert calls.count("_ids_in") <= 2
+    # The same words of another file are another selection.
+    ids.write_text("# second\nid990002\n")
+    assert len(load(store, exclude=str(ids))) > len(rows)
+    assert calls.count("select") == 2
+
+
+def counted(calls: list[str], name: str, function: Any) -> Any:
+    def call(*values: Any, **named: Any) -> Any:
+        calls.append(name)
+        return function(*values, **named)
+
+    return call
 
 
 def is_whole(rows: Any) -> bool:
@@ -208,8 +234,8 @@ def mapped(rows: Any) -> list[str]:
 def test_a_cached_map_belongs_to_its_view(form: str, store: Path) -> None:
     views: list[Row] = [{"max_speakers": 1}, {"max_speakers": 2}, {"speakers": ["id990002"]}, {}]
     for _ in range(2):
-        for view in views:
-            rows = load(store, **view)
+        for options in views:
+            rows = load(store, **options)
             assert mapped(rows) == list(rows["video_id"])
     prints = [load(store, **view)._fingerprint for view in views]
     assert len(set(prints)) == len(views)

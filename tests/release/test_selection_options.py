@@ -41,6 +41,22 @@ def test_ids_and_files_in_one_list(tmp_path: Path) -> None:
     }
 
 
+def test_a_file_is_taken_apart_once_while_its_ids_are_in_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "ids.txt"
+    path.write_text(SPEAKER)
+    first = read_ids(path, argument="exclude", kinds="both")
+    with monkeypatch.context() as patched:
+        patched.setattr("voxblink2_lib.release.selection._is_id", None)
+        assert read_ids(path, argument="exclude", kinds="both") is first
+    # Of another kind it may be wrong, and a file may change at any moment.
+    with pytest.raises(SelectionError, match=r"line 1 of .*'id000001', which is not a video id"):
+        read_ids(path, argument="videos", kinds="videos")
+    path.write_text(OTHER)
+    assert read_ids(path, argument="exclude", kinds="both") == {OTHER}
+
+
 def test_a_file_saved_with_a_byte_order_mark(tmp_path: Path) -> None:
     path = tmp_path / "ids.txt"
     path.write_bytes(b"\xef\xbb\xbf" + SPEAKER.encode())

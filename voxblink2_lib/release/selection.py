@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from weakref import WeakValueDictionary
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -29,6 +32,10 @@ _NAMES: dict[IdKind, str] = {
     "videos": "video id",
     "both": "speaker or video id",
 }
+
+# A load reads its files of ids more than once, and a million ids take a second: those in use, by
+# the digest of their text.
+_read_before: WeakValueDictionary[tuple[bytes, IdKind], frozenset[str]] = WeakValueDictionary()
 
 # -- Lists of ids ---------------------------------------------------------------------------------
 
@@ -53,18 +60,18 @@ def read_ids(ids: Ids, *, argument: str, kinds: IdKind) -> frozenset[str]:
         return frozenset()
     if isinstance(ids, bytes) or not isinstance(ids, str | os.PathLike | Iterable):
         raise SelectionError(f"{argument} must be ids or files of ids, got {ids!r}.")
-    collected: set[str] = set()
-    for entry in [ids] if isinstance(ids, (str, os.PathLike)) else ids:
-        collected |= _read_entry(entry, argument=argument, kinds=kinds)
+    entries = [ids] if isinstance(ids, (str, os.PathLike)) else ids
+    parts = [_read_entry(entry, argument=argument, kinds=kinds) for entry in entries]
+    collected = parts[0] if len(parts) == 1 else frozenset(itertools.chain(*parts))
     if not collected and kinds != "both":
         raise SelectionError(
             f"{argument}: there is no {_NAMES[kinds]} in {ids!r}. "
             f"Leave out {argument} to select all."
         )
-    return frozenset(collected)
+    return collected
 
 
-def _read_entry(entry: str | os.PathLike[str], *, argument: str, kinds: IdKind) -> set[str]:
+def _read_entry(entry: str | os.PathLike[str], *, argument: str, kinds: IdKind) -> frozenset[str]:
     """Read an id, or a file of ids."""
     if not isinstance(entry, str | os.PathLike):
         raise SelectionError(f"{argument} must be ids or files of ids, got {entry!r} among them.")
@@ -75,7 +82,7 @@ def _read_entry(entry: str | os.PathLike[str], *, argument: str, kinds: IdKind) 
             f"{argument}: {entry!r} is both a video id and a file in this folder. Write "
             f"{os.path.join('.', entry)!r} for the file, or run this in another folder."
         )
-    return {entry}
+    return frozenset({entry})
 
 
 def _is_id(text: str, kinds: IdKind) -> bool:
@@ -84,7 +91,7 @@ def _is_id(text: str, kinds: IdKind) -> bool:
     )
 
 
-def _read_file(name: str, *, argument: str, kinds: IdKind) -> set[str]:
+def _read_file(name: str, *, argument: str, kinds: IdKind) -> frozenset[str]:
     try:
         text = Path(name).read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a NUL in the name
@@ -92,7 +99,14 @@ def _read_file(name: str, *, argument: str, kinds: IdKind) -> set[str]:
             f"{argument}: {name!r} is neither a {_NAMES[kinds]} nor a readable text file of ids "
             f"({error}). Speaker ids look like id000002, video ids have 11 characters."
         ) from error
-    collected: set[str] = set()
+    key = hashlib.sha256(text.encode()).digest(), kinds
+    ids = _read_before.get(key)
+    if ids is None:
+        ids = _read_before[key] = frozenset(_ids_in(text, name, argument=argument, kinds=kinds))
+    return ids
+
+
+def _ids_in(text: str, name: str, *, argument: str, kinds: IdKind) -> Iterator[str]:
     for number, line in enumerate(text.splitlines(), start=1):
         for token in line.partition("#")[0].split():
             if not _is_id(token, kinds):
@@ -100,8 +114,7 @@ def _read_file(name: str, *, argument: str, kinds: IdKind) -> set[str]:
                     f"{argument}: line {number} of {name} has {token!r}, "
                     f"which is not a {_NAMES[kinds]}."
                 )
-            collected.add(token)
-    return collected
+            yield token
 
 
 # -- Selection ------------------------------------------------------------------------------------
@@ -204,8 +217,14 @@ def select(index: Index, selection: Selection) -> tuple[pa.Table, pa.Table]:
             table = table.filter(pc.is_in(table[column], pa.array(list(requested))))
     left_out = table.slice(0, 0)
     if selection.exclude:
-        names = pa.array(list(selection.exclude))
-        is_named = pc.or_(*(pc.is_in(table[column], names) for column in KEY_COLUMNS))
+        # Of a million names few are of speakers, and each is looked up for every video.
+        speakers = selection.exclude.intersection(pc.unique(table["speaker_id"]).to_pylist())
+        is_named = pc.or_(
+            *(
+                pc.is_in(table[column], pa.array(list(names), pa.string()))
+                for column, names in zip(KEY_COLUMNS, (speakers, selection.exclude), strict=True)
+            )
+        )
         table, left_out = table.filter(pc.invert(is_named)), table.filter(is_named)
     table = _limit(table, selection)
     if not len(table):
