@@ -237,9 +237,9 @@ def test_a_cached_map_belongs_to_its_view(form: str, store: Path) -> None:
         for options in views:
             rows = load(store, **options)
             assert mapped(rows) == list(rows["video_id"])
-    prints = [load(store, **view)._fingerprint for view in views]
+    prints = [load(store, **options)._fingerprint for options in views]
     assert len(set(prints)) == len(views)
-    assert [load(store, **view)._fingerprint for view in views] == prints
+    assert [load(store, **options)._fingerprint for options in views] == prints
     # Slices as well.
     halves = [load(store, max_speakers=2, split=f"train[{part}]") for part in ("50%:", ":50%")]
     assert [mapped(half) for half in halves] == [list(half["video_id"]) for half in halves]

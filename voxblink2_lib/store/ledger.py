@@ -112,9 +112,9 @@ class Ledger:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def setting(self, name: str) -> str | None:
-        """Return the value of a setting of this configuration, or ``None``."""
-        return self._database.fact(f"{self._config}.{name}")
+    def setting(self, name: str, *, config: str | None = None) -> str | None:
+        """Return the value of a setting of this configuration, or of another one, or ``None``."""
+        return self._database.fact(f"{config or self._config}.{name}")
 
     def set_setting(self, name: str, value: str) -> None:
         """Store the value of a setting of this configuration."""
