@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from voxblink2_lib.errors import SourceError
 
 _GZIP = b"\x1f\x8b"
 _SKIPPED_BYTES = 1 << 20
+_BUFFER_BYTES = 1 << 16
 # The parts are read ahead of the members by some input and output of zlib.
 _AHEAD_BYTES = 2 << 20
 
@@ -68,8 +70,8 @@ class ArchiveReader:
                 on_point=self._points.append,
                 point_bytes=point_bytes,
             )
-        else:
-            self._packed.seek(0)
+        # Its reads are complete unless the archive ends; those of a raw file end with a part.
+        self._plain = io.BufferedReader(self._packed, _BUFFER_BYTES)
         self._offset = place.offset
         self._tar: TarReader | None = None
 
@@ -79,12 +81,12 @@ class ArchiveReader:
     def __exit__(self, *_: object) -> None:
         if self._gzip is not None:
             self._gzip.close()
-        self._packed.close()
+        self._plain.close()
 
     @property
     def packed_offset(self) -> int:
         """How far the parts are used up, in bytes."""
-        return self._packed.tell() if self._gzip is None else self._gzip.packed_offset
+        return self._plain.tell() if self._gzip is None else self._gzip.packed_offset
 
     @property
     def place(self) -> Place:
@@ -125,8 +127,8 @@ class ArchiveReader:
     def _entered(self) -> Any:
         """Return the stream of the tar, at the place where to begin."""
         if self._gzip is None:
-            self._packed.seek(self._offset)
-            return _Complete(self._packed)
+            self._plain.seek(self._offset)
+            return self._plain
         while rest := self._offset - self._gzip.tell():
             if not self._gzip.read(min(rest, _SKIPPED_BYTES)):
                 raise EOFError("the archive is shorter than before")
@@ -143,24 +145,3 @@ class ArchiveReader:
         return ArchiveDamagedError(
             f"{part}, at byte {offset:,}: {problem}. {advice}. What was read before is kept."
         )
-
-
-class _Complete:
-    """A file whose reads are complete unless it ends; those of a raw file end with a part."""
-
-    def __init__(self, file: JoinedFile) -> None:
-        self._file = file
-
-    def read(self, size_bytes: int) -> bytes:
-        """Return that many bytes, fewer only at the end."""
-        data = self._file.read(size_bytes)
-        if len(data) == size_bytes:  # the usual case
-            return data
-        pieces = bytearray(data)
-        while len(pieces) < size_bytes and (data := self._file.read(size_bytes - len(pieces))):
-            pieces += data
-        return bytes(pieces)
-
-    def tell(self) -> int:
-        """Return the position."""
-        return self._file.tell()
