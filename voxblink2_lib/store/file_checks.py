@@ -13,6 +13,7 @@ from voxblink2_lib.store.catalogue import Catalogue, catalogue_file
 from voxblink2_lib.store.checksums import changed_file_problem, checksum_file
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
+from voxblink2_lib.store.ledger_outcomes import LedgerOutcomes
 from voxblink2_lib.store.outcome_files import SUFFIX, outcomes_path, read_outcomes
 from voxblink2_lib.store.schema import FEATURES, arrow_schema
 from voxblink2_lib.store.shard_names import shard_name
@@ -164,20 +165,21 @@ class FileCheck:
             for path in sorted(self._folder.glob(f"*{SUFFIX}")):
                 yield from filter(None, [_outcomes_problem(path)])
             return
-        late = set(self._ledger.outcomes.stale())
-        for job in self._ledger.outcomes.jobs():
-            problem = self._difference(self._ledger, job, is_late=job in late)
+        known = self._ledger.outcomes
+        late = set(known.stale())
+        for job in known.jobs():
+            problem = self._difference(known, job, is_late=job in late)
             # A run may have written to the ledger just now, and not yet to the file.
-            if problem and (job in late or job not in self._ledger.outcomes.stale()):
+            if problem and (job in late or job not in known.stale()):
                 yield problem
 
-    def _difference(self, ledger: Ledger, job: int, *, is_late: bool) -> str:
+    def _difference(self, known: LedgerOutcomes, job: int, *, is_late: bool) -> str:
         """Return how the file of a job differs from the ledger; one that is late may."""
         path = outcomes_path(self._folder, self._config, job)
         problem = _outcomes_problem(path)
         if is_late or problem:
             return problem if path.exists() or not is_late else ""
-        if name := ledger.outcomes.difference(read_outcomes(path, with_digests=False)):
+        if name := known.difference(read_outcomes(path, with_digests=False)):
             return (
                 f"The ledger {self._store.ledger} and the file {path} differ in the {name} of job "
                 f"{job}: one of them is damaged."

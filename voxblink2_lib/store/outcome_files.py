@@ -48,6 +48,7 @@ from voxblink2_lib.store.job_outcomes import (
 )
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
+from voxblink2_lib.store.ledger_outcomes import LedgerOutcomes
 from voxblink2_lib.store.row_digests import DIGEST_BYTES
 from voxblink2_lib.store.shard_names import shard_name
 
@@ -152,15 +153,25 @@ def write_outcomes(
         StoreFullError: the disk is full.
         StoreDamagedError: the ledger has what no ledger can have.
     """
-    path = outcomes_path(store.shards(ledger.config), ledger.config, job)
-    outcomes = ledger.outcomes.read(job)
+    _write(store.shards(ledger.config), ledger.config, job, ledger.outcomes, digests)
+
+
+def _write(
+    folder: Path,
+    config: str,
+    job: int,
+    known: LedgerOutcomes,
+    digests: Mapping[str, bytes] | None = None,
+) -> None:
+    path = outcomes_path(folder, config, job)
+    outcomes = known.read(job)
     if outcomes is None:
         path.unlink(missing_ok=True)
     else:
         if digests is None and outcomes.shard and outcomes.shard.name:
             digests = _digests_before(path, outcomes.shard)
         write_file(path, outcomes, digests)
-    ledger.outcomes.mark_written(job)
+    known.mark_written(job)
 
 
 def stale_jobs(store: Store, ledger: Ledger) -> list[int]:
@@ -191,9 +202,10 @@ def write_stale_outcomes(store: Store, ledger: Ledger, *, progress: Progress = n
     """
     jobs = stale_jobs(store, ledger)
     if jobs:
+        folder, known = store.shards(ledger.config), ledger.outcomes
         with progress("Writing outcomes", unit="job", total=len(jobs)) as advance:
             for job in jobs:
-                write_outcomes(store, ledger, job)
+                _write(folder, ledger.config, job, known)
                 advance(1)
     return len(jobs)
 
