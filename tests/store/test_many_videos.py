@@ -67,7 +67,7 @@ def test_rows_are_those_that_one_by_one_gives(
         path = folder / f"{rows}.sqlite"
         with Ledger(path, "audio") as ledger:
             ledger.add_jobs([before])
-            with ledger.changed_at_once(rows):
+            with ledger.together(new_videos=rows):
                 ledger.exclude(excluded)
                 ledger.add_jobs(jobs)
         found = {VideoKey(*row[1:3]): row[3:5] for row in videos(path)}
@@ -82,7 +82,7 @@ def test_indexes_are_made_anew_where_most_rows_are_new(
 ) -> None:
     ledger.add_jobs([KEYS])
     before = tables(path)
-    with ledger.changed_at_once(rows):
+    with ledger.together(new_videos=rows):
         during = {name for (name,) in ledger._database.query("select name from sqlite_master")}
         assert ("videos_by_job" in during) == (rows < len(KEYS))
         # Nobody else sees that.
@@ -109,7 +109,7 @@ def test_what_fails_in_between_changes_nothing(ledger: Ledger, path: Path) -> No
 
 
 def stop_in_between(ledger: Ledger) -> None:
-    with ledger.changed_at_once(300):
+    with ledger.together(new_videos=300):
         ledger.exclude(KEYS[100:])
         ledger.add_jobs([KEYS[5:100]])
         ledger.set_setting("plan", "the second")

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from voxblink2_lib.outcomes import GREATEST_WAIT_SECONDS, Outcome
 from voxblink2_lib.records import SealedShard, VideoKey
+from voxblink2_lib.store.cut_jobs import CutJobs, split_in
 from voxblink2_lib.store.ledger_database import LedgerDatabase
 from voxblink2_lib.store.ledger_outcomes import LedgerOutcomes
 from voxblink2_lib.store.ledger_schema import BY_JOB, WITHOUT_FACTS
@@ -85,6 +86,21 @@ class Ledger:
         return RecoveredShards(self._database, self._config)
 
     @property
+    def cut(self) -> CutJobs:
+        """Jobs that were cut from an archive, and the archive."""
+        return CutJobs(self._database, self._config)
+
+    @contextmanager
+    def together(self, *, new_videos: int = 0) -> Iterator[None]:
+        """Write all that the body writes at once, or nothing of it if the body raises.
+
+        Args:
+            new_videos: how many it adds, of which there may be millions.
+        """
+        with self._database.transaction() as connection, videos_added(connection, new_videos):
+            yield
+
+    @property
     def reopened(self) -> ReopenedJobs:
         """Jobs that are open again since their shard was damaged."""
         return ReopenedJobs(self._database, self._config)
@@ -150,16 +166,6 @@ class Ledger:
         return Verdicts(self._database, self._config, source)
 
     # -- Planning ----------------------------------------------------------------------------------
-
-    @contextmanager
-    def changed_at_once(self, rows: int) -> Iterator[None]:
-        """Write all that the body writes, or nothing of it if the body raises.
-
-        Args:
-            rows: how many videos it adds, of which there may be millions.
-        """
-        with self._database.transaction() as connection, videos_added(connection, rows):
-            yield
 
     def planned_videos(self) -> pa.Table:
         """Return every planned video, with ``status``, ``digest`` and ``is_open``.
@@ -273,14 +279,20 @@ class Ledger:
         return count, now if first and first > now + GREATEST_WAIT_SECONDS else first
 
     def job_videos(self, job: int) -> list[tuple[VideoKey, str]]:
-        """Return the videos of a job with their status, sorted by speaker and video."""
+        """Return the videos of a job with their status, sorted by speaker and video.
+
+        Also those that have clips in it and are in a later job, see
+        :mod:`~voxblink2_lib.store.cut_jobs`.
+        """
         rows = self._database.query(
             f"select speaker_id, video_id, status from videos {BY_JOB} "  # noqa: S608  # a constant
             "where config = ? and job = ? order by speaker_id, video_id",
             self._config,
             job,
         )
-        return [(VideoKey(speaker_id, video_id), status) for speaker_id, video_id, status in rows]
+        videos = [(VideoKey(speaker_id, video_id), status) for speaker_id, video_id, status in rows]
+        split = [(key, "done") for key in split_in(self._database, self._config, job)]
+        return sorted(videos + split) if split else videos
 
     # -- Shards ------------------------------------------------------------------------------------
 

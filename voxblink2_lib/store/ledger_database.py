@@ -241,10 +241,17 @@ class LedgerDatabase:
             finally:
                 self._is_writing = False
 
+    def _is_within(self) -> bool:
+        return self._connection.in_transaction
+
+    def has_table(self, name: str) -> bool:
+        """Return whether there is a table, which a ledger that is only read may lack."""
+        return bool(self.query("select 1 from sqlite_master where name = ?", name))
+
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """Read one state of the file throughout the body, whatever a run writes meanwhile."""
-        if self._connection.in_transaction:
+        if self._is_within():
             yield
             return
         self.query("begin")
