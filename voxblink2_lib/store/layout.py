@@ -186,7 +186,7 @@ def open_store(path: str | None, release: Release) -> Store:
     if release.default_source is not None:  # the built-in one, whose path each install changes
         return Store(base / "demo")
     path_of_release = release.path.resolve()
-    is_in_folder = path_of_release.name.startswith(("meta", "vb2_meta"))
+    is_in_folder = path_of_release.name.startswith(("meta", "vb2_meta", "timestamp"))
     name = path_of_release.parent.name if is_in_folder else path_of_release.name
     tag = short_digest(os.fsencode(path_of_release))[:8]
     return Store(base / f"{name or 'release'}-{tag}")
