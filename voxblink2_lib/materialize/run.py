@@ -28,6 +28,7 @@ from voxblink2_lib.records import VideoKey
 from voxblink2_lib.release.index import Index
 from voxblink2_lib.release.index_build import open_index
 from voxblink2_lib.release.location import Release, open_release
+from voxblink2_lib.release.speaker_index_build import are_speakers_current, update_speakers
 from voxblink2_lib.sources import SourceSpec, parse_source
 from voxblink2_lib.sources.rate_limits import RateLimiter, shared_file
 from voxblink2_lib.store.catalogue import local_catalogue
@@ -66,7 +67,26 @@ def _index(release: Release, store: Store) -> Index:
             index.info.rejected,
             store.index / "rejects.csv",
         )
+    info = update_speakers(release, index, progress=show_progress)
+    if info and info.problems:
+        _log.warning(
+            "What follows could not be read, and is left out of transcripts and of facts about "
+            "speakers: %s.",
+            "; ".join(info.problems),
+        )
     return index
+
+
+def _suggest_an_index(store: Store, release: Release) -> None:
+    """Tell of transcripts that the release has and the index lacks: a load writes neither."""
+    if not are_speakers_current(release, Index(store.index)):
+        _log.warning(
+            "The release %s has other files about speakers, or other transcripts, than the store "
+            "%s. %s takes them over.",
+            release.path.parent,
+            store.root,
+            next_command("index", data_dir=release.path, store=store.root),
+        )
 
 
 def materialize(request: MaterializeRequest, *, retry: bool, wait: bool) -> Store:
@@ -95,6 +115,7 @@ def materialize(request: MaterializeRequest, *, retry: bool, wait: bool) -> Stor
     source = parse_source(named, request.fetch)
     # A load that finds everything writes nothing, not even the lock, whoever works on the store.
     if not retry and is_complete(request, store, release):
+        _suggest_an_index(store, release)
         return store
     try:
         with store.locked(wait=wait):

@@ -60,17 +60,14 @@ def shard_features(schema: pa.Schema) -> Features:
     return Features({name: known[name] for name in schema.names})
 
 
-def row_features(
-    config: str, shard: pa.Schema | None = None, *, with_speaker_info: bool = False
-) -> Features:
-    """Return the features of the rows that users read.
+def row_features(config: str, shard: pa.Schema | None = None) -> Features:
+    """Return the features of the rows that users read, without those about speakers.
 
     Args:
         config: the configuration.
         shard: columns of the store's shards, which may be those of an earlier version; default:
             those of new shards.
-        with_speaker_info: with the columns about speakers.
     """
-    stored = _SHARD_FEATURES[config] if shard is None else shard_features(shard)
-    about_speakers = SPEAKER_FEATURES if with_speaker_info else {}
-    return Features({**stored, **JOINED_FEATURES, **about_speakers})
+    if shard is None:
+        return FEATURES[config]
+    return Features({**shard_features(shard), **JOINED_FEATURES})
