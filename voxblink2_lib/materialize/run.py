@@ -56,7 +56,9 @@ def index_release(request: MaterializeRequest) -> Index:
     """
     release, store = find_store(request)
     with store.locked(wait=False):
-        return _index(release, store)
+        index = _index(release, store)
+        _index_speakers(release, index)
+        return index
 
 
 def _index(release: Release, store: Store) -> Index:
@@ -67,6 +69,10 @@ def _index(release: Release, store: Store) -> Index:
             index.info.rejected,
             store.index / "rejects.csv",
         )
+    return index
+
+
+def _index_speakers(release: Release, index: Index) -> None:
     info = update_speakers(release, index, progress=show_progress)
     if info and info.problems:
         _log.warning(
@@ -74,7 +80,6 @@ def _index(release: Release, store: Store) -> Index:
             "speakers: %s.",
             "; ".join(info.problems),
         )
-    return index
 
 
 def _suggest_an_index(store: Store, release: Release) -> None:
@@ -138,6 +143,7 @@ def materialize(request: MaterializeRequest, *, retry: bool, wait: bool) -> Stor
                 has_work = bool(plan.new or plan.failed or ledger.open_jobs())
                 if has_work:
                     check_source(source, store, ledger, request, new=plan.new)
+                _index_speakers(release, index)
                 # A load for which nothing is left to do is no run.
                 if has_work or retry:
                     remember_run(request, store, ledger, source=source.label)
