@@ -27,7 +27,10 @@ VIDEO = "YJUT3czS6OI"
         ('{"tags": {"a": ["vlog"], "b": "art"}}', SpeakerFacts(tags=("vlog", "art"))),
         ('{"gender": "other"}', SpeakerFacts("other")),
         ('{"gender": 3, "tags": [1, null], "country": ""}', SpeakerFacts()),
-        *((text, SpeakerFacts()) for text in ("", "{", "[]", "{}", "some words", "7", "{" * 100_000)),
+        *(
+            (text, SpeakerFacts())
+            for text in ("", "{", "[]", "{}", "some words", "7", "{" * 100_000)
+        ),
     ],
 )
 def test_what_can_be_recognized_is_a_fact(text: str, facts: SpeakerFacts) -> None:
@@ -42,7 +45,13 @@ def test_facts_are_bounded() -> None:
 
 
 def test_a_list_has_a_line_for_each_speaker() -> None:
-    lines = ["id00012 m\n", "id00013\tMandarin  Chinese\n", "id00014,en\n", "nobody x\n", "id00015\n"]
+    lines = [
+        "id00012 m\n",
+        "id00013\tMandarin  Chinese\n",
+        "id00014,en\n",
+        "nobody x\n",
+        "id00015\n",
+    ]
     assert dict(read_list([*lines, "", "id00016 " + "x" * 10_000])) == {
         "id00012": "m",
         "id00013": "Mandarin Chinese",

@@ -81,13 +81,13 @@ class SpeakerFiles:
         reader = _read_folder if path.is_dir() else _read_archive
         try:
             for name, data in reader(path):
-                if isinstance(data, str):
-                    self._add_problem(f"{path}: {shortened(name, quoted=False)} {data}")
-                elif (speaker_id := name.partition(".")[0]) and is_speaker_id(speaker_id):
-                    yield SpeakerText(speaker_id, data)
+                speaker_id = name.partition(".")[0]
+                if not is_speaker_id(speaker_id):
+                    self._add_problem(f"{path}: {shortened(name)} is not named like a speaker")
+                elif isinstance(data, str):
+                    self._add_problem(f"{path}: {shortened(name)} {data}")
                 else:
-                    problem = "is not named like a speaker"
-                    self._add_problem(f"{path}: {shortened(name, quoted=False)} {problem}")
+                    yield SpeakerText(speaker_id, data)
         except _DAMAGED as error:
             self._add_problem(f"{path}: {shortened(first_line(error), quoted=False)}")
 

@@ -16,9 +16,10 @@ import json
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import accumulate
 from pathlib import Path
+from threading import Lock
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -57,8 +58,8 @@ TRANSCRIPT_COLUMNS = pa.schema(
         ("language", pa.string()),
     ]
 )
-# Both files of one making have it: they are replaced one after the other.
-_MAKING = b"voxblink2_making"
+# A digest of all transcripts, in both files: one is of no use with another's ranges.
+CONTENT = "voxblink2_transcripts"
 _OPENINGS = 3
 
 
@@ -73,7 +74,7 @@ class SpeakerInfo:
         unmatched: utterances in ``asr_res`` whose video is not named and not certain.
         signature: of the release's files.
         annotations: fingerprint of the index that these files lie in.
-        making: the same in all three files.
+        content: digest of all transcripts, the same in all three files.
         problems: what of the release could not be read, the first of it.
         files: SHA-256 of the other files, by name.
         digest: SHA-256 of all that is above.
@@ -85,7 +86,7 @@ class SpeakerInfo:
     unmatched: int
     signature: str
     annotations: str
-    making: str
+    content: str
     problems: tuple[str, ...]
     files: Mapping[str, str] = field(default_factory=dict)
     format: int = _FORMAT
@@ -153,16 +154,14 @@ def _named_damage(folder: Path, file: str) -> Iterator[None]:
         yield
 
 
-def with_making(schema: pa.Schema, making: str) -> pa.Schema:
-    """Return the schema of a file of one making."""
-    return schema.with_metadata({_MAKING: making.encode()})
-
-
 class SpeakerIndex:
     """Facts about speakers, and transcripts, of an index on disk.
 
     Args:
         folder: the index. It may come with a foreign store: each file is checked.
+
+    Attributes:
+        info: the summary of what was opened.
 
     Raises:
         StoreDamagedError: a file is damaged.
@@ -175,23 +174,25 @@ class SpeakerIndex:
             info = read_speaker_info(folder)
             if info is None:
                 raise FileNotFoundError(folder / INFO)
+            self.info = info
             try:
-                self._open(info.making)
+                self._open(info.content)
                 return
             except StoreDamagedError:
                 # A run may have replaced one of the files just now.
                 if not left:
                     raise
 
-    def _open(self, making: str) -> None:
+    def _open(self, content: str) -> None:
         with _named_damage(self._folder, SPEAKERS):
-            self._speakers = _open(self._folder / SPEAKERS, SPEAKER_COLUMNS, making)
+            self._speakers = _open(self._folder / SPEAKERS, SPEAKER_COLUMNS, content)
         with _named_damage(self._folder, TRANSCRIPTS):
-            self._file = _open(self._folder / TRANSCRIPTS, TRANSCRIPT_COLUMNS, making)
+            self._file = _open(self._folder / TRANSCRIPTS, TRANSCRIPT_COLUMNS, content)
             metadata = self._file.metadata
             sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
             self._starts = [0, *accumulate(sizes)]
         self._ranges = self._read_ranges()
+        self._lock = Lock()  # threads that load share an index
         self._group = lru_cache(maxsize=8)(self._read_group)
 
     def _read_ranges(self) -> dict[str, tuple[int, int]]:
@@ -205,10 +206,13 @@ class SpeakerIndex:
             pairs = zip(firsts, counts, strict=True)
             return {speaker: pair for speaker, pair in zip(speakers, pairs, strict=True) if pair[1]}
 
+    @cached_property
     def facts(self) -> pa.Table:
-        """Return ``speaker_id`` and the columns of :data:`FACT_COLUMNS` of all speakers."""
+        """``speaker_id`` and the columns of :data:`FACT_COLUMNS` of all speakers."""
         with _named_damage(self._folder, SPEAKERS):
-            table = self._speakers.read(columns=["speaker_id", *FACT_COLUMNS], use_threads=False)
+            with self._lock:
+                names = ["speaker_id", *FACT_COLUMNS]
+                table = self._speakers.read(columns=names, use_threads=False)
             table.validate(full=True)
             return table
 
@@ -226,18 +230,18 @@ class SpeakerIndex:
             first += len(part)
 
     def _read_group(self, group: int) -> pa.Table:
-        # No threads, see release.index.read_videos.
-        table = self._file.read_row_group(group, use_threads=False)
+        with self._lock:
+            # No threads of Arrow's, see release.index.read_videos.
+            table = self._file.read_row_group(group, use_threads=False)
         table.validate(full=True)
         return table
 
 
-def _open(path: Path, schema: pa.Schema, making: str) -> pq.ParquetFile:
+def _open(path: Path, schema: pa.Schema, content: str) -> pq.ParquetFile:
     file = pq.ParquetFile(path, pre_buffer=False)
     check_parquet_size(path, file.metadata)
-    found = file.schema_arrow
-    if not found.equals(schema):
+    if not file.schema_arrow.equals(schema):
         raise ValueError("it has other columns")
-    if (found.metadata or {}).get(_MAKING) != making.encode():
-        raise ValueError("it is not of the same making as the files beside it")
+    if (file.metadata.metadata or {}).get(CONTENT.encode()) != content.encode():
+        raise ValueError("it does not belong to the files beside it")
     return file

@@ -6,9 +6,8 @@ into one file first, and read from it speaker by speaker.
 
 from __future__ import annotations
 
-import itertools
+import hashlib
 import os
-import secrets
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -30,6 +29,7 @@ from voxblink2_lib.release.location import Release
 from voxblink2_lib.release.speaker_facts import SpeakerFacts, gender_of, read_facts, read_list
 from voxblink2_lib.release.speaker_files import TEXT_KINDS, SpeakerFiles, find_speaker_files
 from voxblink2_lib.release.speaker_index import (
+    CONTENT,
     INFO,
     SPEAKER_COLUMNS,
     SPEAKERS,
@@ -37,7 +37,6 @@ from voxblink2_lib.release.speaker_index import (
     TRANSCRIPTS,
     SpeakerInfo,
     read_speaker_info,
-    with_making,
 )
 from voxblink2_lib.release.transcripts import Transcript, clean_text, read_transcripts
 
@@ -98,15 +97,14 @@ def update_speakers(
                 file.write(info.as_json())
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-    return info
+    return read_speaker_info(index.folder)
 
 
 def _build(
     files: SpeakerFiles, signature: str, index: Index, folder: Path, progress: Progress
 ) -> SpeakerInfo:
-    making = secrets.token_hex(8)
     lists = _Lists.read(files)
-    with _Texts(folder / "texts") as texts, _Writer(folder, making) as writer:
+    with _Texts(folder / "texts") as texts, _Writer(folder) as writer:
         with progress("Reading the files of speakers", unit="file") as advance:
             for kind in TEXT_KINDS:
                 for speaker_id, data in files.texts(kind):
@@ -128,7 +126,7 @@ def _build(
         unmatched=writer.unmatched,
         signature=signature,
         annotations=index.info.fingerprint,
-        making=making,
+        content=writer.content,
         problems=tuple(files.problems),
         files={name: sha256_of(folder / name) for name in (SPEAKERS, TRANSCRIPTS)},
     )
@@ -299,13 +297,12 @@ class _CertainVideos:
 class _Writer:
     """Writes speakers in the order they are added, and their transcripts."""
 
-    def __init__(self, folder: Path, making: str) -> None:
-        speakers, transcripts = (
-            with_making(schema, making) for schema in (SPEAKER_COLUMNS, TRANSCRIPT_COLUMNS)
+    def __init__(self, folder: Path) -> None:
+        self._speakers = pq.ParquetWriter(folder / SPEAKERS, SPEAKER_COLUMNS, compression="zstd")
+        self._transcripts = pq.ParquetWriter(
+            folder / TRANSCRIPTS, TRANSCRIPT_COLUMNS, compression="zstd"
         )
-        self._speakers = pq.ParquetWriter(folder / SPEAKERS, speakers, compression="zstd")
-        self._transcripts = pq.ParquetWriter(folder / TRANSCRIPTS, transcripts, compression="zstd")
-        self._schemas = speakers, transcripts
+        self._digest = hashlib.sha256()
         self._speaker_rows: list[tuple[Any, ...]] = []
         self._transcript_rows: list[tuple[Any, ...]] = []
         # Characters that are not written yet, of speakers and of transcripts.
@@ -324,8 +321,14 @@ class _Writer:
     ) -> None:
         self._flush_speakers()
         self._flush_transcripts()
-        self._speakers.close()
-        self._transcripts.close()
+        for table in (self._speakers, self._transcripts):
+            table.add_key_value_metadata({CONTENT: self.content})
+            table.close()
+
+    @property
+    def content(self) -> str:
+        """Digest of the transcripts that are written."""
+        return self._digest.hexdigest()
 
     def add(self, speaker: _Speaker, videos: _Videos) -> None:
         """Write one speaker."""
@@ -362,19 +365,19 @@ class _Writer:
                 yield (speaker.speaker_id, *key, entry.text, entry.language)
 
     def _flush_speakers(self) -> None:
-        _write(self._speakers, self._schemas[0], self._speaker_rows)
+        if self._speaker_rows:
+            self._speakers.write_batch(_batch(self._speaker_rows, SPEAKER_COLUMNS))
         self._speaker_rows, self._speaker_text = [], 0
 
     def _flush_transcripts(self) -> None:
-        _write(self._transcripts, self._schemas[1], self._transcript_rows)
+        if self._transcript_rows:
+            batch = _batch(self._transcript_rows, TRANSCRIPT_COLUMNS)
+            self._digest.update(batch.serialize())
+            self._transcripts.write_batch(batch)
         self._transcript_rows, self._transcript_text = [], 0
 
 
-def _write(writer: pq.ParquetWriter, schema: pa.Schema, rows: list[tuple[Any, ...]]) -> None:
-    if rows:
-        columns = itertools.zip_longest(*rows)
-        arrays = [
-            pa.array(list(values), column.type)
-            for values, column in zip(columns, schema, strict=True)
-        ]
-        writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
+def _batch(rows: list[tuple[Any, ...]], schema: pa.Schema) -> pa.RecordBatch:
+    columns = zip(zip(*rows, strict=True), schema, strict=True)
+    arrays = [pa.array(list(values), column.type) for values, column in columns]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import pyarrow as pa
@@ -110,9 +111,11 @@ class JoinedColumns:
             )
 
     def open(self) -> ColumnJoiner:
-        """Return what joins the columns, as the index is now."""
+        """Return what joins the columns: once opened, the same for the life of the process."""
+        if self.folder is None or self.info is None:
+            return ColumnJoiner(None, self.features)
         try:
-            index = SpeakerIndex(self.folder) if self.folder and self.info else None
+            index = _opened(self.folder, self.info.digest) or SpeakerIndex(self.folder)
         except FileNotFoundError:  # a run replaces it just now
             index = None
         return ColumnJoiner(index, self.features)
@@ -138,6 +141,13 @@ class JoinedColumns:
         self.check()
 
 
+@lru_cache(maxsize=2)  # a stream opens it for each shard
+def _opened(folder: Path, digest: str) -> SpeakerIndex | None:
+    """Return an index in the state of some digest; ``None`` if it has another by now."""
+    index = SpeakerIndex(folder)
+    return index if index.info.digest == digest else None
+
+
 def joined_file(link: Path) -> Path:
     """Return the file with the further columns of a shard that is linked into a cache."""
     return link.with_suffix(_SUFFIX)
@@ -156,7 +166,7 @@ class ColumnJoiner:
         self._schema = pa.schema(list(features.arrow_schema))
         self._facts: pa.Table | None = None
         if index is not None and len(features) > len(JOINED_FEATURES):
-            self._facts = index.facts()
+            self._facts = index.facts
 
     def join(self, rows: pa.Table) -> pa.Table:
         """Return rows of shards with their further columns."""
