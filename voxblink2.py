@@ -31,6 +31,7 @@ from voxblink2_lib.errors import SelectionError, StoreDamagedError, StoreError, 
 from voxblink2_lib.materialize.request import MaterializeRequest, user_options
 from voxblink2_lib.materialize.run import find_store, materialize
 from voxblink2_lib.media.options import ClipOptions
+from voxblink2_lib.progress import show_progress
 from voxblink2_lib.records import SealedShard, options_of
 from voxblink2_lib.release.location import RELEASE_VARIABLE
 from voxblink2_lib.release.selection import Selection
@@ -347,7 +348,7 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
         info.shard_lengths = [part.rows for part in self._view.shards]
         info.num_examples = sum(info.shard_lengths)
         info.num_bytes = sum(shard.stat().st_size for shard in shards)
-        fill_cache(self._view, shards, self._links(), self._columns)
+        fill_cache(self._view, shards, self._links(), self._columns, progress=show_progress)
 
     def _links(self) -> list[Path]:
         lengths = [part.rows for part in self._view.shards]

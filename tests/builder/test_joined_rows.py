@@ -294,10 +294,10 @@ def test_a_change_between_naming_and_writing_is_seen(
     real = joined_columns.JoinedColumns.write
     changes = iter(["other words of"])
 
-    def change_first(self: Any, *args: Any) -> None:
+    def change_first(self: Any, *args: Any, **options: Any) -> None:
         for words in changes:
             add_transcripts(place, words)
-        real(self, *args)
+        real(self, *args, **options)
 
     monkeypatch.setattr(joined_columns.JoinedColumns, "write", change_first)
     rows = load(place)

@@ -193,7 +193,7 @@ class SpeakerIndex:
             self._starts = [0, *accumulate(sizes)]
         self._ranges = self._read_ranges()
         self._lock = Lock()  # threads that load share an index
-        self._group = lru_cache(maxsize=8)(self._read_group)
+        self._group = lru_cache(maxsize=64)(self._read_group)
 
     def _read_ranges(self) -> dict[str, tuple[int, int]]:
         names = ["speaker_id", "first_transcript", "transcripts"]

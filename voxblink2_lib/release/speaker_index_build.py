@@ -42,7 +42,8 @@ from voxblink2_lib.release.transcripts import Transcript, clean_text, read_trans
 
 # Longer files are read to their end; only this much of them is kept as text.
 MAX_TEXT_BYTES = 1 << 20
-_TRANSCRIPTS_PER_GROUP = 16_384
+# Shards may have their speakers in any order: few other transcripts are read with those of one.
+_TRANSCRIPTS_PER_GROUP = 2_048
 _GROUP_TEXT = 16 << 20
 _SPEAKERS_AT_ONCE = 256
 _CHUNK_BYTES = 4 << 20

@@ -159,8 +159,9 @@ def _object_entries(
     text = _first(value, keys, _TEXT_KEYS)
     own_language = _first(value, keys, _LANGUAGE_KEYS)
     language = language if own_language is None else own_language
-    inner = {key: part for key, part in value.items() if isinstance(part, (dict, list))}
-    if text is not None or (own_language is not None and not inner):
+    if text is not None or (
+        own_language is not None and not any(map(_is_container, value.values()))
+    ):
         names = (_first(value, keys, kind) for kind in (_VIDEO_KEYS, _UTTERANCE_KEYS))
         yield "/".join([*path, *filter(None, names)]), text, language
         return
@@ -169,6 +170,10 @@ def _object_entries(
             yield from _json_entries(part, path, language, depth=depth + 1)
         elif key.lower() not in _ABOUT_KEYS and len(key) <= _MAX_KEY_CHARACTERS:
             yield from _json_entries(part, (*path, key), language, depth=depth + 1)
+
+
+def _is_container(value: object) -> bool:
+    return isinstance(value, (dict, list))
 
 
 def _first(value: dict[str, Any], keys: dict[str, str], names: Sequence[str]) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +73,7 @@ def read_protocols(folder: str | Path) -> list[OpenSetProtocol]:
     """
     # A release holds millions of files beside its protocols.
     inner = (Path(folder) / name for name in ("data/ossi", "ossi"))
-    top = next((path for path in inner if path.is_dir()), Path(folder))
+    top = next(filter(os.path.isdir, inner), Path(folder))
     if not top.is_dir():
         raise ScoringError(f"{folder} is not a folder. The release has its protocols in data/ossi.")
     files = {

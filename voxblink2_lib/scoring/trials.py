@@ -6,6 +6,7 @@ take about 170 MB.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -194,7 +195,7 @@ def read_trials(path: str | Path) -> TrialList:
     parts: list[tuple[Rows, Rows, Flags]] = []
     columns: tuple[int, int, int] | None = None
     inner = (Path(path) / name for name in ("data/test_vox/trials", "test_vox/trials", "trials"))
-    path = next((file for file in inner if file.is_file()), Path(path))
+    path = next(filter(os.path.isfile, inner), Path(path))
     for table, line in _tables(path, _TRIAL_LINES):
         header = 0
         if columns is None:

@@ -13,7 +13,7 @@ The name does not end in ``.arrow``: ``datasets`` takes any ``cache-*.arrow`` fo
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 from datasets import Features
 
 from voxblink2_lib.errors import SelectionError, StoreError
+from voxblink2_lib.progress import Progress, no_progress
 from voxblink2_lib.records import check_options, options_of, switch
 from voxblink2_lib.release.speaker_index import (
     FACT_COLUMNS,
@@ -120,24 +121,25 @@ class JoinedColumns:
             index = None
         return ColumnJoiner(index, self.features)
 
-    def write(self, shards: Iterable[Path], links: Iterable[Path]) -> None:
+    def write(
+        self, shards: Sequence[Path], links: Sequence[Path], *, progress: Progress = no_progress
+    ) -> None:
         """Write the columns of some shards beside the links to these.
+
+        Args:
+            shards: the shards.
+            links: their names in the cache.
+            progress: counts shards.
 
         Raises:
             StoreError: a run has changed the index meanwhile.
             StoreDamagedError: a shard or the index is damaged.
         """
         joiner = self.open()
-        for shard, link in zip(shards, links, strict=True):
-            stream = open_shard(shard)
-            batches = (batch.select(list(_IDS)) for batch in shard_batches(stream))
-            schema = pa.schema([stream.schema.field(name) for name in _IDS])
-            columns = joiner.columns_of(pa.Table.from_batches(batches, schema))
-            with (
-                pa.OSFile(str(joined_file(link)), "wb") as file,
-                pa.ipc.new_stream(file, columns.schema) as writer,
-            ):
-                writer.write_table(columns)
+        with progress("Joining transcripts", unit="shard", total=len(shards)) as advance:
+            for shard, link in zip(shards, links, strict=True):
+                _write(joiner.columns_of(_ids_of(shard)), joined_file(link))
+                advance(1)
         self.check()
 
 
@@ -146,6 +148,21 @@ def _opened(folder: Path, digest: str) -> SpeakerIndex | None:
     """Return an index in the state of some digest; ``None`` if it has another by now."""
     index = SpeakerIndex(folder)
     return index if index.info.digest == digest else None
+
+
+def _ids_of(shard: Path) -> pa.Table:
+    stream = open_shard(shard)
+    schema = pa.schema([stream.schema.field(name) for name in _IDS])
+    batches = (batch.select(list(_IDS)) for batch in shard_batches(stream))
+    return pa.Table.from_batches(batches, schema)
+
+
+def _write(columns: pa.Table, path: Path) -> None:
+    with (
+        pa.OSFile(str(path), "wb") as file,
+        pa.ipc.new_stream(file, columns.schema) as writer,
+    ):
+        writer.write_table(columns)
 
 
 def joined_file(link: Path) -> Path:

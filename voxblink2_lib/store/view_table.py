@@ -18,6 +18,7 @@ from datasets.arrow_reader import ArrowReader
 from datasets.table import MemoryMappedTable, Table, concat_tables
 
 from voxblink2_lib.files import atomic_write, link_file
+from voxblink2_lib.progress import Progress, no_progress
 from voxblink2_lib.store.joined_columns import JoinedColumns, joined_file
 from voxblink2_lib.store.view import Slice, View
 
@@ -38,7 +39,12 @@ def config_id(
 
 
 def fill_cache(
-    view: View, shards: Sequence[Path], links: Sequence[Path], columns: JoinedColumns
+    view: View,
+    shards: Sequence[Path],
+    links: Sequence[Path],
+    columns: JoinedColumns,
+    *,
+    progress: Progress = no_progress,
 ) -> None:
     """Write what a view needs to be read: links to its shards, the columns joined to them.
 
@@ -47,6 +53,7 @@ def fill_cache(
         shards: its shards in the store.
         links: their names in the cache.
         columns: what is joined.
+        progress: counts shards.
 
     Raises:
         StoreError: a run has changed the store's index meanwhile.
@@ -54,7 +61,7 @@ def fill_cache(
     for shard, link in zip(shards, links, strict=True):
         link.unlink(missing_ok=True)  # a killed load may have left its links
         link_file(shard, link)  # a disk may take no links: then the shards are read where they are
-    columns.write(shards, links)
+    columns.write(shards, links, progress=progress)
     if links and not _is_sliced(view):
         _write_indices(view, links[0].parent)
 
