@@ -316,6 +316,27 @@ def test_other_bytes_are_found(known: Index) -> None:
     assert problem.endswith("speakers.json is damaged: its checksum differs.")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"digest": []},
+        {"speakers": "3"},
+        {"transcripts": -1},
+        {"problems": [7]},
+        {"files": {}},
+        {"files": {SPEAKERS: "x", TRANSCRIPTS: None}},
+        {"other": 1},
+        {"signature": "x" * (1 << 20)},
+    ],
+    ids=lambda change: str(change)[:20],
+)
+def test_a_foreign_summary_is_refused(change: dict[str, Any], known: Index) -> None:
+    path = known.folder / INFO
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(StoreDamagedError, match=r"speakers\.json of the index is damaged"):
+        read_speaker_info(known.folder)
+
+
 def test_a_later_version_is_refused_in_true_words(known: Index) -> None:
     path = known.folder / INFO
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 9}))

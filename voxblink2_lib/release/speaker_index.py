@@ -61,6 +61,7 @@ TRANSCRIPT_COLUMNS = pa.schema(
 # A digest of all transcripts, in both files: one is of no use with another's ranges.
 CONTENT = "voxblink2_transcripts"
 _OPENINGS = 3
+_MAX_INFO_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,14 @@ class SpeakerInfo:
     format: int = _FORMAT
     digest: str = ""
 
+    def __post_init__(self) -> None:
+        counts = (self.speakers, self.listed_videos, self.transcripts, self.unmatched)
+        texts = (self.signature, self.annotations, self.content, self.digest, *self.problems)
+        if not all(isinstance(count, int) and count >= 0 for count in counts):
+            raise ValueError("a count is no number")
+        if not all(isinstance(text, str) for text in (*texts, *self.files.values())):
+            raise ValueError("a signature, a digest or a problem is no text")
+
     def as_json(self) -> bytes:
         """Return the contents of the file, whose digest is computed anew."""
         unsigned = asdict(replace(self, digest=""))
@@ -108,7 +117,8 @@ def read_speaker_info(folder: Path) -> SpeakerInfo | None:
     """
     with _named_damage(folder, INFO):
         try:
-            record = json.loads((folder / INFO).read_text("utf-8"))
+            with open(folder / INFO, "rb") as file:
+                record = json.loads(file.read(_MAX_INFO_BYTES))
         except (FileNotFoundError, NotADirectoryError):
             return None
         if record["format"] != _FORMAT:
@@ -118,8 +128,8 @@ def read_speaker_info(folder: Path) -> SpeakerInfo | None:
                 "about speakers are then unknown, until the release is indexed again."
             )
         info = SpeakerInfo(**{**record, "problems": tuple(record["problems"])})
-        if not all(isinstance(info.files[name], str) for name in (SPEAKERS, TRANSCRIPTS)):
-            raise ValueError("a checksum is no text")
+        if info.files.keys() != {SPEAKERS, TRANSCRIPTS}:
+            raise ValueError("it has other checksums")
         return info
 
 
