@@ -158,7 +158,7 @@ def transcripts_that_are_new(place: Place) -> str:
     caught: list[str] = []
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(
-            "voxblink2_lib.materialize.run._log.warning",
+            "voxblink2_lib.materialize.speakers._log.warning",
             lambda text, *values: caught.append(text % values),
         )
         options = {"data_dir": str(place.corpus), "source": str(place.corpus / "media")}
@@ -290,7 +290,7 @@ CASES: dict[str, tuple[Callable[[Place], str], dict[str, int]]] = {
     "release.index._named_damage": (damaged_index, {"repair": 0}),
     "release.speaker_index._named_damage": (damaged_transcripts, {"repair": 0}),
     "repair.speakers_repair.mend_speakers": (transcripts_without_release, {"index": 0}),
-    "materialize.run._suggest_an_index": (transcripts_that_are_new, {"index": 0}),
+    "materialize.speakers.suggest_an_index": (transcripts_that_are_new, {"index": 0}),
     "cli.verify._resume": (interrupted_check, {"verify": 0}),
     "store.advice.repair_command again": (shard_that_is_gone, {"repair": 0}),
     "repair.index_repair._advice": (index_without_release, {"repair": 0}),

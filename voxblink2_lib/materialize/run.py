@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
-from voxblink2_lib.errors import StoreError, StoreReadOnlyError, next_command
+from voxblink2_lib.errors import SourceError, StoreError, StoreReadOnlyError, next_command
 from voxblink2_lib.materialize.clip_format import check_clip_format
+from voxblink2_lib.materialize.cut_audio_run import materialize_cut_audio
 from voxblink2_lib.materialize.gathering import clear_gathered
 from voxblink2_lib.materialize.last_run import remember_run
+from voxblink2_lib.materialize.places import find_store, is_cut_audio
 from voxblink2_lib.materialize.planning import (
     Plan,
     is_complete,
@@ -20,15 +22,15 @@ from voxblink2_lib.materialize.planning import (
 from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.materialize.scheduler import Scheduler
 from voxblink2_lib.materialize.source_check import check_source
+from voxblink2_lib.materialize.speakers import index_speakers, suggest_an_index
 from voxblink2_lib.materialize.video_queue import RunContext
 from voxblink2_lib.media.versions import decoder_versions
 from voxblink2_lib.outcomes import POLICIES, Status
 from voxblink2_lib.progress import show_progress
-from voxblink2_lib.records import VideoKey
+from voxblink2_lib.records import CUT_AUDIO, VideoKey
 from voxblink2_lib.release.index import Index
 from voxblink2_lib.release.index_build import open_index
 from voxblink2_lib.release.location import Release, open_release
-from voxblink2_lib.release.speaker_index_build import are_speakers_current, update_speakers
 from voxblink2_lib.sources import SourceSpec, parse_source
 from voxblink2_lib.sources.rate_limits import RateLimiter, shared_file
 from voxblink2_lib.store.catalogue import local_catalogue
@@ -40,12 +42,6 @@ from voxblink2_lib.store.outcome_files import outcomes_written, write_stale_outc
 _log = logging.getLogger(__name__)
 
 
-def find_store(request: MaterializeRequest) -> tuple[Release, Store]:
-    """Return the release and the store of a request."""
-    release = open_release(request.data_dir)
-    return release, open_store(request.store, release)
-
-
 def index_release(request: MaterializeRequest) -> Index:
     """Build the index of a store, or check the existing one.
 
@@ -54,10 +50,11 @@ def index_release(request: MaterializeRequest) -> Index:
         StoreMismatchError: the store was made from another release.
         StoreBusyError: another process works on the store.
     """
-    release, store = find_store(request)
+    release = open_release(request.data_dir)
+    store = open_store(request.store, release)
     with store.locked(wait=False):
         index = _index(release, store)
-        _index_speakers(release, index)
+        index_speakers(release, index)
         return index
 
 
@@ -70,28 +67,6 @@ def _index(release: Release, store: Store) -> Index:
             store.index / "rejects.csv",
         )
     return index
-
-
-def _index_speakers(release: Release, index: Index) -> None:
-    info = update_speakers(release, index, progress=show_progress)
-    if info and info.problems:
-        _log.warning(
-            "What follows could not be read, and is left out of transcripts and of facts about "
-            "speakers: %s.",
-            "; ".join(info.problems),
-        )
-
-
-def _suggest_an_index(store: Store, release: Release) -> None:
-    """Tell of transcripts that the release has and the index lacks: a load writes neither."""
-    if not are_speakers_current(release, Index(store.index)):
-        _log.warning(
-            "The release %s has other files about speakers, or other transcripts, than the store "
-            "%s. %s takes them over.",
-            release.path.parent,
-            store.root,
-            next_command("index", data_dir=release.path, store=store.root),
-        )
 
 
 def materialize(request: MaterializeRequest, *, retry: bool, wait: bool) -> Store:
@@ -115,12 +90,18 @@ def materialize(request: MaterializeRequest, *, retry: bool, wait: bool) -> Stor
         BlockedError: work is left, since the source refuses every route.
         DependencyError: this machine lacks something that downloading needs.
     """
-    release, store = find_store(request)
+    if is_cut_audio(request.source):
+        source = parse_source(request.source, request.fetch)
+        store = materialize_cut_audio(request, source, wait=wait)
+        _seal_answered_jobs(request, store, source, wait=wait)
+        return store
+    release = open_release(request.data_dir)
+    store = open_store(request.store, release)
     named = request.source or release.default_source
     source = parse_source(named, request.fetch)
     # A load that finds everything writes nothing, not even the lock, whoever works on the store.
     if not retry and is_complete(request, store, release):
-        _suggest_an_index(store, release)
+        suggest_an_index(store, release)
         return store
     try:
         with store.locked(wait=wait):
@@ -143,7 +124,7 @@ def materialize(request: MaterializeRequest, *, retry: bool, wait: bool) -> Stor
                 has_work = bool(plan.new or plan.failed or ledger.open_jobs())
                 if has_work:
                     check_source(source, store, ledger, request, new=plan.new)
-                _index_speakers(release, index)
+                index_speakers(release, index)
                 # A load for which nothing is left to do is no run.
                 if has_work or retry:
                     remember_run(request, store, ledger, source=source.label)
@@ -176,7 +157,7 @@ def retry_videos(
         StoreError: the store does not exist.
         Exception: see :func:`materialize`.
     """
-    store = named_store(request.store) if request.store else find_store(request)[1]
+    store = named_store(request.store) if request.store else find_store(request)
     if not (store.ledger.exists() and (store.index / "index.json").exists()):
         raise StoreError(
             f"There is no store at {store.root}. Name another with --store, or create one with "
@@ -184,6 +165,11 @@ def retry_videos(
         )
     with store.locked(wait=False), Ledger(store.ledger, request.config) as ledger:
         source = parse_source(request.source or ledger.setting("source"), request.fetch)
+        if source.kind == CUT_AUDIO:
+            raise SourceError(
+                f"The source {source.label} is cut audio, which was read to its end: what it lacks "
+                "will not be in it at another try. Name a source of media with --source."
+            )
         verdicts = ledger.verdicts(source.label)
         failed = verdicts.missing(statuses, since=since)
         check_clip_format(request, store, ledger, index=None, retried=len(failed))
@@ -226,6 +212,21 @@ def finish_reopened(request: MaterializeRequest, store: Store) -> int:
         _run_jobs(context, jobs)
         _finish(context)
     return len(jobs)
+
+
+def _seal_answered_jobs(
+    request: MaterializeRequest, store: Store, source: SourceSpec, *, wait: bool
+) -> None:
+    """Seal jobs of runs with other sources that have nothing left to wait for."""
+    with Ledger(store.ledger, request.config, readonly=True) as ledger:
+        if not ledger.open_jobs():
+            return
+    with store.locked(wait=wait), Ledger(store.ledger, request.config) as ledger:
+        plan = plan_retry(request, store, ledger, [])
+        index = Index(store.index)
+        context = _context(request, store, index, source=source, ledger=ledger, plan=plan)
+        _run_jobs(context, ledger.open_jobs())
+        _finish(context)
 
 
 def _asked_again(source: SourceSpec) -> tuple[Status, ...]:
