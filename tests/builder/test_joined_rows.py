@@ -222,6 +222,22 @@ def test_facts_are_a_switch(place: Path) -> None:
     assert "with_speaker_info: further columns" in (voxblink2.VoxBlink2Config.__doc__ or "")
 
 
+@pytest.mark.parametrize("with_release", [True, False])
+def test_rows_of_cut_audio_have_the_columns(with_release: bool, place: Path) -> None:
+    """With annotations, transcripts are joined; without, the columns are there and null."""
+    for media in (place / "release" / "media").glob("*/*.wav"):
+        clip = place / "cut" / media.parent.name / media.stem / "00001.wav"
+        clip.parent.mkdir(parents=True)
+        shutil.copy(media, clip)
+    add_transcripts(place)
+    release = {"data_dir": str(place / "release")} if with_release else {}
+    options = {"source": str(place / "cut"), "store": str(place / "store of cut audio")}
+    rows = load(place, **options, **release)
+    assert rows.features == FEATURES["audio"]
+    assert said(rows) == (expected() if with_release else dict.fromkeys(VIDEOS, (None, None)))
+    assert said(load(place, streaming=True, **options, **release)) == said(rows)
+
+
 # -- The release changes ---------------------------------------------------------------------------
 
 
