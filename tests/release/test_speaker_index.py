@@ -18,7 +18,7 @@ from support.speaker_files import transcripts_of, write_speakers, write_voxblink
 from voxblink2_lib.errors import StoreDamagedError, StoreError, StoreFullError
 from voxblink2_lib.release import speaker_index_build
 from voxblink2_lib.release.index import Index
-from voxblink2_lib.release.index_build import build_index
+from voxblink2_lib.release.index_build import build_index, open_index
 from voxblink2_lib.release.location import open_release
 from voxblink2_lib.release.speaker_index import (
     CONTENT,
@@ -183,6 +183,27 @@ def test_files_are_read_again_only_when_they_change(release: Path, index: Index)
     shutil.rmtree(release / "asr_res")
     shutil.rmtree(release / "spk_info")
     assert update(release, index) == second
+
+
+def test_an_index_that_grows_keeps_its_transcripts_until_they_are_made_again(
+    release: Path, index: Index
+) -> None:
+    text = f"{VIDEOS[0]}/00001 of one\n00001 of one of two\n"
+    write_speakers(release, "asr_res", {"id000000": text, "id000005": "00001 bare\n"})
+    assert update(release, index) is not None
+    write_release(
+        release,
+        {"meta/id000005/aaaaaaaaaaa/00001.txt": voxblink2(speaker="id000005", video="a" * 11)},
+    )
+    grown = open_index(open_release(release), index.folder)
+    assert grown.info.videos == index.info.videos + 1
+    assert said(grown, "id000000") == {f"{VIDEOS[0]}/00001": ("of one", None)}
+    assert list(speaker_problems(grown.folder)) == list(grown.problems()) == []
+    # What was not certain may be so by other annotations.
+    assert not are_speakers_current(open_release(release), grown)
+    assert said(grown, "id000005") == {}
+    update(release, grown)
+    assert said(grown, "id000005") == {"aaaaaaaaaaa/00001": ("bare", None)}
 
 
 def test_a_list_of_videos_alone_is_no_reason_to_index_again(release: Path, index: Index) -> None:

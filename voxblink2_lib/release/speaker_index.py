@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -152,6 +153,18 @@ def speaker_problems(folder: Path) -> Iterator[str]:
                 f"The file {path} of the index is damaged: its SHA-256 is {digest}, written was "
                 f"{info.files[name]}."
             )
+
+
+def keep_speakers(before: Path, folder: Path) -> None:
+    """Move the files about speakers to an index that replaces another, until they are made again.
+
+    Args:
+        before: the folder of the index that is replaced.
+        folder: that of the one that replaces it.
+    """
+    for name in (SPEAKERS, TRANSCRIPTS, INFO):  # the summary last: without it nothing is read
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(before / name, folder / name)
 
 
 @contextlib.contextmanager
