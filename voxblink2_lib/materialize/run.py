@@ -23,6 +23,7 @@ from voxblink2_lib.materialize.planning import (
 from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.materialize.scheduler import Scheduler
 from voxblink2_lib.materialize.source_check import check_source
+from voxblink2_lib.materialize.speakers import index_speakers, suggest_an_index
 from voxblink2_lib.materialize.video_queue import RunContext
 from voxblink2_lib.media.versions import decoder_versions
 from voxblink2_lib.outcomes import POLICIES, Status
@@ -54,7 +55,9 @@ def index_release(request: MaterializeRequest) -> Index:
     release = open_release(request.data_dir)
     store = open_store(request.store, release)
     with store.locked(wait=False):
-        return _index(release, store)
+        index = _index(release, store)
+        index_speakers(release, index)
+        return index
 
 
 def _index(release: Release, store: Store) -> Index:
@@ -100,6 +103,7 @@ def materialize(request: MaterializeRequest, *, retry: bool, wait: bool) -> Stor
     source = parse_source(named, request.fetch)
     # A load that finds everything writes nothing, not even the lock, whoever works on the store.
     if not retry and is_complete(request, store, release):
+        suggest_an_index(store, release)
         return store
     try:
         with store.locked(wait=wait):
@@ -122,6 +126,7 @@ def materialize(request: MaterializeRequest, *, retry: bool, wait: bool) -> Stor
                 has_work = bool(plan.new or plan.failed or ledger.open_jobs())
                 if has_work:
                     check_source(source, store, ledger, request, new=plan.new)
+                index_speakers(release, index)
                 # A load for which nothing is left to do is no run.
                 if has_work or retry:
                     remember_run(request, store, ledger, source=source.label)

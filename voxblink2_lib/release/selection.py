@@ -45,7 +45,8 @@ def read_ids(ids: Ids, *, argument: str, kinds: IdKind) -> frozenset[str]:
 
     Args:
         ids: ids; or the path of a text file with ids separated by white space, in which ``#``
-            begins a comment. ``None`` gives an empty set.
+            begins a comment; as videos also the lists of the release, ``spk2videos`` and
+            ``utt_clean.txt``. ``None`` gives an empty set.
         argument: the name to use in messages.
         kinds: which ids are allowed.
 
@@ -108,13 +109,22 @@ def _read_file(name: str, *, argument: str, kinds: IdKind) -> frozenset[str]:
 
 def _ids_in(text: str, name: str, *, argument: str, kinds: IdKind) -> Iterator[str]:
     for number, line in enumerate(text.splitlines(), start=1):
-        for token in line.partition("#")[0].split():
+        for token in _tokens(line.partition("#")[0].split(), kinds):
             if not _is_id(token, kinds):
                 raise SelectionError(
                     f"{argument}: line {number} of {name} has {token!r}, "
                     f"which is not a {_NAMES[kinds]}."
                 )
             yield token
+
+
+def _tokens(words: list[str], kinds: IdKind) -> Iterator[str]:
+    """Yield the ids of a line; of videos, also in the form of the release's own lists."""
+    is_of_speaker = kinds == "videos" and len(words) > 1 and is_speaker_id(words[0])  # spk2videos
+    for word in words[1:] if is_of_speaker else words:
+        speaker, *names = word.split("/")
+        is_utterance = kinds == "videos" and len(names) == 2 and is_speaker_id(speaker)
+        yield names[0] if is_utterance else word
 
 
 # -- Selection ------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from voxblink2_lib.progress import Progress
 from voxblink2_lib.release.index import Index
 from voxblink2_lib.release.index_build import build_index
 from voxblink2_lib.release.location import Release, open_release
+from voxblink2_lib.release.speaker_index_build import update_speakers
 from voxblink2_lib.repair.workbench import Workbench
 from voxblink2_lib.store.annotations import has_no_annotations
 from voxblink2_lib.store.ledger import Ledger
@@ -37,7 +38,7 @@ def mend_index(
     if not problem:
         return Index(bench.store.index)
     try:
-        release = open_release(data_dir or _remembered(bench, configs))
+        release = open_release(data_dir or remembered_release(bench, configs))
     except ReleaseError:
         bench.problems.append(f"{problem} {_advice(bench)}")
         return None
@@ -51,7 +52,8 @@ def _problem(bench: Workbench) -> str:
         return str(error)
 
 
-def _remembered(bench: Workbench, configs: Sequence[str]) -> str | None:
+def remembered_release(bench: Workbench, configs: Sequence[str]) -> str | None:
+    """Return the release of the last run of any configuration."""
     releases = (read_last_run(bench.store, config)[1].get("data_dir") for config in configs)
     return next(filter(None, releases), None)
 
@@ -82,7 +84,9 @@ def _made_again(
         fresh.rename(folder)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-    return Index(folder)
+    index = Index(folder)
+    update_speakers(release, index, progress=progress)
+    return index
 
 
 def _other_release(bench: Workbench, index: Index, configs: Sequence[str]) -> str:
