@@ -51,7 +51,8 @@ class MaterializeRequest:
     )
     data_dir: str | None = option(
         None,
-        "the release: a folder, vb2_meta.tar.gz, or demo for the built-in release",
+        "the release: a folder or vb2_meta.tar.gz, also at a URL such as s3://bucket/release or "
+        "hf://datasets/USER/REPO, or demo for the built-in release",
         default="$VOXBLINK2_RELEASE",
         metavar="RELEASE",
         rule=_NAME,

@@ -185,8 +185,8 @@ def open_store(path: str | None, release: Release) -> Store:
     base = home_folder()
     if release.default_source is not None:  # the built-in one, whose path each install changes
         return Store(base / "demo")
-    path_of_release = release.path.resolve()
-    is_in_folder = path_of_release.name.startswith(("meta", "vb2_meta"))
-    name = path_of_release.parent.name if is_in_folder else path_of_release.name
-    tag = short_digest(os.fsencode(path_of_release))[:8]
+    place = release.path.resolve() if isinstance(release.path, Path) else release.path
+    is_in_folder = place.name.startswith(("meta", "vb2_meta"))
+    name = str(place.parent).rpartition("/")[2] if is_in_folder else place.name
+    tag = short_digest(os.fsencode(str(place)))[:8]
     return Store(base / f"{name or 'release'}-{tag}")
