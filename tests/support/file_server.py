@@ -1,0 +1,103 @@
+"""A loopback HTTP server of files in memory: ranges, ETags, lists of folders; it can misbehave."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from typing import NamedTuple
+from urllib.parse import quote, unquote, urlsplit
+
+from support.loopback_server import LoopbackHandler, LoopbackServer
+from voxblink2_lib.demo.site import parse_range
+
+_PIECE_BYTES = 1 << 14
+
+
+class Served(NamedTuple):
+    """A request for a file, and what it got."""
+
+    path: str
+    start: int
+    bytes_sent: int
+    status: int
+
+
+class FileServer(LoopbackServer):
+    """Serve files inside a `with` block.
+
+    Args:
+        files: contents by path, without a slash at the beginning.
+
+    Attributes:
+        journal: GET requests that were answered with a part of a file.
+        breaks: how many of the next bodies end in their middle.
+        refuses: how many of the next GET requests get the status `refusal`.
+        gate: bodies stop after their first piece while it is closed.
+    """
+
+    def __init__(self, files: dict[str, bytes]) -> None:
+        self.files = files
+        self.journal: list[Served] = []
+        self.breaks = self.refuses = 0
+        self.refusal = 503
+        self.has_ranges = self.has_lists = True
+        self.gate = threading.Event()
+        self.gate.set()
+        super().__init__(_Handler)
+
+    def bytes_sent(self, path: str) -> int:
+        return sum(request.bytes_sent for request in self.journal if request.path == path)
+
+
+class _Handler(LoopbackHandler):
+    server: FileServer
+    disable_nagle_algorithm = True  # head and body leave as two writes
+    protocol_version = "HTTP/1.1"
+
+    def answer(self) -> None:
+        path = unquote(urlsplit(self.path).path).lstrip("/")
+        if self.command == "GET" and self.server.refuses:
+            self.server.refuses -= 1
+            self.reply(self.server.refusal, b"no", {"Content-Type": "text/plain"})
+        elif path in self.server.files:
+            self._send_file(path, self.server.files[path])
+        elif self.server.has_lists and (names := self._names_in(path)):
+            links = "".join(f'<a href="{quote(name)}">{name}</a>\n' for name in names)
+            self.reply(200, f"<html>{links}</html>".encode(), {"Content-Type": "text/html"})
+        else:
+            self.reply(404, b"not there", {"Content-Type": "text/plain"})
+
+    def _names_in(self, path: str) -> list[str]:
+        start = f"{path.rstrip('/')}/" if path.strip("/") else ""
+        below = [name[len(start) :] for name in self.server.files if name.startswith(start)]
+        return sorted({f"{a}{slash}" for a, slash, _ in (name.partition("/") for name in below)})
+
+    def _send_file(self, path: str, data: bytes) -> None:
+        etag = f'"{hashlib.md5(data, usedforsecurity=False).hexdigest()}"'
+        headers = {"Content-Type": "application/octet-stream", "ETag": etag}
+        asked = self.headers.get("Range") if self.server.has_ranges else None
+        span = parse_range(asked, len(data)) if asked else None
+        start, stop = span or (0, len(data))
+        if span:
+            headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(data)}"
+        self.send_response(206 if span else 200)
+        for name, value in {**headers, "Content-Length": str(stop - start)}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "GET":
+            self._send_body(path, data, start, stop, 206 if span else 200)
+
+    def _send_body(self, path: str, data: bytes, start: int, stop: int, status: int) -> None:
+        is_broken = self.server.breaks > 0
+        end = (start + stop) // 2 if is_broken else stop
+        self.server.breaks -= is_broken
+        sent = 0
+        try:
+            for at in range(start, end, _PIECE_BYTES):
+                piece = data[at : min(end, at + _PIECE_BYTES)]
+                self.wfile.write(piece)
+                sent += len(piece)
+                self.server.gate.wait()
+        finally:
+            self.server.journal.append(Served(path, start, sent, status))
+        self.close_connection = is_broken
