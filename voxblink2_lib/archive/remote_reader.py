@@ -131,6 +131,5 @@ def _unreadable(url: str, start: int, error: Exception) -> SourceError:
     tries = "" if is_final(error) else f" in {len(_PAUSES_SECONDS) + 1} tries"
     return SourceError(
         f"{redacted_source(url)} cannot be read from byte {start:,} on{tries}: "
-        f"{words_of(error, url)}. What was read before is kept: run the same command again when "
-        "the server sends it."
+        f"{words_of(error, url)}. Run the same command again when the server sends it."
     )
