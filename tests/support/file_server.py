@@ -27,29 +27,52 @@ class FileServer(LoopbackServer):
 
     Args:
         files: contents by path, without a slash at the beginning.
+        handler: answers requests.
 
     Attributes:
         journal: GET requests that were answered with a part of a file.
         breaks: how many of the next bodies end in their middle.
         refuses: how many of the next GET requests get the status `refusal`.
-        gate: bodies stop after their first piece while it is closed.
+        limit: after so many bytes of bodies, no more is sent until `serve_on`.
     """
 
-    def __init__(self, files: dict[str, bytes]) -> None:
+    def __init__(self, files: dict[str, bytes], handler: type[FileHandler] | None = None) -> None:
         self.files = files
         self.journal: list[Served] = []
         self.breaks = self.refuses = 0
         self.refusal = 503
         self.has_ranges = self.has_lists = True
-        self.gate = threading.Event()
-        self.gate.set()
-        super().__init__(_Handler)
+        self.limit = 1 << 62
+        self._sent = self._served_on = 0
+        self._changed = threading.Condition()
+        super().__init__(handler or FileHandler)
+
+    def serve_on(self) -> None:
+        """Send without a limit; whoever waits for it has been killed and gets nothing."""
+        with self._changed:
+            self.limit = 1 << 62
+            self._served_on += 1
+            self._changed.notify_all()
+
+    def wait_below_limit(self, count: int) -> None:
+        """Count bytes that are to be sent, when they may be."""
+        with self._changed:
+            before = self._served_on
+            while self._sent + count > self.limit and not self.ended.is_set():
+                self._changed.wait()
+            if before != self._served_on:
+                raise ConnectionAbortedError
+            self._sent += count
+
+    def __exit__(self, *details: object) -> None:
+        self.serve_on()
+        super().__exit__(*details)
 
     def bytes_sent(self, path: str) -> int:
         return sum(request.bytes_sent for request in self.journal if request.path == path)
 
 
-class _Handler(LoopbackHandler):
+class FileHandler(LoopbackHandler):
     server: FileServer
     disable_nagle_algorithm = True  # head and body leave as two writes
     protocol_version = "HTTP/1.1"
@@ -60,7 +83,7 @@ class _Handler(LoopbackHandler):
             self.server.refuses -= 1
             self.reply(self.server.refusal, b"no", {"Content-Type": "text/plain"})
         elif path in self.server.files:
-            self._send_file(path, self.server.files[path])
+            self.send_file(path, self.server.files[path], {})
         elif self.server.has_lists and (names := self._names_in(path)):
             links = "".join(f'<a href="{quote(name)}">{name}</a>\n' for name in names)
             self.reply(200, f"<html>{links}</html>".encode(), {"Content-Type": "text/html"})
@@ -72,9 +95,9 @@ class _Handler(LoopbackHandler):
         below = [name[len(start) :] for name in self.server.files if name.startswith(start)]
         return sorted({f"{a}{slash}" for a, slash, _ in (name.partition("/") for name in below)})
 
-    def _send_file(self, path: str, data: bytes) -> None:
+    def send_file(self, path: str, data: bytes, more: dict[str, str]) -> None:
         etag = f'"{hashlib.md5(data, usedforsecurity=False).hexdigest()}"'
-        headers = {"Content-Type": "application/octet-stream", "ETag": etag}
+        headers = {"Content-Type": "application/octet-stream", "ETag": etag, **more}
         asked = self.headers.get("Range") if self.server.has_ranges else None
         span = parse_range(asked, len(data)) if asked else None
         start, stop = span or (0, len(data))
@@ -95,9 +118,9 @@ class _Handler(LoopbackHandler):
         try:
             for at in range(start, end, _PIECE_BYTES):
                 piece = data[at : min(end, at + _PIECE_BYTES)]
+                self.server.wait_below_limit(len(piece))
                 self.wfile.write(piece)
                 sent += len(piece)
-                self.server.gate.wait()
         finally:
             self.server.journal.append(Served(path, start, sent, status))
         self.close_connection = is_broken

@@ -137,7 +137,7 @@ class _Handler(LoopbackHandler):
                 repo = self._repo(owner, name, (revision or ["main"])[-1])
                 self._send(200, {"id": f"{owner}/{name}", "sha": repo.commit})
             case ["api", "datasets", owner, name, "tree", revision, *path]:
-                is_deep = parse_qs(urlsplit(self.path).query).get("recursive") == ["True"]
+                is_deep = parse_qs(urlsplit(self.path).query).get("recursive") == ["true"]
                 repo = self._repo(owner, name, revision)
                 self._send(200, list(_tree(repo, "/".join(path), is_deep=is_deep)))
             case ["datasets", owner, name, "resolve", revision, *path]:

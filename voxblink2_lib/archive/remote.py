@@ -112,7 +112,7 @@ class RemoteFolder:
     def child(self, name: str) -> str:
         """Return the URL of what is in it, with its secrets."""
         place, query = split_query(self.url)
-        return f"{place}/{quote(name) if is_web(place) else name}{query}"
+        return f"{place.rstrip('/')}/{quote(name) if is_web(place) else name}{query}"
 
     def names(self) -> list[tuple[str, bool]]:
         """Return what is directly in it, sorted: names, and whether each is a folder.
