@@ -138,7 +138,8 @@ class _Handler(FileHandler):
                 f'<a href="https://drive.google.com/{kind}" target="_blank">'
                 f'<div class="flip-entry-title">{name}</div></a>'
             )
-        self._send_page(200, f"<html><title>VoxBlink2</title>{''.join(links)}</html>")
+        title = start.rstrip("/").rpartition("/")[2] or "VoxBlink2"  # gdown takes it for the name
+        self._send_page(200, f"<html><title>{title}</title>{''.join(links)}</html>")
 
     def _send_page(self, status: int, page: str) -> None:
         self.reply(status, page.encode(), {"Content-Type": "text/html; charset=utf-8"})

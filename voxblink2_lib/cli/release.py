@@ -125,7 +125,7 @@ def _check(options: argparse.Namespace) -> int:
         sums |= read_sums(Path(named).expanduser())
     files = check_folder(folder, sums=sums, progress=show_progress)
     problems = [file.problem for file in files if file.state in ("missing", "different")]
-    if not any(file.state in ("equal", "whole") for file in files):
+    if all(file.state == "unknown" for file in files):
         problems.append(f"There was nothing to check in {folder}: no file with a known checksum.")
     unknown = [file.problem for file in files if file.state == "unknown"]
     record = {
