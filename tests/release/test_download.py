@@ -393,7 +393,7 @@ def test_kills_at_random_bytes_cost_what_was_in_flight(
     with FileServer({META_ARCHIVE: BIG}) as site:
         words = ("release", "get", "meta", "--from", site.url, "--to", tmp_path / "r")
         for number, how in enumerate((signal.SIGKILL, signal.SIGINT), start=1):
-            site.limit = site.bytes_sent(META_ARCHIVE) + rng.randrange(block, 2 * block)
+            site.serve_only(rng.randrange(block, 2 * block))
             with start(*words) as process:
                 least = number * block
                 assert wait_for(functools.partial(keeps, tmp_path / "r", least), process)
@@ -415,7 +415,7 @@ def test_kills_at_random_bytes_cost_what_was_in_flight(
 def test_a_kill_while_drive_sends_costs_what_was_in_flight(tmp_path: Path) -> None:
     with DriveServer(AUTHORS_FOLDER, {META_ARCHIVE: BIG}) as server:
         words = ["release", "get", "meta", "--to", str(tmp_path / "r")]
-        server.limit = 20_000_000
+        server.serve_only(20_000_000)
         arguments = [sys.executable, "-c", AS_DRIVE, server.url, *words]
         path = os.pathsep.join([str(Path(__file__).parents[1]), str(Path(__file__).parents[2])])
         with Process(arguments, env=environment({"PYTHONPATH": path})) as process:

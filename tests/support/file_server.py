@@ -33,7 +33,6 @@ class FileServer(LoopbackServer):
         journal: GET requests that were answered with a part of a file.
         breaks: how many of the next bodies end in their middle.
         refuses: how many of the next GET requests get the status `refusal`.
-        limit: after so many bytes of bodies, no more is sent until `serve_on`.
     """
 
     def __init__(self, files: dict[str, bytes], handler: type[FileHandler] | None = None) -> None:
@@ -42,15 +41,20 @@ class FileServer(LoopbackServer):
         self.breaks = self.refuses = 0
         self.refusal = 503
         self.has_ranges = self.has_lists = True
-        self.limit = 1 << 62
+        self._limit = 1 << 62
         self._sent = self._served_on = 0
         self._changed = threading.Condition()
         super().__init__(handler or FileHandler)
 
+    def serve_only(self, count: int) -> None:
+        """Send so many bytes more of bodies, and no more until `serve_on`."""
+        with self._changed:
+            self._limit = self._sent + count
+
     def serve_on(self) -> None:
         """Send without a limit; whoever waits for it has been killed and gets nothing."""
         with self._changed:
-            self.limit = 1 << 62
+            self._limit = 1 << 62
             self._served_on += 1
             self._changed.notify_all()
 
@@ -58,7 +62,7 @@ class FileServer(LoopbackServer):
         """Count bytes that are to be sent, when they may be."""
         with self._changed:
             before = self._served_on
-            while self._sent + count > self.limit and not self.ended.is_set():
+            while self._sent + count > self._limit and not self.ended.is_set():
                 self._changed.wait()
             if before != self._served_on:
                 raise ConnectionAbortedError

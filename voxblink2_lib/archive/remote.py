@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -120,17 +120,17 @@ class RemoteFolder:
         Raises:
             SourceError: it cannot be listed.
         """
+        return [(name, facts["type"] == "directory") for name, facts in self._entries()]
+
+    def _entries(self) -> list[tuple[str, Mapping[str, Any]]]:
         with own_errors(self.url, "listed"):
             system, path = system_of(self.url)
             system.invalidate_cache()
             entries = system.ls(path, detail=True)
-        named = {
-            name_in(entry["name"].rstrip("/")): entry["type"]
-            for entry in entries
-            # Object stores may have an empty object for the folder itself.
-            if entry["name"].rstrip("/") != path.rstrip("/")
-        }
-        return sorted((name, kind == "directory") for name, kind in named.items() if name)
+        # Object stores may have an empty object for the folder itself.
+        below = (entry for entry in entries if entry["name"].rstrip("/") != path.rstrip("/"))
+        named = {name_in(entry["name"].rstrip("/")): entry for entry in below}
+        return sorted(((name, facts) for name, facts in named.items() if name), key=_name_of_entry)
 
     def files(self) -> Iterator[tuple[str, RemoteFile]]:
         """Yield all files in and below it, sorted, with their paths in it.
@@ -146,6 +146,25 @@ class RemoteFolder:
         for name, facts in sorted(entries.items()):
             yield name[start:], _remote_file(self.child(name[start:]), facts)
 
+    def walk(
+        self, enters: Callable[[str], bool], *, levels: int
+    ) -> Iterator[tuple[str, RemoteFile]]:
+        """Yield files in and below it, sorted, with their paths in it.
+
+        Args:
+            enters: whether a folder is entered, by its name.
+            levels: so many folders below each other are entered.
+
+        Raises:
+            SourceError: a folder cannot be listed.
+        """
+        for name, facts in self._entries():
+            if facts["type"] != "directory":
+                yield name, _remote_file(self.child(name), facts)
+            elif levels and enters(name):
+                for path, file in RemoteFolder(self.child(name)).walk(enters, levels=levels - 1):
+                    yield f"{name}/{path}", file
+
     def contents(self, paths: list[str]) -> dict[str, bytes | Exception]:
         """Return the contents of some small files, fetched together, or why one has none."""
         with own_errors(self.url, "read"):
@@ -153,6 +172,10 @@ class RemoteFolder:
             named = {f"{path.rstrip('/')}/{name}": name for name in paths}
             answers = system.cat(list(named), on_error="return")
         return {named[key]: answer for key, answer in answers.items() if key in named}
+
+
+def _name_of_entry(entry: tuple[str, Mapping[str, Any]]) -> str:
+    return entry[0]
 
 
 def find_remote(url: str) -> RemoteFile | RemoteFolder | None:

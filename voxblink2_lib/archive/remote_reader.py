@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any
 
 from voxblink2_lib.archive.urls import is_final, system_of, words_of
@@ -34,8 +35,8 @@ class RemoteReader(io.RawIOBase):
         self._block, self._block_start = memoryview(b""), 0
         self._ahead: tuple[int, Future[bytes]] | None = None
         self._stream: Any = None
-        # One thread: streams of fsspec serve one reader.
-        self._fetcher = ThreadPoolExecutor(1, "voxblink2-remote")
+        # Streams of fsspec serve one reader.
+        self._lock = threading.Lock()
 
     def readable(self) -> bool:
         """Return true."""
@@ -74,24 +75,34 @@ class RemoteReader(io.RawIOBase):
     def _enter_block(self) -> None:
         start = self._position
         is_next = bool(self._block) and start == self._block_start + len(self._block)
-        if self._ahead is not None and self._ahead[0] == start:
-            waiting = self._ahead[1]
-        else:
-            if self._ahead is not None:
-                self._ahead[1].cancel()
-            waiting = self._fetcher.submit(self._fetch, start)
-        self._ahead = None
-        self._block, self._block_start = memoryview(waiting.result()), start
-        end = start + len(self._block)
+        ahead, self._ahead = self._ahead, None
+        is_ahead = ahead is not None and ahead[0] == start
+        data = ahead[1].result() if ahead is not None and is_ahead else self._fetch(start)
+        self._block, self._block_start = memoryview(data), start
+        end = start + len(data)
         # Who looks at a file's beginning, or at one place in it, needs no more than that.
         if is_next and end < self._size_bytes:
-            self._ahead = (end, self._fetcher.submit(self._fetch, end))
+            self._ahead = (end, self._fetch_beside(end))
+
+    def _fetch_beside(self, start: int) -> Future[bytes]:
+        """Fetch a block in a thread, for which neither Ctrl-C nor the end of the process waits."""
+        future: Future[bytes] = Future()
+
+        def fetch() -> None:
+            try:
+                future.set_result(self._fetch(start))
+            except BaseException as error:
+                future.set_exception(error)
+
+        threading.Thread(target=fetch, name="voxblink2-remote", daemon=True).start()
+        return future
 
     def _fetch(self, start: int) -> bytes:
         """Return the block that begins at a byte, after a few tries."""
         for pause in (*_PAUSES_SECONDS, None):
             try:
-                return self._fetched(start)
+                with self._lock:
+                    return self._fetched(start)
             except Exception as error:  # of botocore and aiohttp, many are no OSError
                 self._close_stream()
                 if pause is None or is_final(error):
@@ -119,11 +130,10 @@ class RemoteReader(io.RawIOBase):
                 stream.close()
 
     def close(self) -> None:
-        """End what is being fetched."""
-        if not self.closed:
-            self._fetcher.shutdown(wait=True, cancel_futures=True)
+        """Close the file; what is being fetched is left alone, and thrown away."""
+        if not self.closed and (self._ahead is None or self._ahead[1].done()):
             self._close_stream()
-            self._block = memoryview(b"")
+        self._block, self._ahead = memoryview(b""), None
         super().close()
 
 

@@ -272,7 +272,7 @@ def _fetch_missing(plan: Plan, records: dict[str, FileRecord], progress: Progres
     with progress("Downloading", unit="B", total=plan.total_bytes, done=plan.kept_bytes) as advance:
         for number, file in enumerate(plan.missing):
             try:
-                record = _fetched(file, plan.place, advance)
+                record = _fetched(file, plan.place, advance, progress)
             except SourceError as error:
                 rest = [file.offer for file in plan.missing[number:]]
                 raise StoppedError(
@@ -283,17 +283,17 @@ def _fetch_missing(plan: Plan, records: dict[str, FileRecord], progress: Progres
             write_manifest(plan.folder, records)
 
 
-def _fetched(file: PlannedFile, place: Place, advance: AdvanceWithNote) -> FileRecord:
+def _fetched(
+    file: PlannedFile, place: Place, advance: AdvanceWithNote, progress: Progress
+) -> FileRecord:
     advance(0, note=file.offer.path)
     file.partial.parent.mkdir(parents=True, exist_ok=True)
     digests = _new_digests(file.offer)
-    place.save(file.offer, file.partial, digests, advance)
+    place.save(file.offer, file.partial, None if file.kept_bytes else digests, advance)
     size_bytes = file.partial.stat().st_size
-    if digests.size_bytes != size_bytes:
-        raise SourceError(
-            f"{file.partial} was changed while it was downloaded: it has {size_bytes:,} bytes, "
-            f"{digests.size_bytes:,} came."
-        )
+    if file.kept_bytes:
+        with progress("Hashing", unit="B", total=size_bytes) as advance_hashing:
+            digests.take_file(file.partial, advance_hashing)
     wrong = _wrong_checksum(digests, file.offer)
     if wrong is not None or file.offer.size_bytes not in (None, size_bytes):
         file.partial.unlink()

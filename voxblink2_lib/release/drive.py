@@ -100,11 +100,10 @@ class DrivePlace:
         return sum(path.stat().st_size for path in [partial, *_parts(partial)] if path.exists())
 
     def save(
-        self, offer: Offer, partial: Path, digests: Digests, advance: Callable[[int], object]
+        self, offer: Offer, partial: Path, digests: Digests | None, advance: Callable[[int], object]
     ) -> None:
         """Download a file; gdown goes on with what it kept. See :class:`.Place`."""
         if partial.exists():  # killed between its end and what follows
-            digests.take_file(partial)
             return
         done = self.kept_bytes(partial)
 

@@ -19,10 +19,13 @@ from voxblink2_lib.archive.remote import RemoteFile, RemoteFolder, find_remote, 
 from voxblink2_lib.archive.remote_reader import RemoteReader
 from voxblink2_lib.archive.urls import is_web
 from voxblink2_lib.errors import ReleaseError
+from voxblink2_lib.records import is_speaker_id
 from voxblink2_lib.redaction import redacted_source
 from voxblink2_lib.release.release_parts import PARTS, part_of
 
 _BLOCK_BYTES = 1 << 20
+_MOST_LEVELS = 8
+_UNPACKED = ("meta", "spk_info", "asr_res")
 _HUB_PAGES = "https://huggingface.co/datasets/"
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
@@ -106,14 +109,14 @@ class Place(Protocol):
         """Return how much an earlier run kept of a file."""
 
     def save(
-        self, offer: Offer, partial: Path, digests: Digests, advance: Callable[[int], object]
+        self, offer: Offer, partial: Path, digests: Digests | None, advance: Callable[[int], object]
     ) -> None:
         """Download a file, from where an earlier run was.
 
         Args:
             offer: the file.
             partial: where to put it; may be there in part.
-            digests: take all of it.
+            digests: take what comes; ``None`` if there is something already.
             advance: counts bytes that come.
 
         Raises:
@@ -151,7 +154,7 @@ class UrlPlace:
         elif is_web(self._url):
             yield from _usual_files(place, parts)
         else:
-            yield from place.files()
+            yield from place.walk(_may_have_parts, levels=_MOST_LEVELS)
 
     def _site(self) -> RemoteFile | RemoteFolder:
         """Return a site's folder, which need not have a page, or its file."""
@@ -165,21 +168,25 @@ class UrlPlace:
         return partial.stat().st_size if partial.exists() else 0
 
     def save(
-        self, offer: Offer, partial: Path, digests: Digests, advance: Callable[[int], object]
+        self, offer: Offer, partial: Path, digests: Digests | None, advance: Callable[[int], object]
     ) -> None:
         """Download a file; see :class:`Place`."""
-        if partial.exists():
-            digests.take_file(partial)
         assert offer.size_bytes is not None
         # Each write is complete when it returns: what is killed has all that it wrote.
         with (
-            RemoteReader(offer.key, offer.size_bytes, offset=digests.size_bytes) as reader,
             open(partial, "ab", buffering=0) as file,
+            RemoteReader(offer.key, offer.size_bytes, offset=file.tell()) as reader,
         ):
             while block := reader.read(_BLOCK_BYTES):
                 file.write(block)
-                digests.update(block)
+                if digests is not None:
+                    digests.update(block)
                 advance(len(block))
+
+
+def _may_have_parts(folder: str) -> bool:
+    """Return whether a folder may have files that are asked for: not the millions of a speaker."""
+    return not (is_speaker_id(folder) or folder in _UNPACKED)
 
 
 def _usual_files(folder: RemoteFolder, parts: Sequence[str]) -> Iterator[tuple[str, RemoteFile]]:
