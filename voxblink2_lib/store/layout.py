@@ -6,6 +6,7 @@ STORE/
   ledger.backup.sqlite      see backup.py
   parts/<config>/<job>/     clips of finished videos whose shard is not sealed yet
   shards/<config>/          sealed shards, each with its sha256 and its outcomes beside it
+  archive/                  where an archive of cut audio can be entered, see cut_audio
   media/<config>/           downloaded media, staged until they are cropped
   lost+found/               what repair took out of the store; nothing reads it
   tmp/                      partial downloads; emptied by the next run
@@ -30,6 +31,7 @@ from voxblink2_lib.files import (
     system_error,
 )
 from voxblink2_lib.records import VideoKey
+from voxblink2_lib.redaction import redacted_source
 from voxblink2_lib.release.location import Release
 from voxblink2_lib.store.lock import HOLDER, LOCK, hold_lock
 
@@ -182,11 +184,31 @@ def open_store(path: str | None, release: Release) -> Store:
     """
     if path is not None:
         return named_store(path)
-    base = home_folder()
     if release.default_source is not None:  # the built-in one, whose path each install changes
-        return Store(base / "demo")
+        return Store(home_folder() / "demo")
     place = release.path.resolve() if isinstance(release.path, Path) else release.path
     is_in_folder = place.name.startswith(("meta", "vb2_meta"))
     name = str(place.parent).rpartition("/")[2] if is_in_folder else place.name
-    tag = short_digest(os.fsencode(str(place)))[:8]
-    return Store(base / f"{name or 'release'}-{tag}")
+    return _default_store(str(place), name)
+
+
+def open_store_of(path: str | None, place: str) -> Store:
+    """Return the store that a user named, or the default one of cut audio without annotations.
+
+    Args:
+        path: a local folder, or ``None``.
+        place: where the cut audio is.
+    """
+    if path is not None:
+        return named_store(path)
+    if "://" in place:
+        shown = redacted_source(place)
+        name = shown.partition("?")[0].rstrip("/").rpartition("/")[2].replace("*", "_")
+        return _default_store(shown, name)
+    resolved = Path(place).resolve()
+    return _default_store(str(resolved), resolved.name)
+
+
+def _default_store(place: str, name: str) -> Store:
+    tag = short_digest(os.fsencode(place))[:8]
+    return Store(home_folder() / f"{name or 'release'}-{tag}")
