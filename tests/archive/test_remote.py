@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.archive_builder import members, tar, write_archive
 from support.bucket import bucket_server
+from support.cli_process import run_inline, shards
 from support.file_server import FileServer
 from support.property_settings import fewer_examples
 
@@ -231,3 +232,47 @@ def test_no_text_of_a_file_has_its_secrets() -> None:
     assert str(file) == "https://***@host/a/b.tar?sig=***"
     assert (file.name, file.parent) == ("b.tar", "https://***@host/a")
     assert pickle.loads(pickle.dumps(file)).url == file.url
+
+
+# -- As a source -----------------------------------------------------------------------------------
+
+
+def shards_from(source: object, folder: Path) -> dict[str, bytes]:
+    run_inline("materialize", "--source", source, "--store", folder, "--workers", 1)
+    return shards(folder)
+
+
+def test_an_archive_at_a_url_gives_the_shards_of_the_local_one(
+    bucket: str, site: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_reader, "AHEAD_BYTES", 1 << 16)
+    expected = shards_from(tmp_path / "parts", tmp_path / "local")
+    assert shards_from(bucket, tmp_path / "bucket") == expected
+    site.breaks = 1
+    url = f"http://bob:hunter22@{site.host}/data/?token=7f3a9b11"
+    assert shards_from(url, tmp_path / "site") == expected
+    done = run_inline("materialize", "--store", tmp_path / "site", code=2)
+    assert "http://***@" in done.stderr
+    for path in (tmp_path / "site").rglob("*"):
+        data = path.read_bytes() if path.is_file() else b""
+        assert b"hunter22" not in data, path
+        assert b"7f3a9b11" not in data, path
+
+
+def test_a_plain_tar_at_a_url_is_a_source_too(
+    site: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_reader, "AHEAD_BYTES", 1 << 16)
+    site.files["audio.tar"] = tar(members(6))
+    (tmp_path / "audio.tar").write_bytes(site.files["audio.tar"])
+    expected = shards_from(tmp_path / "audio.tar", tmp_path / "local")
+    assert shards_from(f"{site.url}/audio.tar", tmp_path / "site") == expected
+
+
+def test_a_source_at_a_url_without_an_archive_is_refused(bucket: str, tmp_path: Path) -> None:
+    words = ("--store", tmp_path / "store", "--workers", 1)
+    done = run_inline("materialize", "--source", "s3://bucket/none", *words, code=2)
+    assert "There is no file 's3://bucket/none'" in done.stderr
+    done = run_inline("materialize", "--source", bucket, "--proxy", "http://x:1", *words, code=2)
+    assert f"The source '{bucket}' is an archive at a URL; options such as proxy" in done.stderr
+    assert not (tmp_path / "store").exists()

@@ -129,8 +129,13 @@ class RemoteFolder:
             entries = system.ls(path, detail=True)
         # Object stores may have an empty object for the folder itself.
         below = (entry for entry in entries if entry["name"].rstrip("/") != path.rstrip("/"))
-        named = {name_in(entry["name"].rstrip("/")): entry for entry in below}
+        named = {self._listed_name(entry["name"]): entry for entry in below}
         return sorted(((name, facts) for name, facts in named.items() if name), key=_name_of_entry)
+
+    def _listed_name(self, path: str) -> str:
+        name = path.rstrip("/").rpartition("/")[2]
+        # The system of HTTP puts names after the query of a URL.
+        return unquote(name.partition("?")[0]) if is_web(self.url) else name
 
     def files(self) -> Iterator[tuple[str, RemoteFile]]:
         """Yield all files in and below it, sorted, with their paths in it.
@@ -194,7 +199,7 @@ def find_remote(url: str) -> RemoteFile | RemoteFolder | None:
             if error.__cause__ is not None and not is_absence(error.__cause__):
                 raise error.__cause__ from error
             return None
-    is_page = facts.get("mimetype") == "text/html" and url.endswith("/")
+    is_page = facts.get("mimetype") == "text/html" and split_query(url)[0].endswith("/")
     if facts["type"] == "directory" or is_page:
         return RemoteFolder(url.rstrip("/"))
     return _remote_file(url, facts)

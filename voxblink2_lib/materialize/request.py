@@ -61,7 +61,8 @@ class MaterializeRequest:
         None,
         "where media are: youtube, a URL with {video_id}, a folder of media named "
         "<speaker>/<video>.<ext>, or cut audio: the parts of the authors' archive (their folder, "
-        "or the first), a tar, or a folder of files <speaker>/<video>/<utterance>.<ext>",
+        "or the first), a tar, either at a URL too (s3://, hf://, https://), or a folder of files "
+        "<speaker>/<video>/<utterance>.<ext>",
         default="youtube, or the media of the built-in release",
         metavar="SOURCE",
         rule=_NAME,
