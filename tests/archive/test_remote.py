@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -203,6 +204,12 @@ def test_a_server_that_is_not_there() -> None:
 def test_a_protocol_that_is_none() -> None:
     with pytest.raises(SourceError, match=r"nothing://x cannot be reached: .*not known"):
         find_archives("nothing://x")
+
+
+def test_a_protocol_whose_package_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    with pytest.raises(SourceError, match=r"gs://x/y cannot be reached: .*gcsfs.*\. Install it: "):
+        find_archives("gs://x/y")
 
 
 # -- Files and folders -----------------------------------------------------------------------------

@@ -118,8 +118,9 @@ def test_from_a_bucket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_from_a_repository_of_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with dataset_hub(monkeypatch, "me/release", dict(FILES)) as hub:
         files = download(planned(tmp_path / "r", "hf://datasets/me/release", *ASKED))
-        page = "https://huggingface.co/datasets/me/release"
-        assert not planned(tmp_path / "r", page, *ASKED).missing
+        for page in ("", "/", "/tree/main"):
+            url = f"https://huggingface.co/datasets/me/release{page}"
+            assert not planned(tmp_path / "r", url, *ASKED).missing
         assert hub.bytes_sent[META_ARCHIVE] == len(FILES[META_ARCHIVE])
     check_files(tmp_path / "r", *EXPECTED)
     compared = {file.path: file.record.compared for file in files}

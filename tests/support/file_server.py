@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from typing import NamedTuple
+from dataclasses import dataclass
 from urllib.parse import quote, unquote, urlsplit
 
 from support.loopback_server import LoopbackHandler, LoopbackServer
@@ -13,8 +13,9 @@ from voxblink2_lib.demo.site import parse_range
 _PIECE_BYTES = 1 << 14
 
 
-class Served(NamedTuple):
-    """A request for a file, and what it got."""
+@dataclass
+class Served:
+    """A request for a file, and what it gets; a byte counts before the client has it."""
 
     path: str
     start: int
@@ -118,13 +119,11 @@ class FileHandler(LoopbackHandler):
         is_broken = self.server.breaks > 0
         end = (start + stop) // 2 if is_broken else stop
         self.server.breaks -= is_broken
-        sent = 0
-        try:
-            for at in range(start, end, _PIECE_BYTES):
-                piece = data[at : min(end, at + _PIECE_BYTES)]
-                self.server.wait_below_limit(len(piece))
-                self.wfile.write(piece)
-                sent += len(piece)
-        finally:
-            self.server.journal.append(Served(path, start, sent, status))
+        request = Served(path, start, 0, status)
+        self.server.journal.append(request)
+        for at in range(start, end, _PIECE_BYTES):
+            piece = data[at : min(end, at + _PIECE_BYTES)]
+            self.server.wait_below_limit(len(piece))
+            request.bytes_sent += len(piece)
+            self.wfile.write(piece)
         self.close_connection = is_broken

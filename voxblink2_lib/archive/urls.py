@@ -54,9 +54,9 @@ def own_errors(url: str, verb: str) -> Iterator[None]:
     except SourceError:
         raise
     except ImportError as error:
+        package = "'voxblink2[s3]'" if url.startswith("s3://") else "the package it names"
         raise SourceError(
-            f"{place} cannot be {verb}: {words_of(error, url)}. 's3://' needs the package s3fs "
-            "(pip install 'voxblink2[s3]')."
+            f"{place} cannot be {verb}: {words_of(error, url)}. Install it: pip install {package}."
         ) from error
     except Exception as error:
         raise SourceError(

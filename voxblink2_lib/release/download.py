@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -316,7 +317,7 @@ def _put_in_place(file: PlannedFile) -> None:
     file.target.parent.mkdir(parents=True, exist_ok=True)
     os.replace(file.partial, file.target)
     sync_folder(file.target.parent)
-    begun = file.partial.name.rpartition(".")[0]
+    begun = glob.escape(file.partial.name.rpartition(".")[0])
     for stale in file.partial.parent.glob(f"{begun}.*"):  # of versions that are no more
         stale.unlink()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import io
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -145,7 +146,7 @@ def _announce(_: int, total: int | None) -> NoReturn:
 
 def _parts(partial: Path) -> list[Path]:
     """Return the files that gdown keeps: its name for a download, eight letters, ``.part``."""
-    return list(partial.parent.glob(f"{partial.name}????????.part"))
+    return list(partial.parent.glob(f"{glob.escape(partial.name)}????????.part"))
 
 
 @contextlib.contextmanager

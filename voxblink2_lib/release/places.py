@@ -26,7 +26,7 @@ from voxblink2_lib.release.release_parts import PARTS, part_of
 _BLOCK_BYTES = 1 << 20
 _MOST_LEVELS = 8
 _UNPACKED = ("meta", "spk_info", "asr_res")
-_HUB_PAGES = "https://huggingface.co/datasets/"
+_HUB_PAGE = re.compile(r"https://huggingface\.co/datasets/([^/]+/[^/]+)(?:/tree/([^/]+))?/?")
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
 
@@ -132,7 +132,8 @@ class UrlPlace:
     """
 
     def __init__(self, named: str) -> None:
-        named = named.replace(_HUB_PAGES, "hf://datasets/", 1)
+        if page := _HUB_PAGE.fullmatch(named):  # as copied from a browser
+            named = f"hf://datasets/{page[1]}@{page[2] or 'main'}"
         self._url = named if is_url(named) else f"file://{local_path(named).absolute()}"
 
     @property
