@@ -266,6 +266,20 @@ def test_an_archive_at_a_url_gives_the_shards_of_the_local_one(
         assert b"7f3a9b11" not in data, path
 
 
+def test_a_run_goes_on_after_a_server_that_failed(
+    site: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_reader, "AHEAD_BYTES", 1 << 13)
+    expected = shards_from(tmp_path / "parts", tmp_path / "local")
+    words = ("materialize", "--source", f"{site.url}/data/", "--workers", 1)
+    site.accepts = 6
+    done = run_inline(*words, "--store", tmp_path / "site", code=3)
+    assert "cannot be read from byte" in done.stderr
+    assert "Run the same command again when the server sends it" in done.stderr
+    site.accepts = 1 << 62
+    assert shards_from(f"{site.url}/data/", tmp_path / "site") == expected
+
+
 def test_a_plain_tar_at_a_url_is_a_source_too(
     site: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

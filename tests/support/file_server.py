@@ -33,6 +33,7 @@ class FileServer(LoopbackServer):
     Attributes:
         journal: GET requests that were answered with a part of a file.
         breaks: how many of the next bodies end in their middle.
+        accepts: how many GET requests for files are answered before all others are refused.
         refuses: how many of the next GET requests get the status `refusal`.
     """
 
@@ -40,6 +41,7 @@ class FileServer(LoopbackServer):
         self.files = files
         self.journal: list[Served] = []
         self.breaks = self.refuses = 0
+        self.accepts = 1 << 62
         self.refusal = 503
         self.has_ranges = self.has_lists = True
         self._limit = 1 << 62
@@ -87,7 +89,10 @@ class FileHandler(LoopbackHandler):
         if self.command == "GET" and self.server.refuses:
             self.server.refuses -= 1
             self.reply(self.server.refusal, b"no", {"Content-Type": "text/plain"})
+        elif path in self.server.files and self.command == "GET" and not self.server.accepts:
+            self.reply(self.server.refusal, b"no", {"Content-Type": "text/plain"})
         elif path in self.server.files:
+            self.server.accepts -= self.command == "GET"
             self.send_file(path, self.server.files[path], {})
         elif self.server.has_lists and (names := self._names_in(path)):
             links = "".join(f'<a href="{quote(name)}">{name}</a>\n' for name in names)

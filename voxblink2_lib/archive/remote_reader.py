@@ -17,6 +17,12 @@ AHEAD_BYTES = 8 << 20
 _PAUSES_SECONDS = (1.0, 3.0, 9.0)  # between tries
 
 
+class RemoteReadError(SourceError):
+    """A server does not send a file. Run the same command again."""
+
+    exit_code = 3
+
+
 class RemoteReader(io.RawIOBase):
     """Reads a file at a URL in blocks; while one is used, the next is fetched.
 
@@ -60,7 +66,7 @@ class RemoteReader(io.RawIOBase):
         """Read some bytes.
 
         Raises:
-            SourceError: the server does not send them, also when tried again.
+            RemoteReadError: the server does not send them, also when tried again.
         """
         if self._position >= self._size_bytes:
             return 0
@@ -137,9 +143,9 @@ class RemoteReader(io.RawIOBase):
         super().close()
 
 
-def _unreadable(url: str, start: int, error: Exception) -> SourceError:
+def _unreadable(url: str, start: int, error: Exception) -> RemoteReadError:
     tries = "" if is_final(error) else f" in {len(_PAUSES_SECONDS) + 1} tries"
-    return SourceError(
+    return RemoteReadError(
         f"{redacted_source(url)} cannot be read from byte {start:,} on{tries}: "
         f"{words_of(error, url)}. Run the same command again when the server sends it."
     )
