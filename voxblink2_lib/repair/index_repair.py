@@ -14,13 +14,16 @@ from voxblink2_lib.release.index import Index
 from voxblink2_lib.release.index_build import build_index
 from voxblink2_lib.release.location import Release, open_release
 from voxblink2_lib.repair.workbench import Workbench
+from voxblink2_lib.store.annotations import has_no_annotations
 from voxblink2_lib.store.ledger import Ledger
 
 
 def mend_index(
     bench: Workbench, configs: Sequence[str], *, data_dir: str | None, progress: Progress
 ) -> Index | None:
-    """Return the index, made again if it is damaged; ``None`` if that cannot be done.
+    """Return the index, made again if it is damaged.
+
+    ``None`` if that cannot be done, or if the store was begun without annotations.
 
     Args:
         bench: the store.
@@ -28,6 +31,8 @@ def mend_index(
         data_dir: the release; by default the one that the store remembers.
         progress: counts the files of the release.
     """
+    if not bench.store.index.exists() and has_no_annotations(bench.store):
+        return None
     problem = _problem(bench)
     if not problem:
         return Index(bench.store.index)
