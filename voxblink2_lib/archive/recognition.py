@@ -12,6 +12,8 @@ from pathlib import Path
 
 from voxblink2_lib.archive.layout import AUDIO_EXTENSIONS
 from voxblink2_lib.archive.parts import Archive, find_archives, is_archive_name
+from voxblink2_lib.archive.remote import has_pattern, is_url, open_binary
+from voxblink2_lib.archive.urls import is_web, name_in, split_query
 from voxblink2_lib.records import is_speaker_id, is_video_id
 
 # Folders above those of the speakers: audio/, wav/, dev/aac/.
@@ -43,7 +45,7 @@ class CutAudio:
         names = [[archive.name, len(archive.parts)] for archive in self.archives]
         digest = hashlib.sha256()
         for archive in self.archives:
-            with open(archive.parts[0], "rb") as file:
+            with open_binary(archive.parts[0]) as file:
                 digest.update(file.read(_HEAD_BYTES))
         return json.dumps([names, digest.hexdigest()[:16]])
 
@@ -53,11 +55,14 @@ def find_cut_audio(named: str) -> CutAudio | None:
 
     Args:
         named: a folder of parts, tars or files ``<speaker>/<video>/<utterance>.<ext>`` below any
-            prefix; the first part; a tar; or a pattern of those.
+            prefix; the first part; a tar; or a pattern of those. At a URL, parts or tars.
 
     Raises:
-        SourceError: these are parts of an archive, and one is missing or there twice.
+        SourceError: these are parts of an archive, and one is missing or there twice; or a URL has
+            no archive, or cannot be read.
     """
+    if is_url(named):
+        return CutAudio(named, tuple(find_archives(named)))
     path = Path(named).expanduser()
     if os.path.isdir(path):
         if any(is_archive_name(name) for name in os.listdir(path)):
@@ -68,6 +73,19 @@ def find_cut_audio(named: str) -> CutAudio | None:
     if glob.has_magic(named) and any(is_archive_name(Path(name).name) for name in glob.glob(named)):
         return CutAudio(named, tuple(find_archives(named)))
     return None
+
+
+def names_archive_at_url(named: str) -> bool:
+    """Return whether a source can only be an archive at a URL. Nothing is asked of its server.
+
+    >>> [names_archive_at_url(url) for url in ("s3://bucket/parts", "https://x/{video_id}.wav")]
+    [True, False]
+    """
+    if not is_url(named) or "{video_id}" in named:
+        return False
+    path, _ = split_query(named)
+    is_archive = path.endswith("/") or has_pattern(named) or is_archive_name(name_in(named))
+    return is_archive or not is_web(named)
 
 
 def has_cut_files(folder: Path) -> bool:
