@@ -175,9 +175,15 @@ class WantedVideos:
         return [name for batch in read_batches(path) for name in row_names(batch)]
 
 
-def later_annotations_message(store: Store) -> str:
-    """Return the message for a release that is named for a store without annotations."""
-    command = next_command("materialize", data_dir="RELEASE", source="SOURCE", store="OTHER")
+def later_annotations_message(store: Store, source: str) -> str:
+    """Return the message for a release that is named for a store without annotations.
+
+    Args:
+        store: the store.
+        source: name of its source.
+    """
+    other = f"{store.root}-annotated"
+    command = next_command("materialize", data_dir="RELEASE", source=source, store=other)
     return (
         f"The store {store.root} was begun from cut audio without annotations: the times of its "
         "utterances are not known, and cannot be added to shards that are sealed. Leave out "
