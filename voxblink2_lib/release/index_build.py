@@ -20,6 +20,7 @@ from voxblink2_lib.foreign_text import csv_cell
 from voxblink2_lib.progress import Progress, no_progress
 from voxblink2_lib.records import FRAMES_PER_SECOND, Utterance, VideoKey
 from voxblink2_lib.release.annotation import Annotation, read_annotation
+from voxblink2_lib.release.annotation_files import AnnotationFile
 from voxblink2_lib.release.index import (
     BOX_COLUMNS,
     KEY_COLUMNS,
@@ -29,7 +30,7 @@ from voxblink2_lib.release.index import (
     is_of_earlier_format,
     read_videos,
 )
-from voxblink2_lib.release.location import AnnotationFile, Release
+from voxblink2_lib.release.location import Release
 
 # Neighbouring boxes differ little: as differences in few bits they take about 3 bytes instead of
 # 8, and are faster to write and to read. benchmarks/index_boxes.py compares the encodings.

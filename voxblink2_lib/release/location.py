@@ -1,44 +1,25 @@
-"""Find the release, and read its annotation files safely.
+"""Find the release.
 
 A release is a folder (``meta/<speaker>/<video>/<utterance>.txt``, or the archive
-``vb2_meta.tar.gz`` in it) or the archive itself, which is read as a stream and never unpacked.
+``vb2_meta.tar.gz`` in it) or the archive itself.
 """
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import hashlib
-import lzma
 import os
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import BinaryIO, cast
+from pathlib import Path
 
-from voxblink2_lib.archive.tar_reader import TarFormatError, TarMember, TarReader
 from voxblink2_lib.errors import ReleaseError
 from voxblink2_lib.progress import Progress, no_progress
 from voxblink2_lib.release import builtin
+from voxblink2_lib.release.annotation_files import AnnotationFile, read_files, walk
 
 RELEASE_VARIABLE = "VOXBLINK2_RELEASE"
 META_ARCHIVE = "vb2_meta.tar.gz"
 BUILTIN_RELEASE = "demo"
-_MAX_FILE_BYTES = 8 << 20
-
-# What the decompressors raise on damaged input.
-_DAMAGED = (TarFormatError, EOFError, zlib.error, lzma.LZMAError, OSError)
-
-
-@dataclass(frozen=True, slots=True)
-class AnnotationFile:
-    """One file of the release: its path in it, and its bytes or the reason why they are absent."""
-
-    path: str
-    data: bytes = b""
-    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +49,7 @@ class Release:
             return f"archive {state.st_size} {state.st_mtime_ns}"
         digest = hashlib.sha256()
         with progress("Checking the release", unit="file") as advance:
-            for name, entry in _walk(self.path):
+            for name, entry in walk(self.path):
                 advance(1)
                 # Of a link, the file; of a dangling one, the link: annotations() will reject it.
                 state = entry.stat(follow_symlinks=os.path.exists(entry.path))
@@ -82,7 +63,7 @@ class Release:
             ReleaseError: the archive is damaged, or holds a member that no release has
                 (absolute names, ``..``, links, devices).
         """
-        yield from _read_archive(self.path) if self.path.is_file() else _read_folder(self.path)
+        yield from read_files(self.path)
 
 
 def open_release(data_dir: str | os.PathLike[str] | None) -> Release:
@@ -121,97 +102,4 @@ def open_release(data_dir: str | os.PathLike[str] | None) -> Release:
     raise ReleaseError(
         f"{path} is not a VoxBlink2 release: it has neither a folder meta nor a file "
         f"{META_ARCHIVE}. Name the folder that holds one of them, or the archive itself."
-    )
-
-
-def _walk(meta: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Yield the files three levels down, and files at a wrong level, in order."""
-
-    def below(folder: str, prefix: str, depth: int) -> Iterator[tuple[str, os.DirEntry[str]]]:
-        with os.scandir(folder) as entries:
-            for entry in sorted(entries, key=lambda entry: entry.name):
-                name = f"{prefix}/{entry.name}"
-                if entry.is_dir() and depth < 3:
-                    yield from below(entry.path, name, depth + 1)
-                else:
-                    yield name, entry
-
-    try:
-        yield from below(os.fspath(meta), meta.name, 1)
-    except PermissionError as error:
-        raise ReleaseError(
-            f"The release {meta} cannot be read: {error.filename}: permission denied. "
-            "A part of a release would give a wrong corpus; make all of it readable."
-        ) from error
-
-
-def _read_folder(meta: Path) -> Iterator[AnnotationFile]:
-    for name, entry in _walk(meta):
-        try:
-            if not entry.is_file():
-                yield AnnotationFile(name, problem="not a regular file")
-            elif entry.stat().st_size > _MAX_FILE_BYTES:
-                yield AnnotationFile(name, problem=_too_large(entry.stat().st_size))
-            else:
-                yield AnnotationFile(name, Path(entry.path).read_bytes())
-        except OSError as error:
-            yield AnnotationFile(name, problem=f"cannot be read: {error.strerror}")
-
-
-def _too_large(size_bytes: int) -> str:
-    return f"too large for an annotation: {size_bytes} bytes, at most {_MAX_FILE_BYTES}"
-
-
-@contextmanager
-def _open_archive(path: Path) -> Iterator[TarReader]:
-    with open(path, "rb") as packed:
-        start = packed.peek(6)
-        if start.startswith(b"\x1f\x8b"):
-            with gzip.open(packed) as stream:
-                yield TarReader(cast(BinaryIO, stream), packed)
-        elif start.startswith(b"BZh"):
-            with bz2.open(packed) as stream:
-                yield TarReader(cast(BinaryIO, stream), packed)
-        elif start.startswith(b"\xfd7zXZ\0"):
-            with lzma.open(packed) as stream:
-                yield TarReader(cast(BinaryIO, stream), packed)
-        else:
-            yield TarReader(packed, packed)
-
-
-def _read_archive(path: Path) -> Iterator[AnnotationFile]:
-    count = 0
-    try:
-        with _open_archive(path) as archive:
-            for member in archive:
-                _refuse_hostile(path, member)
-                if member.is_folder:
-                    continue
-                count += 1
-                if member.size_bytes > _MAX_FILE_BYTES:
-                    yield AnnotationFile(member.name, problem=_too_large(member.size_bytes))
-                else:
-                    yield AnnotationFile(member.name, archive.read())
-    except ReleaseError:
-        raise
-    except _DAMAGED as error:
-        raise ReleaseError(
-            f"The archive {path} is damaged or not a tar archive: after {count} files it reads "
-            f"{error!s}. Nothing was read from it; download it again."
-        ) from error
-
-
-def _refuse_hostile(path: Path, member: TarMember) -> None:
-    parts = PurePosixPath(member.name).parts
-    if member.name.startswith("/") or ".." in parts:
-        problem = "has a name that reaches outside the archive"
-    elif member.kind == b"S":
-        problem = "is a sparse file"
-    elif not (member.is_file or member.is_folder):
-        problem = "is a link or a device"
-    else:
-        return
-    raise ReleaseError(
-        f"The archive {path} is not a VoxBlink2 release: member {member.name!r} {problem}. "
-        "Nothing was read from it."
     )
