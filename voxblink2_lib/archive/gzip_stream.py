@@ -110,6 +110,7 @@ class GzipStream:
         self._input = memoryview(b"")
         self._output = memoryview(b"")
         self._inflater: RawInflater | None = None
+        self._damage: GzipDamageError | None = None
         self._packed_offset = self._inflated_bytes = self._crc = self._member_bytes = 0
         self._last_byte = 0
         if point is not None:
@@ -138,15 +139,21 @@ class GzipStream:
             self._inflater = None
 
     def read(self, size_bytes: int) -> bytes:
-        """Return that much output, less only at the end of the stream.
+        """Return that much output, less only at the end of the stream and before damage.
 
         Raises:
-            GzipDamageError: the stream is damaged or ends early.
+            GzipDamageError: the stream is damaged or ends early, and all before is read.
         """
         pieces: list[memoryview] = []
         while size_bytes:
-            if not self._output and not self._fill():
-                break
+            try:
+                if not self._output and not self._fill():
+                    break
+            except GzipDamageError as error:
+                self._damage = error
+                if pieces:
+                    break
+                raise
             piece = self._output[:size_bytes]
             pieces.append(piece)
             self._output = self._output[len(piece) :]
@@ -155,10 +162,17 @@ class GzipStream:
 
     def _fill(self) -> bool:
         """Inflate some more; return whether there was any."""
+        if self._damage is not None:
+            raise self._damage
         while not self._output:
             if self._inflater is None and not self._begin_member():
                 return False
-            self._inflate()
+            try:
+                self._inflate()
+            except GzipDamageError as error:
+                if not self._output:
+                    raise
+                self._damage = error  # The trailer is wrong: raised when its output is read.
         return True
 
     def _inflate(self) -> None:

@@ -157,6 +157,7 @@ class TarReader:
 
     def _skip(self) -> None:
         rest = self._unread_bytes + self._padding_bytes
+        self._unread_bytes = self._padding_bytes = 0
         while rest:
             rest -= len(self._read(min(rest, _CHUNK_BYTES)))
 

@@ -11,15 +11,30 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from voxblink2_lib.errors import ReleaseError
 from voxblink2_lib.progress import Progress, no_progress
 from voxblink2_lib.release import builtin
-from voxblink2_lib.release.annotation_files import AnnotationFile, read_files, walk
+from voxblink2_lib.release.annotation_files import AnnotationFile, read_batches, walk
 
 RELEASE_VARIABLE = "VOXBLINK2_RELEASE"
 META_ARCHIVE = "vb2_meta.tar.gz"
 BUILTIN_RELEASE = "demo"
+# One file after the other: few at a time.
+_BATCH_BYTES = 64 << 10
+
+
+class ReleaseState(NamedTuple):
+    """State of a release.
+
+    Attributes:
+        signature: see :meth:`Release.signature`.
+        size: bytes of the archive, or number of files in the folder.
+    """
+
+    signature: str
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +59,23 @@ class Release:
         Args:
             progress: counts the files of a folder.
         """
+        return self.state(progress=progress).signature
+
+    def state(self, *, progress: Progress = no_progress) -> ReleaseState:
+        """Return the signature, and how much there is to read."""
         if self.path.is_file():
             state = self.path.stat()
-            return f"archive {state.st_size} {state.st_mtime_ns}"
+            return ReleaseState(f"archive {state.st_size} {state.st_mtime_ns}", state.st_size)
         digest = hashlib.sha256()
+        files = 0
         with progress("Checking the release", unit="file") as advance:
             for name, entry in walk(self.path):
                 advance(1)
+                files += 1
                 # Of a link, the file; of a dangling one, the link: annotations() will reject it.
-                state = entry.stat(follow_symlinks=os.path.exists(entry.path))
-                digest.update(os.fsencode(f"{name} {state.st_size} {state.st_mtime_ns}\n"))
-        return f"folder {digest.hexdigest()}"
+                stat = entry.stat(follow_symlinks=os.path.exists(entry.path))
+                digest.update(os.fsencode(f"{name} {stat.st_size} {stat.st_mtime_ns}\n"))
+        return ReleaseState(f"folder {digest.hexdigest()}", files)
 
     def annotations(self) -> Iterator[AnnotationFile]:
         """Yield every file of the release, in the order it is stored.
@@ -63,7 +84,8 @@ class Release:
             ReleaseError: the archive is damaged, or holds a member that no release has
                 (absolute names, ``..``, links, devices).
         """
-        yield from read_files(self.path)
+        for placed in read_batches(self.path, batch_bytes=_BATCH_BYTES):
+            yield from placed.batch.files()
 
 
 def open_release(data_dir: str | os.PathLike[str] | None) -> Release:
