@@ -21,7 +21,7 @@ from voxblink2_lib.foreign_text import csv_cell
 from voxblink2_lib.release.annotation_batch import AnnotatedBatch, Reject, duplicate
 from voxblink2_lib.release.annotation_files import BatchPlace, PlacedBatch
 from voxblink2_lib.release.index import BOX_COLUMNS, UTTERANCE_COLUMNS
-from voxblink2_lib.release.parquet_groups import ParquetGroups
+from voxblink2_lib.release.parquet_groups import OVERWRITTEN_BYTES, ParquetGroups
 from voxblink2_lib.release.row_ranges import RowRanges
 
 UTTERANCES_PER_GROUP = 65_536
@@ -61,7 +61,8 @@ class Checkpoint:
         place: of the batch that was being written.
         done_files: how many of its files are in the index.
         counts: of the index until there.
-        files: how far each of its files is written.
+        states: how far each part of it is written.
+        sizes: bytes of its files, by their names.
         made_by: versions that wrote it.
     """
 
@@ -69,8 +70,20 @@ class Checkpoint:
     place: BatchPlace
     done_files: int
     counts: Counts
-    files: dict[str, Any]
+    states: dict[str, Any]
+    sizes: dict[str, int]
     made_by: str = _MADE_BY
+
+    def has_files(self, folder: Path) -> bool:
+        """Return whether none of the files has become shorter.
+
+        Raises:
+            OSError: one is not there.
+        """
+        return all(
+            (folder / name).stat().st_size >= size_bytes - OVERWRITTEN_BYTES
+            for name, size_bytes in self.sizes.items()
+        )
 
     def as_json(self) -> bytes:
         """Return the contents of the file."""
@@ -86,16 +99,10 @@ def read_checkpoint(folder: Path, signature: str) -> Checkpoint | None:
     """
     try:
         record = json.loads((folder / UNFINISHED / _CHECKPOINT).read_bytes())
-        checkpoint = Checkpoint(**record)
-        return (
-            replace(
-                checkpoint,
-                place=BatchPlace.from_dict(record["place"]),
-                counts=Counts(**record["counts"]),
-            )
-            if (checkpoint.signature, checkpoint.made_by) == (signature, _MADE_BY)
-            else None
-        )
+        place, counts = BatchPlace.from_dict(record["place"]), Counts(**record["counts"])
+        checkpoint = replace(Checkpoint(**record), place=place, counts=counts)
+        is_of_use = (checkpoint.signature, checkpoint.made_by) == (signature, _MADE_BY)
+        return checkpoint if is_of_use and checkpoint.has_files(folder) else None
     except (OSError, ValueError, TypeError, KeyError):
         return None
 
@@ -119,16 +126,16 @@ class IndexWriter:
         self._state_folder = folder / UNFINISHED
         self._state_folder.mkdir(parents=True, exist_ok=True)
         self._begin = checkpoint
-        files = checkpoint.files if checkpoint else {}
+        states = checkpoint.states if checkpoint else {}
         self.counts = checkpoint.counts if checkpoint else Counts()
-        self._ranges = RowRanges(self._state_folder / "ranges.arrow", files.get("ranges"))
+        self._ranges = RowRanges(self._state_folder / "ranges.arrow", states.get("ranges"))
         self._tables = [
-            self._table("utterances", UTTERANCE_COLUMNS, UTTERANCES_PER_GROUP, files),
-            self._table("boxes", BOX_COLUMNS, BOXES_PER_GROUP, files, **BOX_OPTIONS),
+            self._table("utterances", UTTERANCE_COLUMNS, UTTERANCES_PER_GROUP, states),
+            self._table("boxes", BOX_COLUMNS, BOXES_PER_GROUP, states, **BOX_OPTIONS),
         ]
         rejects = folder / "rejects.csv"
         if checkpoint:
-            os.truncate(rejects, files["rejects"])
+            os.truncate(rejects, states["rejects"])
         self._rejects_file = open(  # noqa: SIM115  # closed in __exit__
             rejects, "a" if checkpoint else "w", newline="", encoding="utf-8"
         )
@@ -141,7 +148,7 @@ class IndexWriter:
         name: str,
         schema: pa.Schema,
         rows_per_group: int,
-        files: dict[str, Any],
+        states: dict[str, Any],
         **options: Any,
     ) -> _Table:
         groups = ParquetGroups(
@@ -149,7 +156,7 @@ class IndexWriter:
             self._state_folder / f"{name}.groups",
             schema,
             options={"compression": "zstd", **options},
-            state=files.get(name),
+            state=states.get(name),
         )
         return _Table(name, groups, schema, rows_per_group)
 
@@ -206,12 +213,25 @@ class IndexWriter:
     def _save(self, place: BatchPlace, done_files: int) -> None:
         self._rejects_file.flush()
         os.fsync(self._rejects_file.fileno())
-        files = {
+        states = {
             "rejects": os.fstat(self._rejects_file.fileno()).st_size,
             "ranges": self._ranges.flush(),
             **{table.name: table.groups.flush() for table in self._tables},
         }
-        checkpoint = Checkpoint(self._signature, place, done_files, self.counts, files)
+        folder = self._state_folder.parent
+        paths = [*folder.iterdir(), *self._state_folder.glob("[!.]*")]
+        checkpoint = Checkpoint(
+            signature=self._signature,
+            place=place,
+            done_files=done_files,
+            counts=self.counts,
+            states=states,
+            sizes={
+                f"{path.relative_to(folder)}": path.stat().st_size
+                for path in paths
+                if path.is_file() and path.name != _CHECKPOINT
+            },
+        )
         with atomic_write(self._state_folder / _CHECKPOINT) as file:
             file.write(checkpoint.as_json())
 

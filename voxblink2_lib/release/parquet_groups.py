@@ -18,6 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 _MAGIC = b"PAR1"
+# So many bytes before its end may be missing in the file of a writer that was stopped.
+OVERWRITTEN_BYTES = len(_MAGIC)
 _SIZE = struct.Struct("<I")
 _END_BYTES = _SIZE.size + len(_MAGIC)
 
