@@ -33,7 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "materialize": {"store", "release", "sources", "media", "workers"},
     "training": {"store.catalogue", "store.advice", "media.ogg"},
     "store": {"release", "workers"},
-    "release": {"archive"},
+    "release": {"archive", "workers"},
     "archive": set(),
     "sources": {"media"},
     "models": set(),
