@@ -119,7 +119,7 @@ def test_plain_files_come_in_few_runs(form: int) -> None:
 class Broken(io.BytesIO):
     """A stream that fails where it should end."""
 
-    def read(self, size: int | None = -1, /) -> bytes:
+    def read1(self, size: int | None = -1, /) -> bytes:
         data = super().read(size)
         if not data:
             raise EOFError("the stream is cut")

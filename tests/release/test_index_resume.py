@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
@@ -196,7 +195,7 @@ def test_another_release_begins_anew(tmp_path: Path) -> None:
     release = make_release(tmp_path, "a.tar.gz")
     stop_after(release, folder, 40)
     checkpoint = folder / "unfinished" / "checkpoint.json"
-    assert json.loads(checkpoint.read_bytes())["signature"] == release.signature()
+    assert release.signature() in checkpoint.read_text("utf-8")
     release = make_release(tmp_path, "a.tar.gz", videos=8)
     whole = snapshot(build(release, tmp_path / "whole").folder)
     assert snapshot(build(release, folder).folder) == whole
@@ -208,11 +207,12 @@ def test_another_release_begins_anew(tmp_path: Path) -> None:
         lambda record: record[: len(record) // 2],
         lambda _: b"{}",
         lambda _: b"[]",
+        lambda _: b'{"checkpoint": 1, "digest": 2}',
         lambda _: b"\xff",
         lambda record: record.replace(b"pyarrow", b"pyarrow 0."),
-        lambda record: record.replace(b'"offset"', b'"place"'),
+        lambda record: record.replace(b"offset", b"place"),
     ],
-    ids=["cut", "empty", "list", "binary", "version", "key"],
+    ids=["cut", "empty", "list", "numbers", "binary", "version", "key"],
 )
 def test_a_checkpoint_that_is_not_ours_begins_anew(tmp_path: Path, change: Any) -> None:
     folder = tmp_path / "index.new"

@@ -139,41 +139,45 @@ class GzipStream:
             self._inflater = None
 
     def read(self, size_bytes: int) -> bytes:
-        """Return that much output, less only at the end of the stream and before damage.
+        """Return that much output, less only at the end of the stream.
 
         Raises:
-            GzipDamageError: the stream is damaged or ends early, and all before is read.
+            GzipDamageError: the stream is damaged or ends early.
         """
         pieces: list[memoryview] = []
-        while size_bytes:
-            try:
-                if not self._output and not self._fill():
-                    break
-            except GzipDamageError as error:
-                self._damage = error
-                if pieces:
-                    break
-                raise
-            piece = self._output[:size_bytes]
+        while size_bytes and (piece := self._take_output(size_bytes)):
             pieces.append(piece)
-            self._output = self._output[len(piece) :]
             size_bytes -= len(piece)
         return b"".join(pieces)
 
-    def _fill(self) -> bool:
-        """Inflate some more; return whether there was any."""
+    def read1(self, size_bytes: int) -> bytes:
+        """Return some output, at most that much; none only at the end of the stream.
+
+        Raises:
+            GzipDamageError: the stream is damaged or ends early, and all before has been read.
+        """
+        return bytes(self._take_output(size_bytes))
+
+    def _take_output(self, size_bytes: int) -> memoryview:
+        if not self._output:
+            self._fill()
+        piece = self._output[:size_bytes]
+        self._output = self._output[len(piece) :]
+        return piece
+
+    def _fill(self) -> None:
+        """Inflate some more, if there is any."""
         if self._damage is not None:
             raise self._damage
         while not self._output:
             if self._inflater is None and not self._begin_member():
-                return False
+                return
             try:
                 self._inflate()
             except GzipDamageError as error:
                 if not self._output:
                     raise
                 self._damage = error  # The trailer is wrong: raised when its output is read.
-        return True
 
     def _inflate(self) -> None:
         assert self._inflater is not None

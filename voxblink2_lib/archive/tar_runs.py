@@ -10,7 +10,7 @@ from __future__ import annotations
 import lzma
 import zlib
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +52,13 @@ class Run(NamedTuple):
     data: bytes
 
 
+class PartlyReadable(Readable, Protocol):
+    """What can be read as far as it is sound."""
+
+    def read1(self, size_bytes: int, /) -> bytes:
+        """Return some bytes, at most that many; none only at the end."""
+
+
 class RunReader(TarReader):
     """Reads an archive as runs of files, and what is not plain member by member.
 
@@ -64,7 +71,7 @@ class RunReader(TarReader):
 
     def __init__(
         self,
-        stream: Readable,
+        stream: PartlyReadable,
         packed: Positioned,
         *,
         offset: int = 0,
@@ -125,7 +132,7 @@ class RunReader(TarReader):
 class _ReadAhead:
     """A stream with a buffer, which can be looked into."""
 
-    def __init__(self, stream: Readable, size_bytes: int) -> None:
+    def __init__(self, stream: PartlyReadable, size_bytes: int) -> None:
         self._stream = stream
         self._size_bytes = size_bytes
         self._buffer = b""
@@ -147,7 +154,7 @@ class _ReadAhead:
         """Yield what comes before the end or the damage, which is raised when it is wanted."""
         try:
             while self._damage is None and size_bytes:
-                data = self._stream.read(min(size_bytes, _PIECE_BYTES))
+                data = self._stream.read1(min(size_bytes, _PIECE_BYTES))
                 if not data:
                     return
                 yield data

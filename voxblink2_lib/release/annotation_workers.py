@@ -18,7 +18,7 @@ MAX_PROCESSES = 4
 _BATCHES_ALONE = 8
 # Enough for the time in which this process reads a batch, or writes rows.
 _BATCHES_A_WORKER = 4
-_SWITCH_SECONDS = 1e-4
+_SWITCH_SECONDS = 1e-3
 _READING = threading.Lock()
 
 

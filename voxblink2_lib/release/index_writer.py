@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from voxblink2_lib import __version__
-from voxblink2_lib.files import atomic_write
+from voxblink2_lib.files import atomic_write, short_digest
 from voxblink2_lib.foreign_text import csv_cell
 from voxblink2_lib.release.annotation_batch import AnnotatedBatch, Reject, duplicate
 from voxblink2_lib.release.annotation_files import BatchPlace, PlacedBatch
@@ -87,7 +87,8 @@ class Checkpoint:
 
     def as_json(self) -> bytes:
         """Return the contents of the file."""
-        return json.dumps({**asdict(self), "place": self.place.as_dict()}).encode()
+        record = json.dumps({**asdict(self), "place": self.place.as_dict()})
+        return json.dumps({"checkpoint": record, "digest": short_digest(record.encode())}).encode()
 
 
 def read_checkpoint(folder: Path, signature: str) -> Checkpoint | None:
@@ -98,12 +99,15 @@ def read_checkpoint(folder: Path, signature: str) -> Checkpoint | None:
         signature: of the release; the index of another one is of no use.
     """
     try:
-        record = json.loads((folder / UNFINISHED / _CHECKPOINT).read_bytes())
+        file = json.loads((folder / UNFINISHED / _CHECKPOINT).read_bytes())
+        if file["digest"] != short_digest(file["checkpoint"].encode()):
+            return None
+        record = json.loads(file["checkpoint"])
         place, counts = BatchPlace.from_dict(record["place"]), Counts(**record["counts"])
         checkpoint = replace(Checkpoint(**record), place=place, counts=counts)
         is_of_use = (checkpoint.signature, checkpoint.made_by) == (signature, _MADE_BY)
         return checkpoint if is_of_use and checkpoint.has_files(folder) else None
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
 
 
