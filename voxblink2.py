@@ -29,8 +29,9 @@ import pyarrow as pa
 from voxblink2_lib import __version__
 from voxblink2_lib.errors import SelectionError, StoreDamagedError, StoreError, next_command
 from voxblink2_lib.files import link_file
+from voxblink2_lib.materialize.places import find_store, is_cut_audio
 from voxblink2_lib.materialize.request import MaterializeRequest, user_options
-from voxblink2_lib.materialize.run import find_store, materialize
+from voxblink2_lib.materialize.run import materialize
 from voxblink2_lib.media.options import ClipOptions
 from voxblink2_lib.records import SealedShard, options_of
 from voxblink2_lib.release.location import RELEASE_VARIABLE
@@ -87,7 +88,7 @@ class VoxBlink2Config(_OptionsConfig):  # type: ignore[misc, valid-type]  # made
         """Return the store."""
         if self.store is not None:
             return named_store(self.store)
-        return find_store(self.request())[1]
+        return find_store(self.request())
 
     def sealed_shards(self) -> list[SealedShard]:
         """Return the shards that the store holds now; none if it does not exist yet.
@@ -95,7 +96,8 @@ class VoxBlink2Config(_OptionsConfig):  # type: ignore[misc, valid-type]  # made
         None either if no option and no variable says which store, as for
         ``datasets.get_dataset_infos("voxblink2")``.
         """
-        if not (self.store or self.data_dir or os.environ.get(RELEASE_VARIABLE)):
+        named = self.store or self.data_dir or os.environ.get(RELEASE_VARIABLE)
+        if not (named or is_cut_audio(self.source)):
             self.request()  # refuses empty texts
             return []
         store = self.find_store()
@@ -158,7 +160,7 @@ class VoxBlink2Config(_OptionsConfig):  # type: ignore[misc, valid-type]  # made
         """
         if self.data_dir or os.environ.get(RELEASE_VARIABLE) or not self.store:
             return False
-        if not named_store(self.store).ledger.exists():
+        if is_cut_audio(self.source) or not named_store(self.store).ledger.exists():
             return False
         useless = [name for name in options_of(ClipOptions) if getattr(self, name) is not None]
         if useless:

@@ -36,6 +36,9 @@ UTTERANCE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 AudioFormat = Literal["flac", "wav", "opus"]
 AUDIO_FORMATS: tuple[str, ...] = get_args(AudioFormat)
 
+# Value of the column ``source`` of what somebody else cut: of an archive, or a folder of files.
+CUT_AUDIO = "cut-audio"
+
 # Crop window of a face: its box widened to a square, or the box, distorted to one.
 WindowShape = Literal["square", "stretched"]
 WINDOW_SHAPES: tuple[str, ...] = get_args(WindowShape)
@@ -150,6 +153,13 @@ class Utterance:
         return start / SAMPLE_RATE_HZ, stop / SAMPLE_RATE_HZ
 
 
+class UntimedUtterance(UtteranceKey):
+    """An utterance that somebody else cut, from an unknown place of its video."""
+
+    __slots__ = ()
+    seconds = (None, None)
+
+
 def check_ids(speaker_id: str, video_id: str, utterance_id: str) -> None:
     """Refuse malformed ids, which could reach outside a folder or a URL path.
 
@@ -168,6 +178,13 @@ class Clip(NamedTuple):
     """The audio of one cropped utterance, encoded."""
 
     utterance: Utterance
+    data: bytes
+
+
+class UntimedClip(NamedTuple):
+    """The audio of one utterance that somebody else cut, encoded."""
+
+    utterance: UntimedUtterance
     data: bytes
 
 

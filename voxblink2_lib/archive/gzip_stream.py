@@ -47,12 +47,14 @@ class GzipDamageError(ValueError):
     Args:
         problem: what is wrong.
         packed_offset: at which byte of the compressed stream it was seen.
+        is_anywhere: the checksum of all is wrong, and nothing says which bytes are.
     """
 
-    def __init__(self, problem: str, packed_offset: int) -> None:
+    def __init__(self, problem: str, packed_offset: int, *, is_anywhere: bool = False) -> None:
         super().__init__(f"{problem} (at byte {packed_offset:,} of the compressed stream)")
         self.problem = problem
         self.packed_offset = packed_offset
+        self.is_anywhere = is_anywhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,12 +244,14 @@ class GzipStream:
         if size_bytes != self._member_bytes & 0xFFFF_FFFF:
             self._fail(
                 f"the length at the end of the stream is {size_bytes:,} (modulo 4 GiB), its "
-                f"content has {self._member_bytes:,} bytes"
+                f"content has {self._member_bytes:,} bytes",
+                is_anywhere=True,
             )
         if crc != self._crc:
             self._fail(
                 f"the CRC-32 at the end of the stream is {crc:08x}, that of its content is "
-                f"{self._crc:08x}: some bytes before are wrong"
+                f"{self._crc:08x}: some bytes before are wrong",
+                is_anywhere=True,
             )
 
     def _take_text(self) -> None:
@@ -276,5 +280,5 @@ class GzipStream:
             self._input = self._input[size_bytes:]
             self._packed_offset += size_bytes
 
-    def _fail(self, problem: str) -> NoReturn:
-        raise GzipDamageError(problem, self._packed_offset)
+    def _fail(self, problem: str, *, is_anywhere: bool = False) -> NoReturn:
+        raise GzipDamageError(problem, self._packed_offset, is_anywhere=is_anywhere)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import io
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from voxblink2_lib.archive.gzip_stream import POINT_BYTES, GzipDamageError, GzipStream, SeekPoint
@@ -19,7 +22,16 @@ _AHEAD_BYTES = 2 << 20
 
 
 class ArchiveDamagedError(SourceError):
-    """An archive is damaged or ends early; the message names the part and the place in it."""
+    """An archive is damaged or ends early; the message names the part and the place in it.
+
+    Args:
+        message: what is wrong, and what to do.
+        is_anywhere: the checksum of all is wrong, and nothing says which bytes are.
+    """
+
+    def __init__(self, message: str, *, is_anywhere: bool = False) -> None:
+        super().__init__(message)
+        self.is_anywhere = is_anywhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +116,9 @@ class ArchiveReader:
         """
         try:
             stream = self._entered()
+            skip = None if self._gzip else functools.partial(_go_on, stream)
             # What is cut audio expands as far as silence does: no limit.
-            self._tar = TarReader(stream, stream, offset=self._offset)
+            self._tar = TarReader(stream, stream, offset=self._offset, skip=skip)
             yield from self._tar
         except (GzipDamageError, TarFormatError, EOFError, zlib.error) as error:
             raise self._damaged(error) from error
@@ -122,11 +135,27 @@ class ArchiveReader:
         except (GzipDamageError, TarFormatError) as error:
             raise self._damaged(error) from error
 
+    def content_place(self) -> tuple[Path, int] | None:
+        """Return the file that has the content of the member, as it is, and where in it.
+
+        ``None`` where the content is compressed or goes over the end of a part, or was read.
+        """
+        if self._gzip is not None or self._tar is None or not self._tar.unread_bytes:
+            return None
+        start = self._tar.content_offset
+        path, offset = self._packed.place(start)
+        last, _ = self._packed.place(start + self._tar.unread_bytes - 1)
+        return (path, offset) if path == last else None
+
+    def _entered_plain(self) -> io.BufferedReader:
+        self._packed.seek(self._offset)
+        # Reads of a raw file end with a part.
+        return io.BufferedReader(self._packed)
+
     def _entered(self) -> Any:
         """Return the stream of the tar, at the place where to begin."""
         if self._gzip is None:
-            self._packed.seek(self._offset)
-            return _Complete(self._packed)
+            return self._entered_plain()
         while rest := self._offset - self._gzip.tell():
             if not self._gzip.read(min(rest, _SKIPPED_BYTES)):
                 raise EOFError("the archive is shorter than before")
@@ -141,26 +170,10 @@ class ArchiveReader:
         elif offset < _AHEAD_BYTES:
             advice = f"{advice}; the damage may also be at the end of the part before"
         return ArchiveDamagedError(
-            f"{part}, at byte {offset:,}: {problem}. {advice}. What was read before is kept."
+            f"{part}, at byte {offset:,}: {problem}. {advice}. What was read before is kept.",
+            is_anywhere=getattr(error, "is_anywhere", False),
         )
 
 
-class _Complete:
-    """A file whose reads are complete unless it ends; those of a raw file end with a part."""
-
-    def __init__(self, file: JoinedFile) -> None:
-        self._file = file
-
-    def read(self, size_bytes: int) -> bytes:
-        """Return that many bytes, fewer only at the end."""
-        data = self._file.read(size_bytes)
-        if len(data) == size_bytes:  # the usual case
-            return data
-        pieces = bytearray(data)
-        while len(pieces) < size_bytes and (data := self._file.read(size_bytes - len(pieces))):
-            pieces += data
-        return bytes(pieces)
-
-    def tell(self) -> int:
-        """Return the position."""
-        return self._file.tell()
+def _go_on(stream: io.BufferedReader, size_bytes: int) -> None:
+    stream.seek(size_bytes, io.SEEK_CUR)

@@ -56,12 +56,12 @@ def named_or_default_store(options: argparse.Namespace) -> Store:
     Raises:
         UsageError: neither is named.
     """
-    from voxblink2_lib.materialize.run import find_store
+    from voxblink2_lib.materialize.places import find_store
     from voxblink2_lib.release.location import RELEASE_VARIABLE
     from voxblink2_lib.store.layout import named_store
 
     if options.store is None and (options.data_dir or os.environ.get(RELEASE_VARIABLE)):
-        return find_store(build_request(options))[1]
+        return find_store(build_request(options))
     return named_store(store_path(options))
 
 

@@ -18,7 +18,7 @@ from voxblink2_lib.workers.pool import Call, WorkerDiedError, WorkerPool
 
 # What a decoder dies of by its own fault, or by that of the file. All other signals come from
 # outside: of the kernel, where memory is short, or of a person.
-_CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL}
+CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL}
 
 # Videos that are tried again wait until so many calls have been handed out after the first of them,
 # or until nothing else is at hand: what the machine was short of may be back by then.
@@ -157,7 +157,7 @@ def _discard_media(task: VideoTask) -> None:
 
 
 def _is_fault_of_video(death: WorkerDiedError) -> bool:
-    return death.is_overdue or death.signal_number in _CRASHES
+    return death.is_overdue or death.signal_number in CRASHES
 
 
 def _reason(deaths: list[WorkerDiedError]) -> str:

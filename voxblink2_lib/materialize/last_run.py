@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from voxblink2_lib.archive.recognition import find_cut_audio
 from voxblink2_lib.errors import (
     ReleaseError,
     SelectionError,
@@ -24,6 +25,7 @@ from voxblink2_lib.errors import (
     VoxBlink2Error,
     next_command,
 )
+from voxblink2_lib.materialize.places import find_store
 from voxblink2_lib.materialize.request import (
     EVERYTHING,
     MaterializeRequest,
@@ -42,7 +44,7 @@ from voxblink2_lib.release.location import BUILTIN_RELEASE, RELEASE_VARIABLE, op
 from voxblink2_lib.release.selection import Selection
 from voxblink2_lib.sources.options import FetchOptions
 from voxblink2_lib.store.clip_format import CLIP_FORMAT, read_clip_format
-from voxblink2_lib.store.layout import Store, named_store, open_store
+from voxblink2_lib.store.layout import Store, named_store
 from voxblink2_lib.store.ledger import Ledger
 
 _log = logging.getLogger(__name__)
@@ -216,11 +218,11 @@ def _shown(value: Any) -> str:
 
 def _store_of(given: Mapping[str, Any]) -> Store:
     """Return the store that is given, else that of the release."""
-    places = {name: given.get(name) for name in ("data_dir", "store")}
+    places = {name: given.get(name) for name in ("data_dir", "store", "source")}
     request = MaterializeRequest.of(**places)
     if request.store is not None:
         return named_store(request.store)
-    return open_store(None, open_release(request.data_dir))
+    return find_store(request)
 
 
 def _value(name: str, remembered: Any) -> Any:
@@ -263,7 +265,7 @@ def _check_places(
     places = {}
     source = options.get(_SOURCE)
     is_kept_folder = source == remembered.get(_SOURCE) and _is_folder(source=source, data_dir=None)
-    if is_kept_folder and not os.path.isdir(str(source)):
+    if is_kept_folder and not os.path.isdir(str(source)) and not find_cut_audio(str(source)):
         problem = SourceError(f"The folder of media {source} does not exist.")
         places[_SOURCE] = "SOURCE"
     if release := options.get("data_dir"):

@@ -92,16 +92,16 @@ def plan_run(
         StoreDamagedError: the ledger and the shards do not belong together.
         StoreError: the store would have too many shards.
     """
-    _check_shards(request, store, ledger)
-    options = _clip_options(request, store, ledger)
+    check_shards(request, store, ledger)
+    options = clip_options(request, store, ledger)
     if read_clip_format(store, ledger) != CLIP_FORMAT:
         # No work is left in it, and the version that made it must be able to go on.
         _check_corpus(
             store, diff_plan(select(index, request.selection)[0], ledger.planned_videos())
         )
         return Plan(options)
-    settings = _clip_settings(request, ledger, options)
-    digest = _plan_digest(request, index)
+    settings = clip_settings(request, ledger, options)
+    digest = plan_digest(request.selection, index)
     failed = only_selected(failed, index, request.selection)
     reopened = only_selected(reopened, index, request.selection)
     # Comparing millions of videos takes seconds; the same plan has been compared already.
@@ -163,15 +163,15 @@ def plan_retry(
         StoreDamagedError: the ledger and the shards do not belong together.
         StoreError: the store would have too many shards.
     """
-    _check_shards(request, store, ledger)
+    check_shards(request, store, ledger)
     _check_shard_count(ledger, failed=len(failed))
-    return Plan(_clip_options(request, store, ledger), failed)
+    return Plan(clip_options(request, store, ledger), failed)
 
 
-def _clip_settings(
+def clip_settings(
     request: MaterializeRequest, ledger: Ledger, options: ClipOptions
 ) -> dict[str, str]:
-    """Return the options of clips that the ledger does not know yet."""
+    """Return the options of clips that the ledger does not know yet, as it keeps them."""
     values = {name: getattr(options, name) for name in ClipOptions.names(request.config)}
     return {
         name: "" if value is None else str(value)
@@ -186,19 +186,25 @@ def _check_shard_count(ledger: Ledger, *, new: int = 0, failed: int = 0) -> None
     check_shard_count(len(ledger.shards()) + unsealed, count_jobs(new) + full_shards(failed))
 
 
-def _plan_digest(request: MaterializeRequest, index: Index) -> str:
-    values = ((name, getattr(request.selection, name)) for name in options_of(Selection))
-    selection = {
+def plan_digest(selection: Selection, index: Index | None) -> str:
+    """Return a digest of what is selected of which annotations."""
+    values = ((name, getattr(selection, name)) for name in options_of(Selection))
+    chosen = {
         name: sorted(value) if isinstance(value, frozenset) else value for name, value in values
     }
-    text = json.dumps([index.info.fingerprint, selection])
+    text = json.dumps([index.info.fingerprint if index else "", chosen])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def is_complete(request: MaterializeRequest, store: Store, release: Release) -> bool:
+def is_complete(request: MaterializeRequest, store: Store, release: Release | None) -> bool:
     """Return whether a store, which is only read, already holds all that is requested.
 
     It may hold more, and have work left on that.
+
+    Args:
+        request: the request of the user.
+        store: the store.
+        release: the release; ``None`` for the one that the store's index was made of.
 
     Raises:
         SelectionError: the release does not have what is selected.
@@ -210,19 +216,27 @@ def is_complete(request: MaterializeRequest, store: Store, release: Release) -> 
     if is_of_earlier_format(store.index):
         return False
     index = Index(store.index)
-    if index.info.signature != release.signature():
+    if release is not None and index.info.signature != release.signature():
         return False
     with Ledger(store.ledger, request.config, readonly=True) as ledger:
-        _check_shards(request, store, ledger)
-        _clip_options(request, store, ledger)
-        if ledger.setting("plan") == _plan_digest(request, index) and not ledger.open_jobs():
+        check_shards(request, store, ledger)
+        clip_options(request, store, ledger)
+        if (
+            ledger.setting("plan") == plan_digest(request.selection, index)
+            and not ledger.open_jobs()
+        ):
             return True
         diff = diff_plan(select(index, request.selection)[0], ledger.planned_videos())
         _check_corpus(store, diff)
         return not len(diff.new) and not len(diff.unsealed)
 
 
-def _check_shards(request: MaterializeRequest, store: Store, ledger: Ledger) -> None:
+def check_shards(request: MaterializeRequest, store: Store, ledger: Ledger) -> None:
+    """Refuse a store whose shards and ledger do not belong together.
+
+    Raises:
+        StoreDamagedError: shards are missing, or the ledger is lost.
+    """
     folder = store.shards(request.config)
     sealed = {shard.name for shard in ledger.shards()}
     files = {path.name for path in folder.glob("*.arrow")}
@@ -245,8 +259,12 @@ def _check_corpus(store: Store, diff: PlanDiff) -> None:
         )
 
 
-def _clip_options(request: MaterializeRequest, store: Store, ledger: Ledger) -> ClipOptions:
-    """Return how clips are made: as those in the store, else as requested, else the default."""
+def clip_options(request: MaterializeRequest, store: Store, ledger: Ledger) -> ClipOptions:
+    """Return how clips are made: as those in the store, else as requested, else the default.
+
+    Raises:
+        StoreMismatchError: requested is something else than the store has.
+    """
     options: dict[str, Any] = {}
     declared = options_of(ClipOptions)
     for name in ClipOptions.names(request.config):

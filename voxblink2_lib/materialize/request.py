@@ -58,8 +58,9 @@ class MaterializeRequest:
     )
     source: str | None = option(
         None,
-        "where media are: youtube, a URL with {video_id}, or a folder of media named "
-        "<speaker>/<video>.<ext>",
+        "where media are: youtube, a URL with {video_id}, a folder of media named "
+        "<speaker>/<video>.<ext>, or cut audio: the parts of the authors' archive (their folder, "
+        "or the first), a tar, or a folder of files <speaker>/<video>/<utterance>.<ext>",
         default="youtube, or the media of the built-in release",
         metavar="SOURCE",
         rule=_NAME,

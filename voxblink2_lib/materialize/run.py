@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
-from voxblink2_lib.errors import StoreError, StoreReadOnlyError, next_command
+from voxblink2_lib.errors import SourceError, StoreError, StoreReadOnlyError, next_command
 from voxblink2_lib.materialize.clip_format import check_clip_format
+from voxblink2_lib.materialize.cut_audio_run import materialize_cut_audio
 from voxblink2_lib.materialize.gathering import clear_gathered
 from voxblink2_lib.materialize.last_run import remember_run
+from voxblink2_lib.materialize.places import find_store, is_cut_audio
 from voxblink2_lib.materialize.planning import (
     Plan,
     is_complete,
@@ -24,7 +26,7 @@ from voxblink2_lib.materialize.video_queue import RunContext
 from voxblink2_lib.media.versions import decoder_versions
 from voxblink2_lib.outcomes import POLICIES, Status
 from voxblink2_lib.progress import show_progress
-from voxblink2_lib.records import VideoKey
+from voxblink2_lib.records import CUT_AUDIO, VideoKey
 from voxblink2_lib.release.index import Index
 from voxblink2_lib.release.index_build import open_index
 from voxblink2_lib.release.location import Release, open_release
@@ -39,12 +41,6 @@ from voxblink2_lib.store.outcome_files import outcomes_written, write_stale_outc
 _log = logging.getLogger(__name__)
 
 
-def find_store(request: MaterializeRequest) -> tuple[Release, Store]:
-    """Return the release and the store of a request."""
-    release = open_release(request.data_dir)
-    return release, open_store(request.store, release)
-
-
 def index_release(request: MaterializeRequest) -> Index:
     """Build the index of a store, or check the existing one.
 
@@ -53,7 +49,8 @@ def index_release(request: MaterializeRequest) -> Index:
         StoreMismatchError: the store was made from another release.
         StoreBusyError: another process works on the store.
     """
-    release, store = find_store(request)
+    release = open_release(request.data_dir)
+    store = open_store(request.store, release)
     with store.locked(wait=False):
         return _index(release, store)
 
@@ -90,7 +87,13 @@ def materialize(request: MaterializeRequest, *, retry: bool, wait: bool) -> Stor
         BlockedError: work is left, since the source refuses every route.
         DependencyError: this machine lacks something that downloading needs.
     """
-    release, store = find_store(request)
+    if is_cut_audio(request.source):
+        source = parse_source(request.source, request.fetch)
+        store = materialize_cut_audio(request, source, wait=wait)
+        _seal_answered_jobs(request, store, source, wait=wait)
+        return store
+    release = open_release(request.data_dir)
+    store = open_store(request.store, release)
     named = request.source or release.default_source
     source = parse_source(named, request.fetch)
     # A load that finds everything writes nothing, not even the lock, whoever works on the store.
@@ -149,7 +152,7 @@ def retry_videos(
         StoreError: the store does not exist.
         Exception: see :func:`materialize`.
     """
-    store = named_store(request.store) if request.store else find_store(request)[1]
+    store = named_store(request.store) if request.store else find_store(request)
     if not (store.ledger.exists() and (store.index / "index.json").exists()):
         raise StoreError(
             f"There is no store at {store.root}. Name another with --store, or create one with "
@@ -157,6 +160,11 @@ def retry_videos(
         )
     with store.locked(wait=False), Ledger(store.ledger, request.config) as ledger:
         source = parse_source(request.source or ledger.setting("source"), request.fetch)
+        if source.kind == CUT_AUDIO:
+            raise SourceError(
+                f"The source {source.label} is cut audio, which was read to its end: what it lacks "
+                "will not be in it at another try. Name a source of media with --source."
+            )
         verdicts = ledger.verdicts(source.label)
         failed = verdicts.missing(statuses, since=since)
         check_clip_format(request, store, ledger, index=None, retried=len(failed))
@@ -199,6 +207,21 @@ def finish_reopened(request: MaterializeRequest, store: Store) -> int:
         _run_jobs(context, jobs)
         _finish(context)
     return len(jobs)
+
+
+def _seal_answered_jobs(
+    request: MaterializeRequest, store: Store, source: SourceSpec, *, wait: bool
+) -> None:
+    """Seal jobs of runs with other sources that have nothing left to wait for."""
+    with Ledger(store.ledger, request.config, readonly=True) as ledger:
+        if not ledger.open_jobs():
+            return
+    with store.locked(wait=wait), Ledger(store.ledger, request.config) as ledger:
+        plan = plan_retry(request, store, ledger, [])
+        index = Index(store.index)
+        context = _context(request, store, index, source=source, ledger=ledger, plan=plan)
+        _run_jobs(context, ledger.open_jobs())
+        _finish(context)
 
 
 def _asked_again(source: SourceSpec) -> tuple[Status, ...]:

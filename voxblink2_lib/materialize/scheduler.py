@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,8 +18,8 @@ from voxblink2_lib.materialize.deadlines import end_overdue, slow_lines
 from voxblink2_lib.materialize.fetched_media import open_staged
 from voxblink2_lib.materialize.gathering import Gathering
 from voxblink2_lib.materialize.judgement import Judgement, asked_in_vain
-from voxblink2_lib.materialize.pipeline import back_up, fetch_canary, fetch_video, seal_job
-from voxblink2_lib.materialize.resealing import done_videos, seal_in_ledger
+from voxblink2_lib.materialize.pipeline import back_up, fetch_canary, fetch_video
+from voxblink2_lib.materialize.resealing import seal_call, take_sealed
 from voxblink2_lib.materialize.routes import Answer, InFlight, Routes, RouteState
 from voxblink2_lib.materialize.tasks import (
     BackupTask,
@@ -32,8 +31,6 @@ from voxblink2_lib.materialize.tasks import (
 from voxblink2_lib.materialize.video_queue import RunContext, VideoQueue
 from voxblink2_lib.outcomes import POLICIES, RUN_TRIES, Outcome, RetryPolicy
 from voxblink2_lib.store.backup import BACKUP_SECONDS, is_backup_due
-from voxblink2_lib.store.outcome_files import write_outcomes
-from voxblink2_lib.store.shard_names import shard_name
 from voxblink2_lib.workers.pool import Call, WorkerDiedError, WorkerPool, collect
 
 # Downloads wait for the network, so threads share a process; more than two would not help.
@@ -133,7 +130,8 @@ class Scheduler:
                 self._gathering.complete(job.number)
                 self._back_up_if_due()
             else:
-                self._croppers.seals.append(self._seal_call(job.number))
+                call = seal_call(self._store, self._ledger, job.number, self._queue.schema)
+                self._croppers.seals.append(call)
         self._croppers.hand_out()
         waits = (seconds, self._routes.seconds_until_canary())
         return min((wait for wait in waits if wait is not None), default=None)
@@ -187,14 +185,6 @@ class Scheduler:
             rate_limiter=self._rate_limiter,
         )
 
-    def _seal_call(self, number: int) -> Call:
-        config = self._request.config
-        parts = tuple(
-            self._store.part(config, number, key) for key in done_videos(self._ledger, number)
-        )
-        target = self._store.shards(config) / shard_name(config, number)
-        return seal_job, SealTask(number, parts, target, self._queue.schema)
-
     # -- results ------------------------------------------------------------------------------
 
     def _handle_result(self, call: Call, result: Any) -> None:
@@ -203,7 +193,8 @@ class Scheduler:
         task = call[1]
         death = result if isinstance(result, WorkerDiedError) else None
         if isinstance(task, SealTask):
-            self._handle_sealed(task, result)
+            take_sealed(self._store, self._ledger, task, result)
+            self._back_up_if_due()
         elif isinstance(task, BackupTask):
             if result is not None:
                 _log.warning("The ledger was not copied: %s", result)
@@ -300,20 +291,6 @@ class Scheduler:
         status = self._verdicts.record(outcome, at=at, is_witnessed=is_witnessed)
         self._dashboard.count(status or outcome.status, outcome.bytes_fetched)
         self._queue.finish(outcome.key)
-
-    def _handle_sealed(self, task: SealTask, shard: Any) -> None:
-        if isinstance(shard, WorkerDiedError):
-            raise StoppedError(
-                f"Sealing {task.target} failed: {shard}. Nothing is lost; run the same command "
-                "again. If it happens again, the machine may be short of memory."
-            )
-        sealed = seal_in_ledger(self._store, self._ledger, shard)
-        # Before the parts go: without the ledger, either of them has the clips.
-        write_outcomes(self._store, self._ledger, sealed.job, shard.digests)
-        if sealed.job != task.job:
-            write_outcomes(self._store, self._ledger, task.job)
-        shutil.rmtree(self._store.job_parts(self._request.config, task.job), ignore_errors=True)
-        self._back_up_if_due()
 
     def _back_up_if_due(self) -> None:
         now = time.monotonic()

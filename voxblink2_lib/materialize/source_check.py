@@ -54,7 +54,7 @@ def check_source(
         DependencyError: the JavaScript runtime is missing, which YouTube needs.
         StoreFullError: the disk is full.
     """
-    _check_space(store)
+    check_space(store)
     if source.is_remote:
         _check_options(source)
         _check_network(source)
@@ -65,7 +65,12 @@ def check_source(
         raise SourceError(problem)
 
 
-def _check_space(store: Store) -> None:
+def check_space(store: Store) -> None:
+    """Refuse a store on a full disk.
+
+    Raises:
+        StoreFullError: there is no space for anything.
+    """
     free_bytes = shutil.disk_usage(store.root).free
     if free_bytes < _LEAST_FREE_BYTES:
         raise StoreFullError(

@@ -165,17 +165,26 @@ class Index:
         self, keys: Collection[VideoKey], *, with_tracks: bool
     ) -> Iterator[AnnotatedVideo]:
         for video in self._find(keys):
-            rows: dict[str, tuple[Utterance, FaceTrack | None]] = {}
-            for first, count in zip(video["first_rows"], video["row_counts"], strict=True):
-                for row in self._read(first, count, with_tracks=with_tracks):
-                    rows.setdefault(row[0].utterance_id, row)
-            in_order = [rows[utterance_id] for utterance_id in sorted(rows)]
-            yield AnnotatedVideo(
-                key=VideoKey(video["speaker_id"], video["video_id"]),
-                utterances=tuple(utterance for utterance, _ in in_order),
-                digest=video["digest"],
-                tracks=tuple(track for _, track in in_order if track) if with_tracks else None,
-            )
+            yield self._annotated_video(video, with_tracks=with_tracks)
+
+    def annotated_at(self, row: int) -> AnnotatedVideo:
+        """Return the video of a row of :meth:`videos`, without its tracks."""
+        with self._named_damage():
+            video = self._video_table().slice(row, 1).to_pylist()[0]
+            return self._annotated_video(video, with_tracks=False)
+
+    def _annotated_video(self, video: dict[str, Any], *, with_tracks: bool) -> AnnotatedVideo:
+        rows: dict[str, tuple[Utterance, FaceTrack | None]] = {}
+        for first, count in zip(video["first_rows"], video["row_counts"], strict=True):
+            for row in self._read(first, count, with_tracks=with_tracks):
+                rows.setdefault(row[0].utterance_id, row)
+        in_order = [rows[utterance_id] for utterance_id in sorted(rows)]
+        return AnnotatedVideo(
+            key=VideoKey(video["speaker_id"], video["video_id"]),
+            utterances=tuple(utterance for utterance, _ in in_order),
+            digest=video["digest"],
+            tracks=tuple(track for _, track in in_order if track) if with_tracks else None,
+        )
 
     def _find(self, keys: Collection[VideoKey]) -> Iterator[dict[str, Any]]:
         if not keys:

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
+from voxblink2_lib.archive.recognition import find_cut_audio
 from voxblink2_lib.errors import SourceError
 from voxblink2_lib.outcomes import NO_FACTS, MediaFacts
-from voxblink2_lib.records import VideoKey
+from voxblink2_lib.records import CUT_AUDIO, VideoKey
 from voxblink2_lib.redaction import is_redacted, redact, redacted_source, secrets_in
 from voxblink2_lib.sources.options import FetchOptions, Route
 
@@ -30,12 +31,12 @@ class SourceSpec:
 
     Attributes:
         kind: value of the shards' ``source`` column.
-        place: URL template or folder.
+        place: URL template, folder, or where cut audio is.
         options: of downloads over the network.
         route: proxy and cookies of requests.
     """
 
-    kind: Literal["youtube", "url", "folder"]
+    kind: Literal["youtube", "url", "folder", "cut-audio"]
     place: str
     options: FetchOptions = field(default_factory=FetchOptions)
     route: Route = field(default_factory=Route)
@@ -43,7 +44,7 @@ class SourceSpec:
     @property
     def is_remote(self) -> bool:
         """Whether media are downloaded over the network."""
-        return self.kind != "folder"
+        return self.kind not in {"folder", CUT_AUDIO}
 
     @property
     def named(self) -> str:
@@ -121,7 +122,8 @@ def parse_source(named: str | None, options: FetchOptions | None = None) -> Sour
 
     Args:
         named: ``"youtube"``, a URL with ``{video_id}``, or a folder of media named
-            ``<speaker>/<video>.<ext>``. ``None`` means YouTube.
+            ``<speaker>/<video>.<ext>``, or cut audio: parts of the authors' archive, a tar, or a
+            folder of files ``<speaker>/<video>/<utterance>.<ext>``. ``None`` means YouTube.
         options: of downloads over the network.
 
     Raises:
@@ -151,18 +153,22 @@ def stored_source(named: str | None, options: FetchOptions | None = None) -> Sou
     if "://" in named:
         _check_url(named)
         return SourceSpec("url", named, options)
-    folder = Path(os.path.expanduser(named))
-    if not os.path.isdir(folder):  # False for names that cannot be
+    place = Path(os.path.expanduser(named))
+    is_cut = find_cut_audio(named) is not None
+    if not is_cut and not os.path.isdir(place):  # False for names that cannot be
         raise SourceError(
             f"The source {_shown(named)} is neither 'youtube', nor a URL with {VIDEO_ID_FIELD}, "
-            "nor an existing folder. A folder must contain media named <speaker>/<video>.<ext>."
+            "nor an existing folder, nor cut audio. A folder must contain media named "
+            "<speaker>/<video>.<ext>; cut audio is the parts of the authors' archive "
+            "(VB2_audio.tar.gz.00 ...: their folder, or the first), a tar, or a folder of files "
+            "<speaker>/<video>/<utterance>.<ext>."
         )
     if options != FetchOptions(fetches=options.fetches):
         raise SourceError(
-            f"The source {_shown(named)} is a folder on this machine; options such as proxy, "
+            f"The source {_shown(named)} is on this machine; options such as proxy, "
             "cookies, budget or sleep have no effect on it. Leave them out."
         )
-    return SourceSpec("folder", str(folder.absolute()))
+    return SourceSpec("cut-audio" if is_cut else "folder", str(place.absolute()))
 
 
 def _shown(named: str) -> str:

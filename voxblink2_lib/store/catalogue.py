@@ -31,10 +31,11 @@ from voxblink2_lib.records import SAMPLE_RATE_HZ
 from voxblink2_lib.store.advice import repair_advice
 from voxblink2_lib.store.arrow_stream import read_plain_file
 from voxblink2_lib.store.checksums import checksum_file, write_checksum
+from voxblink2_lib.store.clip_length import samples_in
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
 from voxblink2_lib.store.lock import lock_if_possible
-from voxblink2_lib.store.shard_check import open_shard, shard_batches
+from voxblink2_lib.store.shard_check import is_cut_audio, open_shard, shard_batches
 from voxblink2_lib.store.shard_names import is_shard_name, shard_order
 
 FOLDER = "catalogue"
@@ -281,8 +282,7 @@ def _rows_of(rows: pa.Table, whole: pa.Buffer) -> pa.Table:
     chunks = [chunk for chunk in rows["audio"].chunks if len(chunk)]
     ranges = [(np.zeros(0, np.int64), np.zeros(0, np.int32))]
     ranges += [_ranges_of(chunk.field("bytes"), whole) for chunk in chunks]
-    seconds = pc.subtract(rows["end_seconds"], rows["start_seconds"])
-    samples = np.rint(seconds.to_numpy() * SAMPLE_RATE_HZ)
+    samples = _lengths(rows)
     columns = [
         rows["speaker_id"].combine_chunks().dictionary_encode(),
         rows["video_id"].combine_chunks(),
@@ -292,6 +292,16 @@ def _rows_of(rows: pa.Table, whole: pa.Buffer) -> pa.Table:
         pa.array(np.concatenate([size for _, size in ranges])),
     ]
     return pa.Table.from_arrays(columns, schema=_SCHEMA)
+
+
+def _lengths(rows: pa.Table) -> npt.NDArray[np.float64]:
+    """Return the number of samples of each clip, by its times or, of cut audio, by its header."""
+    seconds = pc.subtract(rows["end_seconds"], rows["start_seconds"])
+    samples: npt.NDArray[np.float64] = np.rint(seconds.to_numpy() * SAMPLE_RATE_HZ)
+    if len(cut := np.flatnonzero(is_cut_audio(rows))):
+        clips = pc.struct_field(rows["audio"], "bytes")
+        samples[cut] = [samples_in(clips[row].as_buffer()) for row in cut.tolist()]
+    return samples
 
 
 def _ranges_of(clips: pa.Array, whole: pa.Buffer) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from voxblink2_lib.records import CONFIG_NAMES
+from voxblink2_lib.store.cut_jobs import POSITION
 from voxblink2_lib.store.job_outcomes import JobOutcomes, VideoOutcomes, VideoRow
 from voxblink2_lib.store.ledger_database import make_ledger
 from voxblink2_lib.store.salvage import ConfigKey, OldLedger, OldVideo
@@ -15,11 +16,12 @@ from voxblink2_lib.store.stale_outcomes import mark_first_stale, mark_stale
 from voxblink2_lib.store.tail import JobKind
 
 _LAST_CONFIG, _REQUEST = "last_config", "request"
-# A run compares the selection with the ledger unless its plan is this one.
-_PLAN = "plan"
+# A run compares the selection with the ledger unless its plan is this one. An archive is read from
+# its start: what was cut after the newest file was written is not in the files.
+_NOT_KEPT = {"plan", POSITION}
 _EXCLUDED = "excluded"
 # Of equal attempts, the answer is in the job that the video moved to last.
-_ORDER: dict[JobKind, int] = {"planned": 0, "retry": 1, "recovered": 2}
+_ORDER: dict[JobKind, int] = {"planned": 0, "retry": 1, "cut": 2, "recovered": 2}
 _IS_VIDEO = "config = ? and speaker_id = ? and video_id = ?"
 _UNANSWERED = (
     "create temp table unanswered as select v.config, speaker_id, video_id from videos v "
@@ -71,6 +73,22 @@ class DraftLedger:
             key = ConfigKey(outcomes.config, *video.key)
             if self._is_later(key, video.row, outcomes.job):
                 self._put(key, outcomes.job, video)
+
+    def add_clips(self, outcomes: JobOutcomes) -> None:
+        """Add of which videos a job that was cut from an archive has clips, as its digests say."""
+        videos = {tuple(name.split("/")[:2]) for name in outcomes.digests or ()}
+        self._connection.executemany(
+            "insert or ignore into split_videos values (?, ?, ?, ?)",
+            ((outcomes.config, outcomes.job, *key) for key in sorted(videos)),
+        )
+
+    def forget_whole_videos(self) -> None:
+        """Leave out the videos that have clips in one job only, when all files are added."""
+        self._connection.execute(
+            "delete from split_videos where exists (select 1 from videos v where "
+            "v.config = split_videos.config and v.job = split_videos.job and "
+            "v.speaker_id = split_videos.speaker_id and v.video_id = split_videos.video_id)"
+        )
 
     def add_settings(self) -> None:
         """Add what the newest file says of everything that is not of a job."""
@@ -201,7 +219,7 @@ class DraftLedger:
             )
 
     def _add_fact(self, config: str, setting: str, value: str) -> None:
-        if setting != _PLAN:
+        if setting not in _NOT_KEPT:
             self._connection.execute(
                 "insert or ignore into facts values (?, ?)", (f"{config}.{setting}", value)
             )

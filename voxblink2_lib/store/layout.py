@@ -7,6 +7,7 @@ STORE/
   ledger.backup.sqlite      see backup.py
   parts/<config>/<job>/     clips of finished videos whose shard is not sealed yet
   shards/<config>/          sealed shards, each with its sha256 and its outcomes beside it
+  archive/                  where an archive of cut audio can be entered, see cut_audio
   media/<config>/           downloaded media, staged until they are cropped
   lost+found/               what repair took out of the store; nothing reads it
   tmp/                      partial downloads; emptied by the next run
@@ -183,11 +184,23 @@ def open_store(path: str | None, release: Release) -> Store:
     """
     if path is not None:
         return named_store(path)
-    base = home_folder()
     if release.default_source is not None:  # the built-in one, whose path each install changes
-        return Store(base / "demo")
+        return Store(home_folder() / "demo")
     path_of_release = release.path.resolve()
     is_in_folder = path_of_release.name.startswith(("meta", "vb2_meta"))
-    name = path_of_release.parent.name if is_in_folder else path_of_release.name
-    tag = short_digest(os.fsencode(path_of_release))[:8]
-    return Store(base / f"{name or 'release'}-{tag}")
+    return _default_store(path_of_release, path_of_release.parent if is_in_folder else None)
+
+
+def open_store_of(path: str | None, place: str) -> Store:
+    """Return the store that a user named, or the default one of cut audio without annotations.
+
+    Args:
+        path: a local folder, or ``None``.
+        place: where the cut audio is.
+    """
+    return named_store(path) if path is not None else _default_store(Path(place).resolve(), None)
+
+
+def _default_store(place: Path, folder: Path | None) -> Store:
+    tag = short_digest(os.fsencode(place))[:8]
+    return Store(home_folder() / f"{(folder or place).name or 'release'}-{tag}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from itertools import islice, repeat
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import pyarrow as pa
 
 from voxblink2_lib.outcomes import GREATEST_WAIT_SECONDS, Outcome
 from voxblink2_lib.records import SealedShard, VideoKey
+from voxblink2_lib.store.cut_jobs import CutJobs, split_in
 from voxblink2_lib.store.ledger_database import LedgerDatabase
 from voxblink2_lib.store.ledger_outcomes import LedgerOutcomes
 from voxblink2_lib.store.ledger_schema import BY_JOB, WITHOUT_FACTS
@@ -85,6 +87,15 @@ class Ledger:
     def recovered(self) -> RecoveredShards:
         """Shards of videos that came back in retries."""
         return RecoveredShards(self._database, self._config)
+
+    @property
+    def cut(self) -> CutJobs:
+        """Jobs that were cut from an archive, and the archive."""
+        return CutJobs(self._database, self._config)
+
+    def together(self) -> AbstractContextManager[Any]:
+        """Write all that the body writes at once, or nothing of it if the body raises."""
+        return self._database.transaction()
 
     @property
     def reopened(self) -> ReopenedJobs:
@@ -277,14 +288,20 @@ class Ledger:
         return count, now if first and first > now + GREATEST_WAIT_SECONDS else first
 
     def job_videos(self, job: int) -> list[tuple[VideoKey, str]]:
-        """Return the videos of a job with their status, sorted by speaker and video."""
+        """Return the videos of a job with their status, sorted by speaker and video.
+
+        Also those that have clips in it and are in a later job, see
+        :mod:`~voxblink2_lib.store.cut_jobs`.
+        """
         rows = self._database.query(
             f"select speaker_id, video_id, status from videos {BY_JOB} "  # noqa: S608  # a constant
             "where config = ? and job = ? order by speaker_id, video_id",
             self._config,
             job,
         )
-        return [(VideoKey(speaker_id, video_id), status) for speaker_id, video_id, status in rows]
+        videos = [(VideoKey(speaker_id, video_id), status) for speaker_id, video_id, status in rows]
+        split = [(key, "done") for key in split_in(self._database, self._config, job)]
+        return sorted(videos + split) if split else videos
 
     # -- Shards ------------------------------------------------------------------------------------
 

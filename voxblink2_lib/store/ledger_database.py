@@ -216,7 +216,13 @@ class LedgerDatabase:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Commit what the body writes, or nothing of it if the body raises."""
+        """Commit what the body writes, or nothing of it if the body raises.
+
+        One within another is a part of it.
+        """
+        if self._is_within():
+            yield self._connection
+            return
         with self._named_errors():
             try:
                 if self.fact("format") in EARLIER:
@@ -231,10 +237,17 @@ class LedgerDatabase:
                     self._connection.execute("rollback")
                 raise
 
+    def _is_within(self) -> bool:
+        return self._connection.in_transaction
+
+    def has_table(self, name: str) -> bool:
+        """Return whether there is a table, which a ledger that is only read may lack."""
+        return bool(self.query("select 1 from sqlite_master where name = ?", name))
+
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """Read one state of the file throughout the body, whatever a run writes meanwhile."""
-        if self._connection.in_transaction:
+        if self._is_within():
             yield
             return
         self.query("begin")

@@ -6,10 +6,11 @@ import json
 import time
 from collections import defaultdict
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from voxblink2_lib.outcomes import MissingUtterance
 from voxblink2_lib.records import SealedShard, VideoKey
+from voxblink2_lib.store.cut_jobs import split_in
 from voxblink2_lib.store.job_outcomes import (
     AttemptRow,
     JobOutcomes,
@@ -25,9 +26,22 @@ from voxblink2_lib.store.tail import JobKind
 
 # Settings are in the file of each job: one of a million ids would be there a thousand times.
 _LONGEST_SETTING, _MOST_IDS = 16_384, 100
-_OF_JOB = "where v.config = :config and v.job = :job order by v.speaker_id, v.video_id"
 _SAME_VIDEO = "t.config = v.config and t.speaker_id = v.speaker_id and t.video_id = v.video_id"
-_FROM_VIDEOS = f"from videos v {BY_JOB} cross join {{table}} t on {_SAME_VIDEO}"
+_ORDER = "order by v.speaker_id, v.video_id"
+
+
+class _Videos(NamedTuple):
+    """Some videos: from where they are read, and which they are."""
+
+    table: str
+    condition: str
+
+
+_OF_JOB = _Videos(f"videos v {BY_JOB}", "v.config = :config and v.job = :job")
+_THIS_ONE = _Videos(
+    "videos v",
+    "v.config = :config and v.speaker_id = :speaker_id and v.video_id = :video_id",
+)
 
 
 class LedgerOutcomes:
@@ -59,7 +73,7 @@ class LedgerOutcomes:
 
     def stale(self) -> list[int]:
         """Return the jobs whose file lags behind, also those of which nothing is left."""
-        if not self._database.query("select 1 from sqlite_master where name = 'stale_outcomes'"):
+        if not self._database.has_table("stale_outcomes"):
             return [*self.jobs()]  # of a version that wrote no such files
         rows = self._database.query(
             "select job from stale_outcomes where config = ? order by job", self._config
@@ -151,27 +165,40 @@ class LedgerOutcomes:
         )
 
     def _videos(self, job: int) -> tuple[VideoOutcomes, ...]:
-        verdicts = self._by_video(
-            job,
-            f"select v.speaker_id, v.video_id, s.name, {_listed(VerdictRow, 1)} "
-            f"{_FROM_VIDEOS.format(table='verdicts')} join sources s on s.id = t.source "
-            f"{_OF_JOB}, s.id",
+        """Return the videos of a job, and those that have clips in it and are in a later one."""
+        videos = self._outcomes_of(_OF_JOB, job=job)
+        for key in split_in(self._database, self._config, job):
+            videos += self._outcomes_of(_THIS_ONE, **key._asdict())
+        return tuple(sorted(videos, key=lambda video: video.key))
+
+    def _outcomes_of(self, which: _Videos, **values: Any) -> list[VideoOutcomes]:
+        def by_video(
+            table: str, columns: str, last: str, join: str = ""
+        ) -> dict[tuple[str, str], list[tuple[Any, ...]]]:
+            rows: dict[tuple[str, str], list[tuple[Any, ...]]] = defaultdict(list)
+            for speaker_id, video_id, *others in self._query(
+                f"select v.speaker_id, v.video_id, {columns} from {which.table} "  # noqa: S608  # constants
+                f"cross join {table} t on {_SAME_VIDEO} {join} "
+                f"where {which.condition} {_ORDER}, {last}",
+                values,
+            ):
+                rows[speaker_id, video_id].append(tuple(others))
+            return rows
+
+        verdicts = by_video(
+            "verdicts",
+            f"s.name, {_listed(VerdictRow, 1)}",
+            "s.id",
+            "join sources s on s.id = t.source",
         )
-        missing = self._by_video(
-            job,
-            f"select v.speaker_id, v.video_id, {_listed(MissingUtterance)} "
-            f"{_FROM_VIDEOS.format(table='missing')} {_OF_JOB}, t.utterance_id",
-        )
-        attempts = self._by_video(
-            job,
-            f"select v.speaker_id, v.video_id, {_listed(AttemptRow)} "
-            f"{_FROM_VIDEOS.format(table='attempts')} {_OF_JOB}, t.attempt",
-        )
+        missing = by_video("missing", _listed(MissingUtterance), "t.utterance_id")
+        attempts = by_video("attempts", _listed(AttemptRow), "t.attempt")
         rows = self._query(
-            f"select {', '.join(VideoRow._fields)} from videos v {BY_JOB} {_OF_JOB}",  # noqa: S608  # constants
-            job,
+            f"select {', '.join(VideoRow._fields)} from {which.table} "  # noqa: S608  # constants
+            f"where {which.condition} {_ORDER}",
+            values,
         )
-        return tuple(
+        return [
             VideoOutcomes(
                 row,
                 tuple(map(VerdictRow._make, verdicts.get(row[:2], ()))),
@@ -179,16 +206,10 @@ class LedgerOutcomes:
                 tuple(map(AttemptRow._make, attempts.get(row[:2], ()))),
             )
             for row in map(VideoRow._make, rows)
-        )
+        ]
 
-    def _by_video(self, job: int, sql: str) -> dict[tuple[str, str], list[tuple[Any, ...]]]:
-        rows: dict[tuple[str, str], list[tuple[Any, ...]]] = defaultdict(list)
-        for speaker_id, video_id, *values in self._query(sql, job):
-            rows[speaker_id, video_id].append(tuple(values))
-        return rows
-
-    def _query(self, sql: str, job: int) -> list[tuple[Any, ...]]:
-        return self._database.query(sql, config=self._config, job=job)
+    def _query(self, sql: str, values: dict[str, Any]) -> list[tuple[Any, ...]]:
+        return self._database.query(sql, config=self._config, **values)
 
 
 def _listed(record: Any, first: int = 0) -> str:

@@ -73,6 +73,11 @@ create index if not exists attempts_with_notes on attempts (config) where {HAS_N
 create table if not exists stale_outcomes (   -- jobs whose file lags behind, see outcome_files.py
     config text not null, job integer not null,
     primary key (config, job)) without rowid;
+create table if not exists split_videos (   -- jobs with clips of a video that is in a later one
+    config text not null, job integer not null,
+    speaker_id text not null, video_id text not null,
+    primary key (config, job, speaker_id, video_id)) without rowid;
+create index if not exists splits_by_video on split_videos (config, speaker_id, video_id);
 create table if not exists missing (
     config text not null, speaker_id text not null, video_id text not null,
     utterance_id text not null, reason text not null,

@@ -172,7 +172,7 @@ def stale_jobs(store: Store, ledger: Ledger) -> list[int]:
     names = {path.name for path in folder.glob(f"*{SUFFIX}")}
     kinds = outcomes.jobs()
     missing = {job for job in kinds if outcomes_path(folder, config, job).name not in names}
-    order = {"recovered": 0, "retry": 1, "planned": 2}
+    order = {"recovered": 0, "cut": 0, "retry": 1, "planned": 2}
     jobs = missing.union(outcomes.stale())
     # One of which nothing is left comes last: its file is removed.
     return sorted(jobs, key=lambda job: (order.get(kinds.get(job, ""), 3), -job))

@@ -114,6 +114,7 @@ def _fill(
         if path.exists():
             with closing(OldLedger(path, folder / f"old-{path.name}")) as old:
                 later += draft.add_later(old, is_last=path == store.ledger)
+    draft.forget_whole_videos()
     # Of those with a part file nothing is lost: the next run reads it.
     parts = {name: {path.stem for path in store.parts(name).glob("*/*")} for name in CONFIG_NAMES}
     unknown = sum(
@@ -133,6 +134,8 @@ def _add_files(draft: DraftLedger, store: Store, progress: Progress) -> tuple[in
                 if outcomes.config != path.parent.name:
                     raise StoreDamagedError(f"The file of outcomes {path} is in a wrong folder.")
                 draft.add(outcomes)
+                if outcomes.kind == "cut":
+                    draft.add_clips(read_outcomes(path))
             except StoreDamagedError as error:
                 problems.append(str(error))
             advance(1)

@@ -28,7 +28,7 @@ from voxblink2_lib.errors import (
 )
 from voxblink2_lib.files import atomic_write, named_system_errors
 from voxblink2_lib.foreign_files import as_own_error, shortened
-from voxblink2_lib.records import SAMPLE_RATE_HZ
+from voxblink2_lib.records import CUT_AUDIO, SAMPLE_RATE_HZ
 from voxblink2_lib.store.arrow_stream import ArrowStream, damaged, open_stream
 from voxblink2_lib.store.shards import gone_message
 
@@ -51,7 +51,8 @@ COLUMNS: Mapping[str, pa.DataType] = {
     "boxes_evidence": pa.string(),
 }
 _IDS = ("speaker_id", "video_id", "utterance_id")
-_NEEDED = ("audio", *_IDS, "start_seconds", "end_seconds")
+_TIMES = ("start_seconds", "end_seconds")
+_NEEDED = ("audio", *_IDS, *_TIMES)
 _FACES = ("video", "boxes", "boxes_fit")
 
 # As records.UTTERANCE_ID; the other ids are shorter.
@@ -129,7 +130,7 @@ def shard_batches(stream: ArrowStream) -> Iterator[pa.RecordBatch]:
 def _row_checks(batch: pa.RecordBatch) -> Iterator[tuple[str, npt.NDArray[np.bool_], str]]:
     """Yield columns, which of their rows are wrong, and the problem that these have."""
     names = set(batch.schema.names)
-    for name in names:
+    for name in names.difference(_TIMES):
         yield name, _nulls(batch[name]), "is null"
     for name in names & {"audio", "video"}:
         no_bytes = _nulls(batch[name].field("bytes"))
@@ -137,11 +138,22 @@ def _row_checks(batch: pa.RecordBatch) -> Iterator[tuple[str, npt.NDArray[np.boo
     for name in _IDS:
         lengths = pc.binary_length(batch[name]).to_numpy(zero_copy_only=False)
         yield name, lengths > _LONGEST_ID, "is no id: it is too long"
-    start, end = (batch[name].to_numpy() for name in ("start_seconds", "end_seconds"))
+    start, end = (batch[name].to_numpy(zero_copy_only=False) for name in _TIMES)
     with np.errstate(invalid="ignore"):  # infinity minus infinity
         seconds = end - start
     is_time = np.isfinite(start) & (seconds >= 0) & (seconds <= _LONGEST_SECONDS)
+    if any(batch[name].null_count for name in _TIMES):
+        is_null = [np.asarray(batch[name].is_null()) for name in _TIMES]
+        # Who cut audio for us may not say from where.
+        is_time |= is_null[0] & is_null[1] & is_cut_audio(batch)
     yield "end_seconds", ~is_time, "is no time after the start"
+
+
+def is_cut_audio(rows: pa.RecordBatch | pa.Table) -> npt.NDArray[np.bool_]:
+    """Return which rows somebody else cut: their times may be unknown, or not quite theirs."""
+    if "source" not in rows.schema.names:
+        return np.zeros(len(rows), np.bool_)
+    return np.asarray(pc.equal(rows["source"], CUT_AUDIO))
 
 
 def _nulls(column: pa.Array) -> npt.NDArray[np.bool_]:

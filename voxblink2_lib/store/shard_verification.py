@@ -11,13 +11,15 @@ from typing import Any
 
 from voxblink2_lib.errors import StoreDamagedError, StoreError
 from voxblink2_lib.foreign_files import as_own_error
-from voxblink2_lib.records import FRAMES_PER_SECOND, SAMPLE_RATE_HZ, UtteranceKey
+from voxblink2_lib.records import CUT_AUDIO, FRAMES_PER_SECOND, SAMPLE_RATE_HZ, UtteranceKey
 from voxblink2_lib.store.checksums import checksum_problem
+from voxblink2_lib.store.clip_length import samples_in
 from voxblink2_lib.store.shard_check import check_features, open_shard, shard_batches
 from voxblink2_lib.store.shards import shard_problem
 
-# Start and end in seconds of each utterance, by its name.
-Times = Mapping[str, tuple[float, float]]
+# Start and end in seconds of each utterance, by its name; of cut audio they may be unknown.
+Times = Mapping[str, tuple[float | None, float | None]]
+_UNKNOWN = (None, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ def verify_shard(task: ShardTask) -> ShardResult:
 def _check_rows(task: ShardTask, result: ShardResult) -> None:
     path = task.path
     check_features(path)
-    times: dict[str, tuple[float, float]] = {}
+    times: dict[str, tuple[float | None, float | None]] = {}
     for name, row in _sampled(task, times, result):
         result.decoded += 1
         result.problems += _audio_problems(path, name, row)
@@ -87,7 +89,7 @@ def _check_rows(task: ShardTask, result: ShardResult) -> None:
 
 
 def _sampled(
-    task: ShardTask, times: dict[str, tuple[float, float]], result: ShardResult
+    task: ShardTask, times: dict[str, tuple[float | None, float | None]], result: ShardResult
 ) -> list[tuple[str, dict[str, Any]]]:
     """Return some rows of a shard with their names; take note of the times of all."""
     chooser = random.Random(f"{task.seed} {task.path.name}")  # noqa: S311  # no secret
@@ -109,13 +111,13 @@ def _sampled(
 def _audio_problems(path: Path, name: str, row: dict[str, Any]) -> Iterator[str]:
     import soundfile
 
-    expected = round((row["end_seconds"] - row["start_seconds"]) * SAMPLE_RATE_HZ)
     try:
+        expected = _expected_samples(row)
         with soundfile.SoundFile(io.BytesIO(row["audio"]["bytes"])) as file:
             # Not more than is expected: a damaged header may ask for all memory.
             samples, rate = len(file.read(min(file.frames, expected))), file.samplerate
             samples += file.frames - min(file.frames, expected)
-    except soundfile.SoundFileError as error:
+    except (soundfile.SoundFileError, StoreDamagedError) as error:
         yield f"{path}: the clip of {name} does not decode: {error}"
         return
     if rate != SAMPLE_RATE_HZ or samples != expected:
@@ -123,6 +125,13 @@ def _audio_problems(path: Path, name: str, row: dict[str, Any]) -> Iterator[str]
             f"{path}: the clip of {name} has {samples} samples at {rate} Hz, "
             f"expected are {expected} at {SAMPLE_RATE_HZ} Hz."
         )
+
+
+def _expected_samples(row: dict[str, Any]) -> int:
+    if row["source"] == CUT_AUDIO:  # its times are those of the annotations, if there are any
+        return samples_in(row["audio"]["bytes"])
+    seconds: float = row["end_seconds"] - row["start_seconds"]
+    return round(seconds * SAMPLE_RATE_HZ)
 
 
 def _face_problems(path: Path, name: str, row: dict[str, Any]) -> Iterator[str]:
@@ -146,7 +155,8 @@ def _differences(
     path: Path, stored: Times, annotated: Times, missing: frozenset[str]
 ) -> Iterator[str]:
     """Yield how the rows of a shard differ from the annotations of its videos."""
-    for name in sorted(stored.keys() - annotated.keys()):
+    unknown = {name for name, times in stored.items() if times == _UNKNOWN}
+    for name in sorted(stored.keys() - annotated.keys() - unknown):
         yield f"{path}: {name} is not in the index or not done in the ledger."
     for name in sorted(annotated.keys() - stored.keys() - missing):
         yield f"{path}: {name} is missing."

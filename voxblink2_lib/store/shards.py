@@ -15,7 +15,7 @@ import pyarrow as pa
 from voxblink2_lib.errors import StoreDamagedError
 from voxblink2_lib.files import HashingWriter, atomic_write, sha256_of, system_error
 from voxblink2_lib.outcomes import Outcome
-from voxblink2_lib.records import AudioFormat, Clip, FaceClip, SealedShard
+from voxblink2_lib.records import AudioFormat, Clip, FaceClip, SealedShard, UntimedClip
 from voxblink2_lib.store.advice import repair_advice
 from voxblink2_lib.store.arrow_stream import END_OF_STREAM, ArrowStream, damaged, open_stream
 from voxblink2_lib.store.checksums import checksum_file, checksum_problem, write_checksum
@@ -32,7 +32,7 @@ _BYTES_PER_BATCH = 32 << 20
 
 
 def make_rows(
-    clips: Sequence[Clip],
+    clips: Sequence[Clip | UntimedClip],
     faces: Sequence[FaceClip] = (),
     *,
     schema: pa.Schema,
@@ -68,13 +68,20 @@ def make_rows(
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-def write_part(path: Path, rows: pa.RecordBatch, outcome: Outcome) -> None:
-    """Write the rows of a finished video, and its outcome, so that they survive a kill."""
+def write_part(path: Path, rows: pa.RecordBatch, outcome: Outcome, *, flush: bool = True) -> None:
+    """Write the rows of a finished video, and its outcome, so that they survive a kill.
+
+    Args:
+        path: the part file.
+        rows: its rows.
+        outcome: what became of the video.
+        flush: see :func:`voxblink2_lib.files.atomic_write`.
+    """
     record = json.dumps(outcome.as_dict()).encode()
     metadata = {**(rows.schema.metadata or {}), _OUTCOME: record}
     content = (rows.serialize(), END_OF_STREAM)
     schema = rows.schema.with_metadata({**metadata, _CHECKSUM: _part_checksum(metadata, *content)})
-    with atomic_write(path) as file:
+    with atomic_write(path, flush=flush) as file:
         for block in (schema.serialize(), *content):
             file.write(block)
 

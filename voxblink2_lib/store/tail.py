@@ -1,10 +1,12 @@
 """Shards of recovered videos in the ledger, the last of which is superseded by fuller ones.
 
-A job of the table ``jobs`` is one of three kinds:
+A job of the table ``jobs`` is one of four kinds:
 
 * ``planned``: the first job of its videos. It is sealed into a shard of its own.
 * ``retry``: of videos that were tried before. What comes back moves into a recovered job; then it
   is closed without a shard.
+* ``cut``: of videos in the order in which an archive of cut audio has them, as ``planned``
+  otherwise; see :mod:`~voxblink2_lib.store.cut_jobs`.
 * ``recovered``: a shard of videos that came back. The last one may not be full: it is the tail.
   Superseded, it has no shard and no videos, and its number is not used again.
 """
@@ -21,7 +23,7 @@ from voxblink2_lib.store.ledger_database import LedgerDatabase
 from voxblink2_lib.store.ledger_schema import BY_JOB, FORMAT
 from voxblink2_lib.store.stale_outcomes import mark_stale, mark_video_stale
 
-JobKind = Literal["planned", "retry", "recovered"]
+JobKind = Literal["planned", "retry", "cut", "recovered"]
 
 # Numbers of retry jobs begin here. Those below are of shards: retries that bring nothing use up
 # none, so that the name of a shard follows from what came, not from how often nothing did.

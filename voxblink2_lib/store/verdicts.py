@@ -117,6 +117,13 @@ class Verdicts:
             is_sealed=is_sealed,
         )
 
+    def unanswered(self) -> list[VideoKey]:
+        """Return the videos that are not done and of which this source has said nothing, sorted."""
+        return self._keys(
+            f"select v.speaker_id, v.video_id from {_VIDEOS} where {_IS_WANTED} "  # noqa: S608  # constants
+            "and w.status is null order by v.speaker_id, v.video_id"
+        )
+
     def missing(
         self, statuses: Iterable[Status] = (), *, since: float | None = None
     ) -> list[VideoKey]:

@@ -16,9 +16,10 @@ from typing import Any
 from voxblink2_lib.errors import StoreDamagedError, StoreError, VoxBlink2Error
 from voxblink2_lib.foreign_files import as_own_error
 from voxblink2_lib.progress import Progress, no_progress
-from voxblink2_lib.records import SealedShard
+from voxblink2_lib.records import SealedShard, VideoKey
 from voxblink2_lib.release.index import Index
 from voxblink2_lib.store.advice import repair_command
+from voxblink2_lib.store.annotations import has_no_annotations
 from voxblink2_lib.store.clip_format import read_clip_format, read_versions
 from voxblink2_lib.store.file_checks import FileCheck, listed_checksum
 from voxblink2_lib.store.layout import Store
@@ -179,6 +180,8 @@ def _ledger_problems(store: Store) -> list[str]:
 def _open_index(store: Store) -> tuple[Index | None, list[str]]:
     """Return the index if it can be used, and what is wrong with it."""
     if not store.index.is_dir():
+        if has_no_annotations(store):
+            return None, []
         return None, [f"The store {store.root} has no index {store.index}."]
     try:
         with as_own_error(StoreDamagedError, f"The index {store.index} is damaged"):
@@ -285,8 +288,29 @@ class _ConfigCheck:
             task,
             rows=shard.rows,
             annotated=self._annotated(shard.job),
-            missing=frozenset(self._ledger.statistics.missing_names(shard.job)),
+            missing=self._missing(shard.job),
         )
+
+    def _missing(self, job: int) -> frozenset[str]:
+        """Return the names of utterances that the shard of a job need not have."""
+        assert self._ledger is not None
+        names = frozenset(self._ledger.statistics.missing_names(job))
+        cut = self._ledger.cut
+        stream = cut.stream()
+        is_open = stream is not None and not stream.is_finished
+        if stream is not None and is_open and job in cut.jobs(first=stream.first_job):
+            # What the archive does not have is known at its end.
+            return names.union(self._annotated(job) or ())
+        split = frozenset(cut.split_videos())
+        elsewhere = split & {key for key, _ in self._ledger.job_videos(job)} if split else split
+        return names.union(self._names(elsewhere)) if elsewhere else names
+
+    def _names(self, videos: frozenset[VideoKey]) -> set[str]:
+        """Return the annotated utterances of videos."""
+        if self._index is None:
+            return set()
+        pairs = self._index.utterances(videos)
+        return {utterance.name for _, utterances in pairs for utterance in utterances}
 
     def _annotated(self, job: int) -> Times | None:
         """Return the utterances of the job's videos that are done, if the index can be read."""

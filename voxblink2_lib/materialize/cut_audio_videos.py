@@ -1,0 +1,193 @@
+"""Which videos of cut audio a run wants, and what is known of each before its files are read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from voxblink2_lib.errors import SelectionError, StoreDamagedError, next_command
+from voxblink2_lib.outcomes import MissingUtterance
+from voxblink2_lib.records import VideoKey, option_string
+from voxblink2_lib.release.index import Index
+from voxblink2_lib.release.selection import Selection, select
+from voxblink2_lib.release.video_lookup import VideoLookup
+from voxblink2_lib.store.cut_jobs import KnownVideo
+from voxblink2_lib.store.layout import Store
+from voxblink2_lib.store.ledger import Ledger
+from voxblink2_lib.store.outcome_files import outcomes_path, read_outcomes
+from voxblink2_lib.store.row_digests import row_names
+from voxblink2_lib.store.shard_names import shard_name
+from voxblink2_lib.store.shards import read_batches
+
+_LIMITS = ("max_speakers", "max_videos_per_speaker")
+
+
+@dataclass(slots=True)
+class WantedVideo:
+    """A video whose files are read.
+
+    Attributes:
+        key: the video.
+        digest: hash of its annotations; 0 without any.
+        frames: first and last frame of each annotated utterance, by its id.
+        clips: how many clips the store has of it in earlier jobs.
+        samples: their length.
+        missing: files of earlier jobs without a clip.
+        names: ids of the utterances that were read; of the present job, only since its last block.
+        continues: the present job has rows of it.
+    """
+
+    key: VideoKey
+    digest: int = 0
+    frames: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    clips: int = 0
+    samples: int = 0
+    missing: tuple[MissingUtterance, ...] = ()
+    names: set[str] = field(default_factory=set)
+    continues: bool = False
+
+
+def check_limits(selection: Selection, index: Index | None) -> None:
+    """Refuse limits where nobody knows which videos there are.
+
+    Raises:
+        SelectionError: a limit is given, and there are no annotations.
+    """
+    given = [name for name in _LIMITS if getattr(selection, name) is not None]
+    if given and index is None:
+        raise SelectionError(
+            f"{' and '.join(map(option_string, given))} cannot be applied to cut audio without "
+            "annotations: which videos come first is known at its end only. Name ids with "
+            "--speakers, --videos or --exclude; or name the release with --data-dir; or take all "
+            "first: what is in the store may be loaded with any limit."
+        )
+
+
+class WantedVideos:
+    """Decides for each video of cut audio.
+
+    Args:
+        store: the store.
+        ledger: its ledger.
+        index: its index; ``None`` if it has no annotations.
+        selection: what is selected.
+        first_job: the first job that was cut from this cut audio.
+
+    Attributes:
+        skipped: how many videos are not wanted, by the reason.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        ledger: Ledger,
+        index: Index | None,
+        selection: Selection,
+        *,
+        first_job: int,
+    ) -> None:
+        self._store = store
+        self._ledger = ledger
+        self._cut = ledger.cut
+        self._index = index
+        self._selection = selection
+        self._first_job = first_job
+        self._annotated = self._selected = None
+        if index is not None:
+            self._annotated = VideoLookup(index.videos())
+            if selection != Selection():
+                self._selected = VideoLookup(select(index, selection)[0])
+        self.skipped: Counter[str] = Counter()
+
+    def look_up(self, key: VideoKey, job: int) -> WantedVideo | None:
+        """Return a video if its files are to be read.
+
+        Args:
+            key: the video.
+            job: number of the present job.
+
+        Raises:
+            StoreDamagedError: an earlier job that has clips of it cannot be read.
+        """
+        row = self._annotated.row(key) if self._annotated else None
+        if not self._is_selected(key, row):
+            self.skipped["not selected"] += 1
+            return None
+        known = self._cut.video(key)
+        if known is not None and known.status == "done" and not self._is_of_this(known):
+            self.skipped["in the store before"] += 1
+            return None
+        video = WantedVideo(key)
+        if row is not None and self._index is not None:
+            annotated = self._index.annotated_at(row)
+            video.digest = annotated.digest
+            video.frames = {
+                each.utterance_id: (each.first_frame, each.last_frame)
+                for each in annotated.utterances
+            }
+        if known is not None and self._is_of_this(known):
+            self._add_known(video, known, job)
+        return video
+
+    def _is_of_this(self, known: KnownVideo) -> bool:
+        return known.is_cut and known.job >= self._first_job
+
+    def _is_selected(self, key: VideoKey, row: int | None) -> bool:
+        selection = self._selection
+        if selection == Selection():
+            return True
+        if row is not None and self._selected is not None:
+            return self._selected.row(key) is not None
+        # Without an annotation a video is in no order that a limit could refer to.
+        return (
+            not any(getattr(selection, name) is not None for name in _LIMITS)
+            and (not selection.speakers or key.speaker_id in selection.speakers)
+            and (not selection.videos or key.video_id in selection.videos)
+            and not selection.exclude.intersection(key)
+        )
+
+    def _add_known(self, video: WantedVideo, known: KnownVideo, job: int) -> None:
+        """Add what the store has of a video whose files lie apart in the archive."""
+        video.continues = known.job == job
+        for number in {*self._cut.earlier_jobs(video.key), known.job} - {job}:
+            video.names |= self._names(number, video.key)
+        video.missing = self._cut.missing(video.key)
+        video.names |= {utterance_id for utterance_id, _ in video.missing}
+        if not video.continues:
+            video.clips, video.samples = known.clips, known.samples
+
+    def _names(self, job: int, key: VideoKey) -> set[str]:
+        """Return the ids of a video's utterances in one job."""
+        store, config = self._store, self._ledger.config
+        part = store.part(config, job, key)
+        if part.exists():
+            return {name for batch in read_batches(part) for name in _ids(batch["utterance_id"])}
+        prefix = f"{'/'.join(key)}/"
+        try:
+            digests = read_outcomes(outcomes_path(store.shards(config), config, job)).digests
+        except (FileNotFoundError, StoreDamagedError):
+            digests = None
+        names = digests if digests is not None else self._names_in_shard(job)
+        return {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
+
+    def _names_in_shard(self, job: int) -> list[str]:
+        folder = self._store.shards(self._ledger.config)
+        path = folder / shard_name(self._ledger.config, job)
+        if not path.exists():  # none of its videos has a clip
+            return []
+        return [name for batch in read_batches(path) for name in row_names(batch)]
+
+
+def _ids(column: object) -> list[str]:
+    return list(column.to_pylist())  # type: ignore[attr-defined]  # of Arrow, which has no types
+
+
+def later_annotations_message(store: Store) -> str:
+    """Return the message for a release that is named for a store without annotations."""
+    command = next_command("materialize", data_dir="RELEASE", source="SOURCE", store="OTHER")
+    return (
+        f"The store {store.root} was begun from cut audio without annotations: the times of its "
+        "utterances are not known, and cannot be added to shards that are sealed. Leave out "
+        f"--data-dir, or begin another store with them: {command}"
+    )

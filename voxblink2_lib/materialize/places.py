@@ -1,0 +1,41 @@
+"""Which release and which store a request means."""
+
+from __future__ import annotations
+
+import os
+
+from voxblink2_lib.materialize.request import MaterializeRequest
+from voxblink2_lib.records import CUT_AUDIO
+from voxblink2_lib.release.location import RELEASE_VARIABLE, Release, open_release
+from voxblink2_lib.sources import stored_source
+from voxblink2_lib.store.layout import Store, open_store, open_store_of
+
+
+def is_cut_audio(source: str | None) -> bool:
+    """Return whether a source has audio that somebody else cut, and needs no annotations.
+
+    Raises:
+        SourceError: what is named is no source.
+    """
+    return source is not None and stored_source(source).kind == CUT_AUDIO
+
+
+def named_release(data_dir: str | None) -> Release | None:
+    """Return the release that is named; ``None`` if none is.
+
+    Raises:
+        ReleaseError: what is named is no release.
+    """
+    return open_release(data_dir) if data_dir or os.environ.get(RELEASE_VARIABLE) else None
+
+
+def find_store(request: MaterializeRequest) -> Store:
+    """Return the store of a request, which need not exist yet.
+
+    Raises:
+        ReleaseError: it is that of a release, and none is named.
+    """
+    source = request.source
+    if source is not None and is_cut_audio(source) and named_release(request.data_dir) is None:
+        return open_store_of(request.store, stored_source(source).place)
+    return open_store(request.store, open_release(request.data_dir))
