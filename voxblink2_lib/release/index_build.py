@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from voxblink2_lib.errors import ReleaseError, StoreMismatchError
-from voxblink2_lib.files import atomic_write, named_system_errors, sha256_of
+from voxblink2_lib.files import TEMP_GLOB, atomic_write, named_system_errors, sha256_of
 from voxblink2_lib.progress import AdvanceWithNote, Progress, no_progress
 from voxblink2_lib.records import FRAMES_PER_SECOND
 from voxblink2_lib.release.annotation_batch import AnnotatedBatch
@@ -103,7 +103,8 @@ def build_index(
     with named_system_errors(folder):
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / "index.json").unlink(missing_ok=True)
+            for left in (folder / "index.json", *folder.rglob(TEMP_GLOB)):
+                left.unlink(missing_ok=True)
             with IndexWriter(folder, signature=state.signature, checkpoint=checkpoint) as writer:
                 place = checkpoint.place if checkpoint else BatchPlace()
                 batches = read_batches(release.path, place=place)
