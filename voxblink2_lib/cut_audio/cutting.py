@@ -1,20 +1,19 @@
-"""From files of utterances to rows of part files. These functions run in worker processes."""
+"""From files of utterances to rows of a shard. These functions run in worker processes."""
 
 from __future__ import annotations
 
 import errno
 from collections import Counter
-from typing import NamedTuple
+from collections.abc import Iterable
 
 import pyarrow as pa
 
 from voxblink2_lib.cut_audio.decoding import decode_file
 from voxblink2_lib.cut_audio.members import FileRange
-from voxblink2_lib.cut_audio.tasks import CutFile, CutTask, CutVideo, VideoFiles
+from voxblink2_lib.cut_audio.tasks import CutBlock, CutFile, CutTask, CutVideo, VideoFiles
 from voxblink2_lib.errors import MediaError
-from voxblink2_lib.files import named_system_errors
 from voxblink2_lib.media.encoding import encode_pcm
-from voxblink2_lib.outcomes import MissingUtterance, Outcome
+from voxblink2_lib.outcomes import MissingUtterance
 from voxblink2_lib.records import (
     CUT_AUDIO,
     AudioFormat,
@@ -24,107 +23,76 @@ from voxblink2_lib.records import (
     Utterance,
     VideoKey,
 )
-from voxblink2_lib.store.shards import make_rows, read_part, read_part_outcome, write_part
+from voxblink2_lib.store.row_digests import row_digests
+from voxblink2_lib.store.shards import make_rows
+from voxblink2_lib.workers.shared_memory import SharedRange
 
 # Of a folder: it was removed since it was listed, or its owner lets nobody read it.
 _FAULTS_OF_A_FILE = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ELOOP}
 
 
-class _Clips(NamedTuple):
-    """What the files of one video gave."""
-
-    clips: list[Clip | UntimedClip]
-    samples: int
-    missing: list[MissingUtterance]
-    size_bytes: int
-    changes: Counter[str]
-
-
-def cut_files(task: CutTask) -> list[CutVideo]:
-    """Write the part files of videos, which are flushed to disk later, all at once.
+def cut_files(task: CutTask) -> CutBlock:
+    """Decode the files of videos, and encode them as rows.
 
     Raises:
-        StoreError: the disk is full or fails; see :func:`voxblink2_lib.files.named_system_errors`.
+        SourceError: a file has become shorter while it was read.
+        OSError: one cannot be read, by a fault of the disk.
     """
-    return [_cut_video(video, task) for video in task.videos]
+    videos, messages = [], []
+    for files in task.videos:
+        video, rows = _cut_video(files, task.schema, task.audio_format)
+        videos.append(video)
+        messages.append(rows.serialize() if rows.num_rows else None)
+    return CutBlock(tuple(videos), tuple(_delivered(messages, task.target)))
 
 
-def _cut_video(video: VideoFiles, task: CutTask) -> CutVideo:
-    with named_system_errors(video.part):
-        before = _part_before(video, task.schema)
-        new = _clips_of(video, before.names, task.audio_format)
-        rows = make_rows(
-            new.clips, schema=task.schema, audio_format=task.audio_format, source=CUT_AUDIO
-        )
-        if before.rows is not None:
-            table = pa.Table.from_batches([*before.rows, rows])
-            rows = table.combine_chunks().to_batches()[0]
-        missing = (*before.outcome.missing, *new.missing)
-        outcome = Outcome(
-            video.key,
-            "done",
-            clips=before.outcome.clips + len(new.clips),
-            samples=before.outcome.samples + new.samples,
-            missing=tuple(sorted(set(missing))),
-            digest=video.digest,
-        )
-        if rows.num_rows:
-            write_part(video.part, rows, outcome, flush=False)
-        return CutVideo(
-            video.key,
-            video.digest,
-            outcome.clips,
-            outcome.samples,
-            outcome.missing,
-            new.size_bytes,
-            new.changes,
-        )
+def _delivered(
+    messages: list[pa.Buffer | None], target: SharedRange | None
+) -> Iterable[bytes | int | None]:
+    """Write messages to the target, and return their sizes; themselves if there is no room."""
+    size_bytes = sum(message.size for message in messages if message is not None)
+    if target is None or size_bytes > target.stop - target.start:
+        return [None if message is None else message.to_pybytes() for message in messages]
+    view, start = target.view(), 0
+    for message in messages:
+        if message is not None:
+            view[start : start + message.size] = memoryview(message).cast("B")
+            start += message.size
+    return [None if message is None else message.size for message in messages]
 
 
-class _Before(NamedTuple):
-    """What a part file has of a video: its rows, their names, and the outcome in it."""
-
-    outcome: Outcome
-    names: frozenset[str] = frozenset()
-    rows: list[pa.RecordBatch] | None = None
-
-
-def _part_before(video: VideoFiles, schema: pa.Schema) -> _Before:
-    nothing = Outcome(video.key, "done", clips=video.clips, samples=video.samples)
-    outcome = read_part_outcome(video.part) if video.continues else None
-    if outcome is None:
-        return _Before(nothing)
-    batches = list(read_part(video.part, schema))
-    rows = [pa.RecordBatch.from_arrays(batch.columns, schema=schema) for batch in batches]
-    names = frozenset(name for batch in rows for name in batch["utterance_id"].to_pylist())
-    return _Before(outcome, names, rows)
-
-
-def _clips_of(video: VideoFiles, known: frozenset[str], audio_format: AudioFormat) -> _Clips:
-    new = _Clips([], 0, [], 0, Counter())
+def _cut_video(
+    video: VideoFiles, schema: pa.Schema, audio_format: AudioFormat
+) -> tuple[CutVideo, pa.RecordBatch]:
+    clips: list[Clip | UntimedClip] = []
+    missing: list[MissingUtterance] = []
+    changes: Counter[str] = Counter()
     samples = size_bytes = 0
     for file in video.files:
-        if file.utterance_id in known:
-            continue
         try:
             data = _content(file)
             size_bytes += len(data)
             decoded = decode_file(data, file.extension)
         except MediaError as error:
-            new.missing.append(MissingUtterance(file.utterance_id, str(error)))
+            missing.append(MissingUtterance(file.utterance_id, str(error)))
             continue
         samples += len(decoded.samples)
-        new.changes.update([decoded.change] if decoded.change else [])
+        changes.update([decoded.change] if decoded.change else [])
         clip = encode_pcm(decoded.samples, audio_format=audio_format)
-        new.clips.append(_clip(video.key, file, clip))
-    return new._replace(samples=samples, size_bytes=size_bytes)
+        clips.append(_clip(video.key, file, clip))
+    rows = make_rows(clips, schema=schema, audio_format=audio_format, source=CUT_AUDIO)
+    digests = tuple(row_digests(rows))
+    return CutVideo(video.key, samples, digests, tuple(missing), size_bytes, changes), rows
 
 
-def _content(file: CutFile) -> bytes:
-    if not isinstance(file.content, FileRange):
-        return file.content
+def _content(file: CutFile) -> bytes | memoryview:
+    content = file.content
+    if isinstance(content, SharedRange):
+        return content.view()
+    if not isinstance(content, FileRange):
+        return content
     try:
-        return file.content.read()
+        return content.read()
     except OSError as error:
         if error.errno not in _FAULTS_OF_A_FILE:
             raise

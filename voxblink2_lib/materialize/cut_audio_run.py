@@ -30,6 +30,7 @@ from voxblink2_lib.materialize.planning import (
 )
 from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.materialize.source_check import check_space
+from voxblink2_lib.materialize.speakers import index_speakers, suggest_an_index
 from voxblink2_lib.media.options import ClipOptions
 from voxblink2_lib.media.versions import decoder_versions
 from voxblink2_lib.progress import show_progress
@@ -76,6 +77,8 @@ def materialize_cut_audio(request: MaterializeRequest, source: SourceSpec, *, wa
         raise SourceError(f"The source {source.label} has no cut audio any more.")
     release, store = named_release(request.data_dir), find_store(request)
     if _is_read(request, store, release, audio):
+        if release is not None:
+            suggest_an_index(store, release)
         return store
     with store.locked(wait=wait):
         index = _index(store, release)
@@ -83,6 +86,8 @@ def materialize_cut_audio(request: MaterializeRequest, source: SourceSpec, *, wa
         with Ledger(store.ledger, request.config) as ledger:
             run = _Run(request, store, ledger, source, audio, index)
             run.check()
+            if release is not None and index is not None:
+                index_speakers(release, index)
             run.run()
     return store
 

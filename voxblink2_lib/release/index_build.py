@@ -32,6 +32,7 @@ from voxblink2_lib.release.index_writer import (
     read_checkpoint,
 )
 from voxblink2_lib.release.location import Release
+from voxblink2_lib.release.speaker_index import keep_speakers
 
 _FINGERPRINT_ROWS = 65_536  # at a time
 _BY_KEY = [(name, "ascending") for name in KEY_COLUMNS]
@@ -65,6 +66,7 @@ def open_index(release: Release, folder: Path, *, progress: Progress = no_progre
         if folder.exists():
             folder.rename(stale)
         fresh.rename(folder)
+        keep_speakers(stale, folder)
         shutil.rmtree(stale, ignore_errors=True)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
