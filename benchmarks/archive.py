@@ -99,6 +99,7 @@ class Taken(NamedTuple):
 
     @property
     def cpu(self) -> float:
+        """CPU time of all processes."""
         return self.main + self.workers
 
     def less(self, other: Taken) -> Taken:
@@ -206,8 +207,8 @@ def measure(folder: Path, quick: bool) -> Iterator[Figure]:
     taken: dict[tuple[str, int], list[Taken]] = {}
     for _ in range(size.rounds):
         for cores in range(1, most + 1):
-            alone = encode(folder / "samples.npy", size.utterances, cores)
-            taken.setdefault(("alone", cores), []).append(alone)
+            baseline = encode(folder / "samples.npy", size.utterances, cores)
+            taken.setdefault(("alone", cores), []).append(baseline)
             for name, source in sources.items():
                 runs = taken.setdefault((name, cores), [])
                 runs.append(materialize(folder, source, name, cores))
