@@ -17,7 +17,7 @@ from support.release_builder import small_release, voxblink2, write_archive, wri
 from voxblink2_lib.archive import remote_reader
 from voxblink2_lib.errors import ReleaseError
 from voxblink2_lib.files import home_folder
-from voxblink2_lib.release import remote
+from voxblink2_lib.release import annotation_files, remote
 from voxblink2_lib.release.builtin import MEDIA, RELEASE
 from voxblink2_lib.release.index_build import build_index, open_index
 from voxblink2_lib.release.location import META_ARCHIVE, open_release
