@@ -11,7 +11,7 @@ import pyarrow as pa
 from voxblink2_lib.cut_audio.decoding import decode_file
 from voxblink2_lib.cut_audio.members import FileRange
 from voxblink2_lib.cut_audio.tasks import CutFile, CutTask, CutVideo, VideoFiles
-from voxblink2_lib.errors import MediaError
+from voxblink2_lib.errors import MediaError, SourceError
 from voxblink2_lib.files import named_system_errors
 from voxblink2_lib.media.encoding import encode_pcm
 from voxblink2_lib.outcomes import MissingUtterance, Outcome
@@ -24,7 +24,7 @@ from voxblink2_lib.records import (
     Utterance,
     VideoKey,
 )
-from voxblink2_lib.store.shards import make_rows, read_part, read_part_outcome, write_part
+from voxblink2_lib.store.shards import make_rows, read_part, write_part
 
 # Of a folder: it was removed since it was listed, or its owner lets nobody read it.
 _FAULTS_OF_A_FILE = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ELOOP}
@@ -36,6 +36,7 @@ class _Clips(NamedTuple):
     clips: list[Clip | UntimedClip]
     samples: int
     missing: list[MissingUtterance]
+    duplicates: int
     size_bytes: int
     changes: Counter[str]
 
@@ -51,60 +52,60 @@ def cut_files(task: CutTask) -> list[CutVideo]:
 
 def _cut_video(video: VideoFiles, task: CutTask) -> CutVideo:
     with named_system_errors(video.part):
-        before = _part_before(video, task.schema)
-        new = _clips_of(video, before.names, task.audio_format)
+        before = _rows_before(video, task.schema)
+        new = _clips_of(video, frozenset(before["utterance_id"].to_pylist()), task.audio_format)
         rows = make_rows(
             new.clips, schema=task.schema, audio_format=task.audio_format, source=CUT_AUDIO
         )
-        if before.rows is not None:
-            table = pa.Table.from_batches([*before.rows, rows])
-            rows = table.combine_chunks().to_batches()[0]
-        missing = (*before.outcome.missing, *new.missing)
-        outcome = Outcome(
-            video.key,
-            "done",
-            clips=before.outcome.clips + len(new.clips),
-            samples=before.outcome.samples + new.samples,
-            missing=tuple(sorted(set(missing))),
-            digest=video.digest,
-        )
-        if rows.num_rows:
-            write_part(video.part, rows, outcome, flush=False)
-        return CutVideo(
+        result = CutVideo(
             video.key,
             video.digest,
-            outcome.clips,
-            outcome.samples,
-            outcome.missing,
+            video.clips + len(new.clips),
+            video.samples + new.samples,
+            tuple(sorted({*video.missing, *new.missing})),
+            new.duplicates,
             new.size_bytes,
             new.changes,
         )
+        if len(before) + rows.num_rows:
+            table = pa.concat_tables([before, pa.Table.from_batches([rows])])
+            write_part(video.part, _one_batch(table), _outcome(result), flush=False)
+        return result
 
 
-class _Before(NamedTuple):
-    """What a part file has of a video: its rows, their names, and the outcome in it."""
-
-    outcome: Outcome
-    names: frozenset[str] = frozenset()
-    rows: list[pa.RecordBatch] | None = None
-
-
-def _part_before(video: VideoFiles, schema: pa.Schema) -> _Before:
-    nothing = Outcome(video.key, "done", clips=video.clips, samples=video.samples)
-    outcome = read_part_outcome(video.part) if video.continues else None
-    if outcome is None:
-        return _Before(nothing)
-    batches = list(read_part(video.part, schema))
+def _rows_before(video: VideoFiles, schema: pa.Schema) -> pa.Table:
+    """Return the rows that the ledger has of a part file; those after them come again."""
+    if not video.rows:
+        return schema.empty_table()
+    batches = read_part(video.part, schema)
     rows = [pa.RecordBatch.from_arrays(batch.columns, schema=schema) for batch in batches]
-    names = frozenset(name for batch in rows for name in batch["utterance_id"].to_pylist())
-    return _Before(outcome, names, rows)
+    return pa.Table.from_batches(rows, schema).slice(0, video.rows)
+
+
+def _one_batch(table: pa.Table) -> pa.RecordBatch:
+    batches = table.combine_chunks().to_batches()
+    if len(batches) > 1:  # more than 2 GB of bytes
+        raise SourceError("The cut audio has more of one video than a shard can hold: 2 GB.")
+    return batches[0]
+
+
+def _outcome(result: CutVideo) -> Outcome:
+    return Outcome(
+        result.key,
+        "done",
+        clips=result.clips,
+        samples=result.samples,
+        missing=result.missing,
+        digest=result.digest,
+    )
 
 
 def _clips_of(video: VideoFiles, known: frozenset[str], audio_format: AudioFormat) -> _Clips:
-    new = _Clips([], 0, [], 0, Counter())
-    samples = size_bytes = 0
+    new = _Clips([], 0, [], 0, 0, Counter())
+    samples = size_bytes = duplicates = 0
     for file in video.files:
         if file.utterance_id in known:
+            duplicates += 1
             continue
         try:
             data = _content(file)
@@ -117,7 +118,7 @@ def _clips_of(video: VideoFiles, known: frozenset[str], audio_format: AudioForma
         new.changes.update([decoded.change] if decoded.change else [])
         clip = encode_pcm(decoded.samples, audio_format=audio_format)
         new.clips.append(_clip(video.key, file, clip))
-    return new._replace(samples=samples, size_bytes=size_bytes)
+    return new._replace(samples=samples, size_bytes=size_bytes, duplicates=duplicates)
 
 
 def _content(file: CutFile) -> bytes:
@@ -126,7 +127,8 @@ def _content(file: CutFile) -> bytes:
     try:
         return file.content.read()
     except OSError as error:
-        if error.errno not in _FAULTS_OF_A_FILE:
+        # A tar that is gone is no fault of its members.
+        if file.content.is_in_tar or error.errno not in _FAULTS_OF_A_FILE:
             raise
         raise MediaError(f"it cannot be read: {error.strerror}") from error
 

@@ -59,6 +59,11 @@ class FileRange(NamedTuple):
     offset: int
     size_bytes: int
 
+    @property
+    def is_in_tar(self) -> bool:
+        """Whether it is a member of a tar, which its header comes before, and no whole file."""
+        return self.offset > 0
+
     def read(self) -> bytes:
         """Return the bytes.
 
@@ -220,6 +225,8 @@ class _FolderMembers:
         pass
 
     def __iter__(self) -> Iterator[TarMember]:
+        if self._position.archive:
+            return  # all of it was read
         for path, entry in self._below(self._folder, ()):
             name, size_bytes = "/".join(path), entry.stat().st_size
             self._position = Position(name=name)

@@ -38,18 +38,20 @@ class VideoFiles(NamedTuple):
         digest: hash of its annotations; 0 without any.
         part: its part file.
         files: the files, in the order of the rows.
-        continues: the part file has rows of it already.
-        clips: how many clips earlier jobs have of it.
+        rows: so many rows of the part file stay; those after them are of a run that was killed.
+        clips: how many clips the store has of it.
         samples: their length.
+        missing: its files without a clip so far.
     """
 
     key: VideoKey
     digest: int
     part: Path
     files: tuple[CutFile, ...]
-    continues: bool = False
+    rows: int = 0
     clips: int = 0
     samples: int = 0
+    missing: tuple[MissingUtterance, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,8 @@ class CutVideo:
         digest: hash of its annotations.
         clips: how many clips it has by now, in this job and earlier ones.
         samples: their length.
-        missing: files of this job that have no clip.
+        missing: its files that have no clip.
+        duplicates: files of the task whose utterance is in the part file.
         size_bytes: of the files of the task.
         changes: how many of them were converted, by what they were before.
     """
@@ -91,5 +94,6 @@ class CutVideo:
     clips: int
     samples: int
     missing: tuple[MissingUtterance, ...]
-    size_bytes: int
+    duplicates: int = 0
+    size_bytes: int = 0
     changes: Mapping[str, int] = field(default_factory=dict)

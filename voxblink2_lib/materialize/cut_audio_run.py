@@ -287,7 +287,7 @@ def _report(tally: Tally, wanted: WantedVideos) -> None:
         _log.warning("%s files were converted to 16 kHz mono: %s.", f"{count:,}", change)
     if tally.duplicates:
         _log.warning(
-            "%s files have an utterance that was read before; the first is kept.",
+            "%s files have an utterance that the store had already; the first is kept.",
             f"{tally.duplicates:,}",
         )
     for reason, count in sorted(wanted.skipped.items()):

@@ -16,8 +16,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
+from voxblink2_lib.archive.gzip_stream import SeekPoint
 from voxblink2_lib.archive.layout import StrangerError, utterance_of
 from voxblink2_lib.archive.recognition import CutAudio
 from voxblink2_lib.archive.tar_reader import TarMember
@@ -124,15 +125,15 @@ class CutAudioStream:
         self._block: list[VideoFiles] = []
         self._block_files = self._block_bytes = 0
         self._results: list[CutVideo] = []
-        self._earlier_missing: dict[VideoKey, tuple[MissingUtterance, ...]] = {}
         self._deaths: Counter[VideoKey] = Counter()
-        self._committed_point = -1
+        self._committed: SeekPoint | None = None
 
     def _present_job(self) -> tuple[int, int, set[VideoKey]]:
         jobs = self._cut.jobs(first=self._context.first_job)
+        # A full one as well: more files of its videos may come before those of another.
         is_open = bool(jobs) and jobs[-1] in self._ledger.open_jobs()
-        videos = {key for key, _ in self._ledger.job_videos(jobs[-1])} if is_open else set()
-        if is_open and len(videos) < job_size(len(jobs) - 1):
+        if is_open and jobs[-1] not in self._ledger.reopened.jobs():
+            videos = {key for key, _ in self._ledger.job_videos(jobs[-1])}
             return jobs[-1], len(jobs) - 1, videos
         return self._cut.next_number(), len(jobs), set()
 
@@ -205,7 +206,7 @@ class CutAudioStream:
         """End the video before, and begin one; commit before it where that is due."""
         self._end_video()
         self._key = key
-        if members.point is not None and members.point.offset > self._committed_point:
+        if members.point is not None and members.point is not self._committed:
             self._commit(members)
         self._video = self._look_up(key)
 
@@ -246,9 +247,7 @@ class CutAudioStream:
         if self._block_bytes >= 2 * _BLOCK_BYTES:
             # A video of so many files goes on in the next block.
             self._end_video()
-            self._submit_block()
-            self._wait_for_blocks()
-            video.continues = True
+            self._video = self._look_up(video.key)
 
     def _end_video(self) -> None:
         """Put the files of a video into the block, which is handed out when it is full."""
@@ -260,12 +259,12 @@ class CutAudioStream:
                     video.digest,
                     self._store.part(self._config, self._job, video.key),
                     tuple(files),
-                    continues=video.continues,
+                    rows=video.rows,
                     clips=video.clips,
                     samples=video.samples,
+                    missing=video.missing,
                 )
             )
-            self._earlier_missing[video.key] = video.missing
         self._files = []
         if self._block_files >= _BLOCK_FILES or self._block_bytes >= _BLOCK_BYTES:
             self._submit_block()
@@ -333,14 +332,14 @@ class CutAudioStream:
         self._write(members.position)
         if members.point is not None:
             self._points.save(members.position.archive, members.point)
-            self._committed_point = members.point.offset
+            self._committed = members.point
 
     def _write(self, position: Position | None) -> None:
         """Write what has come to the ledger, after it is on disk."""
         results, self._results = self._results, []
         if results:
             flush_disk(self._store.root)
-        outcomes = {result.key: self._outcome(result) for result in _last_of_each(results)}
+        outcomes = {result.key: _outcome(result) for result in results}
         with self._ledger.together():
             if outcomes:
                 self._cut.give(self._job, outcomes)
@@ -350,24 +349,7 @@ class CutAudioStream:
                 self._cut.set_position(position.as_dict())
         for result in results:
             self.tally.changes.update(result.changes)
-        self._earlier_missing.clear()
-
-    def _outcome(self, result: CutVideo) -> Outcome:
-        missing = {*result.missing, *self._earlier_missing.get(result.key, ())}
-        reason = ""
-        if missing:
-            first = min(missing)
-            reason = f"{len(missing)} of its files have no clip; the first, {first.reason}"
-        return Outcome(
-            result.key,
-            "done" if result.clips else "media-unusable",
-            reason,
-            clips=result.clips,
-            samples=result.samples,
-            missing=tuple(sorted(missing)),
-            bytes_fetched=result.size_bytes,
-            digest=result.digest,
-        )
+            self.tally.duplicates += result.duplicates
 
     # -- Sealing -----------------------------------------------------------------------------------
 
@@ -376,16 +358,23 @@ class CutAudioStream:
             self._submit(seal_call(self._store, self._ledger, job, self._schema))
 
 
-def _last_of_each(results: Iterable[CutVideo]) -> Iterable[CutVideo]:
-    """Return one result of each video, with the size and the changes of all."""
-    videos: dict[VideoKey, CutVideo] = {}
-    for result in results:
-        before = videos.get(result.key)
-        size_bytes = result.size_bytes + (before.size_bytes if before else 0)
-        videos[result.key] = replace(result, size_bytes=size_bytes)
-    return videos.values()
+def _outcome(result: CutVideo) -> Outcome:
+    missing, reason = result.missing, ""
+    if missing:
+        reason = f"{len(missing)} of its files have no clip; the first, {missing[0].reason}"
+    return Outcome(
+        result.key,
+        "done" if result.clips else "media-unusable",
+        reason,
+        clips=result.clips,
+        samples=result.samples,
+        missing=missing,
+        bytes_fetched=result.size_bytes,
+        digest=result.digest,
+    )
 
 
 def _given_up(video: VideoFiles, death: WorkerDiedError) -> CutVideo:
-    missing = tuple(MissingUtterance(file.utterance_id, str(death)) for file in video.files)
-    return CutVideo(video.key, video.digest, video.clips, video.samples, missing, 0)
+    new = {MissingUtterance(file.utterance_id, str(death)) for file in video.files}
+    missing = tuple(sorted(new.union(video.missing)))
+    return CutVideo(video.key, video.digest, video.clips, video.samples, missing)

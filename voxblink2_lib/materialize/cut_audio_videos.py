@@ -31,11 +31,11 @@ class WantedVideo:
         key: the video.
         digest: hash of its annotations; 0 without any.
         frames: first and last frame of each annotated utterance, by its id.
-        clips: how many clips the store has of it in earlier jobs.
+        clips: how many clips the store has of it.
         samples: their length.
-        missing: files of earlier jobs without a clip.
+        missing: its files without a clip so far.
         names: ids of the utterances that were read; of the present job, only since its last block.
-        continues: the present job has rows of it.
+        rows: how many rows the present job has of it.
     """
 
     key: VideoKey
@@ -45,7 +45,7 @@ class WantedVideo:
     samples: int = 0
     missing: tuple[MissingUtterance, ...] = ()
     names: set[str] = field(default_factory=set)
-    continues: bool = False
+    rows: int = 0
 
 
 def check_limits(selection: Selection, index: Index | None) -> None:
@@ -149,13 +149,12 @@ class WantedVideos:
 
     def _add_known(self, video: WantedVideo, known: KnownVideo, job: int) -> None:
         """Add what the store has of a video whose files lie apart in the archive."""
-        video.continues = known.job == job
         for number in {*self._cut.earlier_jobs(video.key), known.job} - {job}:
             video.names |= self._names(number, video.key)
+        video.rows = known.clips - len(video.names) if known.job == job else 0
+        video.clips, video.samples = known.clips, known.samples
         video.missing = self._cut.missing(video.key)
         video.names |= {utterance_id for utterance_id, _ in video.missing}
-        if not video.continues:
-            video.clips, video.samples = known.clips, known.samples
 
     def _names(self, job: int, key: VideoKey) -> set[str]:
         """Return the ids of a video's utterances in one job."""
