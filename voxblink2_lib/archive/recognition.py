@@ -37,10 +37,13 @@ class CutAudio:
 
     @property
     def identity(self) -> str:
-        """What shows that it is the same: names and beginnings of archives, not where they are."""
+        """What shows that it is the same: names and beginnings of archives.
+
+        Neither where they are nor how many parts are there: the last ones may be fetched later.
+        """
         if self.folder is not None:
             return f"folder {self.folder}"
-        names = [[archive.name, len(archive.parts)] for archive in self.archives]
+        names = [archive.name for archive in self.archives]
         digest = hashlib.sha256()
         for archive in self.archives:
             with open(archive.parts[0], "rb") as file:
