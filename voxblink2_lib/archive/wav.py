@@ -64,7 +64,9 @@ def read_wav_header(data: bytes) -> WavHeader:
         if name == b"data":
             is_unknown = size_bytes >= _UNKNOWN_BYTES or (is_of_pipe and not size_bytes)
             present_bytes = len(data) - position
-            return _header(form, position, present_bytes if is_unknown else size_bytes, present_bytes)
+            return _header(
+                form, position, present_bytes if is_unknown else size_bytes, present_bytes
+            )
         position += size_bytes + size_bytes % 2
     raise ValueError("a WAV file without samples")
 
