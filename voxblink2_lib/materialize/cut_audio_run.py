@@ -8,7 +8,13 @@ from dataclasses import dataclass, field, replace
 from voxblink2_lib.archive.reader import ArchiveDamagedError
 from voxblink2_lib.archive.recognition import CutAudio, find_cut_audio
 from voxblink2_lib.cut_audio.seek_points import SeekPoints
-from voxblink2_lib.errors import SelectionError, SourceError, StoreMismatchError, next_command
+from voxblink2_lib.errors import (
+    SelectionError,
+    SourceError,
+    StoreMismatchError,
+    StoreReadOnlyError,
+    next_command,
+)
 from voxblink2_lib.foreign_text import visible
 from voxblink2_lib.materialize.clip_format import check_clip_format
 from voxblink2_lib.materialize.cut_audio_end import compare_with_annotations, record_absent_videos
@@ -44,18 +50,21 @@ from voxblink2_lib.store.clip_format import record_format
 from voxblink2_lib.store.cut_jobs import Stream
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
-from voxblink2_lib.store.outcome_files import outcomes_written
+from voxblink2_lib.store.outcome_files import outcomes_written, write_stale_outcomes
 
 _MOST_CHANGES = 8
 _log = logging.getLogger(__name__)
 
 
-def materialize_cut_audio(request: MaterializeRequest, source: SourceSpec, *, wait: bool) -> Store:
+def materialize_cut_audio(
+    request: MaterializeRequest, source: SourceSpec, *, retry: bool, wait: bool
+) -> Store:
     """Bring all selected videos of cut audio into a store.
 
     Args:
         request: what to do, and where.
         source: the cut audio.
+        retry: also look for new files in a folder that was read before, and clear up after a kill.
         wait: wait, with a message, while another process works on the store.
 
     Returns:
@@ -75,15 +84,23 @@ def materialize_cut_audio(request: MaterializeRequest, source: SourceSpec, *, wa
     if audio is None:
         raise SourceError(f"The source {source.label} has no cut audio any more.")
     release, store = named_release(request.data_dir), find_store(request)
-    if _is_read(request, store, release, audio):
+    if not retry and _is_read(request, store, release, audio):
         return store
-    with store.locked(wait=wait):
-        index = _index(store, release)
-        check_limits(request.selection, index)
-        with Ledger(store.ledger, request.config) as ledger:
-            run = _Run(request, store, ledger, source, audio, index)
-            run.check()
-            run.run()
+    try:
+        with store.locked(wait=wait):
+            is_read = _is_read(request, store, release, audio)
+            index = _index(store, release)
+            check_limits(request.selection, index)
+            with Ledger(store.ledger, request.config) as ledger:
+                run = _Run(request, store, ledger, source, audio, index)
+                run.check()
+                if is_read and audio.folder is None:
+                    run.finish()
+                else:
+                    run.run()
+    except StoreReadOnlyError:
+        if not _is_read(request, store, release, audio):
+            raise
     return store
 
 
@@ -198,7 +215,7 @@ class _Run:
                 raise self._kept(error, stream) from error
             self._end(stream)
         _report(reader.tally, wanted)
-        self._finish()
+        self.finish()
 
     def _begin(self) -> Stream:
         """Write what the run is about, and return which archive it goes on with."""
@@ -267,8 +284,10 @@ class _Run:
             self.ledger.cut.set_stream(replace(stream, problem=message))
         return ArchiveDamagedError(message, is_anywhere=error.is_anywhere)
 
-    def _finish(self) -> None:
+    def finish(self) -> None:
+        """Leave nothing behind that a killed run may have left."""
         config = self.request.config
+        write_stale_outcomes(self.store, self.ledger, progress=show_progress)
         self.store.clear_leftovers(config, open_jobs=self.ledger.open_jobs())
         if any(self.store.shards(config).glob("*.arrow")):
             local_catalogue(self.store.root, config, progress=show_progress)

@@ -89,7 +89,7 @@ def materialize(request: MaterializeRequest, *, retry: bool, wait: bool) -> Stor
     """
     if is_cut_audio(request.source):
         source = parse_source(request.source, request.fetch)
-        store = materialize_cut_audio(request, source, wait=wait)
+        store = materialize_cut_audio(request, source, retry=retry, wait=wait)
         _seal_answered_jobs(request, store, source, wait=wait)
         return store
     release = open_release(request.data_dir)
