@@ -1,4 +1,4 @@
-"""Runs over cut audio in this process, with jobs, blocks and seek points that fit small archives."""
+"""Runs over cut audio in this process, with jobs, blocks and seek points for small archives."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SECONDS = 0.05
 
 @contextmanager
 def small(*, job_videos: int = JOB_VIDEOS, block_files: int = 5) -> Iterator[None]:
-    """Let jobs, blocks and intervals be small, and calls run in this process, in a ``with`` block."""
+    """Let jobs, blocks and intervals be small, and calls run in this process."""
     with pytest.MonkeyPatch.context() as patched:
         for module in (STREAM, "voxblink2_lib.materialize.scheduler"):
             patched.setattr(f"{module}.WorkerPool", InlinePool)

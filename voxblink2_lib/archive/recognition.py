@@ -6,17 +6,20 @@ import glob
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from voxblink2_lib.archive.layout import AUDIO_EXTENSIONS
+from voxblink2_lib.archive.layout import AUDIO_EXTENSIONS, StrangerError, utterance_of
 from voxblink2_lib.archive.parts import Archive, find_archives, is_archive_name
+from voxblink2_lib.archive.reader import ArchiveDamagedError, ArchiveReader
+from voxblink2_lib.errors import SourceError
+from voxblink2_lib.foreign_text import visible
 from voxblink2_lib.records import is_speaker_id, is_video_id
 
 # Folders above those of the speakers: audio/, wav/, dev/aac/.
 _MOST_PREFIXES = 3
-# So many folders are looked into on each level.
+# So many folders are looked into on each level, and so many files at the beginning of an archive.
 _LOOKED_AT = 64
 _HEAD_BYTES = 1 << 16
 
@@ -59,18 +62,64 @@ def find_cut_audio(named: str) -> CutAudio | None:
             prefix; the first part; a tar; or a pattern of those.
 
     Raises:
-        SourceError: these are parts of an archive, and one is missing or there twice.
+        SourceError: these are parts of an archive, and one is missing or there twice; or an
+            archive of something else.
     """
     path = Path(named).expanduser()
     if os.path.isdir(path):
-        if any(is_archive_name(name) for name in os.listdir(path)):
-            return CutAudio(named, tuple(find_archives(named)))
+        # What else lies there, such as the archive of annotations, is none of it.
+        archives = _archives(named, _names(path), or_else="")
+        if archives:
+            return CutAudio(named, archives)
         return CutAudio(named, folder=path.absolute()) if has_cut_files(path) else None
-    if os.path.isfile(path) and is_archive_name(path.name):
-        return CutAudio(named, tuple(find_archives(named)))
-    if glob.has_magic(named) and any(is_archive_name(Path(name).name) for name in glob.glob(named)):
-        return CutAudio(named, tuple(find_archives(named)))
-    return None
+    names = [path.name] if os.path.isfile(path) else []
+    if not names and glob.has_magic(named):
+        names = [Path(name).name for name in glob.glob(os.fspath(path))]
+    archives = _archives(named, names, or_else=named)
+    return CutAudio(named, archives) if archives else None
+
+
+def _archives(named: str, names: Iterable[str], *, or_else: str) -> tuple[Archive, ...]:
+    """Return the archives of a place that begin with utterances.
+
+    Raises:
+        SourceError: there are archives, but no such one, and ``or_else`` says of what.
+    """
+    if not any(map(is_archive_name, names)):
+        return ()
+    seen = {archive: _first_stranger(archive) for archive in find_archives(named)}
+    if or_else and all(seen.values()):
+        raise SourceError(
+            f"{or_else} has no cut audio: its first files are no utterances, such as "
+            f"{next(iter(seen.values()))}. Cut audio is named "
+            "<speaker>/<video>/<utterance>.<ext>, below any prefix."
+        )
+    return tuple(archive for archive, stranger in seen.items() if not stranger)
+
+
+def _first_stranger(archive: Archive) -> str:
+    """Return what an archive begins with if it is no utterance; empty if any of the first is one.
+
+    Empty too if it is damaged: where, is told when all is read.
+    """
+    first, files = "", 0
+    try:
+        with ArchiveReader(archive) as reader:
+            for member in reader:
+                if member.is_folder:
+                    continue
+                try:
+                    utterance_of(member)
+                except StrangerError as error:
+                    first = first or f"{visible(member.name)} ({error})"
+                else:
+                    return ""
+                files += 1
+                if files == _LOOKED_AT:
+                    return first
+    except ArchiveDamagedError:
+        return ""
+    return first or "none at all"
 
 
 def has_cut_files(folder: Path) -> bool:

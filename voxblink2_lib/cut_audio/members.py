@@ -34,7 +34,7 @@ class Position:
         archive: place of its archive among all, from 0.
         offset: in bytes of the tar.
         name: of the member, in a folder of files.
-        sizes: of the parts that are used up before it, of its archive.
+        sizes: of the parts of its archive that are not read again to go on there.
     """
 
     archive: int = 0
@@ -186,10 +186,10 @@ class _ArchiveMembers:
     def position(self) -> Position:
         if self._reader is None or not self._is_begun:
             return self._begin
-        used, sizes = self._reader.packed_offset, []
+        used, sizes = self._reader.entered_offset, []
         for size in self._sizes[self._number]:
             used -= size
-            if used < 0:
+            if used <= 0:  # the present part, and empty ones, may be mended
                 break
             sizes.append(size)
         return Position(self._number, self._reader.place.offset, sizes=tuple(sizes))

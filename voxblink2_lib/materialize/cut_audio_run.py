@@ -271,15 +271,15 @@ class _Run:
         """Return the error with what is kept of the archive, and how to go on."""
         totals = self.ledger.statistics.totals()
         message = (
-            f"{error} The store {self.store.root} has {totals.clips:,} utterances. Run the same "
-            "command again when the part is mended: it goes on there."
+            f"{error} The store {self.store.root} has {totals.clips:,} utterances, which are "
+            "kept. Run the same command again when the part is mended: it goes on there."
         )
         if error.is_anywhere:
             command = next_command("archive check", self.audio.place, sums="SUMS")
             message = (
-                f"{error} Nothing says which bytes are wrong, so the clips of the store "
-                f"{self.store.root} are not to be relied on. Compare the parts with a list of "
-                f"their checksums: {command}. Then name another store with --store."
+                f"{error} So the clips of the store {self.store.root} are not to be relied on. "
+                f"Compare the parts with a list of their checksums: {command}. Then name another "
+                "store with --store."
             )
             self.ledger.cut.set_stream(replace(stream, problem=message))
         return ArchiveDamagedError(message, is_anywhere=error.is_anywhere)
