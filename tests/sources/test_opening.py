@@ -59,10 +59,12 @@ def test_anything_else_is_refused_with_a_reason(named: str, message: str) -> Non
 
 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
-    path = tmp_path / "media.tar"
+    path = tmp_path / "media.zip"
     path.write_bytes(b"")
     with pytest.raises(SourceError, match="nor an existing folder"):
         parse_source(str(path))
+    with pytest.raises(SourceError, match=r"media\.tar, at byte 0: it has the end of the file"):
+        parse_source(str(path.rename(tmp_path / "media.tar")))
 
 
 @pytest.mark.parametrize("name", ["{video}", "{video_id}/{speaker_id}"])
@@ -73,7 +75,7 @@ def test_unknown_fields_of_a_url_are_refused(name: str) -> None:
 
 def test_options_of_the_network_are_refused_for_a_folder(tmp_path: Path) -> None:
     assert parse_source(str(tmp_path), FetchOptions(fetches=2)).kind == "folder"
-    with pytest.raises(SourceError, match="is a folder on this machine; options such as proxy"):
+    with pytest.raises(SourceError, match="is on this machine; options such as proxy"):
         parse_source(str(tmp_path), FetchOptions(sleep=1.0))
 
 

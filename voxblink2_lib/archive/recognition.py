@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -63,63 +64,66 @@ def find_cut_audio(named: str) -> CutAudio | None:
 
     Raises:
         SourceError: these are parts of an archive, and one is missing or there twice; or an
-            archive of something else.
+            archive of something else, or one whose beginning is damaged.
     """
     path = Path(named).expanduser()
     if os.path.isdir(path):
         # What else lies there, such as the archive of annotations, is none of it.
-        archives = _archives(named, _names(path), or_else="")
+        archives = _archives(named, _names(path), is_folder=True)
         if archives:
             return CutAudio(named, archives)
         return CutAudio(named, folder=path.absolute()) if has_cut_files(path) else None
     names = [path.name] if os.path.isfile(path) else []
     if not names and glob.has_magic(named):
         names = [Path(name).name for name in glob.glob(os.fspath(path))]
-    archives = _archives(named, names, or_else=named)
+    archives = _archives(named, names, is_folder=False)
     return CutAudio(named, archives) if archives else None
 
 
-def _archives(named: str, names: Iterable[str], *, or_else: str) -> tuple[Archive, ...]:
+def _archives(named: str, names: Iterable[str], *, is_folder: bool) -> tuple[Archive, ...]:
     """Return the archives of a place that begin with utterances.
 
     Raises:
-        SourceError: there are archives, but no such one, and ``or_else`` says of what.
+        ArchiveDamagedError: there is nothing else, and the beginning cannot be read.
+        SourceError: no folder is named, and these are archives of something else.
     """
     if not any(map(is_archive_name, names)):
         return ()
-    seen = {archive: _first_stranger(archive) for archive in find_archives(named)}
-    if or_else and all(seen.values()):
+    problems = {archive: _problem(archive) for archive in find_archives(named)}
+    if "" in problems.values():
+        return tuple(
+            archive
+            for archive, found in problems.items()
+            if not isinstance(found, str) or not found
+        )
+    damages = [found for found in problems.values() if isinstance(found, ArchiveDamagedError)]
+    if damages and not (is_folder and any(map(is_speaker_id, names))):
+        raise damages[0]
+    if not is_folder:
         raise SourceError(
-            f"{or_else} has no cut audio: its first files are no utterances, such as "
-            f"{next(iter(seen.values()))}. Cut audio is named "
+            f"{named} has no cut audio: its first files are no utterances, such as "
+            f"{next(iter(problems.values()))}. Cut audio is named "
             "<speaker>/<video>/<utterance>.<ext>, below any prefix."
         )
-    return tuple(archive for archive, stranger in seen.items() if not stranger)
+    return ()
 
 
-def _first_stranger(archive: Archive) -> str:
-    """Return what an archive begins with if it is no utterance; empty if any of the first is one.
-
-    Empty too if it is damaged: where, is told when all is read.
-    """
-    first, files = "", 0
+def _problem(archive: Archive) -> str | ArchiveDamagedError:
+    """Return what an archive begins with, empty if an utterance is among its first files."""
+    strangers = []
     try:
         with ArchiveReader(archive) as reader:
-            for member in reader:
-                if member.is_folder:
-                    continue
+            files = (member for member in reader if not member.is_folder)
+            for member in itertools.islice(files, _LOOKED_AT):
                 try:
                     utterance_of(member)
                 except StrangerError as error:
-                    first = first or f"{visible(member.name)} ({error})"
+                    strangers.append(f"{visible(member.name)} ({error})")
                 else:
                     return ""
-                files += 1
-                if files == _LOOKED_AT:
-                    return first
-    except ArchiveDamagedError:
-        return ""
-    return first or "none at all"
+    except ArchiveDamagedError as error:
+        return error
+    return strangers[0] if strangers else "none at all"
 
 
 def has_cut_files(folder: Path) -> bool:

@@ -38,6 +38,15 @@ def check_media_folder(inputs: Inputs, folder: str) -> Findings:
         yield Finding("ok", "source", message)
 
 
+def check_cut_audio(inputs: Inputs, place: str) -> Findings:
+    """Check that cut audio, which was recognized, is enough for what is requested."""
+    if inputs.request.with_faces:
+        problem = f"{place} is cut audio, which has no faces"
+        yield Finding("error", "source", problem, "Use the configuration audio.")
+    else:
+        yield Finding("ok", "source", f"{place} has cut audio")
+
+
 def _selected(inputs: Inputs) -> Iterator[VideoKey] | None:
     """Yield the selected videos; ``None`` if the index is not there, or not of this selection."""
     if inputs.index is None:
