@@ -40,6 +40,14 @@ class CutAudio:
     folder: Path | None = None
 
     @property
+    def path(self) -> Path:
+        """The folder, the archive without the number of a part, or the folder of several."""
+        if self.folder is not None:
+            return self.folder
+        folder = self.archives[0].parts[0].parent.absolute()
+        return folder / self.archives[0].name if len(self.archives) == 1 else folder
+
+    @property
     def identity(self) -> str:
         """What shows that it is the same: names and beginnings of archives.
 

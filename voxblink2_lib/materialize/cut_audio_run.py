@@ -86,11 +86,12 @@ def materialize_cut_audio(
     release, store = named_release(request.data_dir), find_store(request)
     if not retry and _is_read(request, store, release, audio):
         return store
+    has_annotations = release is not None or (store.index / "index.json").exists()
+    check_limits(request.selection, has_annotations=has_annotations)
     try:
         with store.locked(wait=wait):
             is_read = _is_read(request, store, release, audio)
             index = _index(store, release)
-            check_limits(request.selection, index)
             with Ledger(store.ledger, request.config) as ledger:
                 run = _Run(request, store, ledger, source, audio, index)
                 run.check()

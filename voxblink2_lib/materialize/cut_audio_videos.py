@@ -48,14 +48,14 @@ class WantedVideo:
     rows: int = 0
 
 
-def check_limits(selection: Selection, index: Index | None) -> None:
+def check_limits(selection: Selection, *, has_annotations: bool) -> None:
     """Refuse limits where nobody knows which videos there are.
 
     Raises:
         SelectionError: a limit is given, and there are no annotations.
     """
     given = [name for name in _LIMITS if getattr(selection, name) is not None]
-    if given and index is None:
+    if given and not has_annotations:
         raise SelectionError(
             f"{' and '.join(map(option_string, given))} cannot be applied to cut audio without "
             "annotations: which videos come first is known at its end only. Name ids with "

@@ -190,14 +190,14 @@ def open_store(path: str | None, release: Release) -> Store:
     return _default_store(path_of_release, path_of_release.parent if is_in_folder else None)
 
 
-def open_store_of(path: str | None, place: str) -> Store:
+def open_store_of(path: str | None, place: Path) -> Store:
     """Return the store that a user named, or the default one of cut audio without annotations.
 
     Args:
         path: a local folder, or ``None``.
         place: where the cut audio is.
     """
-    return named_store(path) if path is not None else _default_store(Path(place).resolve(), None)
+    return named_store(path) if path is not None else _default_store(place.resolve(), None)
 
 
 def _default_store(place: Path, folder: Path | None) -> Store:
