@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -20,6 +20,7 @@ from voxblink2_lib.store.row_digests import row_names
 from voxblink2_lib.store.shard_names import shard_name
 from voxblink2_lib.store.shards import read_batches
 
+_MOST_SEALED = 16
 _LIMITS = ("max_speakers", "max_videos_per_speaker")
 
 
@@ -99,6 +100,8 @@ class WantedVideos:
             if selection != Selection():
                 self._selected = VideoLookup(select(index, selection)[0])
         self.skipped: Counter[str] = Counter()
+        # Of the shards that were looked up last: utterances by their video.
+        self._sealed: dict[int, dict[str, set[str]]] = {}
 
     def look_up(self, key: VideoKey, job: int) -> WantedVideo | None:
         """Return a video if its files are to be read.
@@ -162,13 +165,24 @@ class WantedVideos:
         part = store.part(config, job, key)
         if part.exists():
             return {name for batch in read_batches(part) for name in _ids(batch["utterance_id"])}
-        prefix = f"{'/'.join(key)}/"
+        if job not in self._sealed and (names := self._names_of_sealed(job)):
+            while len(self._sealed) >= _MOST_SEALED:
+                del self._sealed[next(iter(self._sealed))]
+            self._sealed[job] = names
+        return self._sealed.get(job, {}).get("/".join(key), set())
+
+    def _names_of_sealed(self, job: int) -> dict[str, set[str]]:
+        """Return the ids of the utterances in a shard, by their video; none if it is not there."""
+        folder, config = self._store.shards(self._ledger.config), self._ledger.config
         try:
-            digests = read_outcomes(outcomes_path(store.shards(config), config, job)).digests
+            digests = read_outcomes(outcomes_path(folder, config, job)).digests
         except (FileNotFoundError, StoreDamagedError):
             digests = None
-        names = digests if digests is not None else self._names_in_shard(job)
-        return {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
+        names = defaultdict(set)
+        for name in digests if digests is not None else self._names_in_shard(job):
+            video, _, utterance_id = name.rpartition("/")
+            names[video].add(utterance_id)
+        return names
 
     def _names_in_shard(self, job: int) -> list[str]:
         folder = self._store.shards(self._ledger.config)
