@@ -29,6 +29,9 @@ def small(*, job_videos: int = JOB_VIDEOS, block_files: int = 5) -> Iterator[Non
     with pytest.MonkeyPatch.context() as patched:
         for module in (STREAM, "voxblink2_lib.materialize.scheduler"):
             patched.setattr(f"{module}.WorkerPool", InlinePool)
+        # A process that is killed loses nothing of what the system was to write later.
+        patched.setattr("os.fsync", lambda _: None)
+        patched.setattr(f"{STREAM}.flush_disk", lambda _: None)
         patched.setattr(f"{STREAM}.job_size", lambda _: job_videos)
         patched.setattr(f"{STREAM}._BLOCK_FILES", block_files)
         patched.setattr("voxblink2_lib.cut_audio.members.POINT_BYTES", POINT_BYTES)
