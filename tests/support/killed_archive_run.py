@@ -12,22 +12,22 @@ of the parts is a line of LOG: process, offset, bytes.
 from __future__ import annotations
 
 import os
+import pkgutil
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from support.inline_pool import InlinePool
 from voxblink2_lib.archive import parts, reader
-from voxblink2_lib.cut_audio import cutting, members
-from voxblink2_lib.materialize import cut_audio_stream, resealing
 from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.materialize.run import materialize
-from voxblink2_lib.store import shards
-from voxblink2_lib.store.cut_jobs import CutJobs
 
 POINT_BYTES = 1_000_000
+PATCHED = pytest.MonkeyPatch()  # for the life of this program
 
 
 class Countdown:
@@ -66,6 +66,15 @@ class Countdown:
         return counted
 
 
+# What is counted for each moment, and when.
+_HOOKS = {
+    "parts": ("voxblink2_lib.cut_audio.cutting.write_part", Countdown.after),
+    "half": ("voxblink2_lib.store.shards.atomic_write", Countdown.before),
+    "commits": ("voxblink2_lib.store.cut_jobs.CutJobs.set_position", Countdown.after),
+    "seals": ("voxblink2_lib.materialize.resealing.seal_in_ledger", Countdown.before),
+}
+
+
 def log_reads(log: Path, countdown: Countdown | None) -> None:
     """Write each read of the stream of members to a log, and count its bytes."""
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -88,24 +97,19 @@ def log_reads(log: Path, countdown: Countdown | None) -> None:
             assert isinstance(self._packed, LoggedFile)
             self._packed.is_logged = True
 
-    reader.JoinedFile = LoggedFile  # type: ignore[misc]  # in this program only
-    members.ArchiveReader = LoggedReader  # type: ignore[misc]
+    PATCHED.setattr("voxblink2_lib.archive.reader.JoinedFile", LoggedFile)
+    PATCHED.setattr("voxblink2_lib.cut_audio.members.ArchiveReader", LoggedReader)
 
 
 def main(archive: str, store: str, log: str, moment: str, number: str) -> None:
     """Run until the moment."""
     countdown = Countdown(int(number))
-    members.POINT_BYTES = POINT_BYTES
-    cut_audio_stream.WorkerPool = InlinePool  # type: ignore[misc]
+    PATCHED.setattr("voxblink2_lib.cut_audio.members.POINT_BYTES", POINT_BYTES)
+    PATCHED.setattr("voxblink2_lib.materialize.cut_audio_stream.WorkerPool", InlinePool)
     log_reads(Path(log), countdown if moment == "bytes" else None)
-    if moment == "parts":
-        cutting.write_part = countdown.after(cutting.write_part)
-    elif moment == "half":
-        shards.atomic_write = countdown.before(shards.atomic_write)
-    elif moment == "commits":
-        CutJobs.set_position = countdown.after(CutJobs.set_position)  # type: ignore[method-assign]
-    elif moment == "seals":
-        resealing.seal_in_ledger = countdown.before(resealing.seal_in_ledger)
+    if moment in _HOOKS:
+        function, wrapped = _HOOKS[moment]
+        PATCHED.setattr(function, wrapped(countdown, pkgutil.resolve_name(function)))
     request = MaterializeRequest(source=archive, store=store, workers=1)
     materialize(request, retry=True, wait=False)
 
