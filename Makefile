@@ -58,6 +58,7 @@ bench: $(VENV)/.ready
 	$(RUN)/python benchmarks/memory.py
 	$(RUN)/python benchmarks/read.py
 	$(RUN)/python benchmarks/scoring.py
+	$(RUN)/python benchmarks/transcripts.py
 	$(RUN)/python benchmarks/view.py
 
 clean:

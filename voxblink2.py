@@ -28,20 +28,21 @@ import pyarrow as pa
 
 from voxblink2_lib import __version__
 from voxblink2_lib.errors import SelectionError, StoreDamagedError, StoreError, next_command
-from voxblink2_lib.files import link_file
 from voxblink2_lib.materialize.places import find_store, is_cut_audio
 from voxblink2_lib.materialize.request import MaterializeRequest, user_options
 from voxblink2_lib.materialize.run import materialize
 from voxblink2_lib.media.options import ClipOptions
+from voxblink2_lib.progress import show_progress
 from voxblink2_lib.records import SealedShard, options_of
 from voxblink2_lib.release.location import RELEASE_VARIABLE
 from voxblink2_lib.release.selection import Selection
+from voxblink2_lib.store.joined_columns import JoinedColumns, RowOptions
 from voxblink2_lib.store.layout import Store, named_store
-from voxblink2_lib.store.schema import FEATURES, shard_features
+from voxblink2_lib.store.schema import row_features
 from voxblink2_lib.store.shard_check import CheckedShards, open_shard, shard_batches
 from voxblink2_lib.store.status import empty_store_message, open_ledger
 from voxblink2_lib.store.view import Ranges, View, empty_view_message, rows_in, view_of
-from voxblink2_lib.store.view_table import config_id, read_view, write_indices
+from voxblink2_lib.store.view_table import config_id, fill_cache, read_view
 
 # Classes of videos that need no warning.
 _NOT_REPORTED = ("done", "planned", "excluded")
@@ -68,9 +69,10 @@ _OPTIONS = {
     for name, option in user_options().items()
     if name not in {"config", "data_dir", "workers"}
 }
+_ROW_OPTIONS = options_of(RowOptions)
 _OptionsConfig = make_dataclass(
     "_OptionsConfig",
-    [(name, Any, field(default=None)) for name in _OPTIONS],
+    [(name, Any, field(default=None)) for name in (*_OPTIONS, *_ROW_OPTIONS)],
     bases=(datasets.BuilderConfig,),
     namespace={"__module__": __name__},
 )
@@ -137,20 +139,25 @@ class VoxBlink2Config(_OptionsConfig):  # type: ignore[misc, valid-type]  # made
         except (SelectionError, StoreError):
             return View(())
 
+    def columns(self) -> JoinedColumns:
+        """Return the columns that are joined to those of the shards, as the index has them now."""
+        folder = self.find_store().index if self.sealed_shards() else None
+        return JoinedColumns.of(folder, RowOptions.of(self))
+
     def features(self) -> datasets.Features:
-        """Return the columns of the store's shards, or of those that a new store will have."""
-        shards = self.sealed_shards()
-        if not shards:
-            return FEATURES[self.name]
-        folder = self.find_store().shards(self.name)
-        return shard_features(open_shard(folder / shards[0].name).schema)
+        """Return the columns of the store's rows, or of those that a new store will have."""
+        shard, shards = None, self.sealed_shards()
+        if shards:
+            folder = self.find_store().shards(self.name)
+            shard = open_shard(folder / shards[0].name).schema
+        return datasets.Features({**row_features(self.name, shard), **self.columns().features})
 
     def create_config_id(
         self, config_kwargs: dict[str, Any], custom_features: datasets.Features | None = None
     ) -> str:
         """Return a name of the cache folder that follows what the store holds now."""
         del config_kwargs
-        return config_id(self.name, self.view_before_a_load(), custom_features)
+        return config_id(self.name, self.view_before_a_load(), custom_features, self.columns())
 
     def is_store_only(self) -> bool:
         """Return whether an existing store was given without a release and is used as is.
@@ -177,7 +184,7 @@ VoxBlink2Config.__doc__ = "\n".join(
         'Options of ``load_dataset("voxblink2", ...)``.\n',
         "An existing store keeps its clip options; their defaults are those of a new store.\n",
         "Attributes:",
-        *(f"    {name}: {option.summary}." for name, option in _OPTIONS.items()),
+        *(f"    {name}: {option.summary}." for name, option in (_OPTIONS | _ROW_OPTIONS).items()),
     ]
 )
 
@@ -212,7 +219,7 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
             name: list(value) for name, value in kwargs.items() if isinstance(value, Iterator)
         }
         super().__init__(*args, features=features, **kwargs)
-        self._view = self.config.view_before_a_load()
+        self._view, self._columns = self.config.view_before_a_load(), self.config.columns()
 
     def _info(self) -> datasets.DatasetInfo:
         return datasets.DatasetInfo(
@@ -266,13 +273,13 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
 
     def _read_view(self) -> None:
         # The very shards that the cache folder is named after: the store may grow meanwhile.
-        self._view = self.config.view()
+        self._view, self._columns = self.config.view(), self.config.columns()
         if not self._view.shards:
             store, name = self.config.find_store(), self.config.name
             if shards := self.config.sealed_shards():
                 raise SelectionError(empty_view_message(store, name, shards, self._view))
             raise StoreError(empty_store_message(store, name))
-        new_id = config_id(self.config.name, self._view, self._custom_features)
+        new_id = config_id(self.config.name, self._view, self._custom_features, self._columns)
         if new_id != self.config_id:
             self._move_cache(new_id)
             self._warn_of_unavailable_videos()
@@ -319,10 +326,11 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
     def _generate_tables(
         self, shards: Iterable[tuple[str, Ranges]]
     ) -> Iterator[tuple[Any, pa.Table]]:
+        joiner = self._columns.open()
         for shard_index, (path, ranges) in enumerate(shards):
             tables = rows_in(shard_batches(open_shard(Path(path))), ranges)
             for batch_index, table in enumerate(tables):
-                yield _key(shard_index, batch_index), table
+                yield _key(shard_index, batch_index), joiner.join(table)
 
     def _prepare_split(
         self, split_generator: datasets.SplitGenerator, file_format: str = "arrow", **kwargs: Any
@@ -335,16 +343,14 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
         ):
             kwargs.pop("num_proc", None)
             super()._prepare_split(split_generator, file_format=file_format, **kwargs)
+            self._columns.check()
             return
         shards = [Path(shard) for shard, _ in split_generator.gen_kwargs["shards"]]
         info = split_generator.split_info
         info.shard_lengths = [part.rows for part in self._view.shards]
         info.num_examples = sum(info.shard_lengths)
         info.num_bytes = sum(shard.stat().st_size for shard in shards)
-        for shard, link in zip(shards, self._links(), strict=True):
-            link.unlink(missing_ok=True)  # a killed load may have left its links
-            link_file(shard, link)  # a disk may take no links, see _files
-        write_indices(self._view, Path(self._output_dir))
+        fill_cache(self._view, shards, self._links(), self._columns, progress=show_progress)
 
     def _links(self) -> list[Path]:
         lengths = [part.rows for part in self._view.shards]
@@ -354,19 +360,12 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
         return list(map(Path, names))
 
     def _as_dataset(self, split: Any = datasets.Split.TRAIN, in_memory: bool = False) -> Any:
-        """Return rows of the shards: all, or those of the view."""
-        files = self._files()
-        if self._custom_features is not None or (self._view.is_whole and files == self._links()):
+        """Return rows of the shards, all or those of the view, with the columns joined to them."""
+        if self._custom_features is not None:
             return super()._as_dataset(split, in_memory)
-        rows = read_view(
-            self._view, files, split, self.info, folder=self._output_dir, in_memory=in_memory
-        )
+        places = self._paths(), self._links()
+        rows = read_view(self._view, *places, split, self.info, in_memory=in_memory)
         return datasets.Dataset(**rows, fingerprint=self._get_dataset_fingerprint(split))
-
-    def _files(self) -> list[Path]:
-        """Return the links to the shards; where the disk takes no links, the shards."""
-        places = zip(self._links(), self._paths(), strict=True)
-        return [link if link.exists() else shard for link, shard in places]
 
 
 def _key(shard: int, batch: int) -> Any:

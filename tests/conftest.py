@@ -99,8 +99,8 @@ def site() -> Iterator[MediaSite]:
 @pytest.fixture
 def inline_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs in this process start no others."""
-    for module in ("scheduler", "cut_audio_stream"):
-        monkeypatch.setattr(f"voxblink2_lib.materialize.{module}.WorkerPool", InlinePool)
+    for module in ("materialize.scheduler", "cut_audio.blocks"):
+        monkeypatch.setattr(f"voxblink2_lib.{module}.WorkerPool", InlinePool)
 
 
 @pytest.fixture(scope="session")

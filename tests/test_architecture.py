@@ -33,7 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "materialize": {"cut_audio", "archive", "store", "release", "sources", "media", "workers"},
     "training": {"store.catalogue", "store.advice", "media.ogg"},
     "store": {"release", "workers"},
-    "cut_audio": {"archive", "store", "media"},
+    "cut_audio": {"archive", "store", "media", "workers"},
     "release": {"archive"},
     "archive": set(),
     "sources": {"archive", "media"},

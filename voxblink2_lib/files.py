@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fnmatch
-import functools
 import hashlib
 import io
 import os
@@ -145,7 +143,7 @@ def named_system_errors(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def atomic_write(path: Path, *, flush: bool = True) -> Iterator[BinaryIO]:
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Open a file for writing that appears under its name only when it is complete.
 
     A temporary file beside it is written, flushed to disk and renamed; then the folder is
@@ -153,7 +151,6 @@ def atomic_write(path: Path, *, flush: bool = True) -> Iterator[BinaryIO]:
 
     Args:
         path: the final name. Its folder is created if missing.
-        flush: otherwise :func:`flush_disk` must follow, for many files at once.
 
     Yields:
         A binary file.
@@ -172,8 +169,7 @@ def atomic_write(path: Path, *, flush: bool = True) -> Iterator[BinaryIO]:
             with os.fdopen(handle, "wb") as file:
                 yield file
                 file.flush()
-                if flush:
-                    os.fsync(file.fileno())
+                os.fsync(file.fileno())
             # mkstemp makes files that only the owner can read; a store is shared.
             with _ignored(_NOT_SUPPORTED):
                 os.chmod(name, 0o666 & ~_umask())
@@ -182,32 +178,7 @@ def atomic_write(path: Path, *, flush: bool = True) -> Iterator[BinaryIO]:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name)
             raise
-        if flush:
-            sync_folder(path.parent)
-
-
-def flush_disk(path: Path) -> None:
-    """Flush all that was written to the file system of a path: one call for thousands of files.
-
-    Raises:
-        OSError: some of it could not be written.
-    """
-    syncfs = getattr(_libc(), "syncfs", None)
-    if syncfs is None:  # not Linux
-        os.sync()
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        if syncfs(handle):
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), str(path))
-    finally:
-        os.close(handle)
-
-
-@functools.cache
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)
+        sync_folder(path.parent)
 
 
 def _umask() -> int:
@@ -279,6 +250,11 @@ class HashingWriter(io.RawIOBase):
         written = self._file.write(data)
         self.size_bytes += written
         return written
+
+    def take_note(self, data: Any) -> None:
+        """Hash what is in the file already."""
+        self._digest.update(data)
+        self.size_bytes += len(data)
 
     @property
     def sha256(self) -> str:

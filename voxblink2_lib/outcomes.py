@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -288,7 +288,8 @@ class MediaFacts:
 
     def as_dict(self) -> dict[str, Any]:
         """Return what is known; the rest is left out."""
-        return {name: value for name, value in asdict(self).items() if value}
+        values = ((entry.name, getattr(self, entry.name)) for entry in fields(self))
+        return {name: value for name, value in values if value}
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> MediaFacts:

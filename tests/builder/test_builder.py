@@ -35,6 +35,7 @@ from voxblink2_lib.errors import (
 from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.outcomes import RUN_TRIES
 from voxblink2_lib.release.builtin import FAULTS, MEDIA
+from voxblink2_lib.store.joined_columns import joined_file
 from voxblink2_lib.store.schema import FEATURES
 from voxblink2_lib.store.view import whole_view
 from voxblink2_lib.store.view_table import config_id as config_id_of
@@ -45,7 +46,7 @@ pytestmark = pytest.mark.usefixtures("inline_workers")
 ROWS = 48
 COLUMNS = [
     *("audio", "speaker_id", "video_id", "utterance_id", "start_seconds", "end_seconds"),
-    "source",
+    *("source", "transcript", "language"),
 ]
 
 
@@ -84,8 +85,17 @@ def test_slices_splits_and_default_config(options: dict[str, Any]) -> None:
 def test_shards_are_linked_not_copied(options: dict[str, Any], undisturbed: Path) -> None:
     rows = load_dataset("voxblink2", "audio", split="train", **options)
     sealed = sorted((undisturbed / "shards" / "audio").glob("*.arrow"))
-    cached = [Path(file["filename"]) for file in rows.cache_files]
+    cached = shards_of(rows)
     assert [path.stat().st_ino for path in cached] == [path.stat().st_ino for path in sealed]
+    # Columns that are joined to a shard lie beside its link, and are read together with it.
+    files = [Path(file["filename"]) for file in rows.cache_files]
+    assert files == [path for link in cached for path in (link, joined_file(link))]
+
+
+def shards_of(rows: Any) -> list[Path]:
+    """Return the shards that a dataset is read from."""
+    files = [Path(file["filename"]) for file in rows.cache_files]
+    return [path for path in files if path.suffix == ".arrow"]
 
 
 def test_a_cache_on_another_file_system_gets_symbolic_links(
@@ -97,7 +107,7 @@ def test_a_cache_on_another_file_system_gets_symbolic_links(
     monkeypatch.setattr(os, "link", refuse)
     rows = load_dataset("voxblink2", "audio", split="train", **options)
     assert len(rows) == ROWS
-    assert all(Path(file["filename"]).is_symlink() for file in rows.cache_files)
+    assert all(path.is_symlink() for path in shards_of(rows))
 
 
 def collate(rows: list[dict[str, Any]]) -> list[tuple[str, int]]:
@@ -196,6 +206,7 @@ def test_the_keywords_of_the_configuration() -> None:
         *("speakers", "videos", "exclude", "max_speakers", "max_videos_per_speaker"),
         *("proxy", "cookies", "cookies_from_browser", "budget", "sleep", "limit_rate"),
         *("extractor_args", "yt_dlp", "fetches", "reasons", "canary", "no_plugins"),
+        "with_speaker_info",
     ]
     config = voxblink2.VoxBlink2Config(name="audio")
     assert dataclasses.is_dataclass(config)
@@ -236,8 +247,8 @@ def test_the_shards_follow_from_the_store(options: dict[str, Any], undisturbed: 
     config_id = config.create_config_id({})
     assert vars(config) == before
     shards = config.sealed_shards()
-    assert config_id == config_id_of("audio", config.view(), None)
-    assert config_id != config_id_of("audio", whole_view(shards[:-1]), None)
+    assert config_id == config_id_of("audio", config.view(), None, config.columns())
+    assert config_id != config_id_of("audio", whole_view(shards[:-1]), None, config.columns())
     sealed = sorted((undisturbed / "shards" / "audio").glob("*.arrow"))
     assert [shard.name for shard in shards] == [path.name for path in sealed]
 

@@ -22,7 +22,8 @@ from torch.utils.data import DataLoader
 
 import voxblink2  # noqa: F401  # registers the builder
 from voxblink2_lib.errors import SelectionError
-from voxblink2_lib.store import view_table
+from voxblink2_lib.release import selection
+from voxblink2_lib.store import view, view_table
 from voxblink2_lib.store.schema import FEATURES
 
 # Loads bring what is missing in this process, where PyTorch is loaded already.
@@ -30,6 +31,8 @@ pytestmark = pytest.mark.usefixtures("inline_workers")
 
 Row = dict[str, Any]
 PLAIN = datasets.Audio(decode=False)
+# What every row has that is not in its shard, of a release that has only annotations.
+UNKNOWN = {"transcript": None, "language": None}
 NOWHERE = "http://127.0.0.1:9/{video_id}"
 
 
@@ -96,7 +99,7 @@ def test_a_view_has_the_selected_rows_and_writes_nothing(
     name: str, release: Row, form: str, store: Path
 ) -> None:
     options, is_selected = SELECTIONS[name]
-    expected = [row for row in cli_process.rows(store) if is_selected(row)]
+    expected = [row | UNKNOWN for row in cli_process.rows(store) if is_selected(row)]
     assert 0 < len(expected) < 48
     before = tree(store)
     rows = load(store, **options, **release)
@@ -105,12 +108,38 @@ def test_a_view_has_the_selected_rows_and_writes_nothing(
     assert rows_of(load(store, streaming=True, **options, **release)) == expected
     assert tree(store) == before
     # No copy: the cache has the shards that have such rows, under a second name.
-    cached = {Path(file["filename"]) for file in rows.cache_files}
+    files = {Path(file["filename"]) for file in rows.cache_files}
+    cached = {path for path in files if path.suffix != ".joined"}
     links = {path.stat().st_ino for path in cached if path.suffix == ".arrow"}
     assert links <= {path.stat().st_ino for path in store.glob("shards/audio/*.arrow")}
     assert {path.name for path in cached if path.suffix != ".arrow"} == (
         {"view.indices"} if form == "indices" and not is_whole(rows) else set()
     )
+
+
+def test_a_view_is_looked_up_once(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    for module, name in ((view, "select"), (selection, "_ids_in")):
+        monkeypatch.setattr(module, name, counted(calls, name, getattr(module, name)))
+    ids = tmp_path / "ids.txt"
+    ids.write_text("# first\nid990002 -demoSailor\n")
+    rows = load(store, exclude=str(ids))
+    assert calls.count("select") == 1
+    assert calls.count("_ids_in") <= 2
+    # The same words of another file are another selection.
+    ids.write_text("# second\nid990002\n")
+    assert len(load(store, exclude=str(ids))) > len(rows)
+    assert calls.count("select") == 2
+
+
+def counted(calls: list[str], name: str, function: Any) -> Any:
+    def call(*values: Any, **named: Any) -> Any:
+        calls.append(name)
+        return function(*values, **named)
+
+    return call
 
 
 def is_whole(rows: Any) -> bool:
@@ -208,12 +237,12 @@ def mapped(rows: Any) -> list[str]:
 def test_a_cached_map_belongs_to_its_view(form: str, store: Path) -> None:
     views: list[Row] = [{"max_speakers": 1}, {"max_speakers": 2}, {"speakers": ["id990002"]}, {}]
     for _ in range(2):
-        for view in views:
-            rows = load(store, **view)
+        for options in views:
+            rows = load(store, **options)
             assert mapped(rows) == list(rows["video_id"])
-    prints = [load(store, **view)._fingerprint for view in views]
+    prints = [load(store, **options)._fingerprint for options in views]
     assert len(set(prints)) == len(views)
-    assert [load(store, **view)._fingerprint for view in views] == prints
+    assert [load(store, **options)._fingerprint for options in views] == prints
     # Slices as well.
     halves = [load(store, max_speakers=2, split=f"train[{part}]") for part in ("50%:", ":50%")]
     assert [mapped(half) for half in halves] == [list(half["video_id"]) for half in halves]

@@ -23,9 +23,12 @@ from support.plain_corpus import make_corpus, video_ids
 
 from voxblink2_lib.cli import _parser
 from voxblink2_lib.errors import UsageError, VoxBlink2Error, next_command
+from voxblink2_lib.materialize.request import MaterializeRequest
+from voxblink2_lib.materialize.run import materialize
 from voxblink2_lib.outcomes import Outcome
 from voxblink2_lib.records import VideoKey
 from voxblink2_lib.release.index import Index
+from voxblink2_lib.release.speaker_index import TRANSCRIPTS, SpeakerIndex
 from voxblink2_lib.sources.advice import own_advice
 from voxblink2_lib.sources.options import Route
 from voxblink2_lib.sources.probe import ProbeResult
@@ -127,6 +130,41 @@ def no_clip_at_all(place: Place) -> str:
 def damaged_index(place: Place) -> str:
     (place.store.index / "videos.parquet").write_bytes(b"damaged")
     return error_of(lambda: Index(place.store.index).videos())
+
+
+def transcripts(place: Place, words: str = "good day") -> None:
+    folder = place.corpus / "asr_res"
+    folder.mkdir(exist_ok=True)
+    (folder / "id000000").write_text(f"00001 {words}")
+    run_inline("index", "--data-dir", place.corpus, "--store", place.store.root)
+
+
+def damaged_transcripts(place: Place) -> str:
+    transcripts(place)
+    (place.store.index / TRANSCRIPTS).write_bytes(b"damaged")
+    return error_of(lambda: SpeakerIndex(place.store.index))
+
+
+def transcripts_without_release(place: Place) -> str:
+    transcripts(place)
+    (place.store.index / TRANSCRIPTS).write_bytes(b"damaged")
+    shutil.rmtree(place.corpus / "asr_res")
+    return output_of("repair", "--store", place.store.root)
+
+
+def transcripts_that_are_new(place: Place) -> str:
+    transcripts(place)
+    (place.corpus / "asr_res" / "id000000").write_text("00001 good night")
+    caught: list[str] = []
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(
+            "voxblink2_lib.materialize.speakers._log.warning",
+            lambda text, *values: caught.append(text % values),
+        )
+        options = {"data_dir": str(place.corpus), "source": str(place.corpus / "media")}
+        request = MaterializeRequest.of(store=str(place.store.root), **options)
+        materialize(request, retry=False, wait=False)
+    return "\n".join(caught)
 
 
 def interrupted_check(place: Place) -> str:
@@ -250,6 +288,9 @@ CASES: dict[str, tuple[Callable[[Place], str], dict[str, int]]] = {
     "store.status._next_run again": (no_clip_at_all, {"materialize": 2}),
     "store.advice.repair_command": (damaged_shard, {"repair": 0}),
     "release.index._named_damage": (damaged_index, {"repair": 0}),
+    "release.speaker_index._named_damage": (damaged_transcripts, {"repair": 0}),
+    "repair.speakers_repair.mend_speakers": (transcripts_without_release, {"index": 0}),
+    "materialize.speakers.suggest_an_index": (transcripts_that_are_new, {"index": 0}),
     "cli.verify._resume": (interrupted_check, {"verify": 0}),
     "store.advice.repair_command again": (shard_that_is_gone, {"repair": 0}),
     "repair.index_repair._advice": (index_without_release, {"repair": 0}),
@@ -278,7 +319,7 @@ def test_a_hint_runs_as_it_is_printed(name: str, place: Place) -> None:
     assert {command.split()[1] for command in commands} == set(codes), commands
     for command in commands:
         words = hints.words_of(command, RELEASE=place.corpus, SOURCE=place.corpus / "media")
-        if "RELEASE" in command and "--source" not in words:
+        if "RELEASE" in command and "--source" not in words and words[0] != "index":
             words += ["--source", str(place.corpus / "media")]
         done = run_any(*words)
         # Without a JavaScript runtime, doctor has an error.

@@ -29,13 +29,17 @@ if path != "voxblink2" or len(sys.argv) == 4:
 rows = load_dataset(path, "audio", **options)
 assert len(rows) == {rows}, len(rows)
 assert rows.features["audio"].sampling_rate == 16000
+assert rows.column_names[-2:] == ["transcript", "language"], rows.column_names
+assert set(rows["transcript"]) == {None}
 row = rows.cast_column("audio", datasets.Audio(decode=False))[0]
 samples, rate = soundfile.read(io.BytesIO(row["audio"]["bytes"]))
 assert rate == 16000 and len(samples) == round((row["end_seconds"] - row["start_seconds"]) * rate)
 streamed = load_dataset(path, "audio", streaming=True, **options)
 assert streamed.num_shards > 1
 streamed = streamed.cast_column("audio", datasets.Audio(decode=False))
-assert [row["utterance_id"] for row in streamed] == rows["utterance_id"]
+assert [(row["utterance_id"], row["language"]) for row in streamed] == [
+    (name, None) for name in rows["utterance_id"]
+]
 print(path, "gives", len(rows), "rows with datasets", datasets.__version__)
 if len(sys.argv) > 4:
     faces = load_dataset(path, "audio-visual", **options)

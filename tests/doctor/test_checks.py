@@ -27,12 +27,16 @@ from voxblink2_lib.demo.site import MediaSite
 from voxblink2_lib.doctor import checks, machine_checks, store_checks
 from voxblink2_lib.doctor.checks import run_checks
 from voxblink2_lib.doctor.findings import Finding, Inputs
+from voxblink2_lib.materialize.last_run import remember_run
 from voxblink2_lib.materialize.request import MaterializeRequest
+from voxblink2_lib.redaction import redacted_source
 from voxblink2_lib.release.index_build import open_index
 from voxblink2_lib.release.location import open_release
 from voxblink2_lib.release.selection import Selection
 from voxblink2_lib.sources import base
 from voxblink2_lib.sources.javascript import JavaScriptSupport
+from voxblink2_lib.store.layout import Store
+from voxblink2_lib.store.ledger import Ledger
 
 NAMESPACE = ["unshare", "--mount", "--map-root-user"]
 
@@ -59,6 +63,7 @@ class Server(LoopbackServer):
         return f"{self.url}/watch/{{video_id}}"
 
 
+OK = Finding("ok", "nothing", "all is well")
 OLD_STORE = Path(__file__).parents[1] / "store" / "made_by_0_1_0"
 
 
@@ -141,6 +146,107 @@ def test_json(media: Path, capsys: pytest.CaptureFixture[str]) -> None:
     topics = {finding["what"] for finding in record["findings"]}
     assert topics >= {"python", "packages", "ffmpeg", "source"}
     assert record["findings"][0].keys() == {"level", "what", "says", "remedy"}
+
+
+# -- A store that remembers its last run -----------------------------------------------------------
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return tmp_path / "my store"
+
+
+def remember(store: Path, config: str = "audio", **options: Any) -> None:
+    """Write what a run over the demo's release remembers."""
+    store.mkdir(exist_ok=True)
+    request = MaterializeRequest.of(config=config, store=store, **{"data_dir": "demo", **options})
+    with Ledger(store / "ledger.sqlite", config) as ledger:
+        remember_run(request, Store(store), ledger, source=redacted_source(request.source or ""))
+
+
+def found(capsys: pytest.CaptureFixture[str], *words: object) -> dict[str, dict[str, str]]:
+    """Return the last finding of each topic."""
+    command(*words, "--json")
+    return {row["what"]: row for row in json.loads(capsys.readouterr().out)["findings"]}
+
+
+def test_a_store_alone_is_checked_with_what_it_remembers(
+    store: Path, tmp_path: Path, media: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cookies = tmp_path / "cookies.txt"
+    cookies.write_text("# Netscape HTTP Cookie File\n")
+    with Server() as server, Server() as proxy:
+        remember(store, source=server.template, proxy=[proxy.url], cookies=[str(cookies)])
+        findings = found(capsys, "--store", store)
+        assert findings["release"]["level"] == "ok"
+        assert findings["network"]["says"].startswith("response from 127.0.0.1")
+        assert proxy.seen
+        assert not server.seen
+        assert str(cookies) in findings["cookies"]["says"]
+        assert "last run" not in findings
+        # What is given takes its place.
+        assert "cookies" not in found(capsys, "--store", store, "--forget", "cookies")
+        assert found(capsys, "--store", store, "--source", media)["source"]["level"] == "ok"
+        proxy.seen.clear()
+        with Server() as other:
+            found(capsys, "--store", store, "--proxy", other.url)
+            assert other.seen
+        assert not proxy.seen
+
+
+def test_the_selection_is_that_of_the_last_run(
+    store: Path, media: Path, indexed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(indexed / "index", store / "index")
+    remember(store, source=str(media), max_speakers=1)
+    part = found(capsys, "--store", store)["disk"]["says"]
+    whole = found(capsys, "--store", store, "--forget", "max-speakers")["disk"]["says"]
+    assert part != whole
+    assert re.search(r"the remaining [\d.]+ hours", part)
+    # Whoever names the release says what of it is wanted.
+    assert found(capsys, "--store", store, "--data-dir", "demo")["disk"]["says"] == whole
+
+
+def test_the_configuration_is_that_of_the_last_run(
+    store: Path, media: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remember(store, "audio-visual", source=str(media))
+    configs: list[str] = []
+
+    def run(*, request: MaterializeRequest, **_: object) -> list[Finding]:
+        configs.append(request.config)
+        return [OK]
+
+    monkeypatch.setattr(checks, "run_checks", run)
+    for words in ([], ["--config", "audio"]):
+        assert command("--store", store, *words) == 0
+    assert configs == ["audio-visual", "audio"]
+
+
+def test_a_secret_that_is_not_kept_is_an_error_of_the_check(
+    store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Server() as server:
+        secret = server.template.replace("://", "://me:hunter22@")
+        remember(store, source=secret)
+        finding = found(capsys, "--store", store)["last run"]
+        assert finding["level"] == "error"
+        assert "Give --source again in full, or set the environment variable" in finding["says"]
+        assert not server.seen
+        monkeypatch.setenv("VOXBLINK2_SOURCE", secret)
+        assert "last run" not in found(capsys, "--store", store)
+        assert server.seen
+
+
+def test_what_was_moved_since_is_an_error_of_the_check(
+    store: Path, media: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    remember(store, source=str(media))
+    media.rename(media.with_name("elsewhere"))
+    finding = found(capsys, "--store", store)["last run"]
+    assert finding["says"].startswith(f"The folder of media {media} does not exist.")
+    (store / "ledger.sqlite").write_bytes(b"x" * 4096)
+    assert "is damaged" in found(capsys, "--store", store)["last run"]["says"]
 
 
 # -- This machine ----------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import signal
 import subprocess
@@ -24,17 +25,22 @@ pytestmark = pytest.mark.usefixtures("inline_workers")
 # as much; what is in work is a few blocks of 32 files of 8 kB.
 SLACK_BYTES = 1_000_000
 
-_CHOICES = {"bytes": (1, 9_000_000), "parts": (1, 400), "half": (1, 400), "commits": (1, 9)}
+_CHOICES = {
+    "bytes": (1, 9_000_000),
+    "blocks": (1, 40),
+    "rows": (1, 400),
+    "half": (1, 9),
+    "commits": (1, 9),
+    "seals": (1, 3),
+    "sealed": (1, 3),
+}
 
 
 def moments(count: int) -> list[tuple[str, int]]:
     """Return moments that are spread over a run, the same each time."""
     chosen = random.Random(20_260)
-    kinds = [*_CHOICES, "seals"]
-    return [
-        (kind, chosen.randint(*_CHOICES.get(kind, (1, 3))))
-        for kind in (kinds[number % len(kinds)] for number in range(count))
-    ]
+    kinds = itertools.islice(itertools.cycle(_CHOICES), count)
+    return [(kind, chosen.randint(*_CHOICES[kind])) for kind in kinds]
 
 
 def run(archive: Path, store: Path, log: Path, moment: str, number: int) -> int:

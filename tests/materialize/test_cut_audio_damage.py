@@ -15,8 +15,13 @@ from support.cut_runs import content, go, in_order, name_of, row_names, write
 
 from voxblink2_lib.archive.parts import JoinedFile
 from voxblink2_lib.archive.reader import ArchiveDamagedError
+from voxblink2_lib.cut_audio.cutting import cut_files
+from voxblink2_lib.cut_audio.members import FileRange
+from voxblink2_lib.cut_audio.tasks import CutFile, CutTask, VideoFiles
 from voxblink2_lib.errors import SourceError
+from voxblink2_lib.records import VideoKey
 from voxblink2_lib.store.ledger import Ledger
+from voxblink2_lib.store.schema import arrow_schema
 
 PARTS, VIDEOS = 5, 30
 
@@ -287,18 +292,13 @@ def test_absurd_headers_and_an_empty_tar(tmp_path: Path) -> None:
 
 
 def test_a_tar_that_vanishes_is_no_fault_of_its_files(tmp_path: Path) -> None:
-    from voxblink2_lib.cut_audio.cutting import cut_files
-    from voxblink2_lib.cut_audio.members import FileRange
-    from voxblink2_lib.cut_audio.tasks import CutFile, CutTask, VideoFiles
-    from voxblink2_lib.records import VideoKey
-    from voxblink2_lib.store.schema import arrow_schema
-
     def task(offset: int) -> CutTask:
         file = CutFile("00001", "wav", FileRange(tmp_path / "gone", offset, 9), None)
-        video = VideoFiles(VideoKey("id000001", "video000001"), 0, tmp_path / "part.arrow", (file,))
-        return CutTask((video,), arrow_schema("audio"), "flac")
+        video = VideoFiles(VideoKey("id000001", "video000001"), (file,))
+        return CutTask(0, 0, (video,), arrow_schema("audio"), "flac")
 
-    (video,) = cut_files(task(0))
-    assert [row.reason for row in video.missing] == ["it cannot be read: No such file or directory"]
+    (video,) = cut_files(task(0)).videos
+    (missing,) = video.missing
+    assert missing.reason == "it cannot be read: No such file or directory"
     with pytest.raises(OSError, match="No such file"):
         cut_files(task(512))

@@ -85,7 +85,7 @@ def test_the_number_of_workers_changes_nothing(
 ) -> None:
     write(tmp_path / "parts", scattered(9, seed=5))
     go(tmp_path / "parts", tmp_path / "one")
-    monkeypatch.setattr(f"{cut_runs.STREAM}.WorkerPool", ThreadPool)
+    monkeypatch.setattr(f"{cut_runs.BLOCKS}.WorkerPool", ThreadPool)
     go(tmp_path / "parts", tmp_path / "many", workers=workers)
     assert cli_process.shards(tmp_path / "many") == cli_process.shards(tmp_path / "one")
 
@@ -107,7 +107,7 @@ def test_a_plain_tar_and_a_folder_have_the_rows_of_the_parts(tmp_path: Path) -> 
 def test_a_long_video_goes_over_several_blocks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(f"{cut_runs.STREAM}._BLOCK_BYTES", 3_000)
+    monkeypatch.setattr(f"{cut_runs.BLOCKS}._BLOCK_BYTES", 3_000)
     files = [(name_of(1, each), content(name_of(1, each))) for each in range(12)]
     # Those of the first blocks do not decode.
     files[:5] = [(name, b"no audio") for name, _ in files[:5]]
@@ -166,10 +166,10 @@ def test_a_disk_that_refuses_stops_the_run_which_goes_on(
     fault: Fault, archive: Path, whole: dict[str, bytes], tmp_path: Path
 ) -> None:
     operations = killed(archive, tmp_path / "counted", 10**9)
-    of_parts = [at for at, what in enumerate(operations) if what.startswith("replace id")]
+    commits = [at for at, what in enumerate(operations) if what == "replace waiting.arrow"]
     store = tmp_path / "store"
     with (
-        FaultyDisk(store, fault, of_parts[len(of_parts) // 2]).installed(),
+        FaultyDisk(store, fault, commits[len(commits) // 2]).installed(),
         pytest.raises(StoreError, match=r"No space is left|check the disk"),
     ):
         go(archive, store)
@@ -190,7 +190,7 @@ def test_ctrl_c_keeps_what_was_committed(
         return utterance_of(member)
 
     with monkeypatch.context() as patched:
-        patched.setattr(f"{cut_runs.STREAM}.utterance_of", interrupted)
+        patched.setattr("voxblink2_lib.materialize.cut_audio_stream.utterance_of", interrupted)
         for _ in range(3):
             with pytest.raises(KeyboardInterrupt):
                 go(archive, store)

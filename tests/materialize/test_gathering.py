@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from itertools import chain
 from pathlib import Path
@@ -18,9 +18,8 @@ from hypothesis import strategies as st
 from support import cli_process, growing_folder
 from support.disk_faults import Fault, FaultyDisk, KilledError
 from support.fault_site import DIRECT, REASONS, FaultSite, SiteRequest
-from support.growing_folder import VIDEOS
+from support.growing_folder import FULL, VIDEOS
 from support.inline_pool import ThreadPool
-from support.plain_corpus import make_corpus
 from support.property_settings import fewer_examples
 
 import voxblink2  # noqa: F401  # registers the builder
@@ -43,26 +42,13 @@ from voxblink2_lib.store.tail import RecoveredShards
 from voxblink2_lib.training import Corpus, Reader
 
 pytestmark = pytest.mark.usefixtures("inline_workers")
+# Fixtures of this module.
+corpus, small_shards = growing_folder.corpus, growing_folder.small_shards
 
-FULL = 3
 # Three videos a job: these are in shards of their own, whatever comes later.
 FIRST_JOBS = 4
 # What comes in each run.
 Runs = Sequence[Sequence[int]]
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A release, and the media of all its videos. Not to be changed."""
-    return make_corpus(tmp_path_factory.mktemp("corpus"), VIDEOS)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _small_shards() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("voxblink2_lib.materialize.jobs.MAX_VIDEOS_PER_JOB", FULL)
-        patched.setattr("voxblink2_lib.materialize.jobs._SMALL_CORPUS_SHARDS", 1)
-        yield
 
 
 class Runner(growing_folder.Runner):

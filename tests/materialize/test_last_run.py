@@ -23,6 +23,7 @@ from voxblink2_lib.materialize.run import materialize
 from voxblink2_lib.release.builtin import MEDIA
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
+from voxblink2_lib.store.ledger_database import LedgerDatabase
 
 URL = "https://media.example.org/{video_id}.wav"
 
@@ -186,6 +187,26 @@ def test_a_store_of_old_with_one_configuration_goes_on_with_it(tmp_path: Path) -
     assert read_last_run(Store(tmp_path)) == ("audio", {})
 
 
+def test_the_ledger_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for config in ("audio", "audio-visual"):
+        with Ledger(tmp_path / "ledger.sqlite", config) as ledger:
+            ledger.set_setting("source", f"https://{config}.example.org/{{video_id}}")
+            ledger.set_last_config()
+    opened: list[Path] = []
+    real = LedgerDatabase.open
+
+    def counted(path: Path, *, readonly: bool) -> LedgerDatabase:
+        opened.append(path)
+        return real(path, readonly=readonly)
+
+    monkeypatch.setattr(LedgerDatabase, "open", counted)
+    for named, config in (("audio", "audio"), (None, "audio-visual")):
+        found, options = read_last_run(Store(tmp_path), named)
+        assert found == config
+        assert options == {"source": f"https://{config}.example.org/{{video_id}}"}
+    assert len(opened) == 2
+
+
 # -- Loads -----------------------------------------------------------------------------------------
 
 
@@ -262,7 +283,9 @@ def test_a_request_that_no_run_wrote_is_checked(
         resumed_request({"store": place.store})
 
 
-@pytest.mark.parametrize("text", ["{", "3", "[1]", '{"data_dir": 3, "store": "x", "no": 1}'])
+@pytest.mark.parametrize(
+    "text", ["{", "3", "[1]", "[" * 100_000, '{"data_dir": 3, "store": "x", "no": 1}']
+)
 def test_a_request_that_is_none_is_no_request(place: Place, text: str) -> None:
     with Ledger(make(place).ledger, "audio") as ledger:
         ledger.set_setting("request", text)

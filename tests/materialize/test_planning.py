@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from voxblink2_lib.materialize.planning import diff_plan
+from voxblink2_lib.errors import StoreError
+from voxblink2_lib.materialize.planning import Plan, diff_plan, write_plan
+from voxblink2_lib.media.options import ClipOptions
 from voxblink2_lib.outcomes import STATUSES
 from voxblink2_lib.records import VideoKey
 from voxblink2_lib.release.index import video_keys
+from voxblink2_lib.store.checksums import checksum_file
+from voxblink2_lib.store.ledger import Ledger
 
 DIGEST = -(2**63)
 
@@ -125,3 +130,35 @@ def test_every_video_has_one_place(
     assert set(new) == selected - set(ledger)
     assert set(outside) == {video for video in others if ledger[video] == "done"}
     assert set(deselected) == (others & opened) - set(outside)
+
+
+def test_a_plan_of_nothing_writes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    with Ledger(path, "audio") as ledger:
+        ledger.add_jobs([[A, B]])
+    with Ledger(path, "audio") as ledger:
+        assert write_plan(Plan(ClipOptions()), ledger, ledger.verdicts("youtube")) == []
+        # They go before the first change.
+        assert checksum_file(path).exists()
+
+
+def test_a_plan_is_written_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Ledger(tmp_path / "ledger.sqlite", "audio") as ledger:
+        ledger.add_jobs([[A]])
+        selected, excluded = table([B, C]), table([D])
+        diff = diff_plan(selected, ledger.planned_videos(), excluded)
+        plan = Plan(ClipOptions(), settings={"plan": "x"}, diff=diff, excluded=excluded)
+        with monkeypatch.context() as patches:
+            # The last of what it writes fails.
+            patches.setattr(Ledger, "set_setting", refuse)
+            with pytest.raises(StoreError, match="no space"):
+                write_plan(plan, ledger, ledger.verdicts("youtube"))
+        assert ledger.statistics.videos() == {"planned": 1}
+        assert ledger.job_videos(0) == [(A, "planned")]
+        assert write_plan(plan, ledger, ledger.verdicts("youtube")) == [1, 2]
+        assert ledger.statistics.videos() == {"planned": 2, "excluded": 1}
+        assert ledger.setting("plan") == "x"
+
+
+def refuse(*_: object) -> None:
+    raise StoreError("no space")

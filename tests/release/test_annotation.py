@@ -17,10 +17,12 @@ from support.release_builder import (
     render_rows,
     voxblink1,
     voxblink2,
+    voxceleb2,
 )
 
-from voxblink2_lib.records import Utterance
-from voxblink2_lib.release.annotation import Annotation, read_annotation
+from voxblink2_lib.media.windows import crop_windows, scale_to
+from voxblink2_lib.records import FaceTrack, Utterance
+from voxblink2_lib.release.annotation import NOMINAL_FRAME, Annotation, read_annotation
 
 NAME = member_name()
 
@@ -173,6 +175,51 @@ def test_the_first_line_that_gives_a_size_counts() -> None:
     assert read(sized("Size: 9x9\nResolution: 640x360")).frame_size == (640, 360)
     assert read(sized("Size: 640x360\nResolution: HD")).frame_size == (640, 360)
     assert read(sized("Size: 32767x1")).frame_size == (32767, 1)
+
+
+@given(
+    st.lists(
+        st.tuples(*[st.integers(-1000, 1000)] * 2, *[st.integers(1, 1000)] * 2).filter(
+            lambda box: any(part % 1000 for part in box)
+        ),
+        min_size=1,
+        max_size=30,
+    )
+)
+@example([(363, 57, 329, 587)])
+def test_voxceleb2_has_boxes_as_fractions(boxes: list[tuple[int, ...]]) -> None:
+    """They become pixels of a nominal frame, exactly; its size is the frame size."""
+    rows = [(377 + n, *(part / 1000 for part in box)) for n, box in enumerate(boxes)]
+    got = read_annotation(f"txt/id00012/{VIDEO}/00001.txt", voxceleb2(rows))
+    assert got.utterance == Utterance("id00012", VIDEO, "00001", 377, 376 + len(boxes))
+    assert got.frame_size == NOMINAL_FRAME == (10_000, 10_000)
+    assert got.boxes.tolist() == [[10 * part for part in box] for box in boxes]
+    assert got.frames.tolist() == [row[0] for row in rows]
+
+
+def test_a_face_in_fractions_is_cropped_where_it_is() -> None:
+    """Of any rendition: the windows are those of the same box in its pixels."""
+    data = voxceleb2([(0, 0.25, 0.1, 0.5, 0.4)])
+    got = read_annotation(f"txt/id00012/{VIDEO}/00001.txt", data)
+    track = FaceTrack(got.utterance, got.frames, got.boxes, got.frame_size)
+    for width, height in ((1280, 720), (640, 480), (202, 360)):
+        scale = scale_to(track, (width, height), reference_height=1080)
+        (window,) = crop_windows(track.boxes, scale=scale[:2])
+        left, top, right, bottom = 0.25 * width, 0.1 * height, 0.75 * width, 0.5 * height
+        assert window.tolist() == pytest.approx([left, top, right, bottom])
+        assert scale.evidence == "header"
+
+
+@pytest.mark.parametrize(
+    "row", ["0 0.5 0.5 0.5 1.2", "0 0.5 0.5 0.5 -1.5", "0.5 0.1 0.1 0.1 0.1", "0 7 7 0.5 0.5"]
+)
+def test_what_is_neither_pixels_nor_fractions_is_rejected(row: str) -> None:
+    with pytest.raises(ValueError, match="frames and boxes must be whole numbers"):
+        read_rows(row + "\n")
+
+
+def test_a_box_of_one_pixel_stays_one() -> None:
+    assert read_rows("0 0 0 1 1\n").frame_size is None
 
 
 BROKEN = {

@@ -15,14 +15,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.property_settings import fewer_examples
 from support.release_builder import (
+    VIDEO,
     Member,
     member_name,
     small_release,
     special_member,
+    voxblink1,
     voxblink2,
     write_archive,
     write_release,
 )
+from support.speaker_files import write_voxblink1
 
 from voxblink2_lib.errors import ReleaseError
 from voxblink2_lib.release import builtin, location
@@ -110,6 +113,38 @@ def test_a_folder_that_is_no_release(tmp_path: Path) -> None:
         ReleaseError, match=r"is not a VoxBlink2 release: .* folder meta nor a file"
     ):
         open_release(tmp_path)
+
+
+@pytest.mark.parametrize("is_archive", [False, True])
+def test_voxblink1_is_named_by_its_folder_or_the_one_above(
+    tmp_path: Path, is_archive: bool
+) -> None:
+    resource = write_voxblink1(tmp_path, ["id00012"])
+    name = f"timestamp/id00012/{VIDEO}/00001.txt"
+    if is_archive:
+        annotations = write_archive(resource / "timestamp.tar.gz", {name: voxblink1()})
+    else:
+        annotations = write_release(resource, {name: voxblink1()}) / "timestamp"
+    for named in (tmp_path, resource, annotations):
+        release = open_release(named)
+        assert release.path == annotations
+        assert [file.path for file in release.annotations()] == [name]
+    # Its folder meta has lists of speakers, and no annotations.
+    with pytest.raises(ReleaseError, match="its meta has lists of speakers"):
+        open_release(resource / "meta")
+
+
+def test_voxblink1_without_annotations_is_no_release(tmp_path: Path) -> None:
+    resource = write_voxblink1(tmp_path, ["id00012"])
+    for named in (tmp_path, resource):
+        with pytest.raises(ReleaseError, match=r"of VoxBlink1: timestamp or timestamp\.tar\.gz"):
+            open_release(named)
+
+
+def test_annotations_of_voxblink2_come_before_those_beside_them(tmp_path: Path) -> None:
+    for name in ("timestamp", "resource", "meta"):
+        (tmp_path / name).mkdir()
+    assert open_release(tmp_path).path == tmp_path / "meta"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

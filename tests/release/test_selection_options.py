@@ -41,6 +41,43 @@ def test_ids_and_files_in_one_list(tmp_path: Path) -> None:
     }
 
 
+def test_a_file_is_taken_apart_once_while_its_ids_are_in_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "ids.txt"
+    path.write_text(SPEAKER)
+    first = read_ids(path, argument="exclude", kinds="both")
+    with monkeypatch.context() as patched:
+        patched.setattr("voxblink2_lib.release.selection._is_id", None)
+        assert read_ids(path, argument="exclude", kinds="both") is first
+    # Of another kind it may be wrong, and a file may change at any moment.
+    with pytest.raises(SelectionError, match=r"line 1 of .*'id000001', which is not a video id"):
+        read_ids(path, argument="videos", kinds="videos")
+    path.write_text(OTHER)
+    assert read_ids(path, argument="exclude", kinds="both") == {OTHER}
+
+
+def test_the_lists_of_the_release_select_videos(tmp_path: Path) -> None:
+    lists = {
+        "spk2videos": f"{SPEAKER} {VIDEO} -aaaaaaaaaa\n{OTHER}\tbbbbbbbbbbb\n",
+        "utt_clean.txt": f"{SPEAKER}/{VIDEO}/00001.wav\n{SPEAKER}/-aaaaaaaaaa/00002\n"
+        f"{OTHER}/bbbbbbbbbbb/00003\n",
+    }
+    for name, text in lists.items():
+        path = tmp_path / name
+        path.write_text(text)
+        assert read_ids(path, argument="videos", kinds="videos") == {
+            *(VIDEO, "-aaaaaaaaaa", "bbbbbbbbbbb"),
+        }
+    # Only with videos behind it; and never where speakers are asked for, or both.
+    (tmp_path / "speaker").write_text(SPEAKER)
+    with pytest.raises(SelectionError, match=r"line 1 of .* which is not a video id"):
+        read_ids(tmp_path / "speaker", argument="videos", kinds="videos")
+    assert SPEAKER in read_ids(tmp_path / "spk2videos", argument="exclude", kinds="both")
+    with pytest.raises(SelectionError, match=r"line 1 of .* which is not a speaker id"):
+        read_ids(tmp_path / "spk2videos", argument="speakers", kinds="speakers")
+
+
 def test_a_file_saved_with_a_byte_order_mark(tmp_path: Path) -> None:
     path = tmp_path / "ids.txt"
     path.write_bytes(b"\xef\xbb\xbf" + SPEAKER.encode())

@@ -14,7 +14,7 @@ from support import shard_builder
 from voxblink2_lib.records import VideoKey
 from voxblink2_lib.repair.proof import Proof, is_whole_flac
 from voxblink2_lib.repair.shard_repair import Salvage
-from voxblink2_lib.store import shards
+from voxblink2_lib.store import row_batches
 from voxblink2_lib.store.arrow_salvage import salvaged_batches
 from voxblink2_lib.store.row_digests import row_digests, row_names
 from voxblink2_lib.store.schema import arrow_schema
@@ -27,7 +27,7 @@ BATCH_ROWS = 4
 @pytest.fixture(autouse=True, scope="module")
 def _small_batches() -> object:
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(shards, "_ROWS_PER_BATCH", BATCH_ROWS)
+        patched.setattr(row_batches, "_ROWS_PER_BATCH", BATCH_ROWS)
         yield
 
 

@@ -531,6 +531,16 @@ def test_the_release_has_nine_which_come_by_size_of_gallery(tmp_path: Path) -> N
     assert (read[4].probes, read[4].probe_labels) == (["p0", "p1"], ["0", "6"])
 
 
+@pytest.mark.parametrize("inner", ["data/ossi", "ossi"])
+def test_the_release_may_be_named_and_only_its_protocols_are_read(
+    inner: str, tmp_path: Path
+) -> None:
+    write(tmp_path / inner / "Small_120" / "perspk1", ["a 0", "b 1"], ["c 0", "d 2"])
+    # A folder of a speaker in the release is no protocol, whatever it holds.
+    write(tmp_path / "meta" / "id000000", ["a 0"], ["c 0"])
+    assert [protocol.name for protocol in read_protocols(tmp_path)] == ["Small_120/perspk1"]
+
+
 @pytest.mark.parametrize("kind", ["empty", "nowhere", "file"])
 def test_a_folder_without_protocols_is_an_error(kind: str, tmp_path: Path) -> None:
     folder = tmp_path / kind

@@ -70,6 +70,15 @@ def listed(result: TrialList) -> list[Trial]:
     ]
 
 
+@pytest.mark.parametrize("inner", ["data/test_vox", "test_vox", "."])
+def test_the_release_may_be_named(inner: str, tmp_path: Path) -> None:
+    (tmp_path / inner).mkdir(parents=True, exist_ok=True)
+    write(tmp_path / inner / "trials", "1 a b\n0 a c\n")
+    assert read_trials(tmp_path).names == ["a", "b", "c"]
+    with pytest.raises(ScoringError, match="cannot be read"):
+        read_trials("x" * 5000)
+
+
 def of_text(path: Path, text: str | bytes) -> list[Trial]:
     return listed(read_trials(write(path / "trials.txt", text)))
 

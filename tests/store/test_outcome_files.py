@@ -31,6 +31,7 @@ from voxblink2_lib.store.job_outcomes import (
 )
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
+from voxblink2_lib.store.ledger_database import LedgerDatabase
 from voxblink2_lib.store.outcome_files import (
     outcomes_path,
     outcomes_written,
@@ -323,6 +324,32 @@ def test_a_long_list_of_ids_is_not_in_each_file(store: Store) -> None:
             ledger.set_setting("request", json.dumps({"exclude": exclude, "max_speakers": 2}))
             settings = json.loads(_read(ledger, 0).settings["request"])
             assert settings == {"exclude": kept, "max_speakers": 2}
+
+
+def test_settings_are_read_once_for_all_files(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queries: list[str] = []
+    real = LedgerDatabase.query
+
+    def spy(database: LedgerDatabase, sql: str, *values: Any, **named: Any) -> Any:
+        queries.append(sql)
+        return real(database, sql, *values, **named)
+
+    monkeypatch.setattr(LedgerDatabase, "query", spy)
+    with Ledger(store.ledger, "audio") as ledger:
+        ledger.add_jobs([[key] for key in KEYS])
+        for value in ("first", "second"):
+            ledger.set_setting("request", value)
+            for job in range(len(KEYS)):
+                outcomes_path(store.shards("audio"), "audio", job).unlink(missing_ok=True)
+            queries.clear()
+            assert write_stale_outcomes(store, ledger) == len(KEYS) > 1
+            assert queries.count("select name, value from facts") == 1
+            files = sorted(store.shards("audio").glob("*.outcomes.parquet"))
+            assert [read_outcomes(path).settings["request"] for path in files] == [value] * len(
+                KEYS
+            )
 
 
 def test_files_that_are_missing_are_written(store: Store) -> None:

@@ -6,7 +6,7 @@ import random
 import re
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from itertools import chain
 from pathlib import Path
@@ -15,10 +15,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import cli_process, ledger_tables
+from support import cli_process, growing_folder, ledger_tables
 from support.disk_faults import FaultyDisk, KilledError
-from support.growing_folder import VIDEOS, Runner
-from support.plain_corpus import make_corpus
+from support.growing_folder import FULL, VIDEOS, Runner
 from support.property_settings import fewer_examples
 
 from voxblink2_lib.cli import main
@@ -36,22 +35,9 @@ from voxblink2_lib.store.rebuild import Rebuilt, rebuild_ledger
 from voxblink2_lib.store.shard_names import shard_name
 from voxblink2_lib.store.verify import verify_store
 
-FULL = 3
+# Fixtures of this module.
+corpus, small_shards = growing_folder.corpus, growing_folder.small_shards
 BOTH: tuple[ConfigName, ...] = ("audio", "audio-visual")
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A release, and the media of all its videos. Not to be changed."""
-    return make_corpus(tmp_path_factory.mktemp("corpus"), VIDEOS)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _small_shards() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("voxblink2_lib.materialize.jobs.MAX_VIDEOS_PER_JOB", FULL)
-        patched.setattr("voxblink2_lib.materialize.jobs._SMALL_CORPUS_SHARDS", 1)
-        yield
 
 
 @pytest.fixture

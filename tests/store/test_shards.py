@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from voxblink2_lib.errors import StoreDamagedError
 from voxblink2_lib.outcomes import STATUSES, MediaFacts, MissingUtterance, Outcome
 from voxblink2_lib.records import Clip, FaceClip, SealedShard, Utterance, VideoKey
-from voxblink2_lib.store import shards
+from voxblink2_lib.store import row_batches
 from voxblink2_lib.store.checksums import checksum_file
 from voxblink2_lib.store.schema import arrow_schema
 from voxblink2_lib.store.shards import (
@@ -271,7 +271,7 @@ def test_batches_are_full_but_the_last(
         for place, count in enumerate(counts)
     ]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shards, "_ROWS_PER_BATCH", limit)
+        patch.setattr(row_batches, "_ROWS_PER_BATCH", limit)
         shard = seal_shard(0, parts, folder / "shard.arrow", SCHEMA)
     full, rest = divmod(sum(counts), limit)
     expected = [limit] * full + ([rest] if rest else [])
@@ -287,7 +287,7 @@ def test_batches_end_at_their_size_in_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts = [make_part(tmp_path / f"{number}", [number], bytes(1000)) for number in range(6)]
-    monkeypatch.setattr(shards, "_BYTES_PER_BATCH", 2000)
+    monkeypatch.setattr(row_batches, "_BYTES_PER_BATCH", 2000)
     seal_shard(0, parts, tmp_path / "shard.arrow", SCHEMA)
     assert [batch.num_rows for batch in read_batches(tmp_path / "shard.arrow")] == [2, 2, 2]
 

@@ -17,7 +17,7 @@ from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.materialize.run import materialize
 from voxblink2_lib.release.selection import Selection
 
-STREAM = "voxblink2_lib.materialize.cut_audio_stream"
+BLOCKS = "voxblink2_lib.cut_audio.blocks"
 JOB_VIDEOS = 4
 POINT_BYTES = 50_000
 SECONDS = 0.05
@@ -27,13 +27,13 @@ SECONDS = 0.05
 def small(*, job_videos: int = JOB_VIDEOS, block_files: int = 5) -> Iterator[None]:
     """Let jobs, blocks and intervals be small, and calls run in this process."""
     with pytest.MonkeyPatch.context() as patched:
-        for module in (STREAM, "voxblink2_lib.materialize.scheduler"):
-            patched.setattr(f"{module}.WorkerPool", InlinePool)
+        for module in ("cut_audio.blocks", "materialize.scheduler"):
+            patched.setattr(f"voxblink2_lib.{module}.WorkerPool", InlinePool)
         # A process that is killed loses nothing of what the system was to write later.
         patched.setattr("os.fsync", lambda _: None)
-        patched.setattr(f"{STREAM}.flush_disk", lambda _: None)
-        patched.setattr(f"{STREAM}.job_size", lambda _: job_videos)
-        patched.setattr(f"{STREAM}._BLOCK_FILES", block_files)
+        job_size = "voxblink2_lib.materialize.cut_audio_job.job_size"
+        patched.setattr(job_size, lambda _: job_videos)
+        patched.setattr(f"{BLOCKS}._BLOCK_FILES", block_files)
         patched.setattr("voxblink2_lib.cut_audio.members.POINT_BYTES", POINT_BYTES)
         yield
 

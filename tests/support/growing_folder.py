@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
+import pytest
+
 from support import shard_builder
-from support.plain_corpus import video_ids
+from support.plain_corpus import make_corpus, video_ids
 from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.materialize.run import materialize
 from voxblink2_lib.store.layout import Store
@@ -16,6 +18,23 @@ from voxblink2_lib.store.ledger import Ledger
 from voxblink2_lib.store.verify import verify_store
 
 VIDEOS = video_ids(12)
+# Videos of a shard.
+FULL = 3
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A release, and the media of all its videos. Not to be changed."""
+    return make_corpus(tmp_path_factory.mktemp("corpus"), VIDEOS)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_shards() -> Iterator[None]:
+    """Shards of :data:`FULL` videos, in the modules that import this."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("voxblink2_lib.materialize.jobs.MAX_VIDEOS_PER_JOB", FULL)
+        patched.setattr("voxblink2_lib.materialize.jobs._SMALL_CORPUS_SHARDS", 1)
+        yield
 
 
 class Runner:

@@ -4,9 +4,10 @@ Started as a program::
 
     python -m support.killed_archive_run ARCHIVE STORE LOG MOMENT NUMBER
 
-MOMENT is ``bytes`` (so many were read of the parts), ``parts`` (part files were written), ``half``
-(before one is renamed), ``commits`` (of positions), ``seals`` (of shards) or ``never``. Each read
-of the parts is a line of LOG: process, offset, bytes.
+MOMENT is ``bytes`` (so many were read of the parts), ``blocks`` (of files were cut), ``rows`` (of
+so many videos were added), ``half`` (rows are on disk, and no commit says so), ``commits``,
+``seals`` and ``sealed`` (before and after a shard has its name), or ``never``. Each read of the
+parts is a line of LOG: process, offset, bytes.
 """
 
 from __future__ import annotations
@@ -68,10 +69,12 @@ class Countdown:
 
 # What is counted for each moment, and when.
 _HOOKS = {
-    "parts": ("voxblink2_lib.cut_audio.cutting.write_part", Countdown.after),
-    "half": ("voxblink2_lib.store.shards.atomic_write", Countdown.before),
+    "blocks": ("voxblink2_lib.cut_audio.blocks.cut_files", Countdown.after),
+    "half": ("voxblink2_lib.store.open_shard.atomic_write", Countdown.before),
+    "rows": ("voxblink2_lib.store.open_shard.OpenShard.add", Countdown.after),
     "commits": ("voxblink2_lib.store.cut_jobs.CutJobs.set_position", Countdown.after),
-    "seals": ("voxblink2_lib.materialize.resealing.seal_in_ledger", Countdown.before),
+    "seals": ("voxblink2_lib.materialize.cut_audio_job.seal_open_shard", Countdown.before),
+    "sealed": ("voxblink2_lib.materialize.cut_audio_job.seal_open_shard", Countdown.after),
 }
 
 
@@ -105,7 +108,7 @@ def main(archive: str, store: str, log: str, moment: str, number: str) -> None:
     """Run until the moment."""
     countdown = Countdown(int(number))
     PATCHED.setattr("voxblink2_lib.cut_audio.members.POINT_BYTES", POINT_BYTES)
-    PATCHED.setattr("voxblink2_lib.materialize.cut_audio_stream.WorkerPool", InlinePool)
+    PATCHED.setattr("voxblink2_lib.cut_audio.blocks.WorkerPool", InlinePool)
     log_reads(Path(log), countdown if moment == "bytes" else None)
     if moment in _HOOKS:
         function, wrapped = _HOOKS[moment]

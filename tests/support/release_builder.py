@@ -66,6 +66,23 @@ def voxblink1(
     return (text + render_rows(make_rows() if rows is None else rows, newline=newline)).encode()
 
 
+def voxceleb2(
+    rows: Iterable[Sequence[float]], *, speaker: str = "id00012", video: str = VIDEO
+) -> bytes:
+    """Render an annotation in VoxCeleb2's form: padded names, boxes as fractions of the frame."""
+    header = [
+        f"Identity  : \t{speaker}",
+        f"Reference : \t{video}",
+        "Offset    : \t-5",
+        "FV Conf   : \t19.633\t(1)",
+        "ASD Conf  : \t5.635",
+        "",
+        "FRAME \tX \tY \tW \tH ",
+    ]
+    lines = (f"{frame:06} \t" + " \t".join(f"{part:.3f}" for part in box) for frame, *box in rows)
+    return "\n".join([*header, *lines, ""]).encode()
+
+
 def member_name(speaker: str = SPEAKER, video: str = VIDEO, utterance: str = "00001") -> str:
     return f"meta/{speaker}/{video}/{utterance}.txt"
 

@@ -116,7 +116,7 @@ def make_corpus(folder: Path) -> DamagedCorpus:
         # Whoever has the ledger open last merges the log: not the run.
         with closing(sqlite3.connect(growing / "ledger.sqlite")) as reader:
             reader.execute("select count(*) from videos").fetchone()
-            patched.setattr("voxblink2_lib.materialize.scheduler.Scheduler._seal_call", _stop)
+            patched.setattr("voxblink2_lib.materialize.scheduler.seal_call", _stop)
             with pytest.raises(_StoppedError):
                 _run(_request(growing, media, "audio", [*SPEAKERS, "id990004"]))
             store = Path(shutil.copytree(growing, folder / "store"))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
-
 from voxblink2_lib.archive.tar_reader import TarMember
 from voxblink2_lib.records import UTTERANCE_ID, UtteranceKey, is_speaker_id, is_video_id
 
@@ -30,20 +28,21 @@ def utterance_of(member: TarMember) -> UtteranceKey:
     """
     if not member.is_file:
         raise StrangerError("no regular file but a link or a device")
-    path = PurePosixPath(member.name)
-    if ".." in path.parts or path.is_absolute():
+    parts = member.name.removeprefix("./").split("/")
+    if ".." in parts or not parts[0]:
         raise StrangerError("a name that leads outside")
-    if path.suffix[1:].lower() not in AUDIO_EXTENSIONS:
+    stem, dot, extension = parts[-1].rpartition(".")
+    if not dot or extension.lower() not in AUDIO_EXTENSIONS:
         raise StrangerError("no audio by its name")
-    if len(path.parts) < 3:
+    if len(parts) < 3:
         raise StrangerError("no name of the form <speaker>/<video>/<utterance>.<ext>")
-    speaker_id, video_id = path.parts[-3:-1]
+    speaker_id, video_id = parts[-3:-1]
     if not is_speaker_id(speaker_id):
         raise StrangerError("no speaker id ('id' and 5 or 6 digits) in its name")
     if not is_video_id(video_id):
         raise StrangerError("no video id (11 characters of A-Z a-z 0-9 _ -) in its name")
-    if UTTERANCE_ID.fullmatch(path.stem) is None:
+    if UTTERANCE_ID.fullmatch(stem) is None:
         raise StrangerError("no utterance id (letters, digits, _ and -) in its name")
     if member.size_bytes > MAX_UTTERANCE_BYTES:
         raise StrangerError(f"more than {MAX_UTTERANCE_BYTES:,} bytes")
-    return UtteranceKey(speaker_id, video_id, path.stem)
+    return UtteranceKey(speaker_id, video_id, stem)

@@ -17,6 +17,7 @@ from voxblink2_lib.errors import SourceError
 
 _GZIP = b"\x1f\x8b"
 _SKIPPED_BYTES = 1 << 20
+_BUFFER_BYTES = 1 << 16
 # The parts are read ahead of the members by some input and output of zlib.
 _AHEAD_BYTES = 2 << 20
 
@@ -80,8 +81,8 @@ class ArchiveReader:
                 on_point=self._points.append,
                 point_bytes=point_bytes,
             )
-        else:
-            self._packed.seek(0)
+        # Its reads are complete unless the archive ends; those of a raw file end with a part.
+        self._plain = io.BufferedReader(self._packed, _BUFFER_BYTES)
         self._offset = place.offset
         self._tar: TarReader | None = None
 
@@ -91,12 +92,12 @@ class ArchiveReader:
     def __exit__(self, *_: object) -> None:
         if self._gzip is not None:
             self._gzip.close()
-        self._packed.close()
+        self._plain.close()
 
     @property
     def packed_offset(self) -> int:
         """How far the parts are used up, in bytes."""
-        return self._packed.tell() if self._gzip is None else self._gzip.packed_offset
+        return self._plain.tell() if self._gzip is None else self._gzip.packed_offset
 
     @property
     def entered_offset(self) -> int:
@@ -155,15 +156,11 @@ class ArchiveReader:
         last, _ = self._packed.place(start + self._tar.unread_bytes - 1)
         return (path, offset) if path == last else None
 
-    def _entered_plain(self) -> io.BufferedReader:
-        self._packed.seek(self._offset)
-        # Reads of a raw file end with a part.
-        return io.BufferedReader(self._packed)
-
     def _entered(self) -> Any:
         """Return the stream of the tar, at the place where to begin."""
         if self._gzip is None:
-            return self._entered_plain()
+            self._plain.seek(self._offset)
+            return self._plain
         while rest := self._offset - self._gzip.tell():
             if not self._gzip.read(min(rest, _SKIPPED_BYTES)):
                 raise EOFError("the archive is shorter than before")

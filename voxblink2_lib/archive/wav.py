@@ -45,14 +45,14 @@ class WavHeader(NamedTuple):
         return self.frames / self.rate_hz
 
 
-def read_wav_header(data: bytes) -> WavHeader:
+def read_wav_header(data: bytes | memoryview) -> WavHeader:
     """Read the header of a whole WAV file.
 
     Raises:
         ValueError: it is none, or damaged; says what was seen.
     """
     if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
-        raise ValueError(f"no WAV file: it begins with {data[:12]!r}")
+        raise ValueError(f"no WAV file: it begins with {bytes(data[:12])!r}")
     form = None
     position = _RIFF_BYTES
     is_of_pipe = int.from_bytes(data[4:8], "little") in {0, 0xFFFF_FFFF}

@@ -6,7 +6,13 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from voxblink2_lib.cli.terminal import CHECK_FAILED, DONE, EXIT_CODES, add_command, write_result
+from voxblink2_lib.cli.terminal import (
+    CHECK_FAILED,
+    DONE,
+    add_command,
+    add_group,
+    write_result,
+)
 from voxblink2_lib.errors import SourceError
 
 if TYPE_CHECKING:
@@ -89,13 +95,7 @@ def _lines(check: ArchiveCheck) -> list[str]:
 def add_archive_commands(commands: Any) -> None:
     """Add the group ``archive``."""
     does = "look at the archive of cut audio that the authors hand out (check)"
-    parser = commands.add_parser(
-        "archive",
-        help=does,
-        description=f"{does[0].upper()}{does[1:]}.",
-        epilog=f"example:\n  {_EXAMPLE}\n\n{EXIT_CODES}",
-    )
-    group = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    group = add_group(commands, "archive", does, _EXAMPLE)
     does = "read an archive from end to end, name what is damaged, count what is in it"
     parser = add_command(group, "check", _check, does, _EXAMPLE)
     parser.add_argument(

@@ -160,11 +160,15 @@ def resume_request(options: argparse.Namespace, names: Iterable[str]) -> Materia
     """
     from voxblink2_lib.materialize.last_run import resumed_request
 
-    left_out = {name.replace("-", "_") for name in getattr(options, "forget", ())}
-    kept = [name for name in names if name not in left_out]
-    request = resumed_request(_given(options), kept)
+    request = resumed_request(_given(options), kept_names(options, names))
     options.config = request.config
     return request
+
+
+def kept_names(options: argparse.Namespace, names: Iterable[str]) -> list[str]:
+    """Return the names of options without those that ``--forget`` leaves out."""
+    left_out = {name.replace("-", "_") for name in getattr(options, "forget", ())}
+    return [name for name in names if name not in left_out]
 
 
 def _given(options: argparse.Namespace) -> dict[str, Any]:

@@ -7,30 +7,36 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from voxblink2_lib.cli.arguments import (
-    add_config_argument,
+    add_last_run_arguments,
     add_place_arguments,
     add_route_arguments,
     add_source_argument,
+    kept_names,
 )
 from voxblink2_lib.cli.terminal import CHECK_FAILED, DONE, add_command, write_result
+from voxblink2_lib.errors import VoxBlink2Error, first_line
 from voxblink2_lib.materialize.request import MaterializeRequest
+from voxblink2_lib.records import options_of
+from voxblink2_lib.release.selection import Selection
 
 if TYPE_CHECKING:
     from voxblink2_lib.doctor.findings import Finding
 
 
+# Proxies and cookies are checked one by one, so those that are given are no part of the request.
+_ROUTES = ("proxy", "cookies")
+# What of the store's last run is checked, where it is not given.
+_REMEMBERED = ("data_dir", "source", *options_of(Selection), *_ROUTES)
+
+
 def _doctor(options: argparse.Namespace) -> int:
     from voxblink2_lib.doctor.checks import run_checks
 
-    # Proxies and cookies are checked one by one, so they are no part of the request.
-    request = MaterializeRequest.of(
-        config=options.config,
-        data_dir=options.data_dir,
-        source=options.source,
-        store=options.store,
-    )
-    findings = run_checks(
-        request=request, proxies=options.proxy or (), cookies=options.cookies or ()
+    request, findings = _request(options)
+    findings += run_checks(
+        request=request,
+        proxies=options.proxy or request.fetch.proxy,
+        cookies=options.cookies or request.fetch.cookies,
     )
     levels = [finding.level for finding in findings]
     errors, warnings = levels.count("error"), levels.count("warning")
@@ -43,6 +49,25 @@ def _doctor(options: argparse.Namespace) -> int:
     summary = f"{_counted(errors, 'error')}, {_counted(warnings, 'warning')}"
     write_result(options, record, [*_lines(findings), summary])
     return CHECK_FAILED if errors else DONE
+
+
+def _request(options: argparse.Namespace) -> tuple[MaterializeRequest, list[Finding]]:
+    """Return what is given, completed by the last run of the store; or why it cannot be."""
+    from voxblink2_lib.doctor.findings import Finding
+    from voxblink2_lib.materialize.last_run import resumed_request
+    from voxblink2_lib.store.layout import named_store
+
+    given = {name: getattr(options, name) for name in ("config", "data_dir", "source", "store")}
+    request = MaterializeRequest.of(**given)
+    if request.store is None or not named_store(request.store).ledger.exists():
+        return request, []
+    names = kept_names(options, _REMEMBERED)
+    try:
+        kept = [name for name in names if name not in _ROUTES or not getattr(options, name)]
+        return resumed_request(given, kept), []
+    except VoxBlink2Error as error:
+        remedy = "Give it again, or leave it out with --forget."
+        return request, [Finding("error", "last run", first_line(error), remedy)]
 
 
 def _counted(count: int, noun: str) -> str:
@@ -63,10 +88,11 @@ def add_doctor_command(commands: Any) -> None:
     does = "check everything that a long run needs, before the first video"
     example = (
         "voxblink2 doctor --data-dir release --source youtube --store /data/voxblink2 \\\n"
-        "      --cookies cookies.txt"
+        "      --cookies cookies.txt\n"
+        "  voxblink2 doctor --store /data/voxblink2    (what the last run had)"
     )
     parser = add_command(commands, "doctor", _doctor, does, example)
-    add_config_argument(parser)
+    add_last_run_arguments(parser, _REMEMBERED)
     add_place_arguments(parser)
     add_source_argument(parser)
     add_route_arguments(parser)

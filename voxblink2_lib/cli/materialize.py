@@ -25,6 +25,7 @@ from voxblink2_lib.outcomes import STATUSES
 
 if TYPE_CHECKING:
     from voxblink2_lib.release.index import Index
+    from voxblink2_lib.release.speaker_index import SpeakerInfo
     from voxblink2_lib.store.layout import Store
 
 # -- Commands -------------------------------------------------------------------------------------
@@ -32,11 +33,26 @@ if TYPE_CHECKING:
 
 def _index(options: argparse.Namespace) -> int:
     from voxblink2_lib.materialize.run import index_release
+    from voxblink2_lib.release.speaker_index import read_speaker_info
 
     index = index_release(resume_request(options, ["data_dir"]))
+    about = read_speaker_info(index.folder)
     record = {"index": str(index.folder), **asdict(index.info)}
-    write_result(options, record, _index_lines(index))
+    record["about_speakers"] = None if about is None else asdict(about)
+    write_result(options, record, [*_index_lines(index), *_speaker_lines(about)])
     return DONE
+
+
+def _speaker_lines(info: SpeakerInfo | None) -> list[str]:
+    if info is None:
+        return []
+    unmatched = f", {info.unmatched:,} without a certain video" if info.unmatched else ""
+    return [
+        f"Listed   {info.listed_videos:,} videos in spk2videos",
+        f"About    {info.speakers:,} speakers",
+        f"Said     {info.transcripts:,} utterances with transcript or language{unmatched}",
+        *(f"Not read {problem}" for problem in info.problems),
+    ]
 
 
 def _index_lines(index: Index) -> list[str]:

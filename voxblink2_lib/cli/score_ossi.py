@@ -125,7 +125,7 @@ def add_ossi_command(group: Any) -> None:
         "--protocol",
         required=True,
         metavar="DIR",
-        help="folder with the files gallery and probe, or above such folders",
+        help="folder with the files gallery and probe, or above such folders; or the release",
     )
     add_embeddings_arguments(parser)
     _add_rate_arguments(parser)

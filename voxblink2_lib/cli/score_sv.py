@@ -165,7 +165,7 @@ def add_sv_command(group: Any) -> None:
         "--trials",
         required=True,
         metavar="FILE",
-        help="lines '1 enrol test', 'enrol test target|nontarget', or CSV",
+        help="lines '1 enrol test', 'enrol test target|nontarget', or CSV; or the release",
     )
     add_embeddings_arguments(parser)
     parser.add_argument(

@@ -284,13 +284,34 @@ def _print(text: str, end: str = "\n", *, flush: bool = True) -> bool:
     return True
 
 
+def add_group(commands: Any, name: str, does: str, example: str) -> Any:
+    """Add a group of commands, and return what :func:`add_command` adds one to.
+
+    Args:
+        commands: what ``add_subparsers`` returned.
+        name: name of the group.
+        does: what its commands do, without a capital letter and a full stop.
+        example: a complete command line.
+    """
+    parser = commands.add_parser(name, **_help(does, example))
+    return parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+
+def _help(does: str, example: str) -> dict[str, str]:
+    return {
+        "help": does,
+        "description": f"{does[0].upper()}{does[1:]}.",
+        "epilog": f"example:\n  {example}\n\n{EXIT_CODES}",
+    }
+
+
 def add_command(
     commands: Any, name: str, run: Callable[[argparse.Namespace], int], does: str, example: str
 ) -> argparse.ArgumentParser:
     """Add a command with ``--json``, and an example and the exit codes in its help.
 
     Args:
-        commands: what ``add_subparsers`` returned, of the program or of a group of commands.
+        commands: what ``add_subparsers`` returned, or :func:`add_group`.
         name: name of the command.
         run: does the work and returns the exit code. It imports itself what takes long to
             import, so that ``--help`` is quick.
@@ -300,12 +321,7 @@ def add_command(
     Returns:
         The command's parser, for arguments of its own.
     """
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name,
-        help=does,
-        description=f"{does[0].upper()}{does[1:]}.",
-        epilog=f"example:\n  {example}\n\n{EXIT_CODES}",
-    )
+    parser: argparse.ArgumentParser = commands.add_parser(name, **_help(does, example))
     parser.set_defaults(command=run, prog=parser.prog)
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object; messages go to standard error"

@@ -1,20 +1,19 @@
-"""From files of utterances to rows of part files. These functions run in worker processes."""
+"""From files of utterances to rows of a shard. These functions run in worker processes."""
 
 from __future__ import annotations
 
 import errno
 from collections import Counter
-from typing import NamedTuple
+from collections.abc import Iterable
 
 import pyarrow as pa
 
 from voxblink2_lib.cut_audio.decoding import decode_file
 from voxblink2_lib.cut_audio.members import FileRange
-from voxblink2_lib.cut_audio.tasks import CutFile, CutTask, CutVideo, VideoFiles
-from voxblink2_lib.errors import MediaError, SourceError
-from voxblink2_lib.files import named_system_errors
+from voxblink2_lib.cut_audio.tasks import CutBlock, CutFile, CutTask, CutVideo, VideoFiles
+from voxblink2_lib.errors import MediaError
 from voxblink2_lib.media.encoding import encode_pcm
-from voxblink2_lib.outcomes import MissingUtterance, Outcome
+from voxblink2_lib.outcomes import MissingUtterance
 from voxblink2_lib.records import (
     CUT_AUDIO,
     AudioFormat,
@@ -24,111 +23,79 @@ from voxblink2_lib.records import (
     Utterance,
     VideoKey,
 )
-from voxblink2_lib.store.shards import make_rows, read_part, write_part
+from voxblink2_lib.store.row_digests import row_digests
+from voxblink2_lib.store.shards import make_rows
+from voxblink2_lib.workers.shared_memory import SharedRange
 
 # Of a folder: it was removed since it was listed, or its owner lets nobody read it.
 _FAULTS_OF_A_FILE = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ELOOP}
 
 
-class _Clips(NamedTuple):
-    """What the files of one video gave."""
-
-    clips: list[Clip | UntimedClip]
-    samples: int
-    missing: list[MissingUtterance]
-    duplicates: int
-    size_bytes: int
-    changes: Counter[str]
-
-
-def cut_files(task: CutTask) -> list[CutVideo]:
-    """Write the part files of videos, which are flushed to disk later, all at once.
+def cut_files(task: CutTask) -> CutBlock:
+    """Decode the files of videos, and encode them as rows.
 
     Raises:
-        StoreError: the disk is full or fails; see :func:`voxblink2_lib.files.named_system_errors`.
+        SourceError: a file has become shorter while it was read.
+        OSError: one cannot be read, by a fault of the disk.
     """
-    return [_cut_video(video, task) for video in task.videos]
+    videos, messages = [], []
+    for files in task.videos:
+        video, rows = _cut_video(files, task.schema, task.audio_format)
+        videos.append(video)
+        messages.append(rows.serialize() if rows.num_rows else None)
+    return CutBlock(tuple(videos), tuple(_delivered(messages, task.target)))
 
 
-def _cut_video(video: VideoFiles, task: CutTask) -> CutVideo:
-    with named_system_errors(video.part):
-        before = _rows_before(video, task.schema)
-        new = _clips_of(video, frozenset(before["utterance_id"].to_pylist()), task.audio_format)
-        rows = make_rows(
-            new.clips, schema=task.schema, audio_format=task.audio_format, source=CUT_AUDIO
-        )
-        result = CutVideo(
-            video.key,
-            video.digest,
-            video.clips + len(new.clips),
-            video.samples + new.samples,
-            tuple(sorted({*video.missing, *new.missing})),
-            new.duplicates,
-            new.size_bytes,
-            new.changes,
-        )
-        if len(before) + rows.num_rows:
-            table = pa.concat_tables([before, pa.Table.from_batches([rows])])
-            write_part(video.part, _one_batch(table), _outcome(result), flush=False)
-        return result
+def _delivered(
+    messages: list[pa.Buffer | None], target: SharedRange | None
+) -> Iterable[bytes | int | None]:
+    """Write messages to the target, and return their sizes; themselves if there is no room."""
+    size_bytes = sum(message.size for message in messages if message is not None)
+    if target is None or size_bytes > target.stop - target.start:
+        return [None if message is None else message.to_pybytes() for message in messages]
+    view, start = target.view(), 0
+    for message in messages:
+        if message is not None:
+            view[start : start + message.size] = memoryview(message).cast("B")
+            start += message.size
+    return [None if message is None else message.size for message in messages]
 
 
-def _rows_before(video: VideoFiles, schema: pa.Schema) -> pa.Table:
-    """Return the rows that the ledger has of a part file; those after them come again."""
-    if not video.rows:
-        return schema.empty_table()
-    batches = read_part(video.part, schema)
-    rows = [pa.RecordBatch.from_arrays(batch.columns, schema=schema) for batch in batches]
-    return pa.Table.from_batches(rows, schema).slice(0, video.rows)
-
-
-def _one_batch(table: pa.Table) -> pa.RecordBatch:
-    batches = table.combine_chunks().to_batches()
-    if len(batches) > 1:  # more than 2 GB of bytes
-        raise SourceError("The cut audio has more of one video than a shard can hold: 2 GB.")
-    return batches[0]
-
-
-def _outcome(result: CutVideo) -> Outcome:
-    return Outcome(
-        result.key,
-        "done",
-        clips=result.clips,
-        samples=result.samples,
-        missing=result.missing,
-        digest=result.digest,
-    )
-
-
-def _clips_of(video: VideoFiles, known: frozenset[str], audio_format: AudioFormat) -> _Clips:
-    new = _Clips([], 0, [], 0, 0, Counter())
-    samples = size_bytes = duplicates = 0
+def _cut_video(
+    video: VideoFiles, schema: pa.Schema, audio_format: AudioFormat
+) -> tuple[CutVideo, pa.RecordBatch]:
+    clips: list[Clip | UntimedClip] = []
+    missing: list[MissingUtterance] = []
+    changes: Counter[str] = Counter()
+    samples = size_bytes = 0
     for file in video.files:
-        if file.utterance_id in known:
-            duplicates += 1
-            continue
         try:
             data = _content(file)
             size_bytes += len(data)
             decoded = decode_file(data, file.extension)
         except MediaError as error:
-            new.missing.append(MissingUtterance(file.utterance_id, str(error)))
+            missing.append(MissingUtterance(file.utterance_id, str(error)))
             continue
         samples += len(decoded.samples)
-        new.changes.update([decoded.change] if decoded.change else [])
+        changes.update([decoded.change] if decoded.change else [])
         clip = encode_pcm(decoded.samples, audio_format=audio_format)
-        new.clips.append(_clip(video.key, file, clip))
-    return new._replace(samples=samples, size_bytes=size_bytes, duplicates=duplicates)
+        clips.append(_clip(video.key, file, clip))
+    rows = make_rows(clips, schema=schema, audio_format=audio_format, source=CUT_AUDIO)
+    digests = tuple(row_digests(rows))
+    return CutVideo(video.key, samples, digests, tuple(missing), size_bytes, changes), rows
 
 
-def _content(file: CutFile) -> bytes:
-    if not isinstance(file.content, FileRange):
-        return file.content
+def _content(file: CutFile) -> bytes | memoryview:
+    content = file.content
+    if isinstance(content, SharedRange):
+        return content.view()
+    if not isinstance(content, FileRange):
+        return content
     try:
-        return file.content.read()
+        return content.read()
     except OSError as error:
         # A tar that is gone is no fault of its members.
-        if file.content.is_in_tar or error.errno not in _FAULTS_OF_A_FILE:
+        if content.is_in_tar or error.errno not in _FAULTS_OF_A_FILE:
             raise
         raise MediaError(f"it cannot be read: {error.strerror}") from error
 

@@ -37,7 +37,7 @@ class DecodedFile(NamedTuple):
     change: str
 
 
-def decode_file(data: bytes, extension: str) -> DecodedFile:
+def decode_file(data: bytes | memoryview, extension: str) -> DecodedFile:
     """Decode a file.
 
     Args:
@@ -55,7 +55,7 @@ def decode_file(data: bytes, extension: str) -> DecodedFile:
     return decoded
 
 
-def _decode(data: bytes, extension: str) -> DecodedFile:
+def _decode(data: bytes | memoryview, extension: str) -> DecodedFile:
     if not data:
         raise MediaError("the file is empty")
     if data[:4] == b"RIFF":
@@ -64,7 +64,7 @@ def _decode(data: bytes, extension: str) -> DecodedFile:
     return DecodedFile(lossless, "") if lossless is not None else _converted(data, change)
 
 
-def _decode_wav(data: bytes) -> DecodedFile:
+def _decode_wav(data: bytes | memoryview) -> DecodedFile:
     try:
         header = read_wav_header(data)
     except ValueError as error:
@@ -91,7 +91,7 @@ def _text(header: WavHeader) -> str:
     return f"{header.rate_hz:,} Hz, {header.channels} x {header.bits} bit{kind}"
 
 
-def _lossless(data: bytes, extension: str) -> tuple[npt.NDArray[np.int16] | None, str]:
+def _lossless(data: bytes | memoryview, extension: str) -> tuple[npt.NDArray[np.int16] | None, str]:
     """Return the samples that need no conversion, or none; and what is to be converted."""
     import soundfile
 
@@ -123,7 +123,7 @@ def _read(file: Any) -> npt.NDArray[np.int16]:
     return np.concatenate(blocks)
 
 
-def _converted(data: bytes, change: str) -> DecodedFile:
+def _converted(data: bytes | memoryview, change: str) -> DecodedFile:
     with named_if_damaged(Path("the file")):
-        audio = decode_audio(data, end_seconds=_LONGEST_SECONDS + 1.0)
+        audio = decode_audio(bytes(data), end_seconds=_LONGEST_SECONDS + 1.0)
     return DecodedFile(as_pcm(audio.samples), change)

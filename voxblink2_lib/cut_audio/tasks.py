@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -12,6 +11,7 @@ import pyarrow as pa
 from voxblink2_lib.cut_audio.members import FileRange
 from voxblink2_lib.outcomes import MissingUtterance
 from voxblink2_lib.records import AudioFormat, VideoKey
+from voxblink2_lib.workers.shared_memory import SharedRange
 
 
 class CutFile(NamedTuple):
@@ -26,52 +26,36 @@ class CutFile(NamedTuple):
 
     utterance_id: str
     extension: str
-    content: bytes | FileRange
+    content: bytes | FileRange | SharedRange
     frames: tuple[int, int] | None
 
 
 class VideoFiles(NamedTuple):
-    """Files of one video.
-
-    Attributes:
-        key: the video.
-        digest: hash of its annotations; 0 without any.
-        part: its part file.
-        files: the files, in the order of the rows.
-        rows: so many rows of the part file stay; those after them are of a run that was killed.
-        clips: how many clips the store has of it.
-        samples: their length.
-        missing: its files without a clip so far.
-    """
+    """Files of one video, in the order of the rows."""
 
     key: VideoKey
-    digest: int
-    part: Path
     files: tuple[CutFile, ...]
-    rows: int = 0
-    clips: int = 0
-    samples: int = 0
-    missing: tuple[MissingUtterance, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class CutTask:
-    """Files that become rows of part files.
+    """Files that become rows.
 
     Attributes:
+        block: number of the block that they are of.
+        first: place of the first video in the block.
         videos: whose they are.
         schema: columns of the rows.
         audio_format: how clips are encoded.
+        target: where the rows are to be written; ``None`` to return them.
     """
 
+    block: int
+    first: int
     videos: tuple[VideoFiles, ...]
     schema: pa.Schema
     audio_format: AudioFormat
-
-    @property
-    def files(self) -> int:
-        """Number of files."""
-        return sum(len(video.files) for video in self.videos)
+    target: SharedRange | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,20 +64,30 @@ class CutVideo:
 
     Attributes:
         key: the video.
-        digest: hash of its annotations.
-        clips: how many clips it has by now, in this job and earlier ones.
-        samples: their length.
-        missing: its files that have no clip.
-        duplicates: files of the task whose utterance is in the part file.
-        size_bytes: of the files of the task.
+        samples: length of its clips.
+        digests: of its rows, one of each clip.
+        missing: files that have no clip.
+        size_bytes: of the files.
         changes: how many of them were converted, by what they were before.
     """
 
     key: VideoKey
-    digest: int
-    clips: int
-    samples: int
-    missing: tuple[MissingUtterance, ...]
-    duplicates: int = 0
+    samples: int = 0
+    digests: tuple[bytes, ...] = ()
+    missing: tuple[MissingUtterance, ...] = ()
     size_bytes: int = 0
     changes: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class CutBlock:
+    """What became of the files of a task.
+
+    Attributes:
+        videos: in the order of the task.
+        messages: rows of each, as Arrow's messages; sizes of them if they were written to the
+            target. ``None`` for a video without a clip.
+    """
+
+    videos: tuple[CutVideo, ...]
+    messages: tuple[bytes | int | None, ...]

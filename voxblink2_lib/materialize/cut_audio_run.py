@@ -36,6 +36,7 @@ from voxblink2_lib.materialize.planning import (
 )
 from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.materialize.source_check import check_space
+from voxblink2_lib.materialize.speakers import index_speakers, suggest_an_index
 from voxblink2_lib.media.options import ClipOptions
 from voxblink2_lib.media.versions import decoder_versions
 from voxblink2_lib.progress import show_progress
@@ -84,7 +85,10 @@ def materialize_cut_audio(
     if audio is None:
         raise SourceError(f"The source {source.label} has no cut audio any more.")
     release, store = named_release(request.data_dir), find_store(request)
-    if not retry and _is_read(request, store, release, audio):
+    is_read = _is_read(request, store, release, audio)
+    if is_read and release is not None:
+        suggest_an_index(store, release)
+    if is_read and not retry:
         return store
     has_annotations = release is not None or (store.index / "index.json").exists()
     check_limits(request.selection, has_annotations=has_annotations)
@@ -95,12 +99,14 @@ def materialize_cut_audio(
             with Ledger(store.ledger, request.config) as ledger:
                 run = _Run(request, store, ledger, source, audio, index)
                 run.check()
+                if release is not None and index is not None:
+                    index_speakers(release, index)
                 if is_read and audio.folder is None:
                     run.finish()
                 else:
                     run.run()
     except StoreReadOnlyError:
-        if not _is_read(request, store, release, audio):
+        if not is_read:
             raise
     return store
 

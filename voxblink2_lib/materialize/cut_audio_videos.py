@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Mapping
+import contextlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from voxblink2_lib.errors import SelectionError, StoreDamagedError, next_command
-from voxblink2_lib.outcomes import MissingUtterance
 from voxblink2_lib.records import VideoKey, option_string
 from voxblink2_lib.release.index import Index
 from voxblink2_lib.release.selection import Selection, select
@@ -20,7 +20,6 @@ from voxblink2_lib.store.row_digests import row_names
 from voxblink2_lib.store.shard_names import shard_name
 from voxblink2_lib.store.shards import read_batches
 
-_MOST_SEALED = 16
 _LIMITS = ("max_speakers", "max_videos_per_speaker")
 
 
@@ -32,21 +31,13 @@ class WantedVideo:
         key: the video.
         digest: hash of its annotations; 0 without any.
         frames: first and last frame of each annotated utterance, by its id.
-        clips: how many clips the store has of it.
-        samples: their length.
-        missing: its files without a clip so far.
-        names: ids of the utterances that were read; of the present job, only since its last block.
-        rows: how many rows the present job has of it.
+        names: ids of the utterances that earlier jobs have, or that have no clip.
     """
 
     key: VideoKey
     digest: int = 0
     frames: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    clips: int = 0
-    samples: int = 0
-    missing: tuple[MissingUtterance, ...] = ()
-    names: set[str] = field(default_factory=set)
-    rows: int = 0
+    names: frozenset[str] = frozenset()
 
 
 def check_limits(selection: Selection, *, has_annotations: bool) -> None:
@@ -99,9 +90,10 @@ class WantedVideos:
             self._annotated = VideoLookup(index.videos())
             if selection != Selection():
                 self._selected = VideoLookup(select(index, selection)[0])
+        # The names of one job by their videos.
+        self._names_job = -1
+        self._job_names: dict[VideoKey, set[str]] = {}
         self.skipped: Counter[str] = Counter()
-        # Of the shards that were looked up last: utterances by their video.
-        self._sealed: dict[int, dict[str, set[str]]] = {}
 
     def look_up(self, key: VideoKey, job: int) -> WantedVideo | None:
         """Return a video if its files are to be read.
@@ -130,7 +122,7 @@ class WantedVideos:
                 for each in annotated.utterances
             }
         if known is not None and self._is_of_this(known):
-            self._add_known(video, known, job)
+            video.names = frozenset(self._known_names(key, known, job))
         return video
 
     def _is_of_this(self, known: KnownVideo) -> bool:
@@ -150,39 +142,30 @@ class WantedVideos:
             and not selection.exclude.intersection(key)
         )
 
-    def _add_known(self, video: WantedVideo, known: KnownVideo, job: int) -> None:
-        """Add what the store has of a video whose files lie apart in the archive."""
-        for number in {*self._cut.earlier_jobs(video.key), known.job} - {job}:
-            video.names |= self._names(number, video.key)
-        video.rows = known.clips - len(video.names) if known.job == job else 0
-        video.clips, video.samples = known.clips, known.samples
-        video.missing = self._cut.missing(video.key)
-        video.names |= {utterance_id for utterance_id, _ in video.missing}
+    def _known_names(self, key: VideoKey, known: KnownVideo, job: int) -> Iterator[str]:
+        """Yield what was read of a video whose files lie apart in the archive."""
+        for number in {*self._cut.earlier_jobs(key), known.job} - {job}:
+            yield from self._names(number, key)
+        for utterance_id, _ in self._cut.missing(key):
+            yield utterance_id
 
-    def _names(self, job: int, key: VideoKey) -> set[str]:
+    def _names(self, job: int, key: VideoKey) -> frozenset[str]:
         """Return the ids of a video's utterances in one job."""
-        store, config = self._store, self._ledger.config
-        part = store.part(config, job, key)
-        if part.exists():
-            return {name for batch in read_batches(part) for name in _ids(batch["utterance_id"])}
-        if job not in self._sealed and (names := self._names_of_sealed(job)):
-            while len(self._sealed) >= _MOST_SEALED:
-                del self._sealed[next(iter(self._sealed))]
-            self._sealed[job] = names
-        return self._sealed.get(job, {}).get("/".join(key), set())
+        if self._names_job != job:  # the next video is mostly of the same one
+            videos: dict[VideoKey, set[str]] = {}
+            for name in self._names_of_job(job):
+                speaker_id, video_id, utterance_id = name.split("/")
+                videos.setdefault(VideoKey(speaker_id, video_id), set()).add(utterance_id)
+            self._names_job, self._job_names = job, videos
+        return frozenset(self._job_names.get(key, ()))
 
-    def _names_of_sealed(self, job: int) -> dict[str, set[str]]:
-        """Return the ids of the utterances in a shard, by their video; none if it is not there."""
-        folder, config = self._store.shards(self._ledger.config), self._ledger.config
-        try:
-            digests = read_outcomes(outcomes_path(folder, config, job)).digests
-        except (FileNotFoundError, StoreDamagedError):
-            digests = None
-        names = defaultdict(set)
-        for name in digests if digests is not None else self._names_in_shard(job):
-            video, _, utterance_id = name.rpartition("/")
-            names[video].add(utterance_id)
-        return names
+    def _names_of_job(self, job: int) -> Iterable[str]:
+        store, config = self._store, self._ledger.config
+        with contextlib.suppress(FileNotFoundError, StoreDamagedError):
+            digests = read_outcomes(outcomes_path(store.shards(config), config, job)).digests
+            if digests is not None:
+                return digests
+        return self._names_in_shard(job)
 
     def _names_in_shard(self, job: int) -> list[str]:
         folder = self._store.shards(self._ledger.config)
@@ -190,10 +173,6 @@ class WantedVideos:
         if not path.exists():  # none of its videos has a clip
             return []
         return [name for batch in read_batches(path) for name in row_names(batch)]
-
-
-def _ids(column: object) -> list[str]:
-    return list(column.to_pylist())  # type: ignore[attr-defined]  # of Arrow, which has no types
 
 
 def later_annotations_message(store: Store) -> str:

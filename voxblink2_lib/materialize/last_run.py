@@ -139,16 +139,16 @@ def read_last_run(store: Store, config: str | None = None) -> tuple[str, dict[st
         return default, {}
     with Ledger(store.ledger, default, readonly=True) as ledger:
         last = ledger.last_config() or default
-    options = _read_options(store, config or last) or _read_options(store, last)
+        options = _read_options(ledger, config or last) or _read_options(ledger, last)
     return config or last, options
 
 
-def _read_options(store: Store, config: str) -> dict[str, Any]:
-    with Ledger(store.ledger, config, readonly=True) as ledger:
-        text, source = ledger.setting(_REQUEST), ledger.setting(_SOURCE)
+def _read_options(ledger: Ledger, config: str) -> dict[str, Any]:
+    text = ledger.setting(_REQUEST, config=config)
+    source = ledger.setting(_SOURCE, config=config)
     try:
         record = dict(json.loads(text or "{}"))
-    except (TypeError, ValueError):  # not written by a run
+    except (TypeError, ValueError, RecursionError):  # not written by a run
         record = {}
     record[_SOURCE] = source
     if not isinstance(record.get("data_dir"), str):

@@ -133,18 +133,21 @@ def only_selected(
 
 
 def write_plan(plan: Plan, ledger: Ledger, verdicts: Verdicts) -> list[int]:
-    """Write a plan, after every check has passed; return the numbers of the new jobs."""
-    if plan.diff is not None:
-        ledger.drop(video_keys(plan.diff.deselected))
-    if plan.excluded is not None:
-        ledger.exclude(video_keys(plan.excluded))
-    jobs = ledger.add_jobs(make_jobs(plan.new)) if plan.new else []
-    for name, value in plan.settings.items():
-        ledger.set_setting(name, value)
-    if plan.failed:
-        jobs += ledger.add_jobs(make_jobs(plan.failed), kind="retry")
-    if plan.reopened:
-        verdicts.ask_again(plan.reopened)
+    """Write a plan at once, after every check has passed; return the numbers of the new jobs."""
+    if not (plan.diff or plan.settings or plan.failed or plan.reopened):
+        return []
+    with ledger.together(new_videos=len(plan.new) + len(plan.excluded or ())):
+        if plan.diff is not None:
+            ledger.drop(video_keys(plan.diff.deselected))
+        if plan.excluded is not None:
+            ledger.exclude(video_keys(plan.excluded))
+        jobs = ledger.add_jobs(make_jobs(plan.new)) if plan.new else []
+        for name, value in plan.settings.items():
+            ledger.set_setting(name, value)
+        if plan.failed:
+            jobs += ledger.add_jobs(make_jobs(plan.failed), kind="retry")
+        if plan.reopened:
+            verdicts.ask_again(plan.reopened)
     return jobs
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from voxblink2_lib.errors import SourceError, StoreError, StoreReadOnlyError, next_command
 from voxblink2_lib.materialize.clip_format import check_clip_format
+from voxblink2_lib.materialize.cut_audio_mending import cut_again
 from voxblink2_lib.materialize.cut_audio_run import materialize_cut_audio
 from voxblink2_lib.materialize.gathering import clear_gathered
 from voxblink2_lib.materialize.last_run import remember_run
@@ -22,6 +23,7 @@ from voxblink2_lib.materialize.planning import (
 from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.materialize.scheduler import Scheduler
 from voxblink2_lib.materialize.source_check import check_source
+from voxblink2_lib.materialize.speakers import index_speakers, suggest_an_index
 from voxblink2_lib.materialize.video_queue import RunContext
 from voxblink2_lib.media.versions import decoder_versions
 from voxblink2_lib.outcomes import POLICIES, Status
@@ -32,6 +34,7 @@ from voxblink2_lib.release.index_build import open_index
 from voxblink2_lib.release.location import Release, open_release
 from voxblink2_lib.sources import SourceSpec, parse_source
 from voxblink2_lib.sources.rate_limits import RateLimiter, shared_file
+from voxblink2_lib.store.annotations import has_no_annotations
 from voxblink2_lib.store.catalogue import local_catalogue
 from voxblink2_lib.store.clip_format import CLIP_FORMAT, read_clip_format, record_format
 from voxblink2_lib.store.layout import Store, named_store, open_store
@@ -52,7 +55,9 @@ def index_release(request: MaterializeRequest) -> Index:
     release = open_release(request.data_dir)
     store = open_store(request.store, release)
     with store.locked(wait=False):
-        return _index(release, store)
+        index = _index(release, store)
+        index_speakers(release, index)
+        return index
 
 
 def _index(release: Release, store: Store) -> Index:
@@ -98,6 +103,7 @@ def materialize(request: MaterializeRequest, *, retry: bool, wait: bool) -> Stor
     source = parse_source(named, request.fetch)
     # A load that finds everything writes nothing, not even the lock, whoever works on the store.
     if not retry and is_complete(request, store, release):
+        suggest_an_index(store, release)
         return store
     try:
         with store.locked(wait=wait):
@@ -120,6 +126,7 @@ def materialize(request: MaterializeRequest, *, retry: bool, wait: bool) -> Stor
                 has_work = bool(plan.new or plan.failed or ledger.open_jobs())
                 if has_work:
                     check_source(source, store, ledger, request, new=plan.new)
+                index_speakers(release, index)
                 # A load for which nothing is left to do is no run.
                 if has_work or retry:
                     remember_run(request, store, ledger, source=source.label)
@@ -200,9 +207,12 @@ def finish_reopened(request: MaterializeRequest, store: Store) -> int:
         source = parse_source(request.source or ledger.setting("source"), request.fetch)
         check_clip_format(request, store, ledger, index=None, retried=0)
         plan = plan_retry(request, store, ledger, [])
-        if ledger.verdicts(source.label).count_pending(jobs):
+        if source.kind == CUT_AUDIO:
+            workers = request.worker_count
+            cut_again(store, ledger, source, jobs=jobs, options=plan.options, workers=workers)
+        elif ledger.verdicts(source.label).count_pending(jobs):
             check_source(source, store, ledger, request)
-        index = Index(store.index)
+        index = None if has_no_annotations(store) else Index(store.index)
         context = _context(request, store, index, source=source, ledger=ledger, plan=plan)
         _run_jobs(context, jobs)
         _finish(context)
@@ -236,7 +246,7 @@ def _asked_again(source: SourceSpec) -> tuple[Status, ...]:
 def _context(
     request: MaterializeRequest,
     store: Store,
-    index: Index,
+    index: Index | None,
     *,
     source: SourceSpec,
     ledger: Ledger,
@@ -274,7 +284,7 @@ def _run_open_jobs(context: RunContext, *, retry: bool) -> None:
     while open_jobs := ledger.open_jobs():
         _run_jobs(context, open_jobs)
         # What a folder lacks has not appeared in the meantime.
-        if retry and context.source.is_remote:
+        if retry and context.source.is_remote and context.index is not None:
             request, failed = context.request, verdicts.due(after_a_wait=True)
             due = only_selected(failed, context.index, request.selection)
             plan = plan_retry(request, context.store, ledger, due)

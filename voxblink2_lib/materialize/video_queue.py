@@ -45,7 +45,7 @@ class RunContext:
     Attributes:
         request: what to do.
         store: where.
-        index: what is annotated.
+        index: what is annotated; ``None`` if nothing is, and no video is left to be cropped.
         source: where media come from.
         ledger: what happened so far.
         verdicts: what this source answered so far.
@@ -55,7 +55,7 @@ class RunContext:
 
     request: MaterializeRequest
     store: Store
-    index: Index
+    index: Index | None
     source: SourceSpec
     ledger: Ledger
     verdicts: Verdicts
@@ -156,7 +156,8 @@ class VideoQueue:
         for number in numbers:
             job = Job(number, self._unfinished_videos(number))
             self._jobs.update(dict.fromkeys(job.left, job))
-            for video in index.annotated(frozenset(job.left), with_tracks=with_faces):
+            keys = frozenset(job.left)
+            for video in index.annotated(keys, with_tracks=with_faces) if index and keys else ():
                 task = self._task(job, video)
                 if task.key in last:
                     postponed.append(task)

@@ -1,7 +1,9 @@
 """Read one annotation file: start and end of an utterance, and its face boxes.
 
 The file is read by content, not by line count, since VoxBlink1 and VoxBlink2 have different
-headers: lines ``name : value`` first, then the column titles, then five numbers a line.
+headers: lines ``name : value`` first, then the column titles, then five numbers a line. VoxCeleb2
+has the boxes as fractions of the frame; without its size they are no pixels, so they are kept as
+pixels of a nominal frame, :data:`NOMINAL_FRAME`, which is then the annotation's frame size.
 """
 
 from __future__ import annotations
@@ -18,6 +20,9 @@ from voxblink2_lib.records import Utterance, check_ids
 
 _INT16 = np.iinfo(np.int16)
 
+# Four decimals of a fraction are exact, and 16 bits suffice.
+NOMINAL_FRAME = (10_000, 10_000)
+
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
@@ -27,7 +32,8 @@ class Annotation:
         utterance: its ids, first and last frame.
         start_seconds: start that the header gives, or ``None``.
         duration_seconds: duration that the header gives, or ``None``.
-        frame_size: width and height of the video that the header gives, or ``None``.
+        frame_size: width and height of the video that the header gives, :data:`NOMINAL_FRAME`
+            for boxes that are fractions, or ``None``.
         frames: frame numbers, shape (n,), strictly increasing.
         boxes: x, y, width, height in pixels, shape (n, 4).
     """
@@ -67,7 +73,9 @@ def read_annotation(path: str, data: bytes) -> Annotation:
             raise ValueError(
                 f"the header has {name} {header[key][:64]!r}, the path has {expected!r}"
             )
-    numbers = _numbers(rows)
+    numbers, nominal_frame = _in_pixels(_numbers(rows))
+    if not np.all(np.isfinite(numbers)) or np.any(numbers != np.floor(numbers)):
+        raise ValueError("frames and boxes must be whole numbers")
     frames = numbers[:, 0]
     if frames[0] < 0 or np.any(np.diff(frames) <= 0):
         raise ValueError("frames do not increase from line to line")
@@ -80,7 +88,7 @@ def read_annotation(path: str, data: bytes) -> Annotation:
         utterance=Utterance(*ids, first_frame=int(frames[0]), last_frame=int(frames[-1])),
         start_seconds=start,
         duration_seconds=duration,
-        frame_size=_frame_size(header),
+        frame_size=nominal_frame or _frame_size(header),
         frames=frames.astype(np.int32),
         boxes=numbers[:, 1:].astype(np.int16),
     )
@@ -139,9 +147,19 @@ def _numbers(rows: list[tuple[int, list[str]]]) -> npt.NDArray[np.float64]:
     except ValueError:
         number = next(number for number, fields in rows if not all(map(_is_number, fields)))
         raise ValueError(f"line {number}: expected five numbers, got text") from None
-    if not np.all(np.isfinite(numbers)) or np.any(numbers != np.floor(numbers)):
-        raise ValueError("frames and boxes must be whole numbers")
     return numbers.reshape(-1, 5)
+
+
+def _in_pixels(
+    numbers: npt.NDArray[np.float64],
+) -> tuple[npt.NDArray[np.float64], tuple[int, int] | None]:
+    """Return rows with boxes in pixels; if they were fractions, also the frame of the pixels."""
+    boxes = numbers[:, 1:]
+    # A box in pixels is larger. It may begin outside of the frame.
+    if np.all(np.abs(boxes) <= 1) and np.any(boxes != np.floor(boxes)):
+        pixels = np.rint(boxes * (NOMINAL_FRAME * 2))
+        return np.column_stack([numbers[:, 0], pixels]), NOMINAL_FRAME
+    return numbers, None
 
 
 def _is_number(text: str) -> bool:

@@ -30,6 +30,7 @@ from voxblink2_lib.release.index import (
     read_videos,
 )
 from voxblink2_lib.release.location import AnnotationFile, Release
+from voxblink2_lib.release.speaker_index import keep_speakers
 
 # Neighbouring boxes differ little: as differences in few bits they take about 3 bytes instead of
 # 8, and are faster to write and to read. benchmarks/index_boxes.py compares the encodings.
@@ -243,6 +244,7 @@ def open_index(release: Release, folder: Path, *, progress: Progress = no_progre
         if folder.exists():
             folder.rename(stale)
         fresh.rename(folder)
+        keep_speakers(stale, folder)
         shutil.rmtree(stale, ignore_errors=True)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)

@@ -27,6 +27,8 @@ RELEASE_VARIABLE = "VOXBLINK2_RELEASE"
 META_ARCHIVE = "vb2_meta.tar.gz"
 BUILTIN_RELEASE = "demo"
 _MAX_FILE_BYTES = 8 << 20
+# Folders and archives of annotations, of VoxBlink2 and of VoxBlink1.
+_ANNOTATIONS = ("meta", META_ARCHIVE, "timestamp", "timestamp.tar.gz")
 
 # What the decompressors raise on damaged input.
 _DAMAGED = (TarFormatError, EOFError, zlib.error, lzma.LZMAError, OSError)
@@ -89,8 +91,8 @@ def open_release(data_dir: str | os.PathLike[str] | None) -> Release:
     """Find the release that a user names.
 
     Args:
-        data_dir: a folder, an archive, ``"demo"``, or ``None`` for what the environment
-            variable ``VOXBLINK2_RELEASE`` names.
+        data_dir: a folder (of VoxBlink1, ``resource`` or the one above it), an archive,
+            ``"demo"``, or ``None`` for what the environment variable ``VOXBLINK2_RELEASE`` names.
 
     Raises:
         ReleaseError: nothing is named, or the path is not a readable release.
@@ -113,15 +115,22 @@ def open_release(data_dir: str | os.PathLike[str] | None) -> Release:
         raise ReleaseError(f"The release {path} cannot be read: permission denied.")
     if path.is_file():
         return Release(path)
-    for candidate in (path / "meta", path / META_ARCHIVE):
-        if candidate.exists():
-            return Release(candidate)
-    if path.name == "meta":
+    for folder in (path, path / "resource"):
+        for name in _ANNOTATIONS:
+            if (folder / name).exists() and not _is_about_speakers(folder / name):
+                return Release(folder / name)
+    if path.name in _ANNOTATIONS and not _is_about_speakers(path):
         return Release(path)
     raise ReleaseError(
         f"{path} is not a VoxBlink2 release: it has neither a folder meta nor a file "
-        f"{META_ARCHIVE}. Name the folder that holds one of them, or the archive itself."
+        f"{META_ARCHIVE} (of VoxBlink1: timestamp or timestamp.tar.gz; its meta has lists of "
+        "speakers). Name the folder that holds one of them, or the archive itself."
     )
+
+
+def _is_about_speakers(path: Path) -> bool:
+    """Return whether this is the folder ``meta`` of VoxBlink1, which has no annotations."""
+    return any((path / name).is_file() for name in ("spk2gender", "spk2lan", "spk2loc", "utt2dur"))
 
 
 def _walk(meta: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from weakref import WeakValueDictionary
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -30,6 +33,10 @@ _NAMES: dict[IdKind, str] = {
     "both": "speaker or video id",
 }
 
+# A load reads its files of ids more than once, and a million ids take a second: those in use, by
+# the digest of their text.
+_read_before: WeakValueDictionary[tuple[bytes, IdKind], frozenset[str]] = WeakValueDictionary()
+
 # -- Lists of ids ---------------------------------------------------------------------------------
 
 
@@ -38,7 +45,8 @@ def read_ids(ids: Ids, *, argument: str, kinds: IdKind) -> frozenset[str]:
 
     Args:
         ids: ids; or the path of a text file with ids separated by white space, in which ``#``
-            begins a comment. ``None`` gives an empty set.
+            begins a comment; as videos also the lists of the release, ``spk2videos`` and
+            ``utt_clean.txt``. ``None`` gives an empty set.
         argument: the name to use in messages.
         kinds: which ids are allowed.
 
@@ -53,18 +61,18 @@ def read_ids(ids: Ids, *, argument: str, kinds: IdKind) -> frozenset[str]:
         return frozenset()
     if isinstance(ids, bytes) or not isinstance(ids, str | os.PathLike | Iterable):
         raise SelectionError(f"{argument} must be ids or files of ids, got {ids!r}.")
-    collected: set[str] = set()
-    for entry in [ids] if isinstance(ids, (str, os.PathLike)) else ids:
-        collected |= _read_entry(entry, argument=argument, kinds=kinds)
+    entries = [ids] if isinstance(ids, (str, os.PathLike)) else ids
+    parts = [_read_entry(entry, argument=argument, kinds=kinds) for entry in entries]
+    collected = parts[0] if len(parts) == 1 else frozenset(itertools.chain(*parts))
     if not collected and kinds != "both":
         raise SelectionError(
             f"{argument}: there is no {_NAMES[kinds]} in {ids!r}. "
             f"Leave out {argument} to select all."
         )
-    return frozenset(collected)
+    return collected
 
 
-def _read_entry(entry: str | os.PathLike[str], *, argument: str, kinds: IdKind) -> set[str]:
+def _read_entry(entry: str | os.PathLike[str], *, argument: str, kinds: IdKind) -> frozenset[str]:
     """Read an id, or a file of ids."""
     if not isinstance(entry, str | os.PathLike):
         raise SelectionError(f"{argument} must be ids or files of ids, got {entry!r} among them.")
@@ -75,7 +83,7 @@ def _read_entry(entry: str | os.PathLike[str], *, argument: str, kinds: IdKind) 
             f"{argument}: {entry!r} is both a video id and a file in this folder. Write "
             f"{os.path.join('.', entry)!r} for the file, or run this in another folder."
         )
-    return {entry}
+    return frozenset({entry})
 
 
 def _is_id(text: str, kinds: IdKind) -> bool:
@@ -84,7 +92,7 @@ def _is_id(text: str, kinds: IdKind) -> bool:
     )
 
 
-def _read_file(name: str, *, argument: str, kinds: IdKind) -> set[str]:
+def _read_file(name: str, *, argument: str, kinds: IdKind) -> frozenset[str]:
     try:
         text = Path(name).read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a NUL in the name
@@ -92,16 +100,31 @@ def _read_file(name: str, *, argument: str, kinds: IdKind) -> set[str]:
             f"{argument}: {name!r} is neither a {_NAMES[kinds]} nor a readable text file of ids "
             f"({error}). Speaker ids look like id000002, video ids have 11 characters."
         ) from error
-    collected: set[str] = set()
+    key = hashlib.sha256(text.encode()).digest(), kinds
+    ids = _read_before.get(key)
+    if ids is None:
+        ids = _read_before[key] = frozenset(_ids_in(text, name, argument=argument, kinds=kinds))
+    return ids
+
+
+def _ids_in(text: str, name: str, *, argument: str, kinds: IdKind) -> Iterator[str]:
     for number, line in enumerate(text.splitlines(), start=1):
-        for token in line.partition("#")[0].split():
+        for token in _tokens(line.partition("#")[0].split(), kinds):
             if not _is_id(token, kinds):
                 raise SelectionError(
                     f"{argument}: line {number} of {name} has {token!r}, "
                     f"which is not a {_NAMES[kinds]}."
                 )
-            collected.add(token)
-    return collected
+            yield token
+
+
+def _tokens(words: list[str], kinds: IdKind) -> Iterator[str]:
+    """Yield the ids of a line; of videos, also in the form of the release's own lists."""
+    is_of_speaker = kinds == "videos" and len(words) > 1 and is_speaker_id(words[0])  # spk2videos
+    for word in words[1:] if is_of_speaker else words:
+        speaker, *names = word.split("/")
+        is_utterance = kinds == "videos" and len(names) == 2 and is_speaker_id(speaker)
+        yield names[0] if is_utterance else word
 
 
 # -- Selection ------------------------------------------------------------------------------------
@@ -220,8 +243,14 @@ def select_of(
             table = table.filter(pc.is_in(table[column], pa.array(list(requested))))
     left_out = table.slice(0, 0)
     if selection.exclude:
-        names = pa.array(list(selection.exclude))
-        is_named = pc.or_(*(pc.is_in(table[column], names) for column in KEY_COLUMNS))
+        # Of a million names few are of speakers, and each is looked up for every video.
+        speakers = selection.exclude.intersection(pc.unique(table["speaker_id"]).to_pylist())
+        is_named = pc.or_(
+            *(
+                pc.is_in(table[column], pa.array(list(names), pa.string()))
+                for column, names in zip(KEY_COLUMNS, (speakers, selection.exclude), strict=True)
+            )
+        )
         table, left_out = table.filter(pc.invert(is_named)), table.filter(is_named)
     table = _limit(table, selection)
     if not len(table):

@@ -13,14 +13,18 @@ from voxblink2_lib.progress import Progress
 from voxblink2_lib.release.index import Index
 from voxblink2_lib.release.index_build import build_index
 from voxblink2_lib.release.location import Release, open_release
+from voxblink2_lib.release.speaker_index_build import update_speakers
 from voxblink2_lib.repair.workbench import Workbench
+from voxblink2_lib.store.annotations import has_no_annotations
 from voxblink2_lib.store.ledger import Ledger
 
 
 def mend_index(
     bench: Workbench, configs: Sequence[str], *, data_dir: str | None, progress: Progress
 ) -> Index | None:
-    """Return the index, made again if it is damaged; ``None`` if that cannot be done.
+    """Return the index, made again if it is damaged.
+
+    ``None`` if that cannot be done, or if the store was begun without annotations.
 
     Args:
         bench: the store.
@@ -28,11 +32,13 @@ def mend_index(
         data_dir: the release; by default the one that the store remembers.
         progress: counts the files of the release.
     """
+    if not bench.store.index.exists() and has_no_annotations(bench.store):
+        return None
     problem = _problem(bench)
     if not problem:
         return Index(bench.store.index)
     try:
-        release = open_release(data_dir or _remembered(bench, configs))
+        release = open_release(data_dir or remembered_release(bench, configs))
     except ReleaseError:
         bench.problems.append(f"{problem} {_advice(bench)}")
         return None
@@ -46,7 +52,8 @@ def _problem(bench: Workbench) -> str:
         return str(error)
 
 
-def _remembered(bench: Workbench, configs: Sequence[str]) -> str | None:
+def remembered_release(bench: Workbench, configs: Sequence[str]) -> str | None:
+    """Return the release of the last run of any configuration."""
     releases = (read_last_run(bench.store, config)[1].get("data_dir") for config in configs)
     return next(filter(None, releases), None)
 
@@ -77,7 +84,9 @@ def _made_again(
         fresh.rename(folder)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-    return Index(folder)
+    index = Index(folder)
+    update_speakers(release, index, progress=progress)
+    return index
 
 
 def _other_release(bench: Workbench, index: Index, configs: Sequence[str]) -> str:

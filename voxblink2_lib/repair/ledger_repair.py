@@ -67,7 +67,8 @@ def ledger_problems(store: Store) -> Iterator[str]:
 def _differences(store: Store, config: str) -> Iterator[str]:
     """Yield which files of outcomes say something else, though the ledger did not change since."""
     with Ledger(store.ledger, config, readonly=True) as ledger:
-        stale = set(ledger.outcomes.stale())
+        known = ledger.outcomes
+        stale = set(known.stale())
         for path in sorted(store.shards(config).glob(f"*{SUFFIX}")):
             try:
                 file = read_outcomes(path)
@@ -75,7 +76,7 @@ def _differences(store: Store, config: str) -> Iterator[str]:
                 continue
             if file.job in stale:
                 continue
-            if name := ledger.outcomes.difference(file):
+            if name := known.difference(file):
                 yield (
                     f"The ledger {store.ledger} is damaged, or lags behind: {path.name} has other "
                     f"{name}."

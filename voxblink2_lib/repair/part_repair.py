@@ -10,6 +10,7 @@ from voxblink2_lib.records import VideoKey
 from voxblink2_lib.repair.workbench import Workbench
 from voxblink2_lib.store.checksums import checksum_file
 from voxblink2_lib.store.ledger import Ledger
+from voxblink2_lib.store.open_shard import ROWS, WAITING
 from voxblink2_lib.store.outcome_files import outcomes_path
 from voxblink2_lib.store.schema import arrow_schema
 from voxblink2_lib.store.shards import read_part, read_part_outcome
@@ -24,7 +25,8 @@ def mend_parts(bench: Workbench, ledger: Ledger, *, reopened: Iterable[int] = ()
         reopened: jobs whose parts were written just now.
     """
     hurt: list[VideoKey] = []
-    for job in sorted(set(ledger.open_jobs()) - set(reopened)):
+    # What is being cut from an archive is checked by the run that goes on with it.
+    for job in sorted({*ledger.open_jobs()} - {*reopened} - {*ledger.cut.open_jobs()}):
         for key, status in ledger.job_videos(job):
             path = bench.store.part(ledger.config, job, key)
             problem = _problem(path, ledger.config)
@@ -86,4 +88,6 @@ def _strange_parts(bench: Workbench, ledger: Ledger) -> Iterator[Path]:
     for job in ledger.open_jobs():
         videos = ledger.job_videos(job)
         parts = {store.part(config, job, key) for key, _ in videos}
+        if job in ledger.cut.open_jobs():
+            parts = {store.job_parts(config, job) / name for name in (ROWS, WAITING)}
         yield from _strangers(store.job_parts(config, job), parts)

@@ -1,7 +1,7 @@
 """Entry point: mend a store, step by step, each of which may be the last before a kill.
 
     ledger    made again from the files of outcomes, if it is lost, damaged or behind them
-    index     made again from the release
+    index     made again from the release; so are its files about speakers
     shards    whole rows of a damaged one become part files; its job is opened again
     parts     damaged ones are dropped; strangers go to lost+found
     outcomes  written again from the ledger
@@ -29,11 +29,12 @@ from voxblink2_lib.progress import Progress, no_progress
 from voxblink2_lib.records import ConfigName, VideoKey
 from voxblink2_lib.repair.adoption import adopt_shards
 from voxblink2_lib.repair.catalogue_repair import mend_catalogue
-from voxblink2_lib.repair.index_repair import mend_index
+from voxblink2_lib.repair.index_repair import mend_index, remembered_release
 from voxblink2_lib.repair.ledger_repair import mend_ledger
 from voxblink2_lib.repair.outcomes_repair import mend_outcomes
 from voxblink2_lib.repair.part_repair import mend_parts, put_strangers_away
 from voxblink2_lib.repair.shard_repair import ShardRepair
+from voxblink2_lib.repair.speakers_repair import mend_speakers
 from voxblink2_lib.repair.workbench import Mend, Workbench
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
@@ -200,6 +201,8 @@ def _mend(
     mend_ledger(bench, from_backup=from_backup, progress=progress)
     configs = [config for config in _CONFIGS if _has_config(store, config)]
     index = mend_index(bench, configs, data_dir=data_dir, progress=progress)
+    release = data_dir or remembered_release(bench, configs)
+    mend_speakers(bench, index, data_dir=release, progress=progress)
     for config in configs:
         with Ledger(store.ledger, config) as ledger:
             adopt_shards(bench, ledger, index)

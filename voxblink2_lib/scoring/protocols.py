@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,10 +65,15 @@ def read_protocols(folder: str | Path) -> list[OpenSetProtocol]:
     A protocol is a folder with the files ``gallery`` and ``probe``, each line an utterance and its
     label.
 
+    Args:
+        folder: the folder, or that of the release, which has its protocols in ``data/ossi``.
+
     Raises:
         ScoringError: there is no protocol, or a file is not such a list.
     """
-    top = Path(folder)
+    # A release holds millions of files beside its protocols.
+    inner = (Path(folder) / name for name in ("data/ossi", "ossi"))
+    top = next(filter(os.path.isdir, inner), Path(folder))
     if not top.is_dir():
         raise ScoringError(f"{folder} is not a folder. The release has its protocols in data/ossi.")
     files = {

@@ -6,6 +6,7 @@ take about 170 MB.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -175,6 +176,9 @@ def read_trials(path: str | Path) -> TrialList:
     test target|nontarget`` (Kaldi; also with ``1|0``), separated by white space or commas, with or
     without a header ``enrol,test,label`` in any order. Names are not changed.
 
+    Args:
+        path: the list, or the folder of the release, which has one in ``data/test_vox``.
+
     Raises:
         ScoringError: the file is missing or empty, or a line is not a trial; names the line.
 
@@ -190,7 +194,9 @@ def read_trials(path: str | Path) -> TrialList:
     rows_by_name: dict[str, int] = {}
     parts: list[tuple[Rows, Rows, Flags]] = []
     columns: tuple[int, int, int] | None = None
-    for table, line in _tables(Path(path), _TRIAL_LINES):
+    inner = (Path(path) / name for name in ("data/test_vox/trials", "test_vox/trials", "trials"))
+    path = next(filter(os.path.isfile, inner), Path(path))
+    for table, line in _tables(path, _TRIAL_LINES):
         header = 0
         if columns is None:
             columns, header = _columns(table, path)

@@ -137,6 +137,19 @@ class CutJobs:
         )
         return [job for (job,) in rows]
 
+    def open_jobs(self) -> list[int]:
+        """Return the numbers of the jobs that are being cut: one, unless the archive is finished.
+
+        Those that repair opened again have part files as others have.
+        """
+        rows = self._database.query(
+            "select job from jobs j where config = ? and kind = 'cut' and shard is null and "
+            "not exists (select 1 from facts where name = ? || '.reopened.' || j.job) order by job",
+            self._config,
+            self._config,
+        )
+        return [job for (job,) in rows]
+
     def video(self, key: VideoKey) -> KnownVideo | None:
         """Return what is known of a video; ``None`` if nothing is."""
         rows = self._database.query(
@@ -183,6 +196,17 @@ class CutJobs:
             *key,
         )
         return tuple(map(MissingUtterance._make, rows))
+
+    def empty(self, job: int) -> None:
+        """Write that the clips of an open job are to be cut again."""
+        config = self._config
+        with self._database.transaction() as connection:
+            connection.execute(
+                "update videos set status = 'planned', reason = '', clips = 0, samples = 0 "
+                "where config = ? and job = ?",
+                (config, job),
+            )
+            mark_stale(connection, config, job)
 
     # -- Videos in more than one job ---------------------------------------------------------------
 

@@ -13,6 +13,8 @@ from voxblink2_lib.store.catalogue import Catalogue, catalogue_file
 from voxblink2_lib.store.checksums import changed_file_problem, checksum_file
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
+from voxblink2_lib.store.ledger_outcomes import LedgerOutcomes
+from voxblink2_lib.store.open_shard import ShardState, open_shard_problem
 from voxblink2_lib.store.outcome_files import SUFFIX, outcomes_path, read_outcomes
 from voxblink2_lib.store.schema import FEATURES, arrow_schema
 from voxblink2_lib.store.shard_names import shard_name
@@ -52,6 +54,7 @@ class FileCheck:
         yield from self._unknown_files() if self._ledger else self._unlisted_files()
         yield from self._damaged_parts()
         yield from self._lost_parts()
+        yield from self._open_shard()
         yield from self._outcomes()
         yield from self._catalogue()
 
@@ -109,8 +112,9 @@ class FileCheck:
     def _damaged_parts(self) -> Iterator[str]:
         """Yield the parts that are damaged, but for those that a shard has by now."""
         schema, sealed = arrow_schema(self._config), self._sealed_jobs()
+        cut = self._cut_folders()
         for path in sorted(self._store.parts(self._config).glob("*/*.arrow")):
-            if path.parent.name in sealed:
+            if path.parent.name in sealed or path.parent in cut:
                 continue
             try:
                 with as_own_error(StoreDamagedError, f"The part file {path} is damaged"):
@@ -121,6 +125,25 @@ class FileCheck:
                 # The job may have been sealed just now.
                 if path.exists() and path.parent.name not in self._sealed_jobs():
                     yield str(error)
+
+    def _cut_folders(self) -> set[Path]:
+        """Return the folders of jobs that are being cut, which have other files."""
+        jobs = self._ledger.cut.open_jobs() if self._ledger else []
+        return {self._store.job_parts(self._config, job) for job in jobs}
+
+    def _open_shard(self) -> Iterator[str]:
+        """Yield what is wrong with the shard that is being cut."""
+        if self._ledger is None:
+            return
+        cut = self._ledger.cut
+        record = cut.position()
+        if record is None or record["job"] not in cut.open_jobs():
+            return
+        state = ShardState(**record["shard"])
+        problem = open_shard_problem(self._store.job_parts(self._config, record["job"]), state)
+        # A run may have committed more, or sealed it, just now.
+        if problem and cut.position() == record and not self._has_shard(record["job"]):
+            yield f"{problem} The next run over the cut audio makes it again."
 
     def _sealed_jobs(self) -> set[str]:
         """Return the sealed jobs, as the folders of their parts are named."""
@@ -138,9 +161,10 @@ class FileCheck:
                 yield f"The part file {part} is missing, and its job is not sealed."
 
     def _expected_parts(self) -> Iterator[Path]:
-        """Yield the parts of jobs that are not sealed."""
+        """Yield the parts of jobs that are not sealed, but for those that are being cut."""
         if self._ledger is not None:
-            for job in self._ledger.open_jobs():
+            cut = set(self._ledger.cut.open_jobs())
+            for job in sorted({*self._ledger.open_jobs()} - cut):
                 for key, status in self._ledger.job_videos(job):
                     if status == "done":
                         yield self._store.part(self._config, job, key)
@@ -149,6 +173,7 @@ class FileCheck:
                 outcomes = read_outcomes(path, with_digests=False)
                 job = outcomes.job
                 is_open = outcomes.shard is None and not self._has_shard(job)
+                is_open &= self._store.job_parts(self._config, job) not in self._cut_folders()
                 for video in outcomes.videos if is_open else ():
                     if video.row.status == "done":
                         yield self._store.part(self._config, job, video.key)
@@ -164,20 +189,21 @@ class FileCheck:
             for path in sorted(self._folder.glob(f"*{SUFFIX}")):
                 yield from filter(None, [_outcomes_problem(path)])
             return
-        late = set(self._ledger.outcomes.stale())
-        for job in self._ledger.outcomes.jobs():
-            problem = self._difference(self._ledger, job, is_late=job in late)
+        known = self._ledger.outcomes
+        late = set(known.stale())
+        for job in known.jobs():
+            problem = self._difference(known, job, is_late=job in late)
             # A run may have written to the ledger just now, and not yet to the file.
-            if problem and (job in late or job not in self._ledger.outcomes.stale()):
+            if problem and (job in late or job not in known.stale()):
                 yield problem
 
-    def _difference(self, ledger: Ledger, job: int, *, is_late: bool) -> str:
+    def _difference(self, known: LedgerOutcomes, job: int, *, is_late: bool) -> str:
         """Return how the file of a job differs from the ledger; one that is late may."""
         path = outcomes_path(self._folder, self._config, job)
         problem = _outcomes_problem(path)
         if is_late or problem:
             return problem if path.exists() or not is_late else ""
-        if name := ledger.outcomes.difference(read_outcomes(path, with_digests=False)):
+        if name := known.difference(read_outcomes(path, with_digests=False)):
             return (
                 f"The ledger {self._store.ledger} and the file {path} differ in the {name} of job "
                 f"{job}: one of them is damaged."

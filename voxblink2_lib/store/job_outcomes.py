@@ -108,8 +108,9 @@ class VideoOutcomes:
         _check(is_speaker_id(row.speaker_id), "speaker id", row.speaker_id)
         _check(is_video_id(row.video_id), "video id", row.video_id)
         _check(row.status in _VIDEO_STATUSES, "class of a video", row.status)
-        for name in ("attempts", "clips", "samples", "bytes_fetched"):
-            _check(getattr(row, name) >= 0, f"number of {name}", getattr(row, name))
+        if min(row.attempts, row.clips, row.samples, row.bytes_fetched) < 0:
+            for name in ("attempts", "clips", "samples", "bytes_fetched"):
+                _check(getattr(row, name) >= 0, f"number of {name}", getattr(row, name))
         for status in [row.status for row in self.verdicts] + [row.status for row in self.attempts]:
             _check(status in STATUSES, "class of an answer", status)
         for utterance_id, _ in self.missing:

@@ -186,7 +186,7 @@ def open_store(path: str | None, release: Release) -> Store:
     if release.default_source is not None:  # the built-in one, whose path each install changes
         return Store(home_folder() / "demo")
     path_of_release = release.path.resolve()
-    is_in_folder = path_of_release.name.startswith(("meta", "vb2_meta"))
+    is_in_folder = path_of_release.name.startswith(("meta", "vb2_meta", "timestamp"))
     return _default_store(path_of_release, path_of_release.parent if is_in_folder else None)
 
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager
-from itertools import islice, repeat
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -23,6 +22,7 @@ from voxblink2_lib.store.ledger_database import LedgerDatabase
 from voxblink2_lib.store.ledger_outcomes import LedgerOutcomes
 from voxblink2_lib.store.ledger_schema import BY_JOB, WITHOUT_FACTS
 from voxblink2_lib.store.ledger_statistics import LedgerStatistics
+from voxblink2_lib.store.many_videos import add_videos, videos_added
 from voxblink2_lib.store.reopened import ReopenedJobs, fact_of_job
 from voxblink2_lib.store.stale_outcomes import (
     mark_first_stale,
@@ -37,10 +37,7 @@ _LAST_CONFIG = "last_config"
 # Excluded videos belong to no job.
 _NO_JOB = -1
 _ROWS_PER_BATCH = 65_536
-_KEYS_PER_BATCH = 1024
 _IS_VIDEO = "config = ? and speaker_id = ? and video_id = ?"
-_ADD_VIDEO = """insert into videos (config, speaker_id, video_id, job, status)
-    values (?, ?, ?, ?, 'planned') on conflict do update set job = excluded.job"""
 _PLANNED_COLUMNS = pa.schema(
     [
         ("speaker_id", pa.string()),
@@ -93,9 +90,15 @@ class Ledger:
         """Jobs that were cut from an archive, and the archive."""
         return CutJobs(self._database, self._config)
 
-    def together(self) -> AbstractContextManager[Any]:
-        """Write all that the body writes at once, or nothing of it if the body raises."""
-        return self._database.transaction()
+    @contextmanager
+    def together(self, *, new_videos: int = 0) -> Iterator[None]:
+        """Write all that the body writes at once, or nothing of it if the body raises.
+
+        Args:
+            new_videos: how many it adds, of which there may be millions.
+        """
+        with self._database.transaction() as connection, videos_added(connection, new_videos):
+            yield
 
     @property
     def reopened(self) -> ReopenedJobs:
@@ -125,9 +128,9 @@ class Ledger:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def setting(self, name: str) -> str | None:
-        """Return the value of a setting of this configuration, or ``None``."""
-        return self._database.fact(f"{self._config}.{name}")
+    def setting(self, name: str, *, config: str | None = None) -> str | None:
+        """Return the value of a setting of this configuration, or of another one, or ``None``."""
+        return self._database.fact(f"{config or self._config}.{name}")
 
     def set_setting(self, name: str, value: str) -> None:
         """Store the value of a setting of this configuration."""
@@ -208,7 +211,7 @@ class Ledger:
                     # Nothing may be left of the retry before; its first job is another matter.
                     for key in keys:
                         mark_video_stale(connection, self._config, key, least_job=FIRST_RETRY_JOB)
-                connection.executemany(_ADD_VIDEO, self._rows(keys, number))
+                add_videos(connection, self._config, number, "planned", keys)
         return numbers
 
     def drop(self, keys: Iterable[VideoKey]) -> None:
@@ -242,19 +245,7 @@ class Ledger:
             connection.execute(
                 "delete from videos where config = ? and status = 'excluded'", (self._config,)
             )
-            connection.executemany(
-                "insert or ignore into videos (config, speaker_id, video_id, job, status) "
-                "values (?, ?, ?, ?, 'excluded')",
-                self._rows(keys, _NO_JOB),
-            )
-
-    def _rows(self, keys: Iterable[VideoKey], job: int) -> Iterator[tuple[Any, ...]]:
-        """Yield configuration, speaker, video and job of videos, of which there may be millions."""
-        videos = iter(keys)
-        while batch := list(islice(videos, _KEYS_PER_BATCH)):
-            columns = zip(*batch, strict=True)
-            # A row at a time, this takes as long as SQLite's part.
-            yield from zip(repeat(self._config), *columns, repeat(job), strict=False)
+            add_videos(connection, self._config, _NO_JOB, "excluded", keys)
 
     def jobs(self) -> list[int]:
         """Return the numbers of all jobs, in order."""

@@ -69,6 +69,7 @@ class LedgerDatabase:
         self._connection = connection
         self._path = path
         self._is_changed = False
+        self._is_writing = False
         self._original: sqlite3.Connection | None = None  # of format 1, while its copy is read
 
     @property
@@ -218,9 +219,9 @@ class LedgerDatabase:
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Commit what the body writes, or nothing of it if the body raises.
 
-        One within another is a part of it.
+        Inside another one, it is a part of that.
         """
-        if self._is_within():
+        if self._is_writing:
             yield self._connection
             return
         with self._named_errors():
@@ -229,6 +230,7 @@ class LedgerDatabase:
                     self._migrate()
                 self._before_change()
                 self._connection.execute("begin immediate")
+                self._is_writing = True
                 yield self._connection
                 check_lease(self._path.parent)
                 self._connection.execute("commit")
@@ -236,6 +238,8 @@ class LedgerDatabase:
                 if self._connection.in_transaction:
                     self._connection.execute("rollback")
                 raise
+            finally:
+                self._is_writing = False
 
     def _is_within(self) -> bool:
         return self._connection.in_transaction

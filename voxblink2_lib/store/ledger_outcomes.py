@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
-from functools import lru_cache
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from voxblink2_lib.outcomes import MissingUtterance
@@ -46,6 +46,8 @@ _THIS_ONE = _Videos(
 
 class LedgerOutcomes:
     """All that a ledger has of each job of one configuration.
+
+    Settings are read once, for all jobs: one of a million ids takes longer than a job.
 
     Args:
         database: the ledger.
@@ -138,19 +140,13 @@ class LedgerOutcomes:
         return bool(self._database.query(sql, self._config, *key))
 
     def _outcomes(self, job: int, kind: JobKind, shard: list[Any]) -> JobOutcomes:
-        prefix = f"{self._config}."
-        facts = self._database.query("select name, value from facts")
         return JobOutcomes(
             config=self._config,
             job=job,
             kind=kind,
             shard=None if shard[0] is None else SealedShard(job, *shard),
             videos=self._videos(job),
-            settings={
-                name.removeprefix(prefix): _storable(value)
-                for name, value in facts
-                if name.startswith(prefix)
-            },
+            settings=self._settings,
             sources=tuple(
                 name for (name,) in self._database.query("select name from sources order by id")
             ),
@@ -163,6 +159,15 @@ class LedgerOutcomes:
             ),
             written_at=time.time(),
         )
+
+    @cached_property
+    def _settings(self) -> dict[str, str]:
+        prefix = f"{self._config}."
+        return {
+            name.removeprefix(prefix): _storable(value)
+            for name, value in self._database.query("select name, value from facts")
+            if name.startswith(prefix)
+        }
 
     def _videos(self, job: int) -> tuple[VideoOutcomes, ...]:
         """Return the videos of a job, and those that have clips in it and are in a later one."""
@@ -221,7 +226,6 @@ def _storable(value: str) -> str:
     return _without_long_lists(value) if is_long else value
 
 
-@lru_cache(maxsize=1)  # the files of all jobs have the same one
 def _without_long_lists(value: str) -> str:
     """Return a setting; in place of a long list of ids, how many it has.
 

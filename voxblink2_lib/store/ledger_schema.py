@@ -16,6 +16,16 @@ BY_JOB = "indexed by videos_by_job"
 HAS_NOTES = """(json_extract(facts, '$.audio_tracks') > 1
     or json_extract(facts, '$.clipped_samples') > 0
     or json_extract(facts, '$.louder_channel') > 0)"""
+VIDEO_INDEXES = {
+    "videos_by_job": "(config, job)",
+    "videos_by_status": "(config, status, updated_at)",
+    "videos_due": "(config, next_at) where next_at is not null",
+}
+CREATE_VIDEO_INDEXES = tuple(
+    f"create index if not exists {name} on videos {columns};"
+    for name, columns in VIDEO_INDEXES.items()
+)
+_VIDEO_INDEXES = "\n".join(CREATE_VIDEO_INDEXES)
 SCHEMA = f"""
 create table if not exists facts (
     name text primary key, value text not null) without rowid;
@@ -37,9 +47,7 @@ create table if not exists videos (
     digest integer not null default 0,   -- of the annotations that the clips were cut by
     updated_at real,
     primary key (config, speaker_id, video_id)) without rowid;
-create index if not exists videos_by_job on videos (config, job);
-create index if not exists videos_by_status on videos (config, status, updated_at);
-create index if not exists videos_due on videos (config, next_at) where next_at is not null;
+{_VIDEO_INDEXES}
 create table if not exists sources (
     id integer primary key, name text not null unique);  -- without secrets
 create table if not exists verdicts (    -- of each source that could not give a video

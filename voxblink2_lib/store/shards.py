@@ -19,16 +19,12 @@ from voxblink2_lib.records import AudioFormat, Clip, FaceClip, SealedShard, Unti
 from voxblink2_lib.store.advice import repair_advice
 from voxblink2_lib.store.arrow_stream import END_OF_STREAM, ArrowStream, damaged, open_stream
 from voxblink2_lib.store.checksums import checksum_file, checksum_problem, write_checksum
+from voxblink2_lib.store.row_batches import RowBatches
 from voxblink2_lib.store.row_digests import row_digests, row_names
 
 _OUTCOME = b"voxblink2_outcome"
 # SHA-256 of what is in a part; those of earlier versions have none.
 _CHECKSUM = b"voxblink2_sha256"
-
-# Readers work a batch at a time: large enough that millions of rows make few batches, small
-# enough that one batch is tens of megabytes.
-_ROWS_PER_BATCH = 256
-_BYTES_PER_BATCH = 32 << 20
 
 
 def make_rows(
@@ -68,20 +64,13 @@ def make_rows(
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-def write_part(path: Path, rows: pa.RecordBatch, outcome: Outcome, *, flush: bool = True) -> None:
-    """Write the rows of a finished video, and its outcome, so that they survive a kill.
-
-    Args:
-        path: the part file.
-        rows: its rows.
-        outcome: what became of the video.
-        flush: see :func:`voxblink2_lib.files.atomic_write`.
-    """
+def write_part(path: Path, rows: pa.RecordBatch, outcome: Outcome) -> None:
+    """Write the rows of a finished video, and its outcome, so that they survive a kill."""
     record = json.dumps(outcome.as_dict()).encode()
     metadata = {**(rows.schema.metadata or {}), _OUTCOME: record}
     content = (rows.serialize(), END_OF_STREAM)
     schema = rows.schema.with_metadata({**metadata, _CHECKSUM: _part_checksum(metadata, *content)})
-    with atomic_write(path, flush=flush) as file:
+    with atomic_write(path) as file:
         for block in (schema.serialize(), *content):
             file.write(block)
 
@@ -164,20 +153,11 @@ def seal_shard(job: int, parts: Iterable[Path], target: Path, schema: pa.Schema)
 
 
 def _batches(parts: Iterable[Path], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    waiting = schema.empty_table()
+    batches = RowBatches(schema)
     for path in parts:
-        for batch in read_part(path, schema):
-            rows = pa.Table.from_batches([batch]).replace_schema_metadata(schema.metadata)
-            waiting = pa.concat_tables([waiting, rows])
-            while waiting.num_rows >= _ROWS_PER_BATCH or waiting.nbytes >= _BYTES_PER_BATCH:
-                yield _combined(waiting.slice(0, _ROWS_PER_BATCH))
-                waiting = waiting.slice(_ROWS_PER_BATCH)
-    if waiting.num_rows:
-        yield _combined(waiting)
-
-
-def _combined(rows: pa.Table) -> pa.RecordBatch:
-    return rows.combine_chunks().to_batches()[0]
+        for rows in read_part(path, schema):
+            yield from batches.add(rows)
+    yield from batches.finish()
 
 
 def read_batches(path: Path) -> Iterator[pa.RecordBatch]:

@@ -18,6 +18,7 @@ from voxblink2_lib.foreign_files import as_own_error
 from voxblink2_lib.progress import Progress, no_progress
 from voxblink2_lib.records import SealedShard, VideoKey
 from voxblink2_lib.release.index import Index
+from voxblink2_lib.release.speaker_index import speaker_problems
 from voxblink2_lib.store.advice import repair_command
 from voxblink2_lib.store.annotations import has_no_annotations
 from voxblink2_lib.store.clip_format import read_clip_format, read_versions
@@ -119,6 +120,7 @@ def verify_store(
     """
     problems = _ledger_problems(store)
     index, index_problems = _open_index(store)
+    index_problems += _speaker_problems(store)
     verified = VerifiedShards(store.root, resume=resume)
     results = {}
     try:
@@ -190,6 +192,14 @@ def _open_index(store: Store) -> tuple[Index | None, list[str]]:
     except StoreError as error:
         return None, [str(error)]
     return (None if problems else index), problems
+
+
+def _speaker_problems(store: Store) -> list[str]:
+    """Return what is wrong with the transcripts and facts about speakers; rows do without them."""
+    try:
+        return list(speaker_problems(store.index))
+    except StoreError as error:
+        return [str(error)]
 
 
 @contextlib.contextmanager

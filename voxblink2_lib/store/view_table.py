@@ -15,28 +15,58 @@ from typing import Any
 import pyarrow as pa
 from datasets import DatasetInfo, Features, ReadInstruction
 from datasets.arrow_reader import ArrowReader
-from datasets.table import MemoryMappedTable, concat_tables
+from datasets.table import MemoryMappedTable, Table, concat_tables
 
-from voxblink2_lib.files import atomic_write
-from voxblink2_lib.store.view import View
+from voxblink2_lib.files import atomic_write, link_file
+from voxblink2_lib.progress import Progress, no_progress
+from voxblink2_lib.store.joined_columns import JoinedColumns, joined_file
+from voxblink2_lib.store.view import Slice, View
 
 _INDICES = "view.indices"
 _SLICES_PER_SHARD = 4
 _INDEX_COLUMN = pa.schema([("indices", pa.uint64())])
 
 
-def config_id(name: str, view: View, custom_features: Features | None) -> str:
-    """Return the name of the cache folder: other shards, rows or features, another folder."""
+def config_id(
+    name: str, view: View, custom_features: Features | None, columns: JoinedColumns
+) -> str:
+    """Return the name of the cache folder: other rows, columns or features, another folder."""
     digest = hashlib.sha256(repr(custom_features).encode())
+    digest.update(columns.signature)
     for part in view.shards:
         digest.update(part.signature)
     return f"{name}-{digest.hexdigest()[:16]}"
 
 
-def write_indices(view: View, folder: Path) -> None:
-    """Write the table of indices that a view needs to be read, if it needs one."""
-    if _is_sliced(view):
-        return
+def fill_cache(
+    view: View,
+    shards: Sequence[Path],
+    links: Sequence[Path],
+    columns: JoinedColumns,
+    *,
+    progress: Progress = no_progress,
+) -> None:
+    """Write what a view needs to be read: links to its shards, the columns joined to them.
+
+    Args:
+        view: the view.
+        shards: its shards in the store.
+        links: their names in the cache.
+        columns: what is joined.
+        progress: counts shards.
+
+    Raises:
+        StoreError: a run has changed the store's index meanwhile.
+    """
+    for shard, link in zip(shards, links, strict=True):
+        link.unlink(missing_ok=True)  # a killed load may have left its links
+        link_file(shard, link)  # a disk may take no links: then the shards are read where they are
+    columns.write(shards, links, progress=progress)
+    if links and not _is_sliced(view):
+        _write_indices(view, links[0].parent)
+
+
+def _write_indices(view: View, folder: Path) -> None:
     column = pa.array(view.indices()).cast(pa.uint64())
     with (
         atomic_write(folder / _INDICES) as file,
@@ -52,21 +82,21 @@ def _is_sliced(view: View) -> bool:
 
 def read_view(
     view: View,
-    files: Sequence[Path],
+    shards: Sequence[Path],
+    links: Sequence[Path],
     split: Any,
     info: DatasetInfo,
     *,
-    folder: str,
     in_memory: bool,
 ) -> dict[str, Any]:
     """Return the arguments of ``Dataset`` for a split of a view.
 
     Args:
         view: the view.
-        files: the shards, linked or where they lie, in order.
+        shards: its shards in the store, which are read if the disk of the cache takes no links.
+        links: their names in the cache, as in :func:`fill_cache`.
         split: ``"train"``, a slice such as ``"train[:10%]"``, or a ``ReadInstruction``.
         info: what ``datasets`` knows of the dataset.
-        folder: the cache, where the table of indices lies.
         in_memory: read the rows into memory.
 
     Raises:
@@ -75,21 +105,33 @@ def read_view(
     spans = [*_spans(split, sum(part.rows for part in view.shards))]
     if not spans:
         raise ValueError(f'Instruction "{split}" corresponds to no data!')
-    reader = ArrowReader(folder, info)
-    if not _is_sliced(view):
-        whole = [{"filename": str(file)} for file in files]
-        indices = MemoryMappedTable.from_file(str(Path(folder) / _INDICES))
-        parts = [indices.slice(first, stop - first) for first, stop in spans]
-        return {
-            **reader.read_files(whole, split, in_memory=in_memory),
-            "indices_table": concat_tables(parts),
-        }
+    folder, is_sliced = links[0].parent, _is_sliced(view)
+    sizes = [part.shard.rows for part in view.shards]
+    places = (
+        [place for first, stop in spans for place in view.slices(first, stop)]
+        if is_sliced
+        else [Slice(number, 0, rows) for number, rows in enumerate(sizes)]
+    )
+    files = [link if link.exists() else shard for shard, link in zip(shards, links, strict=True)]
     slices = [
         {"filename": str(files[shard]), "skip": start, "take": stop - start}
-        for first, stop in spans
-        for shard, start, stop in view.slices(first, stop)
+        for shard, start, stop in places
     ]
-    return dict(reader.read_files(slices, split, in_memory=in_memory))
+    arguments = ArrowReader(str(folder), info).read_files(slices, split, in_memory=in_memory)
+    further = [
+        _rows(ArrowReader.read_table(str(joined_file(links[shard])), in_memory), start, stop)
+        for shard, start, stop in places
+    ]
+    joined = concat_tables([arguments["arrow_table"], concat_tables(further)], axis=1)
+    if is_sliced:
+        return {**arguments, "arrow_table": joined}
+    indices = MemoryMappedTable.from_file(str(folder / _INDICES))
+    parts = [indices.slice(first, stop - first) for first, stop in spans]
+    return {**arguments, "arrow_table": joined, "indices_table": concat_tables(parts)}
+
+
+def _rows(table: Table, start: int, stop: int) -> Table:
+    return table if (start, stop) == (0, len(table)) else table.slice(start, stop - start)
 
 
 def _spans(split: Any, rows: int) -> Iterable[tuple[int, int]]:

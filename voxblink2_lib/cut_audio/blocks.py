@@ -1,0 +1,253 @@
+"""Blocks of files that workers turn into rows, handed out ahead and taken back in order."""
+
+from __future__ import annotations
+
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from voxblink2_lib.cut_audio.cutting import cut_files
+from voxblink2_lib.cut_audio.members import FileRange
+from voxblink2_lib.cut_audio.tasks import CutBlock, CutFile, CutTask, CutVideo, VideoFiles
+from voxblink2_lib.errors import StoppedError
+from voxblink2_lib.outcomes import MissingUtterance
+from voxblink2_lib.records import AudioFormat, VideoKey
+from voxblink2_lib.workers.pool import WorkerDiedError, WorkerPool, collect
+from voxblink2_lib.workers.shared_memory import SharedRange, SharedSlots, has_shared_memory
+
+_BLOCK_FILES, _BLOCK_BYTES = 32, 8 << 20
+# Two calls a process: while the results of one are taken, the other goes on.
+_CALLS_A_PROCESS = 2
+_CALL_SECONDS = 1800.0
+_WAIT_SECONDS = 1.0
+_MOST_DEATHS = 3  # with others, and alone twice
+# What a decoder dies of; all other signals come from outside.
+_CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL}
+
+
+class CutRows(NamedTuple):
+    """The rows of some files of one video; ``None`` if none of them has a clip."""
+
+    video: CutVideo
+    rows: pa.RecordBatch | None
+
+
+@dataclass(slots=True)
+class _Block:
+    """Files that are handed out together, and what has come back of them.
+
+    Attributes:
+        number: their place among all blocks.
+        slot: shared memory: the first half for the files, the second for the rows.
+        filled_bytes: how much of the first half is in use.
+        cut: what has come back, by the place of the video.
+    """
+
+    number: int
+    slot: SharedRange | None
+    videos: list[VideoFiles] = field(default_factory=list)
+    files: int = 0
+    size_bytes: int = 0
+    filled_bytes: int = 0
+    cut: dict[int, CutRows] = field(default_factory=dict)
+
+    @property
+    def is_full(self) -> bool:
+        return self.files >= _BLOCK_FILES or self.size_bytes >= _BLOCK_BYTES
+
+    @property
+    def is_done(self) -> bool:
+        return len(self.cut) == len(self.videos)
+
+    def kept(self, content: bytes | FileRange) -> bytes | FileRange | SharedRange:
+        """Return the content of a file, in shared memory if there is room."""
+        if self.slot is None or isinstance(content, FileRange):
+            return content
+        start = self.slot.start + self.filled_bytes
+        stop = start + len(content)
+        if stop > self.target_start:
+            return content
+        place = SharedRange(self.slot.path, start, stop)
+        place.view()[:] = content
+        self.filled_bytes += len(content)
+        return place
+
+    @property
+    def target_start(self) -> int:
+        assert self.slot is not None
+        return (self.slot.start + self.slot.stop) // 2
+
+    @property
+    def target(self) -> SharedRange | None:
+        slot = self.slot
+        return slot and SharedRange(slot.path, self.target_start, slot.stop)
+
+
+class Blocks:
+    """Hands files to workers, and takes the rows back in the order of the files.
+
+    A context manager, which ends the workers.
+
+    Args:
+        workers: number of processes.
+        schema: columns of the rows.
+        audio_format: how clips are encoded.
+    """
+
+    def __init__(self, workers: int, schema: pa.Schema, audio_format: AudioFormat) -> None:
+        self._workers = workers
+        self._schema = schema
+        self._audio_format: AudioFormat = audio_format
+        self._stack = ExitStack()
+        self._slots: SharedSlots | None = None
+        # Blocks that are handed out, in order, and the one that is being filled.
+        self._blocks: dict[int, _Block] = {}
+        self._number = 0
+        self._block: _Block | None = None
+        self._files: list[CutFile] = []
+        self._deaths: Counter[tuple[int, int]] = Counter()
+
+    def __enter__(self) -> Blocks:
+        self._pool = self._stack.enter_context(WorkerPool(self._workers, threads=_CALLS_A_PROCESS))
+        if has_shared_memory():
+            # All that workers have, what waits for one before it, and the one that is filled.
+            count = self._most_blocks + 1
+            self._slots = self._stack.enter_context(SharedSlots(count, 4 * _BLOCK_BYTES))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    @property
+    def _most_blocks(self) -> int:
+        return 2 * _CALLS_A_PROCESS * self._workers
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is to be taken any more."""
+        return not (self._blocks or self._block or self._files)
+
+    # -- Handing out -------------------------------------------------------------------------------
+
+    def add(self, file: CutFile, size_bytes: int) -> None:
+        """Add a file of the video that is to be ended by :meth:`end_video`.
+
+        Args:
+            file: the file.
+            size_bytes: of its content.
+        """
+        if self._block is None:
+            slot = self._slots.take() if self._slots else None
+            self._block = _Block(self._number, slot)
+            self._number += 1
+        block = self._block
+        content = file.content
+        if not isinstance(content, SharedRange):
+            file = file._replace(content=block.kept(content))
+        self._files.append(file)
+        block.files += 1
+        block.size_bytes += size_bytes
+
+    @property
+    def is_overfull(self) -> bool:
+        """Whether even within a video a new block must begin."""
+        return self._block is not None and self._block.size_bytes >= 2 * _BLOCK_BYTES
+
+    def end_video(self, key: VideoKey) -> Iterator[CutRows]:
+        """End a video; a block that is full is handed out. Yield what has come meanwhile."""
+        if self._block is not None and self._files:
+            self._block.videos.append(VideoFiles(key, tuple(self._files)))
+            self._files = []
+            if self._block.is_full:
+                yield from self._hand_out()
+
+    def finish(self) -> Iterator[CutRows]:
+        """Hand out what is left, and yield all that comes, in order."""
+        yield from self._hand_out()
+        while self._blocks:
+            self._collect()
+            yield from self._ready()
+
+    def _hand_out(self) -> Iterator[CutRows]:
+        block, self._block = self._block, None
+        if block is None:
+            return
+        self._blocks[block.number] = block
+        self._submit(block.number, block.videos, target=block.target)
+        yield from self._ready()
+        while len(self._blocks) > self._most_blocks:
+            self._collect()
+            yield from self._ready()
+
+    def _submit(
+        self,
+        number: int,
+        videos: list[VideoFiles],
+        *,
+        first: int = 0,
+        target: SharedRange | None = None,
+    ) -> None:
+        while not self._pool.free:
+            self._collect()
+        task = CutTask(number, first, tuple(videos), self._schema, self._audio_format, target)
+        self._pool.submit((cut_files, task))
+
+    # -- Taking back -------------------------------------------------------------------------------
+
+    def _ready(self) -> Iterator[CutRows]:
+        """Yield the rows of the first blocks, as far as they are done."""
+        while self._blocks and (block := next(iter(self._blocks.values()))).is_done:
+            del self._blocks[block.number]
+            yield from (block.cut[place] for place in range(len(block.videos)))
+
+    def _collect(self) -> None:
+        """Wait for results, and take them."""
+        for (_, task), result in collect([self._pool], timeout_seconds=_WAIT_SECONDS):
+            if isinstance(result, WorkerDiedError):
+                self._after_death(task, result)
+            else:
+                self._take(task, result)
+        for running in self._pool.running():
+            if running.seconds > _CALL_SECONDS:
+                self._pool.end(running)
+
+    def _take(self, task: CutTask, result: CutBlock) -> None:
+        block = self._blocks[task.block]
+        start = 0
+        pairs = zip(result.videos, result.messages, strict=True)
+        for place, (video, message) in enumerate(pairs, start=task.first):
+            data = message
+            if isinstance(message, int) and task.target is not None:
+                # A copy: the slot is used again before the rows are written.
+                data = bytes(task.target.view()[start : start + message])
+                start += message
+            rows = None if data is None else pa.ipc.read_record_batch(data, self._schema)
+            block.cut[place] = CutRows(video, rows)
+        if block.is_done and block.slot is not None and self._slots is not None:
+            self._slots.give_back(block.slot)
+
+    def _after_death(self, task: CutTask, death: WorkerDiedError) -> None:
+        """Try the videos of a call again, one by one; twice is the fault of the files."""
+        for place, video in enumerate(task.videos, start=task.first):
+            self._deaths[task.block, place] += 1
+            if len(task.videos) > 1 or self._deaths[task.block, place] < _MOST_DEATHS:
+                self._submit(task.block, [video], first=place)
+            elif death.signal_number in _CRASHES or death.is_overdue:
+                given_up = CutBlock((_given_up(video, death),), (None,))
+                self._take(task, given_up)
+            else:
+                raise StoppedError(
+                    f"A worker process died of the files of {'/'.join(video.key)}: {death}. "
+                    "Everything before is kept; with fewer --workers less memory is needed. Run "
+                    "the same command again."
+                )
+
+
+def _given_up(video: VideoFiles, death: WorkerDiedError) -> CutVideo:
+    missing = tuple(MissingUtterance(file.utterance_id, str(death)) for file in video.files)
+    return CutVideo(video.key, missing=missing)
