@@ -259,9 +259,7 @@ class _Run:
                 "were named: start_seconds and end_seconds are null."
             )
         else:
-            comparison = compare_with_annotations(
-                self.store, self.ledger, self.index, first_job=stream.first_job
-            )
+            comparison = compare_with_annotations(self.store, self.ledger, self.index)
             comparison.report()
             record_absent_videos(
                 self.ledger,

@@ -7,11 +7,17 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from voxblink2_lib.errors import SelectionError, StoreDamagedError, next_command
+from voxblink2_lib.errors import (
+    SelectionError,
+    StoreDamagedError,
+    StoreMismatchError,
+    next_command,
+)
 from voxblink2_lib.records import VideoKey, option_string
 from voxblink2_lib.release.index import Index
 from voxblink2_lib.release.selection import Selection, select
 from voxblink2_lib.release.video_lookup import VideoLookup
+from voxblink2_lib.store.annotations import has_no_annotations
 from voxblink2_lib.store.cut_jobs import KnownVideo
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
@@ -173,6 +179,16 @@ class WantedVideos:
         if not path.exists():  # none of its videos has a clip
             return []
         return [name for batch in read_batches(path) for name in row_names(batch)]
+
+
+def refuse_later_annotations(store: Store) -> None:
+    """Refuse to add annotated videos to a store that was begun without annotations.
+
+    Raises:
+        StoreMismatchError: it was.
+    """
+    if has_no_annotations(store):
+        raise StoreMismatchError(later_annotations_message(store))
 
 
 def later_annotations_message(store: Store) -> str:
