@@ -135,9 +135,12 @@ def test_library_does_not_print_or_configure_logging() -> None:
 @pytest.mark.parametrize(
     ("code", "absent"),
     [
-        ("import voxblink2_lib", {"torch", "datasets", "yt_dlp", "av"}),
+        ("import voxblink2_lib", {"torch", "datasets", "yt_dlp", "av", "fsspec", "requests"}),
         ("import voxblink2_lib.scoring", {"torch", "datasets", "yt_dlp", "av"}),
-        ("from voxblink2_lib.cli import _parser; _parser()", {"torch", "datasets", "yt_dlp", "av"}),
+        (
+            "from voxblink2_lib.cli import _parser; _parser()",
+            {"torch", "datasets", "yt_dlp", "av", "fsspec", "requests", "gdown"},
+        ),
     ],
 )
 def test_the_cheap_parts_stay_cheap(code: str, absent: set[str]) -> None:

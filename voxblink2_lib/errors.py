@@ -185,22 +185,25 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def next_command(command: str, *values: str, **options: object) -> str:
+def next_command(command: str, *values: object, **options: object) -> str:
     r"""Return a command line of ours that runs as it is printed, in quotes, for a message.
 
     Every message that names a command makes it here; the tests run them.
 
     Args:
         command: its name.
-        values: what it takes before its options.
+        values: its arguments that are no options.
         options: their values by their names. A list gives the option for each value, true gives it
             alone, and what is ``None`` or false is left out.
 
     >>> next_command("verify", store="/data/my store", config="audio", missing=True, sample=None)
     '\'voxblink2 verify --store "/data/my store" --config audio --missing\''
+    >>> next_command("archive check", "/data/my parts")
+    '\'voxblink2 archive check "/data/my parts"\''
     """
-    words = [word for name, value in options.items() for word in _option_words(name, value)]
-    return f"'{' '.join(['voxblink2', command, *map(_shell_word, [*values, *words])])}'"
+    words = [f"./{value}" if str(value).startswith("-") else str(value) for value in values]
+    words += [word for name, value in options.items() for word in _option_words(name, value)]
+    return f"'{' '.join(['voxblink2', command, *map(_shell_word, words)])}'"
 
 
 def _option_words(name: str, value: object) -> list[str]:

@@ -127,6 +127,7 @@ def test_parts_read_as_one_file(
         assert file.seek(0, io.SEEK_END) == len(whole.getvalue())
         for offset in range(len(whole.getvalue())):
             part, position = raw.place(offset)
+            assert isinstance(part, Path)
             assert part.read_bytes()[position] == whole.getvalue()[offset]
 
 

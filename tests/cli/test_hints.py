@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import html
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any, NoReturn
 
 import pytest
 from support import hints
+from support.archive_builder import write_archive
 from support.cli_process import run_any, run_inline
 from support.inline_pool import InlinePool
 from support.plain_corpus import make_corpus, video_ids
@@ -269,6 +271,35 @@ def cookies_that_yt_dlp_cannot_read(place: Place) -> str:
     )
 
 
+def files_by_hand(place: Place) -> str:
+    folder = place.folder / "my release"
+    folder.mkdir()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(sys.modules, "gdown", None)
+        return output_of("release", "get", "--to", folder)
+
+
+def parts_without_sums(place: Place) -> str:
+    write_archive(place.folder / "my parts", 6)
+    return output_of("release", "check", place.folder / "my parts")
+
+
+def archive_with_a_wrong_checksum(place: Place) -> str:
+    parts = write_archive(place.folder / "my parts", 6)
+    (place.folder / "sums").write_text(f"{'0' * 32}  {parts[0].name}\n")
+    content = parts[-1].read_bytes()
+    parts[-1].write_bytes(content[:-5] + bytes([content[-5] ^ 1]) + content[-4:])
+    words = ("--source", place.folder / "my parts", "--store", place.folder / "new")
+    return output_of("materialize", *words)
+
+
+def annotations_that_come_later(place: Place) -> str:
+    write_archive(place.folder / "my parts", 6)
+    words = ("--source", place.folder / "my parts", "--store", place.folder / "new")
+    run_inline("materialize", *words)
+    return output_of("materialize", *words, "--data-dir", place.corpus)
+
+
 def advice(_: Place) -> str:
     return own_advice(
         "to use another runtime add  --js-runtimes RUNTIME[:PATH]  to your command/config"
@@ -303,6 +334,13 @@ CASES: dict[str, tuple[Callable[[Place], str], dict[str, int]]] = {
     "doctor.store_checks._judge_space": (space_for_a_new_store, {"index": 0}),
     "sources.first_checks.check_downloads": (cookies_that_are_none, {"doctor": 1}),
     "sources.ytdlp._load_cookies": (cookies_that_yt_dlp_cannot_read, {"doctor": 1}),
+    "release.by_hand._instructions": (files_by_hand, {"release": 1}),
+    "release.folder_check._checked_by_itself": (parts_without_sums, {"archive": 0}),
+    "materialize.cut_audio_run._kept": (archive_with_a_wrong_checksum, {"archive": 1}),
+    "materialize.cut_audio_videos.later_annotations_message": (
+        annotations_that_come_later,
+        {"materialize": 0},
+    ),
     "sources.advice": (advice, {"doctor": 0}),
     # In a run that cannot go on; the command is the same, whatever the store.
     "materialize.scheduler._handle_answered": (bare_doctor, {"doctor": 0}),
@@ -318,7 +356,8 @@ def test_a_hint_runs_as_it_is_printed(name: str, place: Place) -> None:
     commands = list(dict.fromkeys(hints.commands_in(message(place))))
     assert {command.split()[1] for command in commands} == set(codes), commands
     for command in commands:
-        words = hints.words_of(command, RELEASE=place.corpus, SOURCE=place.corpus / "media")
+        media, sums = place.corpus / "media", place.folder / "sums"
+        words = hints.words_of(command, RELEASE=place.corpus, SOURCE=media, SUMS=sums)
         if "RELEASE" in command and "--source" not in words and words[0] != "index":
             words += ["--source", str(place.corpus / "media")]
         done = run_any(*words)

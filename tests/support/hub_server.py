@@ -1,7 +1,7 @@
-"""A loopback server with the part of the Hugging Face Hub that models are uploaded and read with.
+"""A loopback server with the part of the Hugging Face Hub that repositories are read with.
 
-It has model repositories with one branch, `main`, whose last commit is in memory. Everybody may
-read; writing requires the token.
+It has repositories with one branch, `main`, whose last commit is in memory: of models, which are
+uploaded too, and of data sets. Everybody may read; writing requires the token.
 """
 
 from __future__ import annotations
@@ -10,14 +10,20 @@ import base64
 import hashlib
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import NamedTuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import fsspec
+import pytest
 
 from support.loopback_server import LoopbackHandler, LoopbackServer
+from voxblink2_lib.demo.site import parse_range
 
 NO_COMMIT = "0" * 40
+LFS_BYTES = 1000  # files of that size and above are kept apart, with their SHA-256
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -36,13 +42,34 @@ class Hub(LoopbackServer):
 
     Attributes:
         repos: repositories by `owner/name`.
+        bytes_sent: of data sets, by the path in the repository.
     """
 
     def __init__(self, token: str) -> None:
         self.token = token
         self.repos: dict[str, Repo] = {}
+        self.bytes_sent: dict[str, int] = {}
         self.lock = threading.Lock()
         super().__init__(_Handler)
+
+
+@contextmanager
+def dataset_hub(
+    monkeypatch: pytest.MonkeyPatch, name: str, files: dict[str, bytes]
+) -> Iterator[Hub]:
+    """Run a hub with a data set, and let this process take it for the Hub."""
+    from huggingface_hub import constants
+
+    kind = fsspec.get_filesystem_class("hf")
+    with Hub("") as hub:
+        hub.repos[name] = Repo(files, hashlib.sha1(repr(sorted(files)).encode()).hexdigest())
+        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, hub.url)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        kind.clear_instance_cache()
+        yield hub
+        kind.clear_instance_cache()
 
 
 class _RefusedError(Exception):
@@ -106,6 +133,15 @@ class _Handler(LoopbackHandler):
             case ["api", "models", owner, name]:
                 repo = self._repo(owner, name, "main")
                 self._send(200, {"id": f"{owner}/{name}", "sha": repo.commit})
+            case ["api", "datasets", owner, name, *revision] if revision[:1] in ([], ["revision"]):
+                repo = self._repo(owner, name, (revision or ["main"])[-1])
+                self._send(200, {"id": f"{owner}/{name}", "sha": repo.commit})
+            case ["api", "datasets", owner, name, "tree", revision, *path]:
+                is_deep = parse_qs(urlsplit(self.path).query).get("recursive") == ["true"]
+                repo = self._repo(owner, name, revision)
+                self._send(200, list(_tree(repo, "/".join(path), is_deep=is_deep)))
+            case ["datasets", owner, name, "resolve", revision, *path]:
+                self._send_file(self._repo(owner, name, revision), "/".join(path))
             case [owner, name, "resolve", revision, *path]:
                 repo = self._repo(owner, name, revision)
                 commit = {"X-Repo-Commit": repo.commit}
@@ -115,6 +151,16 @@ class _Handler(LoopbackHandler):
                 self._send(200, content, {**commit, "ETag": f'"{_blob_id(content)}"'})
             case _:
                 raise _RefusedError(404, "NotFound", f"This hub has no {self.path}.")
+
+    def _send_file(self, repo: Repo, path: str) -> None:
+        content = repo.files.get(path)
+        if content is None:
+            raise _RefusedError(404, "EntryNotFound", "Entry not found")
+        span = parse_range(self.headers.get("Range", ""), len(content))
+        start, stop = span or (0, len(content))
+        headers = {"Content-Range": f"bytes {start}-{stop - 1}/{len(content)}"} if span else {}
+        self.server.bytes_sent[path] = self.server.bytes_sent.get(path, 0) + stop - start
+        self.reply(206 if span else 200, content[start:stop], headers)
 
     def _repo(self, owner: str, name: str, revision: str) -> Repo:
         repo = self.server.repos.get(f"{owner}/{name}")
@@ -128,6 +174,28 @@ class _Handler(LoopbackHandler):
         body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
         kind = "application/octet-stream" if answer is body else "application/json"
         self.reply(status, body, {"Content-Type": kind, **headers})
+
+
+def _tree(repo: Repo, folder: str, *, is_deep: bool) -> Iterator[dict[str, object]]:
+    """Yield what a folder has, and perhaps what the folders in it have; large files are in LFS."""
+    start = f"{folder}/" if folder else ""
+    below = {path: data for path, data in repo.files.items() if path.startswith(start)}
+    if not below and folder:
+        raise _RefusedError(404, "EntryNotFound", f"{folder} does not exist")
+    folders = set()
+    for path, data in sorted(below.items()):
+        inner = path[len(start) :].split("/")[:-1]
+        for depth in range(1, len(inner) + 1 if is_deep else min(len(inner), 1) + 1):
+            folders.add(start + "/".join(inner[:depth]))
+        if is_deep or not inner:
+            entry = {"type": "file", "oid": _blob_id(data), "size": len(data), "path": path}
+            if len(data) >= LFS_BYTES:
+                sha256 = hashlib.sha256(data).hexdigest()
+                entry["lfs"] = {"oid": sha256, "size": len(data), "pointerSize": 134}
+                entry["oid"] = _blob_id(f"pointer {sha256}".encode())
+            yield entry
+    for path in sorted(folders):
+        yield {"type": "directory", "oid": _blob_id(path.encode()), "size": 0, "path": path}
 
 
 def _plan(file: dict[str, str], files: dict[str, bytes]) -> dict[str, object]:

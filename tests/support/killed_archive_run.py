@@ -69,7 +69,7 @@ class Countdown:
 
 # What is counted for each moment, and when.
 _HOOKS = {
-    "blocks": ("voxblink2_lib.cut_audio.blocks.cut_files", Countdown.after),
+    "blocks": ("support.inline_pool.run_call", Countdown.after),
     "half": ("voxblink2_lib.store.open_shard.atomic_write", Countdown.before),
     "rows": ("voxblink2_lib.store.open_shard.OpenShard.add", Countdown.after),
     "commits": ("voxblink2_lib.store.cut_jobs.CutJobs.set_position", Countdown.after),

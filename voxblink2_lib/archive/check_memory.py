@@ -9,8 +9,9 @@ from pathlib import Path
 
 from voxblink2_lib.archive.contents import Contents
 from voxblink2_lib.archive.gzip_stream import SeekPoint
-from voxblink2_lib.archive.parts import Archive
+from voxblink2_lib.archive.parts import Archive, Part
 from voxblink2_lib.archive.reader import Place
+from voxblink2_lib.archive.remote import stamp_of
 from voxblink2_lib.files import atomic_write, home_folder, short_digest
 
 _SAVE_SECONDS = 30.0
@@ -21,11 +22,11 @@ class CheckMemory:
     """Where a check of these very parts was, in a file.
 
     Args:
-        archive: its parts, known by path, size and time of the last change.
+        archive: its parts, known by path, size, and time of the last change or version.
     """
 
     def __init__(self, archive: Archive) -> None:
-        stamps = [(str(path.absolute()), *_stamp(path)) for path in archive.parts]
+        stamps = [(_full_name(part), stamp_of(part)) for part in archive.parts]
         digest = short_digest(json.dumps([_FORMAT, stamps]).encode())
         self._file = home_folder() / "archive-checks" / f"{digest}.json"
         self._saved_at = time.monotonic()
@@ -56,6 +57,5 @@ class CheckMemory:
         self._file.unlink(missing_ok=True)
 
 
-def _stamp(path: Path) -> tuple[int, int]:
-    state = path.stat()
-    return state.st_size, state.st_mtime_ns
+def _full_name(part: Part) -> str:
+    return str(part.absolute() if isinstance(part, Path) else part)

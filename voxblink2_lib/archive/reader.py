@@ -147,14 +147,15 @@ class ArchiveReader:
     def content_place(self) -> tuple[Path, int] | None:
         """Return the file that has the content of the member, as it is, and where in it.
 
-        ``None`` where the content is compressed or goes over the end of a part, or was read.
+        ``None`` where the content is compressed, goes over the end of a part, is at a URL, or was
+        read.
         """
         if self._gzip is not None or self._tar is None or not self._tar.unread_bytes:
             return None
         start = self._tar.content_offset
         path, offset = self._packed.place(start)
         last, _ = self._packed.place(start + self._tar.unread_bytes - 1)
-        return (path, offset) if path == last else None
+        return (path, offset) if path == last and isinstance(path, Path) else None
 
     def _entered(self) -> Any:
         """Return the stream of the tar, at the place where to begin."""

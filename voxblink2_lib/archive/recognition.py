@@ -14,6 +14,8 @@ from pathlib import Path
 from voxblink2_lib.archive.layout import AUDIO_EXTENSIONS, StrangerError, utterance_of
 from voxblink2_lib.archive.parts import Archive, find_archives, is_archive_name
 from voxblink2_lib.archive.reader import ArchiveDamagedError, ArchiveReader
+from voxblink2_lib.archive.remote import has_pattern, is_url, open_binary
+from voxblink2_lib.archive.urls import is_web, name_in, split_query
 from voxblink2_lib.errors import SourceError
 from voxblink2_lib.foreign_text import visible
 from voxblink2_lib.records import is_speaker_id, is_video_id
@@ -40,12 +42,15 @@ class CutAudio:
     folder: Path | None = None
 
     @property
-    def path(self) -> Path:
-        """The folder, the archive without the number of a part, or the folder of several."""
+    def root(self) -> str:
+        """The folder, the archive without the number of a part, the folder of several, or a URL."""
         if self.folder is not None:
-            return self.folder
-        folder = self.archives[0].parts[0].parent.absolute()
-        return folder / self.archives[0].name if len(self.archives) == 1 else folder
+            return str(self.folder)
+        first = self.archives[0].parts[0]
+        if not isinstance(first, Path):
+            return self.place
+        folder = first.parent.absolute()
+        return str(folder / self.archives[0].name if len(self.archives) == 1 else folder)
 
     @property
     def identity(self) -> str:
@@ -58,7 +63,7 @@ class CutAudio:
         names = [archive.name for archive in self.archives]
         digest = hashlib.sha256()
         for archive in self.archives:
-            with open(archive.parts[0], "rb") as file:
+            with open_binary(archive.parts[0]) as file:
                 digest.update(file.read(_HEAD_BYTES))
         return json.dumps([names, digest.hexdigest()[:16]])
 
@@ -68,12 +73,15 @@ def find_cut_audio(named: str) -> CutAudio | None:
 
     Args:
         named: a folder of parts, tars or files ``<speaker>/<video>/<utterance>.<ext>`` below any
-            prefix; the first part; a tar; or a pattern of those.
+            prefix; the first part; a tar; or a pattern of those. At a URL, parts or tars.
 
     Raises:
         SourceError: these are parts of an archive, and one is missing or there twice; or an
-            archive of something else, or one whose beginning is damaged.
+            archive of something else, or one whose beginning is damaged; or a URL has no archive,
+            or cannot be read.
     """
+    if is_url(named):
+        return CutAudio(named, tuple(find_archives(named)))
     path = Path(named).expanduser()
     if os.path.isdir(path):
         # What else lies there, such as the archive of annotations, is none of it.
@@ -132,6 +140,19 @@ def _problem(archive: Archive) -> str | ArchiveDamagedError:
     except ArchiveDamagedError as error:
         return error
     return strangers[0] if strangers else "none at all"
+
+
+def names_archive_at_url(named: str) -> bool:
+    """Return whether a source can only be an archive at a URL. Nothing is asked of its server.
+
+    >>> [names_archive_at_url(url) for url in ("s3://bucket/parts", "https://x/{video_id}.wav")]
+    [True, False]
+    """
+    if not is_url(named) or "{video_id}" in named:
+        return False
+    path, _ = split_query(named)
+    is_archive = path.endswith("/") or has_pattern(named) or is_archive_name(name_in(named))
+    return is_archive or not is_web(named)
 
 
 def has_cut_files(folder: Path) -> bool:

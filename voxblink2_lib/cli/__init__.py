@@ -18,6 +18,7 @@ from voxblink2_lib.cli.materialize import (
 )
 from voxblink2_lib.cli.models import add_model_commands
 from voxblink2_lib.cli.parser import CommandParser
+from voxblink2_lib.cli.release import add_release_commands
 from voxblink2_lib.cli.repair import add_repair_command
 from voxblink2_lib.cli.report import add_report_command
 from voxblink2_lib.cli.score import add_score_commands
@@ -36,6 +37,7 @@ from voxblink2_lib.files import system_error
 # In the order of the help.
 _COMMANDS = (
     add_demo_command,
+    add_release_commands,
     add_archive_commands,
     add_index_command,
     add_materialize_command,

@@ -13,7 +13,6 @@ from voxblink2_lib.cli.terminal import (
     add_group,
     write_result,
 )
-from voxblink2_lib.errors import SourceError
 
 if TYPE_CHECKING:
     from voxblink2_lib.archive.check import ArchiveCheck
@@ -44,16 +43,12 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _wrong_sums(archives: list[Archive], named: str) -> list[str]:
-    from voxblink2_lib.archive.sums import wrong_sums
+    from voxblink2_lib.archive.sums import read_sums, wrong_sums
     from voxblink2_lib.progress import show_progress
 
-    path = Path(named).expanduser()
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(f"The checksums {path} cannot be read: {error}.") from error
+    sums = read_sums(Path(named).expanduser())
     parts = [part for archive in archives for part in archive.parts]
-    return wrong_sums(parts, lines, progress=show_progress)
+    return wrong_sums(parts, sums, progress=show_progress)
 
 
 def _record(check: ArchiveCheck) -> dict[str, Any]:
@@ -102,7 +97,7 @@ def add_archive_commands(commands: Any) -> None:
         "parts",
         metavar="PARTS",
         help="folder of the parts VB2_audio.tar.gz.00, .01, ..., the first of them, a pattern in "
-        "quotes, or a tar",
+        "quotes, or a tar; a path or a URL (s3://, hf://, https://)",
     )
     parser.add_argument(
         "--sums",

@@ -19,6 +19,7 @@ from voxblink2_lib.foreign_text import visible, visible_lines
 from voxblink2_lib.materialize.request import user_options
 from voxblink2_lib.records import option_variable
 from voxblink2_lib.redaction import redact, secrets_in
+from voxblink2_lib.release.location import RELEASE_VARIABLE
 
 DONE, CHECK_FAILED, WRONG_USE, STOPPED = 0, 1, 2, 3
 
@@ -63,6 +64,7 @@ def own_terminal(arguments: Sequence[str]) -> None:
 
 def _secret_variables() -> Iterator[str]:
     """Yield the values of environment variables that may hold a secret."""
+    yield os.environ.get(RELEASE_VARIABLE, "")
     for name, option in user_options().items():
         if option.may_be_secret:
             yield os.environ.get(option_variable(name), "")

@@ -13,6 +13,7 @@ from voxblink2_lib.archive.gzip_stream import SeekPoint
 from voxblink2_lib.archive.parts import Archive
 from voxblink2_lib.archive.reader import ArchiveReader, Place
 from voxblink2_lib.archive.recognition import CutAudio
+from voxblink2_lib.archive.remote import size_of
 from voxblink2_lib.archive.tar_reader import TarMember
 from voxblink2_lib.cut_audio.seek_points import SeekPoints
 from voxblink2_lib.errors import SourceError
@@ -133,7 +134,7 @@ class _ArchiveMembers:
     ) -> None:
         self._archives = archives
         self._points = points
-        self._sizes = [[part.stat().st_size for part in archive.parts] for archive in archives]
+        self._sizes = [list(map(size_of, archive.parts)) for archive in archives]
         self._before = [sum(map(sum, self._sizes[:number])) for number in range(len(archives) + 1)]
         self.total = self._before[-1]
         self._begin, self._number = position, position.archive

@@ -85,7 +85,7 @@ def materialize_cut_audio(
     if audio is None:
         raise SourceError(f"The source {source.label} has no cut audio any more.")
     release, store = named_release(request.data_dir), find_store(request)
-    is_read = _is_read(request, store, release, audio)
+    is_read = _is_read(request, store, release, source=source, audio=audio)
     if is_read and release is not None:
         suggest_an_index(store, release)
     if is_read and not retry:
@@ -94,8 +94,8 @@ def materialize_cut_audio(
     check_limits(request.selection, has_annotations=has_annotations)
     try:
         with store.locked(wait=wait):
-            is_read = _is_read(request, store, release, audio)
-            index = _index(store, release)
+            is_read = _is_read(request, store, release, source=source, audio=audio)
+            index = _index(store, release, source)
             with Ledger(store.ledger, request.config) as ledger:
                 run = _Run(request, store, ledger, source, audio, index)
                 run.check()
@@ -112,7 +112,12 @@ def materialize_cut_audio(
 
 
 def _is_read(
-    request: MaterializeRequest, store: Store, release: Release | None, audio: CutAudio
+    request: MaterializeRequest,
+    store: Store,
+    release: Release | None,
+    *,
+    source: SourceSpec,
+    audio: CutAudio,
 ) -> bool:
     """Return whether a store, which is only read, already has all that is requested of an archive.
 
@@ -130,13 +135,13 @@ def _is_read(
             return False
         if ledger.setting(ANNOTATIONS) == NO_ANNOTATIONS:
             if release is not None:
-                raise StoreMismatchError(later_annotations_message(store))
+                raise StoreMismatchError(later_annotations_message(store, source.label))
             plans = {plan_digest(chosen, None) for chosen in (Selection(), request.selection)}
             return stream.plan in plans and not ledger.open_jobs()
     return is_complete(request, store, release)
 
 
-def _index(store: Store, release: Release | None) -> Index | None:
+def _index(store: Store, release: Release | None, source: SourceSpec) -> Index | None:
     """Return the index of the store, made of a release that is named; ``None`` without any.
 
     Raises:
@@ -147,7 +152,7 @@ def _index(store: Store, release: Release | None) -> Index | None:
         with Ledger(store.ledger, "audio", readonly=True) as ledger:
             has_none = ledger.setting(ANNOTATIONS) == NO_ANNOTATIONS
         if has_none and release is not None:
-            raise StoreMismatchError(later_annotations_message(store))
+            raise StoreMismatchError(later_annotations_message(store, source.label))
         if has_none:
             return None
     if release is not None:

@@ -188,12 +188,20 @@ def refuse_later_annotations(store: Store) -> None:
         StoreMismatchError: it was.
     """
     if has_no_annotations(store):
-        raise StoreMismatchError(later_annotations_message(store))
+        with Ledger(store.ledger, "audio", readonly=True) as ledger:
+            source = ledger.setting("source") or "SOURCE"
+        raise StoreMismatchError(later_annotations_message(store, source))
 
 
-def later_annotations_message(store: Store) -> str:
-    """Return the message for a release that is named for a store without annotations."""
-    command = next_command("materialize", data_dir="RELEASE", source="SOURCE", store="OTHER")
+def later_annotations_message(store: Store, source: str) -> str:
+    """Return the message for a release that is named for a store without annotations.
+
+    Args:
+        store: the store.
+        source: name of its source.
+    """
+    other = f"{store.root}-annotated"
+    command = next_command("materialize", data_dir="RELEASE", source=source, store=other)
     return (
         f"The store {store.root} was begun from cut audio without annotations: the times of its "
         "utterances are not known, and cannot be added to shards that are sealed. Leave out "

@@ -39,7 +39,7 @@ from voxblink2_lib.records import (
     option_variable,
     options_of,
 )
-from voxblink2_lib.redaction import HIDDEN, redact, secrets_in
+from voxblink2_lib.redaction import HIDDEN, redact, redacted_source, secrets_in
 from voxblink2_lib.release.location import BUILTIN_RELEASE, RELEASE_VARIABLE, open_release
 from voxblink2_lib.release.selection import Selection
 from voxblink2_lib.sources.options import FetchOptions
@@ -91,6 +91,8 @@ def _kept(request: MaterializeRequest) -> dict[str, Any]:
 
 def _release_path(data_dir: str | None) -> str | None:
     named = data_dir or os.environ.get(RELEASE_VARIABLE)
+    if named and "://" in named:
+        return redacted_source(named)
     return _full_path(named) if named and named != BUILTIN_RELEASE else named
 
 
@@ -228,9 +230,10 @@ def _store_of(given: Mapping[str, Any]) -> Store:
 def _value(name: str, remembered: Any) -> Any:
     """Return the value of an option that is not given; ``None`` for its default."""
     option = user_options()[name]
-    if not option.may_be_secret or (remembered is not None and not _lacks_secret(remembered)):
+    lacks_secret = remembered is None or _lacks_secret(remembered)
+    if not (lacks_secret and _may_be_secret(name, remembered)):
         return remembered
-    text = os.environ.get(option_variable(name))
+    text = os.environ.get(_variable(name))
     if not text:
         return remembered
     return shlex.split(text) if option.values == "repeat" else text
@@ -238,6 +241,15 @@ def _value(name: str, remembered: Any) -> Any:
 
 def _lacks_secret(value: Any) -> bool:
     return HIDDEN in str(value)
+
+
+def _may_be_secret(name: str, remembered: Any) -> bool:
+    """Return whether a value may lack its secret; of a release, only a URL does."""
+    return user_options()[name].may_be_secret or (name == "data_dir" and remembered is not None)
+
+
+def _variable(name: str) -> str:
+    return RELEASE_VARIABLE if name == "data_dir" else option_variable(name)
 
 
 def _is_folder(*, source: Any, data_dir: Any, **_: Any) -> bool:
@@ -248,12 +260,12 @@ def _is_folder(*, source: Any, data_dir: Any, **_: Any) -> bool:
 
 def _check_secrets(store: Store, options: Mapping[str, Any]) -> None:
     for name in options:
-        if user_options()[name].may_be_secret and _lacks_secret(options[name]):
+        if _may_be_secret(name, options[name]) and _lacks_secret(options[name]):
             kept = options[name] if isinstance(options[name], str) else " ".join(options[name])
             raise SourceError(
                 f"The store {store.root} remembers {option_string(name)} as {kept}: secrets are "
                 f"not kept. Give {option_string(name)} again in full, or set the environment "
-                f"variable {option_variable(name)} and run the same command again."
+                f"variable {_variable(name)} and run the same command again."
             )
 
 

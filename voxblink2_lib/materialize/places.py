@@ -39,5 +39,5 @@ def find_store(request: MaterializeRequest) -> Store:
     if is_cut_audio(request.source) and named_release(request.data_dir) is None:
         audio = find_cut_audio(str(request.source))
         if audio is not None:
-            return open_store_of(request.store, audio.path)
+            return open_store_of(request.store, audio.root)
     return open_store(request.store, open_release(request.data_dir))

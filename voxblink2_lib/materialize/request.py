@@ -51,7 +51,8 @@ class MaterializeRequest:
     )
     data_dir: str | None = option(
         None,
-        "the release: a folder, vb2_meta.tar.gz, or demo for the built-in release",
+        "the release: a folder or vb2_meta.tar.gz, also at a URL such as s3://bucket/release or "
+        "hf://datasets/USER/REPO, or demo for the built-in release",
         default="$VOXBLINK2_RELEASE",
         metavar="RELEASE",
         rule=_NAME,
@@ -60,7 +61,8 @@ class MaterializeRequest:
         None,
         "where media are: youtube, a URL with {video_id}, a folder of media named "
         "<speaker>/<video>.<ext>, or cut audio: the parts of the authors' archive (their folder, "
-        "or the first), a tar, or a folder of files <speaker>/<video>/<utterance>.<ext>",
+        "or the first), a tar, either at a URL too (s3://, hf://, https://), or a folder of files "
+        "<speaker>/<video>/<utterance>.<ext>",
         default="youtube, or the media of the built-in release",
         metavar="SOURCE",
         rule=_NAME,

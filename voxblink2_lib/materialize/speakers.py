@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 from voxblink2_lib.errors import next_command
 from voxblink2_lib.progress import show_progress
@@ -16,6 +17,8 @@ _log = logging.getLogger(__name__)
 
 def index_speakers(release: Release, index: Index) -> None:
     """Bring an index up to date with a release's files about speakers, once all is checked."""
+    if not isinstance(release.path, Path):
+        return  # at a URL, only annotations are read; what the index has stays
     info = update_speakers(release, index, progress=show_progress)
     if info and info.problems:
         _log.warning(
@@ -27,7 +30,7 @@ def index_speakers(release: Release, index: Index) -> None:
 
 def suggest_an_index(store: Store, release: Release) -> None:
     """Tell of transcripts that a release has and an index lacks: a load writes neither."""
-    if not are_speakers_current(release, Index(store.index)):
+    if isinstance(release.path, Path) and not are_speakers_current(release, Index(store.index)):
         _log.warning(
             "The release %s has other files about speakers, or other transcripts, than the store "
             "%s. %s takes them over.",

@@ -1,7 +1,8 @@
 """Find the release, and read its annotation files safely.
 
 A release is a folder (``meta/<speaker>/<video>/<utterance>.txt``, or the archive
-``vb2_meta.tar.gz`` in it) or the archive itself, which is read as a stream and never unpacked.
+``vb2_meta.tar.gz`` in it) or the archive itself, which is read as a stream and never unpacked. It
+may be at a URL.
 """
 
 from __future__ import annotations
@@ -18,10 +19,17 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
 
+from voxblink2_lib.archive.remote import RemoteFile, RemoteFolder, is_url, local_path, open_binary
 from voxblink2_lib.archive.tar_reader import TarFormatError, TarMember, TarReader
-from voxblink2_lib.errors import ReleaseError
+from voxblink2_lib.errors import ReleaseError, SourceError
 from voxblink2_lib.progress import Progress, no_progress
 from voxblink2_lib.release import builtin
+from voxblink2_lib.release.remote import (
+    RemotePlace,
+    find_release,
+    remote_annotations,
+    remote_signature,
+)
 
 RELEASE_VARIABLE = "VOXBLINK2_RELEASE"
 META_ARCHIVE = "vb2_meta.tar.gz"
@@ -48,23 +56,26 @@ class Release:
     """A release that can be read.
 
     Attributes:
-        path: the ``meta`` folder or the archive.
+        path: the ``meta`` folder or the archive, here or at a URL.
         default_source: source of its media, a folder, where it has one of its own: only the
             built-in release has.
     """
 
-    path: Path
+    path: Path | RemotePlace
     default_source: str | None = None
 
     def signature(self, *, progress: Progress = no_progress) -> str:
         """Return a text that changes when the release's files change.
 
         An archive is identified by size and modification time, a folder by path, size and
-        modification time of every file.
+        modification time of every file; at a URL, in place of the time by what its server says of
+        its content, such as an ETag.
 
         Args:
             progress: counts the files of a folder.
         """
+        if not isinstance(self.path, Path):
+            return remote_signature(self.path, progress=progress)
         if self.path.is_file():
             state = self.path.stat()
             return f"archive {state.st_size} {state.st_mtime_ns}"
@@ -82,17 +93,24 @@ class Release:
 
         Raises:
             ReleaseError: the archive is damaged, or holds a member that no release has
-                (absolute names, ``..``, links, devices).
+                (absolute names, ``..``, links, devices); or its server does not send it.
         """
-        yield from _read_archive(self.path) if self.path.is_file() else _read_folder(self.path)
+        if isinstance(self.path, RemoteFolder):
+            for file in remote_annotations(self.path, max_bytes=_MAX_FILE_BYTES):
+                yield AnnotationFile(*file)
+        elif isinstance(self.path, RemoteFile) or self.path.is_file():
+            yield from _read_archive(self.path)
+        else:
+            yield from _read_folder(self.path)
 
 
 def open_release(data_dir: str | os.PathLike[str] | None) -> Release:
     """Find the release that a user names.
 
     Args:
-        data_dir: a folder (of VoxBlink1, ``resource`` or the one above it), an archive,
-            ``"demo"``, or ``None`` for what the environment variable ``VOXBLINK2_RELEASE`` names.
+        data_dir: a folder (of VoxBlink1, ``resource`` or the one above it), an archive, either at
+            a URL, ``"demo"``, or ``None`` for what the environment variable ``VOXBLINK2_RELEASE``
+            names.
 
     Raises:
         ReleaseError: nothing is named, or the path is not a readable release.
@@ -108,7 +126,9 @@ def open_release(data_dir: str | os.PathLike[str] | None) -> Release:
         )
     if named == BUILTIN_RELEASE:
         return Release(builtin.RELEASE / META_ARCHIVE, default_source=str(builtin.MEDIA))
-    path = Path(named).expanduser()
+    if is_url(named):
+        return Release(find_release(named, META_ARCHIVE))
+    path = local_path(named)
     if not os.path.exists(path):  # Path.exists raises an error for a name that is too long
         raise ReleaseError(f"The release {path} does not exist. Check data_dir.")
     if not os.access(path, os.R_OK):
@@ -172,8 +192,8 @@ def _too_large(size_bytes: int) -> str:
 
 
 @contextmanager
-def _open_archive(path: Path) -> Iterator[TarReader]:
-    with open(path, "rb") as packed:
+def _open_archive(path: Path | RemoteFile) -> Iterator[TarReader]:
+    with open_binary(path) as packed:
         start = packed.peek(6)
         if start.startswith(b"\x1f\x8b"):
             with gzip.open(packed) as stream:
@@ -188,7 +208,7 @@ def _open_archive(path: Path) -> Iterator[TarReader]:
             yield TarReader(packed, packed)
 
 
-def _read_archive(path: Path) -> Iterator[AnnotationFile]:
+def _read_archive(path: Path | RemoteFile) -> Iterator[AnnotationFile]:
     count = 0
     try:
         with _open_archive(path) as archive:
@@ -203,6 +223,8 @@ def _read_archive(path: Path) -> Iterator[AnnotationFile]:
                     yield AnnotationFile(member.name, archive.read())
     except ReleaseError:
         raise
+    except SourceError as error:  # its server does not send it
+        raise ReleaseError(f"{error} Nothing was read from it.") from error
     except _DAMAGED as error:
         raise ReleaseError(
             f"The archive {path} is damaged or not a tar archive: after {count} files it reads "
@@ -210,7 +232,7 @@ def _read_archive(path: Path) -> Iterator[AnnotationFile]:
         ) from error
 
 
-def _refuse_hostile(path: Path, member: TarMember) -> None:
+def _refuse_hostile(path: Path | RemoteFile, member: TarMember) -> None:
     parts = PurePosixPath(member.name).parts
     if member.name.startswith("/") or ".." in parts:
         problem = "has a name that reaches outside the archive"

@@ -112,7 +112,9 @@ class SpeakerFiles:
 
 
 def find_speaker_files(release: Release) -> SpeakerFiles:
-    """Return what lies beside the annotations of a release."""
+    """Return what lies beside the annotations of a release; nothing of one at a URL."""
+    if not isinstance(release.path, Path):
+        return SpeakerFiles({}, [])
     folder = release.path.parent
     places = {kind: [folder / name for name in names] for kind, names in LIST_KINDS.items()}
     for kind in TEXT_KINDS:

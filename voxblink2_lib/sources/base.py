@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
-from voxblink2_lib.archive.recognition import find_cut_audio
+from voxblink2_lib.archive.recognition import find_cut_audio, names_archive_at_url
 from voxblink2_lib.errors import SourceError
 from voxblink2_lib.outcomes import NO_FACTS, MediaFacts
 from voxblink2_lib.records import CUT_AUDIO, VideoKey
@@ -150,6 +150,9 @@ def stored_source(named: str | None, options: FetchOptions | None = None) -> Sou
     options = options or FetchOptions()
     if named is None or named == "youtube":
         return SourceSpec("youtube", YOUTUBE_TEMPLATE, options)
+    if names_archive_at_url(named):
+        _check_no_options(named, options)
+        return SourceSpec("cut-audio", named)
     if "://" in named:
         _check_url(named)
         return SourceSpec("url", named, options)
@@ -163,12 +166,17 @@ def stored_source(named: str | None, options: FetchOptions | None = None) -> Sou
             "(VB2_audio.tar.gz.00 ...: their folder, or the first), a tar, or a folder of files "
             "<speaker>/<video>/<utterance>.<ext>."
         )
+    _check_no_options(named, options)
+    return SourceSpec("cut-audio" if is_cut else "folder", str(place.absolute()))
+
+
+def _check_no_options(named: str, options: FetchOptions) -> None:
     if options != FetchOptions(fetches=options.fetches):
+        where = "an archive at a URL" if "://" in named else "on this machine"
         raise SourceError(
-            f"The source {_shown(named)} is on this machine; options such as proxy, "
+            f"The source {_shown(named)} is {where}; options such as proxy, "
             "cookies, budget or sleep have no effect on it. Leave them out."
         )
-    return SourceSpec("cut-audio" if is_cut else "folder", str(place.absolute()))
 
 
 def _shown(named: str) -> str:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from voxblink2_lib.outcomes import MissingUtterance
 from voxblink2_lib.records import VideoKey
 from voxblink2_lib.store.ledger_database import LedgerDatabase
+from voxblink2_lib.store.ledger_schema import FORMAT
 from voxblink2_lib.store.stale_outcomes import mark_first_stale, mark_stale, mark_video_stale
 from voxblink2_lib.store.tail import next_job
 
@@ -130,6 +131,8 @@ class CutJobs:
 
     def jobs(self, *, first: int = 0) -> list[int]:
         """Return the numbers of the jobs from one on, in order."""
+        if self._database.fact("format") != FORMAT:
+            return []  # of earlier formats, whose jobs are of one kind
         rows = self._database.query(
             "select job from jobs where config = ? and kind = 'cut' and job >= ? order by job",
             self._config,
@@ -142,6 +145,8 @@ class CutJobs:
 
         Those that repair opened again have part files as others have.
         """
+        if self._database.fact("format") != FORMAT:
+            return []
         rows = self._database.query(
             "select job from jobs j where config = ? and kind = 'cut' and shard is null and "
             "not exists (select 1 from facts where name = ? || '.reopened.' || j.job) order by job",

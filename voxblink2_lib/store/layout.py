@@ -31,6 +31,7 @@ from voxblink2_lib.files import (
     system_error,
 )
 from voxblink2_lib.records import VideoKey
+from voxblink2_lib.redaction import redacted_source
 from voxblink2_lib.release.location import Release
 from voxblink2_lib.store.lock import HOLDER, LOCK, hold_lock
 
@@ -185,21 +186,29 @@ def open_store(path: str | None, release: Release) -> Store:
         return named_store(path)
     if release.default_source is not None:  # the built-in one, whose path each install changes
         return Store(home_folder() / "demo")
-    path_of_release = release.path.resolve()
-    is_in_folder = path_of_release.name.startswith(("meta", "vb2_meta", "timestamp"))
-    return _default_store(path_of_release, path_of_release.parent if is_in_folder else None)
+    place = release.path.resolve() if isinstance(release.path, Path) else release.path
+    is_in_folder = place.name.startswith(("meta", "vb2_meta", "timestamp"))
+    name = str(place.parent).rpartition("/")[2] if is_in_folder else place.name
+    return _default_store(str(place), name)
 
 
-def open_store_of(path: str | None, place: Path) -> Store:
+def open_store_of(path: str | None, place: str) -> Store:
     """Return the store that a user named, or the default one of cut audio without annotations.
 
     Args:
         path: a local folder, or ``None``.
         place: where the cut audio is.
     """
-    return named_store(path) if path is not None else _default_store(place.resolve(), None)
+    if path is not None:
+        return named_store(path)
+    if "://" in place:
+        shown = redacted_source(place)
+        name = shown.partition("?")[0].rstrip("/").rpartition("/")[2].replace("*", "_")
+        return _default_store(shown, name)
+    resolved = Path(place).resolve()
+    return _default_store(str(resolved), resolved.name)
 
 
-def _default_store(place: Path, folder: Path | None) -> Store:
+def _default_store(place: str, name: str) -> Store:
     tag = short_digest(os.fsencode(place))[:8]
-    return Store(home_folder() / f"{(folder or place).name or 'release'}-{tag}")
+    return Store(home_folder() / f"{name or 'release'}-{tag}")
