@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "training": {"store.catalogue", "store.advice", "media.ogg"},
     "store": {"release", "workers"},
     "cut_audio": {"archive", "store", "media", "workers"},
-    "release": {"archive"},
+    "release": {"archive", "workers"},
     "archive": set(),
     "sources": {"archive", "media"},
     "models": set(),
