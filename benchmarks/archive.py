@@ -2,8 +2,9 @@
 
 The archive is synthetic: utterances of 6 s, as loud and as hard to compress as speech, in a tar and
 in the parts of a gzip tar. Encoding alone is soundfile on as many processes, with the same samples,
-which are in memory already. Both are measured on one core and on two, in turns; what a start takes is left out,
-by the difference to a run over a tenth. Then the whole corpus is projected to more cores.
+which are in memory already. Both are measured on one core and on two, in turns; what a start takes
+is left out, by the difference to a run over a tenth. Then the whole corpus is projected to more
+cores.
 
 Example:
     python benchmarks/archive.py

@@ -25,7 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cli": {"*"},
     "demo": {"recipes", "training", "scoring", "store", "release", "media", "voxblink2"},
     "voxblink2": {"materialize", "store", "release", "sources", "media"},
-    "doctor": {"materialize.request", "store", "release", "sources", "media"},
+    "doctor": {"materialize.request", "archive", "store", "release", "sources", "media"},
     "recipes": {"training", "models", "scoring"},
     "report": {"store"},
     "repair": {"materialize", "store", "release"},
