@@ -53,6 +53,7 @@ bench: $(VENV)/.ready
 	$(RUN)/python benchmarks/embed.py
 	$(RUN)/python benchmarks/fetch.py
 	$(RUN)/python benchmarks/import_time.py
+	$(RUN)/python benchmarks/index.py
 	$(RUN)/python benchmarks/index_boxes.py
 	$(RUN)/python benchmarks/ledger.py
 	$(RUN)/python benchmarks/memory.py

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
-from unittest.mock import patch
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +26,7 @@ from figures import Figure, cpu_seconds_of, figure, run_benchmark
 
 from voxblink2_lib.records import FRAMES_PER_SECOND
 from voxblink2_lib.release.index import BOX_COLUMNS
-from voxblink2_lib.release.index_build import BOXES_PER_GROUP, IndexWriter
+from voxblink2_lib.release.index_writer import BOX_OPTIONS, BOXES_PER_GROUP
 
 # The error of the detector, in pixels; times are reported for the middle one.
 JITTERS = (0.4, 1.5, 4.0)
@@ -133,18 +132,9 @@ def mapped(table: pa.Table, change: Any) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=BOX_COLUMNS)
 
 
-def our_options(folder: Path) -> dict[str, Any]:
-    """Return the options of the library's own writer, so that they are not repeated here."""
-    with patch.object(pq, "ParquetWriter", wraps=pq.ParquetWriter) as made, IndexWriter(folder):
-        pass
-    return next(
-        dict(call.kwargs) for call in made.call_args_list if call.args[0].name == "boxes.parquet"
-    )
-
-
-def encodings(folder: Path) -> dict[str, Encoding]:
+def encodings() -> dict[str, Encoding]:
     """Return the encodings that are compared, ours first."""
-    ours = our_options(folder)
+    ours = BOX_OPTIONS
     plain = {"compression": "zstd", "use_dictionary": False}
     split = dict.fromkeys(ours["column_encoding"], "BYTE_STREAM_SPLIT")
     return {
@@ -203,9 +193,9 @@ def measure_times(compared: dict[str, Encoding], tracks: pa.Table, rounds: int) 
                 yield figure(f"{verb}: {name} / ours", [its / our for its, our in pairs])
 
 
-def measure(folder: Path, quick: bool) -> Iterator[Figure]:
+def measure(_: Path, quick: bool) -> Iterator[Figure]:
     size = QUICK if quick else FULL
-    compared = encodings(folder)
+    compared = encodings()
     for jitter in JITTERS:
         yield from measure_sizes(compared, make_tracks(size.tracks, jitter=jitter), jitter)
     yield from measure_times(compared, make_tracks(size.tracks, jitter=TIMED_JITTER), size.rounds)

@@ -140,6 +140,24 @@ def test_what_was_read_before_the_damage_comes_first() -> None:
     assert CONTENT.startswith(bytes(output))
 
 
+@pytest.mark.parametrize("cut", [1, 8, 5000])
+def test_some_at_a_time_all_before_the_damage_is_read(cut: int) -> None:
+    text = random.Random(3).randbytes(3_000_000)
+    packed = gzip.compress(text, 1)
+    stream = GzipStream(io.BytesIO(packed[:-cut]))
+    output = bytearray()
+
+    def read_to_the_end() -> None:
+        while data := stream.read1(300_000):
+            output.extend(data)
+
+    with pytest.raises(GzipDamageError, match="the stream ends within a"):
+        read_to_the_end()
+    stream.close()
+    assert len(text) - cut - 100 < len(output) <= len(text)
+    assert text.startswith(output)
+
+
 def test_a_machine_without_zlib_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ctypes.util.find_library", lambda _: "libnone.so.9")
     raw_deflate._zlib.cache_clear()

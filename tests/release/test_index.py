@@ -34,8 +34,8 @@ from support.release_builder import (
 from voxblink2_lib.errors import ReleaseError, StoreError, StoreMismatchError
 from voxblink2_lib.progress import AdvanceWithNote
 from voxblink2_lib.records import FaceTrack, Utterance, VideoKey
-from voxblink2_lib.release import index_build
-from voxblink2_lib.release.annotation import Annotation, read_annotation
+from voxblink2_lib.release import index_build, index_writer
+from voxblink2_lib.release.annotation_files import PlacedBatch, read_batches
 from voxblink2_lib.release.index import Index, VideoKeys, video_keys
 from voxblink2_lib.release.index_build import build_index, open_index
 from voxblink2_lib.release.location import Release, open_release
@@ -62,8 +62,8 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 
 
 def small_groups(monkeypatch: pytest.MonkeyPatch, utterances: int, boxes: int) -> None:
-    monkeypatch.setattr(index_build, "UTTERANCES_PER_GROUP", utterances)
-    monkeypatch.setattr(index_build, "BOXES_PER_GROUP", boxes)
+    monkeypatch.setattr(index_writer, "UTTERANCES_PER_GROUP", utterances)
+    monkeypatch.setattr(index_writer, "BOXES_PER_GROUP", boxes)
 
 
 # -- What is in it ---------------------------------------------------------------------------------
@@ -409,12 +409,13 @@ def count_reads(release: Release, folder: Path) -> int:
     """Open an index and return how many annotations were read for that."""
     paths: list[str] = []
 
-    def read(path: str, data: bytes) -> Annotation:
-        paths.append(path)
-        return read_annotation(path, data)
+    def read(path: Path, **options: Any) -> Iterator[PlacedBatch]:
+        for placed in read_batches(path, **options):
+            paths.extend(placed.batch.paths)
+            yield placed
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(index_build, "read_annotation", read)
+        patch.setattr(index_build, "read_batches", read)
         open_index(release, folder)
     return len(paths)
 
@@ -520,7 +521,7 @@ def test_an_interrupted_reading_leaves_nothing(tmp_path: Path, folder: Path) -> 
             del count, note
             raise KeyboardInterrupt("now")
 
-        assert (task, unit, total, done) == ("Reading annotations", "file", None, 0)
+        assert (task, unit, total, done) == ("Reading annotations", "B", 10240, 0)
         yield advance
 
     with pytest.raises(KeyboardInterrupt, match="now"):

@@ -28,7 +28,7 @@ from support.release_builder import (
 from support.speaker_files import write_voxblink1
 
 from voxblink2_lib.errors import ReleaseError
-from voxblink2_lib.release import builtin, location
+from voxblink2_lib.release import annotation_files, builtin
 from voxblink2_lib.release.index import video_keys
 from voxblink2_lib.release.index_build import build_index
 from voxblink2_lib.release.location import META_ARCHIVE, RELEASE_VARIABLE, Release, open_release
@@ -271,7 +271,7 @@ def test_a_name_that_is_not_text_is_rejected(tmp_path: Path) -> None:
 def test_a_file_too_large_is_rejected_and_not_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packed: bool
 ) -> None:
-    monkeypatch.setattr(location, "_MAX_FILE_BYTES", 1000)
+    monkeypatch.setattr(annotation_files, "MAX_FILE_BYTES", 1000)
     name = member_name("id000009")
     files = {**small_release(), name: b"x" * 1001}
     if packed:
@@ -373,7 +373,10 @@ def test_a_wrong_gzip_checksum_is_refused(tmp_path: Path, archive: Path) -> None
     data = bytearray(gzip.compress(archive.read_bytes()))
     data[-8] ^= 1
     (tmp_path / "a.tar.gz").write_bytes(data)
-    refuse(tmp_path / "a.tar.gz", "is damaged or not a tar archive: after 8 files it reads CRC")
+    refuse(
+        tmp_path / "a.tar.gz",
+        "is damaged or not a tar archive: after 8 files it reads the CRC-32 at the end",
+    )
 
 
 def test_gzip_in_several_members_is_read_to_the_end(tmp_path: Path, archive: Path) -> None:

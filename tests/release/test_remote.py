@@ -17,7 +17,7 @@ from support.release_builder import small_release, voxblink2, write_archive, wri
 from voxblink2_lib.archive import remote_reader
 from voxblink2_lib.errors import ReleaseError
 from voxblink2_lib.files import home_folder
-from voxblink2_lib.release import location, remote
+from voxblink2_lib.release import annotation_files, remote
 from voxblink2_lib.release.builtin import MEDIA, RELEASE
 from voxblink2_lib.release.index_build import build_index, open_index
 from voxblink2_lib.release.location import META_ARCHIVE, open_release
@@ -60,7 +60,7 @@ def test_a_folder_in_a_bucket_gives_the_index_of_the_local_one(
     system: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(remote, "_FETCHED_AT_ONCE", 3)
-    monkeypatch.setattr(location, "_MAX_FILE_BYTES", 2000)
+    monkeypatch.setattr(annotation_files, "MAX_FILE_BYTES", 2000)
     files = small_release()
     files["meta/id000001/abcdefghijk/00009.txt"] = b" " * 2001
     files["meta/README"] = b"none"

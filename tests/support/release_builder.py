@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 Row = tuple[int, int, int, int, int]
 Member = tuple[str, bytes] | tarfile.TarInfo
 
@@ -18,6 +20,33 @@ VIDEO = "abcdefghijk"
 def make_rows(first: int = 0, last: int = 24) -> list[Row]:
     """Return one row a frame, both ends included, with boxes that move a little."""
     return [(frame, 100 + frame % 7, 50, 40 + frame % 3, 60) for frame in range(first, last + 1)]
+
+
+def jittering_rows(chance: np.random.Generator, *, first: int, frames: int) -> list[Row]:
+    """Return rows as detectors give them: a face that wanders, and an error in each frame.
+
+    They compress as real ones do: to a quarter.
+    """
+    width = chance.uniform(60, 300)
+    start = np.array([chance.uniform(50, 900), chance.uniform(20, 400), width, 1.25 * width])
+    steps = chance.normal(0, (0.6, 0.6, 0.3, 0.3), (frames, 4))
+    boxes = np.rint(start + np.cumsum(steps, axis=0) + chance.normal(0, 1.5, (frames, 4)))
+    numbers = np.column_stack([np.arange(first, first + frames), boxes]).astype(int)
+    return list(map(tuple, numbers.tolist()))
+
+
+def jittering_release(videos: int, *, frames: int = 40) -> dict[str, bytes]:
+    """Return files of five utterances a video, with :func:`jittering_rows`."""
+    chance = np.random.default_rng(0)
+    files: dict[str, bytes] = {}
+    for v in range(videos):
+        speaker, video = f"id{v // 3:06}", video_id(v)
+        for u in range(5):
+            rows = jittering_rows(chance, first=100 * u, frames=frames)
+            files[member_name(speaker, video, f"{u:05}")] = voxblink2(
+                rows, speaker=speaker, video=video
+            )
+    return files
 
 
 def render_rows(rows: Iterable[Sequence[int]], *, newline: str = "\n") -> str:

@@ -112,6 +112,7 @@ class GzipStream:
         self._input = memoryview(b"")
         self._output = memoryview(b"")
         self._inflater: RawInflater | None = None
+        self._damage: GzipDamageError | None = None
         self._packed_offset = self._inflated_bytes = self._crc = self._member_bytes = 0
         self._last_byte = 0
         if point is not None:
@@ -146,22 +147,39 @@ class GzipStream:
             GzipDamageError: the stream is damaged or ends early.
         """
         pieces: list[memoryview] = []
-        while size_bytes:
-            if not self._output and not self._fill():
-                break
-            piece = self._output[:size_bytes]
+        while size_bytes and (piece := self._take_output(size_bytes)):
             pieces.append(piece)
-            self._output = self._output[len(piece) :]
             size_bytes -= len(piece)
         return b"".join(pieces)
 
-    def _fill(self) -> bool:
-        """Inflate some more; return whether there was any."""
+    def read1(self, size_bytes: int) -> bytes:
+        """Return some output, at most that much; none only at the end of the stream.
+
+        Raises:
+            GzipDamageError: the stream is damaged or ends early, and all before has been read.
+        """
+        return bytes(self._take_output(size_bytes))
+
+    def _take_output(self, size_bytes: int) -> memoryview:
+        if not self._output:
+            self._fill()
+        piece = self._output[:size_bytes]
+        self._output = self._output[len(piece) :]
+        return piece
+
+    def _fill(self) -> None:
+        """Inflate some more, if there is any."""
+        if self._damage is not None:
+            raise self._damage
         while not self._output:
             if self._inflater is None and not self._begin_member():
-                return False
-            self._inflate()
-        return True
+                return
+            try:
+                self._inflate()
+            except GzipDamageError as error:
+                if not self._output:
+                    raise
+                self._damage = error  # The trailer is wrong: raised when its output is read.
 
     def _inflate(self) -> None:
         assert self._inflater is not None

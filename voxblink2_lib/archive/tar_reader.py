@@ -176,6 +176,7 @@ class TarReader:
 
     def _skip(self) -> None:
         rest = self._unread_bytes + self._padding_bytes
+        self._unread_bytes = self._padding_bytes = 0
         if self._skip_bytes is not None and rest > _CHUNK_BYTES:
             # What ends within the member shows at the next header.
             self._skip_bytes(rest)

@@ -15,6 +15,7 @@ from voxblink2_lib.doctor import machine_checks, source_checks, store_checks
 from voxblink2_lib.doctor.findings import Check, Finding, Inputs
 from voxblink2_lib.errors import ReleaseError, SourceError, StoreError, first_line
 from voxblink2_lib.materialize.request import MaterializeRequest
+from voxblink2_lib.records import CUT_AUDIO
 from voxblink2_lib.release.index import Index
 from voxblink2_lib.release.location import RELEASE_VARIABLE, Release, open_release
 from voxblink2_lib.sources import SourceSpec, parse_source
@@ -99,9 +100,13 @@ def _youtube(inputs: Inputs) -> SourceSpec | None:
 
 
 def _media_folder(inputs: Inputs) -> str | None:
-    if inputs.source is None or inputs.source.is_remote:
-        return None
-    return inputs.source.place
+    source = inputs.source
+    return source.place if source is not None and source.kind == "folder" else None
+
+
+def _cut_audio(inputs: Inputs) -> str | None:
+    source = inputs.source
+    return source.place if source is not None and source.kind == CUT_AUDIO else None
 
 
 def _source_and_cookies(inputs: Inputs) -> SourceSpec | None:
@@ -122,6 +127,7 @@ _CHECKS: tuple[Check[Any], ...] = (
     Check("clips", _store, store_checks.check_clips),
     Check("file system", _store, store_checks.check_file_system),
     Check("media folder", _media_folder, source_checks.check_media_folder),
+    Check("cut audio", _cut_audio, source_checks.check_cut_audio),
     Check("network", _remote_source, source_checks.check_network),
     Check("cookies", _source_and_cookies, source_checks.check_cookie_files),
 )

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from voxblink2_lib.archive.recognition import find_cut_audio
 from voxblink2_lib.doctor.cookies import check_cookies
 from voxblink2_lib.doctor.findings import Finding, Findings, Inputs
 from voxblink2_lib.errors import SelectionError, UnreachableError
+from voxblink2_lib.progress import size_text
 from voxblink2_lib.records import VideoKey, is_speaker_id
 from voxblink2_lib.redaction import redact, secrets_in
 from voxblink2_lib.release.selection import selected_keys
@@ -36,6 +38,22 @@ def check_media_folder(inputs: Inputs, folder: str) -> Findings:
         yield Finding("warning", "source", message, "Make them readable.")
     else:
         yield Finding("ok", "source", message)
+
+
+def check_cut_audio(inputs: Inputs, place: str) -> Findings:
+    """Check that cut audio is there, with all of its parts as far as their names tell."""
+    audio = find_cut_audio(place)
+    if audio is None:
+        yield Finding("error", "source", f"no cut audio in {place}", "Name another with --source.")
+    elif audio.folder is not None:
+        yield Finding("ok", "source", f"a folder of cut audio, {audio.folder}")
+    for archive in audio.archives if audio else ():
+        parts = "1 file" if len(archive.parts) == 1 else f"{len(archive.parts):,} parts"
+        size = size_text(archive.size_bytes)
+        yield Finding("ok", "source", f"an archive of cut audio, {archive.name}: {parts}, {size}")
+    if inputs.request.with_faces:
+        remedy = "Use --config audio, or name a source of videos with --source."
+        yield Finding("error", "source", "cut audio has no faces", remedy)
 
 
 def _selected(inputs: Inputs) -> Iterator[VideoKey] | None:

@@ -12,6 +12,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -47,13 +48,29 @@ class Annotation:
 
     def digest(self) -> int:
         """Return a signed 64-bit hash of everything in the file."""
-        hasher = hashlib.blake2b(digest_size=8)
-        hasher.update(f"{self.utterance} {self.start_seconds} {self.duration_seconds}".encode())
-        if self.frame_size is not None:
-            hasher.update(f"{self.frame_size}".encode())
-        hasher.update(self.frames.tobytes())
-        hasher.update(self.boxes.tobytes())
-        return int.from_bytes(hasher.digest(), "little", signed=True)
+        header = Header(self.start_seconds, self.duration_seconds, self.frame_size)
+        return digest_of(f"{self.utterance}", header, self.frames.tobytes(), self.boxes.tobytes())
+
+
+class Header(NamedTuple):
+    """What is kept of a header; see :class:`Annotation`."""
+
+    start_seconds: float | None
+    duration_seconds: float | None
+    frame_size: tuple[int, int] | None
+
+
+def digest_of(
+    utterance: str, header: Header, frames: memoryview | bytes, boxes: memoryview | bytes
+) -> int:
+    """Return :meth:`Annotation.digest`; ``utterance`` is the record as text."""
+    hasher = hashlib.blake2b(digest_size=8)
+    hasher.update(f"{utterance} {header.start_seconds} {header.duration_seconds}".encode())
+    if header.frame_size is not None:
+        hasher.update(f"{header.frame_size}".encode())
+    hasher.update(frames)
+    hasher.update(boxes)
+    return int.from_bytes(hasher.digest(), "little", signed=True)
 
 
 def read_annotation(path: str, data: bytes) -> Annotation:
@@ -66,13 +83,9 @@ def read_annotation(path: str, data: bytes) -> Annotation:
     Raises:
         ValueError: the file is malformed; the message goes to the rejects file.
     """
-    ids = _ids_of_path(path)
-    header, rows = _split(_text(data))
-    for key, name, expected in (("identity", "speaker", ids[0]), ("reference", "video", ids[1])):
-        if header.get(key, expected) != expected:
-            raise ValueError(
-                f"the header has {name} {header[key][:64]!r}, the path has {expected!r}"
-            )
+    ids = ids_of_path(path)
+    values, rows = _split(_text(data))
+    header = read_header(values, ids)
     numbers, nominal_frame = _in_pixels(_numbers(rows))
     if not np.all(np.isfinite(numbers)) or np.any(numbers != np.floor(numbers)):
         raise ValueError("frames and boxes must be whole numbers")
@@ -83,24 +96,46 @@ def read_annotation(path: str, data: bytes) -> Annotation:
         raise ValueError(f"frame {frames[-1]:.0f} is out of range")
     if np.any(numbers[:, 1:] < _INT16.min) or np.any(numbers[:, 1:] > _INT16.max):
         raise ValueError("a box is out of range: pixels must fit 16 bits")
-    start, duration = _times(header.get("start and duration", ""))
     return Annotation(
         utterance=Utterance(*ids, first_frame=int(frames[0]), last_frame=int(frames[-1])),
-        start_seconds=start,
-        duration_seconds=duration,
-        frame_size=nominal_frame or _frame_size(header),
+        start_seconds=header.start_seconds,
+        duration_seconds=header.duration_seconds,
+        frame_size=nominal_frame or header.frame_size,
         frames=frames.astype(np.int32),
         boxes=numbers[:, 1:].astype(np.int16),
     )
 
 
-def _ids_of_path(path: str) -> tuple[str, str, str]:
+def ids_of_path(path: str) -> tuple[str, str, str]:
+    """Return speaker, video and utterance.
+
+    Raises:
+        ValueError: the path has none.
+    """
     parts = path.split("/")
     if len(parts) < 3 or not parts[-1].endswith(".txt"):
         raise ValueError("not named <speaker>/<video>/<utterance>.txt")
     speaker_id, video_id, utterance_id = parts[-3], parts[-2], parts[-1].removesuffix(".txt")
     check_ids(speaker_id, video_id, utterance_id)
     return speaker_id, video_id, utterance_id
+
+
+def read_header(values: dict[str, str], ids: tuple[str, str, str]) -> Header:
+    """Return what is kept of a header.
+
+    Args:
+        values: by their names in lower case.
+        ids: those of the path.
+
+    Raises:
+        ValueError: it is the header of another video.
+    """
+    for key, name, expected in (("identity", "speaker", ids[0]), ("reference", "video", ids[1])):
+        if values.get(key, expected) != expected:
+            raise ValueError(
+                f"the header has {name} {values[key][:64]!r}, the path has {expected!r}"
+            )
+    return Header(*_times(values.get("start and duration", "")), _frame_size(values))
 
 
 def _text(data: bytes) -> str:
@@ -177,10 +212,12 @@ def _times(text: str) -> tuple[float | None, float | None]:
     return float(fields[0]), float(fields[1])
 
 
-def _frame_size(header: dict[str, str]) -> tuple[int, int] | None:
+def _frame_size(values: dict[str, str]) -> tuple[int, int] | None:
     """Return width and height where a header line gives them, as in ``Resolution: 1280x720``."""
     for name in ("resolution", "picture size", "video size", "frame size", "size"):
-        fields = re.split(r"\s*[x\u00d7*,]\s*|\s+", header.get(name, "").lower())
+        if name not in values:
+            continue
+        fields = re.split(r"\s*[x\u00d7*,]\s*|\s+", values[name].lower())
         if len(fields) == 2 and all(re.fullmatch("[0-9]{1,5}", field) for field in fields):
             width, height = map(int, fields)
             if min(width, height) > 0 and max(width, height) <= _INT16.max:

@@ -70,8 +70,9 @@ def _made_again(
 ) -> Index | None:
     folder = bench.store.index
     fresh = folder.with_name(f"{folder.name}.new")
+    # Stopped, it leaves what the next repair goes on with.
+    new = build_index(release, fresh, progress=progress)
     try:
-        new = build_index(release, fresh, progress=progress)
         if other := _other_release(bench, new, configs):
             bench.problems.append(f"{problem} {other}")
             return None

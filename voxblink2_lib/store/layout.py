@@ -2,6 +2,7 @@
 
 STORE/
   index/                    see index.py
+  index.new/                an index that is being written, where the next run goes on
   ledger.sqlite             see ledger.py
   ledger.backup.sqlite      see backup.py
   parts/<config>/<job>/     clips of finished videos whose shard is not sealed yet

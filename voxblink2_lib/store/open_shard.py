@@ -3,9 +3,11 @@
 ::
 
     parts/<config>/<job>/rows.arrow       the shard, as far as it has come: whole batches
-    parts/<config>/<job>/waiting.arrow    rows that are too few for a batch, as of the last commit
+    parts/<config>/<job>/waiting.<n>.arrow    rows that are too few for a batch, when n rows were
+                                              committed; of the last commit and the one before
 
-What was written after the last commit is cut off. The bytes are those of a shard that is sealed
+What was written after the last commit is cut off. A kill between the files and the ledger leaves
+the rows that wait of both. The bytes are those of a shard that is sealed
 from part files with the same rows (:func:`~voxblink2_lib.store.shards.seal_shard`).
 """
 
@@ -28,7 +30,7 @@ from voxblink2_lib.store.row_batches import RowBatches
 from voxblink2_lib.store.row_digests import row_digests, row_names
 from voxblink2_lib.store.shards import read_batches
 
-ROWS, WAITING = "rows.arrow", "waiting.arrow"
+ROWS, WAITING = "rows.arrow", "waiting.*.arrow"
 _COPY_BYTES = 1 << 20
 
 
@@ -55,6 +57,11 @@ class ShardState:
         return asdict(self)
 
 
+def waiting_file(folder: Path, rows: int) -> Path:
+    """Return the file of the rows that wait when so many rows were committed."""
+    return folder / WAITING.replace("*", str(rows))
+
+
 class OpenShard:
     """Writes the rows of one job. A context manager, which closes the file and keeps it.
 
@@ -75,6 +82,8 @@ class OpenShard:
         self._schema = schema
         self._batches = RowBatches(schema)
         self.digests: dict[str, bytes] = {}
+        # That of the last commit.
+        self._waiting: Path | None = None
         folder.mkdir(parents=True, exist_ok=True)
         state = state or ShardState()
         try:
@@ -83,27 +92,28 @@ class OpenShard:
             )
         except FileNotFoundError as error:
             raise self._damaged() from error
-        self._writer = HashingWriter(self._file)
+        self._sink = _Sink(self._file)
+        self._writer = pa.ipc.new_stream(self._sink, schema)
         try:
-            self._go_on(state)
+            if state.size_bytes:
+                self._go_on(state)
         except BaseException:
             self._file.close()
             raise
 
     def _go_on(self, state: ShardState) -> None:
         """Take up what was committed, and cut off what was written later."""
-        if not state.size_bytes:
-            self._write(self._schema.serialize())
-            return
         self._file.truncate(state.size_bytes)
         self._file.seek(0)
         while block := self._file.read(_COPY_BYTES):
-            self._writer.take_note(block)
-        if (self._writer.size_bytes, self._writer.sha256) != (state.size_bytes, state.sha256):
+            self._sink.take_note(block)
+        if (self._sink.size_bytes, self._sink.sha256) != (state.size_bytes, state.sha256):
             raise self._damaged()
+        # The writer begins with the columns, which are there already.
+        self._sink.left_out_bytes = self._schema.serialize().size
         for batch in _batches_of(self._folder / ROWS, self._schema):
             self._note(batch, row_digests(batch))
-        waiting = self._folder / WAITING
+        waiting = self._waiting = waiting_file(self._folder, state.rows)
         if not waiting.exists() or sha256_of(waiting) != state.waiting_sha256:
             raise self._damaged()
         for batch in _waiting_rows(waiting, self._schema):
@@ -129,13 +139,10 @@ class OpenShard:
         """
         self._note(rows, row_digests(rows) if digests is None else digests)
         for batch in self._batches.add(rows):
-            self._write(batch.serialize())
+            self._writer.write_batch(batch)
 
     def _note(self, rows: pa.RecordBatch, digests: Sequence[bytes]) -> None:
         self.digests.update(zip(row_names(rows), digests, strict=True))
-
-    def _write(self, message: Any) -> None:
-        self._writer.write(memoryview(message))
 
     def commit(self, *, is_finished: bool = False) -> ShardState:
         """Flush all rows to disk, and return what to keep of them.
@@ -145,22 +152,46 @@ class OpenShard:
         """
         if is_finished:
             for batch in self._batches.finish():
-                self._write(batch.serialize())
-            self._write(END_OF_STREAM)
+                self._writer.write_batch(batch)
+            self._writer.close()
         self._file.flush()
         os.fsync(self._file.fileno())
-        with atomic_write(self._folder / WAITING) as file:
+        path = waiting_file(self._folder, len(self.digests))
+        for other in self._folder.glob(WAITING):
+            if other not in {path, self._waiting}:
+                other.unlink()
+        self._waiting = path
+        with atomic_write(path) as file:
             waiting = HashingWriter(file)
             for message in (self._schema, *self._batches.waiting()):
                 waiting.write(memoryview(message.serialize()))
             waiting.write(END_OF_STREAM)
         return ShardState(
-            size_bytes=self._writer.size_bytes,
-            sha256=self._writer.sha256,
+            size_bytes=self._sink.size_bytes,
+            sha256=self._sink.sha256,
             rows=len(self.digests),
             waiting_sha256=waiting.sha256,
             is_finished=is_finished,
         )
+
+
+class _Sink(HashingWriter):
+    """A file in which the beginning of what is written may be already.
+
+    Attributes:
+        left_out_bytes: so many bytes of what is written next are there.
+    """
+
+    left_out_bytes = 0
+
+    def write(self, data: Any) -> int:
+        """Write and hash what is not there."""
+        size_bytes = len(data)
+        left_out = min(self.left_out_bytes, size_bytes)
+        self.left_out_bytes -= left_out
+        if left_out < size_bytes:
+            super().write(memoryview(data)[left_out:] if left_out else data)
+        return size_bytes
 
 
 def _batches_of(path: Path, schema: pa.Schema) -> list[pa.RecordBatch]:
@@ -221,7 +252,7 @@ def open_shard_problem(folder: Path, state: ShardState) -> str:
         folder: that of the parts of the job.
         state: what was committed.
     """
-    rows, waiting = folder / ROWS, folder / WAITING
+    rows, waiting = folder / ROWS, waiting_file(folder, state.rows)
     try:
         with open(rows, "rb") as file:
             writer, left = HashingWriter(file), state.size_bytes

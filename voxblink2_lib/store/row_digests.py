@@ -6,7 +6,8 @@ It is over all values of the row, whatever batch the row is in: audio, video, ti
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -24,8 +25,8 @@ def row_digests(batch: pa.RecordBatch) -> list[bytes]:
     Args:
         batch: valid rows of a shard of any configuration.
     """
-    columns = batch.columns
-    return [_digest(column[row] for column in columns) for row in range(batch.num_rows)]
+    columns = [[*_column_parts(column)] for column in batch.columns]
+    return [_digest(itertools.chain(*parts)) for parts in zip(*columns, strict=True)]
 
 
 def row_names(batch: pa.RecordBatch) -> list[str]:
@@ -34,18 +35,26 @@ def row_names(batch: pa.RecordBatch) -> list[str]:
     return [UtteranceKey(*key).name for key in zip(*ids, strict=True)]
 
 
-def _digest(values: Iterator[Any]) -> bytes:
+def _digest(parts: Iterable[Any]) -> bytes:
     digest = hashlib.sha256()
-    for value in values:
-        for part in _parts(value):
-            # With its length, so that no two rows have the same bytes.
-            digest.update(_NULL if part is None else len(part).to_bytes(_LENGTH_BYTES, "little"))
-            digest.update(part or b"")
+    for part in parts:
+        # With its length, so that no two rows have the same bytes.
+        digest.update(_NULL if part is None else len(part).to_bytes(_LENGTH_BYTES, "little"))
+        digest.update(part or b"")
     return digest.digest()[:DIGEST_BYTES]
 
 
+def _column_parts(column: pa.Array) -> Iterator[list[Any]]:
+    """Yield the bytes that each value of a column consists of; ``None`` for one that is null."""
+    if pa.types.is_string(column.type):
+        for text in column.to_pylist():
+            yield [None if text is None else text.encode()]
+    else:
+        for value in column:
+            yield [*_parts(value)]
+
+
 def _parts(value: pa.Scalar) -> Iterator[Any]:
-    """Yield the bytes that a value consists of; ``None`` for one that is null."""
     if not value.is_valid:
         yield None
     elif isinstance(value, pa.StructScalar):

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from voxblink2_lib.errors import StoreDamagedError
@@ -46,22 +47,37 @@ def make_rows(
     """
     utterances = [clip.utterance for clip in clips]
     columns: dict[str, Any] = {
-        "audio": [
-            {"bytes": clip.data, "path": f"{clip.utterance.name}.{audio_format}"} for clip in clips
-        ],
+        "audio": _media(
+            [clip.data for clip in clips],
+            [f"{clip.utterance.name}.{audio_format}" for clip in clips],
+        ),
         "speaker_id": [utterance.speaker_id for utterance in utterances],
         "video_id": [utterance.video_id for utterance in utterances],
         "utterance_id": [utterance.utterance_id for utterance in utterances],
         "start_seconds": [utterance.seconds[0] for utterance in utterances],
         "end_seconds": [utterance.seconds[1] for utterance in utterances],
         "source": [source] * len(utterances),
-        "video": [{"bytes": face.data, "path": f"{face.utterance.name}.mp4"} for face in faces],
+        "video": _media(
+            [face.data for face in faces], [f"{face.utterance.name}.mp4" for face in faces]
+        ),
         "boxes": [face.boxes.tolist() for face in faces],
         "boxes_fit": [face.boxes_fit for face in faces],
         "boxes_evidence": [face.boxes_evidence for face in faces],
     }
-    arrays = [pa.array(columns[field.name], field.type) for field in schema]
+    arrays = [
+        column if isinstance(column, pa.Array) else pa.array(column, field.type)
+        for column, field in ((columns[field.name], field) for field in schema)
+    ]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _media(contents: Sequence[bytes], paths: Sequence[str]) -> pa.Array:
+    """Return a column of encoded media, which are copied once."""
+    ends = np.zeros(len(contents) + 1, np.int32)
+    np.cumsum([len(content) for content in contents], out=ends[1:])
+    buffers = [None, pa.py_buffer(ends), pa.py_buffer(b"".join(contents))]
+    media = pa.Array.from_buffers(pa.binary(), len(contents), buffers)
+    return pa.StructArray.from_arrays([media, pa.array(paths, pa.string())], ["bytes", "path"])
 
 
 def write_part(path: Path, rows: pa.RecordBatch, outcome: Outcome) -> None:
