@@ -6,6 +6,7 @@ import gzip
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,8 @@ from voxblink2_lib.archive.layout import utterance_of
 from voxblink2_lib.archive.tar_reader import TarMember
 from voxblink2_lib.cut_audio.seek_points import SeekPoints
 from voxblink2_lib.errors import StoreError
+from voxblink2_lib.materialize.cut_audio_job import CutJob
+from voxblink2_lib.repair.run import plan_repair
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
 from voxblink2_lib.store.verify import verify_store
@@ -159,6 +162,32 @@ def test_killed_at_any_operation_it_ends_in_the_same_shards(
     assert cli_process.shards(store) == whole
     assert not list((store / "parts" / "audio").iterdir())
     assert verify_store(Store(store), sample=9).problems == ()
+
+
+@pytest.mark.parametrize("job", [0, 1])
+def test_what_a_job_has_before_its_first_commit_is_no_problem(
+    job: int, archive: Path, whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    commit = CutJob.commit
+
+    def stopped(self: CutJob, *words: Any, **options: Any) -> None:
+        if self.number == job:
+            raise KeyboardInterrupt
+        commit(self, *words, **options)
+
+    store = Store(tmp_path / "store")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(CutJob, "commit", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            go(archive, store.root)
+    (begun,) = store.parts("audio").glob("*/rows.arrow")
+    assert begun.parent == store.job_parts("audio", job)
+    problems = verify_store(store, sample=9).problems
+    # Of a store without a shard it says that there is nothing to check.
+    assert [each.startswith("Nothing to check") for each in problems] == [True] * (job == 0)
+    assert plan_repair(store).mends == ()
+    go(archive, store.root)
+    assert cli_process.shards(store.root) == whole
 
 
 @pytest.mark.parametrize("fault", ["full", "broken"])

@@ -281,3 +281,13 @@ def test_a_budget_of_a_video_a_day_says_when_the_next_one_is(clock: Clock) -> No
     assert soon.line(clock.now) == "direct: 2 in flight"
     paused = route(paused_until=at, reason="limit", next_permit_at=at)
     assert paused.line(clock.now) == f"direct: 2 in flight, paused until {clock_text(at)} (limit)"
+
+
+def test_a_run_that_only_seals_shows_nothing(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Dashboard(0, clock=clock) as view:
+        view.show(lambda: QUIET, at_once=True)
+    with Dashboard(1, clock=clock) as view:
+        view.show(lambda: QUIET, at_once=True)
+    assert capsys.readouterr().err.count("videos") == 2  # counted, and per minute

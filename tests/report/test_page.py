@@ -227,7 +227,7 @@ def test_the_page_sums_up(ledger: LedgerBuilder, tmp_path: Path) -> None:
         "Videos excluded": "1",
         "Utterances": "6",
         "Hours": "3.00",
-        "Downloaded": "4.5 MB",
+        "Fetched": "4.5 MB",
         "Speakers": "2 complete, 1 partial, 1 empty",
         "Speed": "60 videos per hour and 25.0 kB per second, in the 3 minutes up to "
         "2025-10-10 00:02 UTC",

@@ -129,7 +129,7 @@ def _status_lines(status: StoreStatus) -> list[str]:
         f"Speakers   {speakers.complete:,} complete, {speakers.partial:,} partial, "
         f"{speakers.empty:,} empty",
         f"Shards     {status.shards:,} ({size_text(status.shard_bytes)})",
-        f"Downloaded {size_text(status.bytes_fetched)}; last hour of work: "
+        f"Fetched    {size_text(status.bytes_fetched)}; last hour of work: "
         f"{status.videos_an_hour:,.0f} videos per hour, {size_text(status.bytes_a_second)}/s",
         *_time_lines(status),
         *_sound_lines(status.sound),

@@ -146,7 +146,9 @@ class Dashboard:
             at_once: update it whether or not it is due.
         """
         now = self._clock()
-        if self._is_quiet or not (at_once or now - self._updated_at >= self._seconds):
+        is_due = at_once or now - self._updated_at >= self._seconds
+        # A run may only have to seal what was cropped before.
+        if self._is_quiet or not (self._total and is_due):
             return
         self._updated_at = now
         lines = [visible(line) for line in self.lines(snapshot())]

@@ -82,9 +82,10 @@ def _shard_files(folder: Path, ledger: Ledger) -> set[Path]:
 
 def _strange_parts(bench: Workbench, ledger: Ledger) -> Iterator[Path]:
     store, config = bench.store, ledger.config
-    # The next run removes those of sealed jobs.
-    jobs = {store.job_parts(config, job): job for job in ledger.jobs()}
-    yield from _strangers(store.parts(config), set(jobs))
+    # The next run removes those of sealed jobs, and of one that was begun and never committed.
+    jobs = {store.job_parts(config, job) for job in ledger.jobs()}
+    begun = {path.parent for path in store.parts(config).glob(f"*/{ROWS}")}
+    yield from _strangers(store.parts(config), jobs | begun)
     for job in ledger.open_jobs():
         videos = ledger.job_videos(job)
         parts = {store.part(config, job, key) for key, _ in videos}

@@ -178,7 +178,7 @@ def _summary(statistics: LedgerStatistics, missing: int) -> Markup:
         ("Videos excluded", f"{videos.get('excluded', 0):,}"),
         ("Utterances", f"{totals.clips:,}"),
         ("Hours", f"{totals.hours:,.2f}"),
-        ("Downloaded", size_text(totals.bytes_fetched)),
+        ("Fetched", size_text(totals.bytes_fetched)),
         (
             "Speakers",
             f"{coverage.complete:,} complete, {coverage.partial:,} partial, "

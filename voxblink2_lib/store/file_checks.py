@@ -14,7 +14,7 @@ from voxblink2_lib.store.checksums import changed_file_problem, checksum_file
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
 from voxblink2_lib.store.ledger_outcomes import LedgerOutcomes
-from voxblink2_lib.store.open_shard import ShardState, open_shard_problem
+from voxblink2_lib.store.open_shard import ROWS, WAITING, ShardState, open_shard_problem
 from voxblink2_lib.store.outcome_files import SUFFIX, outcomes_path, read_outcomes
 from voxblink2_lib.store.schema import FEATURES, arrow_schema
 from voxblink2_lib.store.shard_names import shard_name
@@ -114,7 +114,7 @@ class FileCheck:
         schema, sealed = arrow_schema(self._config), self._sealed_jobs()
         cut = self._cut_folders()
         for path in sorted(self._store.parts(self._config).glob("*/*.arrow")):
-            if path.parent.name in sealed or path.parent in cut:
+            if path.parent.name in sealed or path.parent in cut or self._is_begun(path):
                 continue
             try:
                 with as_own_error(StoreDamagedError, f"The part file {path} is damaged"):
@@ -130,6 +130,12 @@ class FileCheck:
         """Return the folders of jobs that are being cut, which have other files."""
         jobs = self._ledger.cut.open_jobs() if self._ledger else []
         return {self._store.job_parts(self._config, job) for job in jobs}
+
+    def _is_begun(self, path: Path) -> bool:
+        """Return whether a file is of a job that is being cut and of which nothing is committed."""
+        jobs = self._ledger.jobs() if self._ledger else []
+        folders = {self._store.job_parts(self._config, job) for job in jobs}
+        return path.name in {ROWS, WAITING} and path.parent not in folders
 
     def _open_shard(self) -> Iterator[str]:
         """Yield what is wrong with the shard that is being cut."""
