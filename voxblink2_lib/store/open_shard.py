@@ -83,24 +83,25 @@ class OpenShard:
             )
         except FileNotFoundError as error:
             raise self._damaged() from error
-        self._writer = HashingWriter(self._file)
+        self._sink = _Sink(self._file)
+        self._writer = pa.ipc.new_stream(self._sink, schema)
         try:
-            self._go_on(state)
+            if state.size_bytes:
+                self._go_on(state)
         except BaseException:
             self._file.close()
             raise
 
     def _go_on(self, state: ShardState) -> None:
         """Take up what was committed, and cut off what was written later."""
-        if not state.size_bytes:
-            self._write(self._schema.serialize())
-            return
         self._file.truncate(state.size_bytes)
         self._file.seek(0)
         while block := self._file.read(_COPY_BYTES):
-            self._writer.take_note(block)
-        if (self._writer.size_bytes, self._writer.sha256) != (state.size_bytes, state.sha256):
+            self._sink.take_note(block)
+        if (self._sink.size_bytes, self._sink.sha256) != (state.size_bytes, state.sha256):
             raise self._damaged()
+        # The writer begins with the columns, which are there already.
+        self._sink.left_out_bytes = self._schema.serialize().size
         for batch in _batches_of(self._folder / ROWS, self._schema):
             self._note(batch, row_digests(batch))
         waiting = self._folder / WAITING
@@ -129,13 +130,10 @@ class OpenShard:
         """
         self._note(rows, row_digests(rows) if digests is None else digests)
         for batch in self._batches.add(rows):
-            self._write(batch.serialize())
+            self._writer.write_batch(batch)
 
     def _note(self, rows: pa.RecordBatch, digests: Sequence[bytes]) -> None:
         self.digests.update(zip(row_names(rows), digests, strict=True))
-
-    def _write(self, message: Any) -> None:
-        self._writer.write(memoryview(message))
 
     def commit(self, *, is_finished: bool = False) -> ShardState:
         """Flush all rows to disk, and return what to keep of them.
@@ -145,8 +143,8 @@ class OpenShard:
         """
         if is_finished:
             for batch in self._batches.finish():
-                self._write(batch.serialize())
-            self._write(END_OF_STREAM)
+                self._writer.write_batch(batch)
+            self._writer.close()
         self._file.flush()
         os.fsync(self._file.fileno())
         with atomic_write(self._folder / WAITING) as file:
@@ -155,12 +153,31 @@ class OpenShard:
                 waiting.write(memoryview(message.serialize()))
             waiting.write(END_OF_STREAM)
         return ShardState(
-            size_bytes=self._writer.size_bytes,
-            sha256=self._writer.sha256,
+            size_bytes=self._sink.size_bytes,
+            sha256=self._sink.sha256,
             rows=len(self.digests),
             waiting_sha256=waiting.sha256,
             is_finished=is_finished,
         )
+
+
+class _Sink(HashingWriter):
+    """A file in which the beginning of what is written may be already.
+
+    Attributes:
+        left_out_bytes: so many bytes of what is written next are there.
+    """
+
+    left_out_bytes = 0
+
+    def write(self, data: Any) -> int:
+        """Write and hash what is not there."""
+        size_bytes = len(data)
+        left_out = min(self.left_out_bytes, size_bytes)
+        self.left_out_bytes -= left_out
+        if left_out < size_bytes:
+            super().write(memoryview(data)[left_out:] if left_out else data)
+        return size_bytes
 
 
 def _batches_of(path: Path, schema: pa.Schema) -> list[pa.RecordBatch]:
