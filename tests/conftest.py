@@ -99,7 +99,8 @@ def site() -> Iterator[MediaSite]:
 @pytest.fixture
 def inline_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs in this process start no others."""
-    monkeypatch.setattr("voxblink2_lib.materialize.scheduler.WorkerPool", InlinePool)
+    for module in ("materialize.scheduler", "cut_audio.blocks"):
+        monkeypatch.setattr(f"voxblink2_lib.{module}.WorkerPool", InlinePool)
 
 
 @pytest.fixture(scope="session")

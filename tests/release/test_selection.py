@@ -140,5 +140,5 @@ def test_many_unknown_ids_are_cut_short(index: Index) -> None:
 
 
 def test_an_empty_selection_is_refused(index: Index) -> None:
-    with pytest.raises(SelectionError, match="matches none of the release's 9 videos"):
+    with pytest.raises(SelectionError, match="matches none of the 9 videos of the release"):
         select(index, Selection.of(exclude=SPEAKERS))

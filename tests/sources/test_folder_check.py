@@ -95,8 +95,7 @@ def test_the_search_ends_at_the_first_file(tmp_path: Path, monkeypatch: pytest.M
         (
             ["id000001/-truth_0001/00001.wav", "id000001/-truth_0001/00002.wav"],
             r"It holds id000001/-truth_0001/00001\.wav: a folder for each video, a file an "
-            r"utterance\. The sound of utterances .* name a folder of whole videos, or --source "
-            "youtube",
+            r"utterance\. Files of cut audio have an extension of audio, such as wav",
         ),
         (
             ["id000009/xxxxxxxxxxx/00001.flac"],
@@ -108,8 +107,8 @@ def test_the_search_ends_at_the_first_file(tmp_path: Path, monkeypatch: pytest.M
         ),
         (
             ["VB2_audio.tar.gz.00", "VB2_audio.tar.gz.01", "VB2_audio.tar.gz.02"],
-            r"It holds VB2_audio\.tar\.gz\.00, VB2_audio\.tar\.gz\.01 and 1 more, the authors' "
-            "archive of cut audio",
+            r"It holds the archive VB2_audio\.tar\.gz\.00, VB2_audio\.tar\.gz\.01 and 1 more, .* "
+            "cut audio is, from tars that begin with files <speaker>/",
         ),
         (["vb2_meta.tar.gz", "spk2videos"], "It holds vb2_meta.tar.gz: it is the release"),
         (["media.tar"], "It holds the archive media.tar, and media are not read from archives"),
@@ -176,7 +175,8 @@ def test_a_folder_that_is_too_low(tmp_path: Path) -> None:
 def test_the_folder_of_one_video(tmp_path: Path) -> None:
     put(tmp_path, "id000001/-truth_0001/00001.wav")
     text = problem(tmp_path / "id000001" / "-truth_0001")
-    assert text.startswith("It is the folder of one video of one speaker, with 00001.wav.")
+    assert text.startswith("It is the folder of one video of one speaker, with 00001.wav: two")
+    assert text.endswith(f"Use --source {tmp_path}")
 
 
 # -- Nothing there, or nothing that can be read ----------------------------------------------------

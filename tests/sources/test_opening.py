@@ -63,6 +63,8 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
     path.write_bytes(b"")
     with pytest.raises(SourceError, match="nor an existing folder"):
         parse_source(str(path))
+    with pytest.raises(SourceError, match=r"media\.tar, at byte 0: it has the end of the file"):
+        parse_source(str(path.rename(tmp_path / "media.tar")))
 
 
 @pytest.mark.parametrize("name", ["{video}", "{video_id}/{speaker_id}"])

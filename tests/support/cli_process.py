@@ -101,7 +101,8 @@ def run_any(
     """Like :func:`run_inline`, with whatever exit code."""
     arguments = list(map(str, words))
     with _streams() as (out, err), pytest.MonkeyPatch.context() as patched:
-        patched.setattr("voxblink2_lib.materialize.scheduler.WorkerPool", pool)
+        for module in ("materialize.scheduler", "cut_audio.blocks"):
+            patched.setattr(f"voxblink2_lib.{module}.WorkerPool", pool)
         try:
             exit_code: Any = main(arguments)
         except SystemExit as ended:  # of --help

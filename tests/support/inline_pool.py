@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import Pipe
 from typing import Any
 
-from voxblink2_lib.workers.pool import Call, WorkerDiedError, WorkerPool
+from voxblink2_lib.workers.pool import Call, RunningCall, WorkerDiedError, WorkerPool
 from voxblink2_lib.workers.worker import is_out_of_memory
 
 Result = tuple[Call, Any, Exception | None]
@@ -52,6 +52,9 @@ class InlinePool(WorkerPool):
     def busy(self) -> int:
         return len(self._results)
 
+    def running(self) -> list[RunningCall]:
+        return [RunningCall(call, 1, 0.0) for call, _, _ in self._results]
+
     def submit(self, call: Call) -> None:
         assert self.free > 0
         self._results.append(run_call(call))
@@ -77,18 +80,21 @@ class ThreadPool(InlinePool):
     ) -> None:
         super().__init__(size, threads=threads, environment=environment, clock=clock)
         self._executor = ThreadPoolExecutor(size * threads)
-        self._calls = 0
+        self._calls: list[Call] = []
         self._lock = threading.Lock()
         # A result is announced, so that it can be waited for.
         self._reader, self._writer = Pipe(duplex=False)
 
     @property
     def busy(self) -> int:
-        return self._calls
+        return len(self._calls)
+
+    def running(self) -> list[RunningCall]:
+        return [RunningCall(call, 1, 0.0) for call in self._calls]
 
     def submit(self, call: Call) -> None:
         assert self.free > 0
-        self._calls += 1
+        self._calls.append(call)
         self._executor.submit(self._run, call)
 
     def _run(self, call: Call) -> None:
@@ -103,8 +109,8 @@ class ThreadPool(InlinePool):
     def results(self) -> Iterator[tuple[Call, Any]]:
         while self._reader.poll():
             self._reader.recv()
-            self._calls -= 1
             call, value, error = self._results.pop(0)
+            self._calls = [other for other in self._calls if other is not call]
             if error is not None:
                 raise error
             yield call, value

@@ -100,6 +100,14 @@ class ArchiveReader:
         return self._plain.tell() if self._gzip is None else self._gzip.packed_offset
 
     @property
+    def entered_offset(self) -> int:
+        """At which byte of the parts a reader enters them to go on at :attr:`place`."""
+        if self._gzip is None:
+            return self.place.offset
+        point = self.place.point
+        return point.packed_offset if point else 0
+
+    @property
     def place(self) -> Place:
         """Where the member that was yielded last begins."""
         offset = self._offset if self._tar is None else self._tar.member_offset
@@ -167,9 +175,11 @@ class ArchiveReader:
             advice = "Name the first part, or a tar, plain or gzip"
         elif offset < _AHEAD_BYTES:
             advice = f"{advice}; the damage may also be at the end of the part before"
+        is_anywhere = getattr(error, "is_anywhere", False)
+        if is_anywhere:
+            advice = "Any part may be the damaged one"
         return ArchiveDamagedError(
-            f"{part}, at byte {offset:,}: {problem}. {advice}. What was read before is kept.",
-            is_anywhere=getattr(error, "is_anywhere", False),
+            f"{part}, at byte {offset:,}: {problem}. {advice}.", is_anywhere=is_anywhere
         )
 
 

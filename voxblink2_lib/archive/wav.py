@@ -7,6 +7,9 @@ from typing import NamedTuple
 
 _CHUNK, _FORMAT = struct.Struct("<4sI"), struct.Struct("<HHIIHH")
 _RIFF_BYTES = 12
+# What programs declare that write to a pipe, as they do not know the length: nothing, or far more
+# than a file in memory has.
+_UNKNOWN_BYTES = 0x7FFF_0000
 
 
 class WavHeader(NamedTuple):
@@ -19,7 +22,8 @@ class WavHeader(NamedTuple):
         bits: bits of a sample.
         start: position of the samples in the file.
         size_bytes: of the samples that are in the file.
-        declared_bytes: of the samples that the header declares.
+        declared_bytes: of the samples that the header declares; those in the file where it declares
+            no length.
     """
 
     encoding: int
@@ -51,13 +55,18 @@ def read_wav_header(data: bytes | memoryview) -> WavHeader:
         raise ValueError(f"no WAV file: it begins with {bytes(data[:12])!r}")
     form = None
     position = _RIFF_BYTES
+    is_of_pipe = int.from_bytes(data[4:8], "little") in {0, 0xFFFF_FFFF}
     while position + _CHUNK.size <= len(data):
         name, size_bytes = _CHUNK.unpack_from(data, position)
         position += _CHUNK.size
         if name == b"fmt " and position + _FORMAT.size <= len(data):
             form = _FORMAT.unpack_from(data, position)
         if name == b"data":
-            return _header(form, position, size_bytes, len(data) - position)
+            is_unknown = size_bytes >= _UNKNOWN_BYTES or (is_of_pipe and not size_bytes)
+            present_bytes = len(data) - position
+            return _header(
+                form, position, present_bytes if is_unknown else size_bytes, present_bytes
+            )
         position += size_bytes + size_bytes % 2
     raise ValueError("a WAV file without samples")
 
@@ -70,6 +79,5 @@ def _header(
     encoding, channels, rate_hz, _, _, bits = form
     if not (channels and rate_hz and bits and bits % 8 == 0):
         raise ValueError(f"a WAV file with {channels} channels, {rate_hz} Hz and {bits} bits")
-    # Programs that write to a pipe do not know the length.
     size_bytes = min(declared_bytes, present_bytes)
     return WavHeader(encoding, channels, rate_hz, bits, start, size_bytes, declared_bytes)

@@ -94,7 +94,8 @@ def _content(file: CutFile) -> bytes | memoryview:
     try:
         return content.read()
     except OSError as error:
-        if error.errno not in _FAULTS_OF_A_FILE:
+        # A tar that is gone is no fault of its members.
+        if content.is_in_tar or error.errno not in _FAULTS_OF_A_FILE:
             raise
         raise MediaError(f"it cannot be read: {error.strerror}") from error
 

@@ -35,7 +35,7 @@ class Position:
         archive: place of its archive among all, from 0.
         offset: in bytes of the tar.
         name: of the member, in a folder of files.
-        sizes: of the parts that are used up before it, of its archive.
+        sizes: of the parts of its archive that are not read again to go on there.
     """
 
     archive: int = 0
@@ -59,6 +59,11 @@ class FileRange(NamedTuple):
     path: Path
     offset: int
     size_bytes: int
+
+    @property
+    def is_in_tar(self) -> bool:
+        """Whether it is a member of a tar, which its header comes before, and no whole file."""
+        return self.offset > 0
 
     def read(self) -> bytes:
         """Return the bytes.
@@ -182,10 +187,10 @@ class _ArchiveMembers:
     def position(self) -> Position:
         if self._reader is None or not self._is_begun:
             return self._begin
-        used, sizes = self._reader.packed_offset, []
+        used, sizes = self._reader.entered_offset, []
         for size in self._sizes[self._number]:
             used -= size
-            if used < 0:
+            if used <= 0:  # the present part, and empty ones, may be mended
                 break
             sizes.append(size)
         return Position(self._number, self._reader.place.offset, sizes=tuple(sizes))
@@ -221,6 +226,8 @@ class _FolderMembers:
         pass
 
     def __iter__(self) -> Iterator[TarMember]:
+        if self._position.archive:
+            return  # all of it was read
         for path, entry in self._below(self._folder, ()):
             name, size_bytes = "/".join(path), entry.stat().st_size
             self._position = Position(name=name)

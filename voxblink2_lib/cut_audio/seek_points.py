@@ -28,16 +28,15 @@ class SeekPoints:
         self._folder = store / FOLDER
 
     def save(self, archive: int, point: SeekPoint) -> None:
-        """Write a point, unless it is there.
+        """Write a point, unless it is there and can be read.
 
         Args:
             archive: place of the archive among all, from 0.
             point: the point.
         """
-        path = self._path(archive, point.offset)
-        if not path.exists():
+        if self._read(archive, point.offset) != point:
             text = json.dumps(point.as_dict())
-            with atomic_write(path) as file:
+            with atomic_write(self._path(archive, point.offset)) as file:
                 file.write(json.dumps({"point": text, "digest": _digest(text)}).encode())
 
     def before(self, archive: int, offset: int) -> SeekPoint | None:

@@ -100,13 +100,13 @@ def _youtube(inputs: Inputs) -> SourceSpec | None:
 
 
 def _media_folder(inputs: Inputs) -> str | None:
-    is_folder = inputs.source is not None and inputs.source.kind == "folder"
-    return inputs.source.place if inputs.source is not None and is_folder else None
+    source = inputs.source
+    return source.place if source is not None and source.kind == "folder" else None
 
 
 def _cut_audio(inputs: Inputs) -> str | None:
-    is_cut = inputs.source is not None and inputs.source.kind == CUT_AUDIO
-    return inputs.source.place if inputs.source is not None and is_cut else None
+    source = inputs.source
+    return source.place if source is not None and source.kind == CUT_AUDIO else None
 
 
 def _source_and_cookies(inputs: Inputs) -> SourceSpec | None:

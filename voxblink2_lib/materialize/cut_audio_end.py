@@ -101,19 +101,16 @@ def record_absent_videos(
             advance(len(unanswered[start : start + 1024]))
 
 
-def compare_with_annotations(
-    store: Store, ledger: Ledger, index: Index, *, first_job: int
-) -> Comparison:
-    """Compare all clips of some jobs with the annotations, and write the table of differences.
+def compare_with_annotations(store: Store, ledger: Ledger, index: Index) -> Comparison:
+    """Compare all clips of cut audio with the annotations, and write the table of differences.
 
     Args:
         store: the store.
         ledger: its ledger, in which utterances that are not in the archive become missing.
         index: the annotations.
-        first_job: the first job of the cut audio.
     """
     clips = _Clips(store, ledger)
-    jobs = ledger.cut.jobs(first=first_job)
+    jobs = ledger.cut.jobs()
     split = frozenset(ledger.cut.split_videos())
     with _table(store.root / DIFFERENCES) as add:
         annotations = _Annotations(ledger, index, Comparison(store.root / DIFFERENCES), add)

@@ -8,7 +8,13 @@ from dataclasses import dataclass, field, replace
 from voxblink2_lib.archive.reader import ArchiveDamagedError
 from voxblink2_lib.archive.recognition import CutAudio, find_cut_audio
 from voxblink2_lib.cut_audio.seek_points import SeekPoints
-from voxblink2_lib.errors import SelectionError, SourceError, StoreMismatchError, next_command
+from voxblink2_lib.errors import (
+    SelectionError,
+    SourceError,
+    StoreMismatchError,
+    StoreReadOnlyError,
+    next_command,
+)
 from voxblink2_lib.foreign_text import visible
 from voxblink2_lib.materialize.clip_format import check_clip_format
 from voxblink2_lib.materialize.cut_audio_end import compare_with_annotations, record_absent_videos
@@ -45,18 +51,21 @@ from voxblink2_lib.store.clip_format import record_format
 from voxblink2_lib.store.cut_jobs import Stream
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
-from voxblink2_lib.store.outcome_files import outcomes_written
+from voxblink2_lib.store.outcome_files import outcomes_written, write_stale_outcomes
 
 _MOST_CHANGES = 8
 _log = logging.getLogger(__name__)
 
 
-def materialize_cut_audio(request: MaterializeRequest, source: SourceSpec, *, wait: bool) -> Store:
+def materialize_cut_audio(
+    request: MaterializeRequest, source: SourceSpec, *, retry: bool, wait: bool
+) -> Store:
     """Bring all selected videos of cut audio into a store.
 
     Args:
         request: what to do, and where.
         source: the cut audio.
+        retry: also look for new files in a folder that was read before, and clear up after a kill.
         wait: wait, with a message, while another process works on the store.
 
     Returns:
@@ -76,19 +85,29 @@ def materialize_cut_audio(request: MaterializeRequest, source: SourceSpec, *, wa
     if audio is None:
         raise SourceError(f"The source {source.label} has no cut audio any more.")
     release, store = named_release(request.data_dir), find_store(request)
-    if _is_read(request, store, release, source=source, audio=audio):
-        if release is not None:
-            suggest_an_index(store, release)
+    is_read = _is_read(request, store, release, source=source, audio=audio)
+    if is_read and release is not None:
+        suggest_an_index(store, release)
+    if is_read and not retry:
         return store
-    with store.locked(wait=wait):
-        index = _index(store, release, source)
-        check_limits(request.selection, index)
-        with Ledger(store.ledger, request.config) as ledger:
-            run = _Run(request, store, ledger, source, audio, index)
-            run.check()
-            if release is not None and index is not None:
-                index_speakers(release, index)
-            run.run()
+    has_annotations = release is not None or (store.index / "index.json").exists()
+    check_limits(request.selection, has_annotations=has_annotations)
+    try:
+        with store.locked(wait=wait):
+            is_read = _is_read(request, store, release, source=source, audio=audio)
+            index = _index(store, release, source)
+            with Ledger(store.ledger, request.config) as ledger:
+                run = _Run(request, store, ledger, source, audio, index)
+                run.check()
+                if release is not None and index is not None:
+                    index_speakers(release, index)
+                if is_read and audio.folder is None:
+                    run.finish()
+                else:
+                    run.run()
+    except StoreReadOnlyError:
+        if not is_read:
+            raise
     return store
 
 
@@ -208,7 +227,7 @@ class _Run:
                 raise self._kept(error, stream) from error
             self._end(stream)
         _report(reader.tally, wanted)
-        self._finish()
+        self.finish()
 
     def _begin(self) -> Stream:
         """Write what the run is about, and return which archive it goes on with."""
@@ -245,9 +264,7 @@ class _Run:
                 "were named: start_seconds and end_seconds are null."
             )
         else:
-            comparison = compare_with_annotations(
-                self.store, self.ledger, self.index, first_job=stream.first_job
-            )
+            comparison = compare_with_annotations(self.store, self.ledger, self.index)
             comparison.report()
             record_absent_videos(
                 self.ledger,
@@ -264,21 +281,23 @@ class _Run:
         """Return the error with what is kept of the archive, and how to go on."""
         totals = self.ledger.statistics.totals()
         message = (
-            f"{error} The store {self.store.root} has {totals.clips:,} utterances. Run the same "
-            "command again when the part is mended: it goes on there."
+            f"{error} The store {self.store.root} has {totals.clips:,} utterances, which are "
+            "kept. Run the same command again when the part is mended: it goes on there."
         )
         if error.is_anywhere:
             command = next_command("archive check", self.audio.place, sums="SUMS")
             message = (
-                f"{error} Nothing says which bytes are wrong, so the clips of the store "
-                f"{self.store.root} are not to be relied on. Compare the parts with a list of "
-                f"their checksums: {command}. Then name another store with --store."
+                f"{error} So the clips of the store {self.store.root} are not to be relied on. "
+                f"Compare the parts with a list of their checksums: {command}. Then name another "
+                "store with --store."
             )
             self.ledger.cut.set_stream(replace(stream, problem=message))
         return ArchiveDamagedError(message, is_anywhere=error.is_anywhere)
 
-    def _finish(self) -> None:
+    def finish(self) -> None:
+        """Leave nothing behind that a killed run may have left."""
         config = self.request.config
+        write_stale_outcomes(self.store, self.ledger, progress=show_progress)
         self.store.clear_leftovers(config, open_jobs=self.ledger.open_jobs())
         if any(self.store.shards(config).glob("*.arrow")):
             local_catalogue(self.store.root, config, progress=show_progress)
@@ -297,7 +316,7 @@ def _report(tally: Tally, wanted: WantedVideos) -> None:
         _log.warning("%s files were converted to 16 kHz mono: %s.", f"{count:,}", change)
     if tally.duplicates:
         _log.warning(
-            "%s files have an utterance that was read before; the first is kept.",
+            "%s files have an utterance that the store had already; the first is kept.",
             f"{tally.duplicates:,}",
         )
     for reason, count in sorted(wanted.skipped.items()):

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from voxblink2_lib.archive.gzip_stream import SeekPoint
 from voxblink2_lib.archive.layout import StrangerError, utterance_of
 from voxblink2_lib.archive.recognition import CutAudio
 from voxblink2_lib.archive.tar_reader import TarMember
@@ -95,7 +96,7 @@ class CutAudioStream:
     def __init__(self, context: StreamContext) -> None:
         self._context = context
         self._points = SeekPoints(context.store.root)
-        self._committed_point = -1
+        self._committed: SeekPoint | None = None
         self.tally = Tally()
         # The video whose files are being read, and what was looked up; None if it is not wanted.
         self._key: VideoKey | None = None
@@ -164,7 +165,7 @@ class CutAudioStream:
         """Begin a video, after a commit if one is due."""
         self._end_video()
         point = members.point
-        if point is not None and point.offset > self._committed_point:
+        if point is not None and point is not self._committed:
             self._commit(members)
         self._key = key
         self._video = self._context.wanted.look_up(key, self._job.number)
@@ -231,4 +232,4 @@ class CutAudioStream:
     def _save_point(self, members: MemberStream) -> None:
         if members.point is not None:
             self._points.save(members.position.archive, members.point)
-            self._committed_point = members.point.offset
+            self._committed = members.point

@@ -7,11 +7,17 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from voxblink2_lib.errors import SelectionError, StoreDamagedError, next_command
+from voxblink2_lib.errors import (
+    SelectionError,
+    StoreDamagedError,
+    StoreMismatchError,
+    next_command,
+)
 from voxblink2_lib.records import VideoKey, option_string
 from voxblink2_lib.release.index import Index
 from voxblink2_lib.release.selection import Selection, select
 from voxblink2_lib.release.video_lookup import VideoLookup
+from voxblink2_lib.store.annotations import has_no_annotations
 from voxblink2_lib.store.cut_jobs import KnownVideo
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
@@ -40,14 +46,14 @@ class WantedVideo:
     names: frozenset[str] = frozenset()
 
 
-def check_limits(selection: Selection, index: Index | None) -> None:
+def check_limits(selection: Selection, *, has_annotations: bool) -> None:
     """Refuse limits where nobody knows which videos there are.
 
     Raises:
         SelectionError: a limit is given, and there are no annotations.
     """
     given = [name for name in _LIMITS if getattr(selection, name) is not None]
-    if given and index is None:
+    if given and not has_annotations:
         raise SelectionError(
             f"{' and '.join(map(option_string, given))} cannot be applied to cut audio without "
             "annotations: which videos come first is known at its end only. Name ids with "
@@ -173,6 +179,18 @@ class WantedVideos:
         if not path.exists():  # none of its videos has a clip
             return []
         return [name for batch in read_batches(path) for name in row_names(batch)]
+
+
+def refuse_later_annotations(store: Store) -> None:
+    """Refuse to add annotated videos to a store that was begun without annotations.
+
+    Raises:
+        StoreMismatchError: it was.
+    """
+    if has_no_annotations(store):
+        with Ledger(store.ledger, "audio", readonly=True) as ledger:
+            source = ledger.setting("source") or "SOURCE"
+        raise StoreMismatchError(later_annotations_message(store, source))
 
 
 def later_annotations_message(store: Store, source: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from voxblink2_lib.archive.recognition import find_cut_audio
 from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.records import CUT_AUDIO
 from voxblink2_lib.release.location import RELEASE_VARIABLE, Release, open_release
@@ -35,7 +36,8 @@ def find_store(request: MaterializeRequest) -> Store:
     Raises:
         ReleaseError: it is that of a release, and none is named.
     """
-    source = request.source
-    if source is not None and is_cut_audio(source) and named_release(request.data_dir) is None:
-        return open_store_of(request.store, stored_source(source).place)
+    if is_cut_audio(request.source) and named_release(request.data_dir) is None:
+        audio = find_cut_audio(str(request.source))
+        if audio is not None:
+            return open_store_of(request.store, audio.root)
     return open_store(request.store, open_release(request.data_dir))

@@ -9,6 +9,7 @@ from voxblink2_lib.errors import SourceError, StoreError, StoreReadOnlyError, ne
 from voxblink2_lib.materialize.clip_format import check_clip_format
 from voxblink2_lib.materialize.cut_audio_mending import cut_again
 from voxblink2_lib.materialize.cut_audio_run import materialize_cut_audio
+from voxblink2_lib.materialize.cut_audio_videos import refuse_later_annotations
 from voxblink2_lib.materialize.gathering import clear_gathered
 from voxblink2_lib.materialize.last_run import remember_run
 from voxblink2_lib.materialize.places import find_store, is_cut_audio
@@ -54,6 +55,7 @@ def index_release(request: MaterializeRequest) -> Index:
     """
     release = open_release(request.data_dir)
     store = open_store(request.store, release)
+    refuse_later_annotations(store)
     with store.locked(wait=False):
         index = _index(release, store)
         index_speakers(release, index)
@@ -94,11 +96,12 @@ def materialize(request: MaterializeRequest, *, retry: bool, wait: bool) -> Stor
     """
     if is_cut_audio(request.source):
         source = parse_source(request.source, request.fetch)
-        store = materialize_cut_audio(request, source, wait=wait)
+        store = materialize_cut_audio(request, source, retry=retry, wait=wait)
         _seal_answered_jobs(request, store, source, wait=wait)
         return store
     release = open_release(request.data_dir)
     store = open_store(request.store, release)
+    refuse_later_annotations(store)
     named = request.source or release.default_source
     source = parse_source(named, request.fetch)
     # A load that finds everything writes nothing, not even the lock, whoever works on the store.
@@ -160,7 +163,8 @@ def retry_videos(
         Exception: see :func:`materialize`.
     """
     store = named_store(request.store) if request.store else find_store(request)
-    if not (store.ledger.exists() and (store.index / "index.json").exists()):
+    has_none = has_no_annotations(store)
+    if not (has_none or (store.ledger.exists() and (store.index / "index.json").exists())):
         raise StoreError(
             f"There is no store at {store.root}. Name another with --store, or create one with "
             f"{next_command('materialize', data_dir='RELEASE', store=store.root)}."
@@ -172,6 +176,7 @@ def retry_videos(
                 f"The source {source.label} is cut audio, which was read to its end: what it lacks "
                 "will not be in it at another try. Name a source of media with --source."
             )
+        refuse_later_annotations(store)
         verdicts = ledger.verdicts(source.label)
         failed = verdicts.missing(statuses, since=since)
         check_clip_format(request, store, ledger, index=None, retried=len(failed))

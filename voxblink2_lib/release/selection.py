@@ -220,10 +220,26 @@ def select(index: Index, selection: Selection) -> tuple[pa.Table, pa.Table]:
     Raises:
         SelectionError: a named speaker or video is not in the release, or nothing is left.
     """
-    table = index.videos()
+    return select_of(index.videos(), selection)
+
+
+def select_of(
+    videos: pa.Table, selection: Selection, *, where: str = "the release"
+) -> tuple[pa.Table, pa.Table]:
+    """Apply a selection to some videos, as :func:`select` does to those of an index.
+
+    Args:
+        videos: columns ``speaker_id`` and ``video_id``, sorted by both, and others.
+        selection: what to keep.
+        where: what has them, for messages.
+
+    Raises:
+        SelectionError: see :func:`select`.
+    """
+    table = videos
     for column, requested in (("speaker_id", selection.speakers), ("video_id", selection.videos)):
         if requested:
-            _require(table, column, requested)
+            _require(table, column, requested, where)
             table = table.filter(pc.is_in(table[column], pa.array(list(requested))))
     left_out = table.slice(0, 0)
     if selection.exclude:
@@ -239,7 +255,7 @@ def select(index: Index, selection: Selection) -> tuple[pa.Table, pa.Table]:
     table = _limit(table, selection)
     if not len(table):
         raise SelectionError(
-            f"The selection matches none of the release's {index.info.videos} videos. "
+            f"The selection matches none of the {len(videos):,} videos of {where}. "
             "Widen it: change speakers, videos or exclude."
         )
     return table, left_out
@@ -255,16 +271,16 @@ def selected_keys(index: Index, selection: Selection) -> Iterator[VideoKey]:
     return index.keys() if selection == Selection() else video_keys(select(index, selection)[0])
 
 
-def _require(table: pa.Table, column: str, requested: frozenset[str]) -> None:
+def _require(table: pa.Table, column: str, requested: frozenset[str], where: str) -> None:
     known = set(pc.unique(table[column]).to_pylist())
     unknown = sorted(requested - known)
     if unknown:
         examples = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
         kind = column.removesuffix("_id")
         raise SelectionError(
-            f"{len(unknown)} of the {len(requested)} requested {kind}s are not in the release, or "
-            f"not in the rest of the selection: {examples}. The release has {len(known)} {kind}s; "
-            "check the ids."
+            f"{len(unknown)} of the {len(requested)} requested {kind}s are not in {where}, or "
+            f"not in the rest of the selection: {examples}. {where.capitalize()} has {len(known)} "
+            f"{kind}s; check the ids."
         )
 
 

@@ -89,5 +89,6 @@ def _strange_parts(bench: Workbench, ledger: Ledger) -> Iterator[Path]:
         videos = ledger.job_videos(job)
         parts = {store.part(config, job, key) for key, _ in videos}
         if job in ledger.cut.open_jobs():
-            parts = {store.job_parts(config, job) / name for name in (ROWS, WAITING)}
+            folder = store.job_parts(config, job)
+            parts = {folder / ROWS, *folder.glob(WAITING)}
         yield from _strangers(store.job_parts(config, job), parts)

@@ -14,10 +14,6 @@ from voxblink2_lib.sources.folder_listing import MEDIA_EXTENSIONS
 _ARCHIVE = re.compile(r".+\.(tar|tgz|tbz2|txz|zip|tar\.\w+)(\.?\d+)?", re.IGNORECASE)
 # The name that yt-dlp gives by default: a title, then the id.
 _TITLED = re.compile(r"\[([A-Za-z0-9_-]{11})\]\.\w+$", re.ASCII)
-_CUT_AUDIO = (
-    "The sound of utterances that were cut before has no place in a source: name a folder of "
-    "whole videos, or --source youtube."
-)
 # What file systems and desktops leave in every folder.
 _LITTER = {"lost+found", ".DS_Store", "Thumbs.db", "desktop.ini"}
 # Folders beside those of speakers are few; more than these need not be opened for a message.
@@ -102,7 +98,8 @@ def _speaker_folder(folder: Path, names: Sequence[str]) -> str:
         )
     if is_video_id(folder.name) and is_speaker_id(folder.parent.name):
         return (
-            f"It is the folder of one video of one speaker, with {_examples(names)}. {_CUT_AUDIO}"
+            f"It is the folder of one video of one speaker, with {_examples(names)}: two levels "
+            f"too low. Use {_named(folder.parent.parent)}"
         )
     return ""
 
@@ -112,15 +109,14 @@ def _archives(folder: Path, names: Sequence[str]) -> str:
     archives = [name for name in names if _ARCHIVE.fullmatch(name)]
     if not archives:
         return ""
-    if archives[0].startswith("VB2_audio"):
-        return f"It holds {_examples(archives)}, the authors' archive of cut audio. {_CUT_AUDIO}"
     if archives[0].startswith("vb2_meta"):
         return (
             f"It holds {archives[0]}: it is the release, with annotations and no media. Use "
             f"--data-dir {shlex.quote(str(folder))}, and name the media with --source."
         )
     return (
-        f"It holds the archive {_examples(archives)}, and media are not read from archives. "
+        f"It holds the archive {_examples(archives)}, and media are not read from archives; cut "
+        "audio is, from tars that begin with files <speaker>/<video>/<utterance>.<ext>. "
         "Unpack it, then name the folder that contains the folders of speakers with --source."
     )
 
@@ -171,7 +167,10 @@ def _deeper(speaker: Path, names: Sequence[str]) -> str:
                 f"--data-dir {shlex.quote(str(speaker.parent))}, and name the media with --source."
             )
         if any(map(_is_media, inside)):
-            return f"It holds {example}: a folder for each video, a file an utterance. {_CUT_AUDIO}"
+            return (
+                f"It holds {example}: a folder for each video, a file an utterance. Files of cut "
+                "audio have an extension of audio, such as wav, flac or m4a."
+            )
     return ""
 
 

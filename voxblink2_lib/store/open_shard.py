@@ -3,9 +3,11 @@
 ::
 
     parts/<config>/<job>/rows.arrow       the shard, as far as it has come: whole batches
-    parts/<config>/<job>/waiting.arrow    rows that are too few for a batch, as of the last commit
+    parts/<config>/<job>/waiting.<n>.arrow    rows that are too few for a batch, when n rows were
+                                              committed; of the last commit and the one before
 
-What was written after the last commit is cut off. The bytes are those of a shard that is sealed
+What was written after the last commit is cut off. A kill between the files and the ledger leaves
+the rows that wait of both. The bytes are those of a shard that is sealed
 from part files with the same rows (:func:`~voxblink2_lib.store.shards.seal_shard`).
 """
 
@@ -28,7 +30,7 @@ from voxblink2_lib.store.row_batches import RowBatches
 from voxblink2_lib.store.row_digests import row_digests, row_names
 from voxblink2_lib.store.shards import read_batches
 
-ROWS, WAITING = "rows.arrow", "waiting.arrow"
+ROWS, WAITING = "rows.arrow", "waiting.*.arrow"
 _COPY_BYTES = 1 << 20
 
 
@@ -55,6 +57,11 @@ class ShardState:
         return asdict(self)
 
 
+def waiting_file(folder: Path, rows: int) -> Path:
+    """Return the file of the rows that wait when so many rows were committed."""
+    return folder / WAITING.replace("*", str(rows))
+
+
 class OpenShard:
     """Writes the rows of one job. A context manager, which closes the file and keeps it.
 
@@ -75,6 +82,8 @@ class OpenShard:
         self._schema = schema
         self._batches = RowBatches(schema)
         self.digests: dict[str, bytes] = {}
+        # That of the last commit.
+        self._waiting: Path | None = None
         folder.mkdir(parents=True, exist_ok=True)
         state = state or ShardState()
         try:
@@ -104,7 +113,7 @@ class OpenShard:
         self._sink.left_out_bytes = self._schema.serialize().size
         for batch in _batches_of(self._folder / ROWS, self._schema):
             self._note(batch, row_digests(batch))
-        waiting = self._folder / WAITING
+        waiting = self._waiting = waiting_file(self._folder, state.rows)
         if not waiting.exists() or sha256_of(waiting) != state.waiting_sha256:
             raise self._damaged()
         for batch in _waiting_rows(waiting, self._schema):
@@ -147,7 +156,12 @@ class OpenShard:
             self._writer.close()
         self._file.flush()
         os.fsync(self._file.fileno())
-        with atomic_write(self._folder / WAITING) as file:
+        path = waiting_file(self._folder, len(self.digests))
+        for other in self._folder.glob(WAITING):
+            if other not in {path, self._waiting}:
+                other.unlink()
+        self._waiting = path
+        with atomic_write(path) as file:
             waiting = HashingWriter(file)
             for message in (self._schema, *self._batches.waiting()):
                 waiting.write(memoryview(message.serialize()))
@@ -238,7 +252,7 @@ def open_shard_problem(folder: Path, state: ShardState) -> str:
         folder: that of the parts of the job.
         state: what was committed.
     """
-    rows, waiting = folder / ROWS, folder / WAITING
+    rows, waiting = folder / ROWS, waiting_file(folder, state.rows)
     try:
         with open(rows, "rb") as file:
             writer, left = HashingWriter(file), state.size_bytes

@@ -25,12 +25,14 @@ import pyarrow.compute as pc
 from voxblink2_lib.errors import StoreDamagedError
 from voxblink2_lib.records import SealedShard
 from voxblink2_lib.release.index import KEY_COLUMNS, Index
-from voxblink2_lib.release.selection import Selection, select
+from voxblink2_lib.release.selection import Selection, select, select_of
+from voxblink2_lib.store.annotations import has_no_annotations
 from voxblink2_lib.store.catalogue import FOLDER as CATALOGUE
 from voxblink2_lib.store.catalogue import catalogue_of
 from voxblink2_lib.store.layout import Store
 
 _LISTED = 5
+_NO_VIDEOS = pa.schema([(name, pa.string()) for name in KEY_COLUMNS]).empty_table()
 
 # First row and the row after the last of each range, rising, shape (n, 2).
 Ranges = npt.NDArray[np.int64]
@@ -141,8 +143,14 @@ def view_of(store: Store, config: str, shards: Sequence[SealedShard], selection:
     """
     if selection == Selection():
         return whole_view(shards)
-    index = Index(store.index)
-    return _view(store, config, tuple(shards), selection, index.info.fingerprint)
+    index = _open_index(store)
+    return _view(store, config, tuple(shards), selection, index.info.fingerprint if index else "")
+
+
+def _open_index(store: Store) -> Index | None:
+    """Return the index of a store; ``None`` of one that was begun from cut audio without any."""
+    has_none = not store.index.exists() and has_no_annotations(store)
+    return None if has_none else Index(store.index)
 
 
 @functools.lru_cache(maxsize=4)  # a load asks more than once; 10 million rows take seconds
@@ -150,13 +158,14 @@ def _view(
     store: Store, config: str, shards: tuple[SealedShard, ...], selection: Selection, index: str
 ) -> View:
     del index  # another index, another view
-    selected, _ = select(Index(store.index), selection)
     if not shards:
-        return View((), 0, len(selected))
+        return View((), 0, len(_selected(store, selection, names_of(_NO_VIDEOS))))
     rows = _catalogued(store, config, shards)
     ends = np.cumsum([shard.rows for shard in shards])
     first_rows = _first_rows(rows, ends)
-    is_selected = _is_selected(rows.select(KEY_COLUMNS).take(first_rows), selected)
+    names = names_of(rows.select(KEY_COLUMNS).take(first_rows))
+    selected = _selected(store, selection, names)
+    is_selected = np.asarray(pc.is_in(names, selected).to_numpy(zero_copy_only=False))
     # A shard ends with a video, so that no range goes over its end.
     ranges = _ranges(first_rows, np.isin(first_rows, ends), is_selected, len(rows))
     bounds = np.searchsorted(ranges[:, 0], [0, *ends])
@@ -167,7 +176,35 @@ def _view(
         )
         if begin < end
     ]
-    return View(tuple(parts), int(is_selected.sum()), len(selected))
+    # Of cut audio, a video may be in more than one shard.
+    return View(tuple(parts), len(pc.unique(names.filter(is_selected))), len(selected))
+
+
+def _selected(store: Store, selection: Selection, names: pa.Array) -> pa.Array:
+    """Return ``speaker/video`` of what is selected.
+
+    That is of the release and, where no limit refers to its order, of what else is in the store:
+    cut audio may have videos that are not annotated.
+
+    Args:
+        store: the store.
+        selection: what is selected.
+        names: of the videos in the store.
+    """
+    index = _open_index(store)
+    limits = (selection.max_speakers, selection.max_videos_per_speaker)
+    if index is not None and limits != (None, None):
+        return names_of(select(index, selection)[0])
+    videos = _NO_VIDEOS if index is None else index.videos().select(KEY_COLUMNS)
+    others = pc.unique(names.filter(pc.invert(pc.is_in(names, names_of(videos)))))
+    if len(others):
+        pairs = pc.split_pattern(others.sort(), "/").flatten()
+        columns = [pairs[place::2] for place in range(2)]
+        videos = pa.concat_tables(
+            [videos.cast(_NO_VIDEOS.schema), pa.table(columns, _NO_VIDEOS.schema)]
+        )
+    where = "the store" if index is None else "the release"
+    return names_of(select_of(videos, selection, where=where)[0])
 
 
 def _catalogued(store: Store, config: str, shards: Sequence[SealedShard]) -> pa.Table:
@@ -195,11 +232,6 @@ def _first_rows(rows: pa.Table, ends: npt.NDArray[np.int64]) -> npt.NDArray[np.i
     videos = rows["video_id"].combine_chunks()
     is_first[1:] |= pc.not_equal(videos[1:], videos[:-1]).to_numpy(zero_copy_only=False)
     return np.flatnonzero(is_first)
-
-
-def _is_selected(videos: pa.Table, selected: pa.Table) -> npt.NDArray[np.bool_]:
-    is_in = pc.is_in(names_of(videos), names_of(selected))
-    return np.asarray(is_in.to_numpy(zero_copy_only=False))
 
 
 def names_of(videos: pa.Table) -> pa.Array:
