@@ -14,20 +14,24 @@ Example:
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tarfile
 import wave
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from figures import Figure, figure, run_benchmark
+import soundfile
+from figures import Figure, cpu_seconds_of, figure, run_benchmark
 
 from voxblink2_lib.cores import usable_cores
 from voxblink2_lib.records import SAMPLE_RATE_HZ
@@ -38,6 +42,7 @@ DIFFERENT = 64
 PARTS = 7
 CORPUS = 9_904_382
 CORES = (2, 4, 16, 64)
+_LEAST_ROUNDS, _LEAST_UTTERANCES = 5, 200
 
 # Each prints one line of JSON: what it took, of this process and of those that it started.
 _MATERIALIZE = """
@@ -158,6 +163,12 @@ def write_parts(folder: Path, path: Path) -> None:
 # -- Runs ------------------------------------------------------------------------------------------
 
 
+def flac(samples: npt.NDArray[np.int16]) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, samples, SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")
+    return file.getvalue()
+
+
 def run(code: str, *words: object, cores: int) -> Taken:
     """Run a script on so many cores."""
     done = subprocess.run(
@@ -218,8 +229,45 @@ def measure(folder: Path, quick: bool) -> Iterator[Figure]:
     yield figure("soundfile alone: CPU ms an utterance", [1e3 * t.cpu / counted for t in alone])
     for name, title in _NAMES.items():
         yield from _figures(title, taken, name, most, counted)
+    cpu = {
+        name: statistics.median(each.cpu for each in taken[name, most]) / counted
+        for name in sources
+    }
+    yield from _floors(least(samples[:_LEAST_UTTERANCES], folder), cpu)
     gz = taken["gzip", most][0]
     yield from _projection(gz.main / counted, gz.workers / counted)
+
+
+def least(samples: npt.NDArray[np.int16], folder: Path) -> dict[str, float]:
+    """Return the CPU seconds an utterance of what no program of this kind can leave out.
+
+    Each clip is encoded, hashed for its row and for its shard, and written; the samples come from a
+    file, or are inflated and have their CRC checked.
+    """
+    wavs = [wav(each) for each in samples]
+    packed = [zlib.compress(each, 6) for each in wavs]
+    clips = [flac(each) for each in samples]
+    plain = folder / "plain"
+    plain.write_bytes(b"".join(wavs))
+    parts: dict[str, Callable[[], object]] = {
+        "encode": lambda: [flac(each) for each in samples],
+        "hash": lambda: [hashlib.sha256(clip).digest() for clip in clips for _ in range(2)],
+        "write": lambda: (folder / "written").write_bytes(b"".join(clips)),
+        "read": plain.read_bytes,
+        "inflate": lambda: [zlib.crc32(zlib.decompress(each)) for each in packed],
+    }
+    return {
+        name: min(cpu_seconds_of(work) for _ in range(_LEAST_ROUNDS)) / len(samples)
+        for name, work in parts.items()
+    }
+
+
+def _floors(parts: dict[str, float], taken: dict[str, float]) -> Iterator[Figure]:
+    always = parts["encode"] + parts["hash"] + parts["write"]
+    floors = {"plain": always + parts["read"], "gzip": always + parts["inflate"]}
+    for name, title in _NAMES.items():
+        yield figure(f"{title}: least CPU / encoding", [floors[name] / parts["encode"]])
+        yield figure(f"{title}: ours / least CPU", [taken[name] / floors[name]])
 
 
 def _figures(

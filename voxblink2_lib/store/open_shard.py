@@ -95,8 +95,14 @@ class OpenShard:
         self._sink = _Sink(self._file)
         self._writer = pa.ipc.new_stream(self._sink, schema)
         try:
+            columns = memoryview(schema.serialize())
             if state.size_bytes:
                 self._go_on(state)
+            else:
+                self._sink.write(columns)
+            # The writer begins with them at its first batch.
+            self._sink.left_out_bytes = len(columns)
+            self._put_back(state)
         except BaseException:
             self._file.close()
             raise
@@ -109,10 +115,13 @@ class OpenShard:
             self._sink.take_note(block)
         if (self._sink.size_bytes, self._sink.sha256) != (state.size_bytes, state.sha256):
             raise self._damaged()
-        # The writer begins with the columns, which are there already.
-        self._sink.left_out_bytes = self._schema.serialize().size
         for batch in _batches_of(self._folder / ROWS, self._schema):
             self._note(batch, row_digests(batch))
+
+    def _put_back(self, state: ShardState) -> None:
+        """Add the rows that waited at the last commit."""
+        if not state.rows:
+            return
         waiting = self._waiting = waiting_file(self._folder, state.rows)
         if not waiting.exists() or sha256_of(waiting) != state.waiting_sha256:
             raise self._damaged()
