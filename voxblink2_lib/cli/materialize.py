@@ -123,12 +123,13 @@ def add_index_command(commands: Any) -> None:
 def add_materialize_command(commands: Any) -> None:
     """Add the command ``materialize``."""
     does = (
-        "download media, crop every utterance, seal shards; run again, it resumes and retries "
-        "what failed"
+        "download media and crop every utterance, or read cut audio, and seal shards; run again, "
+        "it resumes and retries what failed"
     )
     example = (
         "voxblink2 materialize --config audio --data-dir release --source youtube \\\n"
         "      --store /data/voxblink2 --max-speakers 100\n"
+        "  voxblink2 materialize --source /data/parts --store /data/voxblink2    (cut audio)\n"
         "  voxblink2 materialize --store /data/voxblink2    (goes on with the last run)"
     )
     parser = add_command(commands, "materialize", _materialize, does, example)

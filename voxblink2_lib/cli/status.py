@@ -125,7 +125,7 @@ def _status_lines(status: StoreStatus) -> list[str]:
         f"Store      {status.store} ({status.config})",
         f"Videos     {videos or 'none'}",
         f"Utterances {status.utterances:,} ({status.hours:,.2f} hours); "
-        f"{status.missing_utterances:,} could not be cropped",
+        f"{status.missing_utterances:,} without a clip",
         f"Speakers   {speakers.complete:,} complete, {speakers.partial:,} partial, "
         f"{speakers.empty:,} empty",
         f"Shards     {status.shards:,} ({size_text(status.shard_bytes)})",

@@ -135,7 +135,8 @@ class FileCheck:
         """Return whether a file is of a job that is being cut and of which nothing is committed."""
         jobs = self._ledger.jobs() if self._ledger else []
         folders = {self._store.job_parts(self._config, job) for job in jobs}
-        return path.name in {ROWS, WAITING} and path.parent not in folders
+        is_of_cut = path.name == ROWS or path.match(WAITING)
+        return is_of_cut and path.parent not in folders
 
     def _open_shard(self) -> Iterator[str]:
         """Yield what is wrong with the shard that is being cut."""
