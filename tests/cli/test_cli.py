@@ -124,6 +124,7 @@ def test_wrong_words_end_with_2(
     ("words", "message"),
     [
         (["materialize"], "No release was named"),
+        (["materialize", "--source", str(Path(__file__).parent)], "has no cut audio, which would"),
         (["materialize", "--data-dir", "/nowhere"], "The release /nowhere does not exist"),
         (["materialize", "--data-dir", "demo", "--source", "ftp://x/{video_id}"], "http://"),
         (["materialize", "--data-dir", "demo", "--source", "http://x/video"], "contain {video_id}"),

@@ -143,7 +143,7 @@ class CutAudioStream:
                 if (done := members.done) != shown:
                     advance(done - shown, note=f"{self.tally.utterances:,} utterances")
                     shown = done
-            advance(members.done - shown)
+            advance(members.done - shown, note=f"{self.tally.utterances:,} utterances")
 
     def _take(self, member: TarMember, members: MemberStream) -> None:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from voxblink2_lib.archive.recognition import find_cut_audio
+from voxblink2_lib.errors import ReleaseError
 from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.records import CUT_AUDIO
 from voxblink2_lib.release.location import RELEASE_VARIABLE, Release, open_release
@@ -40,4 +41,21 @@ def find_store(request: MaterializeRequest) -> Store:
         audio = find_cut_audio(str(request.source))
         if audio is not None:
             return open_store_of(request.store, audio.root)
-    return open_store(request.store, open_release(request.data_dir))
+    return open_store(request.store, needed_release(request))
+
+
+def needed_release(request: MaterializeRequest) -> Release:
+    """Return the release of a request whose source is no cut audio.
+
+    Raises:
+        ReleaseError: none is named, or what is named is no release.
+    """
+    source = None if request.source is None else stored_source(request.source)
+    if source is None or source.kind != "folder" or named_release(request.data_dir):
+        return open_release(request.data_dir)
+    raise ReleaseError(
+        f"No release was named, and the source {source.label} has no cut audio, which would need "
+        "none: neither parts (VB2_audio.tar.gz.00 ...) nor a tar in this very folder, nor files "
+        "<speaker>/<video>/<utterance>.<ext> in it. Name the folder that holds these with "
+        "--source (source=...), or the release of these media with --data-dir (data_dir=...)."
+    )

@@ -12,7 +12,7 @@ from voxblink2_lib.materialize.cut_audio_run import materialize_cut_audio
 from voxblink2_lib.materialize.cut_audio_videos import refuse_later_annotations
 from voxblink2_lib.materialize.gathering import clear_gathered
 from voxblink2_lib.materialize.last_run import remember_run
-from voxblink2_lib.materialize.places import find_store, is_cut_audio
+from voxblink2_lib.materialize.places import find_store, is_cut_audio, needed_release
 from voxblink2_lib.materialize.planning import (
     Plan,
     is_complete,
@@ -99,7 +99,7 @@ def materialize(request: MaterializeRequest, *, retry: bool, wait: bool) -> Stor
         store = materialize_cut_audio(request, source, retry=retry, wait=wait)
         _seal_answered_jobs(request, store, source, wait=wait)
         return store
-    release = open_release(request.data_dir)
+    release = needed_release(request)
     store = open_store(request.store, release)
     refuse_later_annotations(store)
     named = request.source or release.default_source
