@@ -40,7 +40,7 @@ from voxblink2_lib.store.joined_columns import JoinedColumns, RowOptions
 from voxblink2_lib.store.layout import Store, named_store
 from voxblink2_lib.store.schema import row_features
 from voxblink2_lib.store.shard_check import CheckedShards, open_shard, shard_batches
-from voxblink2_lib.store.status import empty_store_message, open_ledger
+from voxblink2_lib.store.status import empty_store_message, incomplete_messages, open_ledger
 from voxblink2_lib.store.view import Ranges, View, empty_view_message, rows_in, view_of
 from voxblink2_lib.store.view_table import config_id, fill_cache, read_view
 
@@ -283,7 +283,7 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
         if new_id != self.config_id:
             self._move_cache(new_id)
             self._warn_of_unavailable_videos()
-        self._warn_of_a_smaller_view()
+        self._warn_of_what_lacks()
 
     def _move_cache(self, new_id: str) -> None:
         self.config_id = new_id
@@ -306,16 +306,11 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
                 next_command("materialize", **place),
             )
 
-    def _warn_of_a_smaller_view(self) -> None:
-        view = self._view
-        if view.videos != view.selected and self.config.is_store_only():
-            _log.warning(
-                "%d of the %d selected videos have clips in the store %s, which is used as is. "
-                "With data_dir=..., those that it was never asked for are materialized.",
-                view.videos,
-                view.selected,
-                self.config.store,
-            )
+    def _warn_of_what_lacks(self) -> None:
+        if self.config.is_store_only():
+            store, name = self.config.find_store(), self.config.name
+            for message in incomplete_messages(store, name, self._view):
+                _log.warning("%s", message)
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         del dl_manager

@@ -24,7 +24,9 @@ from voxblink2_lib.materialize.cut_audio_job import CutJob
 from voxblink2_lib.repair.run import plan_repair
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
+from voxblink2_lib.store.status import incomplete_messages
 from voxblink2_lib.store.verify import verify_store
+from voxblink2_lib.store.view import View
 
 
 @pytest.fixture(autouse=True)
@@ -224,8 +226,19 @@ def test_ctrl_c_keeps_what_was_committed(
         for _ in range(3):
             with pytest.raises(KeyboardInterrupt):
                 go(archive, store)
+    going_on = f"not read to its end yet: 'voxblink2 materialize --store {store} --config audio'"
+    assert going_on in cli_process.run_inline("status", "--store", store).stdout
+    (message,) = incomplete_messages(Store(store), "audio", View(()))
+    assert going_on in message
     go(archive, store)
     assert cli_process.shards(store) == whole
+    assert (
+        cli_process.run_inline_json("status", "--store", store, "--config", "audio")[
+            "archive_problem"
+        ]
+        == ""
+    )
+    assert list(incomplete_messages(Store(store), "audio", View(()))) == []
 
 
 def lose_position(store: Path) -> None:

@@ -131,6 +131,7 @@ def _status_lines(status: StoreStatus) -> list[str]:
         f"Shards     {status.shards:,} ({size_text(status.shard_bytes)})",
         f"Fetched    {size_text(status.bytes_fetched)}; last hour of work: "
         f"{status.videos_an_hour:,.0f} videos per hour, {size_text(status.bytes_a_second)}/s",
+        *([f"Cut audio  {status.archive_problem}"] if status.archive_problem else []),
         *_time_lines(status),
         *_sound_lines(status.sound),
     ]

@@ -20,6 +20,7 @@ from voxblink2_lib.store.ledger_statistics import (
     SpeakerCoverage,
     Throughput,
 )
+from voxblink2_lib.store.view import View
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ class StoreStatus:
         sound: what a person should hear of the sound of the videos.
         clip_format: format of the clips.
         made_with: versions of the decoders that made them, in the order of their use.
+        archive_problem: why not all of an archive of cut audio is in the store; empty otherwise.
     """
 
     store: str
@@ -68,6 +70,7 @@ class StoreStatus:
     sound: SoundNotes
     clip_format: int
     made_with: tuple[str, ...]
+    archive_problem: str
 
     def as_dict(self) -> dict[str, Any]:
         """Return what ``voxblink2 status --json`` writes."""
@@ -169,6 +172,37 @@ def read_status(store: Store, config: str) -> StoreStatus:
             sound=statistics.sound_notes(),
             clip_format=read_clip_format(store, ledger),
             made_with=read_versions(ledger),
+            archive_problem=_archive_problem(store, ledger),
+        )
+
+
+def _archive_problem(store: Store, ledger: Ledger) -> str:
+    stream = ledger.cut.stream()
+    if stream is None or stream.is_finished or stream.problem:
+        return "" if stream is None else stream.problem
+    return f"not read to its end yet: {_next_run(store, ledger.config)} goes on with it"
+
+
+def incomplete_messages(store: Store, config: str, view: View) -> Iterator[str]:
+    """Yield what a store that is loaded as is lacks.
+
+    Args:
+        store: the store.
+        config: the configuration.
+        view: what is loaded of it.
+
+    Raises:
+        StoreError: there is no store, or its ledger cannot be read.
+    """
+    with open_ledger(store, config) as ledger:
+        problem = _archive_problem(store, ledger)
+    if problem:
+        yield f"The store {store.root} is loaded as is. Its cut audio: {problem}"
+    if view.videos != view.selected:
+        yield (
+            f"{view.videos} of the {view.selected} selected videos have clips in the store "
+            f"{store.root}, which is used as is. With data_dir=..., those that it was never asked "
+            "for are materialized."
         )
 
 
