@@ -91,7 +91,7 @@ class Size(NamedTuple):
     utterances: int
 
 
-FULL = Size(rounds=3, utterances=6_000)
+FULL = Size(rounds=3, utterances=4_000)
 QUICK = Size(rounds=1, utterances=400)
 
 
