@@ -121,17 +121,17 @@ def test_a_view_is_looked_up_once(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[str] = []
-    for module, name in ((view, "select"), (selection, "_ids_in")):
+    for module, name in ((view, "select_of"), (selection, "_ids_in")):
         monkeypatch.setattr(module, name, counted(calls, name, getattr(module, name)))
     ids = tmp_path / "ids.txt"
     ids.write_text("# first\nid990002 -demoSailor\n")
     rows = load(store, exclude=str(ids))
-    assert calls.count("select") == 1
+    assert calls.count("select_of") == 1
     assert calls.count("_ids_in") <= 2
     # The same words of another file are another selection.
     ids.write_text("# second\nid990002\n")
     assert len(load(store, exclude=str(ids))) > len(rows)
-    assert calls.count("select") == 2
+    assert calls.count("select_of") == 2
 
 
 def counted(calls: list[str], name: str, function: Any) -> Any:
