@@ -83,8 +83,8 @@ def test_every_kind_of_operation_is_seen(
     with disk.installed():
         go(corpus, tmp_path / "store", media_site)
     kinds = Counter(operation.partition(" ")[0] for operation in disk.operations)
-    # Of each shard, checksum and part file, of the index, what it has of speakers, the catalogue and
-    # its checksum.
+    # Of each shard, checksum and part file; of the index and its tables of speakers; the catalogue
+    # and its checksum.
     expected = 2 + 2 + 3 + 1 + 3 + 2
     # Outcomes of each job when it is planned and sealed, and of the first with new settings.
     expected += 2 + 2 + 1

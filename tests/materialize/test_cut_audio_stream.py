@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import random
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -209,7 +210,34 @@ def test_a_disk_that_refuses_stops_the_run_which_goes_on(
     assert cli_process.shards(store) == whole
 
 
-def test_ctrl_c_keeps_what_was_committed(
+def test_ctrl_c_saves_all_that_was_read(
+    archive: Path, whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    is_interrupted = True
+
+    def noted(member: TarMember) -> object:
+        read.append(member.name)
+        if is_interrupted and len(read) % 14 == 0:
+            signal.raise_signal(signal.SIGINT)
+        return utterance_of(member)
+
+    monkeypatch.setattr("voxblink2_lib.materialize.cut_audio_stream.utterance_of", noted)
+    before = signal.getsignal(signal.SIGINT)
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            go(archive, tmp_path / "store")
+    assert signal.getsignal(signal.SIGINT) is before
+    is_interrupted = False
+    go(archive, tmp_path / "store")
+    assert cli_process.shards(tmp_path / "store") == whole
+    in_four_runs = list(read)
+    read.clear()
+    go(archive, tmp_path / "undisturbed")
+    assert in_four_runs == read
+
+
+def test_a_kill_in_between_keeps_what_was_committed(
     archive: Path, whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = tmp_path / "store"

@@ -28,6 +28,7 @@ from voxblink2_lib.cut_audio.tasks import CutFile
 from voxblink2_lib.files import named_system_errors
 from voxblink2_lib.materialize.cut_audio_job import CutJob, first_job
 from voxblink2_lib.materialize.cut_audio_videos import WantedVideo, WantedVideos
+from voxblink2_lib.materialize.interruption import Interruption
 from voxblink2_lib.progress import show_progress
 from voxblink2_lib.records import AudioFormat, VideoKey
 from voxblink2_lib.store.layout import Store
@@ -118,6 +119,7 @@ class CutAudioStream:
             )
             try:
                 with (
+                    Interruption() as self._interruption,
                     Blocks(context.workers, schema, context.audio_format) as self._blocks,
                     open_members(context.audio, position, self._points) as members,
                 ):
@@ -138,6 +140,9 @@ class CutAudioStream:
             done=shown,
         ) as advance:
             for member in members:
+                if self._interruption.is_requested:
+                    self._commit(members)
+                    raise KeyboardInterrupt
                 if not member.is_folder:
                     self._take(member, members)
                 if (done := members.done) != shown:
