@@ -126,6 +126,8 @@ class CutAudioStream:
                     self._read(members)
                     self._finish_blocks()
                     self._job.seal(members.position)
+                    if self._interruption.is_requested:
+                        raise KeyboardInterrupt
             finally:
                 self._job.close()
 
