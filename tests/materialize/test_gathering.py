@@ -184,7 +184,7 @@ def test_a_load_while_a_run_supersedes_the_tail(
         links.append(source.name)
         link_file(source, target)
 
-    monkeypatch.setattr("voxblink2.link_file", link)
+    monkeypatch.setattr("voxblink2_lib.store.view_table.link_file", link)
     rows = load_dataset(
         "voxblink2", "audio", store=str(runner.store), split="train", cache_dir=str(tmp_path)
     )
