@@ -114,7 +114,8 @@ class LedgerDatabase:
 
     def _check_tables(self) -> None:
         """Check that it is a ledger, before what it lacks is made."""
-        names = {name for (name,) in self.query("select name from sqlite_master")}
+        self._read_tables()
+        names = self._tables
         needed = _ALWAYS if "facts" not in names or self.fact("format") != FORMAT else _NOW
         if lacking := sorted(needed - names):
             raise damaged_ledger(self._path, f"it has no table {lacking[0]}")
@@ -129,7 +130,7 @@ class LedgerDatabase:
             # A run may be refused after this: an earlier format is changed when it is written.
             if self.fact("format") == FORMAT:
                 ((tables,),) = self.query("pragma schema_version")
-                self._connection.executescript(SCHEMA)
+                self._make_tables()
                 if self.query("pragma schema_version") != [(tables,)]:
                     self._before_change()
             if has_log(self._path):  # it may be merged into the file
@@ -162,6 +163,7 @@ class LedgerDatabase:
             self._connection.execute(ADD_DIGESTS)
         while script := steps.get(self.fact("format") or ""):
             self._connection.executescript(script)
+        self._read_tables()
 
     def _check_format(self) -> None:
         if self.fact("format") == FIRST_FORMAT:
@@ -244,9 +246,17 @@ class LedgerDatabase:
     def _is_within(self) -> bool:
         return self._connection.in_transaction
 
+    def _read_tables(self) -> None:
+        self._tables = {name for (name,) in self.query("select name from sqlite_master")}
+
     def has_table(self, name: str) -> bool:
         """Return whether there is a table, which a ledger that is only read may lack."""
-        return bool(self.query("select 1 from sqlite_master where name = ?", name))
+        return name in self._tables
+
+    def _make_tables(self) -> None:
+        """Make the tables that are lacking."""
+        self._connection.executescript(SCHEMA)
+        self._read_tables()
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
