@@ -25,6 +25,7 @@ from voxblink2_lib.materialize.cut_audio_job import CutJob
 from voxblink2_lib.repair.run import plan_repair
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
+from voxblink2_lib.store.open_shard import ShardState
 from voxblink2_lib.store.status import incomplete_messages
 from voxblink2_lib.store.verify import verify_store
 from voxblink2_lib.store.view import View
@@ -173,11 +174,11 @@ def test_what_a_job_has_before_its_first_commit_is_no_problem(
 ) -> None:
     commit = CutJob.commit
 
-    def stopped(self: CutJob, *words: Any, **options: Any) -> None:
+    def stopped(self: CutJob, *words: Any, **options: Any) -> ShardState:
         if self.number == job:
             self._shard.commit()  # and the ledger does not know of it
             raise KeyboardInterrupt
-        commit(self, *words, **options)
+        return commit(self, *words, **options)
 
     store = Store(tmp_path / "store")
     with pytest.MonkeyPatch.context() as patched:

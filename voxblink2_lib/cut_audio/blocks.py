@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -26,8 +25,6 @@ _CALLS_A_PROCESS = 2
 _CALL_SECONDS = 1800.0
 _WAIT_SECONDS = 1.0
 _MOST_DEATHS = 3  # with others, and alone twice
-# What a decoder dies of; all other signals come from outside.
-_CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL}
 
 
 class CutRows(NamedTuple):
@@ -126,11 +123,6 @@ class Blocks:
     @property
     def _most_blocks(self) -> int:
         return 2 * _CALLS_A_PROCESS * self._workers
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether nothing is to be taken any more."""
-        return not (self._blocks or self._block or self._files)
 
     # -- Handing out -------------------------------------------------------------------------------
 
@@ -237,7 +229,7 @@ class Blocks:
             self._deaths[task.block, place] += 1
             if len(task.videos) > 1 or self._deaths[task.block, place] < _MOST_DEATHS:
                 self._submit(task.block, [video], first=place)
-            elif death.signal_number in _CRASHES or death.is_overdue:
+            elif death.is_fault_of_call:
                 given_up = CutBlock((_given_up(video, death),), (None,))
                 self._take(task, given_up)
             else:

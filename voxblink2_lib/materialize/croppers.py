@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections import defaultdict, deque
 from dataclasses import replace
 
@@ -15,10 +14,6 @@ from voxblink2_lib.records import VideoKey
 from voxblink2_lib.store.shards import read_part_outcome
 from voxblink2_lib.workers.memory import memory_text
 from voxblink2_lib.workers.pool import Call, WorkerDiedError, WorkerPool
-
-# What a decoder dies of by its own fault, or by that of the file. All other signals come from
-# outside: of the kernel, where memory is short, or of a person.
-CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL}
 
 # Videos that are tried again wait until so many calls have been handed out after the first of them,
 # or until nothing else is at hand: what the machine was short of may be back by then.
@@ -110,7 +105,7 @@ class Croppers:
     def _after_death(self, task: VideoTask, death: WorkerDiedError) -> Outcome | None:
         deaths = self._deaths[task.key]
         deaths.append(death)
-        is_fault_of_video = [_is_fault_of_video(past) for past in deaths]
+        is_fault_of_video = [past.is_fault_of_call for past in deaths]
         # After a death of each kind, the next one decides.
         if is_fault_of_video.count(is_fault_of_video[-1]) < 2:
             if not self._suspects and not task.is_alone:
@@ -123,7 +118,7 @@ class Croppers:
     def _verdict(self, task: VideoTask, deaths: list[WorkerDiedError]) -> Outcome:
         reason = _reason(deaths)
         self._stop_if_nothing_was_cropped(reason)
-        if not _is_fault_of_video(deaths[-1]):
+        if not deaths[-1].is_fault_of_call:
             return _outcome(task, "transient", f"{reason}. {self._memory}".rstrip(". "))
         if not self._has_cropped:
             # Nothing shows that this machine can crop at all.
@@ -154,10 +149,6 @@ def _outcome(task: VideoTask, status: Status, reason: str) -> Outcome:
 def _discard_media(task: VideoTask) -> None:
     if task.staged is not None:
         discard(task.staged)
-
-
-def _is_fault_of_video(death: WorkerDiedError) -> bool:
-    return death.is_overdue or death.signal_number in CRASHES
 
 
 def _reason(deaths: list[WorkerDiedError]) -> str:

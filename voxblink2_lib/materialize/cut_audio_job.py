@@ -145,7 +145,7 @@ class CutJob:
         new.size_bytes += video.size_bytes
         new.missing += video.missing
 
-    def commit(self, position: Position, *, is_finished: bool = False) -> None:
+    def commit(self, position: Position, *, is_finished: bool = False) -> ShardState:
         """Write rows to disk; then outcomes, and where to go on, to the ledger at once.
 
         Args:
@@ -163,6 +163,7 @@ class CutJob:
             for outcome in outcomes:
                 self._verdicts.record(outcome)
             cut.set_position(commit.as_dict())
+        return state
 
     def _outcome(self, key: VideoKey, new: _NewFiles, known: KnownVideo | None) -> Outcome:
         """Return the outcome of a video, with what earlier commits have of it."""
@@ -186,10 +187,9 @@ class CutJob:
 
     def seal(self, position: Position) -> None:
         """Commit all, and give the shard its name."""
-        self.commit(position, is_finished=True)
+        state = self.commit(position, is_finished=True)
         self.close()
         if self.number in self._ledger.open_jobs():
-            state = ShardState(**(self._ledger.cut.position() or {})["shard"])
             seal_job(self._store, self._ledger, self.number, state, self._shard.digests)
 
 

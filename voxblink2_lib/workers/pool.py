@@ -17,6 +17,9 @@ from typing import Any, NamedTuple
 from voxblink2_lib.errors import StoppedError, VoxBlink2Error, first_line
 from voxblink2_lib.progress import duration_text
 
+# What a decoder dies of by its own fault, or by that of the file. All other signals come from
+# outside: of the kernel, where memory is short, or of a person.
+_CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL}
 _MAIN = "from voxblink2_lib.workers.worker import main; main()"
 Call = tuple[Callable[[Any], Any], Any]
 
@@ -40,6 +43,11 @@ class WorkerDiedError(VoxBlink2Error):
         super().__init__(message)
         self.signal_number = signal_number
         self.is_overdue = is_overdue
+
+    @property
+    def is_fault_of_call(self) -> bool:
+        """Whether it crashed or hung by what the call did, and was not ended from outside."""
+        return self.is_overdue or self.signal_number in _CRASHES
 
 
 class RunningCall(NamedTuple):
