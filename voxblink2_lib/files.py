@@ -10,6 +10,7 @@ import io
 import os
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -20,6 +21,7 @@ HOME_VARIABLE = "VOXBLINK2_HOME"
 # What atomic_write leaves behind when its process is killed.
 TEMP_GLOB = ".*.tmp"
 _COPY_BYTES = 1 << 20
+_BEHIND_BYTES = 16 << 20
 
 # What file systems answer that do not have an operation: FAT, CIFS, FUSE.
 _NOT_SUPPORTED = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTTY}
@@ -260,6 +262,60 @@ class HashingWriter(io.RawIOBase):
     def sha256(self) -> str:
         """Digest of everything written so far."""
         return self._digest.hexdigest()
+
+
+class WriteBehind:
+    """Brings a file to disk while more is written to it, so that little is left for the end.
+
+    What is on disk leaves the memory of the system, which is used for what is written next: files
+    larger than it would push out all else, and memory that is new costs more than the writing.
+
+    Args:
+        file: the file, open for writing.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._thread = ThreadPoolExecutor(1)
+        self._pending: Future[None] | None = None
+        self._begun_bytes = 0
+
+    def begin(self) -> None:
+        """Begin to bring to disk what was written so far, if that is worth it.
+
+        Raises:
+            OSError: something could not be brought to disk.
+        """
+        size_bytes = self._file.tell()
+        if size_bytes - self._begun_bytes >= _BEHIND_BYTES:
+            self._wait()
+            self._file.flush()
+            self._begun_bytes = size_bytes
+            self._pending = self._thread.submit(self._bring, size_bytes)
+
+    def finish(self) -> None:
+        """Bring all to disk, and wait for it.
+
+        Raises:
+            OSError: something could not be brought to disk.
+        """
+        self._wait()
+        self._file.flush()
+        self._bring(self._file.tell())
+
+    def close(self) -> None:
+        """End the thread. The file stays open."""
+        self._thread.shutdown()
+
+    def _wait(self) -> None:
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def _bring(self, size_bytes: int) -> None:
+        os.fsync(self._file.fileno())
+        if size_bytes >= _BEHIND_BYTES and hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self._file.fileno(), 0, size_bytes, os.POSIX_FADV_DONTNEED)
 
 
 def link_file(source: Path, target: Path) -> bool:

@@ -42,10 +42,13 @@ class InlinePool(WorkerPool):
         size: int,
         *,
         threads: int = 1,
+        waiting: int = 0,
         environment: Mapping[str, str] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__(size, threads=threads, environment=environment, clock=clock)
+        super().__init__(
+            size, threads=threads, waiting=waiting, environment=environment, clock=clock
+        )
         self._results: list[Result] = []
 
     @property
@@ -75,10 +78,13 @@ class ThreadPool(InlinePool):
         size: int,
         *,
         threads: int = 1,
+        waiting: int = 0,
         environment: Mapping[str, str] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__(size, threads=threads, environment=environment, clock=clock)
+        super().__init__(
+            size, threads=threads, waiting=waiting, environment=environment, clock=clock
+        )
         self._executor = ThreadPoolExecutor(size * threads)
         self._calls: list[Call] = []
         self._lock = threading.Lock()

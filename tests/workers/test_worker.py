@@ -43,7 +43,7 @@ def test_a_call_that_ends_the_process_sets_its_exit_code() -> None:
     ours, theirs = socket.socketpair()
     with theirs:
         process = subprocess.Popen(
-            [sys.executable, "-c", LATE, str(theirs.fileno()), "1"],
+            [sys.executable, "-c", LATE, str(theirs.fileno()), "1", "0"],
             pass_fds=[theirs.fileno()],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )

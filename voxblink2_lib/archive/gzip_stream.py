@@ -15,8 +15,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, NoReturn, Protocol
 
 from voxblink2_lib.archive.raw_deflate import (
-    OUTPUT_BYTES,
-    START,
     DeflateError,
     Entrance,
     RawInflater,
@@ -24,7 +22,7 @@ from voxblink2_lib.archive.raw_deflate import (
 
 # zlib finds an end of a block within some 100 kB.
 POINT_BYTES = 1_000_000_000
-_INPUT_BYTES = 1 << 18
+_INPUT_BYTES, _OUTPUT_BYTES = 1 << 18, 1 << 18
 _MAGIC = b"\x1f\x8b\x08"
 _FIXED_HEADER, _TRAILER = struct.Struct("<3sBIBB"), struct.Struct("<II")
 _FHCRC, _FEXTRA, _FNAME, _FCOMMENT, _RESERVED = 2, 4, 8, 16, 0xE0
@@ -110,7 +108,7 @@ class GzipStream:
         self._on_point = on_point
         self._point_bytes = point_bytes
         self._input = memoryview(b"")
-        self._output = memoryview(b"")
+        self._output = memoryview(bytearray(_OUTPUT_BYTES))
         self._inflater: RawInflater | None = None
         self._damage: GzipDamageError | None = None
         self._packed_offset = self._inflated_bytes = self._crc = self._member_bytes = 0
@@ -118,16 +116,13 @@ class GzipStream:
         if point is not None:
             self._packed_offset, self._inflated_bytes = point.packed_offset, point.offset
             self._crc, self._member_bytes = point.crc, point.member_bytes
-            self._inflater = self._new_inflater(point.entrance)
+            self._inflater = RawInflater(point.entrance)
         packed.seek(self._packed_offset)
         self._last_point = self._inflated_bytes
 
-    def _new_inflater(self, entrance: Entrance) -> RawInflater:
-        return RawInflater(entrance, output_bytes=min(OUTPUT_BYTES, self._point_bytes))
-
     def tell(self) -> int:
         """Return the position in the output."""
-        return self._inflated_bytes - len(self._output)
+        return self._inflated_bytes
 
     @property
     def packed_offset(self) -> int:
@@ -146,11 +141,11 @@ class GzipStream:
         Raises:
             GzipDamageError: the stream is damaged or ends early.
         """
-        pieces: list[memoryview] = []
-        while size_bytes and (piece := self._take_output(size_bytes)):
+        pieces: list[bytes] = []
+        while size_bytes and (piece := self.read1(size_bytes)):
             pieces.append(piece)
             size_bytes -= len(piece)
-        return b"".join(pieces)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def read1(self, size_bytes: int) -> bytes:
         """Return some output, at most that much; none only at the end of the stream.
@@ -158,43 +153,51 @@ class GzipStream:
         Raises:
             GzipDamageError: the stream is damaged or ends early, and all before has been read.
         """
-        return bytes(self._take_output(size_bytes))
+        target = self._output[:size_bytes]
+        return bytes(target[: self._fill(target)])
 
-    def _take_output(self, size_bytes: int) -> memoryview:
-        if not self._output:
-            self._fill()
-        piece = self._output[:size_bytes]
-        self._output = self._output[len(piece) :]
-        return piece
+    def readinto(self, target: memoryview) -> int:
+        """Write output until a buffer is full, or the stream at its end; return how much it is.
 
-    def _fill(self) -> None:
-        """Inflate some more, if there is any."""
+        Raises:
+            GzipDamageError: the stream is damaged or ends early.
+        """
+        written = 0
+        while written < len(target) and (size_bytes := self._fill(target[written:])):
+            written += size_bytes
+        return written
+
+    def _fill(self, target: memoryview) -> int:
+        """Inflate some more, if there is any; return how much."""
         if self._damage is not None:
             raise self._damage
-        while not self._output:
+        before = self._inflated_bytes
+        while target and self._inflated_bytes == before:
             if self._inflater is None and not self._begin_member():
-                return
+                break
             try:
-                self._inflate()
+                self._inflate(target)
             except GzipDamageError as error:
-                if not self._output:
+                if self._inflated_bytes == before:
                     raise
                 self._damage = error  # The trailer is wrong: raised when its output is read.
+        return self._inflated_bytes - before
 
-    def _inflate(self) -> None:
+    def _inflate(self, target: memoryview) -> None:
         assert self._inflater is not None
         if not self._input and not self._read_input():
             self._fail("the stream ends within a member")
         is_due = self._inflated_bytes - self._last_point >= self._point_bytes
+        if not is_due:
+            target = target[: self._last_point + self._point_bytes - self._inflated_bytes]
         try:
-            data, used = self._inflater.inflate(self._input, stop_at_block=is_due)
+            size_bytes, used = self._inflater.inflate(self._input, target, stop_at_block=is_due)
         except DeflateError as error:
             self._fail(f"the data are damaged: zlib says {str(error)!r}")
         self._use(used)
-        self._crc = zlib.crc32(data, self._crc)
-        self._member_bytes += len(data)
-        self._inflated_bytes += len(data)
-        self._output = memoryview(data)
+        self._crc = zlib.crc32(target[:size_bytes], self._crc)
+        self._member_bytes += size_bytes
+        self._inflated_bytes += size_bytes
         if self._inflater.is_at_end:
             self.close()
             self._end_member()
@@ -226,7 +229,7 @@ class GzipStream:
                 self._take_text()
         if flags & _FHCRC:
             self._take(2)
-        self._inflater = self._new_inflater(START)
+        self._inflater = RawInflater()
         self._crc = self._member_bytes = 0
         return True
 

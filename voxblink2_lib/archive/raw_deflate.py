@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 from voxblink2_lib.errors import DependencyError
 
 WINDOW_BYTES = 32 << 10
-OUTPUT_BYTES = 1 << 20
 _RAW_DEFLATE = -15  # bits of the window; negative: without a header of zlib or gzip
 _OK, _STREAM_END, _BUFFER_ERROR = 0, 1, -5
 _NO_FLUSH, _BLOCK = 0, 5
@@ -90,16 +89,14 @@ class RawInflater:
 
     Args:
         entrance: where the first input begins.
-        output_bytes: the most output at a time.
 
     Attributes:
         is_at_end: the stream has ended.
     """
 
-    def __init__(self, entrance: Entrance = START, *, output_bytes: int = OUTPUT_BYTES) -> None:
+    def __init__(self, entrance: Entrance = START) -> None:
         self._zlib = _zlib()
         self._stream = _Stream()
-        self._output = ctypes.create_string_buffer(output_bytes)
         self.is_at_end = False
         self._check(
             self._zlib.inflateInit2_(
@@ -123,30 +120,33 @@ class RawInflater:
         """Free zlib's memory."""
         self._zlib.inflateEnd(ctypes.byref(self._stream))
 
-    def inflate(self, data: memoryview, *, stop_at_block: bool) -> tuple[bytes, int]:
+    def inflate(
+        self, data: memoryview, target: memoryview, *, stop_at_block: bool
+    ) -> tuple[int, int]:
         """Inflate some input.
 
         Args:
             data: what follows in the stream; its buffer is writable.
+            target: where the output is written.
             stop_at_block: stop at the next end of a block.
 
         Returns:
-            Some output, and how many bytes of the input are used up.
+            How many bytes of output there are, and how many bytes of the input are used up.
 
         Raises:
             DeflateError: the data are damaged.
         """
         stream = self._stream
-        source = (ctypes.c_char * len(data)).from_buffer(data)
+        # They hold the buffers where they are, until this returns.
+        source, output = _first_byte(data), _first_byte(target)
         stream.next_in, stream.avail_in = ctypes.addressof(source), len(data)
-        stream.next_out, stream.avail_out = ctypes.addressof(self._output), len(self._output)
+        stream.next_out, stream.avail_out = ctypes.addressof(output), len(target)
         flush = _BLOCK if stop_at_block else _NO_FLUSH
         code = self._zlib.inflate(ctypes.byref(stream), flush)
         if code != _BUFFER_ERROR:  # it has no input left, or wants none
             self._check(code)
         self.is_at_end = code == _STREAM_END
-        size_bytes = len(self._output) - stream.avail_out
-        return ctypes.string_at(self._output, size_bytes), len(data) - stream.avail_in
+        return len(target) - stream.avail_out, len(data) - stream.avail_in
 
     def entrance(self, byte_before: int) -> Entrance | None:
         """Return where the stream can be entered now, or ``None`` within a block.
@@ -167,3 +167,7 @@ class RawInflater:
         if code not in {_OK, _STREAM_END}:
             message = self._stream.msg or b"code %d" % code
             raise DeflateError(message.decode("ascii", "replace"))
+
+
+def _first_byte(buffer: memoryview) -> ctypes.c_char:
+    return ctypes.c_char.from_buffer(buffer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import zlib
@@ -123,14 +124,12 @@ class ArchiveReader:
         Raises:
             ArchiveDamagedError: the archive is damaged or ends early.
         """
-        try:
+        with self._named():
             stream = self._entered()
             skip = None if self._gzip else functools.partial(_go_on, stream)
             # What is cut audio expands as far as silence does: no limit.
             self._tar = TarReader(stream, stream, offset=self._offset, skip=skip)
             yield from self._tar
-        except (GzipDamageError, TarFormatError, EOFError, zlib.error) as error:
-            raise self._damaged(error) from error
 
     def read(self) -> bytes:
         """Return the content of the member that was yielded last.
@@ -139,10 +138,18 @@ class ArchiveReader:
             ArchiveDamagedError: the archive is damaged or ends early.
         """
         assert self._tar is not None
-        try:
+        with self._named():
             return self._tar.read()
-        except (GzipDamageError, TarFormatError) as error:
-            raise self._damaged(error) from error
+
+    def read_into(self, target: memoryview) -> None:
+        """Write the content of the member that was yielded last to a buffer of its size.
+
+        Raises:
+            ArchiveDamagedError: the archive is damaged or ends early.
+        """
+        assert self._tar is not None
+        with self._named():
+            self._tar.read_into(target)
 
     def content_place(self) -> tuple[Path, int] | None:
         """Return the file that has the content of the member, as it is, and where in it.
@@ -166,6 +173,13 @@ class ArchiveReader:
             if not self._gzip.read(min(rest, _SKIPPED_BYTES)):
                 raise EOFError("the archive is shorter than before")
         return self._gzip
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except (GzipDamageError, TarFormatError, EOFError, zlib.error) as error:
+            raise self._damaged(error) from error
 
     def _damaged(self, error: Exception) -> ArchiveDamagedError:
         part, offset = self._packed.place(self.packed_offset)

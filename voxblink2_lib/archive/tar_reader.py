@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 BLOCK_BYTES = 512
 # A header that extends the next one holds a name: Linux allows 4 KiB for one.
@@ -36,6 +36,13 @@ class Readable(Protocol):
 
     def read(self, size_bytes: int, /) -> bytes:
         """Return that many bytes, fewer only at the end."""
+
+
+class BufferReadable(Protocol):
+    """What can be read into memory that is there."""
+
+    def readinto(self, target: memoryview, /) -> int:
+        """Write so many bytes that a buffer is full, fewer only at the end; return how many."""
 
 
 class Positioned(Protocol):
@@ -132,6 +139,19 @@ class TarReader:
         self._unread_bytes = 0
         return data
 
+    def read_into(self, target: memoryview) -> None:
+        """Write the content of the member that was yielded last to a buffer of its size.
+
+        Args:
+            target: the buffer. The stream must be able to be read into it.
+
+        Raises:
+            TarFormatError: the archive ends early.
+        """
+        size_bytes = cast(BufferReadable, self._stream).readinto(target)
+        self._count_read(size_bytes, len(target))
+        self._unread_bytes = 0
+
     @property
     def unread_bytes(self) -> int:
         """How much of the content of the member that was yielded last is not read."""
@@ -187,13 +207,16 @@ class TarReader:
 
     def _read(self, size_bytes: int) -> bytes:
         data = self._stream.read(size_bytes)
-        if len(data) < size_bytes:
+        self._count_read(len(data), size_bytes)
+        return data
+
+    def _count_read(self, size_bytes: int, wanted_bytes: int) -> None:
+        if size_bytes < wanted_bytes:
             raise TarFormatError(
-                f"the end of the file at byte {self._offset + len(data)}, within a member or "
+                f"the end of the file at byte {self._offset + size_bytes}, within a member or "
                 "before the end mark"
             )
         self._count(size_bytes)
-        return data
 
     def _count(self, size_bytes: int) -> None:
         self._offset += size_bytes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -11,20 +11,20 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from voxblink2_lib.cut_audio.cutting import cut_files
-from voxblink2_lib.cut_audio.members import FileRange
-from voxblink2_lib.cut_audio.tasks import CutBlock, CutFile, CutTask, CutVideo, VideoFiles
+from voxblink2_lib.cut_audio.members import MemberStream
+from voxblink2_lib.cut_audio.tasks import Content, CutBlock, CutFile, CutTask, CutVideo, VideoFiles
 from voxblink2_lib.errors import StoppedError
 from voxblink2_lib.outcomes import MissingUtterance
 from voxblink2_lib.records import AudioFormat, VideoKey
-from voxblink2_lib.workers.pool import WorkerDiedError, WorkerPool, collect
+from voxblink2_lib.workers.pool import KEPT_MEMORY, WorkerDiedError, WorkerPool, collect
 from voxblink2_lib.workers.shared_memory import SharedRange, SharedSlots, has_shared_memory
 
 _BLOCK_FILES, _BLOCK_BYTES = 32, 8 << 20
-# Two calls a process: while the results of one are taken, the other goes on.
-_CALLS_A_PROCESS = 2
+# While a shard is written, workers have something to do; that takes as long as some blocks.
+_WAITING_CALLS = 3
 _CALL_SECONDS = 1800.0
 _WAIT_SECONDS = 1.0
-_MOST_DEATHS = 3  # with others, and alone twice
+_MOST_DEATHS = 3  # with others of its block, and alone twice
 
 
 class CutRows(NamedTuple):
@@ -43,6 +43,7 @@ class _Block:
         slot: shared memory: the first half for the files, the second for the rows.
         filled_bytes: how much of the first half is in use.
         cut: what has come back, by the place of the video.
+        actions: what is to be done when its rows were taken.
     """
 
     number: int
@@ -52,6 +53,7 @@ class _Block:
     size_bytes: int = 0
     filled_bytes: int = 0
     cut: dict[int, CutRows] = field(default_factory=dict)
+    actions: list[Callable[[], None]] = field(default_factory=list)
 
     @property
     def is_full(self) -> bool:
@@ -61,18 +63,16 @@ class _Block:
     def is_done(self) -> bool:
         return len(self.cut) == len(self.videos)
 
-    def kept(self, content: bytes | FileRange) -> bytes | FileRange | SharedRange:
-        """Return the content of a file, in shared memory if there is room."""
-        if self.slot is None or isinstance(content, FileRange):
-            return content
+    def room(self, size_bytes: int) -> SharedRange | None:
+        """Return shared memory for a file, if there is any left."""
+        if self.slot is None:
+            return None
         start = self.slot.start + self.filled_bytes
-        stop = start + len(content)
+        stop = start + size_bytes
         if stop > self.target_start:
-            return content
-        place = SharedRange(self.slot.path, start, stop)
-        place.view()[:] = content
-        self.filled_bytes += len(content)
-        return place
+            return None
+        self.filled_bytes += size_bytes
+        return SharedRange(self.slot.path, start, stop)
 
     @property
     def target_start(self) -> int:
@@ -110,7 +110,8 @@ class Blocks:
         self._deaths: Counter[tuple[int, int]] = Counter()
 
     def __enter__(self) -> Blocks:
-        self._pool = self._stack.enter_context(WorkerPool(self._workers, threads=_CALLS_A_PROCESS))
+        pool = WorkerPool(self._workers, waiting=_WAITING_CALLS, environment=KEPT_MEMORY)
+        self._pool = self._stack.enter_context(pool)
         if has_shared_memory():
             # All that workers have, what waits for one before it, and the one that is filled.
             count = self._most_blocks + 1
@@ -122,9 +123,25 @@ class Blocks:
 
     @property
     def _most_blocks(self) -> int:
-        return 2 * _CALLS_A_PROCESS * self._workers
+        return (2 + _WAITING_CALLS) * self._workers
 
     # -- Handing out -------------------------------------------------------------------------------
+
+    def read(self, members: MemberStream, size_bytes: int) -> Content:
+        """Return the content of the member that was yielded last, which is added next.
+
+        Args:
+            members: the members.
+            size_bytes: of the content.
+        """
+        if not size_bytes:
+            return b""
+        if (file_range := members.file_range()) is not None:
+            return file_range
+        if (room := self._present().room(size_bytes)) is None:
+            return members.read()
+        members.read_into(room.view())
+        return room
 
     def add(self, file: CutFile, size_bytes: int) -> None:
         """Add a file of the video that is to be ended by :meth:`end_video`.
@@ -133,17 +150,18 @@ class Blocks:
             file: the file.
             size_bytes: of its content.
         """
+        block = self._present()
+        self._files.append(file)
+        block.files += 1
+        block.size_bytes += size_bytes
+
+    def _present(self) -> _Block:
+        """Return the block that is being filled."""
         if self._block is None:
             slot = self._slots.take() if self._slots else None
             self._block = _Block(self._number, slot)
             self._number += 1
-        block = self._block
-        content = file.content
-        if not isinstance(content, SharedRange):
-            file = file._replace(content=block.kept(content))
-        self._files.append(file)
-        block.files += 1
-        block.size_bytes += size_bytes
+        return self._block
 
     @property
     def is_overfull(self) -> bool:
@@ -157,6 +175,14 @@ class Blocks:
             self._files = []
             if self._block.is_full:
                 yield from self._hand_out()
+
+    def afterwards(self, action: Callable[[], None]) -> Iterator[CutRows]:
+        """Do something when the rows of all videos so far were taken. Yield what has come."""
+        yield from self._hand_out()
+        if self._blocks:
+            self._blocks[max(self._blocks)].actions.append(action)
+        else:
+            action()
 
     def finish(self) -> Iterator[CutRows]:
         """Hand out what is left, and yield all that comes, in order."""
@@ -192,10 +218,17 @@ class Blocks:
     # -- Taking back -------------------------------------------------------------------------------
 
     def _ready(self) -> Iterator[CutRows]:
-        """Yield the rows of the first blocks, as far as they are done."""
+        """Yield the rows of the first blocks, as far as they are done.
+
+        They are valid until the next are wanted: their memory is used again.
+        """
         while self._blocks and (block := next(iter(self._blocks.values()))).is_done:
             del self._blocks[block.number]
             yield from (block.cut[place] for place in range(len(block.videos)))
+            if block.slot is not None and self._slots is not None:
+                self._slots.give_back(block.slot)
+            for action in block.actions:
+                action()
 
     def _collect(self) -> None:
         """Wait for results, and take them."""
@@ -213,15 +246,12 @@ class Blocks:
         start = 0
         pairs = zip(result.videos, result.messages, strict=True)
         for place, (video, message) in enumerate(pairs, start=task.first):
-            data = message
+            data: bytes | memoryview | int | None = message
             if isinstance(message, int) and task.target is not None:
-                # A copy: the slot is used again before the rows are written.
-                data = bytes(task.target.view()[start : start + message])
+                data = task.target.view()[start : start + message]
                 start += message
             rows = None if data is None else pa.ipc.read_record_batch(data, self._schema)
             block.cut[place] = CutRows(video, rows)
-        if block.is_done and block.slot is not None and self._slots is not None:
-            self._slots.give_back(block.slot)
 
     def _after_death(self, task: CutTask, death: WorkerDiedError) -> None:
         """Try the videos of a call again, one by one; twice is the fault of the files."""

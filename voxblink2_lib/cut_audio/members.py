@@ -92,8 +92,14 @@ class MemberStream(AbstractContextManager["MemberStream"], Protocol):
             ArchiveDamagedError: the archive is damaged or ends early.
         """
 
-    def content(self) -> bytes | FileRange:
-        """Return the content of the member that was yielded last, or where it is."""
+    def file_range(self) -> FileRange | None:
+        """Return where the content of the member that was yielded last is, as it is."""
+
+    def read(self) -> bytes:
+        """Return the content of the member that was yielded last."""
+
+    def read_into(self, target: memoryview) -> None:
+        """Write the content of the member that was yielded last to a buffer of its size."""
 
     @property
     def position(self) -> Position:
@@ -178,10 +184,18 @@ class _ArchiveMembers:
             if self._number < len(self._archives):
                 self._reader = self._open(self._number, 0)
 
-    def content(self) -> bytes | FileRange:
+    def file_range(self) -> FileRange | None:
         assert self._reader is not None
         place = self._reader.content_place()
-        return self._reader.read() if place is None else FileRange(*place, self._member_bytes)
+        return None if place is None else FileRange(*place, self._member_bytes)
+
+    def read(self) -> bytes:
+        assert self._reader is not None
+        return self._reader.read()
+
+    def read_into(self, target: memoryview) -> None:
+        assert self._reader is not None
+        self._reader.read_into(target)
 
     @property
     def position(self) -> Position:
@@ -249,9 +263,15 @@ class _FolderMembers:
                     yield path, entry
             self.done += _is_speaker(entry)
 
-    def content(self) -> bytes | FileRange:
+    def file_range(self) -> FileRange:
         assert self._file is not None
         return self._file
+
+    def read(self) -> bytes:
+        return self.file_range().read()
+
+    def read_into(self, target: memoryview) -> None:
+        target[:] = self.read()
 
     @property
     def position(self) -> Position:

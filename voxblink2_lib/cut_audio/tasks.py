@@ -13,6 +13,8 @@ from voxblink2_lib.outcomes import MissingUtterance
 from voxblink2_lib.records import AudioFormat, VideoKey
 from voxblink2_lib.workers.shared_memory import SharedRange
 
+Content = bytes | FileRange | SharedRange
+
 
 class CutFile(NamedTuple):
     """A file of one utterance.
@@ -26,7 +28,7 @@ class CutFile(NamedTuple):
 
     utterance_id: str
     extension: str
-    content: bytes | FileRange | SharedRange
+    content: Content
     frames: tuple[int, int] | None
 
 

@@ -36,15 +36,12 @@ from voxblink2_lib.errors import EmbeddingError, StoppedError
 from voxblink2_lib.files import atomic_write, sha256_of, short_digest
 from voxblink2_lib.foreign_text import csv_cell
 from voxblink2_lib.progress import Progress, no_progress
-from voxblink2_lib.workers.pool import Call, WorkerDiedError, WorkerPool
+from voxblink2_lib.workers.pool import KEPT_MEMORY, Call, WorkerDiedError, WorkerPool
 
 FORMATS = (".parquet", ".safetensors")
 _CONTENT, _REJECTED = "voxblink2_content", "voxblink2_rejected"
 _ROWS_PER_GROUP = 8192
 
-# A network allocates and frees megabytes all the time. The C library would return each to the
-# system and get it back filled with zeros: up to a fifth of the time of ECAPA-TDNN.
-_MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
 _MODEL_FILES = {".json", ".safetensors", ".bin"}
 
 
@@ -195,7 +192,7 @@ def _embed_blocks(
     speed = _Speed()
     with (
         progress("Embedding", unit="utterance", total=total, done=total - remaining) as advance,
-        WorkerPool(workers, environment=_MALLOC) as pool,
+        WorkerPool(workers, environment=KEPT_MEMORY) as pool,
     ):
         for _, result in pool.run(calls.__next__):
             if isinstance(result, WorkerDiedError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import shutil
 from dataclasses import dataclass, field
@@ -86,7 +87,7 @@ class CutJob:
         state: what was committed of its shard.
 
     Attributes:
-        names: ids of the utterances that it has of each video.
+        names: ids of the utterances that it has, or will have, of each video.
 
     Raises:
         StoreDamagedError: its shard is not as it was committed.
@@ -109,37 +110,51 @@ class CutJob:
         self.number = number
         self.place = place
         self._begin = begin
-        self._folder = store.job_parts(ledger.config, number)
-        self._shard = OpenShard(self._folder, arrow_schema(ledger.config), state)
+        self._state = state
         self._new: dict[VideoKey, _NewFiles] = {}
+        # Hashes of the annotations of the videos that were expected.
+        self._annotated: dict[VideoKey, int] = {}
         self.names: dict[VideoKey, set[str]] = {}
-        for name in self._shard.digests:
-            speaker_id, video_id, utterance_id = name.split("/")
-            self.names.setdefault(VideoKey(speaker_id, video_id), set()).add(utterance_id)
         if state is not None:
+            for name in self._shard.digests:
+                speaker_id, video_id, utterance_id = name.split("/")
+                self.names.setdefault(VideoKey(speaker_id, video_id), set()).add(utterance_id)
             for key, _ in ledger.job_videos(number):
                 self.names.setdefault(key, set())
 
+    @functools.cached_property
+    def _shard(self) -> OpenShard:
+        """Its file, which is not begun before the job before it is sealed."""
+        folder = self._store.job_parts(self._ledger.config, self.number)
+        return OpenShard(folder, arrow_schema(self._ledger.config), self._state)
+
     def close(self) -> None:
         """Close its file."""
-        self._shard.__exit__()
+        if "_shard" in vars(self):
+            self._shard.__exit__()
 
     @property
     def is_full(self) -> bool:
         """Whether no further video is put into it."""
         return len(self.names) >= job_size(self.place)
 
-    def add(self, cut: CutRows, digest: int) -> None:
-        """Add the rows of some files of a video.
+    def expect(self, key: VideoKey, utterance_id: str, digest: int) -> None:
+        """Note that an utterance will be added.
 
         Args:
-            cut: the rows.
+            key: its video.
+            utterance_id: its id in the video.
             digest: hash of the video's annotations.
         """
+        self.names.setdefault(key, set()).add(utterance_id)
+        self._annotated[key] = digest
+
+    def add(self, cut: CutRows) -> None:
+        """Add the rows of some files of a video, which were expected."""
         video, rows = cut
         if rows is not None:
             self._shard.add(rows, video.digests)
-        new = self._new.setdefault(video.key, _NewFiles(digest))
+        new = self._new.setdefault(video.key, _NewFiles(self._annotated[video.key]))
         new.clips += len(video.digests)
         new.samples += video.samples
         new.size_bytes += video.size_bytes

@@ -142,7 +142,7 @@ class _Mending:
                     if utterance_id not in video.left:
                         continue
                     extension = member.name.rpartition(".")[2].lower()
-                    content = members.content() if member.size_bytes else b""
+                    content = (members.file_range() or members.read()) if member.size_bytes else b""
                     frames = video.frames(utterance_id)
                     video.files.append(CutFile(utterance_id, extension, content, frames))
                     video.left.discard(utterance_id)

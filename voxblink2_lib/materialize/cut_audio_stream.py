@@ -7,22 +7,24 @@
     jobs       |--------------------|---          full, and sealed
     commits    ^            ^       ^             what is before is on disk and in the ledger
 
-A block ends with a video, unless that is very long. A commit waits for all blocks before it. So a
-run that was killed goes on at the last commit; what it wrote after it is written again.
+A block ends with a video, unless that is very long. A commit comes when the rows of all blocks
+before it are written; meanwhile the next ones are read and encoded. So a run that was killed goes
+on at the last commit; what it wrote after it is written again.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from voxblink2_lib.archive.gzip_stream import SeekPoint
 from voxblink2_lib.archive.layout import StrangerError, utterance_of
+from voxblink2_lib.archive.reader import ArchiveDamagedError
 from voxblink2_lib.archive.recognition import CutAudio
 from voxblink2_lib.archive.tar_reader import TarMember
 from voxblink2_lib.cut_audio.blocks import Blocks, CutRows
-from voxblink2_lib.cut_audio.members import MemberStream, open_members
+from voxblink2_lib.cut_audio.members import MemberStream, Position, open_members
 from voxblink2_lib.cut_audio.seek_points import SeekPoints
 from voxblink2_lib.cut_audio.tasks import CutFile
 from voxblink2_lib.files import named_system_errors
@@ -102,7 +104,8 @@ class CutAudioStream:
         # The video whose files are being read, and what was looked up; None if it is not wanted.
         self._key: VideoKey | None = None
         self._video: WantedVideo | None = None
-        self._digests: dict[VideoKey, int] = {}
+        # Jobs that are full, whose last rows are still being encoded.
+        self._full: deque[CutJob] = deque()
 
     def run(self) -> None:
         """Read all that is left of the cut audio, and seal its jobs.
@@ -123,13 +126,18 @@ class CutAudioStream:
                     Blocks(context.workers, schema, context.audio_format) as self._blocks,
                     open_members(context.audio, position, self._points) as members,
                 ):
-                    self._read(members)
+                    try:
+                        self._read(members)
+                    except ArchiveDamagedError:
+                        self._finish_blocks()  # jobs that are full are sealed
+                        raise
                     self._finish_blocks()
                     self._job.seal(members.position)
                     if self._interruption.is_requested:
                         raise KeyboardInterrupt
             finally:
-                self._job.close()
+                for job in (*self._full, self._job):
+                    job.close()
 
     # -- Reading -----------------------------------------------------------------------------------
 
@@ -144,6 +152,7 @@ class CutAudioStream:
             for member in members:
                 if self._interruption.is_requested:
                     self._commit(members)
+                    self._finish_blocks()
                     raise KeyboardInterrupt
                 if not member.is_folder:
                     self._take(member, members)
@@ -174,6 +183,8 @@ class CutAudioStream:
         point = members.point
         if point is not None and point is not self._committed:
             self._commit(members)
+        if any(key in job.names for job in self._full):
+            self._finish_blocks()  # what is known of it is in the ledger then
         self._key = key
         self._video = self._context.wanted.look_up(key, self._job.number)
 
@@ -188,25 +199,32 @@ class CutAudioStream:
 
     def _begin_job(self, members: MemberStream) -> None:
         """Seal the job, and begin another with the file that was read last."""
-        context, position = self._context, members.position
-        self._finish_blocks()
-        self._job.seal(position)
-        self._save_point(members)
+        context, position, point = self._context, members.position, members.point
+        full = self._job
+        self._full.append(full)
+        self._committed = point
         self._job = CutJob(
             context.store,
             context.ledger,
             context.verdicts,
-            number=context.ledger.cut.next_number(),
-            place=self._job.place + 1,
+            # The ledger has the full one at its first commit only.
+            number=max(context.ledger.cut.next_number(), full.number + 1),
+            place=full.place + 1,
             begin=position,
         )
+
+        def seal() -> None:
+            full.seal(position)
+            self._full.popleft()
+            self._save_point(position, point)
+
+        self._write(self._blocks.afterwards(seal))
 
     def _add(
         self, video: WantedVideo, utterance_id: str, member: TarMember, members: MemberStream
     ) -> None:
-        content = members.content() if member.size_bytes else b""
-        self._job.names.setdefault(video.key, set()).add(utterance_id)
-        self._digests[video.key] = video.digest
+        content = self._blocks.read(members, member.size_bytes)
+        self._job.expect(video.key, utterance_id, video.digest)
         extension = member.name.rpartition(".")[2].lower()
         frames = video.frames.get(utterance_id)
         self._blocks.add(CutFile(utterance_id, extension, content, frames), member.size_bytes)
@@ -222,21 +240,25 @@ class CutAudioStream:
 
     def _write(self, cut: Iterable[CutRows]) -> None:
         for rows in cut:
-            self._job.add(rows, self._digests[rows.video.key])
+            (self._full[0] if self._full else self._job).add(rows)
             self.tally.changes.update(rows.video.changes)
 
     def _finish_blocks(self) -> None:
         self._end_video()
         self._write(self._blocks.finish())
-        self._digests.clear()
 
     def _commit(self, members: MemberStream) -> None:
-        """Write all that was cut so far, and where the member that was read last begins."""
-        self._finish_blocks()
-        self._job.commit(members.position)
-        self._save_point(members)
+        """Let all that was read so far be written, and where the last member begins."""
+        job, position, point = self._job, members.position, members.point
 
-    def _save_point(self, members: MemberStream) -> None:
-        if members.point is not None:
-            self._points.save(members.position.archive, members.point)
-            self._committed = members.point
+        def commit() -> None:
+            job.commit(position)
+            self._save_point(position, point)
+
+        self._committed = point
+        self._end_video()
+        self._write(self._blocks.afterwards(commit))
+
+    def _save_point(self, position: Position, point: SeekPoint | None) -> None:
+        if point is not None:
+            self._points.save(position.archive, point)

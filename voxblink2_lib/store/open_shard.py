@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 
 from voxblink2_lib.errors import StoreDamagedError
-from voxblink2_lib.files import HashingWriter, atomic_write, sha256_of, sync_folder
+from voxblink2_lib.files import HashingWriter, WriteBehind, atomic_write, sha256_of, sync_folder
 from voxblink2_lib.records import SealedShard
 from voxblink2_lib.store.arrow_stream import END_OF_STREAM, open_stream
 from voxblink2_lib.store.checksums import write_checksum
@@ -92,6 +92,7 @@ class OpenShard:
             )
         except FileNotFoundError as error:
             raise self._damaged() from error
+        self._to_disk = WriteBehind(self._file)
         self._sink = _Sink(self._file)
         self._writer = pa.ipc.new_stream(self._sink, schema)
         try:
@@ -104,7 +105,7 @@ class OpenShard:
             self._sink.left_out_bytes = len(columns)
             self._put_back(state)
         except BaseException:
-            self._file.close()
+            self.__exit__()
             raise
 
     def _go_on(self, state: ShardState) -> None:
@@ -137,6 +138,7 @@ class OpenShard:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._to_disk.close()
         self._file.close()
 
     def add(self, rows: pa.RecordBatch, digests: Sequence[bytes] | None = None) -> None:
@@ -149,6 +151,7 @@ class OpenShard:
         self._note(rows, row_digests(rows) if digests is None else digests)
         for batch in self._batches.add(rows):
             self._writer.write_batch(batch)
+            self._to_disk.begin()
 
     def _note(self, rows: pa.RecordBatch, digests: Sequence[bytes]) -> None:
         self.digests.update(zip(row_names(rows), digests, strict=True))
@@ -163,8 +166,7 @@ class OpenShard:
             for batch in self._batches.finish():
                 self._writer.write_batch(batch)
             self._writer.close()
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        self._to_disk.finish()
         path = waiting_file(self._folder, len(self.digests))
         for other in self._folder.glob(WAITING):
             if other not in {path, self._waiting}:

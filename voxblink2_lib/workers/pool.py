@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import socket
@@ -21,6 +22,9 @@ from voxblink2_lib.progress import duration_text
 # outside: of the kernel, where memory is short, or of a person.
 _CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL}
 _MAIN = "from voxblink2_lib.workers.worker import main; main()"
+# For workers that allocate and free megabytes all the time. The C library would return each to the
+# system and get it back filled with zeros: up to a fifth of the time of ECAPA-TDNN.
+KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
 Call = tuple[Callable[[Any], Any], Any]
 
 
@@ -64,12 +68,12 @@ class RunningCall(NamedTuple):
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Submitted:
-    """A call, and when it was handed to its process."""
+    """A call, and since when its process runs it; ``None`` while it waits."""
 
     call: Call
-    at: float
+    since: float | None = None
 
 
 @dataclass(slots=True)
@@ -88,6 +92,7 @@ class WorkerPool:
     Args:
         size: number of processes; they start when there is work for them.
         threads: calls that each process runs at the same time.
+        waiting: further calls that each process has at hand, which begin as soon as others end.
         environment: variables for the processes; those of the user have precedence.
         clock: seconds, by which calls are timed.
 
@@ -103,11 +108,13 @@ class WorkerPool:
         size: int,
         *,
         threads: int = 1,
+        waiting: int = 0,
         environment: Mapping[str, str] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._size = size
         self._threads = threads
+        self._waiting = waiting
         self._number = 0
         self._environment = environment or {}
         self._clock = clock
@@ -165,7 +172,7 @@ class WorkerPool:
     def submit(self, call: Call) -> None:
         """Hand a call to a process; only while :attr:`free` is above 0."""
         self._number += 1
-        submitted = _Submitted(call, self._clock())
+        submitted = _Submitted(call)
         worker = self._least_busy()
         try:
             worker.connection.send((self._number, *call))
@@ -173,12 +180,14 @@ class WorkerPool:
             if worker.calls:
                 # It died of one of those; their results report it.
                 worker.calls[self._number] = submitted
+                self._running(worker)
                 return
             # It died while it had nothing to do; that is not this call's fault.
             self._forget(worker)
             worker = self._start()
             worker.connection.send((self._number, *call))
         worker.calls[self._number] = submitted
+        self._running(worker)
 
     def connections(self) -> list[Connection]:
         """Return the connections that become readable when there are results."""
@@ -194,10 +203,18 @@ class WorkerPool:
         """Return the calls that have no result yet, as far as processes run them."""
         now = self._clock()
         return [
-            RunningCall(submitted.call, worker.number, now - submitted.at)
+            RunningCall(submitted.call, worker.number, now - (submitted.since or now))
             for worker in self._workers
-            for submitted in worker.calls.values()
+            for submitted in self._running(worker)
         ]
+
+    def _running(self, worker: _Worker) -> list[_Submitted]:
+        """Return the calls that a process runs: the first ones, which began in this order."""
+        running = [*itertools.islice(worker.calls.values(), self._threads)]
+        for submitted in running:
+            if submitted.since is None:
+                submitted.since = self._clock()
+        return running
 
     def end(self, overdue: RunningCall) -> None:
         """Kill the process of a call that takes too long.
@@ -212,8 +229,8 @@ class WorkerPool:
 
     @property
     def free(self) -> int:
-        """Number of calls that could start at once."""
-        return self._size * self._threads - self.busy
+        """Number of calls that processes could be handed at once."""
+        return self._size * (self._threads + self._waiting) - self.busy
 
     def _least_busy(self) -> _Worker:
         worker = min(self._workers, key=lambda worker: len(worker.calls), default=None)
@@ -227,9 +244,12 @@ class WorkerPool:
         except (EOFError, ConnectionResetError):
             calls = [submitted.call for submitted in worker.calls.values()]
             death = self._death(worker)
-            yield from ((call, death) for call in calls)
+            for call in calls[self._threads :]:  # which had not begun
+                self.submit(call)
+            yield from ((call, death) for call in calls[: self._threads])
             return
         call = worker.calls.pop(number).call
+        self._running(worker)
         if isinstance(error, MemoryError):
             # Raised here or killed by the kernel: which of the two happens is chance.
             value = WorkerDiedError(f"the worker process ran out of memory{_detail(error)}")
@@ -241,9 +261,10 @@ class WorkerPool:
 
     def _start(self) -> _Worker:
         ours, theirs = socket.socketpair()
+        arguments = theirs.fileno(), self._threads, self._waiting
         with theirs:
             process = subprocess.Popen(  # noqa: S603  # this Python and our own arguments
-                [sys.executable, "-P", "-c", _MAIN, str(theirs.fileno()), str(self._threads)],
+                [sys.executable, "-P", "-c", _MAIN, *map(str, arguments)],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 # Ctrl-C in a terminal goes to all processes of the group; the parent decides.

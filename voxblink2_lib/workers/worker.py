@@ -28,12 +28,13 @@ class CallResult(NamedTuple):
     trace: str = ""
 
 
-def serve(connection: Connection, *, threads: int = 1) -> None:
+def serve(connection: Connection, *, threads: int = 1, waiting: int = 0) -> None:
     """Run calls until the other side closes the connection.
 
     Args:
         connection: delivers a number, a function and its argument at a time.
         threads: calls that run at the same time.
+        waiting: calls that may be delivered before they can run.
     """
     # A descriptor of its own: a call that ends this process closes the other, which is no hang-up.
     watched = os.dup(connection.fileno())
@@ -61,8 +62,9 @@ def serve(connection: Connection, *, threads: int = 1) -> None:
             code = error.code if isinstance(error, SystemExit) else 1
             os._exit(code if isinstance(code, int) else 1)
 
-    # One call at a time stays in the main thread, as a library may require it.
-    executor = ThreadPoolExecutor(threads) if threads > 1 else None
+    # One call at a time stays in the main thread, as a library may require it. Where others are
+    # delivered meanwhile, that thread has to receive them, or both sides wait for each other.
+    executor = ThreadPoolExecutor(threads) if threads > 1 or waiting else None
     while True:
         try:
             call = connection.recv()
@@ -116,10 +118,10 @@ def _end_group() -> None:
 
 
 def main() -> None:
-    """Serve the socket whose descriptor and threads are the last command-line arguments."""
-    descriptor, threads = map(int, sys.argv[-2:])
+    """Serve the socket of the last arguments: its descriptor, threads, and calls that wait."""
+    descriptor, threads, waiting = map(int, sys.argv[-3:])
     try:
-        serve(Connection(descriptor), threads=threads)
+        serve(Connection(descriptor), threads=threads, waiting=waiting)
     except MemoryError:
         _die_out_of_memory()
     except RuntimeError as error:  # Python has no class of its own for it
