@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from voxblink2_lib.errors import StoreDiskError, StoreError, StoreFullError, StoreReadOnlyError
 from voxblink2_lib.files import (
     HashingWriter,
+    WriteBehind,
     atomic_write,
     link_file,
     named_system_errors,
@@ -352,3 +353,58 @@ def test_a_pipe_or_a_device_is_never_replaced(linked: bool, tmp_path: Path) -> N
             file.write(b"x")
     assert pipe.is_fifo()
     assert target.is_symlink() == linked
+
+
+# -- Files that are brought to disk while they are written -----------------------------------------
+
+
+@pytest.fixture
+def _small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("voxblink2_lib.files._BEHIND_BYTES", 1000)
+
+
+@pytest.mark.usefixtures("_small_steps")
+def test_what_was_begun_is_on_disk_while_more_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    fsync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        sizes.append(os.fstat(descriptor).st_size)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    with open(tmp_path / "file", "wb") as file:
+        behind = WriteBehind(file)
+        for _ in range(5):
+            file.write(bytes(600))
+            behind.begin()
+        file.write(b"end")
+        behind.finish()
+        behind.close()
+        # Not at each write: 1,200 and 2,400 bytes were worth it.
+        assert [size >= least for size, least in zip(sizes, [1200, 2400, 3003], strict=True)] == (
+            [True] * 3
+        )
+        assert file.tell() == (tmp_path / "file").stat().st_size == 3003
+        assert not file.closed
+
+
+@pytest.mark.usefixtures("_small_steps")
+def test_an_error_of_the_disk_comes_out_at_the_next_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with open(tmp_path / "file", "wb") as file:
+        behind = WriteBehind(file)
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "fsync", broken)
+            file.write(bytes(2000))
+            behind.begin()
+            with pytest.raises(OSError, match="Input/output error"):
+                behind.finish()
+        behind.finish()
+        behind.close()

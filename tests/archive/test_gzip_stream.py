@@ -40,6 +40,30 @@ def read(packed: bytes, *, point: SeekPoint | None = None, step: int = 9_973) ->
     return bytes(output)
 
 
+@PROPERTY
+@given(
+    sizes=st.lists(st.integers(0, 300_000), min_size=1, max_size=12), every=st.integers(1, 90_000)
+)
+def test_output_in_buffers_is_that_of_reads(sizes: list[int], every: int) -> None:
+    found: list[SeekPoint] = []
+    stream = GzipStream(
+        io.BytesIO(gzip.compress(CONTENT)), on_point=found.append, point_bytes=every
+    )
+    at = 0
+    for number, size in enumerate(sizes):
+        if number % 2:
+            data = stream.read(size)
+        else:
+            buffer = bytearray(size)
+            data = bytes(memoryview(buffer)[: stream.readinto(memoryview(buffer))])
+        assert data == CONTENT[at : at + size]
+        at += len(data)
+        assert stream.tell() == at
+        # No point is ahead of what was read: whoever reads on from it gets what follows.
+        assert all(point.offset <= at for point in found)
+    stream.close()
+
+
 def points(packed: bytes, *, every: int) -> list[SeekPoint]:
     found: list[SeekPoint] = []
     stream = GzipStream(io.BytesIO(packed), on_point=found.append, point_bytes=every)

@@ -55,6 +55,10 @@ def leave(code: object) -> None:
     raise SystemExit(code)
 
 
+def reversed_bytes(data: bytes) -> bytes:
+    return data[::-1]
+
+
 def refuse(word: str) -> None:
     raise ValueError(word)
 
@@ -135,6 +139,27 @@ def test_a_death_is_the_result_of_all_calls_of_the_process() -> None:
         assert (pool.free, pool.connections()) == (3, [])
         pool.submit((process, 0))
         assert [result for _, result in all_of(pool)] != [os.getpid()]
+
+
+def test_calls_that_wait_outlive_the_process_that_they_wait_for() -> None:
+    with WorkerPool(1, waiting=3) as pool:
+        assert pool.free == 4
+        calls: list[Call] = [(die, int(signal.SIGSEGV)), (process, 1), (process, 2)]
+        for call in calls:
+            pool.submit(call)
+        dead = pool._workers[0].process.pid
+        results = list(all_of(pool))
+        assert [call for call, _ in results] == calls
+        assert isinstance(results[0][1], WorkerDiedError)
+        assert {result for _, result in results[1:]} == {pool._workers[0].process.pid} != {dead}
+
+
+def test_large_calls_may_wait_while_large_results_do() -> None:
+    size_bytes = 4 << 20  # far more than a socket holds
+    with WorkerPool(1, waiting=3) as pool:
+        for _ in range(4):
+            pool.submit((reversed_bytes, bytes(size_bytes)))
+        assert [len(result) for _, result in all_of(pool)] == [size_bytes] * 4
 
 
 def test_a_death_costs_no_call_of_another_process() -> None:
@@ -377,3 +402,15 @@ def test_no_group_is_killed_whose_first_process_was_waited_for(
         assert [result.signal_number for _, result in all_of(pool)] == [signal.SIGKILL]
         pool.kill()
         assert groups == []
+
+
+def test_a_call_that_waits_is_timed_from_when_it_begins() -> None:
+    clock = Clock()
+    with WorkerPool(1, waiting=1, clock=clock) as pool:
+        pool.submit((process, 1))
+        pool.submit((hang, 2))
+        assert [running.call for running in pool.running()] == [(process, 1)]
+        clock.now += 60
+        list(collect([pool]))
+        clock.now += 1
+        assert pool.running() == [((hang, 2), 1, 1.0)]

@@ -59,6 +59,20 @@ class Place:
         return cls(record["offset"], None if point is None else SeekPoint.from_dict(point))
 
 
+def place_of(offset: int, points: list[SeekPoint]) -> Place:
+    """Return the place of a member; points that are of no use any more are removed.
+
+    Args:
+        offset: where it begins, in bytes of the tar.
+        points: those that were passed, in order. Some may be behind the begin of the member: they
+            are of use for later ones.
+    """
+    while len(points) > 1 and points[1].offset <= offset:
+        del points[0]
+    usable = [point for point in points[:1] if point.offset <= offset]
+    return Place(offset, usable[0] if usable else None)
+
+
 class ArchiveReader:
     """Reads the members of one archive. A context manager, which closes the parts.
 
@@ -112,11 +126,7 @@ class ArchiveReader:
     def place(self) -> Place:
         """Where the member that was yielded last begins."""
         offset = self._offset if self._tar is None else self._tar.member_offset
-        # A point that was passed within the member is of use for the next one only.
-        while len(self._points) > 1 and self._points[1].offset <= offset:
-            del self._points[0]
-        usable = [point for point in self._points[:1] if point.offset <= offset]
-        return Place(offset, usable[0] if usable else None)
+        return place_of(offset, self._points)
 
     def __iter__(self) -> Iterator[TarMember]:
         """Yield the members; what is left of one is skipped when the next is wanted.

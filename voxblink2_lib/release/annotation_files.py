@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, cast
 
 from voxblink2_lib.archive.gzip_stream import GzipDamageError, GzipStream, SeekPoint
-from voxblink2_lib.archive.reader import Place
+from voxblink2_lib.archive.reader import Place, place_of
 from voxblink2_lib.archive.remote import RemoteFile, RemoteFolder, open_binary
 from voxblink2_lib.archive.tar_reader import TarFormatError, TarMember
 from voxblink2_lib.archive.tar_runs import RUN_BYTES, Run, RunReader
@@ -290,12 +290,7 @@ class _Stream:
 
     def place(self, reader: RunReader) -> Place:
         """Return where what was yielded last begins."""
-        offset = reader.member_offset
-        # A point that was passed ahead of the member is of use for a later one.
-        while len(self.points) > 1 and self.points[1].offset <= offset:
-            del self.points[0]
-        usable = [point for point in self.points[:1] if point.offset <= offset]
-        return Place(offset, usable[0] if usable else None)
+        return place_of(reader.member_offset, self.points)
 
 
 @contextmanager
