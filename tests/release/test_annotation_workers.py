@@ -13,9 +13,12 @@ from support.release_builder import jittering_release, write_archive
 
 from voxblink2_lib.release import annotation_workers
 from voxblink2_lib.release.annotation_batch import AnnotatedBatch, read_batch
-from voxblink2_lib.release.annotation_files import FileBatch, PlacedBatch, read_batches
+from voxblink2_lib.release.annotation_files import PlacedBatch, read_batches
 from voxblink2_lib.release.annotation_workers import read_in_order
 from voxblink2_lib.workers.pool import WorkerPool
+
+
+READ = annotation_workers.read_numbered
 
 
 @pytest.fixture
@@ -25,7 +28,10 @@ def batches(tmp_path: Path) -> list[PlacedBatch]:
 
 
 def alone(batches: list[PlacedBatch]) -> list[tuple[PlacedBatch, AnnotatedBatch]]:
-    return [(placed, read_batch(placed.batch)) for placed in batches]
+    return [
+        (placed._replace(batch=placed.batch._replace(contents=[])), read_batch(placed.batch))
+        for placed in batches
+    ]
 
 
 def test_few_batches_start_no_process(
@@ -56,19 +62,22 @@ def test_few_batches_are_in_memory(batches: list[PlacedBatch]) -> None:
     for _ in read_in_order(watched(), processes=2):
         done += 1
     assert done == 10 * len(batches)
-    assert most <= 2 * 4 * 2 + 2
+    assert most <= 2 * 7 * 2 + 2
 
 
-def die(numbered: tuple[int, FileBatch]) -> AnnotatedBatch:
+def die(numbered: tuple[int, Any]) -> AnnotatedBatch:
     """Read a batch, as a call for a worker, which dies of some."""
     if numbered[0] % 5 == 4:
         os.kill(os.getpid(), signal.SIGKILL)
-    return read_batch(numbered[1])
+    return READ(numbered)
 
 
+@pytest.mark.parametrize("slot_bytes", [1 << 20, 16])
 def test_what_a_worker_dies_of_is_read_here(
-    batches: list[PlacedBatch], monkeypatch: pytest.MonkeyPatch
+    slot_bytes: int, batches: list[PlacedBatch], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Batches that are too large for shared memory go as they are.
+    monkeypatch.setattr(annotation_workers, "_SLOT_BYTES", slot_bytes)
     monkeypatch.setattr(annotation_workers, "read_numbered", die)
     assert list(read_in_order(iter(batches), processes=2)) == alone(batches)
 
