@@ -17,7 +17,6 @@ from voxblink2_lib.release.annotation_files import PlacedBatch, read_batches
 from voxblink2_lib.release.annotation_workers import read_in_order
 from voxblink2_lib.workers.pool import WorkerPool
 
-
 READ = annotation_workers.read_numbered
 
 
