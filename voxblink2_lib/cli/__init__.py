@@ -18,6 +18,7 @@ from voxblink2_lib.cli.materialize import (
 )
 from voxblink2_lib.cli.models import add_model_commands
 from voxblink2_lib.cli.parser import CommandParser
+from voxblink2_lib.cli.purge import add_purge_command
 from voxblink2_lib.cli.release import add_release_commands
 from voxblink2_lib.cli.repair import add_repair_command
 from voxblink2_lib.cli.report import add_report_command
@@ -45,6 +46,7 @@ _COMMANDS = (
     add_status_command,
     add_verify_command,
     add_repair_command,
+    add_purge_command,
     add_doctor_command,
     add_report_command,
     add_model_commands,

@@ -27,6 +27,7 @@ from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.materialize.run import finish_reopened
 from voxblink2_lib.progress import Progress, no_progress
 from voxblink2_lib.records import ConfigName, VideoKey
+from voxblink2_lib.release.tombstones import FILE as TOMBSTONES
 from voxblink2_lib.repair.adoption import adopt_shards
 from voxblink2_lib.repair.catalogue_repair import mend_catalogue
 from voxblink2_lib.repair.index_repair import mend_index, remembered_release
@@ -132,7 +133,7 @@ def repair_store(
         StoreBusyError: another process works on the store.
     """
     _check_is_store(store)
-    with store.locked(wait=False):
+    with store.locked(wait=False, is_half_purged=True):
         bench = Workbench(store, store.root)
         configs = _mend(bench, data_dir, progress, from_backup=from_backup)
         hurt = _hurt_utterances(store, configs)
@@ -188,7 +189,9 @@ def _view(store: Store) -> Iterator[Store]:
             if path.is_dir() and path not in {store.lost_and_found, store.tmp}:
                 (view.root / path.name).symlink_to(path.absolute())
             # SQLite makes the third file of a ledger of the second.
-            elif path.name.startswith("ledger.") and not path.name.endswith("-shm"):
+            elif path.name == TOMBSTONES or (
+                path.name.startswith("ledger.") and not path.name.endswith("-shm")
+            ):
                 shutil.copy2(path, view.root)
         yield view
 

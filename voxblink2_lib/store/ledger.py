@@ -20,6 +20,7 @@ from voxblink2_lib.records import SealedShard, VideoKey
 from voxblink2_lib.store.cut_jobs import CutJobs, split_in
 from voxblink2_lib.store.ledger_database import LedgerDatabase
 from voxblink2_lib.store.ledger_outcomes import LedgerOutcomes
+from voxblink2_lib.store.ledger_purge import LedgerPurge
 from voxblink2_lib.store.ledger_schema import BY_JOB, WITHOUT_FACTS
 from voxblink2_lib.store.ledger_statistics import LedgerStatistics
 from voxblink2_lib.store.many_videos import add_videos, videos_added
@@ -104,6 +105,11 @@ class Ledger:
     def reopened(self) -> ReopenedJobs:
         """Jobs that are open again since their shard was damaged."""
         return ReopenedJobs(self._database, self._config)
+
+    @property
+    def purge(self) -> LedgerPurge:
+        """How rows are taken out of it, of all configurations."""
+        return LedgerPurge(self._database)
 
     def problem(self) -> str:
         """Return what SQLite finds wrong with the whole file; an empty text if nothing."""

@@ -6,7 +6,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -184,6 +184,17 @@ class LedgerDatabase:
             connection.close()
         if self._is_changed:
             write_checksums(self._path)
+
+    def set_function(self, name: str, arguments: int, function: Callable[..., bool]) -> None:
+        """Let statements call a function."""
+        self._connection.create_function(name, arguments, function)
+
+    def vacuum(self) -> None:
+        """Write the file anew, without what its free pages and its log still hold."""
+        self._before_change()
+        with self._named_errors():
+            self._connection.execute("vacuum")
+            self._connection.execute("pragma wal_checkpoint(truncate)")
 
     def problem(self) -> str:
         """Return the first rule of SQLite's that the file breaks; an empty text if none."""

@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 from voxblink2_lib.errors import StoreDamagedError
 from voxblink2_lib.records import SealedShard
 from voxblink2_lib.release.index import KEY_COLUMNS, Index
-from voxblink2_lib.release.selection import Selection, select, select_of
+from voxblink2_lib.release.selection import Selection, left_of, select, select_of
 from voxblink2_lib.store.annotations import has_no_annotations
 from voxblink2_lib.store.catalogue import FOLDER as CATALOGUE
 from voxblink2_lib.store.catalogue import catalogue_of
@@ -204,7 +204,7 @@ def _selected(store: Store, selection: Selection, names: pa.Array) -> pa.Array:
             [videos.cast(_NO_VIDEOS.schema), pa.table(columns, _NO_VIDEOS.schema)]
         )
     where = "the store" if index is None else "the release"
-    return names_of(select_of(videos, selection, where=where)[0])
+    return names_of(select_of(videos, left_of(selection, store.root), where=where)[0])
 
 
 def _catalogued(store: Store, config: str, shards: Sequence[SealedShard]) -> pa.Table:
