@@ -247,8 +247,10 @@ def test_the_shards_follow_from_the_store(options: dict[str, Any], undisturbed: 
     config_id = config.create_config_id({})
     assert vars(config) == before
     shards = config.sealed_shards()
-    assert config_id == config_id_of("audio", config.view(), None, config.columns())
-    assert config_id != config_id_of("audio", whole_view(shards[:-1]), None, config.columns())
+    assert config_id == config_id_of("audio", {"train": config.view()}, None, config.columns())
+    assert config_id != config_id_of(
+        "audio", {"train": whole_view(shards[:-1])}, None, config.columns()
+    )
     sealed = sorted((undisturbed / "shards" / "audio").glob("*.arrow"))
     assert [shard.name for shard in shards] == [path.name for path in sealed]
 

@@ -328,7 +328,7 @@ CASES: dict[str, tuple[Callable[[Place], str], dict[str, int]]] = {
     "cli.status._time_lines": (waiting, {"materialize": 0}),
     "store.ledger_damage.ways_out": (damaged_ledger, {"repair": 0}),
     "materialize.run._record_format": (other_decoders, {"verify": 0}),
-    "voxblink2._warn_of_unavailable_videos": (load, {"status": 0, "materialize": 0}),
+    "store.status.unavailable_message": (load, {"status": 0, "materialize": 0}),
     "report.page._next_step": (report, {"retry": 0}),
     "materialize.last_run._check_places": (moved, {"materialize": 0}),
     "doctor.store_checks._judge_space": (space_for_a_new_store, {"index": 0}),

@@ -23,6 +23,7 @@ from voxblink2_lib.cli.release import add_release_commands
 from voxblink2_lib.cli.repair import add_repair_command
 from voxblink2_lib.cli.report import add_report_command
 from voxblink2_lib.cli.score import add_score_commands
+from voxblink2_lib.cli.split import add_split_command
 from voxblink2_lib.cli.status import add_status_command
 from voxblink2_lib.cli.terminal import (
     EXIT_CODES,
@@ -49,6 +50,7 @@ _COMMANDS = (
     add_purge_command,
     add_doctor_command,
     add_report_command,
+    add_split_command,
     add_model_commands,
     add_score_commands,
 )

@@ -223,7 +223,8 @@ class Tombstones:
     def mentioned_in(self, text: Any) -> bool:
         """Return whether a text, or what JSON makes of a value, has an id that was purged."""
         data = text if isinstance(text, str) else json.dumps(text)
-        return any(self.names_in(data.encode()))
+        # A name of a file may be no text.
+        return any(self.names_in(data.encode(errors="surrogateescape")))
 
 
 def utterance_name(text: str) -> str | None:
