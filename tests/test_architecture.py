@@ -27,7 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "voxblink2": {"materialize", "store", "release", "sources", "media"},
     "doctor": {"materialize.request", "archive", "store", "release", "sources", "media"},
     "recipes": {"training", "models", "scoring"},
-    "report": {"store"},
+    "report": {"store", "release"},
     "repair": {"materialize", "store", "release"},
     "purge": {"cut_audio", "store", "release"},
     "embedding": {"store", "models", "workers", "media"},

@@ -10,6 +10,7 @@ from pathlib import Path
 from voxblink2_lib import __version__
 from voxblink2_lib.cli.archive import add_archive_commands
 from voxblink2_lib.cli.demo import add_demo_command
+from voxblink2_lib.cli.diff import add_diff_command
 from voxblink2_lib.cli.doctor import add_doctor_command
 from voxblink2_lib.cli.materialize import (
     add_index_command,
@@ -50,6 +51,7 @@ _COMMANDS = (
     add_purge_command,
     add_doctor_command,
     add_report_command,
+    add_diff_command,
     add_split_command,
     add_model_commands,
     add_score_commands,
