@@ -117,7 +117,7 @@ def test_the_command(undisturbed: Path, tmp_path: Path) -> None:
     listed = tmp_path / "takedown.txt"
     listed.write_text("id990002  # asked\nid990002/demoChess_1/00001.wav\nid000009\n")
     words = ("purge", listed, "--reason", "asked", "--store", store)
-    dry = cli_process.run_inline_json(*words, "--dry-run")
+    dry = cli_process.run_inline_json(*words, "--dry-run", code=1)
     assert (dry["dry_run"], dry["unknown"]) == (True, ["id000009"])
     nothing = cli_process.run_inline("purge", "--check", names, "--store", store, code=2)
     assert "Nothing was purged" in nothing.stderr

@@ -33,7 +33,7 @@ def _purge(options: argparse.Namespace) -> int:
     else:
         result = purge_store(store, ids, reason=options.reason, progress=show_progress)
     write_result(options, result.as_dict(), _lines(result))
-    return DONE
+    return CHECK_FAILED if result.is_dry and result.has_work else DONE
 
 
 def _check(options: argparse.Namespace, store: Store) -> int:

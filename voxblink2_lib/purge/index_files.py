@@ -15,12 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from voxblink2_lib.errors import StoreError, next_command
+from voxblink2_lib.errors import StoreError
 from voxblink2_lib.files import atomic_write, sha256_of, sync_folder
 from voxblink2_lib.progress import Progress, no_progress
 from voxblink2_lib.records import FRAMES_PER_SECOND, Utterance, VideoKey
 from voxblink2_lib.release.annotation import Header, digest_of
-from voxblink2_lib.release.index import Index, IndexInfo, is_of_earlier_format, read_videos
+from voxblink2_lib.release.index import Index, IndexInfo, read_videos
 from voxblink2_lib.release.index_build import fingerprint_of
 from voxblink2_lib.release.index_writer import (
     BOXES_PER_GROUP,
@@ -60,11 +60,10 @@ def mentions_purged(
     """Return whether the index of a store, or a file in it, has something of what was purged.
 
     Raises:
-        StoreError: nothing would be left of it; or it is of an earlier version.
+        StoreError: nothing would be left of it.
     """
     if not store.index.exists():
         return False
-    _check_format(store)
     index = Index(store.index)
     purged = _count_purged(index, tombstones, progress)
     if purged == index.info.utterances:
@@ -75,15 +74,6 @@ def mentions_purged(
     if purged or tombstones.mentioned_in(rejects):
         return True
     return read_speaker_info(index.folder) is not None and _speakers_mention(index, tombstones)
-
-
-def _check_format(store: Store) -> None:
-    if is_of_earlier_format(store.index):
-        again = next_command("index", data_dir="RELEASE", store=store.root)
-        raise StoreError(
-            f"The index {store.index} is of an earlier version. Make it again with {again}, and "
-            "purge after that."
-        )
 
 
 def _count_purged(index: Index, tombstones: Tombstones, progress: Progress) -> int:

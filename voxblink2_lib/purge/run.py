@@ -104,6 +104,11 @@ class Purge:
     caches: tuple[str, ...] = ()
 
     @property
+    def has_work(self) -> bool:
+        """Whether anything of it was in the store."""
+        return bool(self.shards or self.ledger_rows or self.has_index or self.files)
+
+    @property
     def clips(self) -> int:
         """How many clips are purged."""
         return sum(shard.clips for shard in self.shards)

@@ -56,8 +56,8 @@ class RowOptions:
 
     validation: str | None = option(
         None,
-        "file that 'voxblink2 split' wrote: its speakers make the split validation, and the others "
-        "train",
+        "file that the command split wrote: its speakers make the split validation, and the "
+        "others train",
         default="only train",
         metavar="FILE",
     )

@@ -59,7 +59,7 @@ def split_views(store: Store, config: str, view: View, validation: SpeakerSplit)
             raise SelectionError(
                 f"validation: of the {int(is_selected.sum()):,} selected rows of the store "
                 f"{store.root}, the split leaves none for {name}. Select more "
-                "speakers, or make a split of another size with 'voxblink2 split'."
+                "speakers, or make a split of another size."
             )
     return {name: View(tuple(_parts(shards, rows))) for name, rows in sides.items()}
 
