@@ -151,6 +151,16 @@ def half_purged(place: Place) -> str:
     return output_of("materialize", *place.words())
 
 
+def half_purged_and_verified(place: Place) -> str:
+    half_purged(place)
+    return output_of("verify", "--store", place.store.root)
+
+
+def damaged_tombstones(place: Place) -> str:
+    (place.store.root / "tombstones.json").write_text("damaged")
+    return error_of(lambda: Tombstones.of(place.store.root))
+
+
 def shard_that_has_what_was_purged(place: Place) -> str:
     stranger = place.shard.with_name("audio-00099.arrow")
     kept = shutil.copy(place.shard, place.folder)
@@ -345,6 +355,11 @@ CASES: dict[str, tuple[Callable[[Place], str], dict[str, int]]] = {
     "store.status._next_run": (nothing_of_a_configuration, {"materialize": 2}),
     "store.status._next_run again": (no_clip_at_all, {"materialize": 2}),
     "store.layout.locked": (half_purged, {"purge": 0}),
+    "store.tombstone_checks.unfinished_purge": (
+        half_purged_and_verified,
+        {"purge": 0, "repair": 0},
+    ),
+    "release.tombstones.of": (damaged_tombstones, {"repair": 1}),
     "repair.adoption.adopt_shards": (shard_that_has_what_was_purged, {"purge": 0}),
     "store.split_views.facts_of": (split_by_what_nobody_knows, {"index": 0}),
     # The store has one speaker.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -39,6 +40,10 @@ CASES = {
     "video": (["-demoSailor", "demoHarbour"], ("-demoSailor", "demoHarbour")),
     "utterance": ([UTTERANCE], (UTTERANCE,)),
 }
+ALL = (
+    [name for named, _ in CASES.values() for name in named],
+    (*(SPEAKER, *VIDEOS, "-demoSailor", "demoHarbour", UTTERANCE),),
+)
 Names = dict[str, list[str]]
 CONFIGS: tuple[ConfigName, ...] = ("audio", "audio-visual")
 
@@ -142,9 +147,8 @@ def test_nothing_of_it_is_left(store: Store, case: str) -> None:
     assert not (store.root / "archive").exists()
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_no_run_brings_it_back(corpus: DamagedCorpus, store: Store, case: str) -> None:
-    named, ids = CASES[case]
+def test_no_run_brings_it_back(corpus: DamagedCorpus, store: Store) -> None:
+    named, ids = ALL
     purge(store, *named)
     shutil.rmtree(store.index)  # it is made again from the release
     for config in CONFIGS:
@@ -199,9 +203,28 @@ def test_an_old_ledger_brings_nothing_back(store: Store, tmp_path: Path) -> None
     assert names_in(store) == without(before, (SPEAKER,))
 
 
-def check_kills(corpus: DamagedCorpus, folder: Path, case: str, places: range) -> None:
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_text("damaged")])
+def test_tombstones_that_are_lost_are_in_the_ledger(store: Store, damage: Any) -> None:
+    purge(store, SPEAKER, UTTERANCE)
+    path = store.root / "tombstones.json"
+    before = path.read_bytes()
+    damage(path)
+    (problem,) = verify_store(store, sample=0).problems
+    assert "tombstones.json" in problem
+    (mend,) = repair_store(store, data_dir="demo").mends
+    assert (mend.kind, path.read_bytes()) == ("tombstones", before)
+    store.ledger.unlink()
+    repair_store(store, data_dir="demo")
+    path.unlink()
+    assert repair_store(store, data_dir="demo").mends
+    assert path.read_bytes() == before
+
+
+def check_kills(
+    corpus: DamagedCorpus, folder: Path, case: tuple[list[str], tuple[str, ...]], places: range
+) -> None:
     """Kill a purge at operations: all is there or nothing is, and another purge ends it."""
-    named, ids = CASES[case]
+    named, ids = case
     for at in places:
         store = Store(corpus.copy(folder / f"store{at}"))
         before = names_in(store)
@@ -218,9 +241,8 @@ def check_kills(corpus: DamagedCorpus, folder: Path, case: str, places: range) -
             return
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_killed_at_some_operations(corpus: DamagedCorpus, tmp_path: Path, case: str) -> None:
-    check_kills(corpus, tmp_path, case, range(7, 10_000, 37))
+def test_killed_at_some_operations(corpus: DamagedCorpus, tmp_path: Path) -> None:
+    check_kills(corpus, tmp_path, ALL, range(7, 10_000, 37))
 
 
 @pytest.mark.slow
@@ -229,7 +251,7 @@ def test_killed_at_some_operations(corpus: DamagedCorpus, tmp_path: Path, case: 
 def test_killed_at_each_operation(
     corpus: DamagedCorpus, tmp_path: Path, case: str, part: int
 ) -> None:
-    check_kills(corpus, tmp_path, case, range(part, 10_000, 4))
+    check_kills(corpus, tmp_path, CASES[case], range(part, 10_000, 4))
 
 
 def test_a_store_that_is_half_purged_takes_no_run(corpus: DamagedCorpus, store: Store) -> None:

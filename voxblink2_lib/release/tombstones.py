@@ -1,6 +1,6 @@
 """What was purged from a store and never comes back: salted hashes of ids, in a file of the store.
 
-STORE/tombstones.json    a salt, and of each id its kind, hash, date and reason
+STORE/tombstones.json    a salt; of each id kind, hash, date and reason. The ledger has a copy
 
 No id is in it: it only answers, to whoever has an id, whether that was purged.
 """
@@ -22,7 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from voxblink2_lib.errors import StoreDamagedError
+from voxblink2_lib.errors import StoreDamagedError, next_command
 from voxblink2_lib.files import atomic_write, short_digest
 from voxblink2_lib.foreign_files import as_own_error
 from voxblink2_lib.records import UTTERANCE_ID, UtteranceKey, is_speaker_id, is_video_id
@@ -102,25 +102,31 @@ class Tombstones:
             StoreDamagedError: the file is damaged.
         """
         path = store / FILE
-        advice = "Put it back from a copy of the store: without it, what was purged may come back."
+        advice = f"Mend it with {next_command('repair', store=store)}."
         with as_own_error(StoreDamagedError, f"The file {path} is damaged", advice):
             try:
-                file = json.loads(path.read_bytes())
+                return cls.from_json(path.read_text(encoding="utf-8"))
             except FileNotFoundError:
                 return cls(secrets.token_bytes(_SALT_BYTES))
-            text = file["tombstones"]
-            if file["digest"] != short_digest(text.encode()):
-                raise ValueError("its checksum differs")
-            record = json.loads(text)
-            if record["format"] != _FORMAT:
-                raise ValueError(f"it has format {record['format']!r}, not {_FORMAT}")
-            stones = [Tombstone(*values) for values in record["stones"]]
-            return cls(
-                bytes.fromhex(record["salt"]), stones, is_finished=bool(record["is_finished"])
-            )
 
-    def write(self, store: Path) -> None:
-        """Write them to a store."""
+    @classmethod
+    def from_json(cls, text: str) -> Tombstones:
+        """Return those that :meth:`as_json` wrote.
+
+        Raises:
+            ValueError, KeyError, TypeError: the text is damaged.
+        """
+        file = json.loads(text)
+        if file["digest"] != short_digest(file["tombstones"].encode()):
+            raise ValueError("its checksum differs")
+        record = json.loads(file["tombstones"])
+        if record["format"] != _FORMAT:
+            raise ValueError(f"it has format {record['format']!r}, not {_FORMAT}")
+        stones = [Tombstone(*values) for values in record["stones"]]
+        return cls(bytes.fromhex(record["salt"]), stones, is_finished=bool(record["is_finished"]))
+
+    def as_json(self) -> str:
+        """Return them as a text, with its checksum."""
         record = {
             "format": _FORMAT,
             "salt": self._salt.hex(),
@@ -128,9 +134,12 @@ class Tombstones:
             "stones": self.stones,
         }
         text = json.dumps(record)
+        return json.dumps({"tombstones": text, "digest": short_digest(text.encode())})
+
+    def write(self, store: Path) -> None:
+        """Write them to a store."""
         with atomic_write(store / FILE) as file:
-            content = {"tombstones": text, "digest": short_digest(text.encode())}
-            file.write(json.dumps(content).encode())
+            file.write(self.as_json().encode())
 
     def added(self, ids: PurgedIds, *, reason: str) -> Tombstones:
         """Return these and those of other ids."""

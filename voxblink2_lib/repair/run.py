@@ -1,5 +1,6 @@
 """Entry point: mend a store, step by step, each of which may be the last before a kill.
 
+    tombstones written again from the ledger, before anything looks at what was purged
     ledger    made again from the files of outcomes, if it is lost, damaged or behind them
     index     made again from the release; so are its files about speakers
     shards    whole rows of a damaged one become part files; its job is opened again
@@ -36,6 +37,7 @@ from voxblink2_lib.repair.outcomes_repair import mend_outcomes
 from voxblink2_lib.repair.part_repair import mend_parts, put_strangers_away
 from voxblink2_lib.repair.shard_repair import ShardRepair
 from voxblink2_lib.repair.speakers_repair import mend_speakers
+from voxblink2_lib.repair.tombstones_repair import mend_tombstones
 from voxblink2_lib.repair.workbench import Mend, Workbench
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
@@ -201,6 +203,7 @@ def _mend(
 ) -> list[ConfigName]:
     """Do all that needs no source; return the configurations of the store."""
     store = bench.store
+    mend_tombstones(bench)
     mend_ledger(bench, from_backup=from_backup, progress=progress)
     configs = [config for config in _CONFIGS if _has_config(store, config)]
     index = mend_index(bench, configs, data_dir=data_dir, progress=progress)

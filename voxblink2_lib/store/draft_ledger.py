@@ -12,6 +12,7 @@ from voxblink2_lib.release.tombstones import Tombstones
 from voxblink2_lib.store.cut_jobs import POSITION
 from voxblink2_lib.store.job_outcomes import JobOutcomes, VideoOutcomes, VideoRow
 from voxblink2_lib.store.ledger_database import make_ledger
+from voxblink2_lib.store.ledger_purge import TOMBSTONES
 from voxblink2_lib.store.salvage import ConfigKey, OldLedger, OldVideo
 from voxblink2_lib.store.stale_outcomes import mark_first_stale, mark_stale
 from voxblink2_lib.store.tail import JobKind
@@ -46,6 +47,10 @@ class DraftLedger:
         # A draft is flushed when it is whole.
         self._connection.execute("pragma synchronous = off")
         self._connection.execute("begin")
+        if tombstones:
+            self._connection.execute(
+                "insert into facts values (?, ?)", (TOMBSTONES, tombstones.finished().as_json())
+            )
         self._kinds: dict[tuple[str, int], JobKind] = {}
         self._newest: dict[str, JobOutcomes] = {}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from voxblink2_lib.records import SealedShard, VideoKey
@@ -22,6 +23,7 @@ _RULES = {
     "missing": _OF_UTTERANCE,
 }
 _REQUEST = "request"
+TOMBSTONES = "tombstones"
 
 
 class ClipsLost(NamedTuple):
@@ -61,8 +63,13 @@ class LedgerPurge:
         return int(rows) + len(changed)
 
     def forget(self, tombstones: Tombstones) -> None:
-        """Remove the rows of what was purged, and its ids from what is remembered of runs."""
+        """Remove the rows of what was purged, and its ids from what is remembered of runs.
+
+        The tombstones are kept, in case their file is lost.
+        """
         with self._database.transaction() as connection:
+            text = tombstones.finished().as_json()
+            connection.execute("insert or replace into facts values (?, ?)", (TOMBSTONES, text))
             self._database.set_function("is_purged", 3, tombstones.covers)
             connection.execute(
                 f"insert or ignore into stale_outcomes select config, job from videos where {_OF_VIDEO}"  # noqa: E501, S608  # constants
@@ -77,6 +84,13 @@ class LedgerPurge:
                     connection.execute("update facts set value = ? where name = ?", (left, name))
                 if left != value:
                     mark_first_stale(connection, name.partition(".")[0])
+
+    def remembered(self) -> Tombstones | None:
+        """Return the tombstones that are kept; ``None`` if there are none."""
+        text = self._database.fact(TOMBSTONES)
+        with suppress(ValueError, KeyError, TypeError):
+            return Tombstones.from_json(text) if text else None
+        return None
 
     def replace(self, config: str, before: SealedShard, after: SealedShard) -> None:
         """Write that the rows of a shard that are left are in another one.
@@ -148,6 +162,8 @@ class LedgerPurge:
 def _fact_without(name: str, value: str, tombstones: Tombstones) -> str | None:
     """Return a fact without what was purged; ``None`` if nothing is to be kept of it."""
     setting = name.partition(".")[2]
+    if name == TOMBSTONES:
+        return value
     if fact_of_job("", "") in f".{setting}":
         return json.dumps(_without_videos(json.loads(value), tombstones))
     if not tombstones.mentioned_in(value):
