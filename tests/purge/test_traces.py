@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import datasets
+import huggingface_hub
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -87,6 +88,10 @@ def test_a_load_after_a_purge_has_none_of_it_and_the_cache_before_is_named(
     undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_ASSETS_CACHE", str(tmp_path / "assets"))
+    assets = tmp_path / "assets" / "voxblink2" / "embeddings"
+    assets.mkdir(parents=True)
+    write(assets / "names.parquet", NAMES)
     store = Path(shutil.copytree(undisturbed, tmp_path / "store"))
 
     def load(**options: object) -> datasets.Dataset:
@@ -94,9 +99,10 @@ def test_a_load_after_a_purge_has_none_of_it_and_the_cache_before_is_named(
 
     before = load()
     ids = read_purged_ids(["id990002"])
-    assert len(plan_purge(Store(store), ids).caches) == 1
+    assert len(plan_purge(Store(store), ids).caches) == 2
     result = purge_store(Store(store), ids)
-    (cache,) = result.caches
+    cache, embeddings = result.caches
+    assert embeddings == str(assets / "names.parquet")
     assert cache == str(Path(before.cache_files[0]["filename"]).parent)
     after = load()
     assert after._fingerprint != before._fingerprint
@@ -108,6 +114,7 @@ def test_a_load_after_a_purge_has_none_of_it_and_the_cache_before_is_named(
     some = load(speakers=["id990001", "id990002"])
     assert set(some["speaker_id"]) == {"id990001"}
     shutil.rmtree(cache)
+    shutil.rmtree(assets)
     assert purge_store(Store(store), read_purged_ids([])).caches == ()
 
 

@@ -61,32 +61,50 @@ def _as_dict(trace: Trace) -> dict[str, Any]:
 
 
 def _trace_line(trace: Trace) -> str:
-    return f"Left     {trace.path} has {trace.count:,} purged ids: {_listed(trace.ids)}"
+    return f"Left     {trace.path} has {counted(trace.count, 'purged id')}: {_listed(trace.ids)}"
 
 
 # -- Lines -----------------------------------------------------------------------------------------
 
 
 def _lines(result: Purge) -> list[str]:
-    would = "would be " if result.is_dry else ""
     lines = [f"Store    {result.store}"]
     if result.unknown:
         lines.append(f"Unknown  not in the store, and kept out of it: {_listed(result.unknown)}")
-    lines.append(
-        f"Purged   {result.clips:,} clips {would}removed from {len(result.shards):,} shards"
-    )
-    for shard in result.shards[:_MAX_NAMES]:
-        after = "" if result.is_dry else f", now {shard.after or 'nothing'}"
-        lines.append(f"Shard    {shard.before}: {shard.clips:,} clips{after}")
-    if len(result.shards) > _MAX_NAMES:
-        lines.append(f"Shard    {len(result.shards) - _MAX_NAMES:,} more; --json has all")
-    if result.files:
-        done = "would be removed or rewritten" if result.is_dry else "removed or rewritten"
-        lines.append(f"Files    {done}: {_listed(result.files)}")
-    lines += [f"Left     clips in a cache of datasets; delete it: {name}" for name in result.caches]
+    lines += _work_lines(result) if result.has_work else ["Purged   nothing of it is in the store"]
+    lines += [f"Left     in a cache, delete it: {name}" for name in result.caches]
     if result.is_dry:
         return [*lines, "Nothing was changed"]
     return [*lines, "Check    exports and embeddings that were made before: --check FILE"]
+
+
+def _work_lines(result: Purge) -> list[str]:
+    would = "would be " if result.is_dry else ""
+    lines = [
+        f"Purged   {counted(result.clips, 'clip')} {would}removed from "
+        f"{counted(len(result.shards), 'shard')}"
+    ]
+    for shard in result.shards[:_MAX_NAMES]:
+        after = "" if result.is_dry else f", now {shard.after or 'gone'}"
+        lines.append(f"Shard    {shard.before}: {counted(shard.clips, 'clip')}{after}")
+    if len(result.shards) > _MAX_NAMES:
+        lines.append(f"Shard    {len(result.shards) - _MAX_NAMES:,} more; --json has all")
+    if result.ledger_rows:
+        lines.append(f"Ledger   {counted(result.ledger_rows, 'row')} {would}removed or rewritten")
+    if result.has_index:
+        lines.append(f"Index    {would}rewritten")
+    if result.files:
+        lines.append(f"Files    {would}removed or rewritten: {_listed(result.files)}")
+    return lines
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun.
+
+    >>> counted(1, "clip"), counted(2_000, "clip")
+    ('1 clip', '2,000 clips')
+    """
+    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def _listed(names: tuple[str, ...]) -> str:

@@ -90,7 +90,8 @@ class Purge:
         ledger_rows: rows of the ledger that are removed or rewritten.
         has_index: the index has something of what is purged.
         files: other files that were removed or rewritten, by their paths in the store.
-        caches: folders of the caches of ``datasets`` that still have clips of what was purged.
+        caches: folders of the cache of ``datasets``, and files in that of embeddings, that still
+            have something of what was purged.
     """
 
     store: str

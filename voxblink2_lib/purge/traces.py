@@ -143,15 +143,17 @@ def _has_text(kind: pa.DataType) -> bool:
 
 
 def caches_with(tombstones: Tombstones, *, progress: Progress = no_progress) -> list[Path]:
-    """Return the folders of the caches of ``datasets`` that still have rows of what was purged.
+    """Return what in Hugging Face's caches still has something of what was purged.
 
-    Loads do not use them any more: another selection of shards has another folder.
+    That is folders of ``datasets``, which loads do not use any more, since another selection of
+    shards has another folder; and files of embeddings that were made without a name of their own.
 
     Args:
         tombstones: what was purged.
         progress: counts files.
     """
     from datasets import config
+    from huggingface_hub import constants
 
     files = sorted((Path(config.HF_DATASETS_CACHE) / "voxblink2").rglob("*.arrow"))
     folders = set()
@@ -160,7 +162,11 @@ def caches_with(tombstones: Tombstones, *, progress: Progress = no_progress) -> 
             if path.parent not in folders and _has_purged_rows(path, tombstones):
                 folders.add(path.parent)
             advance(1)
-    return sorted(folders)
+    embeddings = Path(constants.HF_ASSETS_CACHE) / "voxblink2" / "embeddings"
+    return [
+        *sorted(folders),
+        *(path for path in sorted(embeddings.glob("*.parquet")) if ids_in(path, tombstones)),
+    ]
 
 
 def _has_purged_rows(path: Path, tombstones: Tombstones) -> bool:
