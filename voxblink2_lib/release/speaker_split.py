@@ -125,7 +125,7 @@ def make_split(
 
     >>> split = make_split(["id000001", "id000002", "id000003"], count=1, seed=1)
     >>> split.is_validation(["id000001", "id000002", "id000003"]).tolist()
-    [True, False, False]
+    [False, False, True]
     """
     if not 0 < count < len(speakers):
         raise SelectionError(
