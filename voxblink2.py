@@ -27,38 +27,32 @@ import datasets
 import pyarrow as pa
 
 from voxblink2_lib import __version__
-from voxblink2_lib.errors import SelectionError, StoreDamagedError, StoreError, next_command
+from voxblink2_lib.errors import SelectionError, StoreDamagedError, StoreError
 from voxblink2_lib.materialize.places import find_store, is_cut_audio
 from voxblink2_lib.materialize.request import MaterializeRequest, user_options
 from voxblink2_lib.materialize.run import materialize
 from voxblink2_lib.media.options import ClipOptions
 from voxblink2_lib.progress import show_progress
+from voxblink2_lib.published_results import CITATION
 from voxblink2_lib.records import SealedShard, options_of
 from voxblink2_lib.release.location import RELEASE_VARIABLE
 from voxblink2_lib.release.selection import Selection
+from voxblink2_lib.release.speaker_split import SpeakerSplit
 from voxblink2_lib.store.joined_columns import JoinedColumns, RowOptions
 from voxblink2_lib.store.layout import Store, named_store
 from voxblink2_lib.store.schema import row_features
 from voxblink2_lib.store.shard_check import CheckedShards, open_shard, shard_batches
-from voxblink2_lib.store.status import empty_store_message, incomplete_messages, open_ledger
+from voxblink2_lib.store.split_views import split_views
+from voxblink2_lib.store.status import (
+    empty_store_message,
+    incomplete_messages,
+    open_ledger,
+    unavailable_message,
+)
 from voxblink2_lib.store.view import Ranges, View, empty_view_message, rows_in, view_of
-from voxblink2_lib.store.view_table import config_id, fill_cache, read_view
-
-# Classes of videos that need no warning.
-_NOT_REPORTED = ("done", "planned", "excluded")
+from voxblink2_lib.store.view_table import config_id, fill_cache, read_view, spans_of
 
 _log = logging.getLogger("voxblink2_lib")
-
-_CITATION = """\
-@inproceedings{lin24voxblink2,
-  title = {VoxBlink2: A 100K+ Speaker Recognition Corpus and the Open-Set Speaker-Identification
-           Benchmark},
-  author = {Lin, Yuke and Cheng, Ming and Zhang, Fulin and Gao, Yingying and Zhang, Shilei and
-            Li, Ming},
-  booktitle = {Interspeech},
-  year = {2024}
-}
-"""
 
 
 # -- Configuration --------------------------------------------------------------------------------
@@ -131,13 +125,25 @@ class VoxBlink2Config(_OptionsConfig):  # type: ignore[misc, valid-type]  # made
                 # A run has removed a shard meanwhile, as its rows are in a fuller one.
         return View(())
 
-    def view_before_a_load(self) -> View:
+    def split(self, view: View) -> dict[str, View]:
+        """Return the rows of each split.
+
+        Raises:
+            SelectionError: the file of the split cannot be used, or a split has no rows.
+        """
+        rule = None if self.validation is None else SpeakerSplit.read(Path(self.validation))
+        if rule is None or not view.shards:
+            return dict.fromkeys(["train", "validation"] if rule else ["train"], view)
+        return split_views(self.find_store(), self.name, view, rule)
+
+    def views_before_a_load(self) -> dict[str, View]:
         """Return the rows that are selected now; none if a load may bring them, or says why not."""
         self.sealed_shards(), self.selection()  # refuse options that are wrong
+        nothing = self.split(View(()))
         try:
-            return self.view()
+            return self.split(self.view())
         except (SelectionError, StoreError):
-            return View(())
+            return nothing
 
     def columns(self) -> JoinedColumns:
         """Return the columns that are joined to those of the shards, as the index has them now."""
@@ -157,7 +163,7 @@ class VoxBlink2Config(_OptionsConfig):  # type: ignore[misc, valid-type]  # made
     ) -> str:
         """Return a name of the cache folder that follows what the store holds now."""
         del config_kwargs
-        return config_id(self.name, self.view_before_a_load(), custom_features, self.columns())
+        return config_id(self.name, self.views_before_a_load(), custom_features, self.columns())
 
     def is_store_only(self) -> bool:
         """Return whether an existing store was given without a release and is used as is.
@@ -219,7 +225,7 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
             name: list(value) for name, value in kwargs.items() if isinstance(value, Iterator)
         }
         super().__init__(*args, features=features, **kwargs)
-        self._view, self._columns = self.config.view_before_a_load(), self.config.columns()
+        self._views, self._columns = self.config.views_before_a_load(), self.config.columns()
 
     def _info(self) -> datasets.DatasetInfo:
         return datasets.DatasetInfo(
@@ -227,7 +233,7 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
             features=self.config.features(),
             homepage="https://VoxBlink2.github.io",
             license="Annotations: CC BY-NC-SA 4.0. Media: their owners'.",
-            citation=_CITATION,
+            citation=CITATION,
         )
 
     def download_and_prepare(self, *args: Any, num_proc: int | None = None, **kwargs: Any) -> None:
@@ -249,17 +255,17 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
         """Check shards that are new or have changed: ``datasets`` reads them as they are."""
         if self._custom_features is not None or not (folder := Path(self._output_dir)).is_dir():
             return
-        shards = [shard for shard in self._paths() if shard.exists()]
+        shards = [shard for name in self._views for shard in self._paths(name) if shard.exists()]
         checked = CheckedShards(folder / "checked_shards.json")
         checked.check(shards)
         # Usually the same files under other names. A shard that was replaced since is still there.
-        checked.check([link for link in self._links() if link.exists()])
+        checked.check([link for name in self._views for link in self._links(name) if link.exists()])
 
-    def _paths(self) -> list[Path]:
-        if not self._view.shards:
+    def _paths(self, split: str) -> list[Path]:
+        if not self._views[split].shards:
             return []
         folder = self.config.find_store().shards(self.config.name)
-        return [folder / part.shard.name for part in self._view.shards]
+        return [folder / part.shard.name for part in self._views[split].shards]
 
     def as_streaming_dataset(self, *args: Any, **kwargs: Any) -> Any:
         """Materialize what the store lacks, then stream its shards."""
@@ -273,17 +279,19 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
 
     def _read_view(self) -> None:
         # The very shards that the cache folder is named after: the store may grow meanwhile.
-        self._view, self._columns = self.config.view(), self.config.columns()
-        if not self._view.shards:
+        view, self._columns = self.config.view(), self.config.columns()
+        if not view.shards:
             store, name = self.config.find_store(), self.config.name
             if shards := self.config.sealed_shards():
-                raise SelectionError(empty_view_message(store, name, shards, self._view))
+                raise SelectionError(empty_view_message(store, name, shards, view))
             raise StoreError(empty_store_message(store, name))
-        new_id = config_id(self.config.name, self._view, self._custom_features, self._columns)
+        self._views = self.config.split(view)
+        new_id = config_id(self.config.name, self._views, self._custom_features, self._columns)
         if new_id != self.config_id:
             self._move_cache(new_id)
-            self._warn_of_unavailable_videos()
-        self._warn_of_what_lacks()
+            if message := unavailable_message(self.config.find_store(), self.config.name):
+                _log.warning("%s", message)
+        self._warn_of_what_lacks(view)
 
     def _move_cache(self, new_id: str) -> None:
         self.config_id = new_id
@@ -291,32 +299,20 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
         self.info.splits = None
         self.info.download_size = self.info.dataset_size = self.info.size_in_bytes = None
 
-    def _warn_of_unavailable_videos(self) -> None:
-        store = self.config.find_store()
-        with open_ledger(store, self.config.name) as ledger:
-            counts = ledger.statistics.videos()
-        unavailable = sum(count for status, count in counts.items() if status not in _NOT_REPORTED)
-        if unavailable:
-            place = {"store": store.root, "config": self.config.name}
-            _log.warning(
-                "%d videos are unavailable. %s lists them with the reasons; %s retries those that "
-                "may be temporary.",
-                unavailable,
-                next_command("status", **place, missing=True),
-                next_command("materialize", **place),
-            )
-
-    def _warn_of_what_lacks(self) -> None:
+    def _warn_of_what_lacks(self, view: View) -> None:
         if self.config.is_store_only():
             store, name = self.config.find_store(), self.config.name
-            for message in incomplete_messages(store, name, self._view):
+            for message in incomplete_messages(store, name, view):
                 _log.warning("%s", message)
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         del dl_manager
-        ranges = [part.ranges for part in self._view.shards]
-        shards = list(zip(map(str, self._paths()), ranges, strict=True))
-        return [datasets.SplitGenerator(name=datasets.Split.TRAIN, gen_kwargs={"shards": shards})]
+        generators = []
+        for name, view in self._views.items():
+            ranges = [part.ranges for part in view.shards]
+            shards = list(zip(map(str, self._paths(name)), ranges, strict=True))
+            generators.append(datasets.SplitGenerator(name=name, gen_kwargs={"shards": shards}))
+        return generators
 
     def _generate_tables(
         self, shards: Iterable[tuple[str, Ranges]]
@@ -341,16 +337,17 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
             self._columns.check()
             return
         shards = [Path(shard) for shard, _ in split_generator.gen_kwargs["shards"]]
-        info = split_generator.split_info
-        info.shard_lengths = [part.rows for part in self._view.shards]
+        info, name = split_generator.split_info, str(split_generator.name)
+        view = self._views[name]
+        info.shard_lengths = [part.rows for part in view.shards]
         info.num_examples = sum(info.shard_lengths)
         info.num_bytes = sum(shard.stat().st_size for shard in shards)
-        fill_cache(self._view, shards, self._links(), self._columns, progress=show_progress)
+        fill_cache(view, shards, self._links(name), self._columns, progress=show_progress)
 
-    def _links(self) -> list[Path]:
-        lengths = [part.rows for part in self._view.shards]
+    def _links(self, split: str) -> list[Path]:
+        lengths = [part.rows for part in self._views[split].shards]
         names = datasets.naming.filenames_for_dataset_split(
-            self._output_dir, self.dataset_name, str(datasets.Split.TRAIN), "arrow", lengths
+            self._output_dir, self.dataset_name, split, "arrow", lengths
         )
         return list(map(Path, names))
 
@@ -358,9 +355,14 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
         """Return rows of the shards, all or those of the view, with the columns joined to them."""
         if self._custom_features is not None:
             return super()._as_dataset(split, in_memory)
-        places = self._paths(), self._links()
-        rows = read_view(self._view, *places, split, self.info, in_memory=in_memory)
-        return datasets.Dataset(**rows, fingerprint=self._get_dataset_fingerprint(split))
+        fingerprint = self._get_dataset_fingerprint(split)
+        parts = []
+        for name, spans in spans_of(split, self._views):
+            places = self._paths(name), self._links(name)
+            view, info = self._views[name], self.info
+            rows = read_view(view, *places, spans, info, split=split, in_memory=in_memory)
+            parts.append(datasets.Dataset(**rows, fingerprint=fingerprint))
+        return parts[0] if len(parts) == 1 else datasets.concatenate_datasets(parts)
 
 
 def _key(shard: int, batch: int) -> Any:

@@ -206,7 +206,7 @@ def test_the_keywords_of_the_configuration() -> None:
         *("speakers", "videos", "exclude", "max_speakers", "max_videos_per_speaker"),
         *("proxy", "cookies", "cookies_from_browser", "budget", "sleep", "limit_rate"),
         *("extractor_args", "yt_dlp", "fetches", "reasons", "canary", "no_plugins"),
-        "with_speaker_info",
+        *("with_speaker_info", "validation"),
     ]
     config = voxblink2.VoxBlink2Config(name="audio")
     assert dataclasses.is_dataclass(config)
@@ -247,8 +247,10 @@ def test_the_shards_follow_from_the_store(options: dict[str, Any], undisturbed: 
     config_id = config.create_config_id({})
     assert vars(config) == before
     shards = config.sealed_shards()
-    assert config_id == config_id_of("audio", config.view(), None, config.columns())
-    assert config_id != config_id_of("audio", whole_view(shards[:-1]), None, config.columns())
+    assert config_id == config_id_of("audio", {"train": config.view()}, None, config.columns())
+    assert config_id != config_id_of(
+        "audio", {"train": whole_view(shards[:-1])}, None, config.columns()
+    )
     sealed = sorted((undisturbed / "shards" / "audio").glob("*.arrow"))
     assert [shard.name for shard in shards] == [path.name for path in sealed]
 

@@ -61,7 +61,7 @@ def test_a_store_that_does_not_exist_yet_has_the_same_answers(tmp_path: Path) ->
 def test_the_answer_is_of_the_store_that_is_named(undisturbed: Path) -> None:
     builder = load_dataset_builder("VoxBlink2", store=str(undisturbed))
     assert builder.info.features == FEATURES["audio"]
-    assert len(builder._view.shards) == 16
+    assert len(builder._views["train"].shards) == 16
 
 
 def test_questions_about_nothing_are_refused() -> None:

@@ -31,17 +31,22 @@ from voxblink2_lib.outcomes import Outcome
 from voxblink2_lib.records import VideoKey
 from voxblink2_lib.release.index import Index
 from voxblink2_lib.release.speaker_index import TRANSCRIPTS, SpeakerIndex
+from voxblink2_lib.release.speaker_split import SpeakerSplit
+from voxblink2_lib.release.tombstones import PurgedIds, Tombstones
 from voxblink2_lib.sources.advice import own_advice
 from voxblink2_lib.sources.options import Route
 from voxblink2_lib.sources.probe import ProbeResult
 from voxblink2_lib.sources.ytdlp import YtDlpSource
 from voxblink2_lib.store.backup import back_up_ledger
+from voxblink2_lib.store.checksums import write_checksum
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
 from voxblink2_lib.store.shards import read_batches
+from voxblink2_lib.store.split_views import facts_of
 from voxblink2_lib.store.status import empty_store_message, open_ledger
 
 LIBRARY = Path(__file__).parents[2] / "voxblink2_lib"
+PURGED = PurgedIds(videos=frozenset({"video000001"}))
 MISSING = VideoKey("id000000", "video000002")
 
 
@@ -139,6 +144,38 @@ def transcripts(place: Place, words: str = "good day") -> None:
     folder.mkdir(exist_ok=True)
     (folder / "id000000").write_text(f"00001 {words}")
     run_inline("index", "--data-dir", place.corpus, "--store", place.store.root)
+
+
+def half_purged(place: Place) -> str:
+    Tombstones.of(place.store.root).added(PURGED, reason="").begun().write(place.store.root)
+    return output_of("materialize", *place.words())
+
+
+def half_purged_and_verified(place: Place) -> str:
+    half_purged(place)
+    return output_of("verify", "--store", place.store.root)
+
+
+def damaged_tombstones(place: Place) -> str:
+    (place.store.root / "tombstones.json").write_text("damaged")
+    return error_of(lambda: Tombstones.of(place.store.root))
+
+
+def shard_that_has_what_was_purged(place: Place) -> str:
+    stranger = place.shard.with_name("audio-00099.arrow")
+    kept = shutil.copy(place.shard, place.folder)
+    run_inline("purge", "video000000", "--store", place.store.root)
+    shutil.copy(kept, stranger)
+    write_checksum(stranger)
+    return output_of("repair", "--store", place.store.root, "--no-fetch")
+
+
+def split_by_what_nobody_knows(place: Place) -> str:
+    return error_of(lambda: facts_of(place.store, ["id000000"], "language"))
+
+
+def split_of_another_file(place: Place) -> str:
+    return error_of(lambda: SpeakerSplit.read(place.folder / "validation.txt"))
 
 
 def damaged_transcripts(place: Place) -> str:
@@ -317,6 +354,16 @@ CASES: dict[str, tuple[Callable[[Place], str], dict[str, int]]] = {
     # Its media have no pictures.
     "store.status._next_run": (nothing_of_a_configuration, {"materialize": 2}),
     "store.status._next_run again": (no_clip_at_all, {"materialize": 2}),
+    "store.layout.locked": (half_purged, {"purge": 0}),
+    "store.tombstone_checks.unfinished_purge": (
+        half_purged_and_verified,
+        {"purge": 0, "repair": 0},
+    ),
+    "release.tombstones.of": (damaged_tombstones, {"repair": 1}),
+    "repair.adoption.adopt_shards": (shard_that_has_what_was_purged, {"purge": 0}),
+    "store.split_views.facts_of": (split_by_what_nobody_knows, {"index": 0}),
+    # The store has one speaker.
+    "release.speaker_split.read": (split_of_another_file, {"split": 2}),
     "store.advice.repair_command": (damaged_shard, {"repair": 0}),
     "release.index._named_damage": (damaged_index, {"repair": 0}),
     "release.speaker_index._named_damage": (damaged_transcripts, {"repair": 0}),
@@ -328,7 +375,7 @@ CASES: dict[str, tuple[Callable[[Place], str], dict[str, int]]] = {
     "cli.status._time_lines": (waiting, {"materialize": 0}),
     "store.ledger_damage.ways_out": (damaged_ledger, {"repair": 0}),
     "materialize.run._record_format": (other_decoders, {"verify": 0}),
-    "voxblink2._warn_of_unavailable_videos": (load, {"status": 0, "materialize": 0}),
+    "store.status.unavailable_message": (load, {"status": 0, "materialize": 0}),
     "report.page._next_step": (report, {"retry": 0}),
     "materialize.last_run._check_places": (moved, {"materialize": 0}),
     "doctor.store_checks._judge_space": (space_for_a_new_store, {"index": 0}),
@@ -357,7 +404,9 @@ def test_a_hint_runs_as_it_is_printed(name: str, place: Place) -> None:
     assert {command.split()[1] for command in commands} == set(codes), commands
     for command in commands:
         media, sums = place.corpus / "media", place.folder / "sums"
-        words = hints.words_of(command, RELEASE=place.corpus, SOURCE=media, SUMS=sums)
+        words = hints.words_of(
+            command, RELEASE=place.corpus, SOURCE=media, SUMS=sums, STORE=place.store.root
+        )
         if "RELEASE" in command and "--source" not in words and words[0] != "index":
             words += ["--source", str(place.corpus / "media")]
         done = run_any(*words)

@@ -195,9 +195,9 @@ def test_the_ledger_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     opened: list[Path] = []
     real = LedgerDatabase.open
 
-    def counted(path: Path, *, readonly: bool) -> LedgerDatabase:
+    def counted(path: Path, **options: bool) -> LedgerDatabase:
         opened.append(path)
-        return real(path, readonly=readonly)
+        return real(path, **options)
 
     monkeypatch.setattr(LedgerDatabase, "open", counted)
     for named, config in (("audio", "audio"), (None, "audio-visual")):

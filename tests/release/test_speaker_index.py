@@ -16,7 +16,7 @@ from support.release_builder import voxblink2, write_release
 from support.speaker_files import transcripts_of, write_speakers, write_voxblink1
 
 from voxblink2_lib.errors import StoreDamagedError, StoreError, StoreFullError
-from voxblink2_lib.release import speaker_index_build
+from voxblink2_lib.release import speaker_index_build, speaker_writer
 from voxblink2_lib.release.index import Index
 from voxblink2_lib.release.index_build import build_index, open_index
 from voxblink2_lib.release.location import open_release
@@ -275,8 +275,8 @@ def test_long_texts_are_cut_and_many_are_written_in_groups(
     release: Path, index: Index, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(speaker_index_build, "MAX_TEXT_BYTES", 100)
-    monkeypatch.setattr(speaker_index_build, "_TRANSCRIPTS_PER_GROUP", 7)
-    monkeypatch.setattr(speaker_index_build, "_GROUP_TEXT", 1500)
+    monkeypatch.setattr(speaker_writer, "_TRANSCRIPTS_PER_GROUP", 7)
+    monkeypatch.setattr(speaker_writer, "_GROUP_TEXT", 1500)
     monkeypatch.setattr(speaker_index_build, "_SPEAKERS_AT_ONCE", 3)
     texts = {
         f"id{speaker:06}": "".join(

@@ -14,7 +14,7 @@ from support.release_builder import voxblink2, write_release
 from support.speaker_files import write_speakers
 
 from voxblink2_lib.errors import SelectionError, StoreError
-from voxblink2_lib.release import speaker_index_build
+from voxblink2_lib.release import speaker_writer
 from voxblink2_lib.release.index_build import build_index
 from voxblink2_lib.release.location import open_release
 from voxblink2_lib.release.speaker_index_build import update_speakers
@@ -53,7 +53,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     facts = {name: json.dumps({"gender": gender}) for name, gender in GENDERS.items()}
     write_speakers(release, "spk_info", facts)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(speaker_index_build, "_TRANSCRIPTS_PER_GROUP", 7)
+        patched.setattr(speaker_writer, "_TRANSCRIPTS_PER_GROUP", 7)
         index = build_index(open_release(release), place / "store" / "index")
         update_speakers(open_release(release), index)
     return index.folder

@@ -10,6 +10,7 @@ from pathlib import Path
 from voxblink2_lib import __version__
 from voxblink2_lib.cli.archive import add_archive_commands
 from voxblink2_lib.cli.demo import add_demo_command
+from voxblink2_lib.cli.diff import add_diff_command
 from voxblink2_lib.cli.doctor import add_doctor_command
 from voxblink2_lib.cli.materialize import (
     add_index_command,
@@ -18,10 +19,12 @@ from voxblink2_lib.cli.materialize import (
 )
 from voxblink2_lib.cli.models import add_model_commands
 from voxblink2_lib.cli.parser import CommandParser
+from voxblink2_lib.cli.purge import add_purge_command
 from voxblink2_lib.cli.release import add_release_commands
 from voxblink2_lib.cli.repair import add_repair_command
 from voxblink2_lib.cli.report import add_report_command
 from voxblink2_lib.cli.score import add_score_commands
+from voxblink2_lib.cli.split import add_split_command
 from voxblink2_lib.cli.status import add_status_command
 from voxblink2_lib.cli.terminal import (
     EXIT_CODES,
@@ -45,8 +48,11 @@ _COMMANDS = (
     add_status_command,
     add_verify_command,
     add_repair_command,
+    add_purge_command,
     add_doctor_command,
     add_report_command,
+    add_diff_command,
+    add_split_command,
     add_model_commands,
     add_score_commands,
 )

@@ -193,6 +193,8 @@ class CutAudioStream:
         names = self._job.names.get(video.key)
         if utterance_id in video.names or (names is not None and utterance_id in names):
             return False
+        if self._context.wanted.is_purged(video.key, utterance_id):
+            return False
         if names is None and self._job.is_full:
             self._begin_job(members)
         return True

@@ -16,6 +16,7 @@ from voxblink2_lib.errors import (
 from voxblink2_lib.records import VideoKey, option_string
 from voxblink2_lib.release.index import Index
 from voxblink2_lib.release.selection import Selection, select
+from voxblink2_lib.release.tombstones import Tombstones
 from voxblink2_lib.release.video_lookup import VideoLookup
 from voxblink2_lib.store.annotations import has_no_annotations
 from voxblink2_lib.store.cut_jobs import KnownVideo
@@ -100,6 +101,7 @@ class WantedVideos:
         self._names_job = -1
         self._job_names: dict[VideoKey, set[str]] = {}
         self.skipped: Counter[str] = Counter()
+        self._tombstones = Tombstones.of(store.root)
 
     def look_up(self, key: VideoKey, job: int) -> WantedVideo | None:
         """Return a video if its files are to be read.
@@ -111,6 +113,9 @@ class WantedVideos:
         Raises:
             StoreDamagedError: an earlier job that has clips of it cannot be read.
         """
+        if self._tombstones.covers(*key):
+            self.skipped["purged from the store"] += 1
+            return None
         row = self._annotated.row(key) if self._annotated else None
         if not self._is_selected(key, row):
             self.skipped["not selected"] += 1
@@ -130,6 +135,10 @@ class WantedVideos:
         if known is not None and self._is_of_this(known):
             video.names = frozenset(self._known_names(key, known, job))
         return video
+
+    def is_purged(self, key: VideoKey, utterance_id: str) -> bool:
+        """Return whether an utterance was purged from the store."""
+        return self._tombstones.covers(*key, utterance_id)
 
     def _is_of_this(self, known: KnownVideo) -> bool:
         return known.is_cut and known.job >= self._first_job

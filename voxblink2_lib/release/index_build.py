@@ -33,6 +33,7 @@ from voxblink2_lib.release.index_writer import (
 )
 from voxblink2_lib.release.location import Release
 from voxblink2_lib.release.speaker_index import keep_speakers
+from voxblink2_lib.release.tombstones import Tombstones
 
 _FINGERPRINT_ROWS = 65_536  # at a time
 _BY_KEY = [(name, "ascending") for name in KEY_COLUMNS]
@@ -82,6 +83,8 @@ def build_index(
 ) -> Index:
     """Read a whole release into an index. An existing folder is replaced.
 
+    What was purged from the store, the folder around that of the index, is left out.
+
     What was written before a stop is kept in the folder, which is no index until all is done. The
     next call goes on after its last group of rows if the release has not changed.
 
@@ -119,7 +122,7 @@ def build_index(
                         done=place.position,
                     ) as advance,
                 ):
-                    _write(annotated, writer, advance)
+                    _write(annotated, writer, advance, Tombstones.of(folder.parent))
                 _finish(writer, folder, release, state.signature)
         except BaseException as error:
             # What follows a damaged release is another one.
@@ -133,9 +136,11 @@ def _write(
     annotated_batches: Iterable[tuple[PlacedBatch, AnnotatedBatch]],
     writer: IndexWriter,
     advance: AdvanceWithNote,
+    tombstones: Tombstones,
 ) -> None:
-    for placed, annotated in annotated_batches:
-        writer.take(placed, annotated)
+    for placed, (rows, rejects) in annotated_batches:
+        left = [each for each in rejects if not tombstones.mentioned_in(each.path)]
+        writer.take(placed, AnnotatedBatch(tombstones.without(rows), left))
         files = placed.place.files + len(placed.batch.paths)
         advance(placed.end_position - placed.place.position, note=f"{files:,} files")
 
@@ -157,7 +162,7 @@ def _finish(writer: IndexWriter, folder: Path, release: Release, signature: str)
         boxes=counts.boxes,
         hours=round(counts.frames / FRAMES_PER_SECOND / 3600, 4),
         rejected=counts.rejected,
-        fingerprint=_fingerprint(videos),
+        fingerprint=fingerprint_of(videos),
         signature=signature,
         files={path.name: sha256_of(path) for path in sorted(folder.iterdir()) if path.is_file()},
     )
@@ -166,7 +171,8 @@ def _finish(writer: IndexWriter, folder: Path, release: Release, signature: str)
     shutil.rmtree(folder / UNFINISHED)
 
 
-def _fingerprint(videos: pa.Table) -> str:
+def fingerprint_of(videos: pa.Table) -> str:
+    """Return a digest of the keys of videos and of their annotations."""
     digest = hashlib.sha256()
     for batch in videos.select([*KEY_COLUMNS, "digest"]).to_batches(_FINGERPRINT_ROWS):
         rows = zip(*(column.to_pylist() for column in batch.columns), strict=True)

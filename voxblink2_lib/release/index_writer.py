@@ -181,6 +181,13 @@ class IndexWriter:
         for reject in rejects:
             self._reject(reject)
 
+    def add(self, rows: pa.RecordBatch) -> None:
+        """Write rows of another index: the columns of ``ROW_COLUMNS``, without ``file``."""
+        while len(rows):
+            count = min(len(rows), *(table.room for table in self._tables))
+            self._append(rows.slice(0, count))
+            rows = rows.slice(count)
+
     def _new(
         self, placed: PlacedBatch, annotated: AnnotatedBatch
     ) -> tuple[pa.RecordBatch, list[Reject]]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import logging
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 from weakref import WeakValueDictionary
@@ -24,6 +26,9 @@ from voxblink2_lib.records import (
     whole_number,
 )
 from voxblink2_lib.release.index import KEY_COLUMNS, Index, video_keys
+from voxblink2_lib.release.tombstones import Tombstones
+
+_log = logging.getLogger(__name__)
 
 Ids = str | os.PathLike[str] | Iterable[str] | None
 IdKind = Literal["speakers", "videos", "both"]
@@ -220,7 +225,50 @@ def select(index: Index, selection: Selection) -> tuple[pa.Table, pa.Table]:
     Raises:
         SelectionError: a named speaker or video is not in the release, or nothing is left.
     """
-    return select_of(index.videos(), selection)
+    return select_of(index.videos(), left_of(selection, index.folder.parent))
+
+
+def left_of(selection: Selection, store: Path) -> Selection:
+    """Return a selection without the ids of what was purged from a store.
+
+    Args:
+        selection: what is selected.
+        store: folder of the store.
+
+    Raises:
+        SelectionError: all named speakers, or all named videos, were purged.
+    """
+    tombstones = Tombstones.of(store)
+    if not tombstones:
+        return selection
+    speakers, videos = (
+        _left(ids, name, tombstones, store)
+        for name, ids in (("speakers", selection.speakers), ("videos", selection.videos))
+    )
+    return replace(selection, speakers=speakers, videos=videos)
+
+
+def _left(ids: frozenset[str], name: str, tombstones: Tombstones, store: Path) -> frozenset[str]:
+    purged = {text for text in ids if tombstones.mentioned_in(text)}
+    if not purged:
+        return ids
+    if purged == ids:
+        raise SelectionError(
+            f"All {len(ids)} requested {name} were purged from the store {store}. Request others."
+        )
+    _report_purged(store, name, len(purged), len(ids))
+    return ids - purged
+
+
+@lru_cache(maxsize=64)  # a run selects more than once
+def _report_purged(store: Path, name: str, purged: int, requested: int) -> None:
+    _log.warning(
+        "%d of the %d requested %s were purged from the store %s, and are left out.",
+        purged,
+        requested,
+        name,
+        store,
+    )
 
 
 def select_of(

@@ -6,7 +6,6 @@ into one file first, and read from it speaker by speaker.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections import Counter
@@ -15,11 +14,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from voxblink2_lib.files import atomic_write, named_system_errors, sha256_of, sync_folder
 from voxblink2_lib.progress import Progress, no_progress
@@ -29,22 +27,23 @@ from voxblink2_lib.release.location import Release
 from voxblink2_lib.release.speaker_facts import SpeakerFacts, gender_of, read_facts, read_list
 from voxblink2_lib.release.speaker_files import TEXT_KINDS, SpeakerFiles, find_speaker_files
 from voxblink2_lib.release.speaker_index import (
-    CONTENT,
     INFO,
-    SPEAKER_COLUMNS,
     SPEAKERS,
-    TRANSCRIPT_COLUMNS,
     TRANSCRIPTS,
     SpeakerInfo,
     read_speaker_info,
 )
-from voxblink2_lib.release.transcripts import Transcript, clean_text, read_transcripts
+from voxblink2_lib.release.speaker_writer import (
+    CertainVideos,
+    Speaker,
+    SpeakerWriter,
+    without_purged,
+)
+from voxblink2_lib.release.tombstones import Tombstones
+from voxblink2_lib.release.transcripts import clean_text, read_transcripts
 
 # Longer files are read to their end; only this much of them is kept as text.
 MAX_TEXT_BYTES = 1 << 20
-# Shards may have their speakers in any order: few other transcripts are read with those of one.
-_TRANSCRIPTS_PER_GROUP = 2_048
-_GROUP_TEXT = 16 << 20
 _SPEAKERS_AT_ONCE = 256
 _CHUNK_BYTES = 4 << 20
 
@@ -105,16 +104,22 @@ def _build(
     files: SpeakerFiles, signature: str, index: Index, folder: Path, progress: Progress
 ) -> SpeakerInfo:
     lists = _Lists.read(files)
-    with _Texts(folder / "texts") as texts, _Writer(folder) as writer:
+    tombstones = Tombstones.of(index.folder.parent)
+
+    def is_left(speaker_id: str) -> bool:
+        return not tombstones.covers(speaker_id)
+
+    with _Texts(folder / "texts") as texts, SpeakerWriter(folder) as writer:
         with progress("Reading the files of speakers", unit="file") as advance:
             for kind in TEXT_KINDS:
                 for speaker_id, data in files.texts(kind):
                     texts.add(kind, speaker_id, data)
                     advance(1)
-        speakers = sorted(texts.speakers() | lists.speakers())
+        speakers = sorted(filter(is_left, texts.speakers() | lists.speakers()))
         videos = _CertainVideos(index)
         with progress("Indexing speakers", unit="speaker", total=len(speakers)) as advance:
-            for chunk in _chunks(_read(speaker_id, lists, texts) for speaker_id in speakers):
+            read = (_read(speaker_id, lists, texts) for speaker_id in speakers)
+            for chunk in _chunks(without_purged(speaker, tombstones) for speaker in read):
                 certain = videos.of(chunk)
                 for speaker in chunk:
                     writer.add(speaker, certain)
@@ -122,7 +127,7 @@ def _build(
     (folder / "texts").unlink()
     return SpeakerInfo(
         speakers=len(speakers),
-        listed_videos=sum(lists.videos.values()),
+        listed_videos=sum(lists.videos.get(speaker_id, 0) for speaker_id in speakers),
         transcripts=writer.transcripts,
         unmatched=writer.unmatched,
         signature=signature,
@@ -206,28 +211,14 @@ class _Texts:
         return self._file.read(size_bytes).decode("utf-8-sig", "replace"), size_bytes
 
 
-@dataclass(frozen=True, slots=True)
-class _Speaker:
-    """What a release says of one speaker."""
-
-    speaker_id: str
-    facts: SpeakerFacts
-    listed_videos: int | None
-    info_text: str | None
-    info_bytes: int | None
-    asr_text: str | None
-    asr_bytes: int | None
-    transcripts: list[Transcript]
-
-
-def _read(speaker_id: str, lists: _Lists, texts: _Texts) -> _Speaker:
+def _read(speaker_id: str, lists: _Lists, texts: _Texts) -> Speaker:
     kinds = ("spk_info", "video_tags")
     info = next(
         (found for kind in kinds if (found := texts.text(kind, speaker_id))[0]), (None, None)
     )
     asr = texts.text("asr_res", speaker_id)
     listed = lists.facts.get(speaker_id, SpeakerFacts())
-    return _Speaker(
+    return Speaker(
         speaker_id,
         listed.or_else(read_facts(info[0] or "")),
         lists.videos.get(speaker_id),
@@ -236,9 +227,9 @@ def _read(speaker_id: str, lists: _Lists, texts: _Texts) -> _Speaker:
     )
 
 
-def _chunks(speakers: Iterable[_Speaker]) -> Iterator[list[_Speaker]]:
+def _chunks(speakers: Iterable[Speaker]) -> Iterator[list[Speaker]]:
     """Yield speakers some at a time: few if their files are large."""
-    chunk: list[_Speaker] = []
+    chunk: list[Speaker] = []
     for speaker in speakers:
         chunk.append(speaker)
         size_bytes = sum(entry.asr_bytes or 0 for entry in chunk)
@@ -255,9 +246,6 @@ def _kept(text: str | None) -> str | None:
 
 # -- Utterances without their video ----------------------------------------------------------------
 
-# The one video of a speaker that has an utterance of some id; ``None`` if several have.
-_Videos = Mapping[tuple[str, str], str | None]
-
 
 class _CertainVideos:
     """Finds the videos of utterances whose files do not name them.
@@ -273,7 +261,7 @@ class _CertainVideos:
     def _table(self) -> pa.Table:
         return self._index.videos()
 
-    def of(self, speakers: Iterable[_Speaker]) -> _Videos:
+    def of(self, speakers: Iterable[Speaker]) -> CertainVideos:
         """Return the videos of those speakers whose files name utterances without their video."""
         bare = {
             speaker.speaker_id
@@ -290,95 +278,3 @@ class _CertainVideos:
                 name = (key.speaker_id, utterance.utterance_id)
                 videos[name] = None if name in videos else key.video_id
         return videos
-
-
-# -- What is written -------------------------------------------------------------------------------
-
-
-class _Writer:
-    """Writes speakers in the order they are added, and their transcripts."""
-
-    def __init__(self, folder: Path) -> None:
-        self._speakers = pq.ParquetWriter(folder / SPEAKERS, SPEAKER_COLUMNS, compression="zstd")
-        self._transcripts = pq.ParquetWriter(
-            folder / TRANSCRIPTS, TRANSCRIPT_COLUMNS, compression="zstd"
-        )
-        self._digest = hashlib.sha256()
-        self._speaker_rows: list[tuple[Any, ...]] = []
-        self._transcript_rows: list[tuple[Any, ...]] = []
-        # Characters that are not written yet, of speakers and of transcripts.
-        self._speaker_text = self._transcript_text = 0
-        self.transcripts = 0
-        self.unmatched = 0
-
-    def __enter__(self) -> _Writer:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._flush_speakers()
-        self._flush_transcripts()
-        for table in (self._speakers, self._transcripts):
-            table.add_key_value_metadata({CONTENT: self.content})
-            table.close()
-
-    @property
-    def content(self) -> str:
-        """Digest of the transcripts that are written."""
-        return self._digest.hexdigest()
-
-    def add(self, speaker: _Speaker, videos: _Videos) -> None:
-        """Write one speaker."""
-        first = self.transcripts
-        for row in self._rows(speaker, videos):
-            self._transcript_rows.append(row)
-            self._transcript_text += len(row[3] or "")
-            self.transcripts += 1
-            if (
-                len(self._transcript_rows) == _TRANSCRIPTS_PER_GROUP
-                or self._transcript_text > _GROUP_TEXT
-            ):
-                self._flush_transcripts()
-        self._speaker_rows.append(
-            (
-                *(speaker.speaker_id, *speaker.facts, speaker.listed_videos),
-                *(speaker.info_text, speaker.info_bytes, speaker.asr_text, speaker.asr_bytes),
-                *(first, self.transcripts - first),
-            )
-        )
-        self._speaker_text += len(speaker.info_text or "") + len(speaker.asr_text or "") + 1024
-        if self._speaker_text > _GROUP_TEXT:
-            self._flush_speakers()
-
-    def _rows(self, speaker: _Speaker, videos: _Videos) -> Iterator[tuple[str | None, ...]]:
-        """Yield the rows of a speaker's transcripts, the first of each utterance."""
-        known = set()
-        for entry in speaker.transcripts:
-            video_id = entry.video_id or videos.get((speaker.speaker_id, entry.utterance_id))
-            if video_id is None:
-                self.unmatched += 1
-            elif (key := (video_id, entry.utterance_id)) not in known:
-                known.add(key)
-                yield (speaker.speaker_id, *key, entry.text, entry.language)
-
-    def _flush_speakers(self) -> None:
-        if self._speaker_rows:
-            self._speakers.write_batch(_batch(self._speaker_rows, SPEAKER_COLUMNS))
-        self._speaker_rows, self._speaker_text = [], 0
-
-    def _flush_transcripts(self) -> None:
-        if self._transcript_rows:
-            batch = _batch(self._transcript_rows, TRANSCRIPT_COLUMNS)
-            self._digest.update(batch.serialize())
-            self._transcripts.write_batch(batch)
-        self._transcript_rows, self._transcript_text = [], 0
-
-
-def _batch(rows: list[tuple[Any, ...]], schema: pa.Schema) -> pa.RecordBatch:
-    columns = zip(zip(*rows, strict=True), schema, strict=True)
-    arrays = [pa.array(list(values), column.type) for values, column in columns]
-    return pa.RecordBatch.from_arrays(arrays, schema=schema)

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from voxblink2_lib.errors import StoreError
+from voxblink2_lib.errors import StoreError, next_command
 from voxblink2_lib.files import sha256_of
 from voxblink2_lib.outcomes import MissingUtterance, Outcome
 from voxblink2_lib.records import SAMPLE_RATE_HZ, SealedShard, VideoKey
 from voxblink2_lib.release.index import Index
+from voxblink2_lib.release.tombstones import Tombstones
 from voxblink2_lib.repair.workbench import Workbench
 from voxblink2_lib.store.file_checks import listed_checksum
 from voxblink2_lib.store.ledger import Ledger
+from voxblink2_lib.store.purged_rows import has_purged_rows
 from voxblink2_lib.store.shard_check import open_shard, shard_batches
 from voxblink2_lib.store.shard_names import shard_name, shard_order
 
@@ -35,13 +37,17 @@ def adopt_shards(bench: Workbench, ledger: Ledger, index: Index | None) -> None:
     """
     folder = bench.store.shards(ledger.config)
     jobs = set(ledger.jobs())
+    tombstones = Tombstones.of(bench.store.root)
     for path in sorted(folder.glob("*.arrow")):
         _, job = shard_order(path.name)
         if path.name != shard_name(ledger.config, max(job, 0)) or job in jobs:
             continue
         if (sha256 := listed_checksum(path)) is None or sha256_of(path) != sha256:
             continue
-        if index is None:
+        if has_purged_rows(path, tombstones):
+            again = next_command("purge", store=bench.shown_root)
+            bench.leave(path, f"It has clips that were purged; {again} removes it.")
+        elif index is None:
             bench.leave(path, "It is in no ledger, and without the index it cannot be compared.")
         elif clips := _clips_of(path, ledger, index):
             rows = sum(map(len, clips.values()))

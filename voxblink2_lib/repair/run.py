@@ -1,5 +1,6 @@
 """Entry point: mend a store, step by step, each of which may be the last before a kill.
 
+    tombstones written again from the ledger, before anything looks at what was purged
     ledger    made again from the files of outcomes, if it is lost, damaged or behind them
     index     made again from the release; so are its files about speakers
     shards    whole rows of a damaged one become part files; its job is opened again
@@ -27,6 +28,7 @@ from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.materialize.run import finish_reopened
 from voxblink2_lib.progress import Progress, no_progress
 from voxblink2_lib.records import ConfigName, VideoKey
+from voxblink2_lib.release.tombstones import FILE as TOMBSTONES
 from voxblink2_lib.repair.adoption import adopt_shards
 from voxblink2_lib.repair.catalogue_repair import mend_catalogue
 from voxblink2_lib.repair.index_repair import mend_index, remembered_release
@@ -35,6 +37,7 @@ from voxblink2_lib.repair.outcomes_repair import mend_outcomes
 from voxblink2_lib.repair.part_repair import mend_parts, put_strangers_away
 from voxblink2_lib.repair.shard_repair import ShardRepair
 from voxblink2_lib.repair.speakers_repair import mend_speakers
+from voxblink2_lib.repair.tombstones_repair import mend_tombstones
 from voxblink2_lib.repair.workbench import Mend, Workbench
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
@@ -132,7 +135,7 @@ def repair_store(
         StoreBusyError: another process works on the store.
     """
     _check_is_store(store)
-    with store.locked(wait=False):
+    with store.locked(wait=False, is_half_purged=True):
         bench = Workbench(store, store.root)
         configs = _mend(bench, data_dir, progress, from_backup=from_backup)
         hurt = _hurt_utterances(store, configs)
@@ -188,7 +191,9 @@ def _view(store: Store) -> Iterator[Store]:
             if path.is_dir() and path not in {store.lost_and_found, store.tmp}:
                 (view.root / path.name).symlink_to(path.absolute())
             # SQLite makes the third file of a ledger of the second.
-            elif path.name.startswith("ledger.") and not path.name.endswith("-shm"):
+            elif path.name == TOMBSTONES or (
+                path.name.startswith("ledger.") and not path.name.endswith("-shm")
+            ):
                 shutil.copy2(path, view.root)
         yield view
 
@@ -198,6 +203,7 @@ def _mend(
 ) -> list[ConfigName]:
     """Do all that needs no source; return the configurations of the store."""
     store = bench.store
+    mend_tombstones(bench)
     mend_ledger(bench, from_backup=from_backup, progress=progress)
     configs = [config for config in _CONFIGS if _has_config(store, config)]
     index = mend_index(bench, configs, data_dir=data_dir, progress=progress)

@@ -13,7 +13,15 @@ from voxblink2_lib.files import sync_folder
 from voxblink2_lib.store.layout import Store
 
 MendKind = Literal[
-    "ledger", "index", "shard", "checksum", "outcomes", "part", "catalogue", "stranger"
+    "ledger",
+    "index",
+    "shard",
+    "checksum",
+    "outcomes",
+    "part",
+    "catalogue",
+    "stranger",
+    "tombstones",
 ]
 
 

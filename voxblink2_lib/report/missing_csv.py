@@ -54,7 +54,7 @@ def write_missing(
     counts: Counter[str] = Counter()
     with (
         atomic_write(path) as file,
-        _text_over(file) as text,
+        text_over(file) as text,
         progress("Listing missing videos", unit="video") as advance,
     ):
         writer = csv.writer(text, lineterminator="\n")
@@ -76,7 +76,7 @@ def _iso(seconds: float | None) -> str:
 
 
 @contextmanager
-def _text_over(file: BinaryIO) -> Iterator[io.TextIOWrapper]:
+def text_over(file: BinaryIO) -> Iterator[io.TextIOWrapper]:
     """Write text to a binary file, which stays open."""
     text = io.TextIOWrapper(file, encoding="utf-8", errors="replace", newline="")
     try:

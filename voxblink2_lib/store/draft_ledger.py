@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from voxblink2_lib.records import CONFIG_NAMES
+from voxblink2_lib.release.tombstones import Tombstones
 from voxblink2_lib.store.cut_jobs import POSITION
 from voxblink2_lib.store.job_outcomes import JobOutcomes, VideoOutcomes, VideoRow
 from voxblink2_lib.store.ledger_database import make_ledger
+from voxblink2_lib.store.ledger_purge import TOMBSTONES
 from voxblink2_lib.store.salvage import ConfigKey, OldLedger, OldVideo
 from voxblink2_lib.store.stale_outcomes import mark_first_stale, mark_stale
 from voxblink2_lib.store.tail import JobKind
@@ -35,14 +37,20 @@ class DraftLedger:
 
     Args:
         path: the file; it must not exist yet.
+        tombstones: what was purged, and is left out.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, tombstones: Tombstones) -> None:
         make_ledger(path)
+        self._tombstones = tombstones
         self._connection = sqlite3.connect(path, isolation_level=None)
         # A draft is flushed when it is whole.
         self._connection.execute("pragma synchronous = off")
         self._connection.execute("begin")
+        if tombstones:
+            self._connection.execute(
+                "insert into facts values (?, ?)", (TOMBSTONES, tombstones.finished().as_json())
+            )
         self._kinds: dict[tuple[str, int], JobKind] = {}
         self._newest: dict[str, JobOutcomes] = {}
 
@@ -71,7 +79,8 @@ class DraftLedger:
             self._source_id(name)
         for video in outcomes.videos:
             key = ConfigKey(outcomes.config, *video.key)
-            if self._is_later(key, video.row, outcomes.job):
+            is_purged = self._tombstones.covers(*video.key)
+            if not is_purged and self._is_later(key, video.row, outcomes.job):
                 self._put(key, outcomes.job, video)
 
     def add_clips(self, outcomes: JobOutcomes) -> None:
@@ -97,6 +106,8 @@ class DraftLedger:
                 self._add_fact(config, name, value)
         for outcomes in sorted(self._newest.values(), key=lambda outcomes: outcomes.written_at):
             for witness in outcomes.witnesses:
+                if self._tombstones.covers(witness.speaker_id, witness.video_id):
+                    continue
                 self._connection.execute(
                     "insert or replace into witnesses values (?, ?, ?, ?, ?)",
                     (self._source_id(witness.source), *witness[1:]),
@@ -145,7 +156,8 @@ class DraftLedger:
     def _is_of_a_ledger(self, video: OldVideo) -> bool:
         row = video.row
         numbers_are_right = type(video.job) is int and type(row.attempts) is int
-        return numbers_are_right and video.key.config in CONFIG_NAMES
+        is_purged = self._tombstones.covers(*video.key[1:])
+        return numbers_are_right and not is_purged and video.key.config in CONFIG_NAMES
 
     def _next_known(self, after: ConfigKey) -> ConfigKey | None:
         row = self._connection.execute(
@@ -208,7 +220,8 @@ class DraftLedger:
             (*key, job, *video.row[2:]),
         )
         self._insert("verdicts", key, [(self._source_id(v.source), *v[1:]) for v in video.verdicts])
-        self._insert("missing", key, video.missing)
+        missing = [each for each in video.missing if not self._tombstones.covers(*key[1:], each[0])]
+        self._insert("missing", key, missing)
         self._insert("attempts", key, video.attempts)
 
     def _insert(self, table: str, key: ConfigKey, rows: Sequence[tuple[Any, ...]]) -> None:
@@ -219,7 +232,7 @@ class DraftLedger:
             )
 
     def _add_fact(self, config: str, setting: str, value: str) -> None:
-        if setting not in _NOT_KEPT:
+        if setting not in _NOT_KEPT and not self._tombstones.mentioned_in(value):
             self._connection.execute(
                 "insert or ignore into facts values (?, ?)", (f"{config}.{setting}", value)
             )

@@ -24,7 +24,7 @@ from datasets import Features
 
 from voxblink2_lib.errors import SelectionError, StoreError
 from voxblink2_lib.progress import Progress, no_progress
-from voxblink2_lib.records import check_options, options_of, switch
+from voxblink2_lib.records import check_options, option, options_of, switch
 from voxblink2_lib.release.speaker_index import (
     FACT_COLUMNS,
     SPEAKERS,
@@ -44,7 +44,7 @@ _FORMAT = b"joined 1\n"
 
 @dataclass(frozen=True, slots=True)
 class RowOptions:
-    """What the rows of a dataset have besides what is in the shards.
+    """What the rows of a dataset have besides what is in the shards, and how they are split.
 
     Raises:
         SelectionError: a value is not allowed.
@@ -52,6 +52,14 @@ class RowOptions:
 
     with_speaker_info: bool = switch(
         "further columns: speaker_gender, speaker_language, speaker_location and speaker_tags"
+    )
+
+    validation: str | None = option(
+        None,
+        "file that the command split wrote: its speakers make the split validation, and the "
+        "others train",
+        default="only train",
+        metavar="FILE",
     )
 
     def __post_init__(self) -> None:

@@ -9,6 +9,7 @@ STORE/
   shards/<config>/          sealed shards, each with its sha256 and its outcomes beside it
   archive/                  where an archive of cut audio can be entered, see cut_audio
   media/<config>/           downloaded media, staged until they are cropped
+  tombstones.json           hashes of what was purged, see release/tombstones.py
   lost+found/               what repair took out of the store; nothing reads it
   tmp/                      partial downloads; emptied by the next run
 """
@@ -23,7 +24,12 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from voxblink2_lib.errors import StoreBusyError, StoreError, StoreReadOnlyError
+from voxblink2_lib.errors import (
+    StoreBusyError,
+    StoreError,
+    StoreReadOnlyError,
+    next_command,
+)
 from voxblink2_lib.files import (
     TEMP_GLOB,
     home_folder,
@@ -34,6 +40,7 @@ from voxblink2_lib.files import (
 from voxblink2_lib.records import VideoKey
 from voxblink2_lib.redaction import redacted_source
 from voxblink2_lib.release.location import Release
+from voxblink2_lib.release.tombstones import Tombstones
 from voxblink2_lib.store.lock import HOLDER, LOCK, hold_lock
 
 
@@ -96,11 +103,12 @@ class Store:
         return f"{name}.{capitals:x}" if ignores_case else name
 
     @contextlib.contextmanager
-    def locked(self, *, wait: bool) -> Iterator[None]:
+    def locked(self, *, wait: bool, is_half_purged: bool = False) -> Iterator[None]:
         """Hold the store's lock.
 
         Args:
             wait: wait for another holder, with a message; otherwise raise.
+            is_half_purged: also of a store from which a purge was begun that has not ended.
 
         Raises:
             StoreBusyError: another process holds it.
@@ -112,6 +120,12 @@ class Store:
                 self.root.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(hold_lock(self.root, wait=wait))
             with named_system_errors(self.root):
+                if not (is_half_purged or Tombstones.of(self.root).is_finished):
+                    raise StoreError(
+                        f"Something was purged from the store {self.root}, and the purge was "
+                        "stopped before its end. Nothing was changed. Finish it first with "
+                        f"{next_command('purge', store=self.root)}."
+                    )
                 yield
 
     @contextlib.contextmanager

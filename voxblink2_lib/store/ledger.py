@@ -20,8 +20,10 @@ from voxblink2_lib.records import SealedShard, VideoKey
 from voxblink2_lib.store.cut_jobs import CutJobs, split_in
 from voxblink2_lib.store.ledger_database import LedgerDatabase
 from voxblink2_lib.store.ledger_outcomes import LedgerOutcomes
+from voxblink2_lib.store.ledger_purge import LedgerPurge
 from voxblink2_lib.store.ledger_schema import BY_JOB, WITHOUT_FACTS
 from voxblink2_lib.store.ledger_statistics import LedgerStatistics
+from voxblink2_lib.store.ledger_videos import LedgerVideos
 from voxblink2_lib.store.many_videos import add_videos, videos_added
 from voxblink2_lib.store.reopened import ReopenedJobs, fact_of_job
 from voxblink2_lib.store.stale_outcomes import (
@@ -56,14 +58,17 @@ class Ledger:
         path: the SQLite file.
         config: name of the configuration.
         readonly: open only for reading; the file must exist.
+        is_copy: nobody writes to it any more.
 
     Raises:
         StoreError: the file is not a ledger, has another format, or cannot be created.
     """
 
-    def __init__(self, path: Path, config: str, *, readonly: bool = False) -> None:
+    def __init__(
+        self, path: Path, config: str, *, readonly: bool = False, is_copy: bool = False
+    ) -> None:
         self._config = config
-        self._database = LedgerDatabase.open(path, readonly=readonly)
+        self._database = LedgerDatabase.open(path, readonly=readonly, is_copy=is_copy)
 
     @property
     def config(self) -> str:
@@ -104,6 +109,16 @@ class Ledger:
     def reopened(self) -> ReopenedJobs:
         """Jobs that are open again since their shard was damaged."""
         return ReopenedJobs(self._database, self._config)
+
+    @property
+    def videos(self) -> LedgerVideos:
+        """All videos, one after the other."""
+        return LedgerVideos(self._database, self._config)
+
+    @property
+    def purge(self) -> LedgerPurge:
+        """How rows are taken out of it, of all configurations."""
+        return LedgerPurge(self._database)
 
     def problem(self) -> str:
         """Return what SQLite finds wrong with the whole file; an empty text if nothing."""

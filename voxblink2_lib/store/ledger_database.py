@@ -6,7 +6,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,7 @@ class LedgerDatabase:
         return self._path
 
     @classmethod
-    def open(cls, path: Path, *, readonly: bool) -> LedgerDatabase:
+    def open(cls, path: Path, *, readonly: bool, is_copy: bool = False) -> LedgerDatabase:
         """Open a ledger; for writing, create or migrate it first where necessary.
 
         Raises:
@@ -91,7 +91,7 @@ class LedgerDatabase:
             refuse_if_lost(path)
             if not readonly:
                 make_ledger(path)
-        uri = _uri(path, readonly=readonly)
+        uri = _uri(path, readonly=readonly, is_copy=is_copy)
         if not readonly and _NO_LOCKS_VFS in uri:
             # Left by a process that was killed: whoever has the lease is the only one who writes.
             shutil.rmtree(f"{path}.lock", ignore_errors=True)
@@ -184,6 +184,17 @@ class LedgerDatabase:
             connection.close()
         if self._is_changed:
             write_checksums(self._path)
+
+    def set_function(self, name: str, arguments: int, function: Callable[..., bool]) -> None:
+        """Let statements call a function."""
+        self._connection.create_function(name, arguments, function)
+
+    def vacuum(self) -> None:
+        """Write the file anew, without what its free pages and its log still hold."""
+        self._before_change()
+        with self._named_errors():
+            self._connection.execute("vacuum")
+            self._connection.execute("pragma wal_checkpoint(truncate)")
 
     def problem(self) -> str:
         """Return the first rule of SQLite's that the file breaks; an empty text if none."""
@@ -308,11 +319,11 @@ def make_ledger(path: Path) -> None:
         raise system_error(error, path) or made from error
 
 
-def _uri(path: Path, *, readonly: bool) -> str:
+def _uri(path: Path, *, readonly: bool, is_copy: bool) -> str:
     uri = f"{path.resolve().as_uri()}?mode={'ro' if readonly else 'rw'}"
     if has_no_locks(path.parent):
         uri += f"&vfs={_NO_LOCKS_VFS}"
-    if readonly and not os.access(path.parent, os.W_OK):
+    if is_copy or (readonly and not os.access(path.parent, os.W_OK)):
         # SQLite needs to write beside a file in WAL mode even to read it. Without permission to
         # write, the file can be read as it is, unless a writer has rows outside of it just now.
         log = Path(f"{path}-wal")

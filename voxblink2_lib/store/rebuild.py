@@ -29,6 +29,7 @@ from voxblink2_lib.errors import StoreDamagedError
 from voxblink2_lib.files import named_system_errors, sync_folder
 from voxblink2_lib.progress import Progress, no_progress
 from voxblink2_lib.records import CONFIG_NAMES
+from voxblink2_lib.release.tombstones import Tombstones
 from voxblink2_lib.store.draft_ledger import DraftLedger
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger_checksums import forget_checksums, write_checksums
@@ -84,7 +85,7 @@ def rebuild_ledger(
     """
     with _work_folder(store, dry_run=dry_run) as folder, named_system_errors(store.ledger):
         draft_path = folder / store.ledger.name
-        with closing(DraftLedger(draft_path)) as draft:
+        with closing(DraftLedger(draft_path, Tombstones.of(store.root))) as draft:
             rebuilt = _fill(draft, store, folder, from_backup=from_backup, progress=progress)
         if not rebuilt.jobs:
             raise StoreDamagedError(

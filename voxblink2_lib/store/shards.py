@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +133,14 @@ def read_part(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     yield from stream.batches()
 
 
-def seal_shard(job: int, parts: Iterable[Path], target: Path, schema: pa.Schema) -> SealedShard:
+def seal_shard(
+    job: int,
+    parts: Iterable[Path],
+    target: Path,
+    schema: pa.Schema,
+    *,
+    keep: Callable[[pa.RecordBatch], pa.RecordBatch] = lambda rows: rows,
+) -> SealedShard:
     """Join part files into one Arrow stream file with a checksum beside it.
 
     Args:
@@ -141,6 +148,7 @@ def seal_shard(job: int, parts: Iterable[Path], target: Path, schema: pa.Schema)
         parts: the part files, in the order of the rows.
         target: the shard. It is not created when there are no parts.
         schema: schema of the rows.
+        keep: returns which rows of a batch are kept; default: all.
 
     Returns:
         Its entry in the ledger, with the digests of its rows. Without parts its name is empty.
@@ -152,7 +160,7 @@ def seal_shard(job: int, parts: Iterable[Path], target: Path, schema: pa.Schema)
     digests: dict[str, bytes] = {}
     with contextlib.ExitStack() as stack:
         hashing: HashingWriter | None = None
-        for batch in _batches(parts, schema):
+        for batch in _batches(parts, schema, keep):
             if hashing is None:
                 hashing = HashingWriter(stack.enter_context(atomic_write(target)))
                 writer = stack.enter_context(pa.ipc.new_stream(hashing, schema))
@@ -168,11 +176,13 @@ def seal_shard(job: int, parts: Iterable[Path], target: Path, schema: pa.Schema)
     return SealedShard(job, target.name, hashing.sha256, rows, hashing.size_bytes, digests)
 
 
-def _batches(parts: Iterable[Path], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+def _batches(
+    parts: Iterable[Path], schema: pa.Schema, keep: Callable[[pa.RecordBatch], pa.RecordBatch]
+) -> Iterator[pa.RecordBatch]:
     batches = RowBatches(schema)
     for path in parts:
         for rows in read_part(path, schema):
-            yield from batches.add(rows)
+            yield from batches.add(keep(rows))
     yield from batches.finish()
 
 

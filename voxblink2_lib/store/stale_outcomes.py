@@ -11,8 +11,11 @@ _MARK_VIDEO = f"""
 {_MARK} select config, job from videos where config = ? and speaker_id = ? and video_id = ?
     and job >= ?
 """  # noqa: S608  # a constant
+# Of the first job of which something is left, see LedgerOutcomes.jobs.
 _MARK_FIRST = f"""
-{_MARK} select config, job from jobs where config = ? and job >= 0 order by job limit 1
+{_MARK} select config, job from jobs j where config = ? and job >= 0 and (kind = 'planned'
+    or shard is null or shard <> '' or exists (select 1 from videos v
+    where v.config = j.config and v.job = j.job)) order by job limit 1
 """  # noqa: S608  # a constant
 _MARK_FORMER = f"{_MARK} select config, job from jobs where config = ? and kind <> 'recovered'"  # noqa: S608  # a constant
 

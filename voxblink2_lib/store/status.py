@@ -22,6 +22,9 @@ from voxblink2_lib.store.ledger_statistics import (
 )
 from voxblink2_lib.store.view import View
 
+# Classes of videos that need no warning.
+_NOT_REPORTED = ("done", "planned", "excluded")
+
 
 @dataclass(frozen=True, slots=True)
 class StoreStatus:
@@ -204,6 +207,21 @@ def incomplete_messages(store: Store, config: str, view: View) -> Iterator[str]:
             f"{store.root}, which is used as is. With data_dir=..., those that it was never asked "
             "for are materialized."
         )
+
+
+def unavailable_message(store: Store, config: str) -> str | None:
+    """Return how many videos are unavailable, and what to do about it; ``None`` if none is."""
+    with open_ledger(store, config) as ledger:
+        counts = ledger.statistics.videos()
+    unavailable = sum(count for status, count in counts.items() if status not in _NOT_REPORTED)
+    if not unavailable:
+        return None
+    place = {"store": store.root, "config": config}
+    return (
+        f"{unavailable} videos are unavailable. {next_command('status', **place, missing=True)} "
+        f"lists them with the reasons; {next_command('materialize', **place)} retries those that "
+        "may be temporary."
+    )
 
 
 def _seconds_left(ledger: Ledger, speed: Throughput | None, videos: int) -> int | None:

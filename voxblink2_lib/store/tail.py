@@ -30,7 +30,7 @@ JobKind = Literal["planned", "retry", "cut", "recovered"]
 FIRST_RETRY_JOB = 1_000_000_000
 _NEXT_JOB = "select coalesce(max(job), ?) + 1 from jobs where config = ? and (kind = 'retry') = ?"
 _MOVE = "update videos set job = ? where config = ? and speaker_id = ? and video_id = ?"
-_CLOSE = "update jobs set shard = '', sha256 = '', rows = 0, bytes = 0 where config = ? and job = ?"
+CLOSE = "update jobs set shard = '', sha256 = '', rows = 0, bytes = 0 where config = ? and job = ?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +137,6 @@ class RecoveredShards:
                 "update videos set job = ? where config = ? and job = ?",
                 ((shard.job, config, job) for job in superseded),
             )
-            connection.executemany(_CLOSE, ((config, job) for job in (*superseded, *closed)))
+            connection.executemany(CLOSE, ((config, job) for job in (*superseded, *closed)))
             for job in (shard.job, *superseded, *closed):
                 mark_stale(connection, config, job)

@@ -29,6 +29,7 @@ from voxblink2_lib.store.ledger_checksums import checksum_problems, log_problems
 from voxblink2_lib.store.shard_names import shard_order
 from voxblink2_lib.store.shard_verification import ShardResult, ShardTask, Times, verify_shard
 from voxblink2_lib.store.status import chosen_configurations, config_folders, open_ledger
+from voxblink2_lib.store.tombstone_checks import tombstone_damage, unfinished_purge
 from voxblink2_lib.store.verified_shards import VerifiedShards
 from voxblink2_lib.workers.pool import WorkerPool
 
@@ -119,6 +120,7 @@ def verify_store(
         StoreError: there is no store, or nothing in it of that configuration.
     """
     problems = _ledger_problems(store)
+    problems += filter(None, (tombstone_damage(store), unfinished_purge(store)))
     index, index_problems = _open_index(store)
     index_problems += _speaker_problems(store)
     verified = VerifiedShards(store.root, resume=resume)

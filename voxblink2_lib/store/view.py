@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 from voxblink2_lib.errors import StoreDamagedError
 from voxblink2_lib.records import SealedShard
 from voxblink2_lib.release.index import KEY_COLUMNS, Index
-from voxblink2_lib.release.selection import Selection, select, select_of
+from voxblink2_lib.release.selection import Selection, left_of, select, select_of
 from voxblink2_lib.store.annotations import has_no_annotations
 from voxblink2_lib.store.catalogue import FOLDER as CATALOGUE
 from voxblink2_lib.store.catalogue import catalogue_of
@@ -160,7 +160,7 @@ def _view(
     del index  # another index, another view
     if not shards:
         return View((), 0, len(_selected(store, selection, names_of(_NO_VIDEOS))))
-    rows = _catalogued(store, config, shards)
+    rows = catalogued(store, config, shards)
     ends = np.cumsum([shard.rows for shard in shards])
     first_rows = _first_rows(rows, ends)
     names = names_of(rows.select(KEY_COLUMNS).take(first_rows))
@@ -204,10 +204,10 @@ def _selected(store: Store, selection: Selection, names: pa.Array) -> pa.Array:
             [videos.cast(_NO_VIDEOS.schema), pa.table(columns, _NO_VIDEOS.schema)]
         )
     where = "the store" if index is None else "the release"
-    return names_of(select_of(videos, selection, where=where)[0])
+    return names_of(select_of(videos, left_of(selection, store.root), where=where)[0])
 
 
-def _catalogued(store: Store, config: str, shards: Sequence[SealedShard]) -> pa.Table:
+def catalogued(store: Store, config: str, shards: Sequence[SealedShard]) -> pa.Table:
     """Return the catalogue's rows of some shards, as many as the ledger says."""
     catalogue = catalogue_of(store.root, config, {part.name: part.size_bytes for part in shards})
     for listed, shard in zip(catalogue.shards, shards, strict=True):
@@ -274,7 +274,7 @@ def rows_in(batches: Iterable[pa.RecordBatch], ranges: Ranges) -> Iterator[pa.Ta
 
 def empty_view_message(store: Store, config: str, shards: Sequence[SealedShard], view: View) -> str:
     """Return the message for a selection without a single clip: what the store holds instead."""
-    rows = _catalogued(store, config, shards)
+    rows = catalogued(store, config, shards)
     speakers = sorted(pc.unique(rows["speaker_id"].cast(pa.string())).to_pylist())
     listed = ", ".join(speakers[:_LISTED]) + (", ..." if len(speakers) > _LISTED else "")
     return (

@@ -8,7 +8,9 @@ indices instead, as ``Dataset.select`` makes one; it lies beside the links, and 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +24,28 @@ from voxblink2_lib.progress import Progress, no_progress
 from voxblink2_lib.store.joined_columns import JoinedColumns, joined_file
 from voxblink2_lib.store.view import Slice, View
 
+# Rows of a view from the first to that after the last.
+Span = tuple[int, int]
+
 _INDICES = "view.indices"
 _SLICES_PER_SHARD = 4
 _INDEX_COLUMN = pa.schema([("indices", pa.uint64())])
 
 
 def config_id(
-    name: str, view: View, custom_features: Features | None, columns: JoinedColumns
+    name: str,
+    views: Mapping[str, View],
+    custom_features: Features | None,
+    columns: JoinedColumns,
 ) -> str:
     """Return the name of the cache folder: other rows, columns or features, another folder."""
     digest = hashlib.sha256(repr(custom_features).encode())
     digest.update(columns.signature)
-    for part in view.shards:
-        digest.update(part.signature)
+    for split, view in views.items():
+        if split != "train":
+            digest.update(split.encode())
+        for part in view.shards:
+            digest.update(part.signature)
     return f"{name}-{digest.hexdigest()[:16]}"
 
 
@@ -63,13 +74,19 @@ def fill_cache(
         link_file(shard, link)  # a disk may take no links: then the shards are read where they are
     columns.write(shards, links, progress=progress)
     if links and not _is_sliced(view):
-        _write_indices(view, links[0].parent)
+        _write_indices(view, _indices_file(links))
 
 
-def _write_indices(view: View, folder: Path) -> None:
+def _indices_file(links: Sequence[Path]) -> Path:
+    """Return the file of the rows of a split, whose name the links have in theirs."""
+    is_validation = "-validation-" in links[0].name
+    return links[0].with_name(f"validation.{_INDICES}" if is_validation else _INDICES)
+
+
+def _write_indices(view: View, path: Path) -> None:
     column = pa.array(view.indices()).cast(pa.uint64())
     with (
-        atomic_write(folder / _INDICES) as file,
+        atomic_write(path) as file,
         pa.ipc.new_stream(file, _INDEX_COLUMN) as writer,
     ):
         writer.write_batch(pa.record_batch([column], schema=_INDEX_COLUMN))
@@ -84,27 +101,23 @@ def read_view(
     view: View,
     shards: Sequence[Path],
     links: Sequence[Path],
-    split: Any,
+    spans: Sequence[Span],
     info: DatasetInfo,
     *,
+    split: Any,
     in_memory: bool,
 ) -> dict[str, Any]:
-    """Return the arguments of ``Dataset`` for a split of a view.
+    """Return the arguments of ``Dataset`` for some rows of a view.
 
     Args:
         view: the view.
         shards: its shards in the store, which are read if the disk of the cache takes no links.
         links: their names in the cache, as in :func:`fill_cache`.
-        split: ``"train"``, a slice such as ``"train[:10%]"``, or a ``ReadInstruction``.
+        spans: the rows.
         info: what ``datasets`` knows of the dataset.
+        split: what was asked for, which the dataset names.
         in_memory: read the rows into memory.
-
-    Raises:
-        ValueError: the split has no rows.
     """
-    spans = [*_spans(split, sum(part.rows for part in view.shards))]
-    if not spans:
-        raise ValueError(f'Instruction "{split}" corresponds to no data!')
     folder, is_sliced = links[0].parent, _is_sliced(view)
     sizes = [part.shard.rows for part in view.shards]
     places = (
@@ -125,7 +138,7 @@ def read_view(
     joined = concat_tables([arguments["arrow_table"], concat_tables(further)], axis=1)
     if is_sliced:
         return {**arguments, "arrow_table": joined}
-    indices = MemoryMappedTable.from_file(str(folder / _INDICES))
+    indices = MemoryMappedTable.from_file(str(_indices_file(links)))
     parts = [indices.slice(first, stop - first) for first, stop in spans]
     return {**arguments, "arrow_table": joined, "indices_table": concat_tables(parts)}
 
@@ -134,12 +147,27 @@ def _rows(table: Table, start: int, stop: int) -> Table:
     return table if (start, stop) == (0, len(table)) else table.slice(start, stop - start)
 
 
-def _spans(split: Any, rows: int) -> Iterable[tuple[int, int]]:
-    """Yield the ranges of rows of a view that a split has, half-open."""
+def spans_of(split: Any, views: Mapping[str, View]) -> list[tuple[str, list[Span]]]:
+    """Return the rows of a split, by the views that have them, in the order in which it has them.
+
+    Args:
+        split: ``"train"``, a slice such as ``"train[:10%]"``, a sum, or a ``ReadInstruction``.
+        views: of each split by its name.
+
+    Raises:
+        ValueError: it has no rows, or names no split.
+    """
     if not isinstance(split, ReadInstruction):
         split = ReadInstruction.from_spec(str(split))
-    for span in split.to_absolute({"train": rows}):
-        first = span.from_ or 0
-        stop = rows if span.to is None else span.to
-        if first < stop:
-            yield first, stop
+    rows = {name: sum(part.rows for part in view.shards) for name, view in views.items()}
+    spans = (
+        (part.splitname, (part.from_ or 0, rows[part.splitname] if part.to is None else part.to))
+        for part in split.to_absolute(rows)
+    )
+    filled = [(name, span) for name, span in spans if span[0] < span[1]]
+    if not filled:
+        raise ValueError(f'Instruction "{split}" corresponds to no data!')
+    return [
+        (name, [span for _, span in group])
+        for name, group in itertools.groupby(filled, key=itemgetter(0))
+    ]

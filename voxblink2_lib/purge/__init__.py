@@ -1,0 +1,1 @@
+"""Taking speakers, videos and utterances out of a store for good."""
