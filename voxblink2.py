@@ -297,7 +297,7 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
             counts = ledger.statistics.videos()
         unavailable = sum(count for status, count in counts.items() if status not in _NOT_REPORTED)
         if unavailable:
-            place = {"store": store.root, "config": self.config.name}
+            place = {"store": store.place, "config": self.config.name}
             _log.warning(
                 "%d videos are unavailable. %s lists them with the reasons; %s retries those that "
                 "may be temporary.",

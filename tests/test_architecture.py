@@ -24,14 +24,17 @@ GROUND = [
 MAY_IMPORT: dict[str, set[str]] = {
     "cli": {"*"},
     "demo": {"recipes", "training", "scoring", "store", "release", "media", "voxblink2"},
-    "voxblink2": {"materialize", "store", "release", "sources", "media"},
+    "voxblink2": {"materialize", "published", "store", "release", "sources", "media"},
     "doctor": {"materialize.request", "archive", "store", "release", "sources", "media"},
     "recipes": {"training", "models", "scoring"},
     "report": {"store"},
     "repair": {"materialize", "store", "release"},
     "embedding": {"store", "models", "workers", "media"},
-    "materialize": {"cut_audio", "archive", "store", "release", "sources", "media", "workers"},
-    "training": {"store.catalogue", "store.advice", "media.ogg"},
+    "materialize": {
+        *("cut_audio", "published", "archive", "store", "release", "sources", "media", "workers"),
+    },
+    "training": {"published.training_shards", "store.catalogue", "store.advice", "media.ogg"},
+    "published": {"archive", "store"},
     "store": {"release", "workers"},
     "cut_audio": {"archive", "store", "media", "workers"},
     "release": {"archive", "workers"},
@@ -107,7 +110,8 @@ def test_no_import_goes_round_in_a_circle() -> None:
 def test_the_house_stays_small_enough_to_find_ones_way() -> None:
     top = [path for path in PACKAGE.iterdir() if path.name not in {"__pycache__", "metrics"}]
     assert len([path for path in top if path.suffix == ".py"]) <= 11
-    assert len([path for path in top if path.is_dir()]) <= 18
+    # Of these, four are for stores that outgrow one machine: published, purge, export, cluster.
+    assert len([path for path in top if path.is_dir()]) <= 22
     files = [*PACKAGE.rglob("*.py"), ROOT / "voxblink2.py"]
     long = {str(path): len(path.read_text(encoding="utf-8").splitlines()) for path in files}
     assert not {path: lines for path, lines in long.items() if lines > 400}

@@ -30,7 +30,7 @@ def _report(options: argparse.Namespace) -> int:
     if not configs:
         return _say_nothing(options, store)
     missing = _write(store, configs, page, csv_file)
-    record: dict[str, Any] = {"store": str(store.root), "report": str(page), "csv": str(csv_file)}
+    record: dict[str, Any] = {"store": store.place, "report": str(page), "csv": str(csv_file)}
     if options.config is None:
         record["configs"] = {name: {"missing": missing[name]} for name in configs}
     else:
@@ -45,8 +45,8 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _say_nothing(options: argparse.Namespace, store: Store) -> int:
-    nothing = f"Nothing to report: the store {store.root} has nothing of any configuration yet."
-    write_result(options, {"store": str(store.root), "configs": {}}, [nothing])
+    nothing = f"Nothing to report: the store {store.place} has nothing of any configuration yet."
+    write_result(options, {"store": store.place, "configs": {}}, [nothing])
     return CHECK_FAILED
 
 
@@ -71,7 +71,7 @@ def _write(store: Store, configs: Sequence[str], page: Path, csv_file: Path) -> 
         }
         return write_report(
             statistics,
-            ReportSubject(str(store.root), __version__, time.time()),
+            ReportSubject(store.place, __version__, time.time()),
             target=page,
             csv_file=csv_file,
             index=store.index,

@@ -44,8 +44,8 @@ def _status(options: argparse.Namespace) -> int:
     for name in chosen_configurations(store, options.config):
         _, configs[name], more = _about(store, name, with_missing=options.missing)
         lines += [[""], more] if lines else [more]
-    nothing = [f"Store      {store.root}: nothing of any configuration yet"]
-    record = {"store": str(store.root), "configs": configs}
+    nothing = [f"Store      {store.place}: nothing of any configuration yet"]
+    record = {"store": store.place, "configs": configs}
     write_result(options, configs.get(options.config, record), chain(*lines) if lines else nothing)
     return DONE if configs else CHECK_FAILED
 

@@ -54,7 +54,7 @@ def _verify(options: argparse.Namespace) -> int:
 def _resume(options: argparse.Namespace, store: Store) -> str:
     sample = None if options.sample == _DEFAULT_SAMPLE else options.sample
     return next_command(
-        "verify", store=store.root, config=options.config, sample=sample, resume=True
+        "verify", store=store.place, config=options.config, sample=sample, resume=True
     )
 
 

@@ -263,7 +263,7 @@ def _check_secrets(store: Store, options: Mapping[str, Any]) -> None:
         if _may_be_secret(name, options[name]) and _lacks_secret(options[name]):
             kept = options[name] if isinstance(options[name], str) else " ".join(options[name])
             raise SourceError(
-                f"The store {store.root} remembers {option_string(name)} as {kept}: secrets are "
+                f"The store {store.place} remembers {option_string(name)} as {kept}: secrets are "
                 f"not kept. Give {option_string(name)} again in full, or set the environment "
                 f"variable {_variable(name)} and run the same command again."
             )
@@ -289,9 +289,9 @@ def _check_places(
             places["data_dir"] = "RELEASE"
             places |= {name: _as_given(value) for name, value in limits.items()}
     if problem is not None:
-        command = next_command("materialize", store=store.root, config=config, **places)
+        command = next_command("materialize", store=store.place, config=config, **places)
         raise type(problem)(
-            f"{problem} The store {store.root} remembers it of its last run. If it was moved, "
+            f"{problem} The store {store.place} remembers it of its last run. If it was moved, "
             f"name its place: {command}"
         )
 
@@ -315,7 +315,7 @@ def _completed(
     except (SelectionError, SourceError) as error:
         MaterializeRequest.of(**given)  # Its own message, where what is given is wrong by itself.
         raise type(error)(
-            f"{error} The store {store.root} remembers options of its last run, which this is one "
+            f"{error} The store {store.place} remembers options of its last run, which this is one "
             "of: give it anew, or leave it out with --forget."
         ) from error
     return replace(request, selection=replace(request.selection, **ids))

@@ -166,8 +166,8 @@ def retry_videos(
     has_none = has_no_annotations(store)
     if not (has_none or (store.ledger.exists() and (store.index / "index.json").exists())):
         raise StoreError(
-            f"There is no store at {store.root}. Name another with --store, or create one with "
-            f"{next_command('materialize', data_dir='RELEASE', store=store.root)}."
+            f"There is no store at {store.place}. Name another with --store, or create one with "
+            f"{next_command('materialize', data_dir='RELEASE', store=store.place)}."
         )
     with store.locked(wait=False), Ledger(store.ledger, request.config) as ledger:
         source = parse_source(request.source or ledger.setting("source"), request.fetch)
@@ -279,7 +279,7 @@ def _record_format(context: RunContext) -> None:
             context.store.root,
             " and with ".join(before),
             versions,
-            next_command("verify", store=context.store.root, config=context.request.config),
+            next_command("verify", store=context.store.place, config=context.request.config),
         )
 
 

@@ -9,6 +9,7 @@ STORE/
   shards/<config>/          sealed shards, each with its sha256 and its outcomes beside it
   archive/                  where an archive of cut audio can be entered, see cut_audio
   media/<config>/           downloaded media, staged until they are cropped
+  published/                of a scratch store, see published/scratch.py
   lost+found/               what repair took out of the store; nothing reads it
   tmp/                      partial downloads; emptied by the next run
 """
@@ -39,9 +40,21 @@ from voxblink2_lib.store.lock import HOLDER, LOCK, hold_lock
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """A folder and the places in it."""
+    """A folder and the places in it.
+
+    Attributes:
+        root: the folder.
+        url: of the published store that the folder is a scratch store or a copy of, without
+            secrets; empty for any other.
+    """
 
     root: Path
+    url: str = ""
+
+    @property
+    def place(self) -> str:
+        """What its user calls it: the URL, or the folder."""
+        return self.url or str(self.root)
 
     @property
     def index(self) -> Path:
