@@ -27,38 +27,35 @@ import datasets
 import pyarrow as pa
 
 from voxblink2_lib import __version__
-from voxblink2_lib.errors import SelectionError, StoreDamagedError, StoreError, next_command
+from voxblink2_lib.errors import SelectionError, StoreDamagedError, StoreError
 from voxblink2_lib.materialize.places import find_store, is_cut_audio
 from voxblink2_lib.materialize.request import MaterializeRequest, user_options
 from voxblink2_lib.materialize.run import materialize
 from voxblink2_lib.media.options import ClipOptions
 from voxblink2_lib.progress import show_progress
+from voxblink2_lib.published.place import is_url
+from voxblink2_lib.published.reading import fetch_shards, find_published, no_store
+from voxblink2_lib.published.scratch import scratch_store
+from voxblink2_lib.published.streaming import StreamedShard, opened_shard
+from voxblink2_lib.published_results import CITATION
 from voxblink2_lib.records import SealedShard, options_of
 from voxblink2_lib.release.location import RELEASE_VARIABLE
 from voxblink2_lib.release.selection import Selection
+from voxblink2_lib.store.arrow_stream import ArrowStream
 from voxblink2_lib.store.joined_columns import JoinedColumns, RowOptions
 from voxblink2_lib.store.layout import Store, named_store
 from voxblink2_lib.store.schema import row_features
-from voxblink2_lib.store.shard_check import CheckedShards, open_shard, shard_batches
-from voxblink2_lib.store.status import empty_store_message, incomplete_messages, open_ledger
+from voxblink2_lib.store.shard_check import CheckedShards, shard_batches
+from voxblink2_lib.store.status import (
+    empty_store_message,
+    incomplete_messages,
+    open_ledger,
+    unavailable_messages,
+)
 from voxblink2_lib.store.view import Ranges, View, empty_view_message, rows_in, view_of
 from voxblink2_lib.store.view_table import config_id, fill_cache, read_view
 
-# Classes of videos that need no warning.
-_NOT_REPORTED = ("done", "planned", "excluded")
-
 _log = logging.getLogger("voxblink2_lib")
-
-_CITATION = """\
-@inproceedings{lin24voxblink2,
-  title = {VoxBlink2: A 100K+ Speaker Recognition Corpus and the Open-Set Speaker-Identification
-           Benchmark},
-  author = {Lin, Yuke and Cheng, Ming and Zhang, Fulin and Gao, Yingying and Zhang, Shilei and
-            Li, Ming},
-  booktitle = {Interspeech},
-  year = {2024}
-}
-"""
 
 
 # -- Configuration --------------------------------------------------------------------------------
@@ -81,13 +78,19 @@ _OptionsConfig = make_dataclass(
 class VoxBlink2Config(_OptionsConfig):  # type: ignore[misc, valid-type]  # made at run time
     """Options of ``load_dataset("voxblink2", ...)``."""
 
+    # No option: what of a store at a URL all is read from, until it is looked at again.
+    published = None
+
     def request(self, *, workers: int | None = None) -> MaterializeRequest:
         """Return these options as the library takes them."""
         options = {name: getattr(self, name) for name in ("data_dir", *_OPTIONS)}
         return MaterializeRequest.of(config=self.name, workers=workers, **options)
 
     def find_store(self) -> Store:
-        """Return the store."""
+        """Return the store; of one at a URL, the copy of what was published at the last look."""
+        if is_url(self.store):
+            self.published = self.published or find_published(self.store, progress=show_progress)
+            return self.published or scratch_store(self.store, self.scratch)
         if self.store is not None:
             return named_store(self.store)
         return find_store(self.request())
@@ -125,6 +128,7 @@ class VoxBlink2Config(_OptionsConfig):  # type: ignore[misc, valid-type]  # made
             try:
                 return view_of(self.find_store(), self.name, shards, selection)
             except StoreDamagedError:
+                self.published = None
                 before, shards = shards, self.sealed_shards()
                 if shards == before:
                     raise
@@ -148,9 +152,12 @@ class VoxBlink2Config(_OptionsConfig):  # type: ignore[misc, valid-type]  # made
         """Return the columns of the store's rows, or of those that a new store will have."""
         shard, shards = None, self.sealed_shards()
         if shards:
-            folder = self.find_store().shards(self.name)
-            shard = open_shard(folder / shards[0].name).schema
+            shard = self.shard(shards[0].name).schema
         return datasets.Features({**row_features(self.name, shard), **self.columns().features})
+
+    def shard(self, name: str) -> ArrowStream | StreamedShard:
+        """Open a shard, which is streamed if it is only at a URL."""
+        return opened_shard(self.store, self.find_store(), self.name, name)
 
     def create_config_id(
         self, config_kwargs: dict[str, Any], custom_features: datasets.Features | None = None
@@ -167,7 +174,11 @@ class VoxBlink2Config(_OptionsConfig):  # type: ignore[misc, valid-type]  # made
         """
         if self.data_dir or os.environ.get(RELEASE_VARIABLE) or not self.store:
             return False
-        if is_cut_audio(self.source) or not named_store(self.store).ledger.exists():
+        if is_cut_audio(self.source):
+            return False
+        if not self.find_store().ledger.exists():
+            if is_url(self.store):
+                raise no_store(self.store)
             return False
         useless = [name for name in options_of(ClipOptions) if getattr(self, name) is not None]
         if useless:
@@ -227,7 +238,7 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
             features=self.config.features(),
             homepage="https://VoxBlink2.github.io",
             license="Annotations: CC BY-NC-SA 4.0. Media: their owners'.",
-            citation=_CITATION,
+            citation=CITATION,
         )
 
     def download_and_prepare(self, *args: Any, num_proc: int | None = None, **kwargs: Any) -> None:
@@ -236,14 +247,24 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
         while True:
             tried = self.config_id
             try:
+                self._fetch_shards()
                 super().download_and_prepare(*args, num_proc=num_proc, **kwargs)
                 self._check_shards()
                 return
             except Exception:  # datasets wraps what is raised in it
+                self.config.published = None
                 self._read_view()
                 if self.config_id == tried:
                     raise
                 # A run has removed a shard meanwhile, as its rows are in a fuller one.
+
+    def _fetch_shards(self) -> None:
+        """Download the shards of a store at a URL, unless they are in the cache."""
+        store, is_prepared = self.config.find_store(), Path(self._output_dir).is_dir()
+        if store.url and not (is_prepared and all(link.exists() for link in self._links())):
+            names = [part.shard.name for part in self._view.shards]
+            place = self.config.store, store, self.config.name
+            fetch_shards(*place, names, progress=show_progress)
 
     def _check_shards(self) -> None:
         """Check shards that are new or have changed: ``datasets`` reads them as they are."""
@@ -269,21 +290,23 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
     def _materialize(self, *, workers: int | None) -> None:
         if not self.config.is_store_only():
             materialize(self.config.request(workers=workers), retry=False, wait=True)
+            self.config.published = None
         self._read_view()
 
     def _read_view(self) -> None:
         # The very shards that the cache folder is named after: the store may grow meanwhile.
         self._view, self._columns = self.config.view(), self.config.columns()
+        store, name = self.config.find_store(), self.config.name
         if not self._view.shards:
-            store, name = self.config.find_store(), self.config.name
             if shards := self.config.sealed_shards():
                 raise SelectionError(empty_view_message(store, name, shards, self._view))
             raise StoreError(empty_store_message(store, name))
         new_id = config_id(self.config.name, self._view, self._custom_features, self._columns)
         if new_id != self.config_id:
             self._move_cache(new_id)
-            self._warn_of_unavailable_videos()
-        self._warn_of_what_lacks()
+            self._warn_of(unavailable_messages(store, name))
+        if self.config.is_store_only():
+            self._warn_of(incomplete_messages(store, name, self._view))
 
     def _move_cache(self, new_id: str) -> None:
         self.config_id = new_id
@@ -291,26 +314,9 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
         self.info.splits = None
         self.info.download_size = self.info.dataset_size = self.info.size_in_bytes = None
 
-    def _warn_of_unavailable_videos(self) -> None:
-        store = self.config.find_store()
-        with open_ledger(store, self.config.name) as ledger:
-            counts = ledger.statistics.videos()
-        unavailable = sum(count for status, count in counts.items() if status not in _NOT_REPORTED)
-        if unavailable:
-            place = {"store": store.place, "config": self.config.name}
-            _log.warning(
-                "%d videos are unavailable. %s lists them with the reasons; %s retries those that "
-                "may be temporary.",
-                unavailable,
-                next_command("status", **place, missing=True),
-                next_command("materialize", **place),
-            )
-
-    def _warn_of_what_lacks(self) -> None:
-        if self.config.is_store_only():
-            store, name = self.config.find_store(), self.config.name
-            for message in incomplete_messages(store, name, self._view):
-                _log.warning("%s", message)
+    def _warn_of(self, messages: Iterable[str]) -> None:
+        for message in messages:
+            _log.warning("%s", message)
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         del dl_manager
@@ -323,7 +329,7 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
     ) -> Iterator[tuple[Any, pa.Table]]:
         joiner = self._columns.open()
         for shard_index, (path, ranges) in enumerate(shards):
-            tables = rows_in(shard_batches(open_shard(Path(path))), ranges)
+            tables = rows_in(shard_batches(self.config.shard(Path(path).name)), ranges)
             for batch_index, table in enumerate(tables):
                 yield _key(shard_index, batch_index), joiner.join(table)
 

@@ -67,3 +67,15 @@ def published_results(config: Mapping[str, Any]) -> dict[str, PublishedResult]:
         )
         if release.get("stage") in {stage, None}
     }
+
+
+CITATION = """\
+@inproceedings{lin24voxblink2,
+  title = {VoxBlink2: A 100K+ Speaker Recognition Corpus and the Open-Set Speaker-Identification
+           Benchmark},
+  author = {Lin, Yuke and Cheng, Ming and Zhang, Fulin and Gao, Yingying and Zhang, Shilei and
+            Li, Ming},
+  booktitle = {Interspeech},
+  year = {2024}
+}
+"""

@@ -12,7 +12,6 @@ from support.bucket import bucket_server
 from support.cli_process import run_inline
 from support.plain_corpus import make_corpus, video_ids
 
-from voxblink2_lib.materialize import jobs
 from voxblink2_lib.published import remote_errors
 
 
@@ -24,12 +23,10 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def made(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A local store of it, of three shards."""
+    """A local store of it, of six shards."""
     root = tmp_path_factory.mktemp("made") / "store"
     words = ("--data-dir", corpus, "--source", corpus / "media", "--store", root, "--workers", 1)
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(jobs, "MAX_VIDEOS_PER_JOB", 2)
-        run_inline("materialize", *words)
+    run_inline("materialize", *words)
     return root
 
 

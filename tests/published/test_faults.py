@@ -13,9 +13,10 @@ from support.faulty_bucket import Faults, faulty_bucket, first, never
 
 from voxblink2_lib.errors import StoreBusyError, StoreDamagedError, StoreDiskError, StoreError
 from voxblink2_lib.published import publisher as publisher_file
+from voxblink2_lib.published.manifest import ALL_BUT_SHARDS
 from voxblink2_lib.published.place import Place
 from voxblink2_lib.published.publisher import Publisher
-from voxblink2_lib.published.reading import ALL_BUT_SHARDS, fetch_shards, open_published
+from voxblink2_lib.published.reading import fetch_shards, open_published
 from voxblink2_lib.published.scratch import check_base
 from voxblink2_lib.published.session import publishing
 from voxblink2_lib.store import lease
@@ -57,7 +58,7 @@ def check_nothing_else(url: str) -> None:
     place = Place(url)
     manifest = place.read().manifest
     assert manifest is not None
-    assert set(place.names()) == {"manifest.json", *manifest.names()}
+    assert set(place.sizes()) == {"manifest.json", *manifest.names()}
 
 
 @pytest.fixture

@@ -11,21 +11,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from voxblink2_lib.cli.arguments import add_present_config_argument, store_path
+from voxblink2_lib.cli.status import existing_store
 from voxblink2_lib.cli.terminal import CHECK_FAILED, DONE, add_command, write_result
 from voxblink2_lib.errors import UsageError
+from voxblink2_lib.published.manifest import TABLES
 
 if TYPE_CHECKING:
     from voxblink2_lib.store.layout import Store
 
 
 def _report(options: argparse.Namespace) -> int:
-    from voxblink2_lib.store.layout import named_store
     from voxblink2_lib.store.status import chosen_configurations
 
     page, csv_file = _targets(options)
     if csv_file == page:
         raise UsageError(f"--out and --csv are the same file, {page}. Name two files.")
-    store = named_store(store_path(options))
+    store = existing_store(store_path(options), TABLES)
     configs = chosen_configurations(store, options.config)
     if not configs:
         return _say_nothing(options, store)
@@ -85,7 +86,7 @@ def add_report_command(commands: Any) -> None:
     example = "voxblink2 report --store /data/voxblink2 --out report.html"
     parser = add_command(commands, "report", _report, does, example)
     parser.set_defaults(keeps_work=False)
-    parser.add_argument("--store", metavar="DIR", help="folder of the store")
+    parser.add_argument("--store", metavar="DIR|URL", help="folder of the store, or its URL")
     add_present_config_argument(parser)
     parser.add_argument(
         "--out",

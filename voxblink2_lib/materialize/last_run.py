@@ -25,12 +25,13 @@ from voxblink2_lib.errors import (
     VoxBlink2Error,
     next_command,
 )
-from voxblink2_lib.materialize.places import find_store
+from voxblink2_lib.materialize.places import remembering_store
 from voxblink2_lib.materialize.request import (
     EVERYTHING,
     MaterializeRequest,
     user_options,
 )
+from voxblink2_lib.published.place import is_url
 from voxblink2_lib.records import (
     CONFIG_NAMES,
     is_speaker_id,
@@ -222,9 +223,9 @@ def _store_of(given: Mapping[str, Any]) -> Store:
     """Return the store that is given, else that of the release."""
     places = {name: given.get(name) for name in ("data_dir", "store", "source")}
     request = MaterializeRequest.of(**places)
-    if request.store is not None:
+    if request.store is not None and not is_url(request.store):
         return named_store(request.store)
-    return find_store(request)
+    return remembering_store(request)
 
 
 def _value(name: str, remembered: Any) -> Any:

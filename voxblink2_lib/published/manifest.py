@@ -26,6 +26,10 @@ from voxblink2_lib.foreign_files import as_own_error, shortened
 
 MANIFEST = "manifest.json"
 LEDGER = "ledger.sqlite"
+# What a status needs; what a load needs; what is verified.
+LEDGER_ONLY = (LEDGER,)
+TABLES = (LEDGER, "index/", "catalogue/")
+ALL_BUT_SHARDS = (*TABLES, "shards/", "parts/", "archive/")
 _FORMAT = 1
 _MOST_BYTES = 1 << 28
 _LONGEST_PATH = 300

@@ -202,6 +202,17 @@ class Place:
                     f"{hashing.sha256}, its manifest has {sha256}."
                 )
 
+    def read_block(self, name: str, start: int, size: int) -> bytes:
+        """Return some bytes of a file.
+
+        Raises:
+            FileGoneError: it is not there.
+            StoreDamagedError: it has not so many bytes.
+            StoreError, StoreDiskError: it cannot be read.
+        """
+        with store_errors(self.url, "read"):
+            return self._block(name, start, size)
+
     def _block(self, name: str, start: int, size: int) -> bytes:
         path = f"{self._path}/{name}"
         try:
@@ -218,13 +229,13 @@ class Place:
             )
         return block
 
-    def names(self) -> list[str]:
-        """Return the names of all files at the URL, sorted."""
+    def sizes(self) -> dict[str, int]:
+        """Return the sizes of all files at the URL by their names."""
         with store_errors(self.url, "read"):
             self._system.invalidate_cache()
-            found = tried(lambda: self._system.find(self._path))
+            entries = tried(lambda: self._system.find(self._path, detail=True))
         start = len(self._path.rstrip("/")) + 1
-        return sorted(name[start:] for name in found)
+        return {name[start:]: int(entries[name]["size"]) for name in sorted(entries)}
 
     def remove(self, names: Collection[str]) -> None:
         """Remove files, whether or not they are there.

@@ -90,6 +90,8 @@ class Publisher:
         self._place = place
         self._lease = lease
         self._base = base
+        # What is published and still there, as far as is known.
+        self._present = dict(base.manifest.files) if base.manifest else {}
         self._uploaded: dict[tuple[str, str], PublishedFile] = {}
         self._hashes: dict[Path, tuple[_Stamp, str]] = {}
 
@@ -125,11 +127,17 @@ class Publisher:
             Their names.
         """
         named = self._base.manifest.names() if self._base.manifest else set()
-        strangers = [name for name in self._place.names() if is_own_name(name)]
-        lost = [name for name in strangers if name not in named]
+        sizes = self._place.sizes()
+        strangers = [name for name in sizes if is_own_name(name) and name not in named]
         self._lease.check()
-        self._place.remove(lost)
-        return lost
+        self._place.remove(strangers)
+        # What somebody has removed, or put in its place, is published again.
+        self._present = {
+            path: file
+            for path, file in self._present.items()
+            if sizes.get(file.name) == file.size_bytes
+        }
+        return strangers
 
     def _publish(self, progress: Progress) -> bool:
         files = self._upload(self._listed(), progress)
@@ -208,8 +216,7 @@ class Publisher:
         """Return a shard here, or else at the URL."""
         path = self._store.shards(config) / shard.name
         key = (f"shards/{config}/{shard.name}", shard.sha256)
-        before = self._base.manifest.files if self._base.manifest else {}
-        entry = self._uploaded.get(key) or before.get(key[0])
+        entry = self._uploaded.get(key) or self._present.get(key[0])
         if entry is not None and entry.sha256 == shard.sha256:
             return entry
         if not path.exists():
@@ -250,8 +257,7 @@ class Publisher:
             state = os.fstat(source.fileno())
             stamp = _Stamp(state.st_ino, state.st_size, state.st_mtime_ns)
             sha256 = local.sha256 or self._sha256(local.path, source, stamp)
-            before = self._base.manifest.files if self._base.manifest else {}
-            entry = self._uploaded.get((path, sha256)) or before.get(path)
+            entry = self._uploaded.get((path, sha256)) or self._present.get(path)
             if entry is None or entry.sha256 != sha256:
                 entry = PublishedFile(path, new_attempt(), stamp.size_bytes, sha256)
                 self._lease.check()
@@ -296,6 +302,7 @@ class Publisher:
         note_next(self._store, manifest)
         self._base = self._place.commit(manifest, self._base)
         note_published(self._store, manifest)
+        self._present = dict(files)
         self._uploaded.clear()
         self._place.remove(expired)
 

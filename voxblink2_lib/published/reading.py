@@ -25,22 +25,17 @@ from voxblink2_lib.files import HOME_VARIABLE, home_folder, link_file, sha256_of
 from voxblink2_lib.progress import Progress, no_progress, size_text
 from voxblink2_lib.published.fetching import fetch_files
 from voxblink2_lib.published.manifest import (
-    LEDGER,
     MANIFEST,
+    TABLES,
     Manifest,
     PublishedFile,
-    read_manifest,
 )
 from voxblink2_lib.published.place import FileGoneError, Place
-from voxblink2_lib.published.scratch import cache_name, scratch_store
+from voxblink2_lib.published.scratch import cache_name, last_manifest, note_published, scratch_store
 from voxblink2_lib.redaction import redacted_source
 from voxblink2_lib.store.checksums import write_checksum
 from voxblink2_lib.store.layout import Store
 
-# What a status needs; what a load needs; what is verified.
-LEDGER_ONLY = (LEDGER,)
-TABLES = (LEDGER, "index/", "catalogue/")
-ALL_BUT_SHARDS = (*TABLES, "shards/", "parts/", "archive/")
 _KEPT_SECONDS = 86_400.0
 _log = logging.getLogger(__name__)
 
@@ -68,6 +63,26 @@ def open_published(
         StoreError: there is no store at the URL.
         StoreDamagedError: a file is not what the manifest names.
     """
+    store = find_published(url, needs, progress=progress)
+    if store is not None:
+        return store
+    raise no_store(url)
+
+
+def no_store(url: str) -> StoreError:
+    """Return the error of a URL without a manifest."""
+    place = redacted_source(url)
+    command = next_command("materialize", data_dir="RELEASE", store=place)
+    return StoreError(
+        f"There is no store at {place}: it has no {MANIFEST}. Check the address, or make one with "
+        f"{command}."
+    )
+
+
+def find_published(
+    url: str, needs: Collection[str] = TABLES, *, progress: Progress = no_progress
+) -> Store | None:
+    """Return the same, or ``None`` if there is no store at the URL."""
     place = Place(url)
     manifest = place.read().manifest
     while manifest is not None:
@@ -78,11 +93,7 @@ def open_published(
             if manifest is not None and manifest.attempt == before.attempt:
                 raise
             # A later manifest has left it out.
-    command = next_command("materialize", data_dir="RELEASE", store=redacted_source(url))
-    raise StoreError(
-        f"There is no store at {place}: it has no {MANIFEST}. Check the address, or make one with "
-        f"{command}."
-    )
+    return None
 
 
 def _copy(place: Place, manifest: Manifest, needs: Collection[str], progress: Progress) -> Store:
@@ -90,9 +101,8 @@ def _copy(place: Place, manifest: Manifest, needs: Collection[str], progress: Pr
     store = Store(cache / f"{manifest.generation}-{manifest.attempt}", str(place))
     _clear_former(cache, store.root)
     _provide(place, store, manifest.below(*needs), progress)
-    manifest_file = store.root / MANIFEST
-    if not manifest_file.exists():
-        manifest_file.write_bytes(manifest.as_json())
+    if last_manifest(store) is None:
+        note_published(store, manifest)
     os.utime(store.root)
     return store
 
@@ -161,12 +171,6 @@ def _is_at_hand(place: Place, path: Path, file: PublishedFile) -> bool:
 # -- Shards ----------------------------------------------------------------------------------------
 
 
-def manifest_of(store: Store) -> Manifest:
-    """Return the manifest that a copy of a published store was made of."""
-    path = store.root / MANIFEST
-    return read_manifest(path.read_bytes(), str(path))
-
-
 def fetch_shards(
     url: str, store: Store, config: str, names: Iterable[str], *, progress: Progress = no_progress
 ) -> None:
@@ -183,5 +187,6 @@ def fetch_shards(
         StoreDamagedError: a shard is not what the manifest names, or gone.
         StoreFullError: the disk has no room for them; nothing was downloaded.
     """
-    shards = manifest_of(store).shards(config)
+    manifest = last_manifest(store)
+    shards = manifest.shards(config) if manifest else {}
     _provide(Place(url), store, [shards[name] for name in names], progress)

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from voxblink2_lib.errors import StoreBusyError, StoreError, VoxBlink2Error
 from voxblink2_lib.progress import Progress, no_progress, size_text
 from voxblink2_lib.published.fetching import fetch_files
+from voxblink2_lib.published.lease import UrlLease
 from voxblink2_lib.published.manifest import LEDGER, Manifest
 from voxblink2_lib.published.place import Place, Published
 from voxblink2_lib.published.publisher import Publisher
@@ -33,16 +34,20 @@ from voxblink2_lib.store.ledger import Ledger
 # After each of these, and after ten times as long as it took before, what is new is published.
 PUBLISH_SECONDS = 300.0
 _REST = 10.0
+_WAIT_SECONDS = 10.0
 _log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def publishing(url: str, store: Store, *, progress: Progress = no_progress) -> Iterator[Publisher]:
+def publishing(
+    url: str, store: Store, *, wait: bool = False, progress: Progress = no_progress
+) -> Iterator[Publisher]:
     """Publish what the body makes in a scratch store.
 
     Args:
         url: where it is published.
         store: the scratch store; a new one first takes up what is published.
+        wait: wait, with a message, while another process publishes; otherwise raise.
         progress: counts what is downloaded before, and published at the end.
 
     Raises:
@@ -54,11 +59,7 @@ def publishing(url: str, store: Store, *, progress: Progress = no_progress) -> I
     place = Place(url)
     lease = place.lease()
     with store_errors(url, "published"):
-        if not lease.acquire():
-            raise StoreBusyError(
-                f"Another process publishes to {place}. Nothing was changed. Run this again when "
-                "it is done, or name another store."
-            )
+        _acquire(lease, place, wait=wait)
     try:
         lease.keep()
         base = begin(place, store, progress=progress)
@@ -69,6 +70,19 @@ def publishing(url: str, store: Store, *, progress: Progress = no_progress) -> I
         publisher.publish(progress=progress)
     finally:
         lease.release()
+
+
+def _acquire(lease: UrlLease, place: Place, *, wait: bool) -> None:
+    if lease.acquire():
+        return
+    if not wait:
+        raise StoreBusyError(
+            f"Another process publishes to {place}. Nothing was changed. Run this again when it is "
+            "done, or name another store."
+        )
+    _log.warning("Another process publishes to %s; waiting for it to finish.", place)
+    while not lease.acquire():
+        time.sleep(_WAIT_SECONDS)
 
 
 # -- The beginning ---------------------------------------------------------------------------------
@@ -134,16 +148,16 @@ def _fetch_tails(place: Place, store: Store, progress: Progress) -> None:
 def _in_background(publisher: Publisher) -> Iterator[None]:
     """Publish in a thread; at the end of a body that raises, publish what is finished."""
     background = _Background(publisher)
-    background.start()
     try:
+        background.start()
         yield
+        background.end()
     except BaseException as error:
         background.end()
         if background.conflict is not None:  # it is what has ended the run
             raise background.conflict from error
         _publish_rest(publisher)
         raise
-    background.end()
     if background.conflict is not None:
         raise background.conflict
 
@@ -180,7 +194,8 @@ class _Background:
             except StoreBusyError as error:
                 # Whatever the run does from now on would be done twice.
                 self.conflict = error
-                _thread.interrupt_main()
+                if not self._ended.is_set():
+                    _thread.interrupt_main()
                 return
             except StoreError as error:
                 _log.warning("It is tried again later: %s", error)

@@ -175,10 +175,15 @@ def named_store(path: str | os.PathLike[str]) -> Store:
     """Return the store in a folder, which need not exist yet.
 
     Raises:
-        StoreError: a file is in its place, or the system does not take its name.
+        StoreError: it is a URL, a file is in its place, or the system does not take its name.
     """
     if not os.fspath(path):
         raise StoreError("store is an empty text. Leave it out, or name a folder.")
+    if "://" in os.fspath(path):
+        raise StoreError(
+            f"The store {redacted_source(os.fspath(path))} is a URL, which is not possible here. "
+            "Name a folder."
+        )
     root = Path(path).expanduser().absolute()
     try:
         is_file = root.exists() and not root.is_dir()

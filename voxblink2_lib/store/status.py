@@ -22,6 +22,9 @@ from voxblink2_lib.store.ledger_statistics import (
 )
 from voxblink2_lib.store.view import View
 
+# Classes of videos that need no warning.
+_NOT_UNAVAILABLE = ("done", "planned", "excluded")
+
 
 @dataclass(frozen=True, slots=True)
 class StoreStatus:
@@ -206,6 +209,20 @@ def incomplete_messages(store: Store, config: str, view: View) -> Iterator[str]:
         )
 
 
+def unavailable_messages(store: Store, config: str) -> Iterator[str]:
+    """Yield how many videos of a store were tried in vain, if any."""
+    with open_ledger(store, config) as ledger:
+        counts = ledger.statistics.videos()
+    unavailable = sum(count for status, count in counts.items() if status not in _NOT_UNAVAILABLE)
+    if unavailable:
+        place = {"store": store.place, "config": config}
+        yield (
+            f"{unavailable} videos are unavailable. {next_command('status', **place, missing=True)}"
+            f" lists them with the reasons; {next_command('materialize', **place)} retries those "
+            "that may be temporary."
+        )
+
+
 def _seconds_left(ledger: Ledger, speed: Throughput | None, videos: int) -> int | None:
     budget = float(ledger.setting("videos_an_hour") or "inf")
     tried_an_hour = min(3600 * speed.attempts / speed.seconds, budget) if speed else 0.0
@@ -228,8 +245,8 @@ def empty_store_message(store: Store, config: str) -> str:
         reasons = ledger.statistics.reasons(5)
     if not reasons:
         return (
-            f"The store {store.place} has nothing of the configuration {config!r}. Name the release "
-            f"with data_dir=..., or first run {_next_run(store, config)}."
+            f"The store {store.place} has nothing of the configuration {config!r}. Name the "
+            f"release with data_dir=..., or first run {_next_run(store, config)}."
         )
     lines = "".join(
         f"\n  {reason.videos} videos: {visible(redact(reason.message))}" for reason in reasons
