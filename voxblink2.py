@@ -67,9 +67,10 @@ _OPTIONS = {
     if name not in {"config", "data_dir", "workers"}
 }
 _ROW_OPTIONS = options_of(RowOptions)
+_NAMES = sorted((*_OPTIONS, *_ROW_OPTIONS), key="scratch".__eq__)  # the newest last
 _OptionsConfig = make_dataclass(
     "_OptionsConfig",
-    [(name, Any, field(default=None)) for name in (*_OPTIONS, *_ROW_OPTIONS)],
+    [(name, Any, field(default=None)) for name in _NAMES],
     bases=(datasets.BuilderConfig,),
     namespace={"__module__": __name__},
 )
@@ -78,8 +79,7 @@ _OptionsConfig = make_dataclass(
 class VoxBlink2Config(_OptionsConfig):  # type: ignore[misc, valid-type]  # made at run time
     """Options of ``load_dataset("voxblink2", ...)``."""
 
-    # No option: what of a store at a URL all is read from, until it is looked at again.
-    published = None
+    published = None  # no option: what of a store at a URL is read, until the next look
 
     def request(self, *, workers: int | None = None) -> MaterializeRequest:
         """Return these options as the library takes them."""

@@ -206,7 +206,7 @@ def test_the_keywords_of_the_configuration() -> None:
         *("speakers", "videos", "exclude", "max_speakers", "max_videos_per_speaker"),
         *("proxy", "cookies", "cookies_from_browser", "budget", "sleep", "limit_rate"),
         *("extractor_args", "yt_dlp", "fetches", "reasons", "canary", "no_plugins"),
-        "with_speaker_info",
+        *("with_speaker_info", "scratch"),
     ]
     config = voxblink2.VoxBlink2Config(name="audio")
     assert dataclasses.is_dataclass(config)

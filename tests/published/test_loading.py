@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import logging
+import pickle
 from pathlib import Path
 from typing import Any
 
 import pytest
 from datasets import Audio, load_dataset
 from support.cli_process import run_any, run_inline_json
+from support.faulty_bucket import faulty_bucket
 
 import voxblink2
-from voxblink2_lib.errors import StoreError, StoreFullError
+from voxblink2_lib.errors import StoreDamagedError, StoreError, StoreFullError, TrainingError
 from voxblink2_lib.published import reading
 from voxblink2_lib.published.place import Place
 from voxblink2_lib.published.session import publishing
 from voxblink2_lib.store.layout import Store
+from voxblink2_lib.store.ledger import Ledger
+from voxblink2_lib.training import Corpus, Reader
 
 assert voxblink2  # registers the builder
 
@@ -81,8 +85,6 @@ def test_a_load_sees_one_manifest_and_the_next_load_the_next(
     builder = voxblink2.VoxBlink2(config_name="audio", store=url)
     before = builder.config.find_store()
     monkeypatch.setattr("time.time", lambda: 4e9)
-    from voxblink2_lib.store.ledger import Ledger
-
     with Ledger(local / "ledger.sqlite", "audio") as ledger:
         ledger.set_setting("note", "x")
     publish(url, local)
@@ -146,3 +148,45 @@ def test_what_was_removed_at_the_url_is_published_again(published: str, local: P
     assert run_any("verify", "--store", published).returncode == 1
     publish(published, local)
     assert run_any("verify", "--store", published).returncode == 0
+
+
+def test_a_corpus_is_opened_at_a_url(
+    published: str, local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = Corpus.open(local), Corpus.open(published, cache_dir=tmp_path / "pieces")
+    assert there.names() == here.names()
+    ours, theirs = Reader(here), Reader(pickle.loads(pickle.dumps(there)))
+    for row in range(len(here)):
+        assert theirs.encoded(row) == ours.encoded(row)
+    with pytest.raises(TrainingError, match="no shard of the configuration 'audio-visual' yet"):
+        Corpus.open(published, "audio-visual")
+
+
+def test_opening_a_corpus_takes_few_requests(
+    local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with faulty_bucket(monkeypatch) as faults:
+        publish("s3://bucket/store", local)
+        faults.seen.clear()
+        corpus = Corpus.open("s3://bucket/store", cache_dir=tmp_path / "pieces")
+        Reader(corpus).encoded(0)
+        assert len(faults.seen) <= 6
+
+
+def test_a_stream_of_a_shard_that_is_damaged_ends_with_an_error(published: str) -> None:
+    place = Place(published)
+    manifest = place.read().manifest
+    assert manifest is not None
+    shard = manifest.shards("audio")["audio-00003.arrow"]
+    system, path = place._system, f"{place._path}/{shard.name}"
+    whole = system.cat_file(path)
+    stream = load_dataset("voxblink2", "audio", store=published, split="train", streaming=True)
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 1
+    for content in (bytes(flipped), whole[:-8], whole[: len(whole) // 2]):
+        system.pipe_file(path, content)
+        with pytest.raises(StoreError, match=r"audio-00003\."):
+            rows_of(stream)
+    system.rm_file(path)
+    with pytest.raises(StoreDamagedError, match="is missing"):
+        rows_of(stream)
