@@ -125,6 +125,7 @@ class Place:
                         raise self._conflict(present.manifest) from error
                     if pause is None or is_final(error) or remote_errors.is_refusal(error):
                         raise
+                    base = present  # of the Hub, something else in the same data set was changed
                     time.sleep(pause)
         raise AssertionError("the last try returns or raises")
 

@@ -30,6 +30,7 @@ from voxblink2_lib.published.manifest import (
     Manifest,
     PublishedFile,
 )
+from voxblink2_lib.published.opening import open_place
 from voxblink2_lib.published.place import FileGoneError, Place
 from voxblink2_lib.published.scratch import cache_name, last_manifest, note_published, scratch_store
 from voxblink2_lib.redaction import redacted_source
@@ -46,7 +47,7 @@ def published_manifest(url: str) -> Manifest | None:
     Raises:
         StoreError, StoreDiskError: it cannot be read.
     """
-    return Place(url).read().manifest
+    return open_place(url).read().manifest
 
 
 def open_published(
@@ -83,7 +84,7 @@ def find_published(
     url: str, needs: Collection[str] = TABLES, *, progress: Progress = no_progress
 ) -> Store | None:
     """Return the same, or ``None`` if there is no store at the URL."""
-    place = Place(url)
+    place = open_place(url)
     manifest = place.read().manifest
     while manifest is not None:
         try:
@@ -189,4 +190,4 @@ def fetch_shards(
     """
     manifest = last_manifest(store)
     shards = manifest.shards(config) if manifest else {}
-    _provide(Place(url), store, [shards[name] for name in names], progress)
+    _provide(open_place(url), store, [shards[name] for name in names], progress)

@@ -22,6 +22,7 @@ from voxblink2_lib.progress import Progress, no_progress, size_text
 from voxblink2_lib.published.fetching import fetch_files
 from voxblink2_lib.published.lease import UrlLease
 from voxblink2_lib.published.manifest import LEDGER, Manifest
+from voxblink2_lib.published.opening import open_place
 from voxblink2_lib.published.place import Place, Published
 from voxblink2_lib.published.publisher import Publisher
 from voxblink2_lib.published.remote_errors import store_errors
@@ -56,7 +57,7 @@ def publishing(
         StoreDamagedError: a file, here or at the URL, is not what was written.
         StoreError, StoreDiskError: the URL cannot be read or written to.
     """
-    place = Place(url)
+    place = open_place(url)
     lease = place.lease()
     with store_errors(url, "published"):
         _acquire(lease, place, wait=wait)

@@ -13,7 +13,8 @@ import pyarrow as pa
 from voxblink2_lib.archive.remote_reader import RemoteReader, RemoteReadError
 from voxblink2_lib.errors import StoreDamagedError
 from voxblink2_lib.published.manifest import PublishedFile
-from voxblink2_lib.published.place import FileGoneError, Place
+from voxblink2_lib.published.opening import open_place
+from voxblink2_lib.published.place import FileGoneError
 from voxblink2_lib.published.remote_errors import store_errors
 from voxblink2_lib.published.scratch import last_manifest
 from voxblink2_lib.redaction import redacted_source
@@ -126,7 +127,7 @@ def streamed_shard(url: str, store: Store, config: str, name: str) -> StreamedSh
         StoreDamagedError: the shard is gone, or is none.
         StoreError, StoreDiskError: it cannot be read.
     """
-    place, manifest = Place(url), last_manifest(store)
+    place, manifest = open_place(url), last_manifest(store)
     file = manifest.shards(config).get(name) if manifest else None
     if file is None:
         raise StoreDamagedError(f"The store {place} has no shard {name} in its manifest.")

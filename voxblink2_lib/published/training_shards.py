@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from voxblink2_lib.errors import StoreError
 from voxblink2_lib.published.manifest import MANIFEST, Manifest, PublishedFile
-from voxblink2_lib.published.place import Place
+from voxblink2_lib.published.opening import open_place
 
-__all__ = ["MANIFEST", "Place", "PublishedFile", "TrainingShards", "training_shards"]
+__all__ = ["MANIFEST", "PublishedFile", "TrainingShards", "open_place", "training_shards"]
 
 
 class TrainingShards(NamedTuple):
@@ -30,7 +30,7 @@ def training_shards(url: str, config: str) -> TrainingShards | None:
     Raises:
         StoreError: it has no shard of the configuration, or the URL cannot be read.
     """
-    manifest = Place(url).read().manifest
+    manifest = open_place(url).read().manifest
     return None if manifest is None else _of(manifest, url, config)
 
 
@@ -38,7 +38,7 @@ def _of(manifest: Manifest, url: str, config: str) -> TrainingShards:
     catalogue = manifest.files.get(f"catalogue/{config}.arrow")
     if catalogue is None:
         raise StoreError(
-            f"The store {Place(url)} has no shard of the configuration {config!r} yet."
+            f"The store {open_place(url)} has no shard of the configuration {config!r} yet."
         )
     names = {name: file.name for name, file in manifest.shards(config).items()}
     return TrainingShards(names, catalogue)

@@ -13,6 +13,7 @@ from voxblink2_lib.files import home_folder
 from voxblink2_lib.progress import Progress, no_progress
 from voxblink2_lib.published.fetching import fetch_files
 from voxblink2_lib.published.manifest import ALL_BUT_SHARDS, Manifest
+from voxblink2_lib.published.opening import open_place
 from voxblink2_lib.published.place import Place
 from voxblink2_lib.published.reading import no_store
 from voxblink2_lib.store.checksums import write_checksum
@@ -67,7 +68,7 @@ def url_check(url: str, *, progress: Progress = no_progress) -> Iterator[UrlChec
         StoreError: there is no store, or its URL cannot be read.
         StoreDamagedError: its ledger is damaged.
     """
-    place = Place(url)
+    place = open_place(url)
     manifest = place.read().manifest
     if manifest is None:
         raise no_store(url)

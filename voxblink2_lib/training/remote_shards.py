@@ -21,9 +21,9 @@ from voxblink2_lib.errors import StoreDamagedError, StoreError, TrainingError
 from voxblink2_lib.files import atomic_write, home_folder, short_digest
 from voxblink2_lib.published.training_shards import (
     MANIFEST,
-    Place,
     PublishedFile,
     TrainingShards,
+    open_place,
     training_shards,
 )
 from voxblink2_lib.store.catalogue import FOLDER, Catalogue
@@ -204,7 +204,7 @@ def _published_catalogue(shards: RemoteShards, file: PublishedFile) -> Catalogue
     copy = shards.cache / FOLDER / f"{file.sha256[:16]}.arrow"
     if not copy.exists():
         size, sha256 = file.size_bytes, file.sha256
-        Place(shards.url).download(file.name, copy, size_bytes=size, sha256=sha256)
+        open_place(shards.url).download(file.name, copy, size_bytes=size, sha256=sha256)
     return Catalogue.read(copy)
 
 
