@@ -190,3 +190,33 @@ def test_a_stream_of_a_shard_that_is_damaged_ends_with_an_error(published: str) 
     system.rm_file(path)
     with pytest.raises(StoreDamagedError, match="is missing"):
         rows_of(stream)
+
+
+def test_a_stream_goes_on_while_another_generation_is_published(
+    published: str, local: Path
+) -> None:
+    here = rows_of(load_dataset("voxblink2", "audio", store=str(local), split="train"))
+    stream = load_dataset("voxblink2", "audio", store=published, split="train", streaming=True)
+    rows = iter(stream.cast_column("audio", Audio(decode=False)))
+    first = next(rows)
+    with Ledger(local / "ledger.sqlite", "audio") as ledger:
+        ledger.set_setting("note", "x")
+    publish(published, local)
+    assert [dict(first), *map(dict, rows)] == here
+
+
+def test_copies_of_former_generations_are_removed(
+    url: str, local: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for note in ("a", "b", "c"):
+        with Ledger(local / "ledger.sqlite", "audio") as ledger:
+            ledger.set_setting("note", note)
+        publish(url, local)
+        reading.open_published(url)
+    (cache,) = (home / "published").iterdir()
+    assert len([*cache.glob("*-*")]) == 3
+    before = len([*(cache / "files").iterdir()])
+    monkeypatch.setattr(reading, "_KEPT_SECONDS", -1.0)
+    store = reading.open_published(url)
+    assert [*cache.glob("*-*")] == [store.root]
+    assert len([*(cache / "files").iterdir()]) == before - 2

@@ -10,6 +10,7 @@ from typing import Any
 
 import fsspec
 import pytest
+from support import cut_runs
 from support.cli_process import run_any, run_inline, run_inline_json
 from support.inline_pool import InlinePool
 from support.plain_corpus import wav
@@ -20,7 +21,7 @@ from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.materialize.run import materialize
 from voxblink2_lib.published import session
 from voxblink2_lib.published.manifest import Manifest
-from voxblink2_lib.published.place import Place
+from voxblink2_lib.published.place import Place, Published
 from voxblink2_lib.published.reading import fetch_shards, open_published
 from voxblink2_lib.published.scratch import scratch_store
 from voxblink2_lib.store.ledger import Ledger
@@ -216,3 +217,41 @@ def test_other_commands_name_the_url(corpus: Path, memory: str) -> None:
     assert "memory://corpora/store is a URL, which is not possible here" in result.stderr
     run_inline("retry", "--store", memory, "--class", "gone")
     run_inline("index", "--data-dir", corpus, "--store", memory)
+
+
+def test_cut_audio_is_taken_up_from_any_generation(
+    memory: str, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = cut_runs.write(tmp_path / "parts", cut_runs.in_order(12))
+    system = fsspec.filesystem("memory")
+    generations: list[dict[str, bytes]] = []
+
+    def commit(place: Place, manifest: Manifest, base: Published) -> Published:
+        answer = real_commit(place, manifest, base)
+        generations.append({path: file.getvalue() for path, file in system.store.items()})
+        return answer
+
+    real_commit = Place.commit
+    with cut_runs.small():
+        cut_runs.go(source, tmp_path / "local")
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(Place, "commit", commit)
+            patched.setattr(session, "PUBLISH_SECONDS", 0.0)
+            patched.setattr(session, "_REST", 0.0)
+            materialize(request_of(source, memory), retry=True, wait=False)
+        expected = shards_in(tmp_path / "local")
+        assert shards_at(memory) == expected
+        assert len(generations) > 1
+        steps = {0, len(generations) // 3, 2 * len(generations) // 3, len(generations) - 1}
+        for generation in sorted(steps):
+            shutil.rmtree(home)
+            system.store.clear()
+            for path, content in generations[generation].items():
+                if not path.endswith("publisher.lease"):
+                    system.pipe_file(path, content)
+            materialize(request_of(source, memory), retry=True, wait=False)
+            assert shards_at(memory) == expected
+
+
+def request_of(source: Path, url: str) -> MaterializeRequest:
+    return MaterializeRequest.of(source=str(source), store=url, workers=1)

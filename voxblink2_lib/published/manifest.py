@@ -23,6 +23,7 @@ from typing import Any
 
 from voxblink2_lib.errors import StoreDamagedError
 from voxblink2_lib.foreign_files import as_own_error, shortened
+from voxblink2_lib.foreign_text import visible
 
 MANIFEST = "manifest.json"
 LEDGER = "ledger.sqlite"
@@ -170,7 +171,7 @@ def _manifest(record: Mapping[str, Any]) -> Manifest:
     return Manifest(
         generation=int(record["generation"]),
         attempt=record["attempt"],
-        writer=record["writer"],
+        writer=visible(shortened(record["writer"], quoted=False)),
         written_at=float(record["written_at"]),
         files=files,
         former=dict(_former(record["former"])),

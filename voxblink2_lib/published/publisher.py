@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from voxblink2_lib.errors import StoreDamagedError
+from voxblink2_lib.files import link_file
 from voxblink2_lib.progress import Progress, no_progress
 from voxblink2_lib.published.fetching import AT_ONCE
 from voxblink2_lib.published.lease import UrlLease
@@ -160,13 +162,15 @@ class Publisher:
         for config in CONFIG_NAMES:
             with Ledger(snapshot, config, readonly=True) as ledger:
                 shards, jobs = ledger.shards(), ledger.open_jobs()
+                cut, position = set(ledger.cut.open_jobs()), ledger.cut.position()
             listed |= self._shards(config, shards)
-            folders = [self._store.job_parts(config, job) for job in jobs]
-            listed |= self._paths(path for folder in folders for path in folder.glob("*.arrow"))
+            for job in jobs:
+                listed |= self._parts(config, job, is_cut=job in cut)
             listed |= self._paths(self._store.shards(config).glob(f"*{SUFFIX}"))
             with Ledger(self._store.ledger, config, readonly=True) as ledger:
-                if not set(jobs) <= set(ledger.open_jobs()):
-                    raise _ChangedError  # a job was sealed, and its parts are gone
+                # A job was sealed, and its parts are gone; or more was cut.
+                if not set(jobs) <= set(ledger.open_jobs()) or ledger.cut.position() != position:
+                    raise _ChangedError
         for name in ("index", "archive"):
             folder = self._store.root / name
             listed |= self._paths(path for path in folder.rglob("*") if path.is_file())
@@ -184,6 +188,19 @@ class Publisher:
         root = self._store.root
         shown = (path for path in paths if not path.name.startswith("."))
         return {path.relative_to(root).as_posix(): _Local(path) for path in shown}
+
+    def _parts(self, config: str, job: int, *, is_cut: bool) -> dict[str, _Local | PublishedFile]:
+        listed = self._paths(self._store.job_parts(config, job).glob("*.arrow"))
+        if not is_cut:
+            return listed
+        # These are replaced and added to at each commit: what is there now is kept by a link.
+        kept = self._store.root / FOLDER / "cut" / config
+        shutil.rmtree(kept, ignore_errors=True)
+        kept.mkdir(parents=True)
+        for path, file in listed.items():
+            if isinstance(file, _Local) and link_file(file.path, target := kept / file.path.name):
+                listed[path] = _Local(target)
+        return listed
 
     def _shards(self, config: str, shards: list[SealedShard]) -> dict[str, _Local | PublishedFile]:
         """Return the shards, and the catalogue of them."""

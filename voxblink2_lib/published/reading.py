@@ -116,8 +116,11 @@ def _clear_former(cache: Path, present: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
             has_former = True
     if has_former:
+        links = (path for path in cache.glob("*-*/**/*") if path.is_symlink())
+        linked = {path.resolve().name for path in links}
         for file in (cache / "files").glob("*"):
-            if file.stat().st_nlink == 1:  # neither a copy nor a cache of datasets has it
+            # Neither a copy nor a cache of datasets has it.
+            if file.stat().st_nlink == 1 and file.name not in linked:
                 file.unlink(missing_ok=True)
 
 

@@ -66,7 +66,7 @@ def publishing(
         base = begin(place, store, progress=progress)
         publisher = Publisher(store, place, lease, base)
         publisher.sweep()
-        with _in_background(publisher):
+        with _in_background(publisher, progress):
             yield publisher
         publisher.publish(progress=progress)
     finally:
@@ -146,7 +146,7 @@ def _fetch_tails(place: Place, store: Store, progress: Progress) -> None:
 
 
 @contextlib.contextmanager
-def _in_background(publisher: Publisher) -> Iterator[None]:
+def _in_background(publisher: Publisher, progress: Progress) -> Iterator[None]:
     """Publish in a thread; at the end of a body that raises, publish what is finished."""
     background = _Background(publisher)
     try:
@@ -157,16 +157,16 @@ def _in_background(publisher: Publisher) -> Iterator[None]:
         background.end()
         if background.conflict is not None:  # it is what has ended the run
             raise background.conflict from error
-        _publish_rest(publisher)
+        _publish_rest(publisher, progress)
         raise
     if background.conflict is not None:
         raise background.conflict
 
 
-def _publish_rest(publisher: Publisher) -> None:
+def _publish_rest(publisher: Publisher, progress: Progress) -> None:
     """Publish after an error, which is the one to report."""
     try:
-        publisher.publish()
+        publisher.publish(progress=progress)
     except VoxBlink2Error as error:
         _log.warning("What was finished is kept, but not published yet: %s", error)
 
