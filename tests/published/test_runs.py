@@ -15,6 +15,7 @@ from support.cli_process import run_any, run_inline, run_inline_json
 from support.inline_pool import InlinePool
 from support.plain_corpus import wav
 
+from voxblink2_lib.cut_audio.seek_points import SeekPoints
 from voxblink2_lib.errors import StoreBusyError
 from voxblink2_lib.materialize import jobs
 from voxblink2_lib.materialize.request import MaterializeRequest
@@ -22,6 +23,7 @@ from voxblink2_lib.materialize.run import materialize
 from voxblink2_lib.published import session
 from voxblink2_lib.published.manifest import Manifest
 from voxblink2_lib.published.place import Place, Published
+from voxblink2_lib.published.publisher import Publisher
 from voxblink2_lib.published.reading import fetch_shards, open_published
 from voxblink2_lib.published.scratch import scratch_store
 from voxblink2_lib.store.ledger import Ledger
@@ -155,8 +157,24 @@ def test_what_is_finished_is_published_while_a_run_works(
 ) -> None:
     monkeypatch.setattr(session, "PUBLISH_SECONDS", 0.0)
     monkeypatch.setattr(session, "_REST", 0.0)
-    run_inline("materialize", *words(corpus, memory))
-    assert manifest_at(memory).generation > 1
+    is_published = threading.Event()
+
+    def publish(publisher: Publisher, **options: Any) -> bool:
+        has_changed = real_publish(publisher, **options)
+        is_published.set()
+        return has_changed
+
+    class WaitingPool(InlinePool):
+        def submit(self, call: Any) -> None:
+            super().submit(call)
+            for _ in range(2):  # the first may have begun before
+                is_published.clear()
+                assert is_published.wait(30)
+
+    real_publish = Publisher.publish
+    monkeypatch.setattr(Publisher, "publish", publish)
+    run_inline("materialize", *words(corpus, memory), pool=WaitingPool)
+    assert manifest_at(memory).generation > 6
     assert len(shards_at(memory)) == 6
 
 
@@ -180,7 +198,7 @@ def test_a_run_whose_url_another_process_publishes_to_ends(
     def refused(*_: Any, **__: Any) -> bool:
         raise StoreBusyError("Another process publishes to it.")
 
-    monkeypatch.setattr("voxblink2_lib.published.publisher.Publisher.publish", refused)
+    monkeypatch.setattr(Publisher, "publish", refused)
 
     interrupted = threading.Event()
 
@@ -219,10 +237,8 @@ def test_other_commands_name_the_url(corpus: Path, memory: str) -> None:
     run_inline("index", "--data-dir", corpus, "--store", memory)
 
 
-def test_cut_audio_is_taken_up_from_any_generation(
-    memory: str, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = cut_runs.write(tmp_path / "parts", cut_runs.in_order(12))
+def test_cut_audio_is_taken_up_from_any_generation(memory: str, home: Path, tmp_path: Path) -> None:
+    source = cut_runs.write(tmp_path / "parts", cut_runs.in_order(36))
     system = fsspec.filesystem("memory")
     generations: list[dict[str, bytes]] = []
 
@@ -231,17 +247,28 @@ def test_cut_audio_is_taken_up_from_any_generation(
         generations.append({path: file.getvalue() for path, file in system.store.items()})
         return answer
 
+    class KnownPublisher(Publisher):
+        def __init__(self, *words: Any) -> None:
+            super().__init__(*words)
+            publishers.append(self)
+
+    def save(points: SeekPoints, *words: Any) -> None:
+        real_save(points, *words)
+        publishers[-1].publish()  # right after a commit
+
+    real_save = SeekPoints.save
+    publishers: list[Publisher] = []
     real_commit = Place.commit
     with cut_runs.small():
         cut_runs.go(source, tmp_path / "local")
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(Place, "commit", commit)
-            patched.setattr(session, "PUBLISH_SECONDS", 0.0)
-            patched.setattr(session, "_REST", 0.0)
+            patched.setattr(session, "Publisher", KnownPublisher)
+            patched.setattr(SeekPoints, "save", save)
             materialize(request_of(source, memory), retry=True, wait=False)
         expected = shards_in(tmp_path / "local")
         assert shards_at(memory) == expected
-        assert len(generations) > 1
+        assert any("/parts/audio/" in path for files in generations for path in files)
         steps = {0, len(generations) // 3, 2 * len(generations) // 3, len(generations) - 1}
         for generation in sorted(steps):
             shutil.rmtree(home)
