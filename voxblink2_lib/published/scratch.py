@@ -30,7 +30,7 @@ def cache_name(url: str) -> str:
     """Return the name of the folder of a URL, the same whatever secrets are in it.
 
     >>> cache_name("s3://bucket/corpora/store/")
-    'store-e06fb31b'
+    'store-3251947b'
     """
     shown = redacted_source(url.rstrip("/"))
     name = shown.rpartition("/")[2].replace("*", "_")
