@@ -17,9 +17,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import logging
-import os
 from collections.abc import Iterable, Iterator
-from dataclasses import field, make_dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,172 +25,22 @@ import datasets
 import pyarrow as pa
 
 from voxblink2_lib import __version__
-from voxblink2_lib.errors import SelectionError, StoreDamagedError, StoreError
-from voxblink2_lib.materialize.places import find_store, is_cut_audio
-from voxblink2_lib.materialize.request import MaterializeRequest, user_options
+from voxblink2_lib.builder.config import VoxBlink2Config
+from voxblink2_lib.errors import SelectionError, StoreError
 from voxblink2_lib.materialize.run import materialize
-from voxblink2_lib.media.options import ClipOptions
 from voxblink2_lib.progress import show_progress
+from voxblink2_lib.published.reading import fetch_shards
 from voxblink2_lib.published_results import CITATION
-from voxblink2_lib.records import SealedShard, options_of
-from voxblink2_lib.release.location import RELEASE_VARIABLE
-from voxblink2_lib.release.selection import Selection
-from voxblink2_lib.release.speaker_split import SpeakerSplit
-from voxblink2_lib.store.joined_columns import JoinedColumns, RowOptions
-from voxblink2_lib.store.layout import Store, named_store
-from voxblink2_lib.store.schema import row_features
-from voxblink2_lib.store.shard_check import CheckedShards, open_shard, shard_batches
-from voxblink2_lib.store.split_views import split_views
+from voxblink2_lib.store.shard_check import CheckedShards, shard_batches
 from voxblink2_lib.store.status import (
     empty_store_message,
     incomplete_messages,
-    open_ledger,
-    unavailable_message,
+    unavailable_messages,
 )
-from voxblink2_lib.store.view import Ranges, View, empty_view_message, rows_in, view_of
+from voxblink2_lib.store.view import Ranges, empty_view_message, rows_in
 from voxblink2_lib.store.view_table import config_id, fill_cache, read_view, spans_of
 
 _log = logging.getLogger("voxblink2_lib")
-
-
-# -- Configuration --------------------------------------------------------------------------------
-
-# The configuration, the release and the number of workers have names of their own in datasets.
-_OPTIONS = {
-    name: option
-    for name, option in user_options().items()
-    if name not in {"config", "data_dir", "workers"}
-}
-_ROW_OPTIONS = options_of(RowOptions)
-_OptionsConfig = make_dataclass(
-    "_OptionsConfig",
-    [(name, Any, field(default=None)) for name in (*_OPTIONS, *_ROW_OPTIONS)],
-    bases=(datasets.BuilderConfig,),
-    namespace={"__module__": __name__},
-)
-
-
-class VoxBlink2Config(_OptionsConfig):  # type: ignore[misc, valid-type]  # made at run time
-    """Options of ``load_dataset("voxblink2", ...)``."""
-
-    def request(self, *, workers: int | None = None) -> MaterializeRequest:
-        """Return these options as the library takes them."""
-        options = {name: getattr(self, name) for name in ("data_dir", *_OPTIONS)}
-        return MaterializeRequest.of(config=self.name, workers=workers, **options)
-
-    def find_store(self) -> Store:
-        """Return the store."""
-        if self.store is not None:
-            return named_store(self.store)
-        return find_store(self.request())
-
-    def sealed_shards(self) -> list[SealedShard]:
-        """Return the shards that the store holds now; none if it does not exist yet.
-
-        None either if no option and no variable says which store, as for
-        ``datasets.get_dataset_infos("voxblink2")``.
-        """
-        named = self.store or self.data_dir or os.environ.get(RELEASE_VARIABLE)
-        if not (named or is_cut_audio(self.source)):
-            self.request()  # refuses empty texts
-            return []
-        store = self.find_store()
-        if not store.ledger.exists():
-            return []
-        with open_ledger(store, self.name) as ledger:
-            return ledger.shards()
-
-    def selection(self) -> Selection:
-        """Return what is selected."""
-        chosen = {name: getattr(self, name) for name in options_of(Selection)}
-        return Selection.of(**{name: ids for name, ids in chosen.items() if ids is not None})
-
-    def view(self) -> View:
-        """Return the rows of the store that are selected, as it is now.
-
-        Raises:
-            SelectionError: a speaker or video is unknown, or nothing is selected.
-            StoreDamagedError: a shard cannot be read.
-        """
-        shards, selection = self.sealed_shards(), self.selection()
-        while shards:
-            try:
-                return view_of(self.find_store(), self.name, shards, selection)
-            except StoreDamagedError:
-                before, shards = shards, self.sealed_shards()
-                if shards == before:
-                    raise
-                # A run has removed a shard meanwhile, as its rows are in a fuller one.
-        return View(())
-
-    def split(self, view: View) -> dict[str, View]:
-        """Return the rows of each split.
-
-        Raises:
-            SelectionError: the file of the split cannot be used, or a split has no rows.
-        """
-        rule = None if self.validation is None else SpeakerSplit.read(Path(self.validation))
-        if rule is None or not view.shards:
-            return dict.fromkeys(["train", "validation"] if rule else ["train"], view)
-        return split_views(self.find_store(), self.name, view, rule)
-
-    def views_before_a_load(self) -> dict[str, View]:
-        """Return the rows that are selected now; none if a load may bring them, or says why not."""
-        self.sealed_shards(), self.selection()  # refuse options that are wrong
-        nothing = self.split(View(()))
-        try:
-            return self.split(self.view())
-        except (SelectionError, StoreError):
-            return nothing
-
-    def columns(self) -> JoinedColumns:
-        """Return the columns that are joined to those of the shards, as the index has them now."""
-        folder = self.find_store().index if self.sealed_shards() else None
-        return JoinedColumns.of(folder, RowOptions.of(self))
-
-    def features(self) -> datasets.Features:
-        """Return the columns of the store's rows, or of those that a new store will have."""
-        shard, shards = None, self.sealed_shards()
-        if shards:
-            folder = self.find_store().shards(self.name)
-            shard = open_shard(folder / shards[0].name).schema
-        return datasets.Features({**row_features(self.name, shard), **self.columns().features})
-
-    def create_config_id(
-        self, config_kwargs: dict[str, Any], custom_features: datasets.Features | None = None
-    ) -> str:
-        """Return a name of the cache folder that follows what the store holds now."""
-        del config_kwargs
-        return config_id(self.name, self.views_before_a_load(), custom_features, self.columns())
-
-    def is_store_only(self) -> bool:
-        """Return whether an existing store was given without a release and is used as is.
-
-        Raises:
-            SelectionError: options are given that would change nothing in it.
-        """
-        if self.data_dir or os.environ.get(RELEASE_VARIABLE) or not self.store:
-            return False
-        if is_cut_audio(self.source) or not named_store(self.store).ledger.exists():
-            return False
-        useless = [name for name in options_of(ClipOptions) if getattr(self, name) is not None]
-        if useless:
-            raise SelectionError(
-                f"The store {self.store} is used as is, since no release is given; "
-                f"{', '.join(useless)} would change nothing. Give the release with data_dir=..., "
-                "or leave out these options."
-            )
-        return True
-
-
-VoxBlink2Config.__doc__ = "\n".join(
-    [
-        'Options of ``load_dataset("voxblink2", ...)``.\n',
-        "An existing store keeps its clip options; their defaults are those of a new store.\n",
-        "Attributes:",
-        *(f"    {name}: {option.summary}." for name, option in (_OPTIONS | _ROW_OPTIONS).items()),
-    ]
-)
 
 
 # -- Builder --------------------------------------------------------------------------------------
@@ -242,14 +90,25 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
         while True:
             tried = self.config_id
             try:
+                self._fetch_shards()
                 super().download_and_prepare(*args, num_proc=num_proc, **kwargs)
                 self._check_shards()
                 return
             except Exception:  # datasets wraps what is raised in it
+                self.config.published = None
                 self._read_view()
                 if self.config_id == tried:
                     raise
                 # A run has removed a shard meanwhile, as its rows are in a fuller one.
+
+    def _fetch_shards(self) -> None:
+        """Download the shards of a store at a URL, unless they are in the cache."""
+        store, is_prepared = self.config.find_store(), Path(self._output_dir).is_dir()
+        links = [link for name in self._views for link in self._links(name)]
+        if store.url and not (is_prepared and all(link.exists() for link in links)):
+            names = {part.shard.name for view in self._views.values() for part in view.shards}
+            place = self.config.store, store, self.config.name
+            fetch_shards(*place, sorted(names), progress=show_progress)
 
     def _check_shards(self) -> None:
         """Check shards that are new or have changed: ``datasets`` reads them as they are."""
@@ -275,13 +134,14 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
     def _materialize(self, *, workers: int | None) -> None:
         if not self.config.is_store_only():
             materialize(self.config.request(workers=workers), retry=False, wait=True)
+            self.config.published = None
         self._read_view()
 
     def _read_view(self) -> None:
         # The very shards that the cache folder is named after: the store may grow meanwhile.
         view, self._columns = self.config.view(), self.config.columns()
+        store, name = self.config.find_store(), self.config.name
         if not view.shards:
-            store, name = self.config.find_store(), self.config.name
             if shards := self.config.sealed_shards():
                 raise SelectionError(empty_view_message(store, name, shards, view))
             raise StoreError(empty_store_message(store, name))
@@ -289,9 +149,9 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
         new_id = config_id(self.config.name, self._views, self._custom_features, self._columns)
         if new_id != self.config_id:
             self._move_cache(new_id)
-            if message := unavailable_message(self.config.find_store(), self.config.name):
-                _log.warning("%s", message)
-        self._warn_of_what_lacks(view)
+            self._warn_of(unavailable_messages(store, name))
+        if self.config.is_store_only():
+            self._warn_of(incomplete_messages(store, name, view))
 
     def _move_cache(self, new_id: str) -> None:
         self.config_id = new_id
@@ -299,11 +159,9 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
         self.info.splits = None
         self.info.download_size = self.info.dataset_size = self.info.size_in_bytes = None
 
-    def _warn_of_what_lacks(self, view: View) -> None:
-        if self.config.is_store_only():
-            store, name = self.config.find_store(), self.config.name
-            for message in incomplete_messages(store, name, view):
-                _log.warning("%s", message)
+    def _warn_of(self, messages: Iterable[str]) -> None:
+        for message in messages:
+            _log.warning("%s", message)
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         del dl_manager
@@ -319,7 +177,7 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
     ) -> Iterator[tuple[Any, pa.Table]]:
         joiner = self._columns.open()
         for shard_index, (path, ranges) in enumerate(shards):
-            tables = rows_in(shard_batches(open_shard(Path(path))), ranges)
+            tables = rows_in(shard_batches(self.config.shard(Path(path).name)), ranges)
             for batch_index, table in enumerate(tables):
                 yield _key(shard_index, batch_index), joiner.join(table)
 

@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader
 
 import voxblink2
 from voxblink2_lib import __version__
+from voxblink2_lib.builder.config import VoxBlink2Config
 from voxblink2_lib.demo.site import MediaSite
 from voxblink2_lib.errors import (
     ReleaseError,
@@ -199,16 +200,16 @@ def test_a_store_alone_can_be_loaded(options: dict[str, Any]) -> None:
 
 def test_the_keywords_of_the_configuration() -> None:
     """Callers may rely on these names, on their order, and on leaving them all out."""
-    names = [*inspect.signature(voxblink2.VoxBlink2Config).parameters]
+    names = [*inspect.signature(VoxBlink2Config).parameters]
     assert names == [
         *("name", "version", "data_dir", "data_files", "description", "source", "store"),
         *("audio_format", "audio_track", "video_size", "video_margin", "video_shape", "video_crf"),
         *("speakers", "videos", "exclude", "max_speakers", "max_videos_per_speaker"),
         *("proxy", "cookies", "cookies_from_browser", "budget", "sleep", "limit_rate"),
         *("extractor_args", "yt_dlp", "fetches", "reasons", "canary", "no_plugins"),
-        *("with_speaker_info", "validation"),
+        *("with_speaker_info", "validation", "scratch"),
     ]
-    config = voxblink2.VoxBlink2Config(name="audio")
+    config = VoxBlink2Config(name="audio")
     assert dataclasses.is_dataclass(config)
     assert {getattr(config, name) for name in names[5:]} == {None}
     assert config.request() == MaterializeRequest()
@@ -216,9 +217,9 @@ def test_the_keywords_of_the_configuration() -> None:
 
 
 def test_a_configuration_can_be_pickled_and_copied() -> None:
-    config = voxblink2.VoxBlink2Config(name="audio", store="x", speakers=["id000001"])
+    config = VoxBlink2Config(name="audio", store="x", speakers=["id000001"])
     assert pickle.loads(pickle.dumps(config)) == copy.deepcopy(config) == config
-    assert config != voxblink2.VoxBlink2Config(name="audio", store="x")
+    assert config != VoxBlink2Config(name="audio", store="x")
 
 
 def test_the_builder_works_under_the_name_of_a_script() -> None:
@@ -242,7 +243,7 @@ def test_the_builder_works_under_the_name_of_a_script() -> None:
 
 def test_the_shards_follow_from_the_store(options: dict[str, Any], undisturbed: Path) -> None:
     """Naming the cache folder keeps nothing in the configuration."""
-    config = voxblink2.VoxBlink2Config(name="audio", store=options["store"])
+    config = VoxBlink2Config(name="audio", store=options["store"])
     before = dict(vars(config))
     config_id = config.create_config_id({})
     assert vars(config) == before

@@ -16,7 +16,7 @@ from support.plain_corpus import make_corpus, video_ids
 from support.speaker_files import transcripts_of, write_speakers
 from torch.utils.data import DataLoader
 
-import voxblink2
+from voxblink2_lib.builder.config import VoxBlink2Config
 from voxblink2_lib.errors import SelectionError, StoreDamagedError, StoreError
 from voxblink2_lib.store import joined_columns, view_table
 from voxblink2_lib.store.schema import FEATURES, SPEAKER_FEATURES
@@ -219,7 +219,7 @@ def test_other_features_and_other_formats_have_the_columns(place: Path) -> None:
 def test_facts_are_a_switch(place: Path) -> None:
     with pytest.raises(SelectionError, match="with_speaker_info must be True or False, got 'yes'"):
         load(place, with_speaker_info="yes")
-    assert "with_speaker_info: further columns" in (voxblink2.VoxBlink2Config.__doc__ or "")
+    assert "with_speaker_info: further columns" in (VoxBlink2Config.__doc__ or "")
 
 
 @pytest.mark.parametrize("with_release", [True, False])

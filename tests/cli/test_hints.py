@@ -28,6 +28,7 @@ from voxblink2_lib.errors import UsageError, VoxBlink2Error, next_command
 from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.materialize.run import materialize
 from voxblink2_lib.outcomes import Outcome
+from voxblink2_lib.published.reading import open_published
 from voxblink2_lib.records import VideoKey
 from voxblink2_lib.release.index import Index
 from voxblink2_lib.release.speaker_index import TRANSCRIPTS, SpeakerIndex
@@ -347,10 +348,21 @@ def bare_doctor(_: Place) -> str:
     return next_command("doctor")
 
 
+def nothing_at_a_url(place: Place) -> str:
+    return error_of(lambda: open_published(place.folder.joinpath("nothing").as_uri()))
+
+
+def gone_at_a_url(place: Place) -> str:
+    url = place.folder.joinpath("published").as_uri()
+    run_inline("materialize", *place.words(), "--store", url)
+    next((place.folder / "published" / "shards" / "audio").glob("*.arrow")).unlink()
+    return output_of("verify", "--store", url)
+
+
 # Of each place in the library: how its message comes about, and the codes of its commands.
 CASES: dict[str, tuple[Callable[[Place], str], dict[str, int]]] = {
     "store.status.open_ledger": (no_store, {"materialize": 0}),
-    "materialize.run.retry_videos": (retry_of_no_store, {"materialize": 0}),
+    "materialize.run._retry_videos": (retry_of_no_store, {"materialize": 0}),
     # Its media have no pictures.
     "store.status._next_run": (nothing_of_a_configuration, {"materialize": 2}),
     "store.status._next_run again": (no_clip_at_all, {"materialize": 2}),
@@ -369,13 +381,15 @@ CASES: dict[str, tuple[Callable[[Place], str], dict[str, int]]] = {
     "release.speaker_index._named_damage": (damaged_transcripts, {"repair": 0}),
     "repair.speakers_repair.mend_speakers": (transcripts_without_release, {"index": 0}),
     "materialize.speakers.suggest_an_index": (transcripts_that_are_new, {"index": 0}),
+    "published.reading.no_store": (nothing_at_a_url, {"materialize": 0}),
+    "cli.verify._verify_url": (gone_at_a_url, {"materialize": 0}),
     "cli.verify._resume": (interrupted_check, {"verify": 0}),
     "store.advice.repair_command again": (shard_that_is_gone, {"repair": 0}),
     "repair.index_repair._advice": (index_without_release, {"repair": 0}),
     "cli.status._time_lines": (waiting, {"materialize": 0}),
     "store.ledger_damage.ways_out": (damaged_ledger, {"repair": 0}),
     "materialize.run._record_format": (other_decoders, {"verify": 0}),
-    "store.status.unavailable_message": (load, {"status": 0, "materialize": 0}),
+    "store.status.unavailable_messages": (load, {"status": 0, "materialize": 0}),
     "report.page._next_step": (report, {"retry": 0}),
     "materialize.last_run._check_places": (moved, {"materialize": 0}),
     "doctor.store_checks._judge_space": (space_for_a_new_store, {"index": 0}),

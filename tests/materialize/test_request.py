@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from voxblink2_lib.errors import SelectionError, StoreError
+from voxblink2_lib.errors import SelectionError
 from voxblink2_lib.materialize.request import MaterializeRequest, user_options
 from voxblink2_lib.media.options import ClipOptions
 from voxblink2_lib.release.selection import Selection
@@ -48,9 +48,11 @@ def test_what_is_no_name_is_refused(name: str, value: Any) -> None:
         MaterializeRequest.of(**named)
 
 
-def test_a_remote_store_is_refused() -> None:
-    with pytest.raises(StoreError, match="must be a local folder, got 's3://bucket/x'"):
-        MaterializeRequest(store="s3://bucket/x")
+def test_a_scratch_folder_needs_a_store_at_a_url() -> None:
+    assert MaterializeRequest(store="s3://bucket/x", scratch="/data/x").scratch == "/data/x"
+    for store in (None, "/data/store"):
+        with pytest.raises(SelectionError, match="scratch would change nothing"):
+            MaterializeRequest(store=store, scratch="/data/x")
 
 
 def test_worker_count(monkeypatch: pytest.MonkeyPatch) -> None:

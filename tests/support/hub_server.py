@@ -1,7 +1,7 @@
 """A loopback server with the part of the Hugging Face Hub that repositories are read with.
 
 It has repositories with one branch, `main`, whose last commit is in memory: of models, which are
-uploaded too, and of data sets. Everybody may read; writing requires the token.
+uploaded too, and of data sets, likewise. Everybody may read; writing requires the token.
 """
 
 from __future__ import annotations
@@ -115,12 +115,12 @@ class _Handler(LoopbackHandler):
                 self._send(409 if exists else 200, {"url": f"{self.server.url}/{name}"})
             case ["api", "validate-yaml"]:
                 self._send(200, {"errors": [], "warnings": []})  # this hub accepts every card
-            case ["api", "models", owner, name, "preupload", revision]:
+            case ["api", "models" | "datasets", owner, name, "preupload", revision]:
                 files = self._repo(owner, name, revision).files
                 self._send(
                     200, {"files": [_plan(file, files) for file in json.loads(body)["files"]]}
                 )
-            case ["api", "models", owner, name, "commit", revision]:
+            case ["api", "models" | "datasets", owner, name, "commit", revision]:
                 repo = _committed(self._repo(owner, name, revision), body)
                 self.server.repos[f"{owner}/{name}"] = repo
                 url = f"{self.server.url}/{owner}/{name}/commit/{repo.commit}"
@@ -213,8 +213,13 @@ def _committed(repo: Repo, lines: bytes) -> Repo:
     files = dict(repo.files)
     for line in lines.splitlines():
         match json.loads(line):
+            case {"key": "header", "value": {"parentCommit": parent}} if parent != repo.commit:
+                message = "A commit has happened since. Please refresh and try again."
+                raise _RefusedError(412, "PreconditionFailed", message)
             case {"key": "header"}:
                 pass
+            case {"key": "deletedFile", "value": {"path": path}}:
+                del files[path]
             case {"key": "file", "value": {"path": path, "content": content}}:
                 files[path] = base64.b64decode(content, validate=True)
             case other:

@@ -93,6 +93,11 @@ def add_place_arguments(parser: Parser) -> None:
     add_options(parser, MaterializeRequest, ["data_dir", "store"])
 
 
+def add_scratch_argument(parser: Parser) -> None:
+    """Add where a store at a URL is made."""
+    add_options(parser, MaterializeRequest, ["scratch"])
+
+
 def add_source_argument(parser: Parser, **changes: Any) -> None:
     """Add where media are."""
     add_option(parser, "source", options_of(MaterializeRequest)["source"], **changes)

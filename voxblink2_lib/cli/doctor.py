@@ -55,11 +55,16 @@ def _request(options: argparse.Namespace) -> tuple[MaterializeRequest, list[Find
     """Return what is given, completed by the last run of the store; or why it cannot be."""
     from voxblink2_lib.doctor.findings import Finding
     from voxblink2_lib.materialize.last_run import resumed_request
+    from voxblink2_lib.materialize.places import remembering_store
+    from voxblink2_lib.published.place import is_url
     from voxblink2_lib.store.layout import named_store
 
     given = {name: getattr(options, name) for name in ("config", "data_dir", "source", "store")}
     request = MaterializeRequest.of(**given)
-    if request.store is None or not named_store(request.store).ledger.exists():
+    if request.store is None:
+        return request, []
+    store = remembering_store(request) if is_url(request.store) else named_store(request.store)
+    if not store.ledger.exists():
         return request, []
     names = kept_names(options, _REMEMBERED)
     try:

@@ -12,6 +12,7 @@ from voxblink2_lib.cli.arguments import (
     add_fetch_arguments,
     add_last_run_arguments,
     add_place_arguments,
+    add_scratch_argument,
     add_selection_arguments,
     add_source_argument,
     add_workers_argument,
@@ -118,6 +119,7 @@ def add_index_command(commands: Any) -> None:
     example = "voxblink2 index --data-dir release/vb2_meta.tar.gz --store /data/voxblink2"
     parser = add_command(commands, "index", _index, does, example)
     add_place_arguments(parser)
+    add_scratch_argument(parser)
 
 
 def add_materialize_command(commands: Any) -> None:
@@ -135,6 +137,7 @@ def add_materialize_command(commands: Any) -> None:
     parser = add_command(commands, "materialize", _materialize, does, example)
     add_last_run_arguments(parser, EVERYTHING)
     add_place_arguments(parser)
+    add_scratch_argument(parser)
     add_source_argument(parser)
     add_workers_argument(parser)
     add_selection_arguments(parser)
@@ -161,6 +164,7 @@ def add_retry_command(commands: Any) -> None:
     parser = add_command(commands, "retry", _retry, does, example)
     add_last_run_arguments(parser, FETCHING)
     add_place_arguments(parser)
+    add_scratch_argument(parser)
     parser.add_argument(
         "--class",
         dest="classes",

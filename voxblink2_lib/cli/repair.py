@@ -36,8 +36,10 @@ def _repair(options: argparse.Namespace) -> int:
     from voxblink2_lib.materialize.request import FETCHING
     from voxblink2_lib.progress import show_progress
     from voxblink2_lib.repair.run import plan_repair, repair_store
+    from voxblink2_lib.store.layout import named_store
 
-    store = named_or_default_store(options)
+    # A published store is mended by publishing a scratch store that is.
+    store = named_store(options.store) if options.store else named_or_default_store(options)
     given: dict[str, Any] = {
         "data_dir": options.data_dir,
         "from_backup": options.from_backup,

@@ -11,26 +11,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from voxblink2_lib.cli.arguments import add_present_config_argument, store_path
+from voxblink2_lib.cli.status import existing_store
 from voxblink2_lib.cli.terminal import CHECK_FAILED, DONE, add_command, write_result
 from voxblink2_lib.errors import UsageError
+from voxblink2_lib.published.manifest import TABLES
 
 if TYPE_CHECKING:
     from voxblink2_lib.store.layout import Store
 
 
 def _report(options: argparse.Namespace) -> int:
-    from voxblink2_lib.store.layout import named_store
     from voxblink2_lib.store.status import chosen_configurations
 
     page, csv_file = _targets(options)
     if csv_file == page:
         raise UsageError(f"--out and --csv are the same file, {page}. Name two files.")
-    store = named_store(store_path(options))
+    store = existing_store(store_path(options), TABLES)
     configs = chosen_configurations(store, options.config)
     if not configs:
         return _say_nothing(options, store)
     missing = _write(store, configs, page, csv_file)
-    record: dict[str, Any] = {"store": str(store.root), "report": str(page), "csv": str(csv_file)}
+    record: dict[str, Any] = {"store": store.place, "report": str(page), "csv": str(csv_file)}
     if options.config is None:
         record["configs"] = {name: {"missing": missing[name]} for name in configs}
     else:
@@ -45,8 +46,8 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _say_nothing(options: argparse.Namespace, store: Store) -> int:
-    nothing = f"Nothing to report: the store {store.root} has nothing of any configuration yet."
-    write_result(options, {"store": str(store.root), "configs": {}}, [nothing])
+    nothing = f"Nothing to report: the store {store.place} has nothing of any configuration yet."
+    write_result(options, {"store": store.place, "configs": {}}, [nothing])
     return CHECK_FAILED
 
 
@@ -71,7 +72,7 @@ def _write(store: Store, configs: Sequence[str], page: Path, csv_file: Path) -> 
         }
         return write_report(
             statistics,
-            ReportSubject(str(store.root), __version__, time.time()),
+            ReportSubject(store.place, __version__, time.time()),
             target=page,
             csv_file=csv_file,
             index=store.index,
@@ -85,7 +86,7 @@ def add_report_command(commands: Any) -> None:
     example = "voxblink2 report --store /data/voxblink2 --out report.html"
     parser = add_command(commands, "report", _report, does, example)
     parser.set_defaults(keeps_work=False)
-    parser.add_argument("--store", metavar="DIR", help="folder of the store")
+    parser.add_argument("--store", metavar="DIR|URL", help="folder of the store, or its URL")
     add_present_config_argument(parser)
     parser.add_argument(
         "--out",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,8 @@ from voxblink2_lib.cli.terminal import (
     write_result,
 )
 from voxblink2_lib.errors import StoreError, next_command
+from voxblink2_lib.published.manifest import LEDGER_ONLY
+from voxblink2_lib.published.place import is_url
 
 # So many videos are named; all are in the JSON form.
 _MAX_NAMES = 5
@@ -44,8 +46,8 @@ def _status(options: argparse.Namespace) -> int:
     for name in chosen_configurations(store, options.config):
         _, configs[name], more = _about(store, name, with_missing=options.missing)
         lines += [[""], more] if lines else [more]
-    nothing = [f"Store      {store.root}: nothing of any configuration yet"]
-    record = {"store": str(store.root), "configs": configs}
+    nothing = [f"Store      {store.place}: nothing of any configuration yet"]
+    record = {"store": store.place, "configs": configs}
     write_result(options, configs.get(options.config, record), chain(*lines) if lines else nothing)
     return DONE if configs else CHECK_FAILED
 
@@ -58,11 +60,26 @@ def named_or_default_store(options: argparse.Namespace) -> Store:
     """
     from voxblink2_lib.materialize.places import find_store
     from voxblink2_lib.release.location import RELEASE_VARIABLE
-    from voxblink2_lib.store.layout import named_store
 
     if options.store is None and (options.data_dir or os.environ.get(RELEASE_VARIABLE)):
         return find_store(build_request(options))
-    return named_store(store_path(options))
+    return existing_store(store_path(options))
+
+
+def existing_store(named: str, needs: Collection[str] = LEDGER_ONLY) -> Store:
+    """Return a store that is only read: the one in a folder, or a copy of what is at a URL.
+
+    Args:
+        named: a folder or a URL.
+        needs: which files of a published store are needed.
+    """
+    from voxblink2_lib.progress import show_progress
+    from voxblink2_lib.published.reading import open_published
+    from voxblink2_lib.store.layout import named_store
+
+    if is_url(named):
+        return open_published(named, needs, progress=show_progress)
+    return named_store(named)
 
 
 # -- Status in JSON and in lines ------------------------------------------------------------------

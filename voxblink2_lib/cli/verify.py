@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from voxblink2_lib.cli.arguments import add_place_arguments, add_present_config_argument
@@ -14,7 +15,8 @@ from voxblink2_lib.cli.terminal import (
     write_message,
     write_result,
 )
-from voxblink2_lib.errors import StoppedError, next_command
+from voxblink2_lib.errors import StoppedError, UsageError, next_command
+from voxblink2_lib.published.place import is_url
 
 if TYPE_CHECKING:
     from voxblink2_lib.store.layout import Store
@@ -28,6 +30,8 @@ def _verify(options: argparse.Namespace) -> int:
     from voxblink2_lib.progress import show_progress
     from voxblink2_lib.store.verify import verify_store
 
+    if is_url(options.store):
+        return _write(options, _verify_url(options))
     store = named_or_default_store(options)
     try:
         result = verify_store(
@@ -43,6 +47,36 @@ def _verify(options: argparse.Namespace) -> int:
         raise StoppedError(
             f"stopped. What was found right is remembered; go on with {_resume(options, store)}."
         ) from None
+    return _write(options, result)
+
+
+def _verify_url(options: argparse.Namespace) -> Verification:
+    """Read all of a published store and check it; in the end, say how it is mended."""
+    from voxblink2_lib.progress import show_progress
+    from voxblink2_lib.published.verification import url_check
+    from voxblink2_lib.store.verify import verify_store
+
+    if options.resume:
+        raise UsageError("--resume is for a store in a folder; at a URL, all shards are read.")
+    with url_check(options.store, progress=show_progress) as check:
+        result = verify_store(
+            check.store,
+            options.config,
+            sample=options.sample,
+            fetch=check.shard,
+            progress=show_progress,
+        )
+    problems = (*check.problems, *result.own_problems)
+    command = next_command("materialize", store=check.store.place)
+    advice = (
+        f"Remove files at the URL that are damaged, then run {command} where its scratch store is: "
+        "what lacks at the URL is published again."
+    )
+    is_damaged = bool(problems or result.problems)
+    return replace(result, own_problems=problems, advice=advice if is_damaged else "")
+
+
+def _write(options: argparse.Namespace, result: Verification) -> int:
     record = result.as_dict()
     if options.config is not None:
         # As earlier versions wrote it.
@@ -54,7 +88,7 @@ def _verify(options: argparse.Namespace) -> int:
 def _resume(options: argparse.Namespace, store: Store) -> str:
     sample = None if options.sample == _DEFAULT_SAMPLE else options.sample
     return next_command(
-        "verify", store=store.root, config=options.config, sample=sample, resume=True
+        "verify", store=store.place, config=options.config, sample=sample, resume=True
     )
 
 

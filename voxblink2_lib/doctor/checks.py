@@ -15,6 +15,8 @@ from voxblink2_lib.doctor import machine_checks, source_checks, store_checks
 from voxblink2_lib.doctor.findings import Check, Finding, Inputs
 from voxblink2_lib.errors import ReleaseError, SourceError, StoreError, first_line
 from voxblink2_lib.materialize.request import MaterializeRequest
+from voxblink2_lib.published.place import is_url
+from voxblink2_lib.published.scratch import scratch_store
 from voxblink2_lib.records import CUT_AUDIO
 from voxblink2_lib.release.index import Index
 from voxblink2_lib.release.location import RELEASE_VARIABLE, Release, open_release
@@ -64,7 +66,9 @@ def _open_inputs(
     except (SourceError, OSError) as error:
         report(Finding("error", "source", first_line(error), "Name another source with --source."))
     try:
-        if request.store is not None:
+        if request.store is not None and is_url(request.store):
+            store = scratch_store(request.store, request.scratch)
+        elif request.store is not None:
             store = named_store(request.store)
         elif release is not None:
             store = open_store(None, release)

@@ -49,23 +49,23 @@ def check_clip_format(
     work = ", ".join(_work(request, ledger, index, retried))
     if not work:
         return
-    root, name = shlex.quote(str(store.root)), request.config
+    root, name = shlex.quote(store.place), request.config
     if number > CLIP_FORMAT:
         raise StoreMismatchError(
-            f"The store {store.root} holds clips of format {number}, which a later version made; "
+            f"The store {store.place} holds clips of format {number}, which a later version made; "
             f"this version makes format {CLIP_FORMAT}. Update it: pip install -U voxblink2"
         )
     # A retry names neither; and a store does not know its selection.
     note = "\n  with the selection of the runs before" if index is None else ""
     raise StoreMismatchError(
-        f"The store {store.root} holds clips of format {number}, made by voxblink2 0.1. This "
+        f"The store {store.place} holds clips of format {number}, made by voxblink2 0.1. This "
         f"version makes format {CLIP_FORMAT}: its audio has another level and another conversion "
         f"of the sampling rate (CHANGELOG.md says how), so both in one store would be two corpora. "
         f"Nothing was changed; left to do is: {work}. Make all clips anew, in another store:\n"
         f"  {_command(request, store, ledger)}{note}\n{_way_back(ledger)}"
         "What the store holds can be used as before:\n"
         f"  voxblink2 status --store {root} --config {name}\n"
-        f'  load_dataset("voxblink2", "{name}", store={str(store.root)!r})'
+        f'  load_dataset("voxblink2", "{name}", store={store.place!r})'
     )
 
 

@@ -25,12 +25,13 @@ from voxblink2_lib.errors import (
     VoxBlink2Error,
     next_command,
 )
-from voxblink2_lib.materialize.places import find_store
+from voxblink2_lib.materialize.places import remembering_store
 from voxblink2_lib.materialize.request import (
     EVERYTHING,
     MaterializeRequest,
     user_options,
 )
+from voxblink2_lib.published.place import is_url
 from voxblink2_lib.records import (
     CONFIG_NAMES,
     is_speaker_id,
@@ -220,11 +221,11 @@ def _shown(value: Any) -> str:
 
 def _store_of(given: Mapping[str, Any]) -> Store:
     """Return the store that is given, else that of the release."""
-    places = {name: given.get(name) for name in ("data_dir", "store", "source")}
+    places = {name: given.get(name) for name in ("data_dir", "store", "scratch", "source")}
     request = MaterializeRequest.of(**places)
-    if request.store is not None:
+    if request.store is not None and not is_url(request.store):
         return named_store(request.store)
-    return find_store(request)
+    return remembering_store(request)
 
 
 def _value(name: str, remembered: Any) -> Any:
@@ -263,7 +264,7 @@ def _check_secrets(store: Store, options: Mapping[str, Any]) -> None:
         if _may_be_secret(name, options[name]) and _lacks_secret(options[name]):
             kept = options[name] if isinstance(options[name], str) else " ".join(options[name])
             raise SourceError(
-                f"The store {store.root} remembers {option_string(name)} as {kept}: secrets are "
+                f"The store {store.place} remembers {option_string(name)} as {kept}: secrets are "
                 f"not kept. Give {option_string(name)} again in full, or set the environment "
                 f"variable {_variable(name)} and run the same command again."
             )
@@ -289,9 +290,9 @@ def _check_places(
             places["data_dir"] = "RELEASE"
             places |= {name: _as_given(value) for name, value in limits.items()}
     if problem is not None:
-        command = next_command("materialize", store=store.root, config=config, **places)
+        command = next_command("materialize", store=store.place, config=config, **places)
         raise type(problem)(
-            f"{problem} The store {store.root} remembers it of its last run. If it was moved, "
+            f"{problem} The store {store.place} remembers it of its last run. If it was moved, "
             f"name its place: {command}"
         )
 
@@ -315,7 +316,7 @@ def _completed(
     except (SelectionError, SourceError) as error:
         MaterializeRequest.of(**given)  # Its own message, where what is given is wrong by itself.
         raise type(error)(
-            f"{error} The store {store.root} remembers options of its last run, which this is one "
+            f"{error} The store {store.place} remembers options of its last run, which this is one "
             "of: give it anew, or leave it out with --forget."
         ) from error
     return replace(request, selection=replace(request.selection, **ids))

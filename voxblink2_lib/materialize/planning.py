@@ -21,6 +21,7 @@ from voxblink2_lib.materialize.jobs import (
 )
 from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.media.options import ClipOptions
+from voxblink2_lib.published.scratch import published_shards
 from voxblink2_lib.records import VideoKey, options_of
 from voxblink2_lib.release.index import (
     KEY_COLUMNS,
@@ -245,9 +246,9 @@ def check_shards(request: MaterializeRequest, store: Store, ledger: Ledger) -> N
     files = {path.name for path in folder.glob("*.arrow")}
     if files and not sealed and not ledger.statistics.videos():
         raise lost_ledger(store.ledger, len(files))
-    if lost := sorted(sealed - files):
+    if lost := sorted(sealed - files - published_shards(store, request.config)):
         raise StoreDamagedError(
-            f"{len(lost)} of the {len(sealed)} shards of the store {store.root} are missing, the "
+            f"{len(lost)} of the {len(sealed)} shards of the store {store.place} are missing, the "
             f"first is {folder / lost[0]}. {repair_advice(folder / lost[0])}"
         )
 
@@ -256,7 +257,7 @@ def _check_corpus(store: Store, diff: PlanDiff) -> None:
     if len(diff.changed):
         first = next(video_keys(diff.changed))
         raise StoreMismatchError(
-            f"The store {store.root} holds {len(diff.changed)} videos cropped by other "
+            f"The store {store.place} holds {len(diff.changed)} videos cropped by other "
             f"annotations than this release has, the first is {first.speaker_id}/{first.video_id}. "
             "Use the old release, or another store."
         )
@@ -280,7 +281,7 @@ def clip_options(request: MaterializeRequest, store: Store, ledger: Ledger) -> C
         if stored != options[name]:
             advice = f"Leave {name} out" if stored is None else f"Use {name}={stored!r}"
             raise StoreMismatchError(
-                f"The store {store.root} holds clips with {name}={stored!r}, requested is "
+                f"The store {store.place} holds clips with {name}={stored!r}, requested is "
                 f"{options[name]!r}. {advice}, or name another store."
             )
     return ClipOptions(**options)

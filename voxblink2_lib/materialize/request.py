@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from voxblink2_lib.cores import usable_cores
-from voxblink2_lib.errors import SelectionError, StoreError
+from voxblink2_lib.errors import SelectionError
 from voxblink2_lib.media.options import ClipOptions
+from voxblink2_lib.published.place import is_url
 from voxblink2_lib.records import (
     CONFIG_NAMES,
     ConfigName,
@@ -43,7 +44,6 @@ class MaterializeRequest:
 
     Raises:
         SelectionError: a value is not allowed, or would change nothing.
-        StoreError: the store is not a local folder.
     """
 
     config: ConfigName = option(
@@ -70,8 +70,15 @@ class MaterializeRequest:
     )
     store: str | None = option(
         None,
-        "folder of index, ledger and shards",
+        "folder of index, ledger and shards, or a URL to publish it at, such as s3://bucket/store",
         default="one for each release under $VOXBLINK2_HOME or the user's cache folder",
+        metavar="DIR|URL",
+        rule=_NAME,
+    )
+    scratch: str | None = option(
+        None,
+        "folder in which a store at a URL is made, on a local disk; runs go on in it",
+        default="one for each URL under $VOXBLINK2_HOME or the user's cache folder",
         metavar="DIR",
         rule=_NAME,
     )
@@ -89,8 +96,11 @@ class MaterializeRequest:
 
     def __post_init__(self) -> None:
         check_options(self, SelectionError)
-        if self.store is not None and "://" in self.store:
-            raise StoreError(f"The store must be a local folder, got {self.store!r}.")
+        if self.scratch is not None and not is_url(self.store):
+            raise SelectionError(
+                "scratch would change nothing: only a store at a URL is made in another folder. "
+                "Leave it out, or name a URL as the store."
+            )
         ClipOptions(**self.clips)
         useless = self.clips.keys() - set(ClipOptions.names(self.config))
         if useless:

@@ -12,7 +12,13 @@ from voxblink2_lib.materialize.cut_audio_run import materialize_cut_audio
 from voxblink2_lib.materialize.cut_audio_videos import refuse_later_annotations
 from voxblink2_lib.materialize.gathering import clear_gathered
 from voxblink2_lib.materialize.last_run import remember_run
-from voxblink2_lib.materialize.places import find_store, is_cut_audio, needed_release
+from voxblink2_lib.materialize.places import (
+    find_store,
+    is_cut_audio,
+    needed_release,
+    published_run,
+    store_of,
+)
 from voxblink2_lib.materialize.planning import (
     Plan,
     is_complete,
@@ -29,6 +35,8 @@ from voxblink2_lib.materialize.video_queue import RunContext
 from voxblink2_lib.media.versions import decoder_versions
 from voxblink2_lib.outcomes import POLICIES, Status
 from voxblink2_lib.progress import show_progress
+from voxblink2_lib.published.place import is_url
+from voxblink2_lib.published.reading import find_published
 from voxblink2_lib.records import CUT_AUDIO, VideoKey
 from voxblink2_lib.release.index import Index
 from voxblink2_lib.release.index_build import open_index
@@ -38,7 +46,7 @@ from voxblink2_lib.sources.rate_limits import RateLimiter, shared_file
 from voxblink2_lib.store.annotations import has_no_annotations
 from voxblink2_lib.store.catalogue import local_catalogue
 from voxblink2_lib.store.clip_format import CLIP_FORMAT, read_clip_format, record_format
-from voxblink2_lib.store.layout import Store, named_store, open_store
+from voxblink2_lib.store.layout import Store, named_store
 from voxblink2_lib.store.ledger import Ledger
 from voxblink2_lib.store.outcome_files import outcomes_written, write_stale_outcomes
 
@@ -54,12 +62,13 @@ def index_release(request: MaterializeRequest) -> Index:
         StoreBusyError: another process works on the store.
     """
     release = open_release(request.data_dir)
-    store = open_store(request.store, release)
-    refuse_later_annotations(store)
-    with store.locked(wait=False):
-        index = _index(release, store)
-        index_speakers(release, index)
-        return index
+    store = store_of(request, release)
+    with published_run(request, wait=False):
+        refuse_later_annotations(store)
+        with store.locked(wait=False):
+            index = _index(release, store)
+            index_speakers(release, index)
+            return index
 
 
 def _index(release: Release, store: Store) -> Index:
@@ -77,7 +86,7 @@ def materialize(request: MaterializeRequest, *, retry: bool, wait: bool) -> Stor
     """Download, crop and seal every selected video that the store does not have yet.
 
     Args:
-        request: what to do, and where.
+        request: what to do, and where. A store at a URL is made in its scratch store.
         retry: also retry failures of earlier runs whose back-off has elapsed.
         wait: wait, with a message, while another process works on the store.
 
@@ -94,13 +103,30 @@ def materialize(request: MaterializeRequest, *, retry: bool, wait: bool) -> Stor
         BlockedError: work is left, since the source refuses every route.
         DependencyError: this machine lacks something that downloading needs.
     """
+    if not retry and (store := _published_already(request)):
+        return store
+    with published_run(request, wait=wait):
+        return _materialize(request, retry=retry, wait=wait)
+
+
+def _published_already(request: MaterializeRequest) -> Store | None:
+    """Return the store at a URL if it has all that is requested: then nothing is written to it."""
+    if request.store is None or not is_url(request.store) or is_cut_audio(request.source):
+        return None
+    store = find_published(request.store)
+    if store is None or not is_complete(request, store, needed_release(request)):
+        return None
+    return store
+
+
+def _materialize(request: MaterializeRequest, *, retry: bool, wait: bool) -> Store:
     if is_cut_audio(request.source):
         source = parse_source(request.source, request.fetch)
         store = materialize_cut_audio(request, source, retry=retry, wait=wait)
         _seal_answered_jobs(request, store, source, wait=wait)
         return store
     release = needed_release(request)
-    store = open_store(request.store, release)
+    store = store_of(request, release)
     refuse_later_annotations(store)
     named = request.source or release.default_source
     source = parse_source(named, request.fetch)
@@ -162,12 +188,20 @@ def retry_videos(
         StoreError: the store does not exist.
         Exception: see :func:`materialize`.
     """
-    store = named_store(request.store) if request.store else find_store(request)
+    with published_run(request, wait=False):
+        return _retry_videos(request, statuses, since=since)
+
+
+def _retry_videos(
+    request: MaterializeRequest, statuses: Iterable[Status], *, since: float | None
+) -> tuple[Store, int]:
+    is_folder = request.store is not None and not is_url(request.store)
+    store = named_store(str(request.store)) if is_folder else find_store(request)
     has_none = has_no_annotations(store)
     if not (has_none or (store.ledger.exists() and (store.index / "index.json").exists())):
         raise StoreError(
-            f"There is no store at {store.root}. Name another with --store, or create one with "
-            f"{next_command('materialize', data_dir='RELEASE', store=store.root)}."
+            f"There is no store at {store.place}. Name another with --store, or create one with "
+            f"{next_command('materialize', data_dir='RELEASE', store=store.place)}."
         )
     with store.locked(wait=False), Ledger(store.ledger, request.config) as ledger:
         source = parse_source(request.source or ledger.setting("source"), request.fetch)
@@ -279,7 +313,7 @@ def _record_format(context: RunContext) -> None:
             context.store.root,
             " and with ".join(before),
             versions,
-            next_command("verify", store=context.store.root, config=context.request.config),
+            next_command("verify", store=context.store.place, config=context.request.config),
         )
 
 

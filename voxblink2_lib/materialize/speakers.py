@@ -36,5 +36,5 @@ def suggest_an_index(store: Store, release: Release) -> None:
             "%s. %s takes them over.",
             release.path.parent,
             store.root,
-            next_command("index", data_dir=release.path, store=store.root),
+            next_command("index", data_dir=release.path, store=store.place),
         )

@@ -8,11 +8,12 @@ batch is validated before it is handed out. Nothing is copied: the values stay i
 from __future__ import annotations
 
 import contextlib
+import itertools
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 
@@ -31,6 +32,21 @@ _HEADER_TYPE, _HEADER = 1, 2  # of Message
 _COMPRESSION = 3  # of RecordBatch
 _ROWS_OF_DICTIONARY = 1  # of DictionaryBatch: a RecordBatch
 _SCHEMA, _DICTIONARY = 1, 2
+
+
+class BatchStream(Protocol):
+    """An Arrow stream, here or at a URL.
+
+    Attributes:
+        path: the file, or its URL without secrets.
+    """
+
+    @property
+    def path(self) -> Path | str:
+        """The file, or its URL without secrets."""
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Yield the batches, each of them valid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +71,7 @@ class ArrowStream:
                 stream has no end, or bytes after it.
         """
         file = pa.BufferReader(self.whole)
-        messages = pa.ipc.MessageReader.open_stream(file)
-        for number in range(-1, len(self.whole)):  # the schema comes first
-            with _named(self.path, f"batch {number}"):
-                try:
-                    message = messages.read_next_message()
-                except StopIteration:
-                    break
-                if number < 0:
-                    continue
-                batch = self._batch(message)
-            yield batch
+        yield from read_batches(file, self.schema, self.path)
         if file.tell() != self.whole.size or not self._has_end():
             raise damaged(self.path, "it is truncated, or has bytes after its end")
 
@@ -74,15 +80,6 @@ class ArrowStream:
         file = pa.BufferReader(self.whole)
         pa.ipc.read_message(file)
         return self.whole.slice(file.tell())
-
-    def _batch(self, message: pa.ipc.Message) -> pa.RecordBatch:
-        if message.type != "record batch":
-            raise damaged(self.path, f"it has a message of the type {message.type!r}")
-        if is_compressed(message.metadata):
-            raise damaged(self.path, "it has a compressed batch; shards are not compressed")
-        batch = pa.ipc.read_record_batch(message, self.schema)
-        batch.validate(full=True)
-        return batch
 
     def _has_end(self) -> bool:
         end = self.whole.slice(max(0, self.whole.size - len(END_OF_STREAM)))
@@ -97,16 +94,65 @@ def open_stream(path: Path) -> ArrowStream:
         StoreError: the system does not let it be read, whatever is in it.
         StoreDamagedError: it is no such stream, or has columns that refer to dictionaries.
     """
+    with _named(path, "its columns"), pa.memory_map(str(path)) as file:
+        whole = file.read_buffer()
+    return ArrowStream(path, whole, read_schema(whole, path))
+
+
+def read_schema(beginning: pa.Buffer, path: Path | str) -> pa.Schema:
+    """Return the columns of a stream, which come first in it.
+
+    Args:
+        beginning: its first bytes.
+        path: the file or its URL, for messages.
+
+    Raises:
+        StoreDamagedError: it is no such stream, or has columns that refer to dictionaries.
+    """
     with _named(path, "its columns"):
-        with pa.memory_map(str(path)) as file:
-            whole = file.read_buffer()
         # A dictionary would have to be read before the first batch.
-        schema = pa.ipc.read_schema(pa.BufferReader(whole))
+        schema = pa.ipc.read_schema(pa.BufferReader(beginning))
         dictionaries = [field.name for field in _all_fields(schema) if _is_dictionary(field)]
     if dictionaries:
         column = shortened(dictionaries[0])
         raise damaged(path, f"the column {column} is in a dictionary; write it plain")
-    return ArrowStream(path, whole, schema)
+    return schema
+
+
+def read_batches(
+    file: pa.NativeFile, schema: pa.Schema, path: Path | str
+) -> Iterator[pa.RecordBatch]:
+    """Yield the batches of a stream, each of them valid.
+
+    Args:
+        file: the stream, from its beginning.
+        schema: its columns.
+        path: the file or its URL, for messages.
+
+    Raises:
+        StoreDamagedError: one is not valid, is compressed, or refers to a dictionary.
+    """
+    messages = pa.ipc.MessageReader.open_stream(file)
+    for number in itertools.count(-1):  # the schema comes first
+        with _named(path, f"batch {number}"):
+            try:
+                message = messages.read_next_message()
+            except StopIteration:
+                return
+            if number < 0:
+                continue
+            batch = _batch(message, schema, path)
+        yield batch
+
+
+def _batch(message: pa.ipc.Message, schema: pa.Schema, path: Path | str) -> pa.RecordBatch:
+    if message.type != "record batch":
+        raise damaged(path, f"it has a message of the type {message.type!r}")
+    if is_compressed(message.metadata):
+        raise damaged(path, "it has a compressed batch; shards are not compressed")
+    batch = pa.ipc.read_record_batch(message, schema)
+    batch.validate(full=True)
+    return batch
 
 
 def read_plain_file(path: Path, schema: pa.Schema) -> pa.Table:
@@ -135,20 +181,21 @@ def read_plain_file(path: Path, schema: pa.Schema) -> pa.Table:
     return table
 
 
-def damaged(path: Path, problem: str) -> StoreDamagedError:
-    """Return the error of an Arrow file that is not as it was written."""
-    return StoreDamagedError(f"The file {path} is damaged ({problem}). {repair_advice(path)}")
+def damaged(path: Path | str, problem: str) -> StoreDamagedError:
+    """Return the error of an Arrow file, or one at a URL, that is not as it was written."""
+    advice = repair_advice(path) if isinstance(path, Path) else "Publish its store again."
+    return StoreDamagedError(f"The file {path} is damaged ({problem}). {advice}")
 
 
 @contextlib.contextmanager
-def _named(path: Path, place: str) -> Iterator[None]:
+def _named(path: Path | str, place: str) -> Iterator[None]:
     """Turn whatever Arrow raises on a broken file into an error that names it."""
     try:
         yield
     except (VoxBlink2Error, FileNotFoundError):
         raise
     except Exception as error:  # a broken file makes nearly any of Arrow's and Python's errors
-        if named := system_error(error, path):
+        if isinstance(path, Path) and (named := system_error(error, path)):
             raise named from error
         raise damaged(path, f"{place}: {shortened(first_line(error), quoted=False)}") from error
 

@@ -45,7 +45,7 @@ def back_up_ledger(store: Store) -> None:
         store.tmp.mkdir(parents=True, exist_ok=True)
         draft.unlink(missing_ok=True)
         try:
-            _copy(store.ledger, draft)
+            copy_ledger(store.ledger, draft)
             _check(draft, store.ledger)
             _flush(draft)
             os.replace(draft, store.backup)
@@ -54,7 +54,12 @@ def back_up_ledger(store: Store) -> None:
             draft.unlink(missing_ok=True)
 
 
-def _copy(ledger: Path, draft: Path) -> None:
+def copy_ledger(ledger: Path, draft: Path) -> None:
+    """Copy a ledger to a file that is not there, as it is now; a run may write to it meanwhile.
+
+    Raises:
+        StoreDamagedError, StoreFullError, StoreError: it cannot be copied.
+    """
     uri = f"{ledger.resolve().as_uri()}?mode=ro"
     try:
         with (

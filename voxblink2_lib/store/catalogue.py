@@ -194,6 +194,21 @@ def catalogue_of(store: Path, config: str, sizes: ShardSizes) -> Catalogue:
     return _read_current(path, sizes) or _updated(_read(path), folder, sizes, no_progress)
 
 
+def update_catalogue(path: Path, folder: Path, sizes: ShardSizes) -> None:
+    """Make a catalogue that has just some shards, of the one before and those that it lacks.
+
+    Args:
+        path: of the catalogue.
+        folder: of the shards; those in the catalogue need not be there.
+        sizes: size in bytes of each shard by its name, in order.
+
+    Raises:
+        StoreDamagedError: a shard cannot be read.
+    """
+    if _read_current(path, sizes) is None:
+        _updated(_read(path), folder, sizes, no_progress).write(path)
+
+
 def _shard_sizes(store: Path, folder: Path, config: str) -> ShardSizes:
     """Return the shards of a folder that has at least one moment of rest."""
     sealed = None

@@ -10,6 +10,7 @@ STORE/
   archive/                  where an archive of cut audio can be entered, see cut_audio
   media/<config>/           downloaded media, staged until they are cropped
   tombstones.json           hashes of what was purged, see release/tombstones.py
+  published/                of a scratch store, see published/scratch.py
   lost+found/               what repair took out of the store; nothing reads it
   tmp/                      partial downloads; emptied by the next run
 """
@@ -46,9 +47,21 @@ from voxblink2_lib.store.lock import HOLDER, LOCK, hold_lock
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """A folder and the places in it."""
+    """A folder and the places in it.
+
+    Attributes:
+        root: the folder.
+        url: of the published store that the folder is a scratch store or a copy of, without
+            secrets; empty for any other.
+    """
 
     root: Path
+    url: str = ""
+
+    @property
+    def place(self) -> str:
+        """What its user calls it: the URL, or the folder."""
+        return self.url or str(self.root)
 
     @property
     def index(self) -> Path:
@@ -176,10 +189,15 @@ def named_store(path: str | os.PathLike[str]) -> Store:
     """Return the store in a folder, which need not exist yet.
 
     Raises:
-        StoreError: a file is in its place, or the system does not take its name.
+        StoreError: it is a URL, a file is in its place, or the system does not take its name.
     """
     if not os.fspath(path):
         raise StoreError("store is an empty text. Leave it out, or name a folder.")
+    if "://" in os.fspath(path):
+        raise StoreError(
+            f"The store {redacted_source(os.fspath(path))} is a URL, which is not possible here. "
+            "Name a folder."
+        )
     root = Path(path).expanduser().absolute()
     try:
         is_file = root.exists() and not root.is_dir()

@@ -46,6 +46,8 @@ class Lease:
         sleep: waits for some seconds.
     """
 
+    beat_seconds = BEAT_SECONDS
+
     def __init__(
         self,
         path: Path,
@@ -54,6 +56,7 @@ class Lease:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._path = path
+        self._place = str(path.parent)
         self._clock = clock
         self._sleep = sleep
         self._token = secrets.token_hex(8)
@@ -109,12 +112,12 @@ class Lease:
         Raises:
             StoreBusyError: another process has taken the lease.
         """
-        if self._clock() - self._renewed_at > 2 * BEAT_SECONDS:
+        if self._clock() - self._renewed_at > 2 * self.beat_seconds:
             self.renew()
         is_silent = self._clock() - self._renewed_at > STALE_SECONDS
         if self._is_lost or is_silent:
             raise StoreBusyError(
-                f"This process lost its lease of the store {self._path.parent}: it could not renew "
+                f"This process lost its lease of the store {self._place}: it could not renew "
                 f"{self._path.name} in time, and another process may work on the store. Everything "
                 "finished is kept; run the same command again when no other process does."
             )
@@ -123,12 +126,16 @@ class Lease:
         """Give the lease back; nothing is done if it was lost."""
         self._ended.set()
         _held.pop(self._path.parent, None)
-        with self._writing, contextlib.suppress(OSError):
-            if _token(self._path.read_bytes()) == self._token:
-                self._path.unlink()
+        # Whatever a disk or a server answers: it is given up at the latest when nobody renews it.
+        with self._writing, contextlib.suppress(Exception):
+            if self._is_ours():
+                self._remove()
+
+    def _remove(self) -> None:
+        self._path.unlink()
 
     def _beat(self) -> None:
-        while not (self._ended.wait(BEAT_SECONDS) or self._is_lost):
+        while not (self._ended.wait(self.beat_seconds) or self._is_lost):
             self.renew()
 
     def _create(self) -> bool:
@@ -142,11 +149,17 @@ class Lease:
         return True
 
     def _replace(self) -> bool:
+        self._overwrite()
+        self._sleep(SETTLE_SECONDS)
+        return self._is_ours() and self._take()
+
+    def _overwrite(self) -> None:
         fresh = self._path.with_name(f"{self._path.name}.{self._token}.tmp")
         fresh.write_bytes(self._record())
         os.replace(fresh, self._path)
-        self._sleep(SETTLE_SECONDS)
-        return _token(self._read() or b"") == self._token and self._take()
+
+    def _is_ours(self) -> bool:
+        return _token(self._read() or b"") == self._token
 
     def _take(self) -> bool:
         self._renewed_at = self._clock()

@@ -46,8 +46,13 @@ def hold_lock(root: Path, *, wait: bool) -> Iterator[None]:
         if problem or (root / _LEASE).exists():
             stack.enter_context(_lease(root, problem, wait=wait))
         with named_system_errors(root):
-            (root / HOLDER).write_text(f"process {os.getpid()} on {socket.gethostname()}")
+            (root / HOLDER).write_text(this_process())
         yield
+
+
+def this_process() -> str:
+    """Return the number of this process, and the machine, as a text."""
+    return f"process {os.getpid()} on {socket.gethostname()}"
 
 
 @contextlib.contextmanager

@@ -29,7 +29,7 @@ from voxblink2_lib.errors import (
 from voxblink2_lib.files import atomic_write, named_system_errors
 from voxblink2_lib.foreign_files import as_own_error, shortened
 from voxblink2_lib.records import CUT_AUDIO, SAMPLE_RATE_HZ
-from voxblink2_lib.store.arrow_stream import ArrowStream, damaged, open_stream
+from voxblink2_lib.store.arrow_stream import ArrowStream, BatchStream, damaged, open_stream
 from voxblink2_lib.store.shards import gone_message
 
 _MEDIA = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -82,11 +82,16 @@ def open_shard(path: Path) -> ArrowStream:
         stream = open_stream(path)
     except FileNotFoundError as error:
         raise StoreDamagedError(gone_message(path)) from error
-    _check_columns(path, stream.schema)
+    check_columns(path, stream.schema)
     return stream
 
 
-def _check_columns(path: Path, schema: pa.Schema) -> None:
+def check_columns(path: Path | str, schema: pa.Schema) -> None:
+    """Make sure that columns are those of a shard.
+
+    Raises:
+        StoreError: some are not, or are missing.
+    """
     names = schema.names
     needed = _NEEDED + _FACES * ("video" in names)
     types = {field.name: field.type for field in schema}
@@ -111,7 +116,7 @@ def _listed(names: list[str]) -> str:
     return listed + (f", ... ({len(names):,})" if len(names) > _LISTED else "")
 
 
-def shard_batches(stream: ArrowStream) -> Iterator[pa.RecordBatch]:
+def shard_batches(stream: BatchStream) -> Iterator[pa.RecordBatch]:
     """Yield the batches of a shard, whose rows are as its readers need them.
 
     Raises:

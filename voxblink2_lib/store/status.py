@@ -23,7 +23,7 @@ from voxblink2_lib.store.ledger_statistics import (
 from voxblink2_lib.store.view import View
 
 # Classes of videos that need no warning.
-_NOT_REPORTED = ("done", "planned", "excluded")
+_NOT_UNAVAILABLE = ("done", "planned", "excluded")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +108,8 @@ def open_ledger(store: Store, config: str) -> Ledger:
             f"{' and '.join(folders)}. Mend the store with {repair_command(store.root)}."
         )
     raise StoreError(
-        f"There is no store at {store.root}: it has no ledger. Name another folder, or create "
-        f"a store with {next_command('materialize', data_dir='RELEASE', store=store.root)}."
+        f"There is no store at {store.place}: it has no ledger. Name another folder, or create "
+        f"a store with {next_command('materialize', data_dir='RELEASE', store=store.place)}."
     )
 
 
@@ -142,7 +142,7 @@ def chosen_configurations(store: Store, named: str | None) -> tuple[str, ...]:
         return present
     if named not in present:
         raise StoreError(
-            f"The store {store.root} has nothing of the configuration {named!r}; it has "
+            f"The store {store.place} has nothing of the configuration {named!r}; it has "
             f"{' and '.join(present) or 'nothing of any'}."
         )
     return (named,)
@@ -156,7 +156,7 @@ def read_status(store: Store, config: str) -> StoreStatus:
         shards = ledger.shards()
         waiting, next_try = ledger.waiting()
         return StoreStatus(
-            store=str(store.root),
+            store=store.place,
             config=config,
             videos=videos,
             utterances=totals.clips,
@@ -200,28 +200,27 @@ def incomplete_messages(store: Store, config: str, view: View) -> Iterator[str]:
     with open_ledger(store, config) as ledger:
         problem = _archive_problem(store, ledger)
     if problem:
-        yield f"The store {store.root} is loaded as is. Its cut audio: {problem}"
+        yield f"The store {store.place} is loaded as is. Its cut audio: {problem}"
     if view.videos != view.selected:
         yield (
             f"{view.videos} of the {view.selected} selected videos have clips in the store "
-            f"{store.root}, which is used as is. With data_dir=..., those that it was never asked "
+            f"{store.place}, which is used as is. With data_dir=..., those that it was never asked "
             "for are materialized."
         )
 
 
-def unavailable_message(store: Store, config: str) -> str | None:
-    """Return how many videos are unavailable, and what to do about it; ``None`` if none is."""
+def unavailable_messages(store: Store, config: str) -> Iterator[str]:
+    """Yield how many videos of a store were tried in vain, if any."""
     with open_ledger(store, config) as ledger:
         counts = ledger.statistics.videos()
-    unavailable = sum(count for status, count in counts.items() if status not in _NOT_REPORTED)
-    if not unavailable:
-        return None
-    place = {"store": store.root, "config": config}
-    return (
-        f"{unavailable} videos are unavailable. {next_command('status', **place, missing=True)} "
-        f"lists them with the reasons; {next_command('materialize', **place)} retries those that "
-        "may be temporary."
-    )
+    unavailable = sum(count for status, count in counts.items() if status not in _NOT_UNAVAILABLE)
+    if unavailable:
+        place = {"store": store.place, "config": config}
+        yield (
+            f"{unavailable} videos are unavailable. {next_command('status', **place, missing=True)}"
+            f" lists them with the reasons; {next_command('materialize', **place)} retries those "
+            "that may be temporary."
+        )
 
 
 def _seconds_left(ledger: Ledger, speed: Throughput | None, videos: int) -> int | None:
@@ -246,18 +245,18 @@ def empty_store_message(store: Store, config: str) -> str:
         reasons = ledger.statistics.reasons(5)
     if not reasons:
         return (
-            f"The store {store.root} has nothing of the configuration {config!r}. Name the release "
-            f"with data_dir=..., or first run {_next_run(store, config)}."
+            f"The store {store.place} has nothing of the configuration {config!r}. Name the "
+            f"release with data_dir=..., or first run {_next_run(store, config)}."
         )
     lines = "".join(
         f"\n  {reason.videos} videos: {visible(redact(reason.message))}" for reason in reasons
     )
     return (
-        f"No video is available, so there is nothing to load from the store {store.root}. "
+        f"No video is available, so there is nothing to load from the store {store.place}. "
         f"The most frequent reasons:{lines}\n"
         f"Check the source, then run {_next_run(store, config)} to try again."
     )
 
 
 def _next_run(store: Store, config: str) -> str:
-    return next_command("materialize", store=store.root, config=config)
+    return next_command("materialize", store=store.place, config=config)

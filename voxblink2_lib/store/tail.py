@@ -14,6 +14,7 @@ A job of the table ``jobs`` is one of four kinds:
 from __future__ import annotations
 
 import sqlite3
+import sys
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -89,6 +90,11 @@ class RecoveredShards:
             job,
         )
         return list(map(VideoKey._make, rows))
+
+    def last(self) -> SealedShard | None:
+        """Return the last shard of recovered videos, full or not."""
+        tail = self.tail(full=sys.maxsize)
+        return tail.shard if tail else None
 
     def tail(self, *, full: int) -> Tail | None:
         """Return the last shard of recovered videos, if it has fewer than ``full`` videos."""

@@ -8,7 +8,7 @@ meanwhile: what seems wrong is compared with the ledger once more before it is r
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,10 @@ from voxblink2_lib.workers.pool import WorkerPool
 
 # A process more is started for so many bytes: starting takes as long as a second of hashing.
 _BYTES_PER_WORKER = 1 << 30
+
+
+# Has a shard on disk within a ``with`` block, and yields why that is not possible.
+ShardFetch = Callable[[Path], contextlib.AbstractContextManager[str]]
 
 
 @dataclass(slots=True)
@@ -67,13 +71,13 @@ class Verification:
     """What :func:`verify_store` checked, and the problems it found.
 
     Attributes:
-        store: the folder.
+        store: the folder, or the URL.
         own_problems: of the ledger and the index, which all configurations share.
         configs: each configuration that was checked.
         advice: what mends the store; empty if nothing is damaged.
     """
 
-    store: Path
+    store: str
     own_problems: tuple[str, ...]
     configs: Mapping[str, ConfigVerification]
     advice: str = ""
@@ -87,7 +91,7 @@ class Verification:
     def as_dict(self) -> dict[str, Any]:
         """Return what ``voxblink2 verify --json`` writes."""
         return {
-            "store": str(self.store),
+            "store": self.store,
             "problems": self.problems,
             "advice": self.advice,
             "configs": {name: asdict(config) for name, config in self.configs.items()},
@@ -102,6 +106,7 @@ def verify_store(
     seed: int = 0,
     workers: int = 1,
     resume: bool = False,
+    fetch: ShardFetch | None = None,
     progress: Progress = no_progress,
 ) -> Verification:
     """Hash every file again, compare rows with index and ledger, decode some clips.
@@ -114,6 +119,8 @@ def verify_store(
         workers: the most processes to use; one means this process.
         resume: leave out the shards that the check before this one found right, if it was
             interrupted.
+        fetch: has a shard on disk while it is checked, and yields why it cannot; then one at a
+            time is checked, in this process. By default, all are there.
         progress: counts shards.
 
     Raises:
@@ -128,18 +135,18 @@ def verify_store(
     try:
         for name in _configs(store, config):
             with _opened(store, name) as ledger:
-                check = _ConfigCheck(store, name, ledger, index, verified)
+                check = _ConfigCheck(store, name, ledger, index, verified=verified, fetch=fetch)
                 results[name] = check.run(sample, seed, workers, progress)
     except BaseException:
         verified.save()
         raise
     verified.forget()
-    return _concluded(Verification(store.root, (*problems, *index_problems), results))
+    return _concluded(Verification(store.place, (*problems, *index_problems), results), store)
 
 
-def _concluded(result: Verification) -> Verification:
+def _concluded(result: Verification, store: Store) -> Verification:
     """Add what to do about the problems, and that nothing was checked, which is one as well."""
-    advice = f"Mend the store with {repair_command(result.store)}." if result.problems else ""
+    advice = f"Mend the store with {repair_command(store.root)}." if result.problems else ""
     nothing = f"Nothing to check: the store {result.store} has no sealed shard"
     for name, config in result.configs.items():
         if not (config.shards or config.verified_before or config.problems):
@@ -226,13 +233,16 @@ class _ConfigCheck:
         config: str,
         ledger: Ledger | None,
         index: Index | None,
+        *,
         verified: VerifiedShards,
+        fetch: ShardFetch | None,
     ) -> None:
         self._store = store
         self._config = config
         self._ledger = ledger
         self._index = index
         self._verified = verified
+        self._fetch = fetch
         self._result = ConfigVerification()
 
     def run(self, sample: int, seed: int, workers: int, progress: Progress) -> ConfigVerification:
@@ -272,7 +282,7 @@ class _ConfigCheck:
             total=len(shards),
             done=result.verified_before,
         ) as advance:
-            for task, checked in _run(complete, workers):
+            for task, checked in _run(complete, workers, self._fetch):
                 advance(1)
                 self._take(task, checked)
                 if checked.problems:
@@ -343,11 +353,23 @@ class _ConfigCheck:
         return [problem for name in sorted(names, key=shard_order) for problem in problems[name]]
 
 
-def _run(tasks: Iterator[ShardTask], workers: int) -> Iterator[tuple[ShardTask, ShardResult]]:
+def _run(
+    tasks: Iterator[ShardTask], workers: int, fetch: ShardFetch | None
+) -> Iterator[tuple[ShardTask, ShardResult]]:
     """Yield shards with what was checked of them, as the results arrive."""
-    if workers <= 1:
+    if fetch is not None:
+        for task in tasks:
+            with fetch(task.path) as problem:
+                yield task, ShardResult(problems=[problem]) if problem else verify_shard(task)
+    elif workers <= 1:
         yield from ((task, verify_shard(task)) for task in tasks)
-        return
+    else:
+        yield from _run_in_processes(tasks, workers)
+
+
+def _run_in_processes(
+    tasks: Iterator[ShardTask], workers: int
+) -> Iterator[tuple[ShardTask, ShardResult]]:
     calls = ((verify_shard, task) for task in tasks)
     with WorkerPool(workers) as pool:
         for (_, task), result in pool.run(calls.__next__):

@@ -213,7 +213,7 @@ def catalogued(store: Store, config: str, shards: Sequence[SealedShard]) -> pa.T
     for listed, shard in zip(catalogue.shards, shards, strict=True):
         if listed.rows != shard.rows:
             raise StoreDamagedError(
-                f"The shard {shard.name} of the store {store.root} has {shard.rows} rows in the "
+                f"The shard {shard.name} of the store {store.place} has {shard.rows} rows in the "
                 f"ledger and {listed.rows} in the catalogue. Delete {store.root / CATALOGUE} and "
                 "load again: it is made anew."
             )
@@ -278,8 +278,8 @@ def empty_view_message(store: Store, config: str, shards: Sequence[SealedShard],
     speakers = sorted(pc.unique(rows["speaker_id"].cast(pa.string())).to_pylist())
     listed = ", ".join(speakers[:_LISTED]) + (", ..." if len(speakers) > _LISTED else "")
     return (
-        f"The store {store.root} has no clips of the {view.selected:,} selected videos. It has "
+        f"The store {store.place} has no clips of the {view.selected:,} selected videos. It has "
         f"{len(rows):,} clips of {len(speakers):,} speakers: {listed}. Select some of these, or "
-        f"see why others are missing: voxblink2 status --store {shlex.quote(str(store.root))} "
+        f"see why others are missing: voxblink2 status --store {shlex.quote(store.place)} "
         f"--config {config} --missing"
     )

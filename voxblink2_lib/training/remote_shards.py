@@ -10,15 +10,22 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import fsspec
 from filelock import FileLock
 
-from voxblink2_lib.errors import StoreDamagedError, TrainingError
+from voxblink2_lib.errors import StoreDamagedError, StoreError, TrainingError
 from voxblink2_lib.files import atomic_write, home_folder, short_digest
+from voxblink2_lib.published.training_shards import (
+    MANIFEST,
+    PublishedFile,
+    TrainingShards,
+    open_place,
+    training_shards,
+)
 from voxblink2_lib.store.catalogue import FOLDER, Catalogue
 
 CACHE_BYTES = 8 << 30
@@ -27,8 +34,10 @@ _TRIES = 3
 
 
 def is_remote(store: object) -> bool:
-    """Return whether a store is a URL of a remote file system."""
-    return isinstance(store, str) and "://" in store and not store.startswith("file://")
+    """Return whether a store is a URL; of a local folder, only if a store is published there."""
+    if not isinstance(store, str) or "://" not in store:
+        return False
+    return not store.startswith("file://") or Path(_system(store)[1], MANIFEST).exists()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +49,14 @@ class RemoteShards:
         config: name of the configuration.
         cache: folder of the chunks of this store.
         cache_bytes: the most that all chunks in it take.
+        published: the files of one manifest; ``None`` of a store that was uploaded as it is.
     """
 
     url: str
     config: str
     cache: Path
     cache_bytes: int
+    published: TrainingShards | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def at(
@@ -54,7 +65,7 @@ class RemoteShards:
         """Return the shards of a store, with a cache for them.
 
         Raises:
-            TrainingError: the cache is too small for one chunk.
+            TrainingError: the cache is too small for one chunk, or the store cannot be read.
         """
         if cache_bytes < CHUNK_BYTES:
             raise TrainingError(
@@ -62,7 +73,12 @@ class RemoteShards:
             )
         base = home_folder() / "pieces" if cache_dir is None else Path(cache_dir).absolute()
         url = url.rstrip("/")
-        return cls(url, config, base / f"{short_digest(url.encode())}-{config}", cache_bytes)
+        cache = base / f"{short_digest(url.encode())}-{config}"
+        try:
+            published = training_shards(url, config)
+        except StoreError as error:
+            raise TrainingError(str(error)) from error
+        return cls(url, config, cache, cache_bytes, published)
 
     def read(self, shard: str, shard_bytes: int, offset: int, size: int) -> bytes:
         """Return a range of bytes of a shard.
@@ -88,7 +104,7 @@ class RemoteShards:
 
     def _chunk(self, shard: str, shard_bytes: int, index: int) -> bytes:
         # With the size, as a store that was made anew at the same URL has other shards.
-        path = self.cache / f"{shard}.{shard_bytes}.{index:06}"
+        path = self.cache / f"{self._name_of(shard)}.{shard_bytes}.{index:06}"
         size = min(CHUNK_BYTES, shard_bytes - index * CHUNK_BYTES)
         with contextlib.suppress(OSError):
             data = path.read_bytes()
@@ -114,7 +130,12 @@ class RemoteShards:
             total -= chunk.stat().st_size
 
     def _url_of(self, shard: str) -> str:
-        return f"{self.url}/shards/{self.config}/{shard}"
+        return f"{self.url}/shards/{self.config}/{self._name_of(shard)}"
+
+    def _name_of(self, shard: str) -> str:
+        if self.published is None:
+            return shard
+        return PurePosixPath(self.published.names[shard]).name
 
 
 def _download(url: str, start: int, size: int) -> bytes:
@@ -159,6 +180,8 @@ def read_remote_catalogue(shards: RemoteShards) -> Catalogue:
     Raises:
         TrainingError: there is none, or the store cannot be reached.
     """
+    if shards.published is not None:
+        return _published_catalogue(shards, shards.published.catalogue)
     url = f"{shards.url}/{FOLDER}/{shards.config}.arrow"
     try:
         system, path = _system(url)
@@ -175,6 +198,14 @@ def read_remote_catalogue(shards: RemoteShards) -> Catalogue:
         ) from error
     except Exception as error:  # of botocore and aiohttp, many are no OSError
         raise TrainingError(f"The store {shards.url} cannot be opened: {error}") from error
+
+
+def _published_catalogue(shards: RemoteShards, file: PublishedFile) -> Catalogue:
+    copy = shards.cache / FOLDER / f"{file.sha256[:16]}.arrow"
+    if not copy.exists():
+        size, sha256 = file.size_bytes, file.sha256
+        open_place(shards.url).download(file.name, copy, size_bytes=size, sha256=sha256)
+    return Catalogue.read(copy)
 
 
 def _version(info: dict[str, Any]) -> dict[str, str]:

@@ -1,0 +1,47 @@
+"""A scratch store is published, read back and taken up, at every kind of URL."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from voxblink2_lib.published.manifest import ALL_BUT_SHARDS
+from voxblink2_lib.published.place import Place
+from voxblink2_lib.published.reading import fetch_shards, open_published
+from voxblink2_lib.published.session import publishing
+from voxblink2_lib.store.layout import Store
+from voxblink2_lib.store.ledger import Ledger
+from voxblink2_lib.store.verify import verify_store
+
+
+def publish(url: str, root: Path) -> int:
+    with publishing(url, Store(root, url)) as publisher:
+        pass
+    return publisher.generation
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    """The shards of a store by their paths."""
+    return {
+        path.relative_to(root).as_posix(): path.read_bytes()
+        for path in root.glob("shards/*/*.arrow")
+    }
+
+
+def test_a_store_is_published_and_read_back(url: str, local: Path) -> None:
+    assert publish(url, local) == 1
+    copy = open_published(url, ALL_BUT_SHARDS)
+    assert copy.place == url
+    assert not [*copy.root.glob("shards/*/*.arrow")]
+    with Ledger(copy.ledger, "audio", readonly=True) as ledger:
+        names = [shard.name for shard in ledger.shards()]
+    assert len(names) == 6
+    fetch_shards(url, copy, "audio", names)
+    assert contents(copy.root) == contents(local)
+    assert not verify_store(copy, sample=1).problems
+
+
+def test_what_is_published_is_not_published_again(url: str, local: Path) -> None:
+    publish(url, local)
+    before = Place(url).sizes()
+    assert publish(url, local) == 1
+    assert Place(url).sizes() == before

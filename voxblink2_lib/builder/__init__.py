@@ -1,0 +1,1 @@
+"""What the dataset builder is told: its configuration."""

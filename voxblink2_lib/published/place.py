@@ -1,0 +1,259 @@
+"""The URL of a published store: its manifest is read and replaced there, and files are uploaded.
+
+A manifest is replaced only if it still is the one that the new one follows: by a put under that
+condition where the store has one (S3), else by who holds the lease. An answer that is lost or late
+changes nothing: what is at the URL is read again, and says whose manifest it is.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from voxblink2_lib.archive.urls import is_final, system_of
+from voxblink2_lib.errors import StoreBusyError, StoreDamagedError, StoreError
+from voxblink2_lib.files import HashingWriter, atomic_write
+from voxblink2_lib.published import remote_errors
+from voxblink2_lib.published.lease import UrlLease
+from voxblink2_lib.published.manifest import MANIFEST, Manifest, read_manifest
+from voxblink2_lib.published.remote_errors import store_errors, tried
+from voxblink2_lib.redaction import redacted_source
+
+_COPY_BYTES, _BLOCK_BYTES = 1 << 20, 32 << 20
+_CONDITIONAL = {"s3", "s3a"}
+_LOCAL = {"file", "local"}
+
+
+class FileGoneError(StoreDamagedError):
+    """A file that a manifest names is not there: perhaps a later manifest has left it out."""
+
+
+def is_url(named: object) -> bool:
+    """Return whether a store is named by a URL.
+
+    >>> [is_url(store) for store in ("s3://bucket/store", "file:///data/x", "/data/x", None)]
+    [True, True, False, False]
+    """
+    return isinstance(named, str) and "://" in named
+
+
+class Published(NamedTuple):
+    """What is at the URL of a store: its manifest, if any, and a text that changes with it."""
+
+    manifest: Manifest | None
+    version: str = ""
+
+
+class Place:
+    """Where a store is published.
+
+    Args:
+        url: with its secrets.
+
+    Raises:
+        StoreError: fsspec cannot open such URLs, or a package that it needs is missing.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+        if not url.partition("://")[2].strip("/"):
+            raise StoreError(f"The store {url} has no name. Name a bucket, and a folder in it.")
+        with store_errors(self.url, "opened"):
+            self._system, self._path = system_of(self.url)
+        protocols = self._system.protocol
+        self._protocols = {protocols} if isinstance(protocols, str) else set(protocols)
+
+    def __str__(self) -> str:
+        return redacted_source(self.url)
+
+    def url_of(self, name: str) -> str:
+        """Return the URL of a file, with its secrets."""
+        return f"{self.url}/{name}"
+
+    def lease(self) -> UrlLease:
+        """Return the right to publish, which is not acquired yet."""
+        return UrlLease(self._system, f"{self._path}/publisher.lease", str(self))
+
+    # -- The manifest ------------------------------------------------------------------------------
+
+    def read(self) -> Published:
+        """Return what is published now.
+
+        Raises:
+            StoreDamagedError: the manifest is none.
+            StoreError, StoreDiskError: it cannot be read.
+        """
+        with store_errors(self.url, "read"):
+            return tried(self._read)
+
+    def _read(self) -> Published:
+        path = f"{self._path}/{MANIFEST}"
+        self._system.invalidate_cache()
+        try:
+            # Before the content: if that is newer, a put under this condition fails.
+            version = str(self._system.info(path).get("ETag", ""))
+            content = self._system.cat_file(path)
+        except FileNotFoundError as error:
+            if "bucket does not exist" in str(error):
+                raise
+            return Published(None)
+        return Published(read_manifest(content, f"{self}/{MANIFEST}"), version)
+
+    def commit(self, manifest: Manifest, base: Published) -> Published:
+        """Replace the manifest, if it still is the one before.
+
+        Args:
+            manifest: the new one.
+            base: what was published when it was made.
+
+        Raises:
+            StoreBusyError: another process has published meanwhile.
+            StoreError, StoreDiskError: it cannot be written.
+        """
+        content = manifest.as_json()
+        with store_errors(self.url, "published"):
+            for pause in (*remote_errors.PAUSES_SECONDS, None):
+                try:
+                    return Published(manifest, self._put(content, base))
+                except Exception as error:
+                    present = self.read()
+                    if _is_same(present.manifest, manifest):  # the answer was lost
+                        return present
+                    if not _is_same(present.manifest, base.manifest):
+                        raise self._conflict(present.manifest) from error
+                    if pause is None or is_final(error) or remote_errors.is_refusal(error):
+                        raise
+                    base = present  # of the Hub, something else in the same data set was changed
+                    time.sleep(pause)
+        raise AssertionError("the last try returns or raises")
+
+    def _put(self, content: bytes, base: Published) -> str:
+        path = f"{self._path}/{MANIFEST}"
+        if self._protocols & _CONDITIONAL:
+            bucket, key, _ = self._system.split_path(path)
+            condition = {"IfMatch": base.version} if base.manifest else {"IfNoneMatch": "*"}
+            answer = self._system.call_s3(
+                "put_object", Bucket=bucket, Key=key, Body=content, **condition
+            )
+            return str(answer["ETag"])
+        present = self._read()
+        if not _is_same(present.manifest, base.manifest):
+            raise self._conflict(present.manifest)
+        if self._protocols & _LOCAL:
+            with atomic_write(Path(path)) as file:
+                file.write(content)
+        else:
+            self._system.pipe_file(path, content)
+        return self._read().version
+
+    def _conflict(self, present: Manifest | None) -> StoreBusyError:
+        what = (
+            f"generation {present.generation} was written by {present.writer}"
+            if present
+            else "its manifest was removed"
+        )
+        return StoreBusyError(
+            f"Another process publishes to {self}: {what} meanwhile. Nothing of it was "
+            "overwritten; what was finished here is kept in the scratch store. Run this again when "
+            "the other process is done, with another scratch store: --scratch NEW_FOLDER "
+            "(scratch=...)."
+        )
+
+    # -- Files -------------------------------------------------------------------------------------
+
+    def upload(self, source: BinaryIO, name: str, size_bytes: int) -> str:
+        """Upload the first bytes of a file, which may grow meanwhile; return their SHA-256.
+
+        Raises:
+            StoreError, StoreDiskError: it cannot be written.
+        """
+        with store_errors(self.url, "published"):
+            return tried(lambda: self._upload(source, name, size_bytes))
+
+    def _upload(self, source: BinaryIO, name: str, size_bytes: int) -> str:
+        path = f"{self._path}/{name}"
+        source.seek(0)
+        if self._protocols & _LOCAL:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with self._system.open(path, "wb") as file:
+            hashing = HashingWriter(file)
+            while left := size_bytes - hashing.size_bytes:
+                block = source.read(min(_COPY_BYTES, left))
+                if not block:
+                    raise StoreError(f"{name} became shorter while it was published.")
+                hashing.write(block)
+        return hashing.sha256
+
+    def download(self, name: str, target: Path, *, size_bytes: int, sha256: str) -> None:
+        """Download a file, which appears under its name when it is whole.
+
+        Raises:
+            StoreDamagedError: it is not what the manifest names.
+            StoreError, StoreDiskError: it cannot be read.
+        """
+        with store_errors(self.url, "read"), atomic_write(target) as file:
+            hashing = HashingWriter(file)
+            while left := size_bytes - hashing.size_bytes:
+                hashing.write(self._block(name, hashing.size_bytes, min(_BLOCK_BYTES, left)))
+            if hashing.sha256 != sha256:
+                raise StoreDamagedError(
+                    f"The file {name} of the published store {self} is damaged: its SHA-256 is "
+                    f"{hashing.sha256}, its manifest has {sha256}."
+                )
+
+    def read_block(self, name: str, start: int, size: int) -> bytes:
+        """Return some bytes of a file.
+
+        Raises:
+            FileGoneError: it is not there.
+            StoreDamagedError: it has not so many bytes.
+            StoreError, StoreDiskError: it cannot be read.
+        """
+        with store_errors(self.url, "read"):
+            return self._block(name, start, size)
+
+    def _block(self, name: str, start: int, size: int) -> bytes:
+        path = f"{self._path}/{name}"
+        try:
+            block = tried(lambda: bytes(self._system.cat_file(path, start=start, end=start + size)))
+        except FileNotFoundError as error:
+            raise FileGoneError(
+                f"The file {name} of the published store {self} is missing. If it was published "
+                "anew just now, run the same command again."
+            ) from error
+        if len(block) != size:
+            raise StoreDamagedError(
+                f"The file {name} of the published store {self} is damaged: it has other bytes "
+                f"than its manifest says, {len(block):,} of {size:,} came from byte {start:,}."
+            )
+        return block
+
+    def sizes(self) -> dict[str, int]:
+        """Return the sizes of all files at the URL by their names."""
+        with store_errors(self.url, "read"):
+            self._system.invalidate_cache()
+            entries = tried(lambda: self._system.find(self._path, detail=True))
+        start = len(self._path.rstrip("/")) + 1
+        return {name[start:]: int(entries[name]["size"]) for name in sorted(entries)}
+
+    def remove(self, names: Collection[str]) -> None:
+        """Remove files, whether or not they are there.
+
+        Raises:
+            StoreError, StoreDiskError: they cannot be removed.
+        """
+        with store_errors(self.url, "published"):
+            for name in sorted(names):
+                tried(lambda path=f"{self._path}/{name}": self._remove(path))  # type: ignore[misc]  # mypy takes no lambdas with defaults
+
+    def _remove(self, path: str) -> None:
+        try:
+            self._system.rm_file(path)
+        except FileNotFoundError:
+            return
+
+
+def _is_same(first: Manifest | None, second: Manifest | None) -> bool:
+    return (first and first.attempt) == (second and second.attempt)
