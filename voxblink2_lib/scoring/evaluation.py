@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from voxblink2_lib.errors import ScoringError
 from voxblink2_lib.progress import Progress, no_progress
-from voxblink2_lib.scoring.det import Sweep
+from voxblink2_lib.scoring.det import ErrorCounts, Sweep
 from voxblink2_lib.scoring.embeddings import Embeddings
 from voxblink2_lib.scoring.intervals import Intervals, bootstrap_intervals
 from voxblink2_lib.scoring.normalization import as_norm, checked_cohort
@@ -27,6 +27,7 @@ from voxblink2_lib.scoring.open_set import (
     far_text,
     open_set_identification,
 )
+from voxblink2_lib.scoring.open_set_intervals import Resampled
 from voxblink2_lib.scoring.protocols import OpenSetProtocol, cover_protocol
 from voxblink2_lib.scoring.trials import (
     Missing,
@@ -67,6 +68,8 @@ class VerificationReport:
         eer: equal error rate, interpolated.
         hull_eer: the same on the convex hull of the ROC.
         min_dcf: minimum detection cost at each prior.
+        errors: misses and false acceptances at the threshold of the EER.
+        min_dcf_errors: the same at that of each minDCF.
         min_cllr: in bits.
         intervals: of EER and of minDCF at the first prior, if requested.
         sweep: the sorted scores.
@@ -80,6 +83,8 @@ class VerificationReport:
     eer: EqualErrorRate
     hull_eer: float
     min_dcf: dict[float, MinDcf]
+    errors: ErrorCounts
+    min_dcf_errors: dict[float, ErrorCounts]
     min_cllr: float
     intervals: Intervals | None
     sweep: Sweep = field(repr=False, compare=False)
@@ -94,9 +99,15 @@ class VerificationReport:
             "normalization": self.normalization,
             "eer": self.eer.eer,
             "eer_threshold": self.eer.threshold,
+            "eer_errors": self.errors._asdict(),
             "eer_hull": self.hull_eer,
             "min_dcf": [
-                {"p_target": prior, "min_dcf": cost, "threshold": _finite_or_none(threshold)}
+                {
+                    "p_target": prior,
+                    "min_dcf": cost,
+                    "threshold": _finite_or_none(threshold),
+                    "errors": self.min_dcf_errors[prior]._asdict(),
+                }
                 for prior, (cost, threshold) in self.min_dcf.items()
             ],
             "min_cllr": self.min_cllr,
@@ -192,15 +203,22 @@ def _measure_trials(
                 resamples=_RESAMPLES,
                 progress=advance,
             )
+    crossing = sweep.crossing()
+    costs = {prior: min_dcf(sweep, p_target=prior) for prior in p_target}
     return VerificationReport(
         trials=len(trials.labels),
         scored=len(scored.scores),
         targets=len(sweep.target),
         missing=scored.missing,
         normalization=normalization,
-        eer=eer(sweep),
+        eer=EqualErrorRate(*crossing),
         hull_eer=eer(sweep, method="hull").eer,
-        min_dcf={prior: min_dcf(sweep, p_target=prior) for prior in p_target},
+        min_dcf=costs,
+        errors=sweep.errors(crossing.threshold),
+        min_dcf_errors={
+            prior: sweep.errors(float(cost.threshold))  # type: ignore[arg-type]  # one prior each
+            for prior, cost in costs.items()
+        },
         min_cllr=min_cllr(sweep),
         intervals=intervals,
         sweep=sweep,
@@ -279,6 +297,12 @@ class OpenSetReport:
                 f"threshold@far={far_text(far)}": _finite_or_none(threshold)
                 for far, threshold in result.thresholds.items()
             },
+            "errors": {far_text(far): errors._asdict() for far, errors in result.errors.items()},
+            "intervals": result.intervals
+            and {
+                far_text(far): {"low": each.low, "high": each.high, "mark": each.mark}
+                for far, each in result.intervals.items()
+            },
         }
 
 
@@ -291,6 +315,7 @@ def evaluate_protocol(
     far: Sequence[float] = (0.1, 0.01, 0.001),
     enrolment: Enrolment = "mean",
     method: Method = "exact",
+    interval: Resampled | None = None,
     device: str | None = None,
     progress: Progress = no_progress,
 ) -> OpenSetReport:
@@ -304,6 +329,7 @@ def evaluate_protocol(
         far: false acceptance rates to report DIR at.
         enrolment: see :func:`~voxblink2_lib.scoring.open_set.open_set_identification`.
         method: see there.
+        interval: see there; ``"speakers"`` needs names that contain the speaker.
         device: see there.
         progress: shows the progress of scoring.
 
@@ -312,6 +338,11 @@ def evaluate_protocol(
     """
     covered = cover_protocol(protocol, embeddings, missing=missing)
     scored = len(covered.probes)
+    speakers = None
+    if interval == "speakers":
+        rows = embeddings.rows_of(protocol.probes)
+        names = dict(zip(rows.tolist(), protocol.probes, strict=True))
+        speakers = speakers_of([names[row] for row in covered.probes.tolist()])
     try:
         with progress(protocol.name, unit="probe", total=scored) as advance:
             result = open_set_identification(
@@ -322,6 +353,8 @@ def evaluate_protocol(
                 far=far,
                 enrolment=enrolment,
                 method=method,
+                interval=interval,
+                probe_speakers=speakers,
                 device=device,
                 progress=advance,
             )
