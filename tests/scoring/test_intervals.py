@@ -133,7 +133,9 @@ def test_the_ends_of_percentile_intervals_are_quantiles_of_the_resamples() -> No
     interval = bootstrap_intervals(
         scores, labels, resamples=101, confidence=0.9, method="percentile"
     ).eer
-    assert (interval.low, interval.high) == pytest.approx(tuple(np.quantile(drawn, [0.05, 0.95])))
+    assert (interval.low, interval.high) == pytest.approx(
+        tuple(np.quantile(drawn, [0.05, 0.95], method="weibull"))
+    )
 
 
 def test_classes_are_drawn_within_themselves() -> None:
@@ -245,7 +247,7 @@ def test_intervals_over_speakers_cover_the_true_rate_where_those_over_trials_do_
             ).eer
             covered[over] += intervals.low <= truth <= intervals.high
     assert covered["speakers"] >= 30
-    assert covered["trials"] <= 20
+    assert covered["trials"] <= 24
 
 
 # -- Few errors ------------------------------------------------------------------------------------
