@@ -17,7 +17,7 @@ from support.score_oracle import Array, rising, scored
 
 from voxblink2_lib.errors import ScoringError
 from voxblink2_lib.scoring import resampling
-from voxblink2_lib.scoring.intervals import bootstrap_intervals
+from voxblink2_lib.scoring.intervals import bootstrap_intervals, other_marks
 from voxblink2_lib.scoring.resampling import SortedTrials, SpeakerSides
 from voxblink2_lib.scoring.verification import cost_weights, eer, min_dcf
 
@@ -287,6 +287,7 @@ def test_intervals_of_fewer_than_40_speakers_are_marked() -> None:
         scores, labels, *sides = trials_of_speakers(0, speakers=speakers, each=40)
         drawn = bootstrap_intervals(scores, labels, speakers=(sides[0], sides[1]), resamples=30)
         assert drawn.eer.mark == mark
+        assert other_marks([drawn.eer]) == ([mark] if mark else [])
 
 
 def test_trials_of_two_speakers_have_no_intervals_over_speakers() -> None:
