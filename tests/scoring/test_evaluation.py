@@ -24,12 +24,14 @@ from voxblink2_lib.scoring import (
     eer,
     evaluate_protocol,
     evaluate_trials,
+    evaluation,
     min_cllr,
     min_dcf,
     open_set_identification,
     read_protocols,
     read_trials,
 )
+from voxblink2_lib.scoring.det import ErrorCounts
 from voxblink2_lib.scoring.protocols import OpenSetProtocol
 
 Array = npt.NDArray[Any]
@@ -164,10 +166,12 @@ def test_trials_none_of_which_can_be_scored_are_an_error(missing: Any) -> None:
 
 
 def test_skipping_may_leave_only_one_class_which_is_an_error() -> None:
-    with pytest.raises(ScoringError, match="labels are all 0; error rates need target"):
+    with pytest.raises(
+        ScoringError, match=r"labels are all 0; error rates need target.* among the 420 with"
+    ):
         evaluate_trials(trials(~TARGETS), without(3), missing="skip")
     two = embeddings([0, 1])
-    with pytest.raises(ScoringError, match="labels are all 1; error rates need target"):
+    with pytest.raises(ScoringError, match=r"labels are all 1; .* among the 1 with"):
         evaluate_trials(trials(), two, missing="skip")
 
 
@@ -215,16 +219,43 @@ def test_intervals_over_trials_are_those_of_the_scores_and_the_first_prior() -> 
 
 @pytest.mark.parametrize("gone", [(), (3, 17)])
 def test_intervals_over_speakers_know_the_speakers_by_the_names(gone: tuple[int, ...]) -> None:
-    left = has(*gone)
-    spoken = np.repeat(SPEAKERS, 4)
+    generator = np.random.default_rng(7)
+    spoken = np.repeat([f"id{number:05}" for number in range(12)], 4)
+    names = [f"{speaker}/abcdefghijk/{row % 4:05}.wav" for row, speaker in enumerate(spoken)]
+    vectors = np.repeat(generator.normal(size=(12, 8)), 4, axis=0) + generator.normal(size=(48, 8))
+    first, second = np.triu_indices(48, 1)
+    listed = TrialList(names, first, second, first // 4 == second // 4)
+    kept = [row for row in range(48) if row not in gone]
+    made = Embeddings([names[row] for row in kept], vectors[kept].astype(np.float32), "memory")
+    left = ~np.isin([first, second], gone).any(axis=0)
+    first, second = first[left], second[left]
     expected = bootstrap_intervals(
-        scores(left),
-        TARGETS[left],
-        speakers=(spoken[PAIRS[left, 0]], spoken[PAIRS[left, 1]]),
+        cosine_scores(vectors, first, second),
+        listed.labels[left],
+        speakers=(spoken[first], spoken[second]),
     )
-    report = evaluate_trials(trials(), without(*gone), missing="skip", interval="speakers")
+    report = evaluate_trials(listed, made, missing="skip", interval="speakers")
     assert report.intervals == expected
     assert report.intervals.over == "speakers"
+
+
+def test_intervals_over_few_speakers_are_refused() -> None:
+    with pytest.raises(ScoringError, match="8 of the enrolment sides and 8 of the test sides"):
+        evaluate_trials(trials(), embeddings(), interval="speakers")
+
+
+def test_errors_are_counted_at_each_threshold() -> None:
+    report = evaluate_trials(trials(), embeddings(), p_target=(0.01, 0.5))
+    points: list[tuple[Any, ErrorCounts]] = [(report.eer.threshold, report.errors)]
+    points += [
+        (cost.threshold, report.min_dcf_errors[prior]) for prior, cost in report.min_dcf.items()
+    ]
+    for threshold, errors in points:
+        accepted = scores() >= threshold
+        assert errors.misses == (TARGETS & ~accepted).sum()
+        assert errors.false_accepts == (~TARGETS & accepted).sum()
+        assert errors.few == (min(errors) < 30)
+    assert report.as_dict()["eer_errors"] == report.errors._asdict()
 
 
 def test_intervals_over_speakers_need_names_that_tell_them() -> None:
@@ -588,3 +619,51 @@ def test_an_empty_list_is_an_error(tmp_path: Path) -> None:
         ScoringError, match=r"probe is empty\. Each line holds an utterance and its"
     ):
         read_protocols(tmp_path)
+
+
+# -- Before the first product ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"p_target": (0.01, 2)}, "p_target must lie between 0 and 1, got 2"),
+        ({"top_n": 21}, "top_n must lie between 2 and the size of the cohort, 20; got 21"),
+        ({"cohort": Embeddings(["a"], COHORT[:1], "cohort")}, "cohort has one row"),
+        ({"cohort": Embeddings(["a", "b"], COHORT[:2, :3], "c")}, "cohort has 3 dimensions where"),
+        (
+            {"cohort": Embeddings(list("abcdefghij"), 0 * COHORT[:10], "c")},
+            "cohort: row 0 has the length 0",
+        ),
+        ({"trials": trials(~TARGETS)}, "labels are all 0; .* among the 448 with"),
+        (
+            {
+                "embeddings": Embeddings([f"a{row}" for row in range(32)], VECTORS, "memory"),
+                "trials": TrialList(["a1", "a2"], np.array([0]), np.array([1]), np.array([True])),
+            },
+            "labels are all 1; .* among the 1 with",
+        ),
+        (
+            {
+                "interval": "speakers",
+                "embeddings": Embeddings([f"a{row}" for row in range(32)], VECTORS, "memory"),
+                "trials": dataclasses.replace(trials(), names=[f"a{row}" for row in range(32)]),
+            },
+            "'a0' does not contain its speaker",
+        ),
+    ],
+    ids=["prior", "top-n", "one row", "dimensions", "zero row", "classes", "skipped", "names"],
+)
+def test_what_cannot_be_evaluated_is_refused_before_anything_is_scored(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], message: str
+) -> None:
+    monkeypatch.setattr(evaluation, "score_trials", None)
+    given: dict[str, Any] = {
+        "trials": trials(),
+        "embeddings": embeddings(),
+        "cohort": cohort(),
+        "top_n": 10,
+    }
+    given |= options
+    with pytest.raises(ScoringError, match=message):
+        evaluate_trials(given.pop("trials"), given.pop("embeddings"), **given)

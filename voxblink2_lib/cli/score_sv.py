@@ -20,6 +20,7 @@ from voxblink2_lib.errors import ScoringError
 from voxblink2_lib.published_results import PublishedResult, published_results
 
 if TYPE_CHECKING:
+    from voxblink2_lib.scoring.det import ErrorCounts
     from voxblink2_lib.scoring.evaluation import VerificationReport
     from voxblink2_lib.scoring.intervals import Interval
 
@@ -98,6 +99,9 @@ def _model_config(model: str) -> dict[str, Any]:
 
 def _report_lines(report: VerificationReport) -> list[str]:
     """Return the report as lines for people."""
+    from voxblink2_lib.scoring.det import FEWEST_ERRORS
+    from voxblink2_lib.scoring.intervals import other_marks
+
     intervals = report.intervals
     eer_range = _range(intervals.eer, 100, 3) if intervals else ""
     lines = [
@@ -105,7 +109,8 @@ def _report_lines(report: VerificationReport) -> list[str]:
         f"{report.scored - report.targets:,} non-target",
         *missing_lines(report.missing),
         *([f"Scores    {report.normalization}"] if report.normalization else []),
-        f"EER       {100 * report.eer.eer:.3f} %{eer_range}   threshold {report.eer.threshold:.4f}",
+        f"EER       {100 * report.eer.eer:.3f} %{eer_range}   "
+        f"threshold {report.eer.threshold:.4f}   {_errors(report.errors)}",
         f"EER hull  {100 * report.hull_eer:.3f} %",
     ]
     for index, (prior, cost) in enumerate(report.min_dcf.items()):
@@ -113,7 +118,7 @@ def _report_lines(report: VerificationReport) -> list[str]:
         dcf_range = _range(intervals.min_dcf, 1, 4) if intervals and index == 0 else ""
         lines.append(
             f"minDCF    {cost.min_dcf:.4f}{dcf_range}   p_target {prior:g}   "
-            f"threshold {cost.threshold:.4f}"
+            f"threshold {cost.threshold:.4f}   {_errors(report.min_dcf_errors[prior])}"
         )
     if len(report.min_dcf) > 1:
         mean = sum(cost.min_dcf for cost in report.min_dcf.values()) / len(report.min_dcf)
@@ -124,7 +129,19 @@ def _report_lines(report: VerificationReport) -> list[str]:
             f"In brackets: {100 * intervals.confidence:g} % intervals, {intervals.resamples:,} "
             f"resamples of {intervals.over}"
         )
+        if marks := other_marks([intervals.eer, intervals.min_dcf]):
+            lines.append(f"Intervals may not hold: {', '.join(marks)}")
+    if any(errors.few for errors in (report.errors, *report.min_dcf_errors.values())):
+        lines.append(
+            f"* fewer than {FEWEST_ERRORS} errors of a kind: too few to rely on the rate or its "
+            "interval"
+        )
     return lines
+
+
+def _errors(errors: ErrorCounts) -> str:
+    mark = " *" if errors.few else ""
+    return f"{errors.misses:,} misses, {errors.false_accepts:,} false acceptances{mark}"
 
 
 def _range(interval: Interval, factor: float, digits: int) -> str:

@@ -12,13 +12,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from voxblink2_lib.errors import ScoringError
 from voxblink2_lib.progress import Progress, no_progress
-from voxblink2_lib.scoring.det import Sweep
+from voxblink2_lib.scoring.det import ErrorCounts, Sweep
 from voxblink2_lib.scoring.embeddings import Embeddings
 from voxblink2_lib.scoring.intervals import Intervals, bootstrap_intervals
-from voxblink2_lib.scoring.normalization import as_norm
+from voxblink2_lib.scoring.normalization import as_norm, checked_cohort
 from voxblink2_lib.scoring.open_set import (
     Enrolment,
     Method,
@@ -26,6 +27,7 @@ from voxblink2_lib.scoring.open_set import (
     far_text,
     open_set_identification,
 )
+from voxblink2_lib.scoring.open_set_intervals import Resampled
 from voxblink2_lib.scoring.protocols import OpenSetProtocol, cover_protocol
 from voxblink2_lib.scoring.trials import (
     Missing,
@@ -34,7 +36,12 @@ from voxblink2_lib.scoring.trials import (
     score_trials,
     speakers_of,
 )
-from voxblink2_lib.scoring.validation import accept_renamed_keyword, check_choice
+from voxblink2_lib.scoring.validation import (
+    Flags,
+    accept_renamed_keyword,
+    check_choice,
+    check_prior,
+)
 from voxblink2_lib.scoring.verification import (
     EqualErrorRate,
     MinDcf,
@@ -61,6 +68,8 @@ class VerificationReport:
         eer: equal error rate, interpolated.
         hull_eer: the same on the convex hull of the ROC.
         min_dcf: minimum detection cost at each prior.
+        errors: misses and false acceptances at the threshold of the EER.
+        min_dcf_errors: the same at that of each minDCF.
         min_cllr: in bits.
         intervals: of EER and of minDCF at the first prior, if requested.
         sweep: the sorted scores.
@@ -74,6 +83,8 @@ class VerificationReport:
     eer: EqualErrorRate
     hull_eer: float
     min_dcf: dict[float, MinDcf]
+    errors: ErrorCounts
+    min_dcf_errors: dict[float, ErrorCounts]
     min_cllr: float
     intervals: Intervals | None
     sweep: Sweep = field(repr=False, compare=False)
@@ -88,9 +99,15 @@ class VerificationReport:
             "normalization": self.normalization,
             "eer": self.eer.eer,
             "eer_threshold": self.eer.threshold,
+            "eer_errors": self.errors._asdict(),
             "eer_hull": self.hull_eer,
             "min_dcf": [
-                {"p_target": prior, "min_dcf": cost, "threshold": _finite_or_none(threshold)}
+                {
+                    "p_target": prior,
+                    "min_dcf": cost,
+                    "threshold": _finite_or_none(threshold),
+                    "errors": self.min_dcf_errors[prior]._asdict(),
+                }
                 for prior, (cost, threshold) in self.min_dcf.items()
             ],
             "min_cllr": self.min_cllr,
@@ -127,6 +144,12 @@ def evaluate_trials(
         ScoringError: see :func:`~voxblink2_lib.scoring.trials.score_trials` and the metrics.
     """
     check_choice("interval", interval, (None, "trials", "speakers"))
+    for prior in p_target:
+        check_prior(prior)
+    _check_classes(trials, embeddings)
+    speakers = np.array(speakers_of(trials.names)) if interval == "speakers" else None
+    if cohort is not None:
+        checked_cohort(cohort.vectors, dimensions=embeddings.vectors.shape[1], top_n=top_n)
     scored = score_trials(trials, embeddings, missing=missing)
     normalization = None
     if cohort is not None:
@@ -150,6 +173,7 @@ def evaluate_trials(
         normalization=normalization,
         p_target=p_target,
         interval=interval,
+        speakers=speakers,
         progress=progress,
     )
 
@@ -161,40 +185,60 @@ def _measure_trials(
     normalization: str | None,
     p_target: Sequence[float],
     interval: Literal["trials", "speakers"] | None,
+    speakers: npt.NDArray[Any] | None,
     progress: Progress,
 ) -> VerificationReport:
     sweep = Sweep.of(scored.scores, scored.labels)
     intervals = None
     if interval is not None:
-        speakers = _speakers_of_sides(trials, scored) if interval == "speakers" else None
+        sides = None
+        if speakers is not None:
+            sides = speakers[trials.enrolment[scored.rows]], speakers[trials.test[scored.rows]]
         with progress("Resampling", unit="resample", total=_RESAMPLES) as advance:
             intervals = bootstrap_intervals(
                 scored.scores,
                 scored.labels,
-                speakers=speakers,
+                speakers=sides,
                 p_target=p_target[0],
                 resamples=_RESAMPLES,
                 progress=advance,
             )
+    crossing = sweep.crossing()
+    costs = {prior: min_dcf(sweep, p_target=prior) for prior in p_target}
     return VerificationReport(
         trials=len(trials.labels),
         scored=len(scored.scores),
         targets=len(sweep.target),
         missing=scored.missing,
         normalization=normalization,
-        eer=eer(sweep),
+        eer=EqualErrorRate(*crossing),
         hull_eer=eer(sweep, method="hull").eer,
-        min_dcf={prior: min_dcf(sweep, p_target=prior) for prior in p_target},
+        min_dcf=costs,
+        errors=sweep.errors(crossing.threshold),
+        min_dcf_errors={
+            prior: sweep.errors(float(cost.threshold))  # type: ignore[arg-type]  # one prior each
+            for prior, cost in costs.items()
+        },
         min_cllr=min_cllr(sweep),
         intervals=intervals,
         sweep=sweep,
     )
 
 
-def _speakers_of_sides(trials: TrialList, scored: ScoredTrials) -> tuple[object, object]:
-    """Return the speakers of the enrolment sides and of the test sides. Shape of both: [scored]."""
-    speakers = np.array(speakers_of(trials.names))
-    return speakers[trials.enrolment[scored.rows]], speakers[trials.test[scored.rows]]
+def _check_classes(trials: TrialList, embeddings: Embeddings) -> None:
+    """Refuse trials of one class, before anything is scored.
+
+    Raises:
+        ScoringError: of the trials with both embeddings, all are target or all non-target trials.
+    """
+    present = embeddings.rows_of(trials.names) >= 0
+    covered: Flags = present[trials.enrolment] & present[trials.test]
+    count, targets = np.count_nonzero(covered), np.count_nonzero(covered & trials.labels)
+    if count and targets in {0, count}:
+        raise ScoringError(
+            f"labels are all {int(targets > 0)}; error rates need target (1) and non-target (0) "
+            f"trials, here among the {count:,} with both embeddings."
+        )
 
 
 def _finite_or_none(threshold: object) -> object:
@@ -253,6 +297,12 @@ class OpenSetReport:
                 f"threshold@far={far_text(far)}": _finite_or_none(threshold)
                 for far, threshold in result.thresholds.items()
             },
+            "errors": {far_text(far): errors._asdict() for far, errors in result.errors.items()},
+            "intervals": result.intervals
+            and {
+                far_text(far): {"low": each.low, "high": each.high, "mark": each.mark}
+                for far, each in result.intervals.items()
+            },
         }
 
 
@@ -265,6 +315,7 @@ def evaluate_protocol(
     far: Sequence[float] = (0.1, 0.01, 0.001),
     enrolment: Enrolment = "mean",
     method: Method = "exact",
+    interval: Resampled | None = None,
     device: str | None = None,
     progress: Progress = no_progress,
 ) -> OpenSetReport:
@@ -278,6 +329,7 @@ def evaluate_protocol(
         far: false acceptance rates to report DIR at.
         enrolment: see :func:`~voxblink2_lib.scoring.open_set.open_set_identification`.
         method: see there.
+        interval: see there; ``"speakers"`` needs names that contain the speaker.
         device: see there.
         progress: shows the progress of scoring.
 
@@ -286,6 +338,11 @@ def evaluate_protocol(
     """
     covered = cover_protocol(protocol, embeddings, missing=missing)
     scored = len(covered.probes)
+    speakers = None
+    if interval == "speakers":
+        rows = embeddings.rows_of(protocol.probes)
+        names = dict(zip(rows.tolist(), protocol.probes, strict=True))
+        speakers = speakers_of([names[row] for row in covered.probes.tolist()])
     try:
         with progress(protocol.name, unit="probe", total=scored) as advance:
             result = open_set_identification(
@@ -296,6 +353,8 @@ def evaluate_protocol(
                 far=far,
                 enrolment=enrolment,
                 method=method,
+                interval=interval,
+                probe_speakers=speakers,
                 device=device,
                 progress=advance,
             )
