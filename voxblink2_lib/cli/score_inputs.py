@@ -80,7 +80,7 @@ def _embed(options: argparse.Namespace, names: Iterable[str]) -> Path:
     """Embed utterances and return the file; that of an earlier complete run is reused."""
     from voxblink2_lib.embedding.run import embed
     from voxblink2_lib.progress import show_progress
-    from voxblink2_lib.scoring.embeddings import utterance_key
+    from voxblink2_lib.scoring.names import utterance_key
 
     keys = {utterance_key(name) for name in names}
     made = embed(

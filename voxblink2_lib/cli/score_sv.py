@@ -66,7 +66,7 @@ def _evaluate(options: argparse.Namespace) -> tuple[VerificationReport, str]:
     """Return the report, and where the embeddings were read from."""
     from voxblink2_lib.progress import show_progress
     from voxblink2_lib.scoring.evaluation import evaluate_trials
-    from voxblink2_lib.scoring.trials import read_trials
+    from voxblink2_lib.scoring.trial_lists import read_trials
 
     write_message(f"Reading {options.trials}")
     trials = read_trials(options.trials)

@@ -177,7 +177,7 @@ def _measure_trials(
                 progress=advance,
             )
     return VerificationReport(
-        trials=len(trials.labels),
+        trials=len(trials.enrolment),
         scored=len(scored.scores),
         targets=len(sweep.target),
         missing=scored.missing,

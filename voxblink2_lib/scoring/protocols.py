@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from voxblink2_lib.errors import ScoringError
 from voxblink2_lib.scoring.embeddings import Embeddings
-from voxblink2_lib.scoring.trials import Missing, read_labelled
+from voxblink2_lib.scoring.trial_lists import read_labelled
+from voxblink2_lib.scoring.trials import Missing
 from voxblink2_lib.scoring.validation import Flags, Rows, check_choice
 
 
@@ -111,15 +112,16 @@ def cover_protocol(
         ScoringError: an utterance has no embedding; or no enrolled utterance or no probe is left.
     """
     check_choice("missing", missing, get_args(Missing))
-    gallery, probes = embeddings.rows_of(protocol.gallery), embeddings.rows_of(protocol.probes)
+    rows = embeddings.rows_of([*protocol.gallery, *protocol.probes])
+    gallery, probes = np.split(rows, [len(protocol.gallery)])
     labels, truth = np.array(protocol.gallery_labels), np.array(protocol.probe_labels)
     absent = _without_row(protocol.gallery, gallery) + _without_row(protocol.probes, probes)
     if absent and missing == "error":
         raise ScoringError(
             f"{protocol.name}: {len(absent):,} of {len(gallery) + len(probes):,} utterances have "
-            f"no embedding in {embeddings.source}, the first is {absent[0]!r}. Embeddings are "
-            f"named like {embeddings.names[0]!r}. To leave such utterances out and have them "
-            "counted: missing='skip' (--missing skip)."
+            f"no embedding in {embeddings.source}. Names without a match: "
+            f"{embeddings.index.unmatched_text(absent)}. To leave such utterances out and have "
+            "them counted: missing='skip' (--missing skip)."
         )
     enrolled: Flags = gallery >= 0
     lost = np.setdiff1d(labels, labels[enrolled])
@@ -128,8 +130,8 @@ def cover_protocol(
     if not enrolled.any() or not scored.any():
         raise ScoringError(
             f"{protocol.name}: no {'probe' if enrolled.any() else 'gallery utterance'} that could "
-            f"be scored has an embedding in {embeddings.source}: the first that lacks one is "
-            f"{absent[0]!r}, embeddings are named like {embeddings.names[0]!r}."
+            f"be scored has an embedding in {embeddings.source}. Names without a match: "
+            f"{embeddings.index.unmatched_text(absent)}."
         )
     return ProtocolCoverage(
         gallery=gallery[enrolled],
