@@ -22,6 +22,7 @@ Args:
 Returns:
     eer: the rate, from 0 to 1.
     threshold: its threshold; a trial is accepted when its score is at least the threshold.
+        None with "hull", whose points belong to a random choice between two thresholds.
 
 Raises:
     ValueError: lengths that differ, values that are not finite, labels that are not 0 or 1, or
@@ -48,6 +49,8 @@ _CITATION = """
 
 class EER(ArrayMetric):
     """EER of scores and labels, see ``inputs_description``."""
+
+    OPTIONS = ("method",)
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(

@@ -51,9 +51,11 @@ _CITATION = """
 class MinDCF(ArrayMetric):
     """minDCF of scores and labels, see ``inputs_description``."""
 
+    OPTIONS = ("p_target", "c_miss", "c_fa")
+
     def __init__(self, **options: Any) -> None:
         # `evaluate.combine` passes its options to every metric, so costs are best given on loading.
-        names = {"p_target", "c_miss", "c_fa"} & options.keys()
+        names = set(self.OPTIONS) & options.keys()
         self._costs = {name: options.pop(name) for name in names}
         super().__init__(**options)
 

@@ -63,6 +63,11 @@ _CITATION = """
 class OSSI(ArrayMetric):
     """DIR at FAR of probes and a gallery, see ``inputs_description``."""
 
+    OPTIONS = (
+        *("gallery", "gallery_labels", "far", "method", "enrolment"),
+        *("memory_bytes", "device", "progress"),
+    )
+
     def _info(self) -> evaluate.MetricInfo:
         embedding = datasets.Sequence(datasets.Value("float32"))
         return evaluate.MetricInfo(

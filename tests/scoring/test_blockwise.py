@@ -331,3 +331,13 @@ def test_a_bound_below_a_mebibyte_is_refused(memory_bytes: int) -> None:
     assert isinstance(error.value, ValueError)
     with pytest.raises(ScoringError, match=r"memory_bytes must be at least 1,048,576, got "):
         top_statistics(rows, rows, memory_bytes=memory_bytes)
+
+
+def test_no_cosine_of_a_vector_with_itself_is_above_1() -> None:
+    vectors = np.random.default_rng(3).normal(size=(4000, 37)).astype(np.float32)
+    rows, norms = np.arange(4000), norms_of(vectors, "vectors")
+    own = cosines(vectors, vectors, rows, rows, (norms, norms))
+    opposite = cosines(vectors, -vectors, rows, rows, (norms, norms))
+    assert own.max() == 1
+    assert opposite.min() == -1
+    assert own.min() > 1 - 1e-6

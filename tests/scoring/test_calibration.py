@@ -364,3 +364,16 @@ def test_a_target_far_above_all_others_is_no_separation(far: float) -> None:
     # It costs nothing, whatever the map, and only makes the other targets count a little less.
     assert calibration.slope == pytest.approx(expected.slope, rel=0.05)
     assert calibration.offset == pytest.approx(expected.offset, rel=0.05)
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e200, 1.797e308 / 4])
+def test_scores_of_any_size_are_calibrated_alike(size: float) -> None:
+    labels = np.arange(400) % 2
+    scores = np.random.default_rng(1).normal(labels, 1).clip(-3.9, 3.9)
+    llr = fit_calibration(scores, labels)(scores)
+    np.testing.assert_allclose(fit_calibration(scores * size, labels)(scores * size), llr)
+
+
+def test_ratios_above_the_largest_number_are_refused() -> None:
+    with pytest.raises(ScoringError, match="log-likelihood ratios must be finite, got inf in row"):
+        Calibration(slope=10.0, offset=0.0)([0.0, 1.7e308])

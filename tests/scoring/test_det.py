@@ -27,6 +27,9 @@ from voxblink2_lib.errors import ScoringError
 from voxblink2_lib.scoring import det
 from voxblink2_lib.scoring.det import Sweep, crossing_between, lower_hull
 
+# Of misses and false acceptances at a prior of 1/100.
+COSTS = Fraction(1, 100), Fraction(99, 100)
+
 # One threshold a block, borders inside of ties, all in one block.
 BLOCKS = st.sampled_from([1, 2, 3, 7, 1 << 16])
 
@@ -205,7 +208,7 @@ def test_too_few_points_are_refused_or_kept_to(max_points: int) -> None:
 )
 def test_lines_cross_where_both_rates_are_one(fnr: list[int], fpr: list[int]) -> None:
     assume(fnr[0] < fpr[0] and fnr[1] >= fpr[1])
-    rate, share = crossing_between(np.array(fnr) / 20, np.array(fpr) / 20)
+    rate, share = crossing_between(np.array(fnr), np.array(fpr), targets=20, nontargets=20)
     assert 0 < share <= 1
     assert rate == pytest.approx(((1 - share) * fnr[0] + share * fnr[1]) / 20, abs=1e-15)
     assert rate == pytest.approx(((1 - share) * fpr[0] + share * fpr[1]) / 20, abs=1e-15)
@@ -215,19 +218,20 @@ def test_lines_cross_where_both_rates_are_one(fnr: list[int], fpr: list[int]) ->
 @given(
     trials=scored(),
     block=BLOCKS,
-    costs=st.tuples(*[st.sampled_from([1e-3, 0.01, 0.25, 0.5, 1.0, 2.0, 99.0])] * 2),
+    costs=st.tuples(*[st.sampled_from(["1e-3", "1/3", "0.25", "0.5", "1", "99", "1e-300"])] * 2),
 )
 def test_the_least_cost_is_that_of_the_lowest_best_threshold(
-    trials: tuple[Array, Array], block: int, costs: tuple[float, float]
+    trials: tuple[Array, Array], block: int, costs: tuple[str, str]
 ) -> None:
     scores, labels = trials
+    miss, accept = map(Fraction, costs)
     expected = min(
-        (costs[0] * float(point.fnr) + costs[1] * float(point.fpr), point.threshold)
+        (miss * point.fnr + accept * point.fpr, point.threshold)
         for point in points_of(scores, labels)
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(det, "_BLOCK", block)
-        assert Sweep.of(scores, labels).least_cost(*costs) == expected
+        assert Sweep.of(scores, labels).least_cost(miss, accept) == expected
 
 
 @pytest.mark.parametrize("block", [1, 2, 3, 4, 100])
@@ -240,9 +244,9 @@ def test_of_equal_costs_the_lowest_threshold_counts_in_whatever_block(
     monkeypatch.setattr(det, "_BLOCK", block)
     labels = np.array([kind == "T" for kind in order]).astype(int)
     scores = np.arange(float(len(order)))
-    costs = [(float(point.fnr + point.fpr), point.threshold) for point in points_of(scores, labels)]
+    costs = [(point.fnr + point.fpr, point.threshold) for point in points_of(scores, labels)]
     assert len([cost for cost, _ in costs if cost == min(costs)[0]]) > 1
-    assert Sweep.of(scores, labels).least_cost(1, 1) == min(costs)
+    assert Sweep.of(scores, labels).least_cost(Fraction(1), Fraction(1)) == min(costs)
 
 
 def test_blocks_that_cannot_hold_the_best_threshold_are_not_looked_at(
@@ -251,15 +255,15 @@ def test_blocks_that_cannot_hold_the_best_threshold_are_not_looked_at(
     monkeypatch.setattr(det, "_BLOCK", 64)
     scores, labels = random_trials(3, 20_000)
     looked_at: list[int] = []
-    rates = Sweep.rates
+    miss = Sweep.miss
 
     def counted(self: Sweep, thresholds: Any) -> Any:
         looked_at.append(np.size(thresholds))
-        return rates(self, thresholds)
+        return miss(self, thresholds)
 
-    monkeypatch.setattr(Sweep, "rates", counted)
+    monkeypatch.setattr(Sweep, "miss", counted)
     sweep = Sweep.of(scores, labels)
-    sweep.least_cost(0.01, 0.99)
+    sweep.least_cost(*COSTS)
     assert sum(looked_at) < len(sweep.target) / 4
 
 
@@ -377,7 +381,7 @@ def test_the_order_of_trials_does_not_matter(trials: tuple[Array, Array], order:
     for a, b in zip(first.curve(), other.curve(), strict=True):
         np.testing.assert_array_equal(a, b)
     assert first.crossing() == other.crossing()
-    assert first.least_cost(0.01, 0.99) == other.least_cost(0.01, 0.99)
+    assert first.least_cost(*COSTS) == other.least_cost(*COSTS)
     assert vertices(first) == vertices(other)
 
 
@@ -391,7 +395,7 @@ def test_rising_maps_leave_all_rates_alone(
     np.testing.assert_array_equal(first.curve().fnr, other.curve().fnr)
     np.testing.assert_array_equal(first.curve().fpr, other.curve().fpr)
     assert first.crossing().rate == other.crossing().rate
-    assert first.least_cost(0.01, 0.99)[0] == other.least_cost(0.01, 0.99)[0]
+    assert first.least_cost(*COSTS)[0] == other.least_cost(*COSTS)[0]
     assert vertices(first) == vertices(other)
 
 

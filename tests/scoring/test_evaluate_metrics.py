@@ -263,7 +263,8 @@ def test_eer_is_that_of_the_library() -> None:
     assert metric.compute(predictions=SCORES, references=LABELS) == eer(SCORES, LABELS)._asdict()
     hull = metric.compute(predictions=SCORES, references=LABELS, method="hull")
     assert hull["eer"] == eer(SCORES, LABELS, method="hull").eer
-    assert np.isnan(hull["threshold"])
+    assert hull["threshold"] is None
+    assert json.loads(json.dumps(hull, allow_nan=False)) == hull
 
 
 @pytest.mark.parametrize(
@@ -644,6 +645,19 @@ def test_bad_input_is_a_value_error_that_names_the_argument(
     with pytest.raises(ValueError, match=message) as refused:
         load(name).compute(**{**inputs(name), **options(name), **changed})
     assert isinstance(refused.value, ScoringError)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_an_argument_that_the_metric_does_not_have_is_named(name: str) -> None:
+    for given in (inputs(name), {}):
+        with pytest.raises(ScoringError, match=r"no argument preds; it has predictions, ref"):
+            load(name).compute(**given, preds=[1.0])
+
+
+def test_an_option_of_one_of_several_metrics_is_given_when_it_is_loaded() -> None:
+    both = evaluate.combine([load("eer"), load("min_dcf")])
+    with pytest.raises(ScoringError, match=r"no argument p_target.*evaluate\.load\(\"metrics/min"):
+        both.compute(predictions=SCORES, references=LABELS, p_target=0.05)
 
 
 @pytest.mark.parametrize("name", METRICS)

@@ -24,6 +24,7 @@ from voxblink2_lib.scoring import (
     eer,
     evaluate_protocol,
     evaluate_trials,
+    evaluation,
     min_cllr,
     min_dcf,
     open_set_identification,
@@ -164,10 +165,12 @@ def test_trials_none_of_which_can_be_scored_are_an_error(missing: Any) -> None:
 
 
 def test_skipping_may_leave_only_one_class_which_is_an_error() -> None:
-    with pytest.raises(ScoringError, match="labels are all 0; error rates need target"):
+    with pytest.raises(
+        ScoringError, match=r"labels are all 0; error rates need target.* among the 420 with"
+    ):
         evaluate_trials(trials(~TARGETS), without(3), missing="skip")
     two = embeddings([0, 1])
-    with pytest.raises(ScoringError, match="labels are all 1; error rates need target"):
+    with pytest.raises(ScoringError, match=r"labels are all 1; .* among the 1 with"):
         evaluate_trials(trials(), two, missing="skip")
 
 
@@ -588,3 +591,51 @@ def test_an_empty_list_is_an_error(tmp_path: Path) -> None:
         ScoringError, match=r"probe is empty\. Each line holds an utterance and its"
     ):
         read_protocols(tmp_path)
+
+
+# -- Before the first product ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"p_target": (0.01, 2)}, "p_target must lie between 0 and 1, got 2"),
+        ({"top_n": 21}, "top_n must lie between 2 and the size of the cohort, 20; got 21"),
+        ({"cohort": Embeddings(["a"], COHORT[:1], "cohort")}, "cohort has one row"),
+        ({"cohort": Embeddings(["a", "b"], COHORT[:2, :3], "c")}, "cohort has 3 dimensions where"),
+        (
+            {"cohort": Embeddings(list("abcdefghij"), 0 * COHORT[:10], "c")},
+            "cohort: row 0 has the length 0",
+        ),
+        ({"trials": trials(~TARGETS)}, "labels are all 0; .* among the 448 with"),
+        (
+            {
+                "embeddings": Embeddings([f"a{row}" for row in range(32)], VECTORS, "memory"),
+                "trials": TrialList(["a1", "a2"], np.array([0]), np.array([1]), np.array([True])),
+            },
+            "labels are all 1; .* among the 1 with",
+        ),
+        (
+            {
+                "interval": "speakers",
+                "embeddings": Embeddings([f"a{row}" for row in range(32)], VECTORS, "memory"),
+                "trials": dataclasses.replace(trials(), names=[f"a{row}" for row in range(32)]),
+            },
+            "'a0' does not contain its speaker",
+        ),
+    ],
+    ids=["prior", "top-n", "one row", "dimensions", "zero row", "classes", "skipped", "names"],
+)
+def test_what_cannot_be_evaluated_is_refused_before_anything_is_scored(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], message: str
+) -> None:
+    monkeypatch.setattr(evaluation, "score_trials", None)
+    given: dict[str, Any] = {
+        "trials": trials(),
+        "embeddings": embeddings(),
+        "cohort": cohort(),
+        "top_n": 10,
+    }
+    given |= options
+    with pytest.raises(ScoringError, match=message):
+        evaluate_trials(given.pop("trials"), given.pop("embeddings"), **given)

@@ -318,3 +318,9 @@ def test_a_cohort_of_copies_is_refused_although_products_round() -> None:
             embeddings=np.stack([voice, voice + 0.01]),
             cohort=np.outer(generator.uniform(0.3, 3, 700), voice),
         )
+
+
+def test_normalized_scores_above_the_largest_number_are_refused() -> None:
+    vectors = np.random.default_rng(0).normal(size=(30, 4))
+    with pytest.raises(ScoringError, match=r"normalized scores must be finite, got .*inf in row 0"):
+        s_norm([1.7e308], enrolment_rows=[0], test_rows=[1], embeddings=vectors, cohort=vectors[2:])

@@ -91,6 +91,11 @@ def points(line: Any) -> Array:
     return np.stack(line.get_data(), axis=1).astype(float)
 
 
+def legend_of(axes: Any) -> Any:
+    (legend,) = axes.figure.legends
+    return legend
+
+
 def det_of(axes: Any) -> tuple[Array, list[Array]]:
     """The curve of a DET plot, and its marks: the EER, then the least costs."""
     curve, *marks = axes.get_lines()
@@ -120,7 +125,7 @@ def test_a_png_is_a_picture_with_something_on_it(name: str, tmp_path: Path) -> N
     PLOTS[name](path)
     with Image.open(path) as picture:
         assert picture.format == "PNG"
-        assert picture.size == (900, 900)
+        assert picture.size == (900, 1050)
         shades = np.asarray(picture.convert("L"))
         coloured = np.asarray(picture.convert("HSV"))[..., 1] > 100
     assert shades[[0, -1], :].min() == shades[:, [0, -1]].min() == 255  # nothing is cut off
@@ -183,7 +188,9 @@ def test_the_det_curve_goes_through_every_operating_point(drawn: Draw) -> None:
     curve, _ = det_of(drawn(plot_det, sweep(), min_dcf={}))
     target, nontarget = SCORES[LABELS == 1], SCORES[LABELS == 0]
     steps = [*sorted(set(SCORES.tolist())), np.inf]
-    assert len(curve) == len(steps)
+    assert len(curve) == len(steps) + 1  # and the equal error rate
+    rate = deviates([eer(SCORES, LABELS).eer])
+    curve = curve[~np.isclose(curve, rate).all(axis=1)]
     check_places(curve[:, 0], [(nontarget >= step).mean() for step in steps], len(nontarget))
     check_places(curve[:, 1], [(target < step).mean() for step in steps], len(target))
 
@@ -193,6 +200,7 @@ def test_the_det_curve_of_many_trials_has_few_points_all_of_them_exact(drawn: Dr
     labels = (g.random(100_000) < 0.1).astype(int)
     of = sweep(g.normal(2 * labels, 1), labels)
     curve, _ = det_of(drawn(plot_det, of, min_dcf={}))
+    curve = curve[curve[:, 0] != curve[:, 1]]  # the equal error rate lies between two thresholds
     assert 500 < len(curve) <= 2000
     assert np.diff(curve[:, 0]).max() <= 0
     assert np.diff(curve[:, 1]).min() >= 0
@@ -222,7 +230,7 @@ def test_the_marks_of_a_det_plot_are_the_eer_and_the_least_costs(drawn: Draw) ->
     for cost, threshold in zip(costs, at.values(), strict=True):
         rates = [(nontarget >= threshold).mean(), (target < threshold).mean()]
         np.testing.assert_allclose(cost, deviates(rates), atol=1e-12)
-    legend = [text.get_text() for text in axes.get_legend().get_texts()]
+    legend = [text.get_text() for text in legend_of(axes).get_texts()]
     assert legend == [
         *("DET", f"EER {100 * eer(SCORES, LABELS).eer:.2f} %"),
         *("least cost, p_target 0.05", "least cost, p_target 0.5"),
@@ -231,15 +239,27 @@ def test_the_marks_of_a_det_plot_are_the_eer_and_the_least_costs(drawn: Draw) ->
 
 def test_scores_to_compare_with_are_named_with_their_eer(drawn: Draw) -> None:
     axes = drawn(plot_det, sweep(), min_dcf={}, compare_with={"chance": sweep(-SCORES)})
-    legend = [text.get_text() for text in axes.get_legend().get_texts()]
+    legend = [text.get_text() for text in legend_of(axes).get_texts()]
     assert legend[2:] == [f"chance, EER {100 * eer(-SCORES, LABELS).eer:.2f} %"]
 
 
 def test_the_old_name_of_compare_with_is_accepted_with_a_warning(drawn: Draw) -> None:
     with pytest.warns(DeprecationWarning, match=r"^beside= is now compare_with=; the old name"):
         axes = drawn(plot_det, sweep(), min_dcf={}, beside={"chance": sweep(-SCORES)})
-    legend = [text.get_text() for text in axes.get_legend().get_texts()]
+    legend = [text.get_text() for text in legend_of(axes).get_texts()]
     assert legend[2:] == [f"chance, EER {100 * eer(-SCORES, LABELS).eer:.2f} %"]
+
+
+@pytest.mark.parametrize("kind", ["det", "dir"])
+def test_the_legend_is_below_the_axes_and_no_mark_is_clipped(kind: str, drawn: Draw) -> None:
+    if kind == "det":
+        axes = drawn(plot_det, sweep(), min_dcf=thresholds(sweep(), 0.01, 0.5), to_disk=True)
+    else:
+        axes = drawn(plot_dir, {"a": identified(), "b": identified()}, to_disk=True)
+    assert legend_of(axes).get_window_extent().y1 <= axes.get_tightbbox().y0
+    marks = [line for line in axes.get_lines() if line.get_marker() != "None"]
+    assert marks
+    assert not any(mark.get_clip_on() for mark in marks)
 
 
 def test_the_mark_of_no_error_is_whole(drawn: Draw) -> None:
@@ -295,15 +315,16 @@ def test_det_plots_are_drawn_at_the_edges(edge: str, drawn: Draw) -> None:
     assert np.isfinite(curve).all()
     assert np.isfinite(marks).all()
     assert np.isfinite([axes.get_xlim(), axes.get_ylim()]).all()
-    assert axes.get_legend().get_texts()[1].get_text() == f"EER {100 * eer(of).eer:.2f} %"
+    assert legend_of(axes).get_texts()[1].get_text() == f"EER {100 * eer(of).eer:.2f} %"
 
 
 @pytest.mark.parametrize("edge", EDGES)
 def test_every_mark_of_a_det_plot_is_within_its_axes(edge: str, drawn: Draw) -> None:
     of = sweep(*EDGES[edge])
     axes = drawn(plot_det, of, min_dcf=thresholds(of, 0.001, 0.999))
-    _, marks = det_of(axes)
+    curve, marks = det_of(axes)
     for mark in marks:
+        assert np.isclose(curve, mark, rtol=0, atol=1e-12).all(axis=1).any()  # on the curve
         for place, (low, high) in zip(mark, (axes.get_xlim(), axes.get_ylim()), strict=True):
             assert low - 1e-9 <= place <= high + 1e-9
 
@@ -324,12 +345,14 @@ def test_the_dir_curve_goes_through_every_operating_point(method: str, drawn: Dr
     result = identified(method=method)
     curve, dots = drawn(plot_dir, {"name": result}).get_lines()
     far, rate, _ = result.curve
-    np.testing.assert_array_equal(points(curve)[:, 0], np.maximum(far, 0.5 / 30))
+    np.testing.assert_array_equal(points(curve)[:, 0], np.maximum(far, 0.001))
     np.testing.assert_array_equal(points(curve)[:, 1], rate)
     assert far.min() == 0
     # Between two FARs the DIR is that of the lower one: "the largest whose FAR is not above".
     assert curve.get_drawstyle() == "steps-post"
-    assert dict(points(dots).tolist()) == result.dir
+    assert points(dots)[:, 1].tolist() == list(result.dir.values())
+    for position, value in points(dots):
+        assert value == rate[np.maximum(far, 0.001) <= position].max()
     assert dots.get_color() == curve.get_color()
 
 
@@ -358,7 +381,7 @@ def test_nine_protocols_are_nine_curves_that_can_be_told_apart(drawn: Draw) -> N
     }
     axes = drawn(plot_dir, results)
     curves, dots = axes.get_lines()[::2], axes.get_lines()[1::2]
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == list(results)
+    assert [text.get_text() for text in legend_of(axes).get_texts()] == list(results)
     colours = [curve.get_color() for curve in curves]
     assert len(set(colours)) == 9
     assert [mark.get_color() for mark in dots] == colours

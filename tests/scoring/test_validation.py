@@ -464,3 +464,30 @@ def test_tensors_lose_neither_type_nor_values() -> None:
         assert as_array(tensor, "x").dtype == tensor.numpy().dtype
     half = as_array(torch.tensor([1.5], dtype=torch.bfloat16), "x")
     assert half.tolist() == [1.5]
+
+
+# -- Masked arrays ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "masked",
+    [
+        np.ma.masked_array([1.0, 2, 3, 0], mask=np.array([0, 0, 0, 1], bool)),
+        np.ma.masked_array([1.0, 2, 3, 0], mask=False),
+        [1.0, 2.0, 3.0, np.ma.masked],
+    ],
+    ids=["masked", "nothing masked", "list"],
+)
+def test_masked_scores_are_refused(masked: Any) -> None:
+    with pytest.raises(ScoringError, match=r"scores is a masked array.*array\.data\[~array\.mask"):
+        eer(masked, [1, 0, 1, 0])
+
+
+def test_masked_labels_and_embeddings_are_refused() -> None:
+    labels = np.ma.masked_array([1, 0, 1, 0], mask=np.array([0, 0, 0, 1], bool))
+    with pytest.raises(ScoringError, match="labels is a masked array"):
+        eer([1.0, 2.0, 3.0, 0.0], labels)
+    rows = np.ma.masked_array([[1.0, 2.0], [3.0, 4.0]], mask=np.array([[0, 1], [0, 0]], bool))
+    for embeddings in (rows, list(rows)):
+        with pytest.raises(ScoringError, match="embeddings is a masked array"):
+            as_embeddings(embeddings, "embeddings")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Iterator
 from typing import Any, cast
 
 import numpy as np
@@ -124,6 +125,7 @@ def test_eer_is_that_of_the_definition(trials: tuple[Array, Array]) -> None:
     result = eer(*trials)
     assert result.eer == pytest.approx(float(rate), rel=0, abs=1e-14)
     assert result.threshold == pytest.approx(threshold, rel=1e-9, abs=1e-9 * max(abs(low), 1e-300))
+    assert result.threshold is not None
     assert low <= result.threshold <= (low if math.isinf(high) else high)
 
 
@@ -135,7 +137,7 @@ def test_hull_eer_is_the_least_that_two_thresholds_and_chance_reach(
         patch.setattr(det, "_BLOCK", block)
         result = eer(*trials, method="hull")
     assert result.eer == pytest.approx(float(slow_hull_eer(*trials)), rel=0, abs=1e-14)
-    assert math.isnan(result.threshold)
+    assert result.threshold is None
 
 
 @given(trials=scored())
@@ -143,7 +145,7 @@ def test_hull_eer_is_never_above_the_interpolated(trials: tuple[Array, Array]) -
     sweep = Sweep.of(*trials)
     hull = eer(sweep, method="hull").eer
     assert 0 <= hull <= 0.5
-    assert hull <= eer(sweep).eer + 1e-15
+    assert hull <= eer(sweep).eer
 
 
 @given(trials=scored(), p_target=PRIORS, c_miss=COSTS, c_fa=COSTS)
@@ -153,18 +155,74 @@ def test_min_dcf_is_that_of_the_definition(
     given_costs: dict[str, Any] = {"p_target": p_target, "c_miss": c_miss, "c_fa": c_fa}
     result = min_dcf(*trials, **given_costs)
     cost, threshold = slow_min_dcf(*trials, **given_costs)
-    assert result.min_dcf == cost
+    assert result == (float(cost), threshold)
     assert 0 <= cost <= 1
-    # The threshold has that cost, and no lower score has.
-    assert result.threshold == threshold
-    scores, labels = trials
-    weights = cost_weights(p_target, c_miss, c_fa)
-    at = point_at(scores.tolist(), labels.tolist(), threshold)
-    assert slow_cost(at, weights) / min(weights) == result.min_dcf
-    for lower in scores[scores < threshold].tolist():
-        assert slow_cost(point_at(scores.tolist(), labels.tolist(), lower), weights) > slow_cost(
-            at, weights
-        )
+
+
+def distinct_cases(count: int) -> Iterator[tuple[Array, Array]]:
+    """Yield trials with different scores, of which many thresholds have the same cost."""
+    generator = np.random.default_rng(22)
+    for _ in range(count):
+        trials = int(generator.integers(2, 25))
+        labels = np.arange(trials) < generator.integers(1, trials)
+        yield generator.permutation(trials), generator.permutation(labels).astype(int)
+
+
+def check_thresholds(count: int) -> None:
+    """Compare cost and threshold with the oracle, bit by bit, for many trials and priors."""
+    for number, (scores, labels) in enumerate(distinct_cases(count)):
+        for p_target in (0.5, (0.01, 0.05, 0.3, 0.9)[number % 4]):
+            cost, threshold = slow_min_dcf(scores, labels, p_target=p_target)
+            assert min_dcf(scores, labels, p_target=p_target) == (float(cost), threshold)
+        rate, at, _ = slow_eer(scores, labels)
+        result = eer(scores, labels)
+        assert result.eer == float(rate)
+        assert result.threshold == pytest.approx(at, rel=1e-15)
+        assert eer(scores, labels, method="hull").eer == float(slow_hull_eer(scores, labels))
+
+
+def test_thresholds_of_different_scores_are_those_of_the_oracle() -> None:
+    check_thresholds(600)
+
+
+@pytest.mark.slow
+def test_thresholds_of_20_000_cases_are_those_of_the_oracle() -> None:
+    check_thresholds(20_000)
+
+
+def test_of_equal_costs_the_lowest_threshold_is_given_whatever_rounding_says() -> None:
+    scores = [0, 10, 16, 13, 4, 5, 18, 7, 3, 15, 12, 8, 19, 1, 14, 9, 6, 11, 17, 2]
+    labels = [0, 1, 0, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0]
+    assert min_dcf(scores, labels, p_target=0.5) == (0.9, 1.0)
+
+
+def test_a_prior_is_the_decimal_number_that_was_written() -> None:
+    # A miss of 3 targets and a false acceptance of 7 non-targets both cost 1/10. In binary, 0.3 is
+    # a little less than 3/10, and the higher threshold would be a little cheaper.
+    labels = [1, 0, *[0] * 6, 1, 1]
+    assert min_dcf([0, 1, *range(-6, 0), 2, 3], labels, p_target=0.3).threshold == 0
+
+
+def test_priors_and_costs_of_many_digits_are_compared_as_exactly() -> None:
+    for scores, labels in distinct_cases(50):
+        given_costs: dict[str, Any] = {"p_target": 1 / 3, "c_miss": 1e-200, "c_fa": 1e-200 / 7}
+        cost, threshold = slow_min_dcf(scores, labels, **given_costs)
+        assert min_dcf(scores, labels, **given_costs) == (float(cost), threshold)
+
+
+def test_the_hull_is_not_above_the_interpolated_rate_by_a_bit() -> None:
+    scores, labels = [0.5, 0.5, 0.3, 0.3, 0.8], [1, 0, 1, 0, 1]
+    assert eer(scores, labels, method="hull").eer <= eer(scores, labels).eer
+
+
+def test_the_largest_scores_have_a_cllr_or_are_refused() -> None:
+    most = float(np.finfo(np.float64).max)
+    assert cllr([-most, most], [0, 1]) == 0
+    assert cllr([-most, most, -most, most], [0, 1, 0, 0]) == pytest.approx(most / 6 / math.log(2))
+    with pytest.raises(ScoringError, match=r"too large for log-likelihood ratios: their Cllr"):
+        cllr([-most, most], [1, 0])
+    assert eer([-most, most], [0, 1]) == (0, most)
+    assert min_dcf([-most, most], [1, 0]) == (1, INFINITY)
 
 
 @given(trials=scored(), priors=st.lists(PRIORS, min_size=1, max_size=4))
@@ -393,7 +451,7 @@ def test_blocks_do_not_show(trials: tuple[Array, Array], block: int) -> None:
 def test_metrics_are_plain_floats() -> None:
     scores = np.array([0.1, 0.4, 0.35, 0.8], np.float32)
     result: list[object] = [cllr(scores, LABELS), min_cllr(scores, LABELS)]
-    result += [*eer(scores, LABELS), *eer(scores, LABELS, method="hull")]
+    result += [*eer(scores, LABELS), eer(scores, LABELS, method="hull").eer]
     result += [*min_dcf(scores, LABELS), *act_dcf(scores, LABELS)]
     assert {type(value) for value in result} == {float}
 
@@ -431,6 +489,7 @@ def test_several_priors_may_be_an_array() -> None:
         (lambda: act_dcf([1, 2], [0, 1], c_miss=0), r"c_miss must be a positive number, got 0"),
         (lambda: min_dcf([1, 2], [0, 1], c_fa=math.inf), r"c_fa must be a positive .*, got inf"),
         (lambda: min_dcf([1, 2], [0, 1], c_fa=math.nan), r"c_fa must be a positive .*, got nan"),
+        (lambda: act_dcf([1, 2], [0, 1], c_miss=1e-323), r"costs 1e-323 and 1\.0 are too small"),
         (lambda: min_dcf([1, 2], [0, 1], c_miss=-2.0), r"c_miss must be a positive .*, got -2\.0"),
     ],
 )

@@ -181,14 +181,20 @@ def slow_cost(point: Point, weights: tuple[float, float]) -> float:
     return weights[0] * float(point.fnr) + weights[1] * float(point.fpr)
 
 
+def written_costs(p_target: float, c_miss: float, c_fa: float) -> tuple[Fraction, Fraction]:
+    """Return the costs of all misses and of all false acceptances, of the numbers as written."""
+    prior = Fraction(str(p_target))
+    return Fraction(str(c_miss)) * prior, Fraction(str(c_fa)) * (1 - prior)
+
+
 def slow_min_dcf(
     scores: Array, labels: Array, *, p_target: float, c_miss: float = 1.0, c_fa: float = 1.0
-) -> tuple[float, float]:
+) -> tuple[Fraction, float]:
     """Return the cost and the lowest threshold that has it."""
-    weights = (c_miss * p_target, c_fa * (1 - p_target))
+    miss, accept = written_costs(p_target, c_miss, c_fa)
     points = points_of(scores, labels)
-    cost, at = min((slow_cost(point, weights), point.threshold) for point in points)
-    return cost / min(weights), at
+    cost, at = min((miss * point.fnr + accept * point.fpr, point.threshold) for point in points)
+    return cost / min(miss, accept), at
 
 
 def slow_cllr(scores: Array, labels: Array) -> float:

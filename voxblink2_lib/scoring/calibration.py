@@ -16,7 +16,14 @@ from typing import Any
 import numpy as np
 
 from voxblink2_lib.errors import ScoringError
-from voxblink2_lib.scoring.validation import Floats, as_scores, as_trials, check_length, check_prior
+from voxblink2_lib.scoring.validation import (
+    Floats,
+    as_scores,
+    as_trials,
+    check_finite,
+    check_length,
+    check_prior,
+)
 
 _FORMAT = "voxblink2 calibration 1"
 
@@ -56,9 +63,11 @@ class Calibration:
                 f"quality has {sorted(measures)}; this calibration was fitted with "
                 f"{sorted(self.quality)}."
             )
-        llr = self.slope * values + self.offset
-        for name, weight in self.quality.items():
-            llr += weight * measures[name]
+        with np.errstate(over="ignore", invalid="ignore"):  # refused below
+            llr = self.slope * values + self.offset
+            for name, weight in self.quality.items():
+                llr += weight * measures[name]
+        check_finite(llr, "log-likelihood ratios")
         return llr
 
     def save(self, path: str | Path) -> None:
@@ -133,21 +142,28 @@ def fit_calibration(
     measures = _measures(quality, rows=len(values))
     names = ["scores", *(f"quality[{name!r}]" for name in measures)]
     columns = np.stack([values.astype(np.float64), *measures.values()], axis=1)
+    # Powers of two, which round nothing: differences and squares of huge scores would overflow.
+    exponents = np.frexp(np.abs(columns).max(axis=0))[1]
+    columns = np.ldexp(columns, -exponents)
     # On a common scale, so that Newton's method does not depend on it; that of the middle half of
     # the trials, so that an outlier does not squeeze all other scores together.
     low, middle, high = np.quantile(columns, [0.25, 0.5, 0.75], axis=0)
     spread = np.where(high > low, high - low, columns.std(axis=0))
     if (flat := np.flatnonzero(spread <= 1e-12 * np.abs(middle))).size:
-        raise ScoringError(f"{names[flat[0]]} are all {middle[flat[0]]}; nothing can be fitted.")
+        value = np.ldexp(middle, exponents)[flat[0]]
+        raise ScoringError(f"{names[flat[0]]} are all {value}; nothing can be fitted.")
     inputs = np.column_stack([(columns - middle) / spread, np.ones(len(values))])
     if np.linalg.matrix_rank(inputs.T @ inputs / len(inputs), tol=1e-10) < inputs.shape[1]:
         raise ScoringError(f"{', '.join(names)}: one follows from the others; leave it out.")
     shares = np.where(targets, p_target / targets.sum(), (1 - p_target) / (~targets).sum())
     factors = _newton(inputs, targets, shares, float(np.log(p_target / (1 - p_target))), ridge)
     slopes = factors[:-1] / spread
+    offset = float(factors[-1] - slopes @ middle)
+    slopes = np.ldexp(slopes, -exponents)
+    check_finite(slopes, "factors of the scores and measures")
     return Calibration(
         slope=float(slopes[0]),
-        offset=float(factors[-1] - slopes @ middle),
+        offset=offset,
         quality=dict(zip(measures, map(float, slopes[1:]), strict=True)),
     )
 

@@ -14,7 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
+from math import gcd, lcm
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -121,16 +123,21 @@ fpr=array([1. , 0.5, 0. , 0. ]))
         # lowest score everything is accepted.
         below = [scores[: np.searchsorted(scores, scores.dtype.type(after))] for scores in classes]
         before = max(float(scores[-1]) for scores in below if len(scores))
-        fnr, fpr = self.rates([before, after])
-        rate, share = crossing_between(fnr, fpr)
+        ends = np.array([before, after])
+        rate, share = crossing_between(
+            self.miss(ends), self.false_accept(ends), targets=targets, nontargets=nontargets
+        )
         if np.isinf(after):
             return Crossing(rate, before)
         threshold = (1 - share) * before + share * after
         # Rounding may leave the interval by a bit, which is infinity for the largest numbers.
         return Crossing(rate, min(max(threshold, before), after))
 
-    def least_cost(self, miss_cost: float, accept_cost: float) -> tuple[float, float]:
+    def least_cost(self, miss_cost: Fraction, accept_cost: Fraction) -> tuple[Fraction, float]:
         """Return the minimum of ``miss_cost * FNR + accept_cost * FPR`` over all thresholds.
+
+        Costs are compared as whole numbers: rounding neither chooses among equal costs nor makes
+        different ones equal.
 
         Between two targets a higher threshold rejects more non-targets and no target, so the best
         threshold is the score of a target, or infinite. Blocks of targets are skipped if a lower
@@ -139,21 +146,30 @@ fpr=array([1. , 0.5, 0. , 0. ]))
         Returns:
             The cost and the lowest threshold that has it.
         """
-        starts = np.arange(0, len(self.target), _BLOCK)
-        lasts = np.minimum(starts + _BLOCK, len(self.target)) - 1
-        fnr, _ = self.rates(self.target[starts])
-        _, fpr = self.rates(self.target[lasts])
-        bounds = miss_cost * fnr + accept_cost * fpr
-        best = (float(miss_cost), np.inf)  # nothing accepted
+        targets, nontargets = len(self.target), len(self.nontarget)
+        miss, accept = _whole_ratio(miss_cost / targets, accept_cost / nontargets)
+        most = miss * targets + accept * nontargets
+        # Python's own integers for priors of many digits: slower, and of any size.
+        kind = np.dtype(np.int64 if most <= np.iinfo(np.int64).max else object)
+
+        def costs(missing_at: Floats, accepting_at: Floats) -> npt.NDArray[Any]:
+            misses, accepts = self.miss(missing_at), self.false_accept(accepting_at)
+            total: npt.NDArray[Any] = misses.astype(kind, copy=False) * miss
+            total += accepts.astype(kind, copy=False) * accept
+            return total
+
+        starts = np.arange(0, targets, _BLOCK)
+        lasts = np.minimum(starts + _BLOCK, targets) - 1
+        bounds = costs(self.target[starts], self.target[lasts])
+        best = (miss * targets, np.inf)  # nothing accepted
         for block in np.argsort(bounds, kind="stable"):
             if bounds[block] > best[0]:
                 break
             thresholds = self.target[starts[block] : lasts[block] + 1]
-            fnr, fpr = self.rates(thresholds)
-            costs = miss_cost * fnr + accept_cost * fpr
-            row = int(np.argmin(costs))
-            best = min(best, (float(costs[row]), float(thresholds[row])))
-        return best
+            block_costs = costs(thresholds, thresholds)
+            row = int(np.argmin(block_costs))
+            best = min(best, (int(block_costs[row]), float(thresholds[row])))
+        return miss_cost * best[0] / (miss * targets), best[1]
 
     def curve(self, max_points: int | None = None) -> DetCurve:
         """Return operating points.
@@ -208,19 +224,27 @@ fpr=array([1. , 0.5, 0. , 0. ]))
         return miss[kept], accept[kept]
 
 
-def crossing_between(fnr: Floats, fpr: Floats) -> tuple[float, float]:
+def crossing_between(
+    misses: Rows, accepts: Rows, *, targets: int, nontargets: int
+) -> tuple[float, float]:
     """Return the rate at which the line between two operating points has FNR = FPR.
 
+    Computed in whole numbers and rounded once, so that a lower crossing never has a higher rate.
+
     Args:
-        fnr: false negative rates, the first below its ``fpr``, the second not. Shape: [2].
-        fpr: false positive rates. Shape: [2].
+        misses: missed targets; the first FNR is below the first FPR, the second not. Shape: [2].
+        accepts: accepted non-targets. Shape: [2].
+        targets: number of targets.
+        nontargets: number of non-targets.
 
     Returns:
         The rate, and its position along the line, from 0 to 1.
     """
-    gap = fpr - fnr
-    share = float(gap[0] / (gap[0] - gap[1]))
-    return float((1 - share) * fnr[0] + share * fnr[1]), share
+    (first_miss, last_miss), (first_accept, last_accept) = misses.tolist(), accepts.tolist()
+    before = first_accept * targets - first_miss * nontargets
+    beyond = last_miss * nontargets - last_accept * targets
+    rate = (first_miss * beyond + last_miss * before) / (targets * (before + beyond))
+    return rate, before / (before + beyond)
 
 
 def crossing_of(misses: Rows, accepts: Rows) -> float:
@@ -234,8 +258,16 @@ def crossing_of(misses: Rows, accepts: Rows) -> float:
     # Integers: the crossing must not depend on rounding.
     after = int(np.searchsorted(misses * nontargets - accepts * targets, 0))
     around = slice(after - 1, after + 1)
-    rate, _ = crossing_between(misses[around] / targets, accepts[around] / nontargets)
-    return rate
+    ends = misses[around], accepts[around]
+    return crossing_between(*ends, targets=targets, nontargets=nontargets)[0]
+
+
+def _whole_ratio(a: Fraction, b: Fraction) -> tuple[int, int]:
+    """Return the smallest whole numbers in the ratio of two positive fractions."""
+    scale = lcm(a.denominator, b.denominator)
+    first, second = int(a * scale), int(b * scale)
+    common = gcd(first, second)
+    return first // common, second // common
 
 
 def lower_hull(x: Rows, y: Rows) -> Rows:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import datasets
 import evaluate
@@ -23,7 +23,12 @@ class ArrayMetric(evaluate.Metric, ABC):  # type: ignore[misc]  # evaluate has n
     ``evaluate`` converts every value to Arrow and back, one by one: a million scores take seconds.
     That is only needed where values are gathered: after ``add`` or ``add_batch``, and with several
     processes.
+
+    Attributes:
+        OPTIONS: names of the arguments of ``compute`` besides predictions and references.
     """
+
+    OPTIONS: ClassVar[tuple[str, ...]]
 
     def __init__(self, **options: Any) -> None:
         # evaluate silently accepts any option; a misspelt one must not be ignored.
@@ -43,7 +48,17 @@ class ArrayMetric(evaluate.Metric, ABC):  # type: ignore[misc]  # evaluate has n
 
         Returns:
             The results; ``None`` in a process other than the first.
+
+        Raises:
+            ScoringError: an argument that the metric does not have; or see ``inputs_description``.
         """
+        if unknown := sorted(options.keys() - set(self.OPTIONS)):
+            raise ScoringError(
+                f"{type(self).__name__}.compute has no argument {', '.join(unknown)}; it has "
+                f"{', '.join(('predictions', 'references', *self.OPTIONS))}. evaluate.combine "
+                "passes options to each of its metrics: name those of one metric in its "
+                'evaluate.load, such as evaluate.load("metrics/min_dcf", p_target=0.05).'
+            )
         given = predictions is not None
         if given != (references is not None):
             raise ScoringError("predictions and references go together; one of them is missing.")

@@ -12,13 +12,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from voxblink2_lib.errors import ScoringError
 from voxblink2_lib.progress import Progress, no_progress
 from voxblink2_lib.scoring.det import Sweep
 from voxblink2_lib.scoring.embeddings import Embeddings
 from voxblink2_lib.scoring.intervals import Intervals, bootstrap_intervals
-from voxblink2_lib.scoring.normalization import as_norm
+from voxblink2_lib.scoring.normalization import as_norm, checked_cohort
 from voxblink2_lib.scoring.open_set import (
     Enrolment,
     Method,
@@ -34,7 +35,12 @@ from voxblink2_lib.scoring.trials import (
     score_trials,
     speakers_of,
 )
-from voxblink2_lib.scoring.validation import accept_renamed_keyword, check_choice
+from voxblink2_lib.scoring.validation import (
+    Flags,
+    accept_renamed_keyword,
+    check_choice,
+    check_prior,
+)
 from voxblink2_lib.scoring.verification import (
     EqualErrorRate,
     MinDcf,
@@ -127,6 +133,12 @@ def evaluate_trials(
         ScoringError: see :func:`~voxblink2_lib.scoring.trials.score_trials` and the metrics.
     """
     check_choice("interval", interval, (None, "trials", "speakers"))
+    for prior in p_target:
+        check_prior(prior)
+    _check_classes(trials, embeddings)
+    speakers = np.array(speakers_of(trials.names)) if interval == "speakers" else None
+    if cohort is not None:
+        checked_cohort(cohort.vectors, dimensions=embeddings.vectors.shape[1], top_n=top_n)
     scored = score_trials(trials, embeddings, missing=missing)
     normalization = None
     if cohort is not None:
@@ -150,6 +162,7 @@ def evaluate_trials(
         normalization=normalization,
         p_target=p_target,
         interval=interval,
+        speakers=speakers,
         progress=progress,
     )
 
@@ -161,17 +174,20 @@ def _measure_trials(
     normalization: str | None,
     p_target: Sequence[float],
     interval: Literal["trials", "speakers"] | None,
+    speakers: npt.NDArray[Any] | None,
     progress: Progress,
 ) -> VerificationReport:
     sweep = Sweep.of(scored.scores, scored.labels)
     intervals = None
     if interval is not None:
-        speakers = _speakers_of_sides(trials, scored) if interval == "speakers" else None
+        sides = None
+        if speakers is not None:
+            sides = speakers[trials.enrolment[scored.rows]], speakers[trials.test[scored.rows]]
         with progress("Resampling", unit="resample", total=_RESAMPLES) as advance:
             intervals = bootstrap_intervals(
                 scored.scores,
                 scored.labels,
-                speakers=speakers,
+                speakers=sides,
                 p_target=p_target[0],
                 resamples=_RESAMPLES,
                 progress=advance,
@@ -191,10 +207,20 @@ def _measure_trials(
     )
 
 
-def _speakers_of_sides(trials: TrialList, scored: ScoredTrials) -> tuple[object, object]:
-    """Return the speakers of the enrolment sides and of the test sides. Shape of both: [scored]."""
-    speakers = np.array(speakers_of(trials.names))
-    return speakers[trials.enrolment[scored.rows]], speakers[trials.test[scored.rows]]
+def _check_classes(trials: TrialList, embeddings: Embeddings) -> None:
+    """Refuse trials of one class, before anything is scored.
+
+    Raises:
+        ScoringError: of the trials with both embeddings, all are target or all non-target trials.
+    """
+    present = embeddings.rows_of(trials.names) >= 0
+    covered: Flags = present[trials.enrolment] & present[trials.test]
+    count, targets = np.count_nonzero(covered), np.count_nonzero(covered & trials.labels)
+    if count and targets in {0, count}:
+        raise ScoringError(
+            f"labels are all {int(targets > 0)}; error rates need target (1) and non-target (0) "
+            f"trials, here among the {count:,} with both embeddings."
+        )
 
 
 def _finite_or_none(threshold: object) -> object:

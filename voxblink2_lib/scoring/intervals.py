@@ -14,9 +14,9 @@ import numpy as np
 
 from voxblink2_lib.errors import ScoringError
 from voxblink2_lib.progress import Advance
-from voxblink2_lib.scoring.det import crossing_of
+from voxblink2_lib.scoring.det import Sweep, crossing_of
 from voxblink2_lib.scoring.validation import Flags, Rows, as_speaker_labels, as_trials
-from voxblink2_lib.scoring.verification import cost_weights
+from voxblink2_lib.scoring.verification import cost_weights, eer, min_dcf
 
 # How often a resample without any target or any non-target trial is drawn again, at most.
 _DRAWS_PER_RESAMPLE = 100
@@ -135,7 +135,9 @@ def bootstrap_intervals(
             progress(1)
     tail = (1 - confidence) / 2
     low, high = np.quantile(resampled, [tail, 1 - tail], axis=0)
-    values = _metrics(np.ones(len(flags), np.int64), flags, steps, *costs)  # each trial once
+    sweep = Sweep.of(scores, labels)
+    costs_of_errors = {"p_target": p_target, "c_miss": c_miss, "c_fa": c_fa}
+    values = eer(sweep).eer, min_dcf(sweep, **costs_of_errors).min_dcf
     return Intervals(
         eer=Interval(values[0], float(low[0]), float(high[0])),
         min_dcf=Interval(values[1], float(low[1]), float(high[1])),

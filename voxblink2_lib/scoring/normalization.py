@@ -18,6 +18,7 @@ from voxblink2_lib.scoring.validation import (
     Floats,
     as_embeddings,
     as_scores,
+    check_finite,
     checked_rows,
 )
 
@@ -113,14 +114,7 @@ def as_norm(
     """
     values = as_scores(scores, "scores")
     vectors = as_embeddings(embeddings, "embeddings")
-    others = as_embeddings(cohort, "cohort", dimensions=vectors.shape[1])
-    count = len(others) if top_n is None else top_n
-    if len(others) < 2:
-        raise ScoringError("cohort has one row; a deviation needs at least two.")
-    if not 2 <= count <= len(others):
-        raise ScoringError(
-            f"top_n must lie between 2 and the size of the cohort, {len(others):,}; got {count:,}."
-        )
+    others = checked_cohort(cohort, dimensions=vectors.shape[1], top_n=top_n)
     sides = [
         checked_rows(rows, name, trials=len(values), utterances=len(vectors))
         for rows, name in ((enrolment_rows, "enrolment_rows"), (test_rows, "test_rows"))
@@ -129,7 +123,7 @@ def as_norm(
     used, used_rows = np.unique(np.concatenate(sides), return_inverse=True)
     mean, deviation = top_statistics(
         unit(vectors[used], "embeddings", used),
-        unit(others, "cohort"),
+        others,
         top_n=top_n,
         memory_bytes=memory_bytes,
         device=device,
@@ -138,10 +132,34 @@ def as_norm(
     # Cosines of float32 vectors differ by rounding even where they are equal.
     if (flat := np.flatnonzero(deviation < 1e-7)).size:
         raise ScoringError(
-            f"cohort: the {count:,} members nearest to row {used[flat[0]]} of embeddings are all "
-            "equally far from it; use a cohort of different speakers, or more of it."
+            f"cohort: the {top_n or len(others):,} members nearest to row {used[flat[0]]} of "
+            "embeddings are all equally far from it; use a cohort of different speakers, or more "
+            "of it."
         )
     enrolment, test = np.split(used_rows, 2)
-    scaled: Floats = (values - mean[enrolment]) / deviation[enrolment]
-    scaled += (values - mean[test]) / deviation[test]
-    return scaled / 2
+    with np.errstate(over="ignore"):  # of scores that are no cosines; refused below
+        scaled: Floats = (values - mean[enrolment]) / (2 * deviation[enrolment])
+        scaled += (values - mean[test]) / (2 * deviation[test])
+    check_finite(scaled, "normalized scores")
+    return scaled
+
+
+def checked_cohort(cohort: object, *, dimensions: int, top_n: int | None) -> Floats:
+    """Return a cohort with rows of length 1, float32. Shape: [cohort, dimensions].
+
+    Args:
+        cohort: embeddings. Shape: [cohort, dimensions].
+        dimensions: required number of dimensions.
+        top_n: how many of them are to count; ``None`` for all.
+
+    Raises:
+        ScoringError: bad embeddings, or fewer than ``top_n`` or than two.
+    """
+    others = as_embeddings(cohort, "cohort", dimensions=dimensions)
+    if len(others) < 2:
+        raise ScoringError("cohort has one row; a deviation needs at least two.")
+    if top_n is not None and not 2 <= top_n <= len(others):
+        raise ScoringError(
+            f"top_n must lie between 2 and the size of the cohort, {len(others):,}; got {top_n:,}."
+        )
+    return unit(others, "cohort")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -20,7 +20,7 @@ _TICKS = (0.0001, 0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.99)
 _POINTS = 2000
 _FORMATS = (".png", ".pdf", ".svg")
 
-# Ends of a DET plot: normal deviates of 0 and 1 are infinite.
+# Ends of a DET plot, if no mark is beyond: normal deviates of 0 and 1 are infinite.
 _LEAST, _MOST = 0.005, 0.99
 
 
@@ -46,21 +46,25 @@ def plot_det(
     figure, axes = _figure()
     # Half a trial: no smaller rate can be measured.
     least = min(0.5 / max(len(sweep.nontarget), len(sweep.target)), _LEAST)
-    axes.plot(*_det(sweep, least), label="DET")
-    crossing = _deviates([sweep.crossing().rate], least)
-    # Not clipped where an EER of 0 is in the corner.
-    axes.plot(crossing, crossing, "o", label=_eer_text(sweep), clip_on=False)
+    rate = sweep.crossing().rate
+    marks = {_eer_text(sweep): (rate, rate)}
     for prior, threshold in min_dcf.items():
-        fnr, fpr = sweep.rates([threshold])
-        x, y = _deviates(fpr, least), _deviates(fnr, least)
-        axes.plot(x, y, "s", label=f"least cost, p_target {prior:g}")
+        fnr, fpr = sweep.rates(threshold)
+        marks[f"least cost, p_target {prior:g}"] = float(fpr), float(fnr)
+    axes.plot(*_det(sweep, least, through=tuple(marks.values())), label="DET")
+    for (label, place), shape in zip(marks.items(), "o" + "s" * len(min_dcf), strict=True):
+        # Not clipped where a mark is on the border.
+        x, y = (_deviates([part], least) for part in place)
+        axes.plot(x, y, shape, label=label, clip_on=False)
     for name, other in (compare_with or {}).items():
         label = f"{_label(name)}, {_eer_text(other)}"
         axes.plot(*_det(other, least), "--", linewidth=1, label=label)
     ticks = [tick for tick in _TICKS if tick >= least]
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_ticks(_deviates(ticks, least), [f"{100 * tick:g}" for tick in ticks])
-    ends = _deviates([0, 1], least)
+    # The whole of the axes only where a mark is there: most of it is empty.
+    most = max(_MOST, *(min(part, 1 - least) for place in marks.values() for part in place))
+    ends = _deviates([0, most], least)
     axes.set(xlabel="False positive rate (%)", ylabel="False negative rate (%)")
     axes.set(xlim=ends, ylim=ends, aspect="equal")
     _save(figure, axes, path)
@@ -79,11 +83,13 @@ def plot_dir(results: Mapping[str, OpenSetResult], path: str | Path) -> None:
     figure, axes = _figure()
     for name, result in results.items():
         far, rate, _ = result.curve
-        # FAR 0 has no logarithm; the curve starts at half an unknown probe.
-        positive_far = np.maximum(far, 0.5 / result.unknown)
-        (line,) = axes.step(positive_far, rate, where="post", label=_label(name))
-        marks = {requested: value for requested, value in result.dir.items() if requested > 0}
-        axes.plot(list(marks), list(marks.values()), "o", color=line.get_color())
+        requested = [value for value in result.dir if value > 0]
+        # FAR 0 has no logarithm; the curve starts at half an unknown probe, or at a mark.
+        start = min(0.5 / result.unknown, *requested, 1.0)
+        (line,) = axes.step(np.maximum(far, start), rate, where="post", label=_label(name))
+        places = [max(_measured_far(result, value), start) for value in requested]
+        rates = [result.dir[value] for value in requested]
+        axes.plot(places, rates, "o", color=line.get_color(), clip_on=False)
     axes.set_xscale("log")
     axes.set(xlabel="False acceptance rate", ylabel="Detection and identification rate")
     axes.set_ylim(0, 1.02)
@@ -109,6 +115,14 @@ def check_plot_path(path: str | Path) -> None:
         )
 
 
+def _measured_far(result: OpenSetResult, requested: float) -> float:
+    """Return the FAR at which the DIR of a requested one lies on the curve."""
+    if result.method == "exact":
+        return requested  # the curve is level from the highest FAR that is not above it
+    far, _, thresholds = result.curve
+    return float(far[np.argmin(np.abs(thresholds - result.thresholds[requested]))])
+
+
 def _label(name: str) -> str:
     """Return a name for a legend: matplotlib hides "_..." and parses mathematics in "$"."""
     label = name.replace("$", r"\$")
@@ -119,14 +133,14 @@ def _figure() -> tuple[Any, Any]:
     # The class, not pyplot: that would choose a backend for the whole process.
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6, 6), layout="constrained")
+    figure = Figure(figsize=(6, 7), layout="constrained")
     return figure, figure.subplots()
 
 
 def _save(figure: Any, axes: Any, path: str | Path) -> None:
     check_plot_path(path)
     axes.grid(alpha=0.3)
-    axes.legend()
+    figure.legend(loc="outside lower center", ncols=2)  # no curve runs there
     try:
         figure.savefig(path, dpi=150)
     except (OSError, ValueError) as error:
@@ -137,13 +151,21 @@ def _eer_text(sweep: Sweep) -> str:
     return f"EER {100 * sweep.crossing().rate:.2f} %"
 
 
-def _det(sweep: Sweep, least: float) -> list[Floats]:
-    """Return normal deviates of false positive and false negative rates along the curve."""
+def _det(sweep: Sweep, least: float, through: Sequence[tuple[float, float]] = ()) -> list[Floats]:
+    """Return normal deviates of false positive and false negative rates along the curve.
+
+    Args:
+        sweep: sorted scores.
+        least: the lowest rate to show.
+        through: further points of the curve, false positive and false negative rate.
+    """
     curve = sweep.curve(_POINTS)
-    return [_deviates(rates, least, 1 - least) for rates in (curve.fpr, curve.fnr)]
+    fpr, fnr = np.concatenate([np.stack([curve.fpr, curve.fnr], 1), np.reshape(through, (-1, 2))]).T
+    order = np.lexsort((fnr, -fpr))
+    return [_deviates(rates[order], least) for rates in (fpr, fnr)]
 
 
-def _deviates(rates: npt.ArrayLike, least: float, most: float = _MOST) -> Floats:
-    """Return normal deviates of rates, clipped to two ends: those of the plot by default."""
+def _deviates(rates: npt.ArrayLike, least: float) -> Floats:
+    """Return normal deviates of rates, clipped to ``least`` and ``1 - least``."""
     normal = NormalDist()
-    return np.array([normal.inv_cdf(float(rate)) for rate in np.clip(rates, least, most)])
+    return np.array([normal.inv_cdf(float(rate)) for rate in np.clip(rates, least, 1 - least)])

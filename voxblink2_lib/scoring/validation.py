@@ -30,9 +30,15 @@ def as_array(values: object, name: str) -> npt.NDArray[Any]:
     """Return a list, an array, or a PyTorch tensor on any device as an array.
 
     Raises:
-        ScoringError: the rows are of different lengths.
+        ScoringError: the rows are of different lengths, or an array is masked.
     """
     tensor: Any = values
+    rows = values if isinstance(values, list | tuple) else [values]
+    if any(isinstance(row, np.ma.MaskedArray) for row in rows):
+        raise ScoringError(
+            f"{name} is a masked array, whose mask would be ignored. Pass only what counts: "
+            "array.data[~array.mask], and the same rows of all other arguments."
+        )
     if hasattr(tensor, "detach"):
         tensor = tensor.detach().cpu()
         # NumPy has no bfloat16.

@@ -7,6 +7,7 @@ sorted only once. A trial is accepted when its score is at least the threshold.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -17,10 +18,10 @@ from voxblink2_lib.scoring.validation import check_choice, check_number, check_p
 
 
 class EqualErrorRate(NamedTuple):
-    """The rate, as a fraction, and its threshold."""
+    """The rate, as a fraction, and its threshold; ``None`` on the convex hull."""
 
     eer: float
-    threshold: float
+    threshold: float | None
 
 
 class MinDcf(NamedTuple):
@@ -56,7 +57,7 @@ def eer(
 
     Returns:
         The rate from 0 to 1, and the threshold, interpolated like the rate. With ``"hull"`` it is
-        NaN: a point between two vertices of the hull belongs to no threshold, but to a random
+        ``None``: a point between two vertices of the hull belongs to no threshold, but to a random
         choice between two.
 
     Raises:
@@ -72,7 +73,7 @@ def eer(
     sweep = _sweep(scores, labels)
     if method == "interpolated":
         return EqualErrorRate(*sweep.crossing())
-    return EqualErrorRate(crossing_of(*sweep.hull), float("nan"))
+    return EqualErrorRate(crossing_of(*sweep.hull), None)
 
 
 def min_dcf(
@@ -89,6 +90,8 @@ def min_dcf(
     ``min(c_miss * p, c_fa * (1 - p))``, the cost of the better of accepting and rejecting all
     (NIST 2016 Speaker Recognition Evaluation Plan). With several ``p_target`` the mean, as NIST's
     primary cost.
+
+    Costs are compared exactly, for priors and costs as they are written: 0.01 is 1/100.
 
     Args:
         scores: scores, or a ``Sweep``. Shape: [trials].
@@ -114,11 +117,11 @@ def min_dcf(
     priors = np.atleast_1d(p_target).tolist()
     if not priors:
         raise ScoringError("p_target is empty; name at least one prior.")
-    costs = [cost_weights(prior, c_miss, c_fa) for prior in priors]
+    costs = [exact_costs(prior, c_miss, c_fa) for prior in priors]
     sweep = _sweep(scores, labels)
     best = [sweep.least_cost(*cost) for cost in costs]
     normalized = [least / min(cost) for (least, _), cost in zip(best, costs, strict=True)]
-    value = sum(normalized) / len(normalized)
+    value = float(sum(normalized) / len(normalized))
     thresholds = tuple(threshold for _, threshold in best)
     return MinDcf(value, thresholds if np.ndim(p_target) else thresholds[0])
 
@@ -179,7 +182,7 @@ def cllr(scores: object, labels: object = None) -> float:
         The cost: 0 is perfect, 1 is that of scores without information, without upper limit.
 
     Raises:
-        ScoringError: see :meth:`Sweep.of`.
+        ScoringError: see :meth:`Sweep.of`; or the cost is above the largest number.
 
     Example:
         >>> cllr([0.0, 0.0], [0, 1])
@@ -188,9 +191,16 @@ def cllr(scores: object, labels: object = None) -> float:
     sweep = _sweep(scores, labels)
     # Divided before they are summed, so that huge ratios do not overflow.
     shares = 1 / (2 * np.log(2) * np.array([len(sweep.target), len(sweep.nontarget)]))
-    missed = np.logaddexp(0, -sweep.target, dtype=np.float64) * shares[0]
-    accepted = np.logaddexp(0, sweep.nontarget, dtype=np.float64) * shares[1]
-    return float(missed.sum() + accepted.sum())
+    missed = np.logaddexp(0, -sweep.target, dtype=np.float64)
+    accepted = np.logaddexp(0, sweep.nontarget, dtype=np.float64)
+    with np.errstate(over="ignore"):  # refused below
+        cost = float((missed * shares[0]).sum() + (accepted * shares[1]).sum())
+    if not np.isfinite(cost):
+        raise ScoringError(
+            "scores are too large for log-likelihood ratios: their Cllr is above the largest "
+            "number, 1.8e308 bits. Calibrate them first (fit_calibration)."
+        )
+    return cost
 
 
 def min_cllr(scores: object, labels: object = None) -> float:
@@ -234,14 +244,39 @@ def _sweep(scores: object, labels: object) -> Sweep:
     return Sweep.of(scores, labels)
 
 
-def cost_weights(p_target: float, c_miss: float, c_fa: float) -> tuple[float, float]:
-    """Return the costs of a miss rate of 1 and of a false acceptance rate of 1."""
+def exact_costs(p_target: float, c_miss: float, c_fa: float) -> tuple[Fraction, Fraction]:
+    """Return the costs of a miss rate of 1 and of a false acceptance rate of 1.
+
+    Raises:
+        ScoringError: a prior that is not between 0 and 1, or a cost that is not positive.
+    """
     check_prior(p_target)
     for name, cost in (("c_miss", c_miss), ("c_fa", c_fa)):
         check_number(name, cost)
         if not (np.isfinite(cost) and cost > 0):
             raise ScoringError(f"{name} must be a positive number, got {cost}.")
-    costs = c_miss * p_target, c_fa * (1 - p_target)
-    if not min(costs) > 0:
-        raise ScoringError(f"p_target {p_target} and the costs are too small to be multiplied.")
-    return costs
+    # The shortest decimal number that rounds to the given one is what was written.
+    prior, miss, accept = (Fraction(repr(float(given))) for given in (p_target, c_miss, c_fa))
+    return miss * prior, accept * (1 - prior)
+
+
+def cost_weights(p_target: float, c_miss: float, c_fa: float) -> tuple[float, float]:
+    """Return :func:`exact_costs`, rounded.
+
+    Raises:
+        ScoringError: see there; or the costs are not in the range of floating-point numbers.
+    """
+    miss_cost, accept_cost = map(_rounded, exact_costs(p_target, c_miss, c_fa))
+    if not (min(miss_cost, accept_cost) > 0 and max(miss_cost, accept_cost) < np.inf):
+        raise ScoringError(
+            f"p_target {p_target} and the costs {c_miss} and {c_fa} are too small or too large to "
+            "be multiplied."
+        )
+    return miss_cost, accept_cost
+
+
+def _rounded(cost: Fraction) -> float:
+    try:
+        return float(cost)
+    except OverflowError:
+        return float("inf")
