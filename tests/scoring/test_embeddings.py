@@ -87,7 +87,7 @@ def test_not_finite(number: float, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_unknown_files(tmp_path: Path) -> None:
     refused(
         tmp_path / "x.csv",
-        "extension '.csv' is not read. Allowed are .parquet, .npy, .*, .pickle and a folder",
+        "extension '.csv' is not read. Allowed are .parquet, .npy, .*, .pickle, a folder",
     )
     refused(tmp_path / "x", "extension '' is not read")
     for suffix in ("parquet", "npy", "scp", "ark", "pkl", "pickle"):
@@ -331,7 +331,11 @@ def test_npy_with_two_files_of_names(tmp_path: Path) -> None:
         (VECTORS > 0, "a\nb\nc", "real numbers .* got bool"),
         (VECTORS * 1j, "a\nb\nc", "real numbers .* got complex"),
         (np.array([["a"]]), "a", "real numbers .* got <U1"),
-        (np.array([["a", None]], object), "a", "cannot be read as a NumPy array: .*objects"),
+        (
+            np.array([["a", None]], object),
+            "a",
+            "not a pickled dictionary of arrays: TypeError: it holds one array",
+        ),
         (VECTORS[:0], "a", r"each of 1 names .* got float32 of shape \(0, 4\)"),
         (VECTORS[:, :0], "a\nb\nc", r"got 3 names and float32 of shape \(3, 0\)"),
         (VECTORS, "a\n\nc", "x.txt: line 2 is empty"),
@@ -386,7 +390,10 @@ def test_safetensors(tmp_path: Path, kind: str) -> None:
 def test_safetensors_with_none_or_two_tensors(tmp_path: Path) -> None:
     for tensors in ({}, {"a": VECTORS, "b": VECTORS}):
         path = write_safetensors(tmp_path / "x.safetensors", tensors)
-        refused(path, "x.safetensors: cannot be read as safetensors with one tensor: .*values")
+        refused(
+            path,
+            "x.safetensors: (cannot be read as safetensors: it holds 0 |'.': expected one vector)",
+        )
 
 
 def test_broken_safetensors(tmp_path: Path) -> None:
@@ -394,7 +401,7 @@ def test_broken_safetensors(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for data in (whole[:-1], whole[:20], whole[:4], bytes(50), pickle.dumps(Bomb(tmp_path))):
         path.write_bytes(data)
-        refused(path, "x.safetensors: cannot be read as safetensors with one tensor: ")
+        refused(path, "x.safetensors: cannot be read as safetensors: ")
     assert not (tmp_path / "ran").exists()
 
 
@@ -822,7 +829,7 @@ def test_arrays_that_do_not_hold_together(tmp_path: Path, data: bytes) -> None:
     ("content", "match"),
     [
         ([VECTORS], "not a pickled dictionary of arrays: .*it holds one list"),
-        (VECTORS, "not a pickled dictionary of arrays: .*it holds one Record"),
+        (VECTORS, "not a pickled dictionary of arrays: .*it holds one array"),
         ({}, "it contains no embeddings"),
         ({1: VECTORS[0]}, "not a pickled .* it has a key that is no text, at byte"),
         ({np.int64(7): VECTORS[0]}, "x.pkl: a value .*: expected a name .*: a name of type int"),

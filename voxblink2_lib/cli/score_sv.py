@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from voxblink2_lib.cli.score_inputs import (
@@ -20,8 +21,10 @@ from voxblink2_lib.errors import ScoringError
 from voxblink2_lib.published_results import PublishedResult, published_results
 
 if TYPE_CHECKING:
+    from voxblink2_lib.scoring.embeddings import Embeddings
     from voxblink2_lib.scoring.evaluation import VerificationReport
     from voxblink2_lib.scoring.intervals import Interval
+    from voxblink2_lib.scoring.trials import ScoredTrials, TrialList
 
 _PUBLISHED_PRIOR = 0.01
 
@@ -30,11 +33,15 @@ def _sv(options: argparse.Namespace) -> int:
     from voxblink2_lib.scoring.plots import plot_det
 
     _check(options)
-    report, source = _evaluate(options)
+    trials = _read_trials(options)
+    if trials.labels is None:
+        write_result(options, *_only_scores(options, trials))
+        return DONE
+    report, source = _evaluate(options, trials)
     if options.plot:
         points = {prior: cost.threshold for prior, cost in report.min_dcf.items()}
         plot_det(report.sweep, options.plot, min_dcf=points)  # type: ignore[arg-type]  # one prior each
-    record, lines = report.as_dict(), _report_lines(report)
+    record, lines = report.as_dict(), [*report_lines(report), *_out_lines(options)]
     if options.model:
         published = published_results(_model_config(options.model))
         record |= {
@@ -49,6 +56,7 @@ def _sv(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> None:
     """Check all that can be checked before anything is read."""
     from voxblink2_lib.scoring.plots import check_plot_path
+    from voxblink2_lib.scoring.score_files import check_scores_path
     from voxblink2_lib.scoring.validation import check_prior
 
     for prior in options.p_target:
@@ -59,31 +67,89 @@ def _check(options: argparse.Namespace) -> None:
         raise ScoringError("--cohort-names goes with --cohort, which is missing.")
     if options.plot:
         check_plot_path(options.plot)
+    if options.out:
+        check_scores_path(options.out)
     check_sources(options)
 
 
-def _evaluate(options: argparse.Namespace) -> tuple[VerificationReport, str]:
-    """Return the report, and where the embeddings were read from."""
-    from voxblink2_lib.progress import show_progress
-    from voxblink2_lib.scoring.evaluation import evaluate_trials
+def _read_trials(options: argparse.Namespace) -> TrialList:
+    """Return the trials; without labels, there must be a file for their scores."""
+    from voxblink2_lib.scoring.evaluation import check_labelled
     from voxblink2_lib.scoring.trial_lists import read_trials
 
     write_message(f"Reading {options.trials}")
     trials = read_trials(options.trials)
-    embeddings = embeddings_of(options, trials.names)
-    cohort = read_file(options.cohort, options.cohort_names) if options.cohort else None
-    write_message(f"Scoring {len(trials.labels):,} trials")
+    if not options.out or options.plot or options.interval:
+        check_labelled(trials)
+    return trials
+
+
+def _evaluate(options: argparse.Namespace, trials: TrialList) -> tuple[VerificationReport, str]:
+    """Return the report, and where the embeddings were read from."""
+    from voxblink2_lib.scoring.evaluation import evaluate_trials
+
+    embeddings, scoring = _scoring_arguments(options, trials)
     report = evaluate_trials(
         trials,
         embeddings,
-        missing=options.missing,
         p_target=options.p_target,
-        cohort=cohort,
-        top_n=min(options.top_n, len(cohort.names)) if cohort else options.top_n,
         interval=options.interval,
-        progress=show_progress,
+        keep=partial(_write_scores, options, trials),
+        **scoring,
     )
     return report, embeddings.source
+
+
+def _only_scores(
+    options: argparse.Namespace, trials: TrialList
+) -> tuple[dict[str, Any], list[str]]:
+    """Write the scores of trials without labels; return what there is to say of them."""
+    from voxblink2_lib.scoring.trial_scores import normalized_scores
+
+    embeddings, scoring = _scoring_arguments(options, trials)
+    scored, normalization = normalized_scores(trials, embeddings, **scoring)
+    _write_scores(options, trials, scored)
+    record = {
+        "trials": len(trials.enrolment),
+        "scored": len(scored.scores),
+        "missing": scored.missing,
+        "normalization": normalization,
+    }
+    lines = [
+        f"Trials    {len(scored.scores):,} of {len(trials.enrolment):,} scored, without labels",
+        *missing_lines(scored.missing),
+        *([f"Scores    {normalization}"] if normalization else []),
+        *_out_lines(options),
+    ]
+    return record, lines
+
+
+def _scoring_arguments(
+    options: argparse.Namespace, trials: TrialList
+) -> tuple[Embeddings, dict[str, Any]]:
+    """Return the embeddings, and how trials are scored by them."""
+    from voxblink2_lib.progress import show_progress
+
+    embeddings = embeddings_of(options, trials.names)
+    cohort = read_file(options.cohort, options.cohort_names) if options.cohort else None
+    write_message(f"Scoring {len(trials.enrolment):,} trials")
+    return embeddings, {
+        "missing": options.missing,
+        "cohort": cohort,
+        "top_n": min(options.top_n, len(cohort.names)) if cohort else options.top_n,
+        "progress": show_progress,
+    }
+
+
+def _write_scores(options: argparse.Namespace, trials: TrialList, scored: ScoredTrials) -> None:
+    from voxblink2_lib.scoring.score_files import write_scores
+
+    if options.out:
+        write_scores(options.out, trials, scored)
+
+
+def _out_lines(options: argparse.Namespace) -> list[str]:
+    return [f"Scores in {options.out}"] if options.out else []
 
 
 def _model_config(model: str) -> dict[str, Any]:
@@ -96,7 +162,7 @@ def _model_config(model: str) -> dict[str, Any]:
 # -- Text ------------------------------------------------------------------------------------------
 
 
-def _report_lines(report: VerificationReport) -> list[str]:
+def report_lines(report: VerificationReport) -> list[str]:
     """Return the report as lines for people."""
     intervals = report.intervals
     eer_range = _range(intervals.eer, 100, 3) if intervals else ""
@@ -165,9 +231,22 @@ def add_sv_command(group: Any) -> None:
         "--trials",
         required=True,
         metavar="FILE",
-        help="lines '1 enrol test', 'enrol test target|nontarget', or CSV; or the release",
+        help="lines '1 enrol test', 'enrol test target|nontarget', CSV, SRE keys and others, with "
+        "--out also without labels; or the release",
     )
     add_embeddings_arguments(parser)
+    add_rate_arguments(parser)
+    _add_cohort_arguments(parser)
+    parser.add_argument("--device", help="PyTorch device of --model; default: cuda if available")
+    parser.add_argument(
+        "--out",
+        metavar="SCORES",
+        help="write the scores: .txt (enrol test score label), .csv, .tsv or .parquet",
+    )
+
+
+def add_rate_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what is computed from scores."""
     parser.add_argument(
         "--p-target",
         type=float,
@@ -176,8 +255,6 @@ def add_sv_command(group: Any) -> None:
         metavar="P",
         help="priors of a target trial for minDCF; default: 0.01",
     )
-    _add_cohort_arguments(parser)
-    parser.add_argument("--device", help="PyTorch device of --model; default: cuda if available")
     parser.add_argument(
         "--interval",
         choices=("trials", "speakers"),

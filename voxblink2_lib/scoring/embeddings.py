@@ -17,8 +17,12 @@ import numpy.typing as npt
 from voxblink2_lib.errors import ScoringError
 from voxblink2_lib.foreign_files import as_own_error, shortened
 from voxblink2_lib.scoring.embedding_files import (
+    DATASET_STATE,
     NamedVectors,
+    pickle_start,
+    read_dataset,
     read_npy,
+    read_npz,
     read_parquet,
     read_safetensors,
 )
@@ -27,9 +31,33 @@ from voxblink2_lib.scoring.names import NameIndex
 from voxblink2_lib.scoring.pickles import read_pickle
 from voxblink2_lib.scoring.validation import row_not_finite
 
+
+def _read_npy(path: Path, names: Path | None = None) -> Iterator[NamedVectors]:
+    """Read an array, or the dictionary that ``np.save`` pickles behind the header of an array."""
+    start = pickle_start(path)
+    if start is None:
+        return read_npy(path, names)
+    if names is not None:
+        raise ScoringError(
+            f"{path} has its own names: it is a pickled dictionary. Drop names (--names)."
+        )
+    return read_pickle(path, start=start)
+
+
+def _read_folder(path: Path) -> Iterator[NamedVectors]:
+    if (path / "dataset_dict.json").is_file():
+        splits = sorted(file.parent.name for file in path.glob(f"*/{DATASET_STATE}"))
+        raise ScoringError(
+            f"{path} holds several data sets. Name the folder of one: "
+            f"{shortened(', '.join(splits), quoted=False)}."
+        )
+    return read_dataset(path) if (path / DATASET_STATE).is_file() else read_parquet(path)
+
+
 _READERS: dict[str, Callable[..., Iterator[NamedVectors]]] = {
     ".parquet": read_parquet,
-    ".npy": read_npy,
+    ".npy": _read_npy,
+    ".npz": read_npz,
     ".safetensors": read_safetensors,
     ".scp": read_scp,
     ".ark": read_ark,
@@ -97,8 +125,11 @@ def read_embeddings(path: str | Path, *, names: str | Path | None = None) -> Emb
     r"""Read embeddings from a file, whose extension gives the format.
 
     - ``.parquet``, or a folder of such files: a column of strings and a column of lists.
+    - A folder that ``Dataset.save_to_disk`` of Hugging Face wrote, with the same columns.
     - ``.npy``: an array, a memory map if float32, and a file of names. Shape: [names, dimensions].
-    - ``.safetensors``: one such tensor, and a file of names.
+      Or what ``np.save`` makes of a dictionary of names and arrays. No code in it is run.
+    - ``.npz``: an array for each utterance, under its name.
+    - ``.safetensors``: one tensor as ``.npy``, and a file of names; or one for each utterance.
     - ``.scp`` or ``.ark``: vectors of Kaldi, binary or text.
     - ``.pkl`` or ``.pickle``: a dictionary of names and NumPy arrays. No code in it is run.
 
@@ -121,11 +152,11 @@ def read_embeddings(path: str | Path, *, names: str | Path | None = None) -> Emb
     (['noise.wav', 'music.wav'], (2, 2))
     """
     path = Path(path)
-    suffix = ".parquet" if path.is_dir() else path.suffix.lower()
-    if suffix not in _READERS:
-        allowed = f"{', '.join(_READERS)} and a folder of .parquet files"
+    suffix = path.suffix.lower()
+    if not path.is_dir() and suffix not in _READERS:
+        allowed = f"{', '.join(_READERS)}, a folder of .parquet files and a saved data set"
         raise ScoringError(f"{path}: extension {suffix!r} is not read. Allowed are {allowed}.")
-    if names is not None and suffix not in _ARRAYS:
+    if names is not None and (path.is_dir() or suffix not in _ARRAYS):
         raise ScoringError(
             f"{path}: names={str(names)!r} (--names) goes with {' and '.join(_ARRAYS)} "
             "only. Drop it here."
@@ -135,7 +166,8 @@ def read_embeddings(path: str | Path, *, names: str | Path | None = None) -> Emb
     with as_own_error(ScoringError, f"{path}: cannot be read"):
         if not path.is_dir() and not (path.is_file() and path.stat().st_size):
             raise ScoringError(f"{path}: this file does not exist or is empty")
-        parts = _READERS[suffix](path, **names_file)
+        read = _read_folder if path.is_dir() else _READERS[suffix]
+        parts = read(path, **names_file)
         return Embeddings(*_joined(path, parts), str(path))
 
 

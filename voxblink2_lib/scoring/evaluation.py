@@ -7,8 +7,8 @@ rates of the rest.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -19,7 +19,7 @@ from voxblink2_lib.progress import Progress, no_progress
 from voxblink2_lib.scoring.det import Sweep
 from voxblink2_lib.scoring.embeddings import Embeddings
 from voxblink2_lib.scoring.intervals import Intervals, bootstrap_intervals
-from voxblink2_lib.scoring.normalization import as_norm, checked_cohort
+from voxblink2_lib.scoring.normalization import checked_cohort
 from voxblink2_lib.scoring.open_set import (
     Enrolment,
     Method,
@@ -28,13 +28,8 @@ from voxblink2_lib.scoring.open_set import (
     open_set_identification,
 )
 from voxblink2_lib.scoring.protocols import OpenSetProtocol, cover_protocol
-from voxblink2_lib.scoring.trials import (
-    Missing,
-    ScoredTrials,
-    TrialList,
-    score_trials,
-    speakers_of,
-)
+from voxblink2_lib.scoring.trial_scores import normalized_scores
+from voxblink2_lib.scoring.trials import Missing, ScoredTrials, TrialList, speakers_of
 from voxblink2_lib.scoring.validation import (
     Flags,
     accept_renamed_keyword,
@@ -114,6 +109,7 @@ def evaluate_trials(
     cohort: Embeddings | None = None,
     top_n: int = 300,
     interval: Literal["trials", "speakers"] | None = None,
+    keep: Callable[[ScoredTrials], object] = lambda _: None,
     progress: Progress = no_progress,
 ) -> VerificationReport:
     """Score trials by cosine and return the metrics of verification.
@@ -127,6 +123,7 @@ def evaluate_trials(
         top_n: how many members of the cohort count.
         interval: what to resample for 95% confidence intervals; ``"speakers"`` needs names that
             contain the speaker.
+        keep: called with the scores before they are measured, such as to write them to a file.
         progress: shows the progress of normalizing and resampling.
 
     Raises:
@@ -135,28 +132,21 @@ def evaluate_trials(
     check_choice("interval", interval, (None, "trials", "speakers"))
     for prior in p_target:
         check_prior(prior)
+    check_labelled(trials)
     _check_classes(trials, embeddings)
     speakers = np.array(speakers_of(trials.names)) if interval == "speakers" else None
     if cohort is not None:
         checked_cohort(cohort.vectors, dimensions=embeddings.vectors.shape[1], top_n=top_n)
-    scored = score_trials(trials, embeddings, missing=missing)
-    normalization = None
-    if cohort is not None:
-        normalization = f"AS-norm, {top_n:,} nearest of {len(cohort.names):,}"
-        # No more utterances than these; fewer where trials were skipped.
-        count = len(trials.names) - len(scored.missing)
-        with progress("Normalizing", unit="utterance", total=count) as advance:
-            scores = as_norm(
-                scored.scores,
-                enrolment_rows=scored.enrolment,
-                test_rows=scored.test,
-                embeddings=embeddings.vectors,
-                cohort=cohort.vectors,
-                top_n=top_n,
-                progress=advance,
-            )
-        scored = replace(scored, scores=scores)
-    return _measure_trials(
+    scored, normalization = normalized_scores(
+        trials,
+        embeddings,
+        missing=missing,
+        cohort=cohort,
+        top_n=top_n,
+        progress=progress,
+    )
+    keep(scored)
+    return measure_trials(
         trials,
         scored,
         normalization=normalization,
@@ -167,16 +157,31 @@ def evaluate_trials(
     )
 
 
-def _measure_trials(
+def measure_trials(
     trials: TrialList,
     scored: ScoredTrials,
     *,
-    normalization: str | None,
-    p_target: Sequence[float],
-    interval: Literal["trials", "speakers"] | None,
-    speakers: npt.NDArray[Any] | None,
-    progress: Progress,
+    normalization: str | None = None,
+    p_target: Sequence[float] = (0.01,),
+    interval: Literal["trials", "speakers"] | None = None,
+    speakers: npt.NDArray[Any] | None = None,
+    progress: Progress = no_progress,
 ) -> VerificationReport:
+    """Return the metrics of verification of trials that have scores.
+
+    Args:
+        trials: the list.
+        scored: its scores.
+        normalization: how scores were normalized, for people.
+        p_target: priors of minDCF.
+        interval: what to resample for 95% confidence intervals.
+        speakers: the speaker of each name of the list, for ``"speakers"``. Shape: [names].
+        progress: shows the progress of resampling.
+
+    Raises:
+        ScoringError: there are no labels, or of one class only; or see the metrics.
+    """
+    check_labelled(trials)
     sweep = Sweep.of(scored.scores, scored.labels)
     intervals = None
     if interval is not None:
@@ -207,6 +212,19 @@ def _measure_trials(
     )
 
 
+def check_labelled(trials: TrialList) -> None:
+    """Refuse a list without labels.
+
+    Raises:
+        ScoringError: it has none.
+    """
+    if trials.labels is None:
+        raise ScoringError(
+            "The trials have no labels, without which there are no error rates. Name a list with "
+            "labels (--trials KEY), or only write the scores (--out FILE)."
+        )
+
+
 def _check_classes(trials: TrialList, embeddings: Embeddings) -> None:
     """Refuse trials of one class, before anything is scored.
 
@@ -215,7 +233,10 @@ def _check_classes(trials: TrialList, embeddings: Embeddings) -> None:
     """
     present = embeddings.rows_of(trials.names) >= 0
     covered: Flags = present[trials.enrolment] & present[trials.test]
-    count, targets = np.count_nonzero(covered), np.count_nonzero(covered & trials.labels)
+    count, targets = (
+        np.count_nonzero(covered),
+        np.count_nonzero(covered & np.asarray(trials.labels)),
+    )
     if count and targets in {0, count}:
         raise ScoringError(
             f"labels are all {int(targets > 0)}; error rates need target (1) and non-target (0) "

@@ -111,8 +111,13 @@ def numbered_lines(chunk: TextChunk) -> Iterator[tuple[int, str]]:
     for number, line in enumerate(_LINE_END.split(text), start=chunk.first_line):
         if "\0" in line:
             raise _no_text(chunk, number, "a byte of zero")
-        if line.strip(" \t,;") and not _COMMENT.match(line):
+        if not is_skipped(line):
             yield number, line
+
+
+def is_skipped(line: str) -> bool:
+    """Return whether a line is blank or a comment."""
+    return not line.strip(" \t,;") or _COMMENT.match(line) is not None
 
 
 def _no_text(chunk: TextChunk, number: int, wrong: str) -> ScoringError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,9 @@ from voxblink2_lib.scoring.embeddings import Embeddings
 from voxblink2_lib.scoring.trial_lists import read_labelled
 from voxblink2_lib.scoring.trials import Missing
 from voxblink2_lib.scoring.validation import Flags, Rows, check_choice
+
+# More digits than a speaker's number has would take long to convert.
+_INTEGER = re.compile(r"[+-]?[0-9]{1,100}(\.0*)?")
 
 
 @dataclass(frozen=True)
@@ -83,14 +87,31 @@ def read_protocols(folder: str | Path) -> list[OpenSetProtocol]:
     protocols = []
     for path in sorted({file.parent for file in files if file.is_file()}):
         name = path.relative_to(top).as_posix() if path != top else top.resolve().name
-        lists = (*read_labelled(path / "gallery"), *read_labelled(path / "probe"))
-        protocols.append(OpenSetProtocol(name, *lists))
+        (gallery, enrolled), (probes, truth) = map(
+            read_labelled, (path / "gallery", path / "probe")
+        )
+        labels = _plain_labels([*enrolled, *truth])
+        enrolled, truth = labels[: len(enrolled)], labels[len(enrolled) :]
+        protocols.append(OpenSetProtocol(name, gallery, enrolled, probes, truth))
     if not protocols:
         raise ScoringError(
             f"{folder} contains no open-set protocol: a folder with the files 'gallery' and "
             "'probe'. The release has them in data/ossi."
         )
     return sorted(protocols, key=_gallery_size)
+
+
+def _plain_labels(labels: list[str]) -> list[str]:
+    """Return labels, the same integer always in the same spelling if all are integers.
+
+    >>> _plain_labels(["00", "0.0", "-1", "12"]), _plain_labels(["00", "0", "x"])
+    (['0', '0', '-1', '12'], ['00', '0', 'x'])
+    """
+    words = set(labels)
+    if not all(map(_INTEGER.fullmatch, words)):
+        return labels
+    integers = {word: str(int(word.partition(".")[0])) for word in words}
+    return [integers[label] for label in labels]
 
 
 def _gallery_size(protocol: OpenSetProtocol) -> tuple[int, int]:

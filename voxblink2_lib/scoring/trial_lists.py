@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
+from array import array
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -17,8 +16,6 @@ from voxblink2_lib.foreign_files import shortened
 from voxblink2_lib.scoring.list_files import LABEL, Block, Columns, ListKind, read_blocks
 from voxblink2_lib.scoring.trials import TrialList
 from voxblink2_lib.scoring.validation import Flags, Rows
-
-_Number = TypeVar("_Number", bound=np.generic)
 
 ENROL, TEST = "enrolment", "test"
 
@@ -130,9 +127,8 @@ class TrialCollector:
     ) -> None:
         self._path, self._kind, self._also = path, kind, also
         self._names = pa.array([], pa.string())
-        self._enrolment: list[Rows] = []
-        self._test: list[Rows] = []
-        self._labels: list[Flags] = []
+        # These grow in place, where a list of arrays would be in memory twice at the end.
+        self._enrolment, self._test, self._labels = array("q"), array("q"), array("b")
 
     def read(self) -> TrialList:
         """Return the trials.
@@ -142,17 +138,17 @@ class TrialCollector:
         """
         for block in read_blocks(self._path, self._kind):
             enrolment, test = self._rows(block.columns[ENROL], block.columns[TEST])
-            self._enrolment.append(enrolment)
-            self._test.append(test)
+            self._enrolment.frombytes(enrolment.tobytes())
+            self._test.frombytes(test.tobytes())
             if LABEL in block.columns:
-                self._labels.append(_flags(block, self._kind))
+                self._labels.frombytes(_flags(block, self._kind).tobytes())
             if self._also:
                 self._also(block)
         if not self._enrolment:
             raise ScoringError(f"{self._path} contains no trial. {self._kind.accepted}")
-        # One column after the other, so that no more than one is in memory twice.
-        enrolment, test = joined(self._enrolment), joined(self._test)
-        labels = joined(self._labels) if self._labels else None
+        enrolment = np.frombuffer(self._enrolment, np.int64)
+        test = np.frombuffer(self._test, np.int64)
+        labels = np.frombuffer(self._labels, np.bool_) if self._labels else None
         return TrialList(self._names.to_pylist(), enrolment, test, labels)
 
     def _rows(self, enrolment: pa.ChunkedArray, test: pa.ChunkedArray) -> tuple[Rows, Rows]:
@@ -165,14 +161,7 @@ class TrialCollector:
             new = both.filter(pa.array(is_new)).combine_chunks().dictionary_encode()
             rows[is_new] = len(self._names) + new.indices.to_numpy().astype(np.int64)
             self._names = pa.concat_arrays([self._names, new.dictionary])
-        return rows[: len(enrolment)].copy(), rows[len(enrolment) :].copy()
-
-
-def joined(parts: list[npt.NDArray[_Number]]) -> npt.NDArray[_Number]:
-    """Concatenate arrays and forget them."""
-    whole: npt.NDArray[_Number] = np.concatenate(parts)
-    parts.clear()
-    return whole
+        return rows[: len(enrolment)], rows[len(enrolment) :]
 
 
 def _flags(block: Block, kind: ListKind) -> Flags:
