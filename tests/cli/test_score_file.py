@@ -142,3 +142,47 @@ def test_what_cannot_be_used_is_named(
     (tmp_path / "odd").write_text("a b 1.5\na b x\n")
     result = run(*(word.format(tmp=tmp_path) for word in words), code=2)
     assert message.format(tmp=tmp_path) in result
+
+
+# -- Models of several utterances ------------------------------------------------------------------
+
+
+@pytest.fixture
+def models(files: Path, tmp_path: Path) -> list[object]:
+    """The words for trials of models, which are enrolled with two utterances each."""
+    lines = [f"m{s}\t{NAMES[3 * s]}\t{NAMES[3 * s + 1]}\n" for s in range(6)]
+    (tmp_path / "enroll.map").write_text("".join(lines))
+    trials = [f"m{s} {NAMES[3 * t + 2]} {int(s == t)}\n" for s in range(6) for t in range(6)]
+    (tmp_path / "model-trials").write_text("".join(trials))
+    (tmp_path / "utt2spk").write_text("".join(f"{name} {name[:7]}\n" for name in NAMES))
+    (tmp_path / "cohort2spk").write_text("".join(f"c{row} {row % 4}\n" for row in range(9)))
+    return sv(files, "--trials", tmp_path / "model-trials", "--enrol", tmp_path / "enroll.map")
+
+
+def test_models_are_scored_in_each_way(
+    models: list[object], files: Path, tmp_path: Path, run: Run
+) -> None:
+    ways = ["mean", "normalized-mean", "mean-of-scores", "max"]
+    records = [run(*models, "--enrolment", way) for way in ways]
+    assert [(record["scored"], record["targets"]) for record in records] == [(36, 6)] * 4
+    assert run(*models) == records[0]
+    assert len({record["eer_threshold"] for record in records}) == 4
+    speakers = ["--interval", "speakers", "--utt2spk", tmp_path / "utt2spk"]
+    assert run(*models, *speakers) == run(*models, "--interval", "speakers")
+    cohort = ["--cohort", files / "cohort.parquet", "--cohort-utt2spk", tmp_path / "cohort2spk"]
+    assert run(*models, *cohort)["normalization"] == "AS-norm, 4 nearest of 4"
+    out = tmp_path / "scores.txt"
+    record = run(*models, "--out", out, "--enrolment", "max")
+    assert run("file", out) == record | {"other_scores": 0}
+    assert out.read_text().startswith("m0 id10000/")
+
+
+def test_options_of_models_go_together(
+    models: list[object], files: Path, tmp_path: Path, run: Run
+) -> None:
+    message = run(*sv(files, "--enrolment", "max"), code=2)
+    assert message == "--enrolment goes with --enrol, which is missing."
+    message = run(*models, "--cohort-utt2spk", tmp_path / "cohort2spk", code=2)
+    assert message == "--cohort-utt2spk goes with --cohort, which is missing."
+    (tmp_path / "enroll.map").write_text("m0 x\n")
+    assert "5 models of the trials are not in" in run(*models, code=2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from voxblink2_lib.cli.score_sv import add_rate_arguments, report_lines
+from voxblink2_lib.cli.score_sv import add_rate_arguments, report_lines, trial_speakers
 from voxblink2_lib.cli.terminal import DONE, add_command, write_message, write_result
 
 if TYPE_CHECKING:
@@ -40,13 +40,10 @@ def _check(options: argparse.Namespace) -> None:
 
 def _evaluate(options: argparse.Namespace) -> tuple[VerificationReport, int]:
     """Return the report, and how many scores are of no trial of the list."""
-    import numpy as np
-
     from voxblink2_lib.progress import show_progress
     from voxblink2_lib.scoring.evaluation import check_labelled, measure_trials
     from voxblink2_lib.scoring.score_files import match_scores, read_scores
     from voxblink2_lib.scoring.trial_lists import read_trials
-    from voxblink2_lib.scoring.trials import speakers_of
 
     write_message(f"Reading {options.scores}")
     scores = read_scores(options.scores)
@@ -56,13 +53,12 @@ def _evaluate(options: argparse.Namespace) -> tuple[VerificationReport, int]:
         trials = read_trials(options.trials)
         scored, others = match_scores(scores, trials, missing=options.missing)
     check_labelled(trials)
-    speakers = np.array(speakers_of(trials.names)) if options.interval == "speakers" else None
     report = measure_trials(
         trials,
         scored,
         p_target=options.p_target,
         interval=options.interval,
-        speakers=speakers,
+        speakers=trial_speakers(options, trials),
         progress=show_progress,
     )
     return report, others

@@ -6,6 +6,7 @@ import argparse
 import json
 from collections.abc import Mapping
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from voxblink2_lib.cli.score_inputs import (
@@ -21,7 +22,10 @@ from voxblink2_lib.errors import ScoringError
 from voxblink2_lib.published_results import PublishedResult, published_results
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from voxblink2_lib.scoring.embeddings import Embeddings
+    from voxblink2_lib.scoring.enrolment import EnrolmentMap
     from voxblink2_lib.scoring.evaluation import VerificationReport
     from voxblink2_lib.scoring.intervals import Interval
     from voxblink2_lib.scoring.trials import ScoredTrials, TrialList
@@ -69,6 +73,11 @@ def _check(options: argparse.Namespace) -> None:
         check_plot_path(options.plot)
     if options.out:
         check_scores_path(options.out)
+    for name in ("enrolment", "cohort_utt2spk"):
+        needed = {"enrolment": "enrol", "cohort_utt2spk": "cohort"}[name]
+        if getattr(options, name) and not getattr(options, needed):
+            option = name.replace("_", "-")
+            raise ScoringError(f"--{option} goes with --{needed}, which is missing.")
     check_sources(options)
 
 
@@ -88,12 +97,15 @@ def _evaluate(options: argparse.Namespace, trials: TrialList) -> tuple[Verificat
     """Return the report, and where the embeddings were read from."""
     from voxblink2_lib.scoring.evaluation import evaluate_trials
 
-    embeddings, scoring = _scoring_arguments(options, trials)
+    models = _read_models(options)
+    speakers = trial_speakers(options, trials, models)
+    embeddings, scoring = _scoring_arguments(options, trials, models)
     report = evaluate_trials(
         trials,
         embeddings,
         p_target=options.p_target,
         interval=options.interval,
+        speakers=speakers,
         keep=partial(_write_scores, options, trials),
         **scoring,
     )
@@ -106,7 +118,7 @@ def _only_scores(
     """Write the scores of trials without labels; return what there is to say of them."""
     from voxblink2_lib.scoring.trial_scores import normalized_scores
 
-    embeddings, scoring = _scoring_arguments(options, trials)
+    embeddings, scoring = _scoring_arguments(options, trials, _read_models(options))
     scored, normalization = normalized_scores(trials, embeddings, **scoring)
     _write_scores(options, trials, scored)
     record = {
@@ -124,21 +136,55 @@ def _only_scores(
     return record, lines
 
 
+def _read_models(options: argparse.Namespace) -> EnrolmentMap | None:
+    from voxblink2_lib.scoring.enrolment import read_enrolment
+
+    if not options.enrol:
+        return None
+    write_message(f"Reading {options.enrol}")
+    return read_enrolment(options.enrol)
+
+
+def trial_speakers(
+    options: argparse.Namespace, trials: TrialList, models: EnrolmentMap | None = None
+) -> npt.NDArray[Any] | None:
+    """Return the speaker of each name of a list, if intervals need them."""
+    from voxblink2_lib.scoring.enrolment import read_speakers, speakers_of_names
+
+    if options.interval != "speakers":
+        return None
+    speakers = read_speakers(options.utt2spk) if options.utt2spk else None
+    return speakers_of_names(trials, speakers=speakers, models=models, source=options.utt2spk or "")
+
+
 def _scoring_arguments(
-    options: argparse.Namespace, trials: TrialList
+    options: argparse.Namespace, trials: TrialList, models: EnrolmentMap | None
 ) -> tuple[Embeddings, dict[str, Any]]:
     """Return the embeddings, and how trials are scored by them."""
     from voxblink2_lib.progress import show_progress
 
-    embeddings = embeddings_of(options, trials.names)
-    cohort = read_file(options.cohort, options.cohort_names) if options.cohort else None
+    utterances = chain.from_iterable(models.utterances.values()) if models else ()
+    embeddings = embeddings_of(options, [*trials.names, *utterances])
+    cohort = _read_cohort(options) if options.cohort else None
     write_message(f"Scoring {len(trials.enrolment):,} trials")
     return embeddings, {
         "missing": options.missing,
+        "models": models,
+        "enrolment": options.enrolment or "mean",
         "cohort": cohort,
         "top_n": min(options.top_n, len(cohort.names)) if cohort else options.top_n,
         "progress": show_progress,
     }
+
+
+def _read_cohort(options: argparse.Namespace) -> Embeddings:
+    from voxblink2_lib.scoring.enrolment import read_speakers, speaker_means
+
+    cohort = read_file(options.cohort, options.cohort_names)
+    if not options.cohort_utt2spk:
+        return cohort
+    speakers = read_speakers(options.cohort_utt2spk)
+    return speaker_means(cohort, speakers, options.cohort_utt2spk)
 
 
 def _write_scores(options: argparse.Namespace, trials: TrialList, scored: ScoredTrials) -> None:
@@ -234,6 +280,17 @@ def add_sv_command(group: Any) -> None:
         help="lines '1 enrol test', 'enrol test target|nontarget', CSV, SRE keys and others, with "
         "--out also without labels; or the release",
     )
+    parser.add_argument(
+        "--enrol",
+        metavar="MAP",
+        help="utterances of each model, if the enrolment side of trials are models: lines 'model "
+        "utterance ...', or columns modelid and segmentid",
+    )
+    parser.add_argument(
+        "--enrolment",
+        choices=("mean", "normalized-mean", "mean-of-scores", "max"),
+        help="how the utterances of a model count; default: the mean of their embeddings",
+    )
     add_embeddings_arguments(parser)
     add_rate_arguments(parser)
     _add_cohort_arguments(parser)
@@ -260,6 +317,9 @@ def add_rate_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("trials", "speakers"),
         help="95%% confidence intervals from 1,000 resamples of these",
     )
+    parser.add_argument(
+        "--utt2spk", metavar="FILE", help="speaker of each utterance, for --interval speakers"
+    )
     add_plot_argument(parser, "DET curve")
 
 
@@ -268,6 +328,11 @@ def _add_cohort_arguments(parser: argparse.ArgumentParser) -> None:
         "--cohort", metavar="FILE", help="embeddings of other speakers: normalize scores (AS-norm)"
     )
     parser.add_argument("--cohort-names", metavar="FILE", help="as --names, for a cohort in .npy")
+    parser.add_argument(
+        "--cohort-utt2spk",
+        metavar="FILE",
+        help="speaker of each utterance of the cohort: take the mean of each speaker",
+    )
     parser.add_argument(
         "--top-n",
         type=int,

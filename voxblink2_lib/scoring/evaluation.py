@@ -18,6 +18,7 @@ from voxblink2_lib.errors import ScoringError
 from voxblink2_lib.progress import Progress, no_progress
 from voxblink2_lib.scoring.det import Sweep
 from voxblink2_lib.scoring.embeddings import Embeddings
+from voxblink2_lib.scoring.enrolment import EnrolmentMap, ModelScore
 from voxblink2_lib.scoring.intervals import Intervals, bootstrap_intervals
 from voxblink2_lib.scoring.normalization import checked_cohort
 from voxblink2_lib.scoring.open_set import (
@@ -106,9 +107,12 @@ def evaluate_trials(
     *,
     missing: Missing = "error",
     p_target: Sequence[float] = (0.01,),
+    models: EnrolmentMap | None = None,
+    enrolment: ModelScore = "mean",
     cohort: Embeddings | None = None,
     top_n: int = 300,
     interval: Literal["trials", "speakers"] | None = None,
+    speakers: npt.NDArray[Any] | None = None,
     keep: Callable[[ScoredTrials], object] = lambda _: None,
     progress: Progress = no_progress,
 ) -> VerificationReport:
@@ -119,10 +123,14 @@ def evaluate_trials(
         embeddings: embeddings with their names.
         missing: ``"error"``, or ``"skip"`` to leave out trials without an embedding.
         p_target: priors of minDCF.
+        models: the utterances of each model, if the enrolment side of trials are models.
+        enrolment: how they count: see
+            :func:`~voxblink2_lib.scoring.trial_scores.normalized_scores`.
         cohort: embeddings of other speakers, for adaptive s-norm.
         top_n: how many members of the cohort count.
-        interval: what to resample for 95% confidence intervals; ``"speakers"`` needs names that
-            contain the speaker.
+        interval: what to resample for 95% confidence intervals.
+        speakers: the speaker of each name of the list, for ``"speakers"``; by default, names
+            contain it. Shape: [names].
         keep: called with the scores before they are measured, such as to write them to a file.
         progress: shows the progress of normalizing and resampling.
 
@@ -133,14 +141,20 @@ def evaluate_trials(
     for prior in p_target:
         check_prior(prior)
     check_labelled(trials)
-    _check_classes(trials, embeddings)
-    speakers = np.array(speakers_of(trials.names)) if interval == "speakers" else None
+    if models is None:
+        _check_classes(trials, embeddings)
+    if interval != "speakers":
+        speakers = None
+    elif speakers is None:
+        speakers = np.array(speakers_of(trials.names))
     if cohort is not None:
         checked_cohort(cohort.vectors, dimensions=embeddings.vectors.shape[1], top_n=top_n)
     scored, normalization = normalized_scores(
         trials,
         embeddings,
         missing=missing,
+        models=models,
+        enrolment=enrolment,
         cohort=cohort,
         top_n=top_n,
         progress=progress,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -178,6 +178,23 @@ class NameIndex:
         by_start = {other[:_COMPARED_CHARACTERS]: other for other in reversed(candidates)}
         start = name[:_COMPARED_CHARACTERS]
         return by_start[difflib.get_close_matches(start, by_start, n=1, cutoff=0)[0]]
+
+
+def name_filter(names: Iterable[str]) -> Callable[[str], bool]:
+    """Return a function that says of a name whether it may match one of these.
+
+    >>> may_match = name_filter(["test/a.wav", "b"])
+    >>> may_match("a"), may_match("x/b.flac"), may_match("dev/a.wav")
+    (True, True, False)
+    """
+    keys = {utterance_key(name) for name in names}
+    ends = {end for key in keys for end in _path_ends(key)}
+
+    def may_match(name: str) -> bool:
+        key = utterance_key(name)
+        return key in keys or key in ends or any(end in keys for end in _path_ends(key))
+
+    return may_match
 
 
 def _path_ends(key: str) -> Iterator[str]:

@@ -53,7 +53,8 @@ class ScoredTrials:
     Attributes:
         scores: cosines, float32. Shape: [scored].
         rows: rows of these trials in the list, ascending. Shape: [scored].
-        enrolment: rows of the embeddings. Shape: [scored].
+        enrolment: rows of the embeddings, of a model that of its first utterance.
+            Shape: [scored].
         test: rows of the embeddings. Shape: [scored].
         labels: true for a target trial; ``None`` if the list has no labels. Shape: [scored].
         missing: names without an embedding.
