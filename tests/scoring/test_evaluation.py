@@ -154,7 +154,7 @@ def test_skip_has_nothing_to_say_when_all_is_there() -> None:
 def test_a_name_that_no_trial_uses_is_no_trial_lost() -> None:
     few = trials(has(3))
     report = evaluate_trials(few, without(3))  # its list of names has all 32
-    assert report.scored == report.trials == len(few.labels)
+    assert report.scored == report.trials == len(few.enrolment)
 
 
 @pytest.mark.parametrize("missing", ["error", "skip"])

@@ -124,7 +124,7 @@ WRITTEN = {
 def test_scores_come_back_with_the_same_bits(
     tmp_path_factory: pytest.TempPathFactory, suffix: str, data: st.DataObject
 ) -> None:
-    width = data.draw(st.sampled_from([32, 64]))
+    width: Any = data.draw(st.sampled_from([32, 64]))
     finite = st.floats(allow_nan=False, allow_infinity=False, width=width)
     scores = np.array(data.draw(st.lists(finite, min_size=1, max_size=9)), f"f{width // 8}")
     count, names = len(scores), WRITTEN[suffix]
@@ -153,11 +153,16 @@ def test_scores_come_back_with_the_same_bits(
         assert result.scores.dtype == np.float32
 
 
+def single_score() -> ScoredTrials:
+    row = np.array([0])
+    return ScoredTrials(np.array([1.5]), row, row, row, None, [])
+
+
 @pytest.mark.parametrize("suffix", [".txt", ".csv", ".tsv"])
 def test_names_that_text_would_change_are_refused(suffix: str, tmp_path: Path) -> None:
     for name in set(NAMES) - set(WRITTEN[suffix]):
         trials = TrialList([name], np.array([0]), np.array([0]), None)
-        scored = ScoredTrials(np.array([1.5]), *[np.array([0])] * 3, None, [])
+        scored = single_score()
         with pytest.raises(ScoringError, match=r"cannot be written in this format .* \.parquet"):
             write_scores(tmp_path / f"scores{suffix}", trials, scored)
     assert not list(tmp_path.iterdir())
@@ -165,7 +170,7 @@ def test_names_that_text_would_change_are_refused(suffix: str, tmp_path: Path) -
 
 def test_other_extensions_and_folders_are_refused(tmp_path: Path) -> None:
     trials = TrialList(["a"], np.array([0]), np.array([0]), None)
-    scored = ScoredTrials(np.array([1.5]), *[np.array([0])] * 3, None, [])
+    scored = single_score()
     for name in ("scores", "scores.npy"):
         with pytest.raises(ScoringError, match=r"allowed are \.txt, \.csv, \.tsv, \.parquet"):
             write_scores(tmp_path / name, trials, scored)
@@ -180,9 +185,11 @@ def test_other_extensions_and_folders_are_refused(tmp_path: Path) -> None:
 
 def of(*rows: Any) -> ScoreFile:
     names = sorted({name for row in rows for name in row[:2]})
-    sides = [np.array([names.index(row[side]) for row in rows]) for side in (0, 1)]
+    enrolment, test = (np.array([names.index(row[side]) for row in rows]) for side in (0, 1))
     labels = np.array([row[3] for row in rows]) if len(rows[0]) > 3 else None
-    return ScoreFile(TrialList(names, *sides, labels), np.array([row[2] for row in rows]), "file")
+    return ScoreFile(
+        TrialList(names, enrolment, test, labels), np.array([row[2] for row in rows]), "file"
+    )
 
 
 KEY = of(

@@ -44,6 +44,7 @@ def write(path: Path, text: str | bytes) -> Path:
 
 def listed(result: TrialList) -> list[Trial]:
     """Return the trials in words, and check that a list is what it says."""
+    assert result.labels is not None
     assert len(set(result.names)) == len(result.names)
     assert (result.enrolment.dtype, result.test.dtype, result.labels.dtype) == (
         np.dtype(np.int64),

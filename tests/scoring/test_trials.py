@@ -190,6 +190,7 @@ def test_trials_are_scored_by_name(names: str) -> None:
     assert result.rows.tolist() == [0, 1, 2, 3, 4]
     assert [names[row] for row in result.enrolment] == [a for a, _, _ in LETTERS]
     assert [names[row] for row in result.test] == [b for _, b, _ in LETTERS]
+    assert result.labels is not None
     assert result.labels.tolist() == [label for _, _, label in LETTERS]
     assert result.missing == []
     # The same pair the other way round ties exactly.
@@ -199,7 +200,9 @@ def test_trials_are_scored_by_name(names: str) -> None:
 @pytest.mark.parametrize("missing", ["error", "skip"])
 def test_a_name_that_no_trial_asks_for_is_not_missed(missing: Any) -> None:
     trials = trial_list(LETTERS)
-    two = TrialList(trials.names, trials.enrolment[[0, 4]], trials.test[[0, 4]], trials.labels[:2])
+    two = TrialList(
+        trials.names, trials.enrolment[[0, 4]], trials.test[[0, 4]], np.array([True, False])
+    )
     assert len(score_trials(two, embeddings_of("ab"), missing=missing).scores) == 2
 
 
@@ -228,6 +231,7 @@ def test_missing_embeddings_are_skipped_and_counted() -> None:
     assert result.missing == ["d"]
     assert result.rows.tolist() == [0, 1, 3, 4]
     np.testing.assert_array_equal(result.scores, whole.scores[result.rows])
+    assert whole.labels is not None
     np.testing.assert_array_equal(result.labels, whole.labels[result.rows])
     assert len(result.enrolment) == len(result.test) == 4
     result = score_trials(trial_list(LETTERS), embeddings_of("cb"), missing="skip")

@@ -163,9 +163,9 @@ def match_scores(
     rows = index.rows_of(trials.names)
     enrolment, test = rows[trials.enrolment], rows[trials.test]
     pairs, order = _sorted_pairs(file)
-    wanted = np.where((enrolment < 0) | (test < 0), -1, enrolment * len(index.names) + test)
-    places = np.minimum(np.searchsorted(pairs, wanted), len(pairs) - 1)
-    covered: Flags = pairs[places] == wanted
+    trial_pairs = np.where((enrolment < 0) | (test < 0), -1, enrolment * len(index.names) + test)
+    places = np.minimum(np.searchsorted(pairs, trial_pairs), len(pairs) - 1)
+    covered: Flags = pairs[places] == trial_pairs
     absent = [trials.names[row] for row in np.flatnonzero(rows < 0)]
     if not covered.all() and (missing == "error" or not covered.any()):
         row = int(np.flatnonzero(~covered)[0])
