@@ -56,6 +56,7 @@ bench: $(VENV)/.ready
 	$(RUN)/python benchmarks/import_time.py
 	$(RUN)/python benchmarks/index.py
 	$(RUN)/python benchmarks/index_boxes.py
+	$(RUN)/python benchmarks/intervals.py
 	$(RUN)/python benchmarks/ledger.py
 	$(RUN)/python benchmarks/memory.py
 	$(RUN)/python benchmarks/read.py

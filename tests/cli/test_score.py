@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import pickle
 import subprocess
@@ -82,15 +83,28 @@ def write_protocol(folder: Path, known: int, each: int) -> None:
     (folder / "probe").write_text("\n".join(probe) + "\n")
 
 
+# Twelve speakers, enough to resample them.
+MANY = [f"id2{row // 4:04}/abcdefghijk/{row % 4:05}.wav" for row in range(48)]
+_RNG_OF_MANY = np.random.default_rng(21)
+
+
+def lines_of_pairs(names: Sequence[str]) -> list[str]:
+    pairs = itertools.combinations(range(len(names)), 2)
+    return [f"{int(i // 4 == j // 4)} {names[i]} {names[j]}\n" for i, j in pairs]
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with trials, protocols, embeddings, and a cohort."""
     folder = tmp_path_factory.mktemp("score")
-    lines = [f"{int(i // 4 == j // 4)} {NAMES[i]} {NAMES[j]}\n" for i, j in PAIRS]
-    (folder / "trials").write_text("".join(lines))
+    (folder / "trials").write_text("".join(lines_of_pairs(NAMES)))
     write_parquet(folder, NAMES, VECTORS)
     write_npy(folder, NAMES, VECTORS)
     partial = [row for row in range(32) if row not in {0, 1, 2, 31}]
+    (folder / "many").mkdir()
+    (folder / "many" / "trials").write_text("".join(lines_of_pairs(MANY)))
+    vectors = _RNG_OF_MANY.normal(size=(12, 16)).repeat(4, axis=0)
+    write_parquet(folder / "many", MANY, vectors + 1.1 * _RNG_OF_MANY.normal(size=(48, 16)))
     (folder / "partial").mkdir()
     write_parquet(folder / "partial", [NAMES[row] for row in partial], VECTORS[partial])
     (folder / "cohort").mkdir()
@@ -185,9 +199,15 @@ def test_sv_prints_the_numbers_of_the_library(files: Path, record: Record) -> No
         "normalization": None,
         "eer": report.eer.eer,
         "eer_threshold": report.eer.threshold,
+        "eer_errors": {"misses": report.errors[0], "false_accepts": report.errors[1]},
         "eer_hull": report.hull_eer,
         "min_dcf": [
-            {"p_target": prior, "min_dcf": cost.min_dcf, "threshold": cost.threshold}
+            {
+                "p_target": prior,
+                "min_dcf": cost.min_dcf,
+                "threshold": cost.threshold,
+                "errors": report.min_dcf_errors[prior]._asdict(),
+            }
             for prior, cost in report.min_dcf.items()
         ],
         "min_cllr": report.min_cllr,
@@ -217,7 +237,9 @@ def test_sv_prints_coverage_first_and_every_rate(files: Path, output_of: Output)
         start=1,
     ):
         assert lines[row].startswith(start)
-    assert len(lines) == 7
+    misses, accepts = report.errors
+    assert f"   {misses:,} misses, {accepts:,} false acceptances" in lines[1]
+    assert lines[7:] == ["* fewer than 30 errors of a kind, too few to rely on the rate"]
 
 
 def test_sv_needs_no_mean_of_one_prior(files: Path, output_of: Output) -> None:
@@ -280,13 +302,14 @@ def test_a_cohort_may_have_its_names_elsewhere(files: Path, tmp_path: Path, reco
 
 @pytest.mark.parametrize("over", ["trials", "speakers"])
 def test_sv_prints_intervals(over: Any, files: Path, output_of: Output, record: Record) -> None:
+    folder = files / "many" if over == "speakers" else files
     report = evaluate_trials(
-        read_trials(files / "trials"),
-        read_embeddings(files / "embeddings.parquet"),
+        read_trials(folder / "trials"),
+        read_embeddings(folder / "embeddings.parquet"),
         p_target=(0.1, 0.5),
         interval=over,
     )
-    words = sv(files, "--interval", over, "--p-target", 0.1, 0.5)
+    words = sv(folder, "--interval", over, "--p-target", 0.1, 0.5)
     intervals = report.intervals
     assert intervals is not None
     rate, cost = intervals.eer, intervals.min_dcf
@@ -296,13 +319,16 @@ def test_sv_prints_intervals(over: Any, files: Path, output_of: Output, record: 
         "resamples": 1000,
         "eer": [rate.low, rate.high],
         "min_dcf": [cost.low, cost.high],
+        "marks": {"eer": rate.mark, "min_dcf": cost.mark},
     }
     lines = output_of(words).splitlines()
     ends = f"[{100 * rate.low:.3f}, {100 * rate.high:.3f}]"
     assert lines[1].startswith(f"EER       {100 * report.eer.eer:.3f} % {ends}")
     assert f"minDCF    {cost.value:.4f} [{cost.low:.4f}, {cost.high:.4f}]" in lines[3]
     assert "[" not in lines[4]  # the second prior has none
-    assert lines[-1] == f"In brackets: 95 % intervals, 1,000 resamples of {over}"
+    assert f"In brackets: 95 % intervals, 1,000 resamples of {over}" in lines
+    assert f"These intervals may not hold: {', '.join(intervals.marks)}" in lines
+    assert lines[-1] == "* fewer than 30 errors of a kind, too few to rely on the rate"
 
 
 def test_sv_says_in_json_that_it_is_best_to_accept_nothing(
@@ -314,7 +340,8 @@ def test_sv_says_in_json_that_it_is_best_to_accept_nothing(
     trials.write_text("".join(f"{1 - int(line[0])}{line[1:]}\n" for line in lines))
     words = sv(files, "--trials", trials, "--p-target", 0.001)
     (cost,) = record(words)["min_dcf"]
-    assert cost == {"p_target": 0.001, "min_dcf": 1.0, "threshold": None}
+    errors = {"misses": 448, "false_accepts": 0}
+    assert cost == {"p_target": 0.001, "min_dcf": 1.0, "threshold": None, "errors": errors}
     assert "threshold inf" in output_of(words)
 
 
@@ -376,6 +403,8 @@ def test_ossi_prints_the_numbers_of_the_library(files: Path, record: Record) -> 
                 **{f"dir@far={far:g}": rate for far, rate in result.dir.items()},
                 **{f"threshold@far={far:g}": at for far, at in result.thresholds.items()},
                 **{"auc": result.auc, "rank1": result.rank1},
+                "errors": {f"{far:g}": each._asdict() for far, each in result.errors.items()},
+                "intervals": None,
             }
         ]
     }
@@ -424,17 +453,18 @@ def test_ossi_prints_all_protocols_as_one_table(
     protocols = read_protocols(files / "ossi")
     embeddings = read_embeddings(files / "embeddings.parquet")
     results = [evaluate_protocol(protocol, embeddings).result for protocol in protocols]
-    head, *rows, last = output_of(words).splitlines()
+    head, *rows, last, mark = output_of(words).splitlines()
     assert head.split() == [
         *("protocol", "enrolled", "speakers", "probes", "known", "unknown"),
         *("DIR@FAR=0.1", "DIR@FAR=0.01", "DIR@FAR=0.001", "AUC", "rank-1"),
     ]
     assert last == "Method exact, enrolment mean"
+    assert mark.startswith("* fewer than 30 known probes are lost or unknown ones accepted")
     assert len({len(line) for line in (head, *rows)}) == 1  # columns stand below their heads
     names = [f"{size}/perspk{n}" for size in ("Small_2", "Medium_3", "Large_4") for n in (1, 2, 3)]
     assert [row.split()[0] for row in rows] == names
     for row, protocol, result in zip(rows, protocols, results, strict=True):
-        assert row.replace(" %", "").split()[1:] == [
+        assert row.replace(" %", "").replace(" *", "").split()[1:] == [
             *(f"{len(protocol.gallery)}", f"{result.speakers}", "8"),
             *(f"{result.known}", f"{result.unknown}"),
             *(f"{100 * rate:.2f}" for rate in result.dir.values()),
@@ -443,6 +473,30 @@ def test_ossi_prints_all_protocols_as_one_table(
     records = record(words)["protocols"]
     assert [each["protocol"] for each in records] == names
     assert [each["auc"] for each in records] == [result.auc for result in results]
+
+
+def test_ossi_prints_intervals(files: Path, output_of: Output, record: Record) -> None:
+    words = ossi(files, "--interval", "probes", "--far", 0.5, protocol="Large_4/perspk2")
+    (protocol,) = read_protocols(files / "ossi" / "Large_4" / "perspk2")
+    embeddings = read_embeddings(files / "embeddings.parquet")
+    result = evaluate_protocol(protocol, embeddings, far=(0.5,), interval="probes").result
+    assert result.intervals is not None
+    interval = result.intervals[0.5]
+    (printed,) = record(words)["protocols"]
+    assert printed["intervals"] == {
+        "0.5": {"low": interval.low, "high": interval.high, "mark": interval.mark}
+    }
+    lines = output_of(words).splitlines()
+    assert f" % [{100 * interval.low:.2f}, {100 * interval.high:.2f}] *" in lines[1]
+    assert lines[3] == "In brackets: 95 % intervals, 1,000 resamples"
+    assert lines[4] == "These intervals may not hold: fewer than 30 errors of a kind"
+
+
+def test_ossi_has_intervals_of_exact_rates_of_enough_speakers(files: Path, refused: Output) -> None:
+    message = refused(ossi(files, "--interval", "probes", "--method", "voxblink2"))
+    assert message == "--interval goes with --method exact, the default."
+    message = refused(ossi(files, "--interval", "speakers"))
+    assert "at least 10 are needed to resample speakers" in message
 
 
 def test_ossi_without_all_embeddings_is_an_error(files: Path, refused: Output) -> None:
@@ -641,7 +695,7 @@ def test_scoring_loads_nothing_heavy_and_a_plot_only_what_draws_it(
 ) -> None:
     cohort = ["--cohort", files / "cohort" / "embeddings.npy", "--top-n", 5]
     commands = [
-        sv(files, "--interval", "speakers", *cohort),
+        sv(files / "many", "--interval", "speakers", *cohort),
         ossi(files, protocol=""),
         sv(files, "--plot", tmp_path / "det.png"),
     ]

@@ -15,10 +15,10 @@ import pytest
 from voxblink2_lib.cli import main
 from voxblink2_lib.scoring.score_files import read_scores
 
-NAMES = [f"id{10000 + s}/abcdefghij{s}/{n:05}.wav" for s in range(6) for n in range(3)]
+NAMES = [f"id{10000 + s}/abcdefghij{s}/{n:05}.wav" for s in range(12) for n in range(3)]
 _RNG = np.random.default_rng(13)
-VECTORS = np.repeat(_RNG.normal(size=(6, 8)), 3, axis=0) + 1.1 * _RNG.normal(size=(18, 8))
-PAIRS = [(NAMES[i], NAMES[j], i // 3 == j // 3) for i in range(18) for j in range(i)]
+VECTORS = np.repeat(_RNG.normal(size=(12, 8)), 3, axis=0) + 1.1 * _RNG.normal(size=(36, 8))
+PAIRS = [(NAMES[i], NAMES[j], i // 3 == j // 3) for i in range(36) for j in range(i)]
 
 
 @pytest.fixture(scope="module")
@@ -78,11 +78,11 @@ def test_lists_without_labels_are_scored_and_evaluated_later(
 ) -> None:
     out = tmp_path / "scores.txt"
     record = run(*sv(files, "--out", out, trials="bare"))
-    assert record == {"trials": 153, "scored": 153, "missing": [], "normalization": None}
+    assert record == {"trials": 630, "scored": 630, "missing": [], "normalization": None}
     assert out.read_text().split("\n")[0].split()[:2] == list(PAIRS[0][:2])
     assert main([str(word) for word in ["score", *sv(files, "--out", out, trials="bare")]]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "Trials    153 of 153 scored, without labels",
+        "Trials    630 of 630 scored, without labels",
         f"Scores in {out}",
     ]
     assert "no labels" in run("file", out, code=2)
@@ -103,12 +103,12 @@ def test_only_trials_that_were_scored_are_written(files: Path, tmp_path: Path, r
     trials.write_text((files / "trials").read_text() + "0 nobody/1 x\n")
     out = tmp_path / "scores.parquet"
     words = sv(files, "--trials", trials, "--missing", "skip", "--out", out)
-    assert (run(*words)["scored"], len(read_scores(out).scores)) == (153, 153)
+    assert (run(*words)["scored"], len(read_scores(out).scores)) == (630, 630)
     message = run("file", out, "--trials", trials, code=2)
-    assert "1 of 154 trials have no score in" in message
+    assert "1 of 631 trials have no score in" in message
     assert "'nobody/1' (nearest: " in message
     result = run("file", out, "--trials", trials, "--missing", "skip")
-    assert (result["trials"], result["scored"], len(result["missing"])) == (154, 153, 2)
+    assert (result["trials"], result["scored"], len(result["missing"])) == (631, 630, 2)
 
 
 def test_other_scores_are_counted(
@@ -118,11 +118,11 @@ def test_other_scores_are_counted(
     run(*sv(files, "--out", out))
     few.write_text("\n".join((files / "trials").read_text().splitlines()[:20]))
     result = run("file", out, "--trials", few, "--plot", tmp_path / "det.png")
-    assert (result["trials"], result["other_scores"]) == (20, 133)
+    assert (result["trials"], result["other_scores"]) == (20, 610)
     assert (tmp_path / "det.png").read_bytes()[:4] == b"\x89PNG"
     assert main(["score", "file", str(out), "--trials", str(few)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1] == "Others    133 scores are of no trial of the list"
+    assert lines[1] == "Others    610 scores are of no trial of the list"
 
 
 @pytest.mark.parametrize(
@@ -150,9 +150,9 @@ def test_what_cannot_be_used_is_named(
 @pytest.fixture
 def models(files: Path, tmp_path: Path) -> list[object]:
     """The words for trials of models, which are enrolled with two utterances each."""
-    lines = [f"m{s}\t{NAMES[3 * s]}\t{NAMES[3 * s + 1]}\n" for s in range(6)]
+    lines = [f"m{s}\t{NAMES[3 * s]}\t{NAMES[3 * s + 1]}\n" for s in range(12)]
     (tmp_path / "enroll.map").write_text("".join(lines))
-    trials = [f"m{s} {NAMES[3 * t + 2]} {int(s == t)}\n" for s in range(6) for t in range(6)]
+    trials = [f"m{s} {NAMES[3 * t + 2]} {int(s == t)}\n" for s in range(12) for t in range(12)]
     (tmp_path / "model-trials").write_text("".join(trials))
     (tmp_path / "utt2spk").write_text("".join(f"{name} {name[:7]}\n" for name in NAMES))
     (tmp_path / "cohort2spk").write_text("".join(f"c{row} {row % 4}\n" for row in range(9)))
@@ -164,7 +164,7 @@ def test_models_are_scored_in_each_way(
 ) -> None:
     ways = ["mean", "normalized-mean", "mean-of-scores", "max"]
     records = [run(*models, "--enrolment", way) for way in ways]
-    assert [(record["scored"], record["targets"]) for record in records] == [(36, 6)] * 4
+    assert [(record["scored"], record["targets"]) for record in records] == [(144, 12)] * 4
     assert run(*models) == records[0]
     assert len({record["eer_threshold"] for record in records}) == 4
     speakers = ["--interval", "speakers", "--utt2spk", tmp_path / "utt2spk"]
@@ -185,4 +185,4 @@ def test_options_of_models_go_together(
     message = run(*models, "--cohort-utt2spk", tmp_path / "cohort2spk", code=2)
     assert message == "--cohort-utt2spk goes with --cohort, which is missing."
     (tmp_path / "enroll.map").write_text("m0 x\n")
-    assert "5 models of the trials are not in" in run(*models, code=2)
+    assert "11 models of the trials are not in" in run(*models, code=2)

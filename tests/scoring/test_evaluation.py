@@ -31,6 +31,7 @@ from voxblink2_lib.scoring import (
     read_trials,
     trial_scores,
 )
+from voxblink2_lib.scoring.det import ErrorCounts
 from voxblink2_lib.scoring.protocols import OpenSetProtocol
 
 Array = npt.NDArray[Any]
@@ -218,16 +219,43 @@ def test_intervals_over_trials_are_those_of_the_scores_and_the_first_prior() -> 
 
 @pytest.mark.parametrize("gone", [(), (3, 17)])
 def test_intervals_over_speakers_know_the_speakers_by_the_names(gone: tuple[int, ...]) -> None:
-    left = has(*gone)
-    spoken = np.repeat(SPEAKERS, 4)
+    generator = np.random.default_rng(7)
+    spoken = np.repeat([f"id{number:05}" for number in range(12)], 4)
+    names = [f"{speaker}/abcdefghijk/{row % 4:05}.wav" for row, speaker in enumerate(spoken)]
+    vectors = np.repeat(generator.normal(size=(12, 8)), 4, axis=0) + generator.normal(size=(48, 8))
+    first, second = np.triu_indices(48, 1)
+    listed = TrialList(names, first, second, first // 4 == second // 4)
+    kept = [row for row in range(48) if row not in gone]
+    made = Embeddings([names[row] for row in kept], vectors[kept].astype(np.float32), "memory")
+    left = ~np.isin([first, second], gone).any(axis=0)
+    first, second = first[left], second[left]
     expected = bootstrap_intervals(
-        scores(left),
-        TARGETS[left],
-        speakers=(spoken[PAIRS[left, 0]], spoken[PAIRS[left, 1]]),
+        cosine_scores(vectors, first, second),
+        listed.labels[left],
+        speakers=(spoken[first], spoken[second]),
     )
-    report = evaluate_trials(trials(), without(*gone), missing="skip", interval="speakers")
+    report = evaluate_trials(listed, made, missing="skip", interval="speakers")
     assert report.intervals == expected
     assert report.intervals.over == "speakers"
+
+
+def test_intervals_over_few_speakers_are_refused() -> None:
+    with pytest.raises(ScoringError, match="8 of the enrolment sides and 8 of the test sides"):
+        evaluate_trials(trials(), embeddings(), interval="speakers")
+
+
+def test_errors_are_counted_at_each_threshold() -> None:
+    report = evaluate_trials(trials(), embeddings(), p_target=(0.01, 0.5))
+    points: list[tuple[Any, ErrorCounts]] = [(report.eer.threshold, report.errors)]
+    points += [
+        (cost.threshold, report.min_dcf_errors[prior]) for prior, cost in report.min_dcf.items()
+    ]
+    for threshold, errors in points:
+        accepted = scores() >= threshold
+        assert errors.misses == (TARGETS & ~accepted).sum()
+        assert errors.false_accepts == (~TARGETS & accepted).sum()
+        assert errors.few == (min(errors) < 30)
+    assert report.as_dict()["eer_errors"] == report.errors._asdict()
 
 
 def test_intervals_over_speakers_need_names_that_tell_them() -> None:

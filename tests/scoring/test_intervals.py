@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from intervals import DESIGNS, Design, coverage
 from support.score_oracle import Array, rising, scored
 
 from voxblink2_lib.errors import ScoringError
-from voxblink2_lib.scoring import intervals
+from voxblink2_lib.scoring import resampling
 from voxblink2_lib.scoring.intervals import bootstrap_intervals
+from voxblink2_lib.scoring.resampling import SortedTrials, SpeakerSides
 from voxblink2_lib.scoring.verification import cost_weights, eer, min_dcf
 
 SCORES, LABELS = [1.0, 2.0, 3.0, 4.0], [0, 1, 0, 1]
@@ -46,10 +48,9 @@ def weighted_metrics(
     scores: Array, labels: Array, weights: Array, *, p_target: float = 0.01
 ) -> tuple[float, float]:
     order = np.argsort(scores, kind="stable")
-    ordered = scores[order]
-    steps = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))
     costs = cost_weights(p_target, 1.0, 1.0)
-    return intervals._metrics(weights[order], labels[order] == 1, steps, *costs)
+    trials = SortedTrials.of(scores[order], labels[order] == 1, costs)
+    return trials.metrics(*trials.counts(weights[order]))
 
 
 # -- Weighted metrics ------------------------------------------------------------------------------
@@ -106,7 +107,8 @@ def test_the_value_is_that_of_all_trials_and_lies_inside() -> None:
     for interval in (intervals.eer, intervals.min_dcf):
         assert interval.low < interval.value < interval.high
     assert (intervals.confidence, intervals.resamples, intervals.over) == (0.95, 100, "trials")
-    assert {type(end) for end in (*astuple(intervals.eer), *astuple(intervals.min_dcf))} == {float}
+    numbers = [astuple(interval)[:3] for interval in (intervals.eer, intervals.min_dcf)]
+    assert {type(number) for three in numbers for number in three} == {float}
 
 
 def test_more_confidence_is_wider() -> None:
@@ -119,23 +121,24 @@ def test_more_confidence_is_wider() -> None:
     assert widths == sorted(set(widths))
 
 
-def test_the_ends_are_quantiles_of_the_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
-    resamples = [(number / 100, 1 - number / 100) for number in range(101)]
-    metrics = iter(resamples)
-    monkeypatch.setattr(intervals, "_metrics", lambda *_: next(metrics))
-    drawn = bootstrap_intervals(SCORES, LABELS, resamples=101, confidence=0.9)
-    assert (drawn.eer.low, drawn.eer.high) == pytest.approx((0.05, 0.95))
-    assert (drawn.min_dcf.low, drawn.min_dcf.high) == pytest.approx((0.05, 0.95))
-
-
-def test_a_single_resample_is_an_interval_of_no_width() -> None:
-    intervals = bootstrap_intervals(*normal_trials(3, 50), resamples=1)
-    assert intervals.eer.low == intervals.eer.high
+def test_the_ends_of_percentile_intervals_are_quantiles_of_the_resamples() -> None:
+    scores, labels = normal_trials(4, 1500)
+    order = np.argsort(scores, kind="stable")
+    flags = labels[order] == 1
+    draws = resampling.trial_weights(np.random.default_rng(0), flags)
+    drawn = []
+    for weights in itertools.islice(draws, 101):
+        rows = order.repeat(weights)
+        drawn.append(eer(scores[rows], labels[rows]).eer)
+    interval = bootstrap_intervals(
+        scores, labels, resamples=101, confidence=0.9, method="percentile"
+    ).eer
+    assert (interval.low, interval.high) == pytest.approx(tuple(np.quantile(drawn, [0.05, 0.95])))
 
 
 def test_classes_are_drawn_within_themselves() -> None:
     flags = np.array([True, False, False, True, True, False, False])
-    draws = intervals._trial_weights(np.random.default_rng(0), flags)
+    draws = resampling.trial_weights(np.random.default_rng(0), flags)
     drawn = np.array(list(itertools.islice(draws, 2000)))
     assert (drawn[:, flags].sum(axis=1) == 3).all()
     assert (drawn[:, ~flags].sum(axis=1) == 4).all()
@@ -148,9 +151,8 @@ def test_classes_are_drawn_within_themselves() -> None:
 def test_trials_of_two_speakers_count_as_often_as_both_were_drawn_multiplied() -> None:
     flags = SIDES[:, 0] == SIDES[:, 1]
     order = np.random.default_rng(5).permutation(len(SIDES))
-    draws = intervals._speaker_weights(
-        np.random.default_rng(9), (SIDES[:, 0], SIDES[:, 1]), order, flags[order]
-    )
+    sides = SpeakerSides(SIDES[order, 0], SIDES[order, 1], 10)
+    draws = resampling.speaker_weights(np.random.default_rng(9), sides, flags[order])
     generator = np.random.default_rng(9)
     for weights in itertools.islice(draws, 20):
         times = np.bincount(generator.integers(10, size=10), minlength=10)
@@ -160,8 +162,8 @@ def test_trials_of_two_speakers_count_as_often_as_both_were_drawn_multiplied() -
 
 def test_a_draw_without_both_classes_is_drawn_again() -> None:
     # Only trials of speaker 0 are target trials, so many draws have none.
-    sides = ([0, 0, 1, 2, 3], [0, 1, 2, 3, 1])
-    intervals = bootstrap_intervals([5, 1, 6, 2, 3], [1, 0, 0, 0, 0], speakers=sides, resamples=200)
+    sides = [0, *range(10)], [0, *range(1, 10), 0]
+    intervals = bootstrap_intervals(range(11), [1, *[0] * 10], speakers=sides, resamples=200)
     assert 0 <= intervals.eer.low <= intervals.eer.value <= intervals.eer.high <= 1
     assert intervals.over == "speakers"
 
@@ -246,6 +248,73 @@ def test_intervals_over_speakers_cover_the_true_rate_where_those_over_trials_do_
     assert covered["trials"] <= 20
 
 
+# -- Few errors ------------------------------------------------------------------------------------
+
+
+def test_without_errors_the_end_is_that_of_the_exact_binomial_interval() -> None:
+    rate = bootstrap_intervals([0.0, 1.0], [0, 1], resamples=20).eer
+    assert rate.low == 0
+    assert rate.high == pytest.approx(0.975)
+    assert rate.errors == (0, 0)
+    assert rate.mark == "fewer than 30 errors of a kind"
+    scores = np.arange(600.0)
+    drawn = bootstrap_intervals(scores, scores >= 300, resamples=20)
+    assert drawn.eer.low == 0
+    assert drawn.eer.high == pytest.approx(1 - 0.025 ** (1 / 300))
+    assert (drawn.min_dcf.low, drawn.min_dcf.high) == (0, 1)  # 99 times 1.2% of false acceptances
+
+
+def test_a_low_rate_of_few_trials_is_covered() -> None:
+    design = Design("600 independent trials, EER 0.3 %", 600, 0.003)
+    share = coverage(design, repetitions=40, resamples=50)["EER"]
+    assert share.covered >= 95
+    assert share.unmarked == 0
+
+
+def test_intervals_of_30_errors_of_each_kind_have_no_mark() -> None:
+    for accepted, mark in ((30, None), (29, "fewer than 30 errors of a kind")):
+        scores = np.repeat([0, 1, 0, 1], [1000 - accepted, accepted, 30, 970])
+        labels = np.arange(2000) >= 1000
+        drawn = bootstrap_intervals(scores, labels, p_target=0.5, resamples=30)
+        assert drawn.eer.errors == drawn.min_dcf.errors == (30, accepted)
+        assert drawn.eer.mark == drawn.min_dcf.mark == mark
+
+
+def test_intervals_of_fewer_than_40_speakers_are_marked() -> None:
+    for speakers, mark in ((39, "fewer than 40 speakers"), (40, None)):
+        scores, labels, *sides = trials_of_speakers(0, speakers=speakers, each=40)
+        drawn = bootstrap_intervals(scores, labels, speakers=(sides[0], sides[1]), resamples=30)
+        assert drawn.eer.mark == mark
+
+
+def test_trials_of_two_speakers_have_no_intervals_over_speakers() -> None:
+    with pytest.raises(ScoringError, match="2 of the enrolment sides and 2 of the test sides"):
+        bootstrap_intervals(
+            [1, 2, 0, 1.5, 0.2, 3], [1, 1, 0, 0, 0, 1], speakers=(list("aabaab"), list("aabbbb"))
+        )
+
+
+# -- Coverage --------------------------------------------------------------------------------------
+
+
+def test_intervals_cover_the_true_rate_of_speakers_with_effects() -> None:
+    # Four standard deviations of 30 repetitions around 95%; the slow test is narrower.
+    design = Design("40 speakers, 3,000 trials", 3_000, 0.1, 40)
+    share = coverage(design, repetitions=30, resamples=60)["EER"]
+    assert share.covered >= 80
+    assert share.unmarked == 100
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("design", DESIGNS, ids=[design.name for design in DESIGNS])
+def test_intervals_without_a_mark_cover_as_often_as_they_say(design: Design) -> None:
+    # 93 to 97 of 100, and three standard deviations of 500 repetitions.
+    for name, share in coverage(design, repetitions=500, resamples=400).items():
+        if share.unmarked >= 50:
+            assert 93 - 2.9 <= share.covered <= 97 + 2.3, name
+
+
 # -- Errors ----------------------------------------------------------------------------------------
 
 
@@ -279,9 +348,10 @@ def test_intervals_over_speakers_cover_the_true_rate_where_those_over_trials_do_
             r"labels say that trial 3 is a target trial, speakers say a and b",
         ),
         (
-            {"speakers": ([1, 1, 1, 1], [1, 1, 1, 1])},
-            r"speakers name only one speaker; at least two are needed",
+            {"speakers": ([1, 1, 1, 1], [1, 1, 2, 1])},
+            r"speakers: 1 of the enrolment sides and 2 of the test sides; at least 10 are",
         ),
+        ({"method": "normal"}, r"method is 'normal'; allowed are 'bca' and 'percentile'"),
     ],
 )
 def test_what_is_not_possible_is_named(options: dict[str, Any], message: str) -> None:
@@ -299,13 +369,20 @@ def test_a_target_trial_of_two_speakers_is_named_by_its_row_as_it_was_given() ->
 
 
 def test_draws_that_never_hold_both_classes_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    # A draw of two out of two speakers has the pair only when it has both: about half of them.
-    sides = (["a", "a"], ["a", "b"])
-    monkeypatch.setattr(intervals, "_DRAWS_PER_RESAMPLE", 1)
+    # The only pair is drawn with one of ten speakers.
+    sides = SpeakerSides(np.array([0, 1]), np.array([0, 2]), 10)
+    monkeypatch.setattr(resampling, "_DRAWS_PER_RESAMPLE", 1)
     with pytest.raises(
-        ScoringError, match=r"1 resamples in a row had only .* trials; 2 speakers are too few"
+        ScoringError, match=r"1 resamples in a row had only .* trials; 10 speakers are too few"
     ):
-        bootstrap_intervals([2.0, 1.0], [1, 0], speakers=sides)
+        list(
+            itertools.islice(
+                resampling.speaker_weights(
+                    np.random.default_rng(0), sides, np.array([True, False])
+                ),
+                50,
+            )
+        )
 
 
 def test_progress_counts_the_resamples() -> None:

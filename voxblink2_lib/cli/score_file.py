@@ -41,9 +41,10 @@ def _check(options: argparse.Namespace) -> None:
 def _evaluate(options: argparse.Namespace) -> tuple[VerificationReport, int]:
     """Return the report, and how many scores are of no trial of the list."""
     from voxblink2_lib.progress import show_progress
-    from voxblink2_lib.scoring.evaluation import check_labelled, measure_trials
+    from voxblink2_lib.scoring.evaluation import measure_trials
     from voxblink2_lib.scoring.score_files import match_scores, read_scores
     from voxblink2_lib.scoring.trial_lists import read_trials
+    from voxblink2_lib.scoring.trials import check_labelled
 
     write_message(f"Reading {options.scores}")
     scores = read_scores(options.scores)

@@ -14,10 +14,12 @@ from voxblink2_lib.cli.score_inputs import (
     missing_lines,
 )
 from voxblink2_lib.cli.terminal import DONE, add_command, columns, write_message, write_result
+from voxblink2_lib.errors import ScoringError
 
 if TYPE_CHECKING:
     from voxblink2_lib.scoring.embeddings import Embeddings
     from voxblink2_lib.scoring.evaluation import OpenSetReport
+    from voxblink2_lib.scoring.open_set import OpenSetResult
     from voxblink2_lib.scoring.protocols import OpenSetProtocol
 
 
@@ -43,6 +45,8 @@ def _check(options: argparse.Namespace) -> None:
     from voxblink2_lib.scoring.plots import check_plot_path
 
     checked_far(options.far)
+    if options.interval and options.method != "exact":
+        raise ScoringError("--interval goes with --method exact, the default.")
     if options.plot:
         check_plot_path(options.plot)
     check_sources(options)
@@ -65,6 +69,7 @@ def _evaluate(
         far=options.far,
         enrolment=options.enrolment,
         method=options.method,
+        interval=options.interval,
         device=options.device,
         progress=show_progress,
     )
@@ -88,7 +93,24 @@ def _report_lines(reports: Sequence[OpenSetReport]) -> list[str]:
         for report in reports
         if report.lost_speakers
     ]
-    return [*lines, f"Method {first.method}, enrolment {first.enrolment}"]
+    lines.append(f"Method {first.method}, enrolment {first.enrolment}")
+    return [*lines, *_mark_lines([report.result for report in reports])]
+
+
+def _mark_lines(results: Sequence[OpenSetResult]) -> list[str]:
+    """Return lines about intervals, and about rates and intervals that may not hold."""
+    from voxblink2_lib.scoring.det import FEWEST_ERRORS
+
+    intervals = [each for result in results for each in (result.intervals or {}).values()]
+    lines = ["In brackets: 95 % intervals, 1,000 resamples"] if intervals else []
+    if marks := dict.fromkeys(each.mark for each in intervals if each.mark):
+        lines.append(f"These intervals may not hold: {', '.join(marks)}")
+    if any(errors.few for result in results for errors in result.errors.values()):
+        lines.append(
+            f"* fewer than {FEWEST_ERRORS} known probes are lost or unknown ones accepted, too few "
+            "to rely on the rate"
+        )
+    return lines
 
 
 def _row(report: OpenSetReport) -> list[str]:
@@ -100,10 +122,19 @@ def _row(report: OpenSetReport) -> list[str]:
         _part_of(report.scored, report.probes),
         f"{result.known:,}",
         f"{result.unknown:,}",
-        *(f"{100 * rate:.2f} %" for rate in result.dir.values()),
+        *(_rate(result, far) for far in result.dir),
         f"{result.auc:.4f}",
         f"{100 * result.rank1:.2f} %",
     ]
+
+
+def _rate(result: OpenSetResult, far: float) -> str:
+    mark = " *" if result.errors[far].few else ""
+    ends = ""
+    if result.intervals:
+        interval = result.intervals[far]
+        ends = f" [{100 * interval.low:.2f}, {100 * interval.high:.2f}]"
+    return f"{100 * result.dir[far]:.2f} %{ends}{mark}"
 
 
 def _part_of(part: int, whole: int) -> str:
@@ -150,6 +181,11 @@ def _add_rate_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("mean", "normalized-mean", "max"),
         default="mean",
         help="how a speaker's embeddings become a model; default: %(default)s",
+    )
+    parser.add_argument(
+        "--interval",
+        choices=("probes", "speakers"),
+        help="95%% confidence intervals from 1,000 resamples of these",
     )
     parser.add_argument(
         "--method",

@@ -24,6 +24,7 @@ from voxblink2_lib.published_results import PublishedResult, published_results
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from voxblink2_lib.scoring.det import ErrorCounts
     from voxblink2_lib.scoring.embeddings import Embeddings
     from voxblink2_lib.scoring.enrolment import EnrolmentMap
     from voxblink2_lib.scoring.evaluation import VerificationReport
@@ -83,8 +84,8 @@ def _check(options: argparse.Namespace) -> None:
 
 def _read_trials(options: argparse.Namespace) -> TrialList:
     """Return the trials; without labels, there must be a file for their scores."""
-    from voxblink2_lib.scoring.evaluation import check_labelled
     from voxblink2_lib.scoring.trial_lists import read_trials
+    from voxblink2_lib.scoring.trials import check_labelled
 
     write_message(f"Reading {options.trials}")
     trials = read_trials(options.trials)
@@ -210,6 +211,8 @@ def _model_config(model: str) -> dict[str, Any]:
 
 def report_lines(report: VerificationReport) -> list[str]:
     """Return the report as lines for people."""
+    from voxblink2_lib.scoring.det import FEWEST_ERRORS
+
     intervals = report.intervals
     eer_range = _range(intervals.eer, 100, 3) if intervals else ""
     lines = [
@@ -217,7 +220,8 @@ def report_lines(report: VerificationReport) -> list[str]:
         f"{report.scored - report.targets:,} non-target",
         *missing_lines(report.missing),
         *([f"Scores    {report.normalization}"] if report.normalization else []),
-        f"EER       {100 * report.eer.eer:.3f} %{eer_range}   threshold {report.eer.threshold:.4f}",
+        f"EER       {100 * report.eer.eer:.3f} %{eer_range}   "
+        f"threshold {report.eer.threshold:.4f}   {_errors(report.errors)}",
         f"EER hull  {100 * report.hull_eer:.3f} %",
     ]
     for index, (prior, cost) in enumerate(report.min_dcf.items()):
@@ -225,7 +229,7 @@ def report_lines(report: VerificationReport) -> list[str]:
         dcf_range = _range(intervals.min_dcf, 1, 4) if intervals and index == 0 else ""
         lines.append(
             f"minDCF    {cost.min_dcf:.4f}{dcf_range}   p_target {prior:g}   "
-            f"threshold {cost.threshold:.4f}"
+            f"threshold {cost.threshold:.4f}   {_errors(report.min_dcf_errors[prior])}"
         )
     if len(report.min_dcf) > 1:
         mean = sum(cost.min_dcf for cost in report.min_dcf.values()) / len(report.min_dcf)
@@ -236,7 +240,16 @@ def report_lines(report: VerificationReport) -> list[str]:
             f"In brackets: {100 * intervals.confidence:g} % intervals, {intervals.resamples:,} "
             f"resamples of {intervals.over}"
         )
+        if intervals.marks:
+            lines.append(f"These intervals may not hold: {', '.join(intervals.marks)}")
+    if any(errors.few for errors in (report.errors, *report.min_dcf_errors.values())):
+        lines.append(f"* fewer than {FEWEST_ERRORS} errors of a kind, too few to rely on the rate")
     return lines
+
+
+def _errors(errors: ErrorCounts) -> str:
+    mark = " *" if errors.few else ""
+    return f"{errors.misses:,} misses, {errors.false_accepts:,} false acceptances{mark}"
 
 
 def _range(interval: Interval, factor: float, digits: int) -> str:

@@ -28,6 +28,10 @@ from voxblink2_lib.scoring.validation import Floats, Rows, as_trials
 # Thresholds that are evaluated at once; bounds the memory in addition to the sorted scores.
 _BLOCK = 1 << 16
 
+# Doddington's rule of 30: with so many errors, the true rate is within 30% with 90% confidence
+# (Doddington et al., "The NIST speaker recognition evaluation", Speech Communication 31, 2000).
+FEWEST_ERRORS = 30
+
 # Both ends of both classes, and infinity.
 _FEWEST_POINTS = 5
 
@@ -44,6 +48,18 @@ class DetCurve(NamedTuple):
     thresholds: Floats
     fnr: Floats
     fpr: Floats
+
+
+class ErrorCounts(NamedTuple):
+    """How many errors a rate consists of."""
+
+    misses: int
+    false_accepts: int
+
+    @property
+    def few(self) -> bool:
+        """Whether there are too few of a kind for a rate that can be relied on."""
+        return min(self) < FEWEST_ERRORS
 
 
 class Crossing(NamedTuple):
@@ -107,6 +123,10 @@ fpr=array([1. , 0.5, 0. , 0. ]))
         """Return FNR and FPR at each threshold."""
         fnr = self.miss(thresholds) / len(self.target)
         return fnr, self.false_accept(thresholds) / len(self.nontarget)
+
+    def errors(self, threshold: float) -> ErrorCounts:
+        """Return the number of misses and of false acceptances at a threshold."""
+        return ErrorCounts(int(self.miss(threshold)), int(self.false_accept(threshold)))
 
     def crossing(self) -> Crossing:
         """Return where FNR = FPR, in O(log n): their difference only rises."""

@@ -243,7 +243,7 @@ def _speakers_in(
 ) -> npt.NDArray[np.str_]:
     """Return the speaker of each name; all must have one."""
     rows = index.rows_of(names)
-    if unknown := [names[row] for row in np.flatnonzero(rows < 0)]:
+    if unknown := [names[row] for row in np.flatnonzero(rows < 0).tolist()]:
         raise ScoringError(
             f"{len(unknown):,} of {len(names):,} names have no speaker in {index.source}. Names "
             f"without a match: {index.unmatched_text(unknown)}. Add lines 'utterance speaker'."

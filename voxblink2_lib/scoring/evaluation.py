@@ -16,9 +16,9 @@ import numpy.typing as npt
 
 from voxblink2_lib.errors import ScoringError
 from voxblink2_lib.progress import Progress, no_progress
-from voxblink2_lib.scoring.det import Sweep
+from voxblink2_lib.scoring.det import ErrorCounts, Sweep
 from voxblink2_lib.scoring.embeddings import Embeddings
-from voxblink2_lib.scoring.enrolment import EnrolmentMap, ModelScore
+from voxblink2_lib.scoring.enrolment import EnrolmentMap, ModelScore, speakers_of_names
 from voxblink2_lib.scoring.intervals import Intervals, bootstrap_intervals
 from voxblink2_lib.scoring.normalization import checked_cohort
 from voxblink2_lib.scoring.open_set import (
@@ -28,9 +28,10 @@ from voxblink2_lib.scoring.open_set import (
     far_text,
     open_set_identification,
 )
+from voxblink2_lib.scoring.open_set_intervals import Resampled
 from voxblink2_lib.scoring.protocols import OpenSetProtocol, cover_protocol
 from voxblink2_lib.scoring.trial_scores import normalized_scores
-from voxblink2_lib.scoring.trials import Missing, ScoredTrials, TrialList, speakers_of
+from voxblink2_lib.scoring.trials import Missing, ScoredTrials, TrialList, check_labelled
 from voxblink2_lib.scoring.validation import (
     Flags,
     accept_renamed_keyword,
@@ -63,6 +64,8 @@ class VerificationReport:
         eer: equal error rate, interpolated.
         hull_eer: the same on the convex hull of the ROC.
         min_dcf: minimum detection cost at each prior.
+        errors: misses and false acceptances at the threshold of the EER.
+        min_dcf_errors: the same at that of each minDCF.
         min_cllr: in bits.
         intervals: of EER and of minDCF at the first prior, if requested.
         sweep: the sorted scores.
@@ -76,6 +79,8 @@ class VerificationReport:
     eer: EqualErrorRate
     hull_eer: float
     min_dcf: dict[float, MinDcf]
+    errors: ErrorCounts
+    min_dcf_errors: dict[float, ErrorCounts]
     min_cllr: float
     intervals: Intervals | None
     sweep: Sweep = field(repr=False, compare=False)
@@ -90,9 +95,15 @@ class VerificationReport:
             "normalization": self.normalization,
             "eer": self.eer.eer,
             "eer_threshold": self.eer.threshold,
+            "eer_errors": self.errors._asdict(),
             "eer_hull": self.hull_eer,
             "min_dcf": [
-                {"p_target": prior, "min_dcf": cost, "threshold": _finite_or_none(threshold)}
+                {
+                    "p_target": prior,
+                    "min_dcf": cost,
+                    "threshold": _finite_or_none(threshold),
+                    "errors": self.min_dcf_errors[prior]._asdict(),
+                }
                 for prior, (cost, threshold) in self.min_dcf.items()
             ],
             "min_cllr": self.min_cllr,
@@ -146,7 +157,7 @@ def evaluate_trials(
     if interval != "speakers":
         speakers = None
     elif speakers is None:
-        speakers = np.array(speakers_of(trials.names))
+        speakers = speakers_of_names(trials, models=models)
     if cohort is not None:
         checked_cohort(cohort.vectors, dimensions=embeddings.vectors.shape[1], top_n=top_n)
     scored, normalization = normalized_scores(
@@ -211,32 +222,26 @@ def measure_trials(
                 resamples=_RESAMPLES,
                 progress=advance,
             )
+    crossing = sweep.crossing()
+    costs = {prior: min_dcf(sweep, p_target=prior) for prior in p_target}
     return VerificationReport(
         trials=len(trials.enrolment),
         scored=len(scored.scores),
         targets=len(sweep.target),
         missing=scored.missing,
         normalization=normalization,
-        eer=eer(sweep),
+        eer=EqualErrorRate(*crossing),
         hull_eer=eer(sweep, method="hull").eer,
-        min_dcf={prior: min_dcf(sweep, p_target=prior) for prior in p_target},
+        min_dcf=costs,
+        errors=sweep.errors(crossing.threshold),
+        min_dcf_errors={
+            prior: sweep.errors(float(cost.threshold))  # type: ignore[arg-type]  # one prior each
+            for prior, cost in costs.items()
+        },
         min_cllr=min_cllr(sweep),
         intervals=intervals,
         sweep=sweep,
     )
-
-
-def check_labelled(trials: TrialList) -> None:
-    """Refuse a list without labels.
-
-    Raises:
-        ScoringError: it has none.
-    """
-    if trials.labels is None:
-        raise ScoringError(
-            "The trials have no labels, without which there are no error rates. Name a list with "
-            "labels (--trials KEY), or only write the scores (--out FILE)."
-        )
 
 
 def _check_classes(trials: TrialList, embeddings: Embeddings) -> None:
@@ -314,6 +319,12 @@ class OpenSetReport:
                 f"threshold@far={far_text(far)}": _finite_or_none(threshold)
                 for far, threshold in result.thresholds.items()
             },
+            "errors": {far_text(far): errors._asdict() for far, errors in result.errors.items()},
+            "intervals": result.intervals
+            and {
+                far_text(far): {"low": each.low, "high": each.high, "mark": each.mark}
+                for far, each in result.intervals.items()
+            },
         }
 
 
@@ -326,6 +337,7 @@ def evaluate_protocol(
     far: Sequence[float] = (0.1, 0.01, 0.001),
     enrolment: Enrolment = "mean",
     method: Method = "exact",
+    interval: Resampled | None = None,
     device: str | None = None,
     progress: Progress = no_progress,
 ) -> OpenSetReport:
@@ -339,6 +351,7 @@ def evaluate_protocol(
         far: false acceptance rates to report DIR at.
         enrolment: see :func:`~voxblink2_lib.scoring.open_set.open_set_identification`.
         method: see there.
+        interval: see there; ``"speakers"`` needs names that contain the speaker.
         device: see there.
         progress: shows the progress of scoring.
 
@@ -347,6 +360,11 @@ def evaluate_protocol(
     """
     covered = cover_protocol(protocol, embeddings, missing=missing)
     scored = len(covered.probes)
+    speakers = None
+    if interval == "speakers":
+        rows = embeddings.rows_of(protocol.probes)
+        names = dict(zip(rows.tolist(), protocol.probes, strict=True))
+        speakers = speakers_of([names[row] for row in covered.probes.tolist()])
     try:
         with progress(protocol.name, unit="probe", total=scored) as advance:
             result = open_set_identification(
@@ -357,6 +375,8 @@ def evaluate_protocol(
                 far=far,
                 enrolment=enrolment,
                 method=method,
+                interval=interval,
+                probe_speakers=speakers,
                 device=device,
                 progress=advance,
             )

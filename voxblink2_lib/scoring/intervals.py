@@ -1,4 +1,4 @@
-"""Confidence intervals by bootstrap, over trials or over speakers.
+"""Confidence intervals by bootstrap, over trials or over speakers, and marks where they fail.
 
 Each resample draws with replacement, which gives every trial a weight. Nothing is sorted or scored
 again, so 1,000 resamples of a public trial list take a few seconds.
@@ -6,20 +6,28 @@ again, so 1,000 resamples of a public trial list take a few seconds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from voxblink2_lib.errors import ScoringError
 from voxblink2_lib.progress import Advance
-from voxblink2_lib.scoring.det import Sweep, crossing_of
-from voxblink2_lib.scoring.validation import Flags, Rows, as_speaker_labels, as_trials
-from voxblink2_lib.scoring.verification import cost_weights, eer, min_dcf
+from voxblink2_lib.scoring.bca import Influences, bca_ends, percentile_ends
+from voxblink2_lib.scoring.det import FEWEST_ERRORS, ErrorCounts, Sweep
+from voxblink2_lib.scoring.resampling import (
+    SortedTrials,
+    speaker_sides,
+    speaker_weights,
+    trial_weights,
+)
+from voxblink2_lib.scoring.validation import as_trials, check_choice
+from voxblink2_lib.scoring.verification import cost_weights, min_dcf
 
-# How often a resample without any target or any non-target trial is drawn again, at most.
-_DRAWS_PER_RESAMPLE = 100
+# With fewer speakers, intervals cover too seldom: the simulation in benchmarks/intervals.py.
+_FEW_SPEAKERS = 40
+
+Method = Literal["bca", "percentile"]
 
 
 @dataclass(frozen=True)
@@ -30,11 +38,15 @@ class Interval:
         value: the metric of the original trials, a fraction.
         low: lower end.
         high: upper end.
+        errors: misses and false acceptances at the metric's threshold.
+        mark: why the interval may not hold; ``None`` where it does.
     """
 
     value: float
     low: float
     high: float
+    errors: ErrorCounts
+    mark: str | None = None
 
 
 @dataclass(frozen=True)
@@ -44,7 +56,7 @@ class Intervals:
     Attributes:
         eer: of the interpolated equal error rate.
         min_dcf: of the normalized minimum detection cost.
-        confidence: share of resamples between the ends.
+        confidence: probability that an interval without a mark covers the true value.
         resamples: number of resamples.
         over: what was resampled, ``"trials"`` or ``"speakers"``.
     """
@@ -55,6 +67,12 @@ class Intervals:
     resamples: int
     over: str
 
+    @property
+    def marks(self) -> list[str]:
+        """Why intervals may not hold, each reason once."""
+        marks = [interval.mark for interval in (self.eer, self.min_dcf) if interval.mark]
+        return list(dict.fromkeys(marks))
+
     def as_dict(self) -> dict[str, Any]:
         """Return the ends of the intervals and how they were computed, for JSON."""
         return {
@@ -63,6 +81,7 @@ class Intervals:
             "resamples": self.resamples,
             "eer": [self.eer.low, self.eer.high],
             "min_dcf": [self.min_dcf.low, self.min_dcf.high],
+            "marks": {"eer": self.eer.mark, "min_dcf": self.min_dcf.mark},
         }
 
 
@@ -76,15 +95,19 @@ def bootstrap_intervals(
     c_fa: float = 1.0,
     resamples: int = 1000,
     confidence: float = 0.95,
+    method: Method = "bca",
     seed: int = 0,
     progress: Advance | None = None,
 ) -> Intervals:
-    """Return percentile bootstrap intervals of EER and minDCF.
+    """Return bootstrap intervals (BCa) of EER and minDCF.
 
     Trials of the same speaker are not independent: intervals over trials are too narrow when few
     speakers have many trials. Over speakers, the weight of a trial between two speakers is the
     product of how often each was drawn (Owen, "The pigeonhole bootstrap", Annals of Applied
     Statistics 1, 2007); that of a trial within a speaker is how often the speaker was drawn.
+
+    With fewer than 30 errors of a kind, or fewer than 40 speakers, an interval is marked: it may
+    not hold. With few errors it is at least as wide as the exact binomial interval.
 
     Args:
         scores: scores. Shape: [trials].
@@ -96,122 +119,98 @@ def bootstrap_intervals(
         c_miss: cost of a miss.
         c_fa: cost of a false acceptance.
         resamples: number of resamples.
-        confidence: share of resamples between the two ends.
+        confidence: probability that an interval covers the true value.
+        method: ``"bca"``, bias-corrected and accelerated, and over speakers also corrected for how
+            much resamples of pairs deviate too much; ``"percentile"``: quantiles of the resamples.
         seed: of the generator; the same seed gives the same intervals.
         progress: called with the number of resamples done since the last call.
 
     Raises:
-        ScoringError: bad scores, labels or speakers; or resamples over speakers that repeatedly
-            contain only one class.
+        ScoringError: see :meth:`Sweep.of`; or fewer than 10 speakers on a side, target trials
+            between two speakers, or arguments out of range.
 
     Example:
         >>> import numpy as np
-        >>> rng = np.random.default_rng(1)
         >>> labels = np.arange(400) % 2
-        >>> intervals = bootstrap_intervals(rng.normal(2 * labels), labels, resamples=200)
-        >>> intervals.eer.low < intervals.eer.value < intervals.eer.high
+        >>> scores = np.random.default_rng(0).normal(2 * labels, 1)
+        >>> interval = bootstrap_intervals(scores, labels, resamples=200).eer
+        >>> 0 < interval.low < interval.value < interval.high < 0.25
         True
     """
     if resamples < 1:
         raise ScoringError(f"resamples must be at least 1, got {resamples}.")
     if not 0 < confidence < 1:
         raise ScoringError(f"confidence must lie between 0 and 1, got {confidence}.")
+    check_choice("method", method, get_args(Method))
     checked, targets = as_trials(scores, labels)
     costs = cost_weights(p_target, c_miss, c_fa)
     order = np.argsort(checked, kind="stable")
-    # The last trial of each run of equal scores: only there does a step end.
-    ordered = checked[order]
-    steps = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))
-    flags = targets[order]
+    trials = SortedTrials.of(checked[order], targets[order], costs)
+    sides = None if speakers is None else speaker_sides(speakers, order, trials.flags)
     generator = np.random.default_rng(seed)
-    if speakers is None:
-        draws = _trial_weights(generator, flags)
-    else:
-        draws = _speaker_weights(generator, speakers, order, flags)
-    resampled = np.empty((resamples, 2))
-    for resample in range(resamples):
-        resampled[resample] = _metrics(next(draws), flags, steps, *costs)
-        if progress is not None:
-            progress(1)
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(resampled, [tail, 1 - tail], axis=0)
-    sweep = Sweep.of(scores, labels)
-    costs_of_errors = {"p_target": p_target, "c_miss": c_miss, "c_fa": c_fa}
-    values = eer(sweep).eer, min_dcf(sweep, **costs_of_errors).min_dcf
+    draws = (
+        trial_weights(generator, trials.flags)
+        if sides is None
+        else speaker_weights(generator, sides, trials.flags)
+    )
+    points = trials.points()
+    resampled, slope = trials.resample(draws, resamples, points[0], progress)
+    # What a miss rate and a false acceptance rate of 1 add to each metric.
+    weights = (slope, 1 - slope), (costs[0] / min(costs), costs[1] / min(costs))
+    limits = (
+        trials.binomial_limits(points[0], None, confidence=confidence),
+        trials.binomial_limits(points[1], weights[1], confidence=confidence),
+    )
+    count = None if sides is None else sides.speakers
+    intervals: list[Interval] = []
+    measured = _measured(Sweep.of(scores, labels), p_target=p_target, c_miss=c_miss, c_fa=c_fa)
+    for column, (value, errors) in enumerate(measured):
+        if method == "bca":
+            shifts = trials.influence(points[column], *weights[column])
+            influences = Influences(shifts) if sides is None else sides.influences(shifts)
+            ends = bca_ends(value, resampled[:, column], influences, confidence=confidence)
+        else:
+            ends = percentile_ends(resampled[:, column], confidence=confidence)
+        intervals.append(marked_interval(value, ends, limits[column], errors, speakers=count))
     return Intervals(
-        eer=Interval(values[0], float(low[0]), float(high[0])),
-        min_dcf=Interval(values[1], float(low[1]), float(high[1])),
+        eer=intervals[0],
+        min_dcf=intervals[1],
         confidence=confidence,
         resamples=resamples,
         over="trials" if speakers is None else "speakers",
     )
 
 
-def _trial_weights(generator: np.random.Generator, flags: Flags) -> Iterator[Rows]:
-    classes = [np.flatnonzero(flags), np.flatnonzero(~flags)]
-    while True:
-        weights = np.empty(len(flags), np.int64)
-        for rows in classes:
-            drawn = generator.integers(len(rows), size=len(rows))
-            weights[rows] = np.bincount(drawn, minlength=len(rows))
-        yield weights
+def _measured(sweep: Sweep, **costs: float) -> list[tuple[float, ErrorCounts]]:
+    """Return EER and minDCF, each with its errors."""
+    rate, crossing = sweep.crossing()
+    least = min_dcf(sweep, **costs)
+    threshold = float(least.threshold)  # type: ignore[arg-type]  # one prior has one
+    return [(rate, sweep.errors(crossing)), (least.min_dcf, sweep.errors(threshold))]
 
 
-def _speaker_weights(
-    generator: np.random.Generator,
-    speakers: tuple[object, object],
-    order: Rows,
-    flags: Flags,
-) -> Iterator[Rows]:
-    enrolment, test, count = _speaker_rows(speakers, order, flags)
-    same = enrolment == test
-    attempts = 0
-    while True:
-        draws = generator.integers(count, size=count)
-        drawn = np.bincount(draws, minlength=count).astype(np.int64)
-        weights = drawn[enrolment] * np.where(same, 1, drawn[test])
-        if weights[flags].any() and weights[~flags].any():
-            attempts = 0
-            yield weights
-        elif (attempts := attempts + 1) == _DRAWS_PER_RESAMPLE:
-            raise ScoringError(
-                f"speakers: {attempts} resamples in a row had only target or only non-target "
-                f"trials; {count} speakers are too few for this. Resample trials instead."
-            )
+def marked_interval(
+    value: float,
+    ends: tuple[float, float],
+    limits: tuple[float, float],
+    errors: ErrorCounts,
+    *,
+    speakers: int | None,
+) -> Interval:
+    """Return an interval, marked where it may not hold.
 
-
-def _speaker_rows(
-    speakers: tuple[object, object], order: Rows, flags: Flags
-) -> tuple[Rows, Rows, int]:
-    """Return the speakers of both sides as numbers, in the order of scores, and how many."""
-    sides = [
-        as_speaker_labels(side, f"speakers[{number}]", rows=len(order), of="scores")[order]
-        for number, side in enumerate(speakers)
-    ]
-    names, rows = np.unique(np.concatenate(sides), return_inverse=True)
-    enrolment, test = rows[: len(order)], rows[len(order) :]
-    wrong = np.flatnonzero(flags & (enrolment != test))
-    if wrong.size:
-        raise ScoringError(
-            f"labels say that trial {order[wrong[0]]} is a target trial, speakers say "
-            f"{sides[0][wrong[0]]} and {sides[1][wrong[0]]}."
-        )
-    if len(names) < 2:
-        raise ScoringError("speakers name only one speaker; at least two are needed.")
-    return enrolment, test, len(names)
-
-
-def _metrics(
-    weights: Rows,
-    flags: Flags,
-    steps: Rows,
-    miss_cost: float,
-    accept_cost: float,
-) -> tuple[float, float]:
-    """Return EER and normalized minDCF of weighted trials in ascending order of scores."""
-    # Before the first step everything is accepted.
-    missed = np.append(0, np.cumsum(np.where(flags, weights, 0))[steps])
-    rejected = np.append(0, np.cumsum(np.where(flags, 0, weights))[steps])
-    accepted = rejected[-1] - rejected
-    costs = miss_cost * (missed / missed[-1]) + accept_cost * (accepted / rejected[-1])
-    return crossing_of(missed, accepted), float(costs.min()) / min(miss_cost, accept_cost)
+    Args:
+        value: the metric.
+        ends: of its bootstrap interval.
+        limits: ends from the counts alone: where there are few errors, the wider counts.
+        errors: misses and false acceptances.
+        speakers: how many were resampled; ``None`` where trials were.
+    """
+    low, high = ends
+    mark = None
+    if errors.few:
+        mark = f"fewer than {FEWEST_ERRORS} errors of a kind"
+        low, high = min(low, limits[0]), max(high, limits[1])
+    elif speakers is not None and speakers < _FEW_SPEAKERS:
+        mark = f"fewer than {_FEW_SPEAKERS} speakers"
+    return Interval(value, low, high, errors, mark)

@@ -13,7 +13,7 @@ is 1 - DIR; rank-1 is DIR without a threshold.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -22,6 +22,13 @@ import numpy.typing as npt
 from voxblink2_lib.errors import ScoringError
 from voxblink2_lib.progress import Advance
 from voxblink2_lib.scoring.blockwise import MEMORY_BYTES, cosines, nearest, unit
+from voxblink2_lib.scoring.det import ErrorCounts
+from voxblink2_lib.scoring.intervals import Interval
+from voxblink2_lib.scoring.open_set_intervals import (
+    IdentifiedProbes,
+    Resampled,
+    identification_intervals,
+)
 from voxblink2_lib.scoring.validation import (
     Floats,
     Rows,
@@ -56,6 +63,9 @@ class OpenSetResult:
         unknown: number of other probes.
         method: ``"exact"`` or ``"voxblink2"``.
         enrolment: how a speaker's embeddings become a model.
+        errors: known probes that are not identified, and unknown probes that are accepted, at the
+            threshold of each requested FAR.
+        intervals: 95% intervals of DIR at each of them, if requested.
         curve: FAR, DIR and thresholds, in order of falling thresholds. Shape of each: [points].
     """
 
@@ -68,6 +78,8 @@ class OpenSetResult:
     unknown: int
     method: str
     enrolment: str
+    errors: dict[float, ErrorCounts]
+    intervals: dict[float, Interval] | None
     curve: tuple[Floats, Floats, Floats] = field(repr=False, compare=False)
 
     def as_dict(self) -> dict[str, float]:
@@ -90,6 +102,8 @@ def open_set_identification(
     far: Sequence[float] = (0.1, 0.01, 0.001),
     enrolment: Enrolment = "mean",
     method: Method = "exact",
+    interval: Resampled | None = None,
+    probe_speakers: object = None,
     memory_bytes: int = MEMORY_BYTES,
     device: str | None = None,
     progress: Advance | None = None,
@@ -111,6 +125,9 @@ def open_set_identification(
             1,000 thresholds evenly spaced between the lowest and the highest score of an unknown
             probe, at the FAR nearest to the requested one (which may exceed it), and the area over
             points whose DIR and FAR are both at least 1e-5.
+        interval: what to resample for intervals of the exact DIR, ``"probes"`` or ``"speakers"``.
+        probe_speakers: with ``"speakers"``, those of the probes, of unknown ones too. Shape:
+            [probes].
         memory_bytes: bound of the memory in addition to arguments, models and scores.
         device: a PyTorch device such as ``"cuda"``; by default CUDA for large products where it is
             available, else NumPy.
@@ -129,6 +146,9 @@ def open_set_identification(
     rates = checked_far(far)
     check_choice("enrolment", enrolment, get_args(Enrolment))
     check_choice("method", method, get_args(Method))
+    check_choice("interval", interval, (None, *get_args(Resampled)))
+    if interval is not None and method != "exact":
+        raise ScoringError(f"intervals are of exact rates; method is {method!r}, leave it out.")
     enrolled = as_embeddings(gallery, "gallery")
     labels = as_speaker_labels(gallery_labels, "gallery_labels", rows=len(enrolled), of="gallery")
     probe_vectors = as_embeddings(probes, "probes", dimensions=enrolled.shape[1])
@@ -137,6 +157,7 @@ def open_set_identification(
     if {labels.dtype.kind, truth_labels.dtype.kind} == {"i", "u"}:
         # As strings: NumPy would compare signed with unsigned integers in float64.
         labels, truth_labels = labels.astype(str), truth_labels.astype(str)
+    resampled = _speakers_of_probes(interval, probe_speakers, count)
     speakers, rows = np.unique(labels, return_inverse=True)
     truth = _speaker_rows(speakers, truth_labels)
     if enrolment == "max":
@@ -148,7 +169,7 @@ def open_set_identification(
         probe_vectors, models, memory_bytes=memory_bytes, device=device, progress=progress
     )
     scores = cosines(probe_vectors, models, np.arange(count), best, norms)
-    return _rates(
+    result = _rates(
         scores,
         truth,
         owner[best],
@@ -157,6 +178,22 @@ def open_set_identification(
         enrolment=enrolment,
         speakers=len(speakers),
     )
+    if interval is None:
+        return result
+    identified = IdentifiedProbes.of(scores, truth >= 0, truth == owner[best], resampled)
+    return replace(result, intervals=identification_intervals(identified, rates))
+
+
+def _speakers_of_probes(
+    interval: Resampled | None, probe_speakers: object, count: int
+) -> Rows | None:
+    """Return the speakers of the probes as numbers, if these are resampled. Shape: [probes]."""
+    if interval != "speakers":
+        return None
+    if probe_speakers is None:
+        raise ScoringError("probe_speakers is missing; interval='speakers' resamples them.")
+    spoken = as_speaker_labels(probe_speakers, "probe_speakers", rows=count, of="probes")
+    return np.unique(spoken, return_inverse=True)[1]
 
 
 def far_text(far: float) -> str:
@@ -262,6 +299,11 @@ def _rates(
         unknown=len(unknown),
         method=method,
         enrolment=enrolment,
+        errors={
+            rate: ErrorCounts(count - int(_above(right, at)), int(_above(unknown, at)))
+            for rate, at in zip(far, thresholds, strict=True)
+        },
+        intervals=None,
         curve=curve,
     )
 

@@ -136,6 +136,19 @@ def score_trials(
     return ScoredTrials(scores, rows, enrolment, test, labels, absent)
 
 
+def check_labelled(trials: TrialList) -> None:
+    """Refuse a list without labels.
+
+    Raises:
+        ScoringError: it has none.
+    """
+    if trials.labels is None:
+        raise ScoringError(
+            "The trials have no labels, without which there are no error rates. Name a list with "
+            "labels (--trials KEY), or only write the scores (--out FILE)."
+        )
+
+
 def speakers_of(names: Sequence[str]) -> list[str]:
     """Return the speaker of each name, ``id`` and five or six digits.
 
