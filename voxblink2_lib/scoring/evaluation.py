@@ -6,7 +6,6 @@ rates of the rest.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -31,12 +30,19 @@ from voxblink2_lib.scoring.open_set import (
 from voxblink2_lib.scoring.open_set_intervals import Resampled
 from voxblink2_lib.scoring.protocols import OpenSetProtocol, cover_protocol
 from voxblink2_lib.scoring.trial_scores import normalized_scores
-from voxblink2_lib.scoring.trials import Missing, ScoredTrials, TrialList, check_labelled
+from voxblink2_lib.scoring.trials import (
+    Missing,
+    ScoredTrials,
+    TrialList,
+    check_labelled,
+    speakers_of,
+)
 from voxblink2_lib.scoring.validation import (
     Flags,
     accept_renamed_keyword,
     check_choice,
     check_prior,
+    finite_or_none,
 )
 from voxblink2_lib.scoring.verification import (
     EqualErrorRate,
@@ -101,7 +107,7 @@ class VerificationReport:
                 {
                     "p_target": prior,
                     "min_dcf": cost,
-                    "threshold": _finite_or_none(threshold),
+                    "threshold": finite_or_none(threshold),
                     "errors": self.min_dcf_errors[prior]._asdict(),
                 }
                 for prior, (cost, threshold) in self.min_dcf.items()
@@ -154,9 +160,7 @@ def evaluate_trials(
     check_labelled(trials)
     if models is None:
         _check_classes(trials, embeddings)
-    if interval != "speakers":
-        speakers = None
-    elif speakers is None:
+    if interval == "speakers" and speakers is None:
         speakers = speakers_of_names(trials, models=models)
     if cohort is not None:
         checked_cohort(cohort.vectors, dimensions=embeddings.vectors.shape[1], top_n=top_n)
@@ -211,7 +215,7 @@ def measure_trials(
     intervals = None
     if interval is not None:
         sides = None
-        if speakers is not None:
+        if interval == "speakers" and speakers is not None:
             sides = speakers[trials.enrolment[scored.rows]], speakers[trials.test[scored.rows]]
         with progress("Resampling", unit="resample", total=_RESAMPLES) as advance:
             intervals = bootstrap_intervals(
@@ -263,11 +267,6 @@ def _check_classes(trials: TrialList, embeddings: Embeddings) -> None:
         )
 
 
-def _finite_or_none(threshold: object) -> object:
-    """Return a threshold for JSON, which has no infinity."""
-    return None if threshold in {math.inf, -math.inf} else threshold
-
-
 # -- Open-set identification -----------------------------------------------------------------------
 
 
@@ -316,7 +315,7 @@ class OpenSetReport:
             "enrolment": result.enrolment,
             **result.as_dict(),
             **{
-                f"threshold@far={far_text(far)}": _finite_or_none(threshold)
+                f"threshold@far={far_text(far)}": finite_or_none(threshold)
                 for far, threshold in result.thresholds.items()
             },
             "errors": {far_text(far): errors._asdict() for far, errors in result.errors.items()},
