@@ -24,7 +24,7 @@ from machine import peak_memory_bytes
 
 from voxblink2_lib.scoring.trial_lists import read_trials
 
-TRIALS, QUICK_TRIALS = 10_000_000, 3_000_000
+TRIALS, QUICK_TRIALS = 10_000_000, 1_000_000
 UTTERANCES = 200_000
 MOST_TIME, MOST_MEMORY = 1.2, 2.0
 

@@ -85,7 +85,7 @@ def test_lists_without_labels_are_scored_and_evaluated_later(
         "Trials    630 of 630 scored, without labels",
         f"Scores in {out}",
     ]
-    assert "no labels" in run("file", out, code=2)
+    assert f"{out} has no labels" in run("file", out, code=2)
     result = run("file", out, "--trials", files / "trials")
     assert result == run(*sv(files)) | {"other_scores": 0}
 
@@ -95,7 +95,7 @@ def test_without_a_place_for_scores_labels_are_needed_before_anything_is_read(
 ) -> None:
     for more in ([], ["--out", tmp_path / "x.txt", "--interval", "trials"]):
         words = sv(files, *more, "--embeddings", "none.npy", trials="bare")
-        assert "The trials have no labels" in run(*words, code=2)
+        assert f"{files / 'bare'} has no labels" in run(*words, code=2)
 
 
 def test_only_trials_that_were_scored_are_written(files: Path, tmp_path: Path, run: Run) -> None:

@@ -53,7 +53,7 @@ def _evaluate(options: argparse.Namespace) -> tuple[VerificationReport, int]:
         write_message(f"Reading {options.trials}")
         trials = read_trials(options.trials)
         scored, others = match_scores(scores, trials, missing=options.missing)
-    check_labelled(trials)
+    check_labelled(trials, options.trials or options.scores)
     report = measure_trials(
         trials,
         scored,

@@ -90,7 +90,7 @@ def _read_trials(options: argparse.Namespace) -> TrialList:
     write_message(f"Reading {options.trials}")
     trials = read_trials(options.trials)
     if not options.out or options.plot or options.interval:
-        check_labelled(trials)
+        check_labelled(trials, options.trials)
     return trials
 
 

@@ -136,16 +136,20 @@ def score_trials(
     return ScoredTrials(scores, rows, enrolment, test, labels, absent)
 
 
-def check_labelled(trials: TrialList) -> None:
+def check_labelled(trials: TrialList, source: object = "the list of trials") -> None:
     """Refuse a list without labels.
+
+    Args:
+        trials: the list.
+        source: where it was read from, for messages.
 
     Raises:
         ScoringError: it has none.
     """
     if trials.labels is None:
         raise ScoringError(
-            "The trials have no labels, without which there are no error rates. Name a list with "
-            "labels (--trials KEY), or only write the scores (--out FILE)."
+            f"{source} has no labels, without which there are no error rates. Name a list with "
+            "labels (--trials KEY), or only write scores (score sv --out FILE)."
         )
 
 
