@@ -100,6 +100,7 @@ DESIGNS = (
     Design("1,000 speakers, 20,000 trials", 20_000, 0.03, 1000),
     Design("1,000 speakers, 20,000 trials, EER 1 %", 20_000, 0.01, 1000),
     Design("100 speakers, 3,000 trials", 3_000, 0.08, 100),
+    Design("100 speakers, 100,000 trials", 100_000, 0.04, 100, 0.3, 0.2),
     Design("600 independent trials", 600, 0.15),
     Design("300 independent trials", 300, 0.25, p_target=0.5),
     Design("10,000 independent trials", 10_000, 0.02),
@@ -150,8 +151,8 @@ def measure(_: Path, quick: bool) -> Iterator[Figure]:
         for method in ("bca", "percentile"):
             shares = coverage(
                 design,
-                repetitions=20 if quick else 1000,
-                resamples=100 if quick else 1000,
+                repetitions=20 if quick else 400,
+                resamples=100 if quick else 300,
                 method=method,
             )
             for name, share in shares.items():

@@ -100,15 +100,16 @@ def _report_lines(reports: Sequence[OpenSetReport]) -> list[str]:
 def _mark_lines(results: Sequence[OpenSetResult]) -> list[str]:
     """Return lines about intervals, and about rates and intervals that may not hold."""
     from voxblink2_lib.scoring.det import FEWEST_ERRORS
+    from voxblink2_lib.scoring.intervals import other_marks
 
     intervals = [each for result in results for each in (result.intervals or {}).values()]
     lines = ["In brackets: 95 % intervals, 1,000 resamples"] if intervals else []
-    if marks := dict.fromkeys(each.mark for each in intervals if each.mark):
-        lines.append(f"These intervals may not hold: {', '.join(marks)}")
+    if marks := other_marks(intervals):
+        lines.append(f"Intervals may not hold: {', '.join(marks)}")
     if any(errors.few for result in results for errors in result.errors.values()):
         lines.append(
-            f"* fewer than {FEWEST_ERRORS} known probes are lost or unknown ones accepted, too few "
-            "to rely on the rate"
+            f"* fewer than {FEWEST_ERRORS} known probes are lost or unknown ones accepted: too few "
+            "to rely on the rate or its interval"
         )
     return lines
 

@@ -212,6 +212,7 @@ def _model_config(model: str) -> dict[str, Any]:
 def report_lines(report: VerificationReport) -> list[str]:
     """Return the report as lines for people."""
     from voxblink2_lib.scoring.det import FEWEST_ERRORS
+    from voxblink2_lib.scoring.intervals import other_marks
 
     intervals = report.intervals
     eer_range = _range(intervals.eer, 100, 3) if intervals else ""
@@ -240,10 +241,13 @@ def report_lines(report: VerificationReport) -> list[str]:
             f"In brackets: {100 * intervals.confidence:g} % intervals, {intervals.resamples:,} "
             f"resamples of {intervals.over}"
         )
-        if intervals.marks:
-            lines.append(f"These intervals may not hold: {', '.join(intervals.marks)}")
+        if marks := other_marks([intervals.eer, intervals.min_dcf]):
+            lines.append(f"Intervals may not hold: {', '.join(marks)}")
     if any(errors.few for errors in (report.errors, *report.min_dcf_errors.values())):
-        lines.append(f"* fewer than {FEWEST_ERRORS} errors of a kind, too few to rely on the rate")
+        lines.append(
+            f"* fewer than {FEWEST_ERRORS} errors of a kind: too few to rely on the rate or its "
+            "interval"
+        )
     return lines
 
 

@@ -81,7 +81,7 @@ def bca_ends(
         room = 1 - acceleration * shift
         # Beyond its pole the formula would turn round.
         levels.append(_NORMAL.cdf(bias + shift / room) if room > 0 else float(shift > 0))
-    low, high = np.quantile(resampled, levels).tolist()
+    low, high = _quantiles(resampled, levels)
     if influences.narrowing == 1:
         return low, high
     middle = _log_odds(value)
@@ -93,8 +93,14 @@ def bca_ends(
 def percentile_ends(resampled: Floats, *, confidence: float) -> tuple[float, float]:
     """Return both ends of the percentile interval: quantiles of the resamples."""
     tail = (1 - confidence) / 2
-    low, high = np.quantile(resampled, [tail, 1 - tail]).tolist()
+    low, high = _quantiles(resampled, [tail, 1 - tail])
     return low, high
+
+
+def _quantiles(resampled: Floats, levels: list[float]) -> list[float]:
+    """Return quantiles below which a further resample is with the probability of their levels."""
+    quantiles: list[float] = np.quantile(resampled, levels, method="weibull").tolist()
+    return quantiles
 
 
 def _log_odds(rate: float) -> float:

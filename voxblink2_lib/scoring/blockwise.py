@@ -75,7 +75,8 @@ def cosines(
         np.einsum("ij,ij->i", left[:count], right[:count], out=values[part])
         values[part] /= norms[0][a_rows[part]] * norms[1][b_rows[part]]
         # Rounding: the cosine of a vector with itself may be above 1 by a bit.
-        np.clip(values[part], -1, 1, out=values[part])
+        np.minimum(values[part], 1, out=values[part])
+        np.maximum(values[part], -1, out=values[part])
     return values
 
 

@@ -6,6 +6,7 @@ again, so 1,000 resamples of a public trial list take a few seconds.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -66,12 +67,6 @@ class Intervals:
     confidence: float
     resamples: int
     over: str
-
-    @property
-    def marks(self) -> list[str]:
-        """Why intervals may not hold, each reason once."""
-        marks = [interval.mark for interval in (self.eer, self.min_dcf) if interval.mark]
-        return list(dict.fromkeys(marks))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the ends of the intervals and how they were computed, for JSON."""
@@ -187,6 +182,12 @@ def _measured(sweep: Sweep, **costs: float) -> list[tuple[float, ErrorCounts]]:
     least = min_dcf(sweep, **costs)
     threshold = float(least.threshold)  # type: ignore[arg-type]  # one prior has one
     return [(rate, sweep.errors(crossing)), (least.min_dcf, sweep.errors(threshold))]
+
+
+def other_marks(intervals: Iterable[Interval]) -> list[str]:
+    """Return why intervals may not hold besides few errors, each reason once."""
+    marks = [each.mark for each in intervals if each.mark and not each.errors.few]
+    return list(dict.fromkeys(marks))
 
 
 def marked_interval(

@@ -55,9 +55,11 @@ class SortedTrials(NamedTuple):
     def counts(self, weights: Rows) -> tuple[Rows, Rows]:
         """Return weighted misses and false acceptances before and after each step."""
         # Before the first step everything is accepted.
-        missed = np.append(0, np.cumsum(np.where(self.flags, weights, 0))[self.steps])
-        rejected = np.append(0, np.cumsum(np.where(self.flags, 0, weights))[self.steps])
-        return missed, rejected[-1] - rejected
+        missed, accepted = np.zeros((2, len(self.steps) + 1), np.int64)
+        np.take(np.cumsum(weights * self.flags), self.steps, out=missed[1:], mode="clip")
+        np.take(np.cumsum(weights), self.steps, out=accepted[1:], mode="clip")
+        accepted -= missed  # so many are rejected
+        return missed, np.subtract(accepted[-1], accepted, out=accepted)
 
     def metrics(self, missed: Rows, accepted: Rows) -> tuple[float, float]:
         """Return EER and normalized minDCF of counts."""
@@ -128,8 +130,8 @@ class SortedTrials(NamedTuple):
 
     def _costs_of(self, missed: Rows, accepted: Rows) -> Floats:
         miss_cost, accept_cost = self.costs
-        costs: Floats = miss_cost * (missed / missed[-1])
-        costs += accept_cost * (accepted / accepted[0])
+        costs: Floats = missed * (miss_cost / missed[-1])
+        costs += accepted * (accept_cost / accepted[0])
         return costs
 
 
