@@ -504,7 +504,7 @@ def test_ossi_has_intervals_of_exact_rates_of_enough_speakers(files: Path, refus
 def test_ossi_without_all_embeddings_is_an_error(files: Path, refused: Output) -> None:
     message = refused(ossi(files, "--embeddings", files / "partial" / "embeddings.parquet"))
     assert message.startswith("perspk2: 3 of 12 utterances have no embedding in ")
-    assert f"the first is '{DASHED[0]}'" in message
+    assert f"Names without a match: '{DASHED[0]}' (nearest: 'id10000/" in message
     assert "skip" in message
 
 
@@ -553,10 +553,10 @@ def test_ossi_draws_dir_over_far(
     [
         ("--trials {tmp}/none", "{tmp}/none cannot be read: No such file or directory"),
         ("--trials {tmp}", "{tmp} cannot be read: Is a directory"),
-        ("--trials {tmp}/words", "words, line 2 (empty lines not counted): 'x y' has 2 words"),
-        ("--trials {tmp}/label", "label, line 2 (empty lines not counted): the label is 'maybe'"),
+        ("--trials {tmp}/words", "words, line 2: 'x y' has 2 words, but line 1 has 3"),
+        ("--trials {tmp}/label", "label, line 2: the label is 'maybe'. Allowed are"),
         ("--trials {tmp}/empty", "{tmp}/empty is empty. Allowed are '1 enrol test'"),
-        ("--trials {tmp}/strangers", "Embeddings are named like 'id10000/abcdefghij0/00000.wav'"),
+        ("--trials {tmp}/strangers", "Names without a match: 'x' (nearest: 'id10"),
         ("--trials {tmp}/targets", "labels are all 1; error rates need target (1) and non-target"),
         ("--embeddings {tmp}/none.npy", "{tmp}/none.npy: this file does not exist or is empty"),
         ("--embeddings {tmp}/e.csv", "extension '.csv' is not read. Allowed are .parquet, .npy"),
@@ -620,7 +620,7 @@ def bad_input(folder: Path) -> None:
             "--protocol {tmp}/none",
             "{tmp}/none is not a folder. The release has its protocols in data/ossi",
         ),
-        ("--protocol {tmp}/bad", "probe, line 2 (empty lines not counted): 'x' has 1 words where"),
+        ("--protocol {tmp}/bad", "probe, line 2: 'x' has 1 words, but line 1 has 2"),
         ("--embeddings {tmp}/nan.pkl", "has a number that is not finite"),
         ("--far 1.5", "far must lie between 0 and 1, got 1.5"),
         ("--far nan", "far must lie between 0 and 1, got nan"),

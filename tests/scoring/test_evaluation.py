@@ -24,12 +24,12 @@ from voxblink2_lib.scoring import (
     eer,
     evaluate_protocol,
     evaluate_trials,
-    evaluation,
     min_cllr,
     min_dcf,
     open_set_identification,
     read_protocols,
     read_trials,
+    trial_scores,
 )
 from voxblink2_lib.scoring.det import ErrorCounts
 from voxblink2_lib.scoring.protocols import OpenSetProtocol
@@ -155,13 +155,13 @@ def test_skip_has_nothing_to_say_when_all_is_there() -> None:
 def test_a_name_that_no_trial_uses_is_no_trial_lost() -> None:
     few = trials(has(3))
     report = evaluate_trials(few, without(3))  # its list of names has all 32
-    assert report.scored == report.trials == len(few.labels)
+    assert report.scored == report.trials == len(few.enrolment)
 
 
 @pytest.mark.parametrize("missing", ["error", "skip"])
 def test_trials_none_of_which_can_be_scored_are_an_error(missing: Any) -> None:
     other = Embeddings(["x", "y"], VECTORS[:2], "memory")
-    with pytest.raises(ScoringError, match=r"'id00000\d/abcdefghij.*like 'x'"):
+    with pytest.raises(ScoringError, match=r"match: 'id00000\d/abcdefghij.*\(nearest: '[xyz]'\)"):
         evaluate_trials(trials(), other, missing=missing)
 
 
@@ -231,7 +231,7 @@ def test_intervals_over_speakers_know_the_speakers_by_the_names(gone: tuple[int,
     first, second = first[left], second[left]
     expected = bootstrap_intervals(
         cosine_scores(vectors, first, second),
-        listed.labels[left],
+        first // 4 == second // 4,
         speakers=(spoken[first], spoken[second]),
     )
     report = evaluate_trials(listed, made, missing="skip", interval="speakers")
@@ -457,8 +457,8 @@ def test_choices_that_are_not_possible_are_errors(options: dict[str, Any], messa
 def test_an_utterance_without_an_embedding_is_an_error(row: int) -> None:
     with pytest.raises(
         ScoringError,
-        match=f"Small_5/perspk2: 1 of 26 utterances have no embedding in memory, the first is "
-        f"'{DASHED[row]}'. Embeddings are named like '{NAMES[0]}'",
+        match=r"Small_5/perspk2: 1 of 26 utterances have no embedding in memory\. Names without a "
+        rf"match: '{DASHED[row]}' \(nearest: 'id000001/abcdefghij1/0000\d.wav'\)",
     ):
         evaluate_protocol(protocol(), without(row))
 
@@ -599,8 +599,8 @@ def test_half_a_protocol_is_an_error_and_not_left_out(name: str, tmp_path: Path)
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("only-a-name", "'only-a-name' has 1 words where 2 are needed"),
-        ("name 0 more", "'name 0 more' has 3 words where 2 are needed"),
+        ("only-a-name", "'only-a-name' has 1 words, but line 1 has 2"),
+        ("name 0 more", "'name 0 more' has 3 words, but line 1 has 2"),
     ],
 )
 def test_a_bad_line_is_named_with_its_file(
@@ -609,7 +609,7 @@ def test_a_bad_line_is_named_with_its_file(
     folder = tmp_path / "Small_2" / "perspk1"
     write(folder, ["a 0", "b 1"], ["c 0", "d 2"])
     (folder / name).write_text(f"a 0\nb 1\n{line}\nd 2\n")
-    with pytest.raises(ScoringError, match=rf"{folder / name}, line 3 .*: {message}"):
+    with pytest.raises(ScoringError, match=rf"{folder / name}, line 3: {message}"):
         read_protocols(tmp_path)
 
 
@@ -657,7 +657,7 @@ def test_an_empty_list_is_an_error(tmp_path: Path) -> None:
 def test_what_cannot_be_evaluated_is_refused_before_anything_is_scored(
     monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], message: str
 ) -> None:
-    monkeypatch.setattr(evaluation, "score_trials", None)
+    monkeypatch.setattr(trial_scores, "score_trials", None)
     given: dict[str, Any] = {
         "trials": trials(),
         "embeddings": embeddings(),

@@ -1,9 +1,10 @@
-"""The commands that score embeddings: ``score sv`` and ``score ossi``."""
+"""The commands that score embeddings and evaluate scores: ``score sv``, ``ossi`` and ``file``."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from voxblink2_lib.cli.score_file import add_file_command
 from voxblink2_lib.cli.score_ossi import add_ossi_command
 from voxblink2_lib.cli.score_sv import add_sv_command
 from voxblink2_lib.cli.terminal import add_group
@@ -14,8 +15,9 @@ def add_score_commands(commands: Any) -> None:
     group = add_group(
         commands,
         "score",
-        "score embeddings: verification (sv), open-set identification (ossi)",
+        "score embeddings: verification (sv), open-set identification (ossi); or scores (file)",
         "voxblink2 score sv --trials vox1_o.txt --embeddings embeddings.parquet",
     )
     add_sv_command(group)
     add_ossi_command(group)
+    add_file_command(group)

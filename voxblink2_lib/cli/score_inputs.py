@@ -20,8 +20,9 @@ def add_embeddings_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--embeddings",
         metavar="FILE",
-        help="Parquet; .npy or .safetensors with a list of names beside it; Kaldi .scp or .ark; a "
-        "pickled dict. With --model: where to write them, by default in the cache",
+        help="Parquet; .npy or .safetensors with a list of names beside it, or with names inside; "
+        ".npz; Kaldi .scp or .ark; a pickled dict; a saved data set. With --model: where to write "
+        "them, by default in the cache",
     )
     parser.add_argument(
         "--names", metavar="FILE", help="names of the rows of .npy or .safetensors, one per line"
@@ -80,15 +81,14 @@ def _embed(options: argparse.Namespace, names: Iterable[str]) -> Path:
     """Embed utterances and return the file; that of an earlier complete run is reused."""
     from voxblink2_lib.embedding.run import embed
     from voxblink2_lib.progress import show_progress
-    from voxblink2_lib.scoring.embeddings import utterance_key
+    from voxblink2_lib.scoring.names import name_filter
 
-    keys = {utterance_key(name) for name in names}
     made = embed(
         options.audio,
         options.embeddings,
         embed_options(options),
         workers=options.workers,
-        keep=lambda name: utterance_key(name) in keys,
+        keep=name_filter(names),
         progress=show_progress,
     )
     write_message(f"Embeddings: {made.utterances:,} in {made.out}, kept for the next run")

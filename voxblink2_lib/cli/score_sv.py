@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping
+from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from voxblink2_lib.cli.score_inputs import (
@@ -20,9 +22,14 @@ from voxblink2_lib.errors import ScoringError
 from voxblink2_lib.published_results import PublishedResult, published_results
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from voxblink2_lib.scoring.det import ErrorCounts
+    from voxblink2_lib.scoring.embeddings import Embeddings
+    from voxblink2_lib.scoring.enrolment import EnrolmentMap
     from voxblink2_lib.scoring.evaluation import VerificationReport
     from voxblink2_lib.scoring.intervals import Interval
+    from voxblink2_lib.scoring.trials import ScoredTrials, TrialList
 
 _PUBLISHED_PRIOR = 0.01
 
@@ -31,11 +38,15 @@ def _sv(options: argparse.Namespace) -> int:
     from voxblink2_lib.scoring.plots import plot_det
 
     _check(options)
-    report, source = _evaluate(options)
+    trials = _read_trials(options)
+    if trials.labels is None:
+        write_result(options, *_only_scores(options, trials))
+        return DONE
+    report, source = _evaluate(options, trials)
     if options.plot:
         points = {prior: cost.threshold for prior, cost in report.min_dcf.items()}
         plot_det(report.sweep, options.plot, min_dcf=points)  # type: ignore[arg-type]  # one prior each
-    record, lines = report.as_dict(), _report_lines(report)
+    record, lines = report.as_dict(), [*report_lines(report), *_out_lines(options)]
     if options.model:
         published = published_results(_model_config(options.model))
         record |= {
@@ -50,6 +61,7 @@ def _sv(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> None:
     """Check all that can be checked before anything is read."""
     from voxblink2_lib.scoring.plots import check_plot_path
+    from voxblink2_lib.scoring.score_files import check_scores_path
     from voxblink2_lib.scoring.validation import check_prior
 
     for prior in options.p_target:
@@ -60,31 +72,131 @@ def _check(options: argparse.Namespace) -> None:
         raise ScoringError("--cohort-names goes with --cohort, which is missing.")
     if options.plot:
         check_plot_path(options.plot)
+    if options.out:
+        check_scores_path(options.out)
+    for name in ("enrolment", "cohort_utt2spk"):
+        needed = {"enrolment": "enrol", "cohort_utt2spk": "cohort"}[name]
+        if getattr(options, name) and not getattr(options, needed):
+            option = name.replace("_", "-")
+            raise ScoringError(f"--{option} goes with --{needed}, which is missing.")
     check_sources(options)
 
 
-def _evaluate(options: argparse.Namespace) -> tuple[VerificationReport, str]:
-    """Return the report, and where the embeddings were read from."""
-    from voxblink2_lib.progress import show_progress
-    from voxblink2_lib.scoring.evaluation import evaluate_trials
-    from voxblink2_lib.scoring.trials import read_trials
+def _read_trials(options: argparse.Namespace) -> TrialList:
+    """Return the trials; without labels, there must be a file for their scores."""
+    from voxblink2_lib.scoring.trial_lists import read_trials
+    from voxblink2_lib.scoring.trials import check_labelled
 
     write_message(f"Reading {options.trials}")
     trials = read_trials(options.trials)
-    embeddings = embeddings_of(options, trials.names)
-    cohort = read_file(options.cohort, options.cohort_names) if options.cohort else None
-    write_message(f"Scoring {len(trials.labels):,} trials")
+    if not options.out or options.plot or options.interval:
+        check_labelled(trials, options.trials)
+    return trials
+
+
+def _evaluate(options: argparse.Namespace, trials: TrialList) -> tuple[VerificationReport, str]:
+    """Return the report, and where the embeddings were read from."""
+    from voxblink2_lib.scoring.evaluation import evaluate_trials
+
+    models = _read_models(options)
+    speakers = trial_speakers(options, trials, models)
+    embeddings, scoring = _scoring_arguments(options, trials, models)
     report = evaluate_trials(
         trials,
         embeddings,
-        missing=options.missing,
         p_target=options.p_target,
-        cohort=cohort,
-        top_n=min(options.top_n, len(cohort.names)) if cohort else options.top_n,
         interval=options.interval,
-        progress=show_progress,
+        speakers=speakers,
+        keep=partial(_write_scores, options, trials),
+        **scoring,
     )
     return report, embeddings.source
+
+
+def _only_scores(
+    options: argparse.Namespace, trials: TrialList
+) -> tuple[dict[str, Any], list[str]]:
+    """Write the scores of trials without labels; return what there is to say of them."""
+    from voxblink2_lib.scoring.trial_scores import normalized_scores
+
+    embeddings, scoring = _scoring_arguments(options, trials, _read_models(options))
+    scored, normalization = normalized_scores(trials, embeddings, **scoring)
+    _write_scores(options, trials, scored)
+    record = {
+        "trials": len(trials.enrolment),
+        "scored": len(scored.scores),
+        "missing": scored.missing,
+        "normalization": normalization,
+    }
+    lines = [
+        f"Trials    {len(scored.scores):,} of {len(trials.enrolment):,} scored, without labels",
+        *missing_lines(scored.missing),
+        *([f"Scores    {normalization}"] if normalization else []),
+        *_out_lines(options),
+    ]
+    return record, lines
+
+
+def _read_models(options: argparse.Namespace) -> EnrolmentMap | None:
+    from voxblink2_lib.scoring.enrolment import read_enrolment
+
+    if not options.enrol:
+        return None
+    write_message(f"Reading {options.enrol}")
+    return read_enrolment(options.enrol)
+
+
+def trial_speakers(
+    options: argparse.Namespace, trials: TrialList, models: EnrolmentMap | None = None
+) -> npt.NDArray[Any] | None:
+    """Return the speaker of each name of a list, if intervals need them."""
+    from voxblink2_lib.scoring.enrolment import read_speakers, speakers_of_names
+
+    if options.interval != "speakers":
+        return None
+    speakers = read_speakers(options.utt2spk) if options.utt2spk else None
+    return speakers_of_names(trials, speakers=speakers, models=models, source=options.utt2spk or "")
+
+
+def _scoring_arguments(
+    options: argparse.Namespace, trials: TrialList, models: EnrolmentMap | None
+) -> tuple[Embeddings, dict[str, Any]]:
+    """Return the embeddings, and how trials are scored by them."""
+    from voxblink2_lib.progress import show_progress
+
+    utterances = chain.from_iterable(models.utterances.values()) if models else ()
+    embeddings = embeddings_of(options, [*trials.names, *utterances])
+    cohort = _read_cohort(options) if options.cohort else None
+    write_message(f"Scoring {len(trials.enrolment):,} trials")
+    return embeddings, {
+        "missing": options.missing,
+        "models": models,
+        "enrolment": options.enrolment or "mean",
+        "cohort": cohort,
+        "top_n": min(options.top_n, len(cohort.names)) if cohort else options.top_n,
+        "progress": show_progress,
+    }
+
+
+def _read_cohort(options: argparse.Namespace) -> Embeddings:
+    from voxblink2_lib.scoring.enrolment import read_speakers, speaker_means
+
+    cohort = read_file(options.cohort, options.cohort_names)
+    if not options.cohort_utt2spk:
+        return cohort
+    speakers = read_speakers(options.cohort_utt2spk)
+    return speaker_means(cohort, speakers, options.cohort_utt2spk)
+
+
+def _write_scores(options: argparse.Namespace, trials: TrialList, scored: ScoredTrials) -> None:
+    from voxblink2_lib.scoring.score_files import write_scores
+
+    if options.out:
+        write_scores(options.out, trials, scored)
+
+
+def _out_lines(options: argparse.Namespace) -> list[str]:
+    return [f"Scores in {options.out}"] if options.out else []
 
 
 def _model_config(model: str) -> dict[str, Any]:
@@ -97,7 +209,7 @@ def _model_config(model: str) -> dict[str, Any]:
 # -- Text ------------------------------------------------------------------------------------------
 
 
-def _report_lines(report: VerificationReport) -> list[str]:
+def report_lines(report: VerificationReport) -> list[str]:
     """Return the report as lines for people."""
     from voxblink2_lib.scoring.det import FEWEST_ERRORS
     from voxblink2_lib.scoring.intervals import other_marks
@@ -182,9 +294,33 @@ def add_sv_command(group: Any) -> None:
         "--trials",
         required=True,
         metavar="FILE",
-        help="lines '1 enrol test', 'enrol test target|nontarget', or CSV; or the release",
+        help="lines '1 enrol test', 'enrol test target|nontarget', CSV, SRE keys and others, with "
+        "--out also without labels; or the release",
+    )
+    parser.add_argument(
+        "--enrol",
+        metavar="MAP",
+        help="utterances of each model, if the enrolment side of trials are models: lines 'model "
+        "utterance ...', or columns modelid and segmentid",
+    )
+    parser.add_argument(
+        "--enrolment",
+        choices=("mean", "normalized-mean", "mean-of-scores", "max"),
+        help="how the utterances of a model count; default: the mean of their embeddings",
     )
     add_embeddings_arguments(parser)
+    add_rate_arguments(parser)
+    _add_cohort_arguments(parser)
+    parser.add_argument("--device", help="PyTorch device of --model; default: cuda if available")
+    parser.add_argument(
+        "--out",
+        metavar="SCORES",
+        help="write the scores: .txt (enrol test score label), .csv, .tsv or .parquet",
+    )
+
+
+def add_rate_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what is computed from scores."""
     parser.add_argument(
         "--p-target",
         type=float,
@@ -193,12 +329,13 @@ def add_sv_command(group: Any) -> None:
         metavar="P",
         help="priors of a target trial for minDCF; default: 0.01",
     )
-    _add_cohort_arguments(parser)
-    parser.add_argument("--device", help="PyTorch device of --model; default: cuda if available")
     parser.add_argument(
         "--interval",
         choices=("trials", "speakers"),
         help="95%% confidence intervals from 1,000 resamples of these",
+    )
+    parser.add_argument(
+        "--utt2spk", metavar="FILE", help="speaker of each utterance, for --interval speakers"
     )
     add_plot_argument(parser, "DET curve")
 
@@ -208,6 +345,11 @@ def _add_cohort_arguments(parser: argparse.ArgumentParser) -> None:
         "--cohort", metavar="FILE", help="embeddings of other speakers: normalize scores (AS-norm)"
     )
     parser.add_argument("--cohort-names", metavar="FILE", help="as --names, for a cohort in .npy")
+    parser.add_argument(
+        "--cohort-utt2spk",
+        metavar="FILE",
+        help="speaker of each utterance of the cohort: take the mean of each speaker",
+    )
     parser.add_argument(
         "--top-n",
         type=int,

@@ -13,7 +13,8 @@ from voxblink2_lib.scoring.intervals import bootstrap_intervals
 from voxblink2_lib.scoring.normalization import as_norm, s_norm
 from voxblink2_lib.scoring.open_set import OpenSetResult, open_set_identification
 from voxblink2_lib.scoring.protocols import read_protocols
-from voxblink2_lib.scoring.trials import TrialList, cosine_scores, read_trials, score_trials
+from voxblink2_lib.scoring.trial_lists import read_trials
+from voxblink2_lib.scoring.trials import TrialList, cosine_scores, score_trials
 from voxblink2_lib.scoring.verification import act_dcf, cllr, eer, min_cllr, min_dcf
 
 __all__ = [

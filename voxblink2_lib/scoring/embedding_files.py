@@ -1,11 +1,14 @@
-"""Read embeddings from Parquet, NumPy and safetensors files, and the lists of names beside them."""
+"""Read embeddings from Parquet, Arrow, NumPy and safetensors files, and lists of their names."""
 
 from __future__ import annotations
 
+import io
+import json
 import re
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +24,12 @@ NamedVectors = tuple[list[str], npt.NDArray[Any]]
 
 NAME_COLUMNS = ("name", "utterance", "utterance_id", "utt", "key", "id")
 VECTOR_COLUMNS = ("embedding", "embeddings", "xvector", "vector")
+# Its state is what makes a folder a saved data set.
+DATASET_STATE = "state.json"
 NAMES_SUFFIXES = (".txt", ".ids", ".lst", ".names", ".scp")
+
+# Embeddings hardly shrink when they are compressed.
+_MOST_EXPANSION, _ALWAYS_ALLOWED_BYTES = 16, 64 << 20
 
 _TEXT_TYPE = re.compile(r"(large_)?string|dictionary<values=(large_)?string, .*")
 _LIST_TYPE = re.compile(r"(large_|fixed_size_)?list<[^<]*: (halffloat|float|double|u?int\d+)\b.*")
@@ -88,6 +96,33 @@ def _numbers(
     return numbers
 
 
+def read_dataset(path: Path) -> Iterator[NamedVectors]:
+    """Yield the rows of a data set that ``Dataset.save_to_disk`` of Hugging Face wrote.
+
+    Raises:
+        ScoringError: a file is missing or broken, or the columns cannot be identified.
+    """
+    with as_own_error(ScoringError, f"{path}: cannot be read as a saved data set"):
+        state = json.loads((path / DATASET_STATE).read_text("utf-8"))
+        files = [path / Path(part["filename"]).name for part in state["_data_files"]]
+        if state.get("_indices_data_files"):
+            raise ValueError("it is a selection. Save it again after 'flatten_indices()'")
+    for file in files:
+        with (
+            as_own_error(ScoringError, f"{file}: cannot be read as Arrow"),
+            pa.memory_map(str(file)) as source,
+            pa.ipc.open_stream(source) as stream,
+        ):
+            columns = [*_choose_columns(file, stream.schema)]
+            for batch in stream:
+                batch.validate(full=True)
+                texts, lists = (pa.chunked_array([batch.column(name)]) for name in columns)
+                names = texts.to_pylist()
+                if names:
+                    numbers = _numbers(file, texts, lists, names).to_numpy()
+                    yield names, numbers.reshape(len(names), -1).copy()
+
+
 # -- Arrays and lists of names ---------------------------------------------------------------------
 
 
@@ -119,11 +154,77 @@ def _check_npy_header(path: Path) -> None:
         raise ValueError("it is cut off in its header")
 
 
+def pickle_start(path: Path) -> int | None:
+    """Return the first byte of the pickle in a ``.npy`` file of Python objects, ``None`` if none.
+
+    Raises:
+        ScoringError: it is no ``.npy`` file.
+    """
+    with as_own_error(ScoringError, f"{path}: cannot be read as a NumPy array"):
+        _check_npy_header(path)
+        with path.open("rb") as file:
+            dtype = _npy_header(file)[2]
+            return file.tell() if dtype.hasobject else None
+
+
+def _npy_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Read the header of an array: its shape, whether columns come first, and its type."""
+    readers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    version = np.lib.format.read_magic(file)
+    if version not in readers:
+        raise ValueError(f"version {version} of the format is not read")
+    return readers[version](file)
+
+
+def read_npz(path: Path) -> Iterator[NamedVectors]:
+    """Yield name and vector of each array of an ``.npz`` file, one for each utterance.
+
+    Raises:
+        ScoringError: it is no such file, is larger than its size allows, or holds Python objects.
+    """
+    with (
+        as_own_error(ScoringError, f"{path}: cannot be read as NumPy arrays"),
+        zipfile.ZipFile(path) as archive,
+    ):
+        members = archive.infolist()
+        claimed = sum(member.file_size for member in members)
+        if claimed > _ALWAYS_ALLOWED_BYTES + _MOST_EXPANSION * path.stat().st_size:
+            raise ValueError(f"it claims {claimed:,} bytes")
+        for member in members:
+            with as_own_error(ScoringError, f"{path}: {shortened(member.filename)}"):
+                yield [member.filename.removesuffix(".npy")], _npz_array(archive.read(member))
+
+
+def _npz_array(data: bytes) -> npt.NDArray[Any]:
+    file = io.BytesIO(data)
+    shape, columns_first, dtype = _npy_header(file)
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects, which are not read. Save arrays of numbers")
+    array = np.frombuffer(data, dtype, offset=file.tell())
+    return as_row(array.reshape(shape, order="F" if columns_first else "C"))
+
+
+def as_row(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return the vector of an utterance as a row. Shape: [1, dimensions].
+
+    Raises:
+        ValueError: it is more than one vector.
+    """
+    rows = np.atleast_2d(array)
+    if array.ndim == 0 or rows.shape[:-1] != (1,):
+        raise ValueError(f"expected one vector for an utterance, got the shape {array.shape}")
+    return rows
+
+
 def read_safetensors(path: Path, names: Path | None = None) -> Iterator[NamedVectors]:
-    """Yield the only tensor of a safetensors file and the names of its rows.
+    """Yield the tensors of a safetensors file.
 
     Args:
-        path: the file.
+        path: the file: one tensor of rows, whose names are in another file; or a vector for each
+            utterance, under its name.
         names: file of names; by default the one beside it.
 
     Raises:
@@ -132,16 +233,27 @@ def read_safetensors(path: Path, names: Path | None = None) -> Iterator[NamedVec
     from safetensors import safe_open
 
     with (
-        as_own_error(ScoringError, f"{path}: cannot be read as safetensors with one tensor"),
+        as_own_error(ScoringError, f"{path}: cannot be read as safetensors"),
         safe_open(path, "numpy") as file,
     ):
-        (tensor,) = file.keys()
-        array = file.get_tensor(tensor)
+        tensors = list(file.keys())
+        if names is None and (len(tensors) > 1 or _is_vector(file, tensors)):
+            for name in tensors:
+                with as_own_error(ScoringError, f"{path}: {shortened(name)}"):
+                    yield [name], as_row(file.get_tensor(name))
+            return
+        if len(tensors) != 1:
+            raise ValueError(f"it holds {len(tensors)} tensors, where rows with names are one")
+        array = file.get_tensor(tensors[0])
     names = _names_file(path, names)
     if names.suffix == ".ids":  # written by 'voxblink2 embed', whose names may contain spaces
         yield names.read_text("utf-8").removesuffix("\n").split("\n"), array
     else:
         yield [words[0] for words in split_lines(names)], array
+
+
+def _is_vector(file: Any, tensors: Sequence[str]) -> bool:
+    return len(tensors) == 1 and len(file.get_slice(tensors[0]).get_shape()) == 1
 
 
 def _names_file(path: Path, names: Path | None) -> Path:

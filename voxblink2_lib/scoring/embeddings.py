@@ -6,7 +6,6 @@ by :mod:`voxblink2_lib.scoring.pickles`.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,20 +16,48 @@ import numpy.typing as npt
 
 from voxblink2_lib.errors import ScoringError
 from voxblink2_lib.foreign_files import as_own_error, shortened
-from voxblink2_lib.records import SPEAKER_ID, VIDEO_ID
 from voxblink2_lib.scoring.embedding_files import (
+    DATASET_STATE,
     NamedVectors,
+    pickle_start,
+    read_dataset,
     read_npy,
+    read_npz,
     read_parquet,
     read_safetensors,
 )
 from voxblink2_lib.scoring.kaldi import read_ark, read_scp
+from voxblink2_lib.scoring.names import NameIndex
 from voxblink2_lib.scoring.pickles import read_pickle
 from voxblink2_lib.scoring.validation import row_not_finite
 
+
+def _read_npy(path: Path, names: Path | None = None) -> Iterator[NamedVectors]:
+    """Read an array, or the dictionary that ``np.save`` pickles behind the header of an array."""
+    start = pickle_start(path)
+    if start is None:
+        return read_npy(path, names)
+    if names is not None:
+        raise ScoringError(
+            f"{path} has its own names: it is a pickled dictionary. Drop names (--names)."
+        )
+    return read_pickle(path, start=start)
+
+
+def _read_folder(path: Path) -> Iterator[NamedVectors]:
+    if (path / "dataset_dict.json").is_file():
+        splits = sorted(file.parent.name for file in path.glob(f"*/{DATASET_STATE}"))
+        raise ScoringError(
+            f"{path} holds several data sets. Name the folder of one: "
+            f"{shortened(', '.join(splits), quoted=False)}."
+        )
+    return read_dataset(path) if (path / DATASET_STATE).is_file() else read_parquet(path)
+
+
 _READERS: dict[str, Callable[..., Iterator[NamedVectors]]] = {
     ".parquet": read_parquet,
-    ".npy": read_npy,
+    ".npy": _read_npy,
+    ".npz": read_npz,
     ".safetensors": read_safetensors,
     ".scp": read_scp,
     ".ark": read_ark,
@@ -40,13 +67,6 @@ _READERS: dict[str, Callable[..., Iterator[NamedVectors]]] = {
 
 # Their readers take ``names``, a file with the names of the rows.
 _ARRAYS = (".npy", ".safetensors")
-
-_AUDIO = re.compile(r"\.(wav|flac|m4a|mp3|opus|ogg)$", re.IGNORECASE)
-
-# id10270/x6uYqmx31kE/00001 or id10270-x6uYqmx31kE-00001, below any folders.
-_UTTERANCE = re.compile(
-    rf"(?:.*/)?({SPEAKER_ID.pattern})([/-])({VIDEO_ID.pattern})\2([0-9]{{5}})", re.DOTALL
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +87,7 @@ class Embeddings:
     source: str
 
     def __post_init__(self) -> None:
-        names, vectors, rows = self.names, self.vectors, self._rows
+        names, vectors, rows = self.names, self.vectors, self.index.row_by_name
         if vectors.shape[:-1] != (len(names),) or not vectors.size or vectors.dtype != np.float32:
             raise ScoringError(
                 f"{self.source}: expected float32 vectors of shape (n, dimensions), one for each "
@@ -86,70 +106,30 @@ class Embeddings:
             )
 
     @cached_property
-    def _rows(self) -> dict[str, int]:
-        return {name: row for row, name in enumerate(self.names)}
-
-    @cached_property
-    def _rows_by_key(self) -> dict[str, list[int]]:
-        rows: dict[str, list[int]] = {}
-        for row, name in enumerate(self.names):
-            rows.setdefault(utterance_key(name), []).append(row)
-        return rows
+    def index(self) -> NameIndex:
+        """The names, to be looked for."""
+        return NameIndex(self.names, self.source)
 
     def rows_of(self, names: Sequence[str]) -> npt.NDArray[np.int64]:
-        """Return the rows of utterances.
+        """Return the rows of utterances, -1 where there is no embedding.
 
-        An exact match comes first. Otherwise all spellings of a VoxCeleb or VoxBlink utterance are
-        equivalent: ``id10270/x6uYqmx31kE/00001``, ``id10270-x6uYqmx31kE-00001``, with or without
-        audio extension, below any folders. Other names may differ in that extension only.
-
-        Args:
-            names: names of utterances. Shape: [names].
-
-        Returns:
-            Rows, int64; -1 where there is no embedding. Shape: [names].
+        Names may be spelled differently: see :meth:`NameIndex.rows_of`. Shape: [names].
 
         Raises:
-            ScoringError: a name without exact match fits two embeddings.
-
-        >>> vectors = np.eye(2, dtype=np.float32)
-        >>> names = ["id10270/x6uYqmx31kE/00001.wav", "noise.wav"]
-        >>> embeddings = Embeddings(names, vectors, "memory")
-        >>> embeddings.rows_of(["noise", "id10270-x6uYqmx31kE-00001", "music"]).tolist()
-        [1, 0, -1]
+            ScoringError: a name without exact match fits two embeddings, or two fit one.
         """
-        rows = np.array([self._rows.get(name, -1) for name in names], dtype=np.int64)
-        for index in np.flatnonzero(rows < 0).tolist():
-            matches = self._rows_by_key.get(utterance_key(names[index]), [-1])
-            if len(matches) > 1:
-                first, second = (shortened(self.names[row]) for row in matches[:2])
-                raise ScoringError(
-                    f"{self.source}: {shortened(names[index])} may be {first} or {second}. "
-                    "Keep one of them, or use its exact name."
-                )
-            rows[index] = matches[0]
-        return rows
-
-
-def utterance_key(name: str) -> str:
-    """Return one spelling for all spellings of an utterance's name.
-
-    >>> utterance_key("wav/id10270-x6uYqmx31kE-00001.wav") == utterance_key(
-    ...     "id10270/x6uYqmx31kE/00001"
-    ... )
-    True
-    """
-    name = _AUDIO.sub("", name)
-    utterance = _UTTERANCE.fullmatch(name)
-    return "/".join(utterance.group(1, 3, 4)) if utterance else name
+        return self.index.rows_of(names)
 
 
 def read_embeddings(path: str | Path, *, names: str | Path | None = None) -> Embeddings:
     r"""Read embeddings from a file, whose extension gives the format.
 
     - ``.parquet``, or a folder of such files: a column of strings and a column of lists.
+    - A folder that ``Dataset.save_to_disk`` of Hugging Face wrote, with the same columns.
     - ``.npy``: an array, a memory map if float32, and a file of names. Shape: [names, dimensions].
-    - ``.safetensors``: one such tensor, and a file of names.
+      Or what ``np.save`` makes of a dictionary of names and arrays. No code in it is run.
+    - ``.npz``: an array for each utterance, under its name.
+    - ``.safetensors``: one tensor as ``.npy``, and a file of names; or one for each utterance.
     - ``.scp`` or ``.ark``: vectors of Kaldi, binary or text.
     - ``.pkl`` or ``.pickle``: a dictionary of names and NumPy arrays. No code in it is run.
 
@@ -172,11 +152,11 @@ def read_embeddings(path: str | Path, *, names: str | Path | None = None) -> Emb
     (['noise.wav', 'music.wav'], (2, 2))
     """
     path = Path(path)
-    suffix = ".parquet" if path.is_dir() else path.suffix.lower()
-    if suffix not in _READERS:
-        allowed = f"{', '.join(_READERS)} and a folder of .parquet files"
+    suffix = path.suffix.lower()
+    if not path.is_dir() and suffix not in _READERS:
+        allowed = f"{', '.join(_READERS)}, a folder of .parquet files and a saved data set"
         raise ScoringError(f"{path}: extension {suffix!r} is not read. Allowed are {allowed}.")
-    if names is not None and suffix not in _ARRAYS:
+    if names is not None and (path.is_dir() or suffix not in _ARRAYS):
         raise ScoringError(
             f"{path}: names={str(names)!r} (--names) goes with {' and '.join(_ARRAYS)} "
             "only. Drop it here."
@@ -186,7 +166,8 @@ def read_embeddings(path: str | Path, *, names: str | Path | None = None) -> Emb
     with as_own_error(ScoringError, f"{path}: cannot be read"):
         if not path.is_dir() and not (path.is_file() and path.stat().st_size):
             raise ScoringError(f"{path}: this file does not exist or is empty")
-        parts = _READERS[suffix](path, **names_file)
+        read = _read_folder if path.is_dir() else _READERS[suffix]
+        parts = read(path, **names_file)
         return Embeddings(*_joined(path, parts), str(path))
 
 

@@ -6,9 +6,8 @@ rates of the rest.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -18,8 +17,9 @@ from voxblink2_lib.errors import ScoringError
 from voxblink2_lib.progress import Progress, no_progress
 from voxblink2_lib.scoring.det import ErrorCounts, Sweep
 from voxblink2_lib.scoring.embeddings import Embeddings
+from voxblink2_lib.scoring.enrolment import EnrolmentMap, ModelScore, speakers_of_names
 from voxblink2_lib.scoring.intervals import Intervals, bootstrap_intervals
-from voxblink2_lib.scoring.normalization import as_norm, checked_cohort
+from voxblink2_lib.scoring.normalization import checked_cohort
 from voxblink2_lib.scoring.open_set import (
     Enrolment,
     Method,
@@ -29,11 +29,12 @@ from voxblink2_lib.scoring.open_set import (
 )
 from voxblink2_lib.scoring.open_set_intervals import Resampled
 from voxblink2_lib.scoring.protocols import OpenSetProtocol, cover_protocol
+from voxblink2_lib.scoring.trial_scores import normalized_scores
 from voxblink2_lib.scoring.trials import (
     Missing,
     ScoredTrials,
     TrialList,
-    score_trials,
+    check_labelled,
     speakers_of,
 )
 from voxblink2_lib.scoring.validation import (
@@ -41,6 +42,7 @@ from voxblink2_lib.scoring.validation import (
     accept_renamed_keyword,
     check_choice,
     check_prior,
+    finite_or_none,
 )
 from voxblink2_lib.scoring.verification import (
     EqualErrorRate,
@@ -105,7 +107,7 @@ class VerificationReport:
                 {
                     "p_target": prior,
                     "min_dcf": cost,
-                    "threshold": _finite_or_none(threshold),
+                    "threshold": finite_or_none(threshold),
                     "errors": self.min_dcf_errors[prior]._asdict(),
                 }
                 for prior, (cost, threshold) in self.min_dcf.items()
@@ -122,9 +124,13 @@ def evaluate_trials(
     *,
     missing: Missing = "error",
     p_target: Sequence[float] = (0.01,),
+    models: EnrolmentMap | None = None,
+    enrolment: ModelScore = "mean",
     cohort: Embeddings | None = None,
     top_n: int = 300,
     interval: Literal["trials", "speakers"] | None = None,
+    speakers: npt.NDArray[Any] | None = None,
+    keep: Callable[[ScoredTrials], object] = lambda _: None,
     progress: Progress = no_progress,
 ) -> VerificationReport:
     """Score trials by cosine and return the metrics of verification.
@@ -134,10 +140,15 @@ def evaluate_trials(
         embeddings: embeddings with their names.
         missing: ``"error"``, or ``"skip"`` to leave out trials without an embedding.
         p_target: priors of minDCF.
+        models: the utterances of each model, if the enrolment side of trials are models.
+        enrolment: how they count: see
+            :func:`~voxblink2_lib.scoring.trial_scores.normalized_scores`.
         cohort: embeddings of other speakers, for adaptive s-norm.
         top_n: how many members of the cohort count.
-        interval: what to resample for 95% confidence intervals; ``"speakers"`` needs names that
-            contain the speaker.
+        interval: what to resample for 95% confidence intervals.
+        speakers: the speaker of each name of the list, for ``"speakers"``; by default, names
+            contain it. Shape: [names].
+        keep: called with the scores before they are measured, such as to write them to a file.
         progress: shows the progress of normalizing and resampling.
 
     Raises:
@@ -146,28 +157,25 @@ def evaluate_trials(
     check_choice("interval", interval, (None, "trials", "speakers"))
     for prior in p_target:
         check_prior(prior)
-    _check_classes(trials, embeddings)
-    speakers = np.array(speakers_of(trials.names)) if interval == "speakers" else None
+    check_labelled(trials)
+    if models is None:
+        _check_classes(trials, embeddings)
+    if interval == "speakers" and speakers is None:
+        speakers = speakers_of_names(trials, models=models)
     if cohort is not None:
         checked_cohort(cohort.vectors, dimensions=embeddings.vectors.shape[1], top_n=top_n)
-    scored = score_trials(trials, embeddings, missing=missing)
-    normalization = None
-    if cohort is not None:
-        normalization = f"AS-norm, {top_n:,} nearest of {len(cohort.names):,}"
-        # No more utterances than these; fewer where trials were skipped.
-        count = len(trials.names) - len(scored.missing)
-        with progress("Normalizing", unit="utterance", total=count) as advance:
-            scores = as_norm(
-                scored.scores,
-                enrolment_rows=scored.enrolment,
-                test_rows=scored.test,
-                embeddings=embeddings.vectors,
-                cohort=cohort.vectors,
-                top_n=top_n,
-                progress=advance,
-            )
-        scored = replace(scored, scores=scores)
-    return _measure_trials(
+    scored, normalization = normalized_scores(
+        trials,
+        embeddings,
+        missing=missing,
+        models=models,
+        enrolment=enrolment,
+        cohort=cohort,
+        top_n=top_n,
+        progress=progress,
+    )
+    keep(scored)
+    return measure_trials(
         trials,
         scored,
         normalization=normalization,
@@ -178,21 +186,36 @@ def evaluate_trials(
     )
 
 
-def _measure_trials(
+def measure_trials(
     trials: TrialList,
     scored: ScoredTrials,
     *,
-    normalization: str | None,
-    p_target: Sequence[float],
-    interval: Literal["trials", "speakers"] | None,
-    speakers: npt.NDArray[Any] | None,
-    progress: Progress,
+    normalization: str | None = None,
+    p_target: Sequence[float] = (0.01,),
+    interval: Literal["trials", "speakers"] | None = None,
+    speakers: npt.NDArray[Any] | None = None,
+    progress: Progress = no_progress,
 ) -> VerificationReport:
+    """Return the metrics of verification of trials that have scores.
+
+    Args:
+        trials: the list.
+        scored: its scores.
+        normalization: how scores were normalized, for people.
+        p_target: priors of minDCF.
+        interval: what to resample for 95% confidence intervals.
+        speakers: the speaker of each name of the list, for ``"speakers"``. Shape: [names].
+        progress: shows the progress of resampling.
+
+    Raises:
+        ScoringError: there are no labels, or of one class only; or see the metrics.
+    """
+    check_labelled(trials)
     sweep = Sweep.of(scored.scores, scored.labels)
     intervals = None
     if interval is not None:
         sides = None
-        if speakers is not None:
+        if interval == "speakers" and speakers is not None:
             sides = speakers[trials.enrolment[scored.rows]], speakers[trials.test[scored.rows]]
         with progress("Resampling", unit="resample", total=_RESAMPLES) as advance:
             intervals = bootstrap_intervals(
@@ -206,7 +229,7 @@ def _measure_trials(
     crossing = sweep.crossing()
     costs = {prior: min_dcf(sweep, p_target=prior) for prior in p_target}
     return VerificationReport(
-        trials=len(trials.labels),
+        trials=len(trials.enrolment),
         scored=len(scored.scores),
         targets=len(sweep.target),
         missing=scored.missing,
@@ -233,17 +256,15 @@ def _check_classes(trials: TrialList, embeddings: Embeddings) -> None:
     """
     present = embeddings.rows_of(trials.names) >= 0
     covered: Flags = present[trials.enrolment] & present[trials.test]
-    count, targets = np.count_nonzero(covered), np.count_nonzero(covered & trials.labels)
+    count, targets = (
+        np.count_nonzero(covered),
+        np.count_nonzero(covered & np.asarray(trials.labels)),
+    )
     if count and targets in {0, count}:
         raise ScoringError(
             f"labels are all {int(targets > 0)}; error rates need target (1) and non-target (0) "
             f"trials, here among the {count:,} with both embeddings."
         )
-
-
-def _finite_or_none(threshold: object) -> object:
-    """Return a threshold for JSON, which has no infinity."""
-    return None if threshold in {math.inf, -math.inf} else threshold
 
 
 # -- Open-set identification -----------------------------------------------------------------------
@@ -294,7 +315,7 @@ class OpenSetReport:
             "enrolment": result.enrolment,
             **result.as_dict(),
             **{
-                f"threshold@far={far_text(far)}": _finite_or_none(threshold)
+                f"threshold@far={far_text(far)}": finite_or_none(threshold)
                 for far, threshold in result.thresholds.items()
             },
             "errors": {far_text(far): errors._asdict() for far, errors in result.errors.items()},

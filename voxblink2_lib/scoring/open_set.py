@@ -163,7 +163,7 @@ def open_set_identification(
     if enrolment == "max":
         models, owner = unit(enrolled, "gallery"), rows
     else:
-        models, owner = _mean_models(enrolled, rows, enrolment), np.arange(len(speakers))
+        models, owner = mean_models(enrolled, rows, enrolment), np.arange(len(speakers))
     norms = norms_of(probe_vectors, "probes"), np.ones(len(models), np.float32)
     best = nearest(
         probe_vectors, models, memory_bytes=memory_bytes, device=device, progress=progress
@@ -235,7 +235,7 @@ def _speaker_rows(speakers: npt.NDArray[Any], labels: npt.NDArray[Any]) -> Rows:
     return truth
 
 
-def _mean_models(gallery: Floats, rows: Rows, enrolment: str) -> Floats:
+def mean_models(gallery: Floats, rows: Rows, enrolment: str) -> Floats:
     """Return the mean of each speaker's rows, scaled to length 1. Shape: [speakers, dimensions]."""
     if enrolment == "normalized-mean":
         gallery = unit(gallery, "gallery")

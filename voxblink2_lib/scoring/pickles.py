@@ -71,14 +71,18 @@ def _record_class(name: str) -> type[_Record]:
     return type("Record", (_Record,), {"kind": name, "__slots__": ()})
 
 
-def read_pickle(path: Path) -> Iterator[NamedVectors]:
+def read_pickle(path: Path, *, start: int = 0) -> Iterator[NamedVectors]:
     """Yield the name and the vector of each entry of a pickled dictionary.
+
+    Args:
+        path: the file.
+        start: its first byte in the file, behind a header.
 
     Raises:
         ScoringError: it is broken, names anything that arrays do not need, or has other values.
     """
     most_bytes = _ALWAYS_ALLOWED_BYTES + _MOST_EXPANSION * path.stat().st_size
-    for key, value in _content(path).items():
+    for key, value in _content(path, start).items():
         with as_own_error(
             ScoringError,
             f"{path}: {shortened(key)}: expected a name and an array of real numbers",
@@ -93,15 +97,20 @@ def read_pickle(path: Path) -> Iterator[NamedVectors]:
         yield [name], np.atleast_2d(array)
 
 
-def _content(path: Path) -> dict[Any, Any]:
+def _content(path: Path, start: int) -> dict[Any, Any]:
     try:
         with path.open("rb") as file:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                scan_pickle(data)
+                scan_pickle(data, start)
+            file.seek(start)
             # Arrays of Python 2 are text, one character per byte.
             content = _Unpickler(file, encoding="latin1").load()
+        match content:  # of np.save: an array without axes that holds the dictionary
+            case _Record(kind="_reconstruct", state=(_, (), _, _, [inner])):
+                content = inner
         if not isinstance(content, dict):
-            raise TypeError(f"it holds one {type(content).__name__}")
+            kind = "array" if isinstance(content, _Record) else type(content).__name__
+            raise TypeError(f"it holds one {kind}")
     except Exception as error:  # broken pickles raise errors of any kind
         problem = f"{type(error).__name__}: {shortened(first_line(error), quoted=False)}"
         raise ScoringError(f"{path}: not a pickled dictionary of arrays: {problem}") from error

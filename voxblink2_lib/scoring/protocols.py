@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,12 @@ import numpy.typing as npt
 
 from voxblink2_lib.errors import ScoringError
 from voxblink2_lib.scoring.embeddings import Embeddings
-from voxblink2_lib.scoring.trials import Missing, read_labelled
+from voxblink2_lib.scoring.trial_lists import read_labelled
+from voxblink2_lib.scoring.trials import Missing
 from voxblink2_lib.scoring.validation import Flags, Rows, check_choice
+
+# More digits than a speaker's number has would take long to convert.
+_INTEGER = re.compile(r"[+-]?[0-9]{1,100}(\.0*)?")
 
 
 @dataclass(frozen=True)
@@ -82,14 +87,31 @@ def read_protocols(folder: str | Path) -> list[OpenSetProtocol]:
     protocols = []
     for path in sorted({file.parent for file in files if file.is_file()}):
         name = path.relative_to(top).as_posix() if path != top else top.resolve().name
-        lists = (*read_labelled(path / "gallery"), *read_labelled(path / "probe"))
-        protocols.append(OpenSetProtocol(name, *lists))
+        (gallery, enrolled), (probes, truth) = map(
+            read_labelled, (path / "gallery", path / "probe")
+        )
+        labels = _plain_labels([*enrolled, *truth])
+        enrolled, truth = labels[: len(enrolled)], labels[len(enrolled) :]
+        protocols.append(OpenSetProtocol(name, gallery, enrolled, probes, truth))
     if not protocols:
         raise ScoringError(
             f"{folder} contains no open-set protocol: a folder with the files 'gallery' and "
             "'probe'. The release has them in data/ossi."
         )
     return sorted(protocols, key=_gallery_size)
+
+
+def _plain_labels(labels: list[str]) -> list[str]:
+    """Return labels, the same integer always in the same spelling if all are integers.
+
+    >>> _plain_labels(["00", "0.0", "-1", "12"]), _plain_labels(["00", "0", "x"])
+    (['0', '0', '-1', '12'], ['00', '0', 'x'])
+    """
+    words = set(labels)
+    if not all(map(_INTEGER.fullmatch, words)):
+        return labels
+    integers = {word: str(int(word.partition(".")[0])) for word in words}
+    return [integers[label] for label in labels]
 
 
 def _gallery_size(protocol: OpenSetProtocol) -> tuple[int, int]:
@@ -111,15 +133,16 @@ def cover_protocol(
         ScoringError: an utterance has no embedding; or no enrolled utterance or no probe is left.
     """
     check_choice("missing", missing, get_args(Missing))
-    gallery, probes = embeddings.rows_of(protocol.gallery), embeddings.rows_of(protocol.probes)
+    rows = embeddings.rows_of([*protocol.gallery, *protocol.probes])
+    gallery, probes = np.split(rows, [len(protocol.gallery)])
     labels, truth = np.array(protocol.gallery_labels), np.array(protocol.probe_labels)
     absent = _without_row(protocol.gallery, gallery) + _without_row(protocol.probes, probes)
     if absent and missing == "error":
         raise ScoringError(
             f"{protocol.name}: {len(absent):,} of {len(gallery) + len(probes):,} utterances have "
-            f"no embedding in {embeddings.source}, the first is {absent[0]!r}. Embeddings are "
-            f"named like {embeddings.names[0]!r}. To leave such utterances out and have them "
-            "counted: missing='skip' (--missing skip)."
+            f"no embedding in {embeddings.source}. Names without a match: "
+            f"{embeddings.index.unmatched_text(absent)}. To leave such utterances out and have "
+            "them counted: missing='skip' (--missing skip)."
         )
     enrolled: Flags = gallery >= 0
     lost = np.setdiff1d(labels, labels[enrolled])
@@ -128,8 +151,8 @@ def cover_protocol(
     if not enrolled.any() or not scored.any():
         raise ScoringError(
             f"{protocol.name}: no {'probe' if enrolled.any() else 'gallery utterance'} that could "
-            f"be scored has an embedding in {embeddings.source}: the first that lacks one is "
-            f"{absent[0]!r}, embeddings are named like {embeddings.names[0]!r}."
+            f"be scored has an embedding in {embeddings.source}. Names without a match: "
+            f"{embeddings.index.unmatched_text(absent)}."
         )
     return ProtocolCoverage(
         gallery=gallery[enrolled],

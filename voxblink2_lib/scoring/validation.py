@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ParamSpec, TypeVar
@@ -303,6 +304,11 @@ def checked_rows(
             f"{checked[wrong[0]]} in row {wrong[0]}."
         )
     return checked.astype(np.int64, copy=False)
+
+
+def finite_or_none(threshold: object) -> object:
+    """Return a threshold for JSON, which has no infinity."""
+    return None if threshold in {math.inf, -math.inf} else threshold
 
 
 def accept_renamed_keyword(

@@ -1,0 +1,89 @@
+"""The command ``score file``: evaluate scores that exist."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from voxblink2_lib.cli.score_sv import add_rate_arguments, report_lines, trial_speakers
+from voxblink2_lib.cli.terminal import DONE, add_command, write_message, write_result
+
+if TYPE_CHECKING:
+    from voxblink2_lib.scoring.evaluation import VerificationReport
+
+
+def _file(options: argparse.Namespace) -> int:
+    from voxblink2_lib.scoring.plots import plot_det
+
+    _check(options)
+    report, others = _evaluate(options)
+    if options.plot:
+        points = {prior: cost.threshold for prior, cost in report.min_dcf.items()}
+        plot_det(report.sweep, options.plot, min_dcf=points)  # type: ignore[arg-type]  # one prior each
+    lines = report_lines(report)
+    if others:
+        lines.insert(1, f"Others    {others:,} scores are of no trial of the list")
+    write_result(options, report.as_dict() | {"other_scores": others}, lines)
+    return DONE
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Check all that can be checked before anything is read."""
+    from voxblink2_lib.scoring.plots import check_plot_path
+    from voxblink2_lib.scoring.validation import check_prior
+
+    for prior in options.p_target:
+        check_prior(prior)
+    if options.plot:
+        check_plot_path(options.plot)
+
+
+def _evaluate(options: argparse.Namespace) -> tuple[VerificationReport, int]:
+    """Return the report, and how many scores are of no trial of the list."""
+    from voxblink2_lib.progress import show_progress
+    from voxblink2_lib.scoring.evaluation import measure_trials
+    from voxblink2_lib.scoring.score_files import match_scores, read_scores
+    from voxblink2_lib.scoring.trial_lists import read_trials
+    from voxblink2_lib.scoring.trials import check_labelled
+
+    write_message(f"Reading {options.scores}")
+    scores = read_scores(options.scores)
+    trials, scored, others = scores.trials, scores.scored(), 0
+    if options.trials:
+        write_message(f"Reading {options.trials}")
+        trials = read_trials(options.trials)
+        scored, others = match_scores(scores, trials, missing=options.missing)
+    check_labelled(trials, options.trials or options.scores)
+    report = measure_trials(
+        trials,
+        scored,
+        p_target=options.p_target,
+        interval=options.interval,
+        speakers=trial_speakers(options, trials),
+        progress=show_progress,
+    )
+    return report, others
+
+
+def add_file_command(group: Any) -> None:
+    """Add the command ``score file``."""
+    does = "evaluate scores that exist, also of other tools: EER, minDCF, min Cllr"
+    example = "voxblink2 score file scores.txt --trials vox1_o.txt --p-target 0.01 0.001"
+    parser = add_command(group, "file", _file, does, example)
+    parser.set_defaults(keeps_work=False)
+    parser.add_argument(
+        "scores",
+        metavar="SCORES",
+        help="lines 'enrol test score', 'enrol test score label', 'score enrol test'; or columns "
+        "named enrol, test, score, label: CSV, TSV, Parquet",
+    )
+    parser.add_argument(
+        "--trials", metavar="KEY", help="list with labels; default: the labels beside the scores"
+    )
+    parser.add_argument(
+        "--missing",
+        choices=("error", "skip"),
+        default="error",
+        help="what to do about trials of the list without a score; default: %(default)s",
+    )
+    add_rate_arguments(parser)

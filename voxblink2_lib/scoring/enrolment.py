@@ -1,0 +1,264 @@
+"""Models of several enrolled utterances, and the speakers of utterances."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from voxblink2_lib.errors import ScoringError
+from voxblink2_lib.foreign_files import shortened
+from voxblink2_lib.scoring.embeddings import Embeddings
+from voxblink2_lib.scoring.list_text import read_words
+from voxblink2_lib.scoring.names import NameIndex
+from voxblink2_lib.scoring.open_set import mean_models
+from voxblink2_lib.scoring.trial_lists import ENROL, TEST, TRIAL_HEADERS, read_labelled
+from voxblink2_lib.scoring.trials import Missing, TrialList, speakers_of
+from voxblink2_lib.scoring.validation import Flags, Floats, Rows
+
+ModelScore = Literal["mean", "normalized-mean", "mean-of-scores", "max"]
+MODEL_SCORES: tuple[ModelScore, ...] = get_args(ModelScore)
+
+_ACCEPTED = (
+    "Allowed are 'model utterance', one or more lines for a model, 'model utterance utterance', or "
+    "columns below a header such as 'modelid segmentid'."
+)
+
+
+@dataclass(frozen=True, eq=False)
+class EnrolmentMap:
+    """The enrolled utterances of each model.
+
+    Attributes:
+        utterances: names of utterances by the name of their model.
+        source: the file, for messages.
+    """
+
+    utterances: Mapping[str, Sequence[str]]
+    source: str
+
+    @cached_property
+    def index(self) -> NameIndex:
+        """The names of models, to be looked for."""
+        return NameIndex([*self.utterances], self.source)
+
+
+def read_enrolment(path: str | Path) -> EnrolmentMap:
+    """Read which utterances each model is made of.
+
+    Args:
+        path: text with lines ``model utterance [utterance ...]``, such as ``spk2utt`` of Kaldi and
+            ``enroll.map`` of CN-Celeb, or NIST's columns ``modelid`` and ``segmentid``.
+
+    Raises:
+        ScoringError: the file cannot be read, or a line names no utterance; names the line.
+    """
+    utterances: dict[str, dict[str, None]] = {}
+    for number, words in _pairs(Path(path)):
+        if len(words) < 2:
+            raise ScoringError(
+                f"{path}, line {number:,}: {shortened(words[0])} has no utterance. {_ACCEPTED}"
+            )
+        model, *names = words
+        utterances.setdefault(model, {}).update(dict.fromkeys(names))
+    if not utterances:
+        raise ScoringError(f"{path} contains no model. {_ACCEPTED}")
+    return EnrolmentMap({model: [*names] for model, names in utterances.items()}, str(path))
+
+
+def _pairs(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield number and words of each line: a model and its utterances."""
+    columns: list[int] | None = None
+    for row, (number, words) in enumerate(read_words(path)):
+        if row == 0:
+            plain = [word.lower().replace("_", "") for word in words]
+            columns = [
+                place
+                for names in (TRIAL_HEADERS[ENROL], TRIAL_HEADERS[TEST] | {"utterance", "utt"})
+                for place, word in enumerate(plain)
+                if word in names
+            ]
+            if len(columns) == 2:
+                continue
+            columns = None
+        chosen = (
+            words if columns is None else [words[place] for place in columns if place < len(words)]
+        )
+        yield number, [word for word in chosen if word] or [""]
+
+
+# -- Models of a trial list ------------------------------------------------------------------------
+
+
+class EnrolledTrials(NamedTuple):
+    """The trials of a list whose model and test utterance have embeddings.
+
+    Attributes:
+        rows: rows of these trials in the list, ascending. Shape: [scored].
+        model: model of each. Shape: [scored].
+        test: row of the test embedding of each. Shape: [scored].
+        utterances: rows of the embeddings of all models, one model after the other.
+            Shape: [enrolled].
+        starts: where each model begins among them, and their number. Shape: [models + 1].
+        missing: names without an embedding.
+    """
+
+    rows: Rows
+    model: Rows
+    test: Rows
+    utterances: Rows
+    starts: Rows
+    missing: list[str]
+
+    @property
+    def counts(self) -> Rows:
+        """Number of utterances of each model. Shape: [models]."""
+        return np.diff(self.starts)
+
+
+def enrolled_trials(
+    trials: TrialList, embeddings: Embeddings, models: EnrolmentMap, *, missing: Missing
+) -> EnrolledTrials:
+    """Find the embeddings of models and test utterances.
+
+    Args:
+        trials: the list; the enrolment side are names of models.
+        embeddings: embeddings with their names.
+        models: the utterances of each model.
+        missing: ``"error"``, or ``"skip"`` to leave out utterances without an embedding, models of
+            which none is left, and the trials of both.
+
+    Raises:
+        ScoringError: a model or an embedding is missing; or nothing is left.
+    """
+    used, model = np.unique(trials.enrolment, return_inverse=True)
+    names = [trials.names[row] for row in used]
+    places = models.index.rows_of(names)
+    unknown = [name for name, place in zip(names, places, strict=True) if place < 0]
+    _refuse_missing("models", unknown, models.index, missing)
+    lists = [models.utterances[models.index.names[place]] if place >= 0 else [] for place in places]
+    enrolled = [name for utterances in lists for name in utterances]
+    tested, test = np.unique(trials.test, return_inverse=True)
+    tests = [trials.names[row] for row in tested]
+    matches = embeddings.rows_of([*enrolled, *tests])
+    absent = [name for name, row in zip([*enrolled, *tests], matches, strict=True) if row < 0]
+    absent = list(dict.fromkeys(absent))
+    _refuse_missing("utterances", absent, embeddings.index, missing)
+    rows, test_rows = np.split(matches, [len(enrolled)])
+    owner = np.repeat(np.arange(len(lists)), [len(utterances) for utterances in lists])[rows >= 0]
+    counts = np.bincount(owner, minlength=len(lists))
+    covered: Flags = (counts[model] > 0) & (test_rows[test] >= 0)
+    if not covered.any():
+        raise ScoringError(
+            f"None of the {len(covered):,} trials has its embeddings in {embeddings.source}. Names "
+            f"without a match: {embeddings.index.unmatched_text(absent)}."
+        )
+    return EnrolledTrials(
+        rows=np.flatnonzero(covered),
+        model=model[covered],
+        test=test_rows[test][covered],
+        utterances=rows[rows >= 0],
+        starts=np.concatenate([[0], np.cumsum(counts)]),
+        missing=[*unknown, *absent],
+    )
+
+
+def _refuse_missing(what: str, names: Sequence[str], index: NameIndex, missing: Missing) -> None:
+    if names and missing == "error":
+        raise ScoringError(
+            f"{len(names):,} {what} of the trials are not in {index.source}. Names without a "
+            f"match: {index.unmatched_text(names)}. To leave them out and have them counted: "
+            "missing='skip' (--missing skip)."
+        )
+
+
+def model_vectors(enrolled: EnrolledTrials, vectors: Floats, score: ModelScore) -> Floats:
+    """Return the mean embedding of each model, of length 1. Shape: [models, dimensions].
+
+    A model without embeddings, of which no trial is scored, is a row of ones.
+    """
+    owner = np.repeat(np.arange(len(enrolled.counts)), enrolled.counts)
+    models = np.ones((len(enrolled.counts), vectors.shape[1]), np.float32)
+    models[enrolled.counts > 0] = mean_models(vectors[enrolled.utterances], owner, score)
+    return models
+
+
+# -- Speakers --------------------------------------------------------------------------------------
+
+
+def read_speakers(path: str | Path) -> dict[str, str]:
+    """Read the speaker of each utterance, as in ``utt2spk`` of Kaldi.
+
+    Raises:
+        ScoringError: the file cannot be read, or an utterance has two speakers.
+    """
+    speakers: dict[str, str] = {}
+    for name, speaker in zip(*read_labelled(path), strict=True):
+        if speakers.setdefault(name, speaker) != speaker:
+            raise ScoringError(
+                f"{path}: {shortened(name)} has the speakers {shortened(speakers[name])} and "
+                f"{shortened(speaker)}. Keep one of the lines."
+            )
+    return speakers
+
+
+def speakers_of_names(
+    trials: TrialList,
+    *,
+    speakers: Mapping[str, str] | None = None,
+    models: EnrolmentMap | None = None,
+    source: str = "utt2spk",
+) -> npt.NDArray[np.str_]:
+    """Return the speaker of each name of a trial list. Shape: [names].
+
+    Args:
+        trials: the list.
+        speakers: speaker by utterance; by default, names contain their speaker.
+        models: the utterances of each model; a model's speaker is that of its first utterance,
+            unless its own name has one.
+        source: where speakers were read from, for messages.
+
+    Raises:
+        ScoringError: a name has no speaker.
+    """
+    names = list(trials.names)
+    index = None if speakers is None else NameIndex([*speakers], source)
+    if models is not None:
+        has_speaker = np.zeros(len(names), bool) if index is None else index.rows_of(names) >= 0
+        places = models.index.rows_of(names)
+        for row in np.flatnonzero((places >= 0) & ~has_speaker):
+            names[row] = models.utterances[models.index.names[places[row]]][0]
+    if index is None or speakers is None:
+        return np.array(speakers_of(names))
+    return _speakers_in(index, speakers, names)
+
+
+def _speakers_in(
+    index: NameIndex, speakers: Mapping[str, str], names: Sequence[str]
+) -> npt.NDArray[np.str_]:
+    """Return the speaker of each name; all must have one."""
+    rows = index.rows_of(names)
+    if unknown := [names[row] for row in np.flatnonzero(rows < 0).tolist()]:
+        raise ScoringError(
+            f"{len(unknown):,} of {len(names):,} names have no speaker in {index.source}. Names "
+            f"without a match: {index.unmatched_text(unknown)}. Add lines 'utterance speaker'."
+        )
+    return np.array([*speakers.values()])[rows]
+
+
+def speaker_means(embeddings: Embeddings, speakers: Mapping[str, str], source: str) -> Embeddings:
+    """Return one embedding of each speaker, the mean of theirs, such as for a cohort.
+
+    Raises:
+        ScoringError: an embedding has no speaker.
+    """
+    labels = _speakers_in(NameIndex([*speakers], source), speakers, embeddings.names)
+    names, owner = np.unique(labels, return_inverse=True)
+    return Embeddings(
+        names.tolist(), mean_models(embeddings.vectors, owner, "mean"), embeddings.source
+    )
