@@ -28,6 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "doctor": {"materialize.request", "archive", "store", "release", "sources", "media"},
     "recipes": {"training", "models", "scoring"},
     "report": {"store"},
+    "export": {"store", "workers", "release.index", "release.selection"},
     "repair": {"materialize", "store", "release"},
     "embedding": {"store", "models", "workers", "media"},
     "materialize": {"cut_audio", "archive", "store", "release", "sources", "media", "workers"},
@@ -107,7 +108,8 @@ def test_no_import_goes_round_in_a_circle() -> None:
 def test_the_house_stays_small_enough_to_find_ones_way() -> None:
     top = [path for path in PACKAGE.iterdir() if path.name not in {"__pycache__", "metrics"}]
     assert len([path for path in top if path.suffix == ".py"]) <= 11
-    assert len([path for path in top if path.is_dir()]) <= 18
+    # Four rooms about a store in many places: published, purge, export and cluster.
+    assert len([path for path in top if path.is_dir()]) <= 22
     files = [*PACKAGE.rglob("*.py"), ROOT / "voxblink2.py"]
     long = {str(path): len(path.read_text(encoding="utf-8").splitlines()) for path in files}
     assert not {path: lines for path, lines in long.items() if lines > 400}

@@ -11,6 +11,7 @@ from voxblink2_lib import __version__
 from voxblink2_lib.cli.archive import add_archive_commands
 from voxblink2_lib.cli.demo import add_demo_command
 from voxblink2_lib.cli.doctor import add_doctor_command
+from voxblink2_lib.cli.export import add_export_command
 from voxblink2_lib.cli.materialize import (
     add_index_command,
     add_materialize_command,
@@ -47,6 +48,7 @@ _COMMANDS = (
     add_repair_command,
     add_doctor_command,
     add_report_command,
+    add_export_command,
     add_model_commands,
     add_score_commands,
 )
