@@ -19,7 +19,9 @@ import itertools
 import os
 import shutil
 import tarfile
+import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 from unittest.mock import patch
@@ -37,8 +39,8 @@ from voxblink2_lib.materialize.run import materialize
 from voxblink2_lib.store.layout import Store
 
 FORMATS = ("webdataset", "wespeaker", "lhotse", "folder", "nemo", "csv")
-UTTERANCES, QUICK_UTTERANCES = 8_000, 60
-ROUNDS, QUICK_ROUNDS = 5, 1
+UTTERANCES, QUICK_UTTERANCES = 4_000, 60
+ROUNDS, QUICK_ROUNDS = 3, 1
 VIDEOS_PER_SHARD = 256
 _TAR_BLOCK = 512
 
@@ -110,15 +112,14 @@ def measure_format(folder: Path, store: Store, name: str, rounds: int) -> Iterat
     files = {str(path.relative_to(out)): pieces_of(path) for path in paths}
     for _ in range(rounds):
         clear(out, bare)
-        wall = seconds_of(lambda: run_export(store, name, out))
+        wall = seconds_of(partial(run_export, store, name, out))
         clear(out, bare)
-        bare_cpu: list[float] = []
-        bare_wall = seconds_of(
-            lambda: bare_cpu.append(cpu_seconds_of(lambda: write_bare(files, bare)))
-        )
+        start = time.perf_counter()
+        bare_cpu = cpu_seconds_of(partial(write_bare, files, bare))
+        bare_wall = time.perf_counter() - start
         clear(out, bare)
-        cpu = cpu_seconds_of(lambda: run_export(store, name, out, workers=1))
-        yield Measured(wall, bare_wall, cpu, bare_cpu[0])
+        cpu = cpu_seconds_of(partial(run_export, store, name, out, workers=1))
+        yield Measured(wall, bare_wall, cpu, bare_cpu)
     clear(out, bare)
 
 

@@ -118,8 +118,8 @@ def _rows(table: pa.Table, *, with_about: bool) -> Iterator[ExportRow]:
     video = _clips(table["video"]) if "video" in media else [None] * len(table)
     for key, clip, face, values in zip(zip(*ids, strict=True), audio, video, about, strict=True):
         check_ids(*key)
-        samples = samples_in(memoryview(clip))
-        yield ExportRow(UtteranceKey(*key), clip, extension_of(clip), samples, values, face)
+        extension, samples = extension_of(clip), samples_in(memoryview(clip))
+        yield ExportRow(UtteranceKey(*key), clip, extension, samples, values, face)
 
 
 def _clips(column: pa.ChunkedArray) -> Iterator[pa.Buffer]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections.abc import Iterable
 from typing import Any
@@ -14,9 +13,8 @@ from voxblink2_lib.records import SAMPLE_RATE_HZ
 
 SHARD_LIST = "shard.list"
 WEBDATASET_TAR, WESPEAKER_TAR = "{unit}.tar", "shards/{unit}.tar"
-SHAR_RECORDINGS, SHAR_CUTS = "shar/recording.{unit}.tar", "shar/cuts.{unit}.jsonl.gz"
+SHAR_RECORDINGS, SHAR_CUTS = "shar/recording.{unit}.tar", "shar/cuts.{unit}.jsonl"
 UTT2SPK, UTT2DUR = "utt2spk", "utt2dur"
-_GZIP_LEVEL = 6
 
 
 def write_webdataset(rows: Iterable[ExportRow], output: UnitOutput) -> None:
@@ -53,7 +51,7 @@ def add_kaldi_lines(row: ExportRow, output: UnitOutput) -> None:
 
 
 def write_lhotse(rows: Iterable[ExportRow], output: UnitOutput) -> None:
-    """Write a shard of Shar: ``recording.<unit>.tar`` and ``cuts.<unit>.jsonl.gz``.
+    """Write a shard of Shar: ``recording.<unit>.tar`` and ``cuts.<unit>.jsonl``.
 
     In the tar, each clip is followed by its recording as JSON; in the list, the cuts are in the
     same order. Lhotse takes every file of the folder ``shar`` for a field of its own.
@@ -65,13 +63,10 @@ def write_lhotse(rows: Iterable[ExportRow], output: UnitOutput) -> None:
             recording = _recording(row)
             tar.add(f"{row.name}.{row.extension}", row.audio)
             tar.add(f"{row.name}.json", json.dumps(recording).encode())
-            cuts.append(json.dumps(_cut(row, recording)))
+            cuts.append(f"{json.dumps(_cut(row, recording))}\n")
         tar.finish()
-    with (
-        output.file(SHAR_CUTS.format(unit=output.unit)) as file,
-        gzip.GzipFile("", "wb", _GZIP_LEVEL, file, mtime=0) as packed,
-    ):
-        packed.writelines(f"{cut}\n".encode() for cut in cuts)
+    with output.file(SHAR_CUTS.format(unit=output.unit)) as file:
+        file.write("".join(cuts).encode())
 
 
 def _recording(row: ExportRow) -> dict[str, Any]:

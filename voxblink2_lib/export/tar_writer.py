@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import tarfile
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 _BLOCK_BYTES = 512
 _SMALL_BYTES = 4096
+# Some megabytes of speech. Systems take at least 1,024.
+_PIECES_AT_ONCE = 64
 # Fields of a header of the format ustar: where they begin, and how long they are.
 _NAME_BYTES = 100
 _SIZE = slice(124, 136)
@@ -29,7 +32,7 @@ _OTHERS_SUM = sum(_HEADER) - sum(_HEADER[_SIZE])
 
 
 class _Output(Protocol):
-    def write(self, data: Any, /) -> int: ...
+    def write_all(self, pieces: Sequence[Any], /) -> None: ...
 
 
 class TarWriter:
@@ -41,37 +44,40 @@ class TarWriter:
 
     def __init__(self, output: _Output) -> None:
         self._output = output
-        self._written = 0
-        # Headers, small files and what fills up blocks go out together with what comes next.
-        self._waiting = b""
+        self._size_bytes = 0
+        # Headers, small files and what fills up blocks are one piece with what comes next.
+        self._small = b""
+        self._pieces: list[Any] = []
 
     def add(self, name: str, data: Any) -> None:
         """Add a file.
 
         Args:
             name: at most 100 bytes, which the ids of an utterance never exceed.
-            data: its bytes, at most 8 GiB.
+            data: its bytes, at most 8 GiB. They are written later, and must not change until then.
         """
         size = memoryview(data).nbytes
-        self._waiting += tar_header(name, size)
+        fill = -size % _BLOCK_BYTES
+        self._size_bytes += _BLOCK_BYTES + size + fill
+        self._small += tar_header(name, size)
         if size <= _SMALL_BYTES:
-            self._waiting += bytes(data)
-        else:
-            self._flush()
-            self._output.write(data)
-            self._written += size
-        self._waiting += bytes(-size % _BLOCK_BYTES)
+            self._small += bytes(data) + bytes(fill)
+            return
+        self._pieces += [self._small, data]
+        self._small = bytes(fill)
+        if len(self._pieces) >= _PIECES_AT_ONCE:
+            self._write()
 
     def finish(self) -> None:
         """Write the end: two blocks of zeros, filled up to a record of twenty."""
-        self._waiting += bytes(2 * _BLOCK_BYTES)
-        self._waiting += bytes(-(self._written + len(self._waiting)) % tarfile.RECORDSIZE)
-        self._flush()
+        end = 2 * _BLOCK_BYTES
+        end += -(self._size_bytes + end) % tarfile.RECORDSIZE
+        self._pieces += [self._small + bytes(end)]
+        self._write()
 
-    def _flush(self) -> None:
-        self._output.write(self._waiting)
-        self._written += len(self._waiting)
-        self._waiting = b""
+    def _write(self) -> None:
+        self._output.write_all(self._pieces)
+        self._pieces = []
 
 
 def tar_header(name: str, size: int) -> bytes:
