@@ -39,7 +39,7 @@ from voxblink2_lib.materialize.run import materialize
 from voxblink2_lib.store.layout import Store
 
 FORMATS = ("webdataset", "wespeaker", "lhotse", "folder", "nemo", "csv")
-UTTERANCES, QUICK_UTTERANCES = 4_000, 60
+UTTERANCES, QUICK_UTTERANCES = 3_000, 60
 ROUNDS, QUICK_ROUNDS = 3, 1
 VIDEOS_PER_SHARD = 256
 _TAR_BLOCK = 512

@@ -14,6 +14,7 @@ from voxblink2_lib.export.output import TARGET
 from voxblink2_lib.export.tar_formats import UTT2SPK
 from voxblink2_lib.export.target import Target
 from voxblink2_lib.export.units import Receipt, read_list
+from voxblink2_lib.progress import Advance, Progress, no_progress
 
 
 class SortedPart(NamedTuple):
@@ -23,20 +24,30 @@ class SortedPart(NamedTuple):
     read: Callable[[], Sequence[str]]
 
 
-def write_lists(target: Target, chosen: Format, receipts: Sequence[Receipt]) -> None:
+def write_lists(
+    target: Target,
+    chosen: Format,
+    receipts: Sequence[Receipt],
+    *,
+    progress: Progress = no_progress,
+) -> None:
     """Write the lists of a format.
 
     Args:
         target: where they go.
         chosen: the format.
         receipts: of the units, in order.
+        progress: counts lines.
     """
-    for entry in chosen.lists:
-        header = [entry.header] if entry.header else []
-        _write(target, entry.name, chain(header, _lines(target, entry, receipts)))
-    if chosen.with_spk2utt:
-        pairs = _lines(target, ListFile(UTT2SPK, is_sorted=True), receipts)
-        _write(target, SPK2UTT, spk2utt(pairs))
+    total = sum(part.lines for receipt in receipts for part in receipt.lists.values())
+    with progress("Writing lists", unit="line", total=total) as advance:
+        for entry in chosen.lists:
+            header = [entry.header] if entry.header else []
+            lines = _lines(target, entry, receipts, advance)
+            _write(target, entry.name, chain(header, lines))
+        if chosen.with_spk2utt:
+            pairs = _lines(target, ListFile(UTT2SPK, is_sorted=True), receipts)
+            _write(target, SPK2UTT, spk2utt(pairs))
 
 
 def _write(target: Target, path: str, lines: Iterable[str]) -> None:
@@ -45,7 +56,13 @@ def _write(target: Target, path: str, lines: Iterable[str]) -> None:
             file.write(f"{line}\n".encode())
 
 
-def _lines(target: Target, entry: ListFile, receipts: Sequence[Receipt]) -> Iterator[str]:
+def _ignore(count: int) -> None:
+    """Count nothing."""
+
+
+def _lines(
+    target: Target, entry: ListFile, receipts: Sequence[Receipt], advance: Advance = _ignore
+) -> Iterator[str]:
     parts = [
         SortedPart(part.first, partial(read_list, target, receipt.unit, entry.name))
         for receipt in receipts
@@ -54,6 +71,7 @@ def _lines(target: Target, entry: ListFile, receipts: Sequence[Receipt]) -> Iter
     lines = merged(parts) if entry.is_sorted else chain.from_iterable(p.read() for p in parts)
     for line in lines:
         yield line.replace(TARGET, target.url, 1)
+        advance(1)
 
 
 def merged(parts: Iterable[SortedPart]) -> Iterator[str]:

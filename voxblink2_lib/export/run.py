@@ -57,7 +57,7 @@ def export(
     Args:
         plan: what is to be done.
         workers: processes; by default one for each usable core. One works in this process.
-        progress: counts utterances.
+        progress: counts utterances, and then lines of lists.
 
     Raises:
         ExportError: the target cannot be written to, or there is no worker.
@@ -82,7 +82,7 @@ def export(
             remove_unit(target, receipt)
         receipts = plan.done | _write_units(plan, count, progress)
         in_order = [receipts[task.unit] for task in plan.units]
-        write_lists(target, chosen, in_order)
+        write_lists(target, chosen, in_order, progress=progress)
         manifest = replace(
             plan.manifest,
             is_complete=True,

@@ -139,33 +139,34 @@ def write_unit(task: UnitTask) -> Receipt:
         output.sizes,
         {name: ListPart(len(lines), lines[0]) for name, lines in output.lists.items()},
     )
-    task.target.write(
-        _path(task.unit, RECEIPT), f"{json.dumps(asdict(receipt), indent=1)}\n".encode()
-    )
+    # The files are on the disk, and a unit without a receipt is written again.
+    with task.target.file(_path(task.unit, RECEIPT), is_flushed=False) as file:
+        file.write(f"{json.dumps(asdict(receipt), indent=1)}\n".encode())
     task.target.remove(_path(task.unit, BEGUN))
     return receipt
 
 
 def read_receipts(target: Target) -> dict[str, Receipt]:
-    """Return the receipts in a target, by the names of their units.
+    """Return the receipts in a target, by the names of their units; not those that are empty.
 
     Raises:
         ExportError: one is damaged.
     """
-    names = [name for name in target.names(FOLDER) if name.endswith(RECEIPT)]
-    return {name.removesuffix(RECEIPT): _read_receipt(target, name) for name in names}
+    units = [name.removesuffix(RECEIPT) for name in target.names(FOLDER) if name.endswith(RECEIPT)]
+    texts = target.read_all([_path(unit, RECEIPT) for unit in units])
+    pairs = zip(units, texts, strict=True)
+    return {unit: _parsed(target, unit, text) for unit, text in pairs if text}
 
 
-def _read_receipt(target: Target, name: str) -> Receipt:
-    path = f"{FOLDER}/{name}"
+def _parsed(target: Target, unit: str, text: bytes) -> Receipt:
     try:
-        values = json.loads(target.read(path) or b"")
+        values = json.loads(text)
         lists = {key: ListPart(**part) for key, part in values.pop("lists").items()}
         return Receipt(**values, lists=lists)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ExportError(
-            f"{target.place(path)} is no receipt of an export. Remove it; its shard is written "
-            "again."
+            f"{target.place(_path(unit, RECEIPT))} is no receipt of an export. Remove it; its "
+            "shard is written again."
         ) from error
 
 
