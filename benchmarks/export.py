@@ -40,7 +40,7 @@ from voxblink2_lib.store.layout import Store
 
 FORMATS = ("webdataset", "wespeaker", "lhotse", "folder", "nemo", "csv")
 UTTERANCES, QUICK_UTTERANCES = 3_000, 60
-ROUNDS, QUICK_ROUNDS = 3, 1
+ROUNDS, QUICK_ROUNDS = 7, 1
 VIDEOS_PER_SHARD = 256
 _TAR_BLOCK = 512
 

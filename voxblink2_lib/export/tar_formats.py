@@ -60,10 +60,10 @@ def write_lhotse(rows: Iterable[ExportRow], output: UnitOutput) -> None:
     with output.file(SHAR_RECORDINGS.format(unit=output.unit)) as file:
         tar = TarWriter(file)
         for row in rows:
-            recording = _recording(row)
+            recording = json.dumps(_recording(row))
             tar.add(f"{row.name}.{row.extension}", row.audio)
-            tar.add(f"{row.name}.json", json.dumps(recording).encode())
-            cuts.append(f"{json.dumps(_cut(row, recording))}\n")
+            tar.add(f"{row.name}.json", recording.encode())
+            cuts.append(f'{json.dumps(_cut(row))[:-1]}, "recording": {recording}}}\n')
         tar.finish()
     with output.file(SHAR_CUTS.format(unit=output.unit)) as file:
         file.write("".join(cuts).encode())
@@ -81,8 +81,8 @@ def _recording(row: ExportRow) -> dict[str, Any]:
     }
 
 
-def _cut(row: ExportRow, recording: dict[str, Any]) -> dict[str, Any]:
-    """Return a cut of Lhotse: the whole recording, with its speaker."""
+def _cut(row: ExportRow) -> dict[str, Any]:
+    """Return a cut of Lhotse without its recording, which it has all of, and with its speaker."""
     part = {"start": 0, "duration": row.seconds, "channel": 0}
     supervision = {
         "id": row.name,
@@ -99,7 +99,6 @@ def _cut(row: ExportRow, recording: dict[str, Any]) -> dict[str, Any]:
         "id": row.name,
         **part,
         "supervisions": [known],
-        "recording": recording,
         "custom": custom,
         "type": "MonoCut",
     }
