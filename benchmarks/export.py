@@ -2,7 +2,7 @@
 
 The store is synthetic: utterances of 6 s as FLAC, as hard to compress as speech, in shards of
 160 MB; a full shard has 600 MB. The export reads them from its shards, on as many processes as it
-takes by default, and writes them with their checksums. The bare loop has the very bytes of that
+takes by default (of so little, one), and writes them with their checksums. The bare loop has the very bytes of that
 export in memory and writes them to files of the same names, in pieces as large: a header, a clip.
 Both end when all is flushed to the disk, and are measured in turns.
 
@@ -40,7 +40,7 @@ from voxblink2_lib.store.layout import Store
 
 FORMATS = ("webdataset", "wespeaker", "lhotse", "folder", "nemo", "csv")
 UTTERANCES, QUICK_UTTERANCES = 3_000, 60
-ROUNDS, QUICK_ROUNDS = 7, 1
+ROUNDS, QUICK_ROUNDS = 5, 1
 VIDEOS_PER_SHARD = 256
 _TAR_BLOCK = 512
 

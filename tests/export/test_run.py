@@ -251,20 +251,34 @@ def test_no_worker(made: Path, tmp_path: Path) -> None:
         export_to(tmp_path, made, "folder", workers=0)
 
 
+class DyingPool:
+    """A pool of two, of which one dies."""
+
+    def __init__(self, size: int) -> None:
+        assert size == 2
+
+    def __enter__(self) -> DyingPool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def run(self, next_call: Any) -> Any:
+        yield next_call(), WorkerDiedError("the worker process died of SIGKILL")
+
+
+def test_processes_are_started_where_there_is_much_to_write(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("voxblink2_lib.export.run.WorkerPool", DyingPool)
+    monkeypatch.setattr("voxblink2_lib.export.run.usable_cores", lambda: 2)
+    assert export_to(tmp_path / "little", made, "folder", workers=None).written == 2
+    monkeypatch.setattr("voxblink2_lib.export.run._BYTES_PER_WORKER", 1)
+    with pytest.raises(StoppedError, match="SIGKILL"):
+        export_to(tmp_path / "much", made, "folder", workers=None)
+
+
 def test_a_worker_that_dies(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class DyingPool:
-        def __init__(self, size: int) -> None:
-            assert size == 2
-
-        def __enter__(self) -> DyingPool:
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            pass
-
-        def run(self, next_call: Any) -> Any:
-            yield next_call(), WorkerDiedError("the worker process died of SIGKILL")
-
     monkeypatch.setattr("voxblink2_lib.export.run.WorkerPool", DyingPool)
     with pytest.raises(StoppedError, match=r"SIGKILL\. Nothing finished is lost; run the same"):
         export_to(tmp_path, made, "folder", workers=2)

@@ -49,7 +49,7 @@ def materialize(corpus: Path, store: Path, *more: object, shards: int = 3) -> Pa
 
 
 def export_to(
-    target: str | Path, store: Path, name: str, *, workers: int = 1, **options: Any
+    target: str | Path, store: Path, name: str, *, workers: int | None = 1, **options: Any
 ) -> Exported:
     """Export a store in this process."""
     segments = options.pop("segments", False)

@@ -33,6 +33,9 @@ from voxblink2_lib.progress import AdvanceWithNote, Progress, no_progress, size_
 from voxblink2_lib.store.lock import lock_problem
 from voxblink2_lib.workers.pool import Call, WorkerDiedError, WorkerPool
 
+# One process writes this in about the time that another takes to start.
+_BYTES_PER_WORKER = 512 << 20
+
 
 @dataclass(frozen=True, slots=True)
 class Exported:
@@ -56,7 +59,8 @@ def export(
 
     Args:
         plan: what is to be done.
-        workers: processes; by default one for each usable core. One works in this process.
+        workers: processes; by default one for each usable core, and fewer where there is little to
+            write. One works in this process.
         progress: counts utterances, and then lines of lists.
 
     Raises:
@@ -71,7 +75,7 @@ def export(
     target, chosen = plan.request.target, plan.request.chosen
     if plan.current is not None:
         return Exported(plan.current, 0, 0)
-    count = 1 if target.is_of_this_process else (workers or usable_cores())
+    count = 1 if target.is_of_this_process else (workers or _default_workers(plan))
     with _locked(target):
         target.clear_leftovers("", FOLDER)
         outdated = [receipt.sha256 for receipt in plan.outdated]
@@ -91,6 +95,10 @@ def export(
         )
         manifest.write(target)
     return Exported(manifest, len(plan.left), len(plan.outdated))
+
+
+def _default_workers(plan: ExportPlan) -> int:
+    return min(usable_cores(), 1 + plan.needed_bytes // _BYTES_PER_WORKER)
 
 
 @contextlib.contextmanager
