@@ -2,9 +2,9 @@
 
 The store is synthetic: utterances of 6 s as FLAC, as hard to compress as speech, in shards of
 160 MB; a full shard has 600 MB. The export reads them from its shards, on as many processes as it
-takes by default (of so little, one), and writes them with their checksums. The bare loop has the very bytes of that
-export in memory and writes them to files of the same names, in pieces as large: a header, a clip.
-Both end when all is flushed to the disk, and are measured in turns.
+takes by default (of so little, one), and writes them with their checksums. The bare loop has the
+very bytes of that export in memory and writes them to files of the same names, in pieces as large:
+a header, a clip. Both end when all is flushed to the disk, and are measured in turns.
 
 Rates are by the clock. What one process of the export takes of the processor is shown beside them.
 

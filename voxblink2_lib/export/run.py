@@ -33,6 +33,7 @@ from voxblink2_lib.progress import AdvanceWithNote, Progress, no_progress, size_
 from voxblink2_lib.store.lock import lock_problem
 from voxblink2_lib.workers.pool import Call, WorkerDiedError, WorkerPool
 
+_MAX_DEFAULT_WORKERS = 8
 # One process writes this in about the time that another takes to start.
 _BYTES_PER_WORKER = 512 << 20
 
@@ -59,8 +60,8 @@ def export(
 
     Args:
         plan: what is to be done.
-        workers: processes; by default one for each usable core, and fewer where there is little to
-            write. One works in this process.
+        workers: processes; by default one for each usable core, at most 8, and fewer where there
+            is little to write. One works in this process.
         progress: counts utterances, and then lines of lists.
 
     Raises:
@@ -98,7 +99,7 @@ def export(
 
 
 def _default_workers(plan: ExportPlan) -> int:
-    return min(usable_cores(), 1 + plan.needed_bytes // _BYTES_PER_WORKER)
+    return min(_MAX_DEFAULT_WORKERS, usable_cores(), 1 + plan.needed_bytes // _BYTES_PER_WORKER)
 
 
 @contextlib.contextmanager
