@@ -37,6 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "recipes": {"training", "models", "scoring"},
     "report": {"store", "release"},
+    "export": {"store", "workers", "release.index", "release.selection"},
     "repair": {"materialize", "store", "release"},
     "purge": {"cut_audio", "store", "release"},
     "embedding": {"store", "models", "workers", "media"},

@@ -20,6 +20,7 @@ VoxBlink2Error
 ├── ModelError (ValueError)         a checkpoint, a model or a waveform given to one is not usable
 ├── TrainingError (ValueError)      utterances, samplers or their state are not usable
 ├── EmbeddingError (ValueError)     the audio to embed, or the output, is not usable
+├── ExportError (ValueError)        the target of an export, or its format, is not usable
 ├── DependencyError (ImportError)   something this machine must have is missing
 └── StoppedError                    work is left; run the same command again
     └── BlockedError                every route is blocked; the user must change something
@@ -162,6 +163,10 @@ class TrainingError(VoxBlink2Error, ValueError):
 
 class EmbeddingError(VoxBlink2Error, ValueError):
     """The audio to embed, or the file to write, is not usable."""
+
+
+class ExportError(VoxBlink2Error, ValueError):
+    """The target of an export, or its format, is not usable."""
 
 
 class DependencyError(VoxBlink2Error, ImportError):

@@ -12,6 +12,7 @@ from voxblink2_lib.cli.archive import add_archive_commands
 from voxblink2_lib.cli.demo import add_demo_command
 from voxblink2_lib.cli.diff import add_diff_command
 from voxblink2_lib.cli.doctor import add_doctor_command
+from voxblink2_lib.cli.export import add_export_command
 from voxblink2_lib.cli.materialize import (
     add_index_command,
     add_materialize_command,
@@ -53,6 +54,7 @@ _COMMANDS = (
     add_report_command,
     add_diff_command,
     add_split_command,
+    add_export_command,
     add_model_commands,
     add_score_commands,
 )

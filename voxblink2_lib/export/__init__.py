@@ -1,0 +1,1 @@
+"""A store's clips in the formats of other tools."""
