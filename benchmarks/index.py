@@ -59,7 +59,7 @@ for first in range(0, videos, step):
         "utterance_id": ["00000"] * step,
         "digest": np.arange(step),
     }))
-index_build._fingerprint(ranges.by_video())
+index_build.fingerprint_of(ranges.by_video())
 peak = re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1]
 print(int(peak) / 1024)
 """
