@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from datasets import Audio, load_dataset
-from support.cli_process import run_any, run_inline_json
+from support.cli_process import run_any, run_inline, run_inline_json
 from support.faulty_bucket import faulty_bucket
 
 import voxblink2
@@ -119,6 +119,40 @@ def test_commands_read_a_url(published: str, local: Path, tmp_path: Path) -> Non
     here = run_inline_json("verify", "--store", local, "--config", "audio")
     assert there == {**here, "store": published}
     assert there["shards"] == 6
+
+
+def test_it_is_split_compared_and_exported_as_the_local_store(
+    published: str, local: Path, tmp_path: Path
+) -> None:
+    words = ("--validation-speakers", 1, "--seed", 3, "--out", tmp_path / "validation.txt")
+    there = run_inline_json("split", "--store", published, *words)
+    assert there == {**run_inline_json("split", "--store", local, *words), "store": published}
+    chosen: dict[str, Any] = {"validation": str(tmp_path / "validation.txt")}
+    here = load_dataset("voxblink2", "audio", store=str(local), **chosen)
+    loaded = load_dataset("voxblink2", "audio", store=published, **chosen)
+    assert {name: rows_of(rows) for name, rows in loaded.items()} == {
+        name: rows_of(rows) for name, rows in here.items()
+    }
+    difference = run_inline_json("diff", published, local)
+    assert (difference["before"], difference["after"]) == (published, str(local))
+    assert [each["reasons"] for each in difference["configs"].values()] == [[]]
+    for name, store in (("a", published), ("b", local)):
+        run_inline("export", "folder", "--store", store, "--to", tmp_path / name)
+    clips = [
+        {path.relative_to(tmp_path / name): path.read_bytes() for path in sorted(found)}
+        for name in ("a", "b")
+        if (found := [*(tmp_path / name).rglob("*.flac")])
+    ]
+    assert clips[0] == clips[1]
+
+
+def test_purge_rewrites_nothing_at_a_url(published: str, home: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in home.rglob("*") if path.is_file()}
+    result = run_any("purge", "id000001", "--store", published)
+    assert result.returncode == 2
+    assert f"{published} is a URL, which is not possible here. Name a folder." in result.stderr
+    after = {path: path.stat().st_mtime_ns for path in home.rglob("*") if path.is_file()}
+    assert after == before
 
 
 def test_verify_finds_a_damaged_file_at_a_url(published: str) -> None:

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from voxblink2_lib.cli.arguments import add_present_config_argument
+from voxblink2_lib.cli.status import existing_store
 from voxblink2_lib.cli.terminal import DONE, add_command, write_result
+from voxblink2_lib.published.place import is_url
 
 if TYPE_CHECKING:
-    from voxblink2_lib.report.differences import Differences
+    from voxblink2_lib.report.differences import Differences, Side
 
 # So many reasons of each configuration are shown; all are in the JSON form.
 _MAX_REASONS = 12
@@ -23,10 +25,10 @@ def _diff(options: argparse.Namespace) -> int:
     from voxblink2_lib.store.layout import named_store
 
     if options.after is None:
-        after = Side.of(options.before)
+        after = _side(options.before)
         before = Side.before(named_store(options.before))
     else:
-        before, after = Side.of(options.before), Side.of(options.after)
+        before, after = _side(options.before), _side(options.after)
     csv_file = Path(options.csv).expanduser().absolute() if options.csv else None
     result = compare(
         before, after, config=options.config, csv_file=csv_file, progress=show_progress
@@ -37,6 +39,12 @@ def _diff(options: argparse.Namespace) -> int:
         lines.append(f"Listed   {csv_file}")
     write_result(options, record, lines)
     return DONE
+
+
+def _side(place: str) -> Side:
+    from voxblink2_lib.report.differences import Side
+
+    return Side.of_store(existing_store(place)) if is_url(place) else Side.of(place)
 
 
 def _lines(result: Differences) -> Iterator[str]:

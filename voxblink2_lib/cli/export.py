@@ -11,9 +11,11 @@ from voxblink2_lib.cli.arguments import (
     add_workers_argument,
     store_path,
 )
+from voxblink2_lib.cli.status import existing_store
 from voxblink2_lib.cli.terminal import DONE, add_command, write_message, write_result
 from voxblink2_lib.errors import UsageError
 from voxblink2_lib.export.names import FORMAT_NAMES, TEXTS
+from voxblink2_lib.published.manifest import TABLES
 from voxblink2_lib.records import CONFIG_NAMES, options_of
 from voxblink2_lib.release.selection import Selection
 
@@ -29,19 +31,25 @@ def _export(options: argparse.Namespace) -> int:
     from voxblink2_lib.export.run import export
     from voxblink2_lib.export.target import Target
     from voxblink2_lib.progress import show_progress
+    from voxblink2_lib.published.reading import fetch_shards
     from voxblink2_lib.store.joined_columns import RowOptions
-    from voxblink2_lib.store.layout import named_store
+    from voxblink2_lib.store.status import open_ledger
 
-    store = named_store(store_path(options))
+    store = existing_store(store_path(options), TABLES)
+    config = _config(options, store)
     chosen = find_format(options.format, segments=options.segments)
     request = ExportRequest(
         store=store,
-        config=_config(options, store),
+        config=config,
         chosen=chosen,
         target=Target.of(options.to),
         selection=Selection.of(**{name: getattr(options, name) for name in options_of(Selection)}),
         rows=RowOptions(with_speaker_info=options.with_speaker_info),
     )
+    if store.url:
+        with open_ledger(store, config) as ledger:
+            names = [shard.name for shard in ledger.shards()]
+        fetch_shards(store_path(options), store, config, names, progress=show_progress)
     plan = plan_export(request, progress=show_progress)
     write_message(*_plan_lines(plan))
     result = export(plan, workers=options.workers, progress=show_progress)
@@ -122,7 +130,7 @@ def add_export_command(commands: Any) -> None:
     parser = add_command(commands, "export", _export, does, example)
     contents = "; ".join(f"{name}: {text.content}" for name, text in TEXTS.items())
     parser.add_argument("format", metavar="FORMAT", choices=FORMAT_NAMES, help=contents)
-    parser.add_argument("--store", metavar="DIR", help="folder of the store")
+    parser.add_argument("--store", metavar="DIR|URL", help="folder of the store, or its URL")
     parser.add_argument(
         "--to", required=True, metavar="DIR|URL", help="a new folder, or a URL as of s3://"
     )

@@ -23,8 +23,10 @@ def _purge(options: argparse.Namespace) -> int:
     from voxblink2_lib.progress import show_progress
     from voxblink2_lib.purge.ids import read_purged_ids
     from voxblink2_lib.purge.run import plan_purge, purge_store
+    from voxblink2_lib.store.layout import named_store
 
-    store = named_or_default_store(options)
+    # What is at a URL is not rewritten.
+    store = named_store(options.store) if options.store else named_or_default_store(options)
     if options.check:
         return _check(options, store)
     ids = read_purged_ids(options.ids)

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from voxblink2_lib.cli.arguments import add_config_argument, store_path
+from voxblink2_lib.cli.status import existing_store
 from voxblink2_lib.cli.terminal import DONE, add_command, write_result
+from voxblink2_lib.published.manifest import TABLES
 
 _DEFAULT_SPEAKERS = 500
 
@@ -15,11 +17,10 @@ _DEFAULT_SPEAKERS = 500
 def _split(options: argparse.Namespace) -> int:
     from voxblink2_lib.errors import StoreError
     from voxblink2_lib.release.speaker_split import make_split
-    from voxblink2_lib.store.layout import named_store
     from voxblink2_lib.store.split_views import facts_of, speakers_with_clips
     from voxblink2_lib.store.status import empty_store_message, open_ledger
 
-    store = named_store(store_path(options))
+    store = existing_store(store_path(options), TABLES)
     with open_ledger(store, options.config) as ledger:
         shards = ledger.shards()
     if not shards:
@@ -39,12 +40,12 @@ def _split(options: argparse.Namespace) -> int:
     out = Path(options.out).expanduser().absolute()
     split.write(out, chosen)
     record = {
-        **{"store": str(store.root), "out": str(out), "seed": split.seed, "within": within},
+        **{"store": store.place, "out": str(out), "seed": split.seed, "within": within},
         **{"speakers": len(speakers), "validation_speakers": len(chosen)},
     }
     lines = [
         f"Split    {len(chosen):,} of {len(speakers):,} speakers are for validation: {out}",
-        f'Load     load_dataset("voxblink2", store={str(store.root)!r}, validation={str(out)!r})',
+        f'Load     load_dataset("voxblink2", store={store.place!r}, validation={str(out)!r})',
     ]
     write_result(options, record, lines)
     return DONE
@@ -59,7 +60,7 @@ def add_split_command(commands: Any) -> None:
     example = "voxblink2 split --validation-speakers 500 --seed 1 --store /data/voxblink2"
     parser = add_command(commands, "split", _split, does, example)
     parser.set_defaults(keeps_work=False)
-    parser.add_argument("--store", metavar="DIR", help="folder of the store")
+    parser.add_argument("--store", metavar="DIR|URL", help="folder of the store, or its URL")
     add_config_argument(parser)
     parser.add_argument(
         "--validation-speakers",

@@ -225,7 +225,7 @@ def _manifest(request: ExportRequest, view: View, measures: Sequence[_Measure]) 
     if request.rows.with_speaker_info:
         options["with_speaker_info"] = True
     return Manifest(
-        store=str(store.root),
+        store=store.place,
         annotations=Index(store.index).info.fingerprint if store.index.exists() else "",
         target=request.target.shown,
         config=request.config,

@@ -65,12 +65,12 @@ class Side:
     """A state of a store.
 
     Attributes:
-        place: the folder of a store, or a copy of a ledger.
+        place: the folder or URL of a store, or a copy of a ledger.
         ledger: the file.
         tombstones: what was purged.
     """
 
-    place: Path
+    place: str
     ledger: Path
     tombstones: Tombstones
 
@@ -83,14 +83,22 @@ class Side:
         """
         path = Path(place).expanduser().absolute()
         if path.is_file():
-            return cls(path, path, Tombstones.of(path.parent))
-        store = named_store(place)
+            return cls(str(path), path, Tombstones.of(path.parent))
+        return cls.of_store(named_store(place))
+
+    @classmethod
+    def of_store(cls, store: Store) -> Side:
+        """Return the state of a store.
+
+        Raises:
+            StoreError: it has no ledger.
+        """
         with open_ledger(store, ""):  # says what is wrong if there is none
-            return cls(store.root, store.ledger, Tombstones.of(store.root))
+            return cls(store.place, store.ledger, Tombstones.of(store.root))
 
     def open(self, config: str) -> Ledger:
         """Open the ledger for reading."""
-        is_copy = self.place == self.ledger
+        is_copy = self.place == str(self.ledger)
         return Ledger(self.ledger, config, readonly=True, is_copy=is_copy)
 
     @classmethod
@@ -105,7 +113,7 @@ class Side:
                 f"The store {store.root} has no copy of its ledger to compare it with: a run makes "
                 "one every hour. Name another store, or a ledger that was kept."
             )
-        return cls(store.backup, store.backup, Tombstones.of(store.root))
+        return cls(str(store.backup), store.backup, Tombstones.of(store.root))
 
 
 @dataclass(slots=True)
@@ -118,8 +126,8 @@ class Differences:
             Utterances of a video that is gained or lost count with the reason of the video.
     """
 
-    before: Path
-    after: Path
+    before: str
+    after: str
     counts: dict[str, Counter[tuple[Kind, ChangeKind, str]]] = field(default_factory=dict)
 
     def add(self, change: Change) -> None:
