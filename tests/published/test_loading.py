@@ -155,6 +155,31 @@ def test_purge_rewrites_nothing_at_a_url(published: str, home: Path) -> None:
     assert after == before
 
 
+def test_what_was_purged_from_a_scratch_store_does_not_come_back(
+    url: str, local: Path, corpus: Path, tmp_path: Path
+) -> None:
+    publish(url, local)
+    run_inline("purge", "id000001", "--store", local)
+    publish(url, local)
+    place = Place(url)
+    manifest = place.read().manifest
+    assert manifest is not None
+    for file in manifest.files.values():
+        assert b"id000001" not in place._system.cat_file(f"{place._path}/{file.name}"), file.name
+    status = run_inline_json("status", "--store", url, "--config", "audio")
+    assert status == {
+        **run_inline_json("status", "--store", local, "--config", "audio"),
+        "store": url,
+    }
+    result = run_any("verify", "--store", url)
+    assert result.returncode == 0, result.stdout
+    # Nor where another scratch store takes it up.
+    words = ("--data-dir", corpus, "--source", corpus / "media", "--workers", 1)
+    run_inline("materialize", *words, "--store", url, "--scratch", tmp_path / "other")
+    rows = load_dataset("voxblink2", "audio", store=url, split="train")
+    assert set(rows["speaker_id"]) == {"id000000", "id000002"}
+
+
 def test_verify_finds_a_damaged_file_at_a_url(published: str) -> None:
     place = Place(published)
     manifest = place.read().manifest

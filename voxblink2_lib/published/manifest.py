@@ -26,10 +26,10 @@ from voxblink2_lib.foreign_files import as_own_error, shortened
 from voxblink2_lib.foreign_text import visible
 
 MANIFEST = "manifest.json"
-LEDGER = "ledger.sqlite"
+LEDGER, TOMBSTONES = "ledger.sqlite", "tombstones.json"
 # What a status needs; what a load needs; what is verified.
-LEDGER_ONLY = (LEDGER,)
-TABLES = (LEDGER, "index/", "catalogue/")
+LEDGER_ONLY = (LEDGER, TOMBSTONES)
+TABLES = (*LEDGER_ONLY, "index/", "catalogue/")
 ALL_BUT_SHARDS = (*TABLES, "shards/", "parts/", "archive/")
 _FORMAT = 1
 _MOST_BYTES = 1 << 28
@@ -37,7 +37,7 @@ _LONGEST_PATH = 300
 
 # Neither a hidden file nor a way out of the folder.
 _PATH = re.compile(
-    r"(ledger\.sqlite|(index|catalogue|shards|parts|archive)(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)+)"
+    r"(ledger\.sqlite|tombstones\.json|(index|catalogue|shards|parts|archive)(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)+)"
 )
 _ATTEMPT = re.compile(r"[0-9a-f]{12}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")

@@ -31,6 +31,7 @@ from voxblink2_lib.published.fetching import AT_ONCE
 from voxblink2_lib.published.lease import UrlLease
 from voxblink2_lib.published.manifest import (
     LEDGER,
+    TOMBSTONES,
     Manifest,
     PublishedFile,
     is_own_name,
@@ -159,6 +160,8 @@ class Publisher:
         _copy_ledger(self._store.ledger, snapshot)
         index = self._index()
         listed: dict[str, _Local | PublishedFile] = {LEDGER: _Local(snapshot)}
+        # What was purged must not come back, wherever the store is taken up.
+        listed |= self._paths(self._store.root.glob(TOMBSTONES))
         for config in CONFIG_NAMES:
             with Ledger(snapshot, config, readonly=True) as ledger:
                 shards, jobs = ledger.shards(), ledger.open_jobs()

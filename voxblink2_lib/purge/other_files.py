@@ -81,6 +81,12 @@ def clear_unreadable(store: Store, configs: Collection[str]) -> Iterator[Path]:
         if path.exists() and any(path.iterdir()):
             yield path
         shutil.rmtree(path, ignore_errors=True)
+    # Of a scratch store: copies of ledger and catalogue. Its manifest names files, and no ids.
+    for path in sorted((store.root / "published").glob("*")):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.suffix != ".json":
+            path.unlink(missing_ok=True)
     for path in sorted(store.root.rglob(TEMP_GLOB)):
         path.unlink(missing_ok=True)
     for config in configs:
