@@ -130,7 +130,7 @@ def test_wrong_words_end_with_2(
         (["materialize", "--data-dir", "demo", "--source", "http://x/video"], "contain {video_id}"),
         (["materialize", "--data-dir", "demo", "--speakers", "../x"], "neither a speaker id nor"),
         (["materialize", "--data-dir", "demo", "--workers", "0"], "workers must be"),
-        (["materialize", "--data-dir", "demo", "--store", "s3://x/y"], "must be a local folder"),
+        (["materialize", "--data-dir", "demo", "--store", "nosuch://x/y"], "Protocol not known"),
         (["status", "--store", ""], "store is an empty text"),
         (
             ["materialize", "--data-dir", "demo", "--source", ""],
