@@ -75,14 +75,14 @@ def test_every_option_reaches_the_request(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "names"),
     [
-        ("index", {"data_dir", "store"}),
+        ("index", {"data_dir", "store", "scratch"}),
         ("status", {"config", "data_dir", "store"}),
         ("verify", {"config", "data_dir", "store"}),
         ("doctor", {"config", "data_dir", "store", "source", "proxy", "cookies"}),
         ("demo", {"config", "workers"}),
         (
             "retry --class gone",
-            {"config", "data_dir", "store", "source", "workers", *FetchOptions.names()},
+            {"config", "data_dir", "store", "scratch", "source", "workers", *FetchOptions.names()},
         ),
     ],
 )
