@@ -214,6 +214,7 @@ def test_sv_prints_the_numbers_of_the_library(files: Path, record: Record) -> No
         ],
         "min_cllr": report.min_cllr,
         "intervals": None,
+        "overlap": {"duplicate_trials": 0, "self_trials": 0, "pairs_with_both_labels": 0},
     }
     assert 0.05 < result["eer_hull"] < result["eer"] < 0.3
 
@@ -406,9 +407,11 @@ def test_ossi_prints_the_numbers_of_the_library(files: Path, record: Record) -> 
                 **{"auc": result.auc, "rank1": result.rank1},
                 "errors": {f"{far:g}": each._asdict() for far, each in result.errors.items()},
                 "intervals": None,
+                "overlap": report.overlap.as_dict(),
             }
         ]
     }
+    assert set(report.overlap.counts.values()) == {0}
     assert 0 < result.auc < 1
 
 

@@ -28,7 +28,7 @@ from support.tiny_models import SAME, cache_in, calls_here, directly, voice, wri
 from voxblink2_lib.cli import main
 from voxblink2_lib.embedding.block_worker import BlockTask, EmbedOptions
 from voxblink2_lib.embedding.run import Embedded, embed
-from voxblink2_lib.errors import EmbeddingError, ModelError, StoppedError
+from voxblink2_lib.errors import EmbeddingError, ModelError, ScoringError, StoppedError
 from voxblink2_lib.files import sha256_of
 from voxblink2_lib.records import SealedShard
 from voxblink2_lib.scoring import read_embeddings
@@ -121,6 +121,20 @@ def test_both_formats_hold_the_same(
     assert pq.read_schema(tmp_path / "out.parquet").field("embedding").type == pa.list_(
         pa.float32(), 12
     )
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "safetensors"])
+def test_a_file_says_which_corpus_it_is_of(
+    suffix: str, model: str, sounds: Path, tmp_path: Path, ran: list[BlockTask]
+) -> None:
+    out = tmp_path / f"out.{suffix}"
+    embed(sounds, out, EmbedOptions(model), corpus="VoxCeleb2")
+    assert read_embeddings(out).corpus == "VoxCeleb2"
+    assert read_embeddings(out, corpus="voxceleb-2").corpus == "voxceleb-2"
+    with pytest.raises(ScoringError, match="says that it is of 'VoxCeleb2', not of 'VoxBlink1'"):
+        read_embeddings(out, corpus="VoxBlink1")
+    with pytest.raises(EmbeddingError, match="made from other audio, by another model or with"):
+        embed(sounds, out, EmbedOptions(model), corpus="VoxBlink1")
 
 
 def test_names_with_spaces_come_back_from_both_formats(

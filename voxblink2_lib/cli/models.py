@@ -44,6 +44,7 @@ def _embed(options: argparse.Namespace) -> int:
         options.audio,
         options.out,
         embed_options(options),
+        corpus=options.corpus,
         workers=options.workers,
         progress=show_progress,
     )
@@ -109,6 +110,12 @@ def _embed_arguments(commands: Any) -> None:
         "--out", required=True, metavar="FILE", help="a file ending in .parquet or .safetensors"
     )
     add_embed_arguments(parser, required=True)
+    parser.add_argument(
+        "--corpus",
+        metavar="NAME",
+        help="corpus of the audio, such as VoxCeleb2, to be written into OUT: score compares "
+        "speakers of one corpus",
+    )
     parser.add_argument("--device", help="PyTorch device; default: cuda if available, else cpu")
 
 

@@ -41,6 +41,7 @@ def _check(options: argparse.Namespace) -> None:
 def _evaluate(options: argparse.Namespace) -> tuple[VerificationReport, int]:
     """Return the report, and how many scores are of no trial of the list."""
     from voxblink2_lib.progress import show_progress
+    from voxblink2_lib.scoring.contamination import check_trials
     from voxblink2_lib.scoring.evaluation import measure_trials
     from voxblink2_lib.scoring.score_files import match_scores, read_scores
     from voxblink2_lib.scoring.trial_lists import read_trials
@@ -60,6 +61,7 @@ def _evaluate(options: argparse.Namespace) -> tuple[VerificationReport, int]:
         p_target=options.p_target,
         interval=options.interval,
         speakers=trial_speakers(options, trials),
+        overlap=check_trials(trials, allow_overlap=options.allow_overlap),
         progress=show_progress,
     )
     return report, others

@@ -12,6 +12,7 @@ from voxblink2_lib.cli.terminal import write_message
 from voxblink2_lib.errors import ScoringError
 
 if TYPE_CHECKING:
+    from voxblink2_lib.scoring.contamination import Overlap
     from voxblink2_lib.scoring.embeddings import Embeddings
 
 
@@ -34,6 +35,20 @@ def add_embeddings_arguments(parser: argparse.ArgumentParser) -> None:
         default="error",
         help="what to do about utterances without an embedding; default: %(default)s",
     )
+
+
+def add_overlap_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the option that goes on with contaminated lists."""
+    parser.add_argument(
+        "--allow-overlap",
+        action="store_true",
+        help="go on with contaminated lists: what is shared is in the output",
+    )
+
+
+def overlap_lines(overlap: Overlap) -> list[str]:
+    """Return a line about each kind of contamination or repetition."""
+    return [f"Overlap   {text}" for text in overlap.texts]
 
 
 def add_plot_argument(parser: argparse.ArgumentParser, what: str) -> None:
@@ -62,19 +77,21 @@ def check_sources(options: argparse.Namespace) -> None:
         raise ScoringError("--names goes with existing embeddings, not with --model.")
 
 
-def embeddings_of(options: argparse.Namespace, names: Iterable[str]) -> Embeddings:
+def embeddings_of(
+    options: argparse.Namespace, names: Iterable[str], corpus: str | None = None
+) -> Embeddings:
     """Return embeddings from a file, or of these utterances from a model."""
     if options.model is not None:
-        return read_file(str(_embed(options, names)), None)
-    return read_file(options.embeddings, options.names)
+        return read_file(str(_embed(options, names)), None, corpus)
+    return read_file(options.embeddings, options.names, corpus)
 
 
-def read_file(path: str, names: str | None) -> Embeddings:
+def read_file(path: str, names: str | None, corpus: str | None = None) -> Embeddings:
     """Read a file of embeddings and print its name."""
     from voxblink2_lib.scoring.embeddings import read_embeddings
 
     write_message(f"Reading {path}")
-    return read_embeddings(path, names=names)
+    return read_embeddings(path, names=names, corpus=corpus)
 
 
 def _embed(options: argparse.Namespace, names: Iterable[str]) -> Path:

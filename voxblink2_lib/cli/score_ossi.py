@@ -8,18 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 from voxblink2_lib.cli.score_inputs import (
     add_embeddings_arguments,
+    add_overlap_argument,
     add_plot_argument,
     check_sources,
     embeddings_of,
     missing_lines,
+    overlap_lines,
 )
 from voxblink2_lib.cli.terminal import DONE, add_command, columns, write_message, write_result
 from voxblink2_lib.errors import ScoringError
 
 if TYPE_CHECKING:
     from voxblink2_lib.scoring.embeddings import Embeddings
-    from voxblink2_lib.scoring.evaluation import OpenSetReport
     from voxblink2_lib.scoring.open_set import OpenSetResult
+    from voxblink2_lib.scoring.open_set_report import OpenSetReport
     from voxblink2_lib.scoring.protocols import OpenSetProtocol
 
 
@@ -56,7 +58,7 @@ def _evaluate(
     options: argparse.Namespace, protocol: OpenSetProtocol, embeddings: Embeddings
 ) -> OpenSetReport:
     from voxblink2_lib.progress import show_progress
-    from voxblink2_lib.scoring.evaluation import evaluate_protocol
+    from voxblink2_lib.scoring.open_set_report import evaluate_protocol
 
     write_message(
         f"Scoring {protocol.name}: {len(protocol.probes):,} probes, "
@@ -71,6 +73,7 @@ def _evaluate(
         method=options.method,
         interval=options.interval,
         device=options.device,
+        allow_overlap=options.allow_overlap,
         progress=show_progress,
     )
 
@@ -93,6 +96,7 @@ def _report_lines(reports: Sequence[OpenSetReport]) -> list[str]:
         for report in reports
         if report.lost_speakers
     ]
+    lines += [line for report in reports for line in overlap_lines(report.overlap)]
     lines.append(f"Method {first.method}, enrolment {first.enrolment}")
     return [*lines, *_mark_lines([report.result for report in reports])]
 
@@ -160,6 +164,7 @@ def add_ossi_command(group: Any) -> None:
         help="folder with the files gallery and probe, or above such folders; or the release",
     )
     add_embeddings_arguments(parser)
+    add_overlap_argument(parser)
     _add_rate_arguments(parser)
     parser.add_argument(
         "--device",

@@ -9,13 +9,19 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from voxblink2_lib.cli.score_cohort import (
+    add_cohort_arguments,
+    check_cohort_options,
+    read_cohort,
+)
 from voxblink2_lib.cli.score_inputs import (
     add_embeddings_arguments,
+    add_overlap_argument,
     add_plot_argument,
     check_sources,
     embeddings_of,
     missing_lines,
-    read_file,
+    overlap_lines,
 )
 from voxblink2_lib.cli.terminal import DONE, add_command, columns, write_message, write_result
 from voxblink2_lib.errors import ScoringError
@@ -66,19 +72,13 @@ def _check(options: argparse.Namespace) -> None:
 
     for prior in options.p_target:
         check_prior(prior)
-    if options.top_n < 2:
-        raise ScoringError(f"--top-n must be at least 2, got {options.top_n}.")
-    if options.cohort_names and not options.cohort:
-        raise ScoringError("--cohort-names goes with --cohort, which is missing.")
+    check_cohort_options(options)
     if options.plot:
         check_plot_path(options.plot)
     if options.out:
         check_scores_path(options.out)
-    for name in ("enrolment", "cohort_utt2spk"):
-        needed = {"enrolment": "enrol", "cohort_utt2spk": "cohort"}[name]
-        if getattr(options, name) and not getattr(options, needed):
-            option = name.replace("_", "-")
-            raise ScoringError(f"--{option} goes with --{needed}, which is missing.")
+    if options.enrolment and not options.enrol:
+        raise ScoringError("--enrolment goes with --enrol, which is missing.")
     check_sources(options)
 
 
@@ -107,6 +107,8 @@ def _evaluate(options: argparse.Namespace, trials: TrialList) -> tuple[Verificat
         p_target=options.p_target,
         interval=options.interval,
         speakers=speakers,
+        same_ids=options.same_ids,
+        allow_overlap=options.allow_overlap,
         keep=partial(_write_scores, options, trials),
         **scoring,
     )
@@ -117,9 +119,20 @@ def _only_scores(
     options: argparse.Namespace, trials: TrialList
 ) -> tuple[dict[str, Any], list[str]]:
     """Write the scores of trials without labels; return what there is to say of them."""
+    from voxblink2_lib.scoring.contamination import check_trials
     from voxblink2_lib.scoring.trial_scores import normalized_scores
 
-    embeddings, scoring = _scoring_arguments(options, trials, _read_models(options))
+    models = _read_models(options)
+    embeddings, scoring = _scoring_arguments(options, trials, models)
+    overlap = check_trials(
+        trials,
+        models=models,
+        speakers=trial_speakers(options, trials, models),
+        embeddings=embeddings,
+        cohort=scoring["cohort"],
+        same_ids=options.same_ids,
+        allow_overlap=options.allow_overlap,
+    )
     scored, normalization = normalized_scores(trials, embeddings, **scoring)
     _write_scores(options, trials, scored)
     record = {
@@ -127,11 +140,13 @@ def _only_scores(
         "scored": len(scored.scores),
         "missing": scored.missing,
         "normalization": normalization,
+        "overlap": overlap.as_dict(),
     }
     lines = [
         f"Trials    {len(scored.scores):,} of {len(trials.enrolment):,} scored, without labels",
         *missing_lines(scored.missing),
         *([f"Scores    {normalization}"] if normalization else []),
+        *overlap_lines(overlap),
         *_out_lines(options),
     ]
     return record, lines
@@ -149,10 +164,10 @@ def _read_models(options: argparse.Namespace) -> EnrolmentMap | None:
 def trial_speakers(
     options: argparse.Namespace, trials: TrialList, models: EnrolmentMap | None = None
 ) -> npt.NDArray[Any] | None:
-    """Return the speaker of each name of a list, if intervals need them."""
+    """Return the speaker of each name of a list, if intervals need them or a file has them."""
     from voxblink2_lib.scoring.enrolment import read_speakers, speakers_of_names
 
-    if options.interval != "speakers":
+    if options.interval != "speakers" and not options.utt2spk:
         return None
     speakers = read_speakers(options.utt2spk) if options.utt2spk else None
     return speakers_of_names(trials, speakers=speakers, models=models, source=options.utt2spk or "")
@@ -165,8 +180,8 @@ def _scoring_arguments(
     from voxblink2_lib.progress import show_progress
 
     utterances = chain.from_iterable(models.utterances.values()) if models else ()
-    embeddings = embeddings_of(options, [*trials.names, *utterances])
-    cohort = _read_cohort(options) if options.cohort else None
+    embeddings = embeddings_of(options, [*trials.names, *utterances], options.corpus)
+    cohort = read_cohort(options) if options.cohort else None
     write_message(f"Scoring {len(trials.enrolment):,} trials")
     return embeddings, {
         "missing": options.missing,
@@ -176,16 +191,6 @@ def _scoring_arguments(
         "top_n": min(options.top_n, len(cohort.names)) if cohort else options.top_n,
         "progress": show_progress,
     }
-
-
-def _read_cohort(options: argparse.Namespace) -> Embeddings:
-    from voxblink2_lib.scoring.enrolment import read_speakers, speaker_means
-
-    cohort = read_file(options.cohort, options.cohort_names)
-    if not options.cohort_utt2spk:
-        return cohort
-    speakers = read_speakers(options.cohort_utt2spk)
-    return speaker_means(cohort, speakers, options.cohort_utt2spk)
 
 
 def _write_scores(options: argparse.Namespace, trials: TrialList, scored: ScoredTrials) -> None:
@@ -221,6 +226,7 @@ def report_lines(report: VerificationReport) -> list[str]:
         f"{report.scored - report.targets:,} non-target",
         *missing_lines(report.missing),
         *([f"Scores    {report.normalization}"] if report.normalization else []),
+        *overlap_lines(report.overlap),
         f"EER       {100 * report.eer.eer:.3f} %{eer_range}   "
         f"threshold {report.eer.threshold:.4f}   {_errors(report.errors)}",
         f"EER hull  {100 * report.hull_eer:.3f} %",
@@ -310,7 +316,7 @@ def add_sv_command(group: Any) -> None:
     )
     add_embeddings_arguments(parser)
     add_rate_arguments(parser)
-    _add_cohort_arguments(parser)
+    add_cohort_arguments(parser)
     parser.add_argument("--device", help="PyTorch device of --model; default: cuda if available")
     parser.add_argument(
         "--out",
@@ -335,25 +341,7 @@ def add_rate_arguments(parser: argparse.ArgumentParser) -> None:
         help="95%% confidence intervals from 1,000 resamples of these",
     )
     parser.add_argument(
-        "--utt2spk", metavar="FILE", help="speaker of each utterance, for --interval speakers"
+        "--utt2spk", metavar="FILE", help="speaker of each utterance, for intervals and cohorts"
     )
+    add_overlap_argument(parser)
     add_plot_argument(parser, "DET curve")
-
-
-def _add_cohort_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--cohort", metavar="FILE", help="embeddings of other speakers: normalize scores (AS-norm)"
-    )
-    parser.add_argument("--cohort-names", metavar="FILE", help="as --names, for a cohort in .npy")
-    parser.add_argument(
-        "--cohort-utt2spk",
-        metavar="FILE",
-        help="speaker of each utterance of the cohort: take the mean of each speaker",
-    )
-    parser.add_argument(
-        "--top-n",
-        type=int,
-        default=300,
-        metavar="N",
-        help="nearest members of the cohort that count; default: %(default)s, or all if fewer",
-    )

@@ -40,6 +40,7 @@ from voxblink2_lib.workers.pool import KEPT_MEMORY, Call, WorkerDiedError, Worke
 
 FORMATS = (".parquet", ".safetensors")
 _CONTENT, _REJECTED = "voxblink2_content", "voxblink2_rejected"
+_CORPUS = "voxblink2_corpus"
 _ROWS_PER_GROUP = 8192
 
 _MODEL_FILES = {".json", ".safetensors", ".bin"}
@@ -70,6 +71,7 @@ def embed(
     out: str | Path | None,
     options: EmbedOptions,
     *,
+    corpus: str | None = None,
     workers: int | None = None,
     keep: Keep | None = None,
     progress: Progress = no_progress,
@@ -82,6 +84,8 @@ def embed(
             beside it, one a line. A file that an equal run finished is left as it is. ``None``: a
             Parquet file in the cache of Hugging Face, which the same call uses again.
         options: the model, and how it is used.
+        corpus: which corpus the audio is of, to be written into the file: speakers are people of a
+            corpus.
         workers: processes; by default one for each usable core on a CPU, and two on an accelerator.
         keep: returns whether to embed the utterance of a name; by default all are embedded.
         progress: shows the utterances done, the hours of audio, and the speed.
@@ -100,7 +104,8 @@ def embed(
     options = replace(options, model=str(find_model(options.model)))
     plan = _plan_hash(blocks, options)
     versions = [block.version() for block in blocks]
-    content = hashlib.sha256(" ".join([plan, *versions]).encode()).hexdigest()
+    named = [corpus] if corpus else []
+    content = hashlib.sha256(" ".join([plan, *versions, *named]).encode()).hexdigest()
     if out is None:
         out = cached_assets_path("voxblink2", "embeddings") / f"{content[:16]}.parquet"
     if out.exists():
@@ -113,7 +118,7 @@ def embed(
         parts = [folder / name for name in names]
         tasks = list(zip(blocks, parts, strict=True))
         _embed_blocks(tasks, options, workers or _default_workers(options), progress)
-        _join(parts, out, content)
+        _join(parts, out, {_CONTENT: content} | ({_CORPUS: corpus} if corpus else {}))
     return _finished(out)[1]
 
 
@@ -221,7 +226,7 @@ class _Speed:
         return ", ".join(parts)
 
 
-def _join(parts: Sequence[Path], out: Path, content: str) -> None:
+def _join(parts: Sequence[Path], out: Path, metadata: dict[str, str]) -> None:
     """Write the parts as one file, and the rejected utterances beside it.
 
     Raises:
@@ -249,7 +254,7 @@ def _join(parts: Sequence[Path], out: Path, content: str) -> None:
         with atomic_write(rejects_of(out)) as file:
             pacsv.write_csv(pa.table({c: _cells(rejects[c]) for c in rejects.column_names}), file)
     write = _write_parquet if out.suffix == ".parquet" else _write_safetensors
-    metadata = {_CONTENT: content, _REJECTED: str(len(rejects))}
+    metadata = metadata | {_REJECTED: str(len(rejects))}
     write(out, lambda: _embeddings(parts, repeated), names, metadata)
 
 

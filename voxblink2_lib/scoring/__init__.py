@@ -8,10 +8,11 @@ from __future__ import annotations
 from voxblink2_lib.scoring.calibration import Calibration, fit_calibration
 from voxblink2_lib.scoring.det import DetCurve, Sweep
 from voxblink2_lib.scoring.embeddings import Embeddings, read_embeddings
-from voxblink2_lib.scoring.evaluation import evaluate_protocol, evaluate_trials
+from voxblink2_lib.scoring.evaluation import evaluate_trials
 from voxblink2_lib.scoring.intervals import bootstrap_intervals
 from voxblink2_lib.scoring.normalization import as_norm, s_norm
 from voxblink2_lib.scoring.open_set import OpenSetResult, open_set_identification
+from voxblink2_lib.scoring.open_set_report import evaluate_protocol
 from voxblink2_lib.scoring.protocols import read_protocols
 from voxblink2_lib.scoring.trial_lists import read_trials
 from voxblink2_lib.scoring.trials import TrialList, cosine_scores, score_trials

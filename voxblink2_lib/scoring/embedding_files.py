@@ -34,6 +34,9 @@ _MOST_EXPANSION, _ALWAYS_ALLOWED_BYTES = 16, 64 << 20
 _TEXT_TYPE = re.compile(r"(large_)?string|dictionary<values=(large_)?string, .*")
 _LIST_TYPE = re.compile(r"(large_|fixed_size_)?list<[^<]*: (halffloat|float|double|u?int\d+)\b.*")
 
+# What 'voxblink2 embed' writes beside the embeddings.
+CORPUS_KEY = "voxblink2_corpus"
+
 # -- Parquet ---------------------------------------------------------------------------------------
 
 
@@ -94,6 +97,50 @@ def _numbers(
                 f"{file}: row {row} ({shortened(names[row])}) has {details}. Compute it again."
             )
     return numbers
+
+
+def corpus_key(name: str) -> str:
+    """Return one spelling for all spellings of a corpus.
+
+    >>> corpus_key("VoxCeleb 2") == corpus_key("voxceleb_2")
+    True
+    """
+    return re.sub(r"[\W_]", "", name).casefold()
+
+
+def corpus_of_file(path: Path, named: str | None = None) -> str | None:
+    """Return the corpus that a file of embeddings is of, if that is known.
+
+    Args:
+        path: the file.
+        named: the corpus, as the caller knows it.
+
+    Raises:
+        ScoringError: the file says another one.
+    """
+    written = _written_corpus(path)
+    if named and written and corpus_key(named) != corpus_key(written):
+        raise ScoringError(
+            f"{path} says that it is of {shortened(written)}, not of {shortened(named)}. Leave out "
+            "the name of the corpus (--corpus, --cohort-corpus), or embed the audio again with the "
+            "right one."
+        )
+    return named or written
+
+
+def _written_corpus(path: Path) -> str | None:
+    if path.is_dir():
+        return None
+    metadata: dict[Any, Any] = {}
+    if path.suffix.lower() == ".parquet":
+        metadata = pq.read_metadata(path).metadata or {}
+    elif path.suffix.lower() == ".safetensors":
+        from safetensors import safe_open
+
+        with safe_open(path, "numpy") as file:
+            metadata = file.metadata() or {}
+    corpus = metadata.get(CORPUS_KEY) or metadata.get(CORPUS_KEY.encode(), b"").decode()
+    return corpus or None
 
 
 def read_dataset(path: Path) -> Iterator[NamedVectors]:

@@ -19,6 +19,7 @@ from voxblink2_lib.foreign_files import as_own_error, shortened
 from voxblink2_lib.scoring.embedding_files import (
     DATASET_STATE,
     NamedVectors,
+    corpus_of_file,
     pickle_start,
     read_dataset,
     read_npy,
@@ -77,6 +78,8 @@ class Embeddings:
         names: names, all different. Shape: [utterances].
         vectors: float32, all finite; may be a memory map. Shape: [utterances, dimensions].
         source: where they were read from, for messages.
+        corpus: which corpus they are of, if that is known: ids are of people of that corpus.
+        averaged: the utterances, if vectors are means of them and names are speakers.
 
     Raises:
         ScoringError: names and vectors do not match, names are repeated, or values are not finite.
@@ -85,6 +88,8 @@ class Embeddings:
     names: list[str]
     vectors: npt.NDArray[np.float32]
     source: str
+    corpus: str | None = None
+    averaged: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         names, vectors, rows = self.names, self.vectors, self.index.row_by_name
@@ -121,7 +126,9 @@ class Embeddings:
         return self.index.rows_of(names)
 
 
-def read_embeddings(path: str | Path, *, names: str | Path | None = None) -> Embeddings:
+def read_embeddings(
+    path: str | Path, *, names: str | Path | None = None, corpus: str | None = None
+) -> Embeddings:
     r"""Read embeddings from a file, whose extension gives the format.
 
     - ``.parquet``, or a folder of such files: a column of strings and a column of lists.
@@ -138,6 +145,8 @@ def read_embeddings(path: str | Path, *, names: str | Path | None = None) -> Emb
         names: file of names for ``.npy`` and ``.safetensors``, one per line; by default the one
             beside it, of the same stem and ``.txt``, ``.ids``, ``.lst``, ``.names`` or ``.scp``.
             A name is the first word of a line; in an ``.ids`` file of safetensors, the whole line.
+        corpus: which corpus they are of; by default what the file says, if ``embed`` wrote it. It
+            may not say another.
 
     Raises:
         ScoringError: the file is missing, broken, hostile, or not of its format.
@@ -168,7 +177,7 @@ def read_embeddings(path: str | Path, *, names: str | Path | None = None) -> Emb
             raise ScoringError(f"{path}: this file does not exist or is empty")
         read = _read_folder if path.is_dir() else _READERS[suffix]
         parts = read(path, **names_file)
-        return Embeddings(*_joined(path, parts), str(path))
+        return Embeddings(*_joined(path, parts), str(path), corpus_of_file(path, corpus))
 
 
 def _joined(path: Path, parts: Iterable[NamedVectors]) -> tuple[list[str], npt.NDArray[np.float32]]:

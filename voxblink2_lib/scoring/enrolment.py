@@ -259,6 +259,11 @@ def speaker_means(embeddings: Embeddings, speakers: Mapping[str, str], source: s
     """
     labels = _speakers_in(NameIndex([*speakers], source), speakers, embeddings.names)
     names, owner = np.unique(labels, return_inverse=True)
+    means = mean_models(embeddings.vectors, owner, "mean")
     return Embeddings(
-        names.tolist(), mean_models(embeddings.vectors, owner, "mean"), embeddings.source
+        names.tolist(),
+        means,
+        embeddings.source,
+        corpus=embeddings.corpus,
+        averaged=tuple(embeddings.names),
     )

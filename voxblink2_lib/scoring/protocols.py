@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -14,12 +15,21 @@ import numpy.typing as npt
 
 from voxblink2_lib.errors import ScoringError
 from voxblink2_lib.scoring.embeddings import Embeddings
-from voxblink2_lib.scoring.trial_lists import read_labelled
-from voxblink2_lib.scoring.trials import Missing
+from voxblink2_lib.scoring.trial_lists import labelled_places, read_labelled
+from voxblink2_lib.scoring.trials import Missing, Places
 from voxblink2_lib.scoring.validation import Flags, Rows, check_choice
 
 # More digits than a speaker's number has would take long to convert.
 _INTEGER = re.compile(r"[+-]?[0-9]{1,100}(\.0*)?")
+
+
+def numbered_rows(rows: Sequence[int]) -> list[str]:
+    """Return the places of rows that were read from no file.
+
+    >>> numbered_rows([0, 4])
+    ['row 1', 'row 5']
+    """
+    return [f"row {row + 1:,}" for row in rows]
 
 
 @dataclass(frozen=True)
@@ -32,6 +42,9 @@ class OpenSetProtocol:
         gallery_labels: their speakers.
         probes: names of probes.
         probe_labels: their speakers; one that is not in the gallery is unknown.
+        gallery_places: returns where rows of the gallery are, for messages: file and line, if it
+            was read.
+        probe_places: the same for probes.
     """
 
     name: str
@@ -39,6 +52,8 @@ class OpenSetProtocol:
     gallery_labels: list[str]
     probes: list[str]
     probe_labels: list[str]
+    gallery_places: Places = field(default=numbered_rows, compare=False)
+    probe_places: Places = field(default=numbered_rows, compare=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +107,8 @@ def read_protocols(folder: str | Path) -> list[OpenSetProtocol]:
         )
         labels = _plain_labels([*enrolled, *truth])
         enrolled, truth = labels[: len(enrolled)], labels[len(enrolled) :]
-        protocols.append(OpenSetProtocol(name, gallery, enrolled, probes, truth))
+        places = (partial(labelled_places, path / file) for file in ("gallery", "probe"))
+        protocols.append(OpenSetProtocol(name, gallery, enrolled, probes, truth, *places))
     if not protocols:
         raise ScoringError(
             f"{folder} contains no open-set protocol: a folder with the files 'gallery' and "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from array import array
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -149,7 +150,8 @@ class TrialCollector:
         enrolment = np.frombuffer(self._enrolment, np.int64)
         test = np.frombuffer(self._test, np.int64)
         labels = np.frombuffer(self._labels, np.bool_) if self._labels else None
-        return TrialList(self._names.to_pylist(), enrolment, test, labels)
+        places = partial(item_places, self._path, self._kind)
+        return TrialList(self._names.to_pylist(), enrolment, test, labels, places)
 
     def _rows(self, enrolment: pa.ChunkedArray, test: pa.ChunkedArray) -> tuple[Rows, Rows]:
         """Return the row of each name; new names get the next ones."""
@@ -175,6 +177,24 @@ def _flags(block: Block, kind: ListKind) -> Flags:
             raise ScoringError(f"{block.place(item)}: the label is {word}. {kind.accepted}")
         parts.append(values == 1)
     return np.concatenate(parts)
+
+
+def item_places(path: Path, kind: ListKind, items: Sequence[int]) -> list[str]:
+    """Return file and line of items of a list, which is read again up to the last of them."""
+    places: dict[int, str] = {}
+    first = 0
+    for block in read_blocks(path, kind):
+        end = first + len(next(iter(block.columns.values())))
+        places |= {item: block.place(item - first) for item in items if first <= item < end}
+        first = end
+        if first > max(items):
+            break
+    return [places[item] for item in items]
+
+
+def labelled_places(path: Path, items: Sequence[int]) -> list[str]:
+    """Return file and line of items of such a list as :func:`read_labelled` reads."""
+    return item_places(path, _LABELLED, items)
 
 
 def read_labelled(path: str | Path) -> tuple[list[str], list[str]]:

@@ -7,7 +7,7 @@ take about 170 MB.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -28,6 +28,20 @@ from voxblink2_lib.scoring.validation import (
 
 Missing = Literal["error", "skip"]
 
+_SPEAKER = re.compile(r"(?:^|/)(id\d{5,6})(?=[/-])")
+
+# Returns where items of a list are, for messages.
+Places = Callable[[Sequence[int]], list[str]]
+
+
+def numbered_trials(rows: Sequence[int]) -> list[str]:
+    """Return the places of trials that were read from no file.
+
+    >>> numbered_trials([0, 4])
+    ['trial 1', 'trial 5']
+    """
+    return [f"trial {row + 1:,}" for row in rows]
+
 
 @dataclass(frozen=True, eq=False)
 class TrialList:
@@ -38,12 +52,14 @@ class TrialList:
         enrolment: rows of ``names``. Shape: [trials].
         test: rows of ``names``. Shape: [trials].
         labels: true for a target trial; ``None`` if the list has no labels. Shape: [trials].
+        places: returns where trials are, for messages: file and line, if it was read.
     """
 
     names: list[str]
     enrolment: Rows
     test: Rows
     labels: Flags | None
+    places: Places = numbered_trials
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,6 +169,25 @@ def check_labelled(trials: TrialList, source: object = "the list of trials") -> 
         )
 
 
+def check_classes(trials: TrialList, embeddings: Embeddings) -> None:
+    """Refuse trials of one class, before anything is scored.
+
+    Raises:
+        ScoringError: of the trials with both embeddings, all are target or all non-target trials.
+    """
+    present = embeddings.rows_of(trials.names) >= 0
+    covered: Flags = present[trials.enrolment] & present[trials.test]
+    count, targets = (
+        np.count_nonzero(covered),
+        np.count_nonzero(covered & np.asarray(trials.labels)),
+    )
+    if count and targets in {0, count}:
+        raise ScoringError(
+            f"labels are all {int(targets > 0)}; error rates need target (1) and non-target (0) "
+            f"trials, here among the {count:,} with both embeddings."
+        )
+
+
 def speakers_of(names: Sequence[str]) -> list[str]:
     """Return the speaker of each name, ``id`` and five or six digits.
 
@@ -161,11 +196,21 @@ def speakers_of(names: Sequence[str]) -> list[str]:
     """
     speakers = []
     for name in names:
-        match = re.search(r"(?:^|/)(id\d{5,6})(?=[/-])", name)
-        if not match:
+        speaker = speaker_in(name)
+        if speaker is None:
             raise ScoringError(
                 f"{name!r} does not contain its speaker; names such as "
                 "id10270/x6uYqmx31kE/00001.wav or id10270-x6uYqmx31kE-00001 do."
             )
-        speakers.append(match[1])
+        speakers.append(speaker)
     return speakers
+
+
+def speaker_in(name: str) -> str | None:
+    """Return the speaker that a name contains, if it does.
+
+    >>> speaker_in("wav/id10270/x6uYqmx31kE/00001.wav"), speaker_in("noise.wav")
+    ('id10270', None)
+    """
+    match = _SPEAKER.search(name)
+    return match[1] if match else None
