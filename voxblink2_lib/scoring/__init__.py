@@ -16,6 +16,7 @@ from voxblink2_lib.scoring.protocols import read_protocols
 from voxblink2_lib.scoring.trial_lists import read_trials
 from voxblink2_lib.scoring.trials import TrialList, cosine_scores, score_trials
 from voxblink2_lib.scoring.verification import act_dcf, cllr, eer, min_cllr, min_dcf
+from voxblink2_lib.scoring.weighted import WeightedSweep
 
 __all__ = [
     "eer",
@@ -24,6 +25,7 @@ __all__ = [
     "cllr",
     "min_cllr",
     "Sweep",
+    "WeightedSweep",
     "DetCurve",
     "bootstrap_intervals",
     "open_set_identification",
