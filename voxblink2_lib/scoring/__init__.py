@@ -6,6 +6,8 @@ Computation is in NumPy. PyTorch is only loaded for large matrix products, on a 
 from __future__ import annotations
 
 from voxblink2_lib.scoring.calibration import Calibration, fit_calibration
+from voxblink2_lib.scoring.condition_files import read_conditions
+from voxblink2_lib.scoring.conditions import measure_conditions
 from voxblink2_lib.scoring.det import DetCurve, Sweep
 from voxblink2_lib.scoring.embeddings import Embeddings, read_embeddings
 from voxblink2_lib.scoring.evaluation import evaluate_protocol, evaluate_trials
@@ -42,5 +44,7 @@ __all__ = [
     "Embeddings",
     "evaluate_trials",
     "evaluate_protocol",
+    "read_conditions",
+    "measure_conditions",
     "read_protocols",
 ]

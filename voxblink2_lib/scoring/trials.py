@@ -14,6 +14,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from voxblink2_lib.errors import ScoringError
+from voxblink2_lib.foreign_files import shortened
 from voxblink2_lib.scoring.blockwise import cosines
 from voxblink2_lib.scoring.embeddings import Embeddings
 from voxblink2_lib.scoring.validation import (
@@ -151,6 +152,12 @@ def check_labelled(trials: TrialList, source: object = "the list of trials") -> 
             f"{source} has no labels, without which there are no error rates. Name a list with "
             "labels (--trials KEY), or only write scores (score sv --out FILE)."
         )
+
+
+def trial_text(trials: TrialList, row: int) -> str:
+    """Return the names of a trial, for messages."""
+    sides = (trials.enrolment[row], trials.test[row])
+    return " against ".join(shortened(trials.names[side]) for side in sides)
 
 
 def speakers_of(names: Sequence[str]) -> list[str]:
