@@ -139,17 +139,17 @@ def point_at(
     threshold: float,
     weights: Sequence[Fraction] | None = None,
 ) -> Point:
-    missed: Fraction | int
-    accepted: Fraction | int
-    targets: Fraction | int
-    nontargets: Fraction | int
-    missed = accepted = targets = nontargets = 0
-    for score, label, weight in zip(scores, labels, weights or [1] * len(scores), strict=True):
+    missed: Fraction | int = 0
+    accepted: Fraction | int = 0
+    targets: Fraction | int = 0
+    nontargets: Fraction | int = 0
+    given: Sequence[Fraction | int] = weights or [1] * len(scores)
+    for score, label, weight in zip(scores, labels, given, strict=True):
         accept = score >= threshold
-        targets += weight * bool(label)
-        nontargets += weight * (not label)
-        missed += weight * (bool(label) and not accept)
-        accepted += weight * (not label and accept)
+        targets += weight if label else 0
+        nontargets += 0 if label else weight
+        missed += weight if label and not accept else 0
+        accepted += weight if not label and accept else 0
     return Point(float(threshold), Fraction(missed, targets), Fraction(accepted, nontargets))
 
 
