@@ -72,7 +72,7 @@ def eer(
         EqualErrorRate(eer=0.5, threshold=0.4)
         >>> eer([5, 5, 5, 5], [0, 0, 1, 1])  # constant scores
         EqualErrorRate(eer=0.5, threshold=5.0)
-        >>> eer([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1], weights=[1, 3, 1, 3])
+        >>> eer([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1], weights=[3, 1, 1, 3])
         EqualErrorRate(eer=0.25, threshold=0.4)
     """
     check_choice("method", method, ("interpolated", "hull"))
