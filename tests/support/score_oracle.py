@@ -133,21 +133,33 @@ class Point:
     fpr: Fraction
 
 
-def point_at(scores: Iterable[float], labels: Iterable[int], threshold: float) -> Point:
-    missed = accepted = targets = nontargets = 0
-    for score, label in zip(scores, labels, strict=True):
+def point_at(
+    scores: Sequence[float],
+    labels: Iterable[int],
+    threshold: float,
+    weights: Sequence[Fraction] | None = None,
+) -> Point:
+    missed: Fraction | int = 0
+    accepted: Fraction | int = 0
+    targets: Fraction | int = 0
+    nontargets: Fraction | int = 0
+    given: Sequence[Fraction | int] = weights or [1] * len(scores)
+    for score, label, weight in zip(scores, labels, given, strict=True):
         accept = score >= threshold
-        targets += bool(label)
-        nontargets += not label
-        missed += bool(label) and not accept
-        accepted += not label and accept
+        targets += weight if label else 0
+        nontargets += 0 if label else weight
+        missed += weight if label and not accept else 0
+        accepted += weight if not label and accept else 0
     return Point(float(threshold), Fraction(missed, targets), Fraction(accepted, nontargets))
 
 
-def points_of(scores: Array, labels: Array) -> list[Point]:
+def points_of(
+    scores: Array, labels: Array, weights: Sequence[Fraction] | None = None
+) -> list[Point]:
     """Return the point at each distinct score, and at infinity; thresholds rise."""
     values, flags = scores.tolist(), labels.tolist()
-    return [point_at(values, flags, threshold) for threshold in [*sorted(set(values)), INFINITY]]
+    thresholds = [*sorted(set(values)), INFINITY]
+    return [point_at(values, flags, threshold, weights) for threshold in thresholds]
 
 
 def crossing_of(before: Point, after: Point) -> tuple[Fraction, Fraction]:
@@ -157,9 +169,11 @@ def crossing_of(before: Point, after: Point) -> tuple[Fraction, Fraction]:
     return before.fnr + share * (after.fnr - before.fnr), share
 
 
-def slow_eer(scores: Array, labels: Array) -> tuple[Fraction, float, tuple[float, float]]:
+def slow_eer(
+    scores: Array, labels: Array, weights: Sequence[Fraction] | None = None
+) -> tuple[Fraction, float, tuple[float, float]]:
     """Return the rate, the threshold, and the thresholds that it lies between."""
-    for before, after in pairwise(points_of(scores, labels)):
+    for before, after in pairwise(points_of(scores, labels, weights)):
         if after.fnr >= after.fpr:
             rate, share = crossing_of(before, after)
             at = before.threshold
@@ -188,11 +202,17 @@ def written_costs(p_target: float, c_miss: float, c_fa: float) -> tuple[Fraction
 
 
 def slow_min_dcf(
-    scores: Array, labels: Array, *, p_target: float, c_miss: float = 1.0, c_fa: float = 1.0
+    scores: Array,
+    labels: Array,
+    *,
+    p_target: float,
+    c_miss: float = 1.0,
+    c_fa: float = 1.0,
+    weights: Sequence[Fraction] | None = None,
 ) -> tuple[Fraction, float]:
     """Return the cost and the lowest threshold that has it."""
     miss, accept = written_costs(p_target, c_miss, c_fa)
-    points = points_of(scores, labels)
+    points = points_of(scores, labels, weights)
     cost, at = min((miss * point.fnr + accept * point.fpr, point.threshold) for point in points)
     return cost / min(miss, accept), at
 

@@ -5,10 +5,17 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from voxblink2_lib.cli.score_conditions import (
+    condition_lines,
+    condition_record,
+    condition_reports,
+    read_condition_file,
+)
 from voxblink2_lib.cli.score_sv import add_rate_arguments, report_lines, trial_speakers
 from voxblink2_lib.cli.terminal import DONE, add_command, write_message, write_result
 
 if TYPE_CHECKING:
+    from voxblink2_lib.scoring.conditions import ConditionReport
     from voxblink2_lib.scoring.evaluation import VerificationReport
 
 
@@ -16,14 +23,15 @@ def _file(options: argparse.Namespace) -> int:
     from voxblink2_lib.scoring.plots import plot_det
 
     _check(options)
-    report, others = _evaluate(options)
+    report, conditions, others = _evaluate(options)
     if options.plot:
         points = {prior: cost.threshold for prior, cost in report.min_dcf.items()}
         plot_det(report.sweep, options.plot, min_dcf=points)  # type: ignore[arg-type]  # one prior each
     lines = report_lines(report)
     if others:
         lines.insert(1, f"Others    {others:,} scores are of no trial of the list")
-    write_result(options, report.as_dict() | {"other_scores": others}, lines)
+    record = report.as_dict() | {"other_scores": others} | condition_record(conditions)
+    write_result(options, record, [*lines, *condition_lines(report, conditions)])
     return DONE
 
 
@@ -38,8 +46,10 @@ def _check(options: argparse.Namespace) -> None:
         check_plot_path(options.plot)
 
 
-def _evaluate(options: argparse.Namespace) -> tuple[VerificationReport, int]:
-    """Return the report, and how many scores are of no trial of the list."""
+def _evaluate(
+    options: argparse.Namespace,
+) -> tuple[VerificationReport, list[ConditionReport], int]:
+    """Return the report, those by condition, and how many scores are of no trial of the list."""
     from voxblink2_lib.progress import show_progress
     from voxblink2_lib.scoring.contamination import check_trials
     from voxblink2_lib.scoring.evaluation import measure_trials
@@ -55,16 +65,18 @@ def _evaluate(options: argparse.Namespace) -> tuple[VerificationReport, int]:
         trials = read_trials(options.trials)
         scored, others = match_scores(scores, trials, missing=options.missing)
     check_labelled(trials, options.trials or options.scores)
+    speakers = trial_speakers(options, trials)
+    conditions = read_condition_file(options, trials)
     report = measure_trials(
         trials,
         scored,
         p_target=options.p_target,
         interval=options.interval,
-        speakers=trial_speakers(options, trials),
+        speakers=speakers,
         overlap=check_trials(trials, allow_overlap=options.allow_overlap),
         progress=show_progress,
     )
-    return report, others
+    return report, condition_reports(options, trials, scored, conditions, speakers), others
 
 
 def add_file_command(group: Any) -> None:

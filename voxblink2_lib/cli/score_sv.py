@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping
-from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,13 @@ from voxblink2_lib.cli.score_cohort import (
     add_cohort_arguments,
     check_cohort_options,
     read_cohort,
+)
+from voxblink2_lib.cli.score_conditions import (
+    add_condition_argument,
+    condition_lines,
+    condition_record,
+    condition_reports,
+    read_condition_file,
 )
 from voxblink2_lib.cli.score_inputs import (
     add_embeddings_arguments,
@@ -30,6 +36,7 @@ from voxblink2_lib.published_results import PublishedResult, published_results
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from voxblink2_lib.scoring.conditions import ConditionReport
     from voxblink2_lib.scoring.det import ErrorCounts
     from voxblink2_lib.scoring.embeddings import Embeddings
     from voxblink2_lib.scoring.enrolment import EnrolmentMap
@@ -48,11 +55,16 @@ def _sv(options: argparse.Namespace) -> int:
     if trials.labels is None:
         write_result(options, *_only_scores(options, trials))
         return DONE
-    report, source = _evaluate(options, trials)
+    report, conditions, source = _evaluate(options, trials)
     if options.plot:
         points = {prior: cost.threshold for prior, cost in report.min_dcf.items()}
         plot_det(report.sweep, options.plot, min_dcf=points)  # type: ignore[arg-type]  # one prior each
-    record, lines = report.as_dict(), [*report_lines(report), *_out_lines(options)]
+    record = report.as_dict() | condition_record(conditions)
+    lines = [
+        *report_lines(report),
+        *_out_lines(options),
+        *condition_lines(report, conditions),
+    ]
     if options.model:
         published = published_results(_model_config(options.model))
         record |= {
@@ -89,18 +101,27 @@ def _read_trials(options: argparse.Namespace) -> TrialList:
 
     write_message(f"Reading {options.trials}")
     trials = read_trials(options.trials)
-    if not options.out or options.plot or options.interval:
+    if not options.out or options.plot or options.interval or options.condition:
         check_labelled(trials, options.trials)
     return trials
 
 
-def _evaluate(options: argparse.Namespace, trials: TrialList) -> tuple[VerificationReport, str]:
-    """Return the report, and where the embeddings were read from."""
+def _evaluate(
+    options: argparse.Namespace, trials: TrialList
+) -> tuple[VerificationReport, list[ConditionReport], str]:
+    """Return the report, those by condition, and where the embeddings were read from."""
     from voxblink2_lib.scoring.evaluation import evaluate_trials
 
     models = _read_models(options)
     speakers = trial_speakers(options, trials, models)
+    conditions = read_condition_file(options, trials, models)
     embeddings, scoring = _scoring_arguments(options, trials, models)
+    kept: list[ScoredTrials] = []
+
+    def keep(scored: ScoredTrials) -> None:
+        _write_scores(options, trials, scored)
+        kept.append(scored)
+
     report = evaluate_trials(
         trials,
         embeddings,
@@ -109,10 +130,11 @@ def _evaluate(options: argparse.Namespace, trials: TrialList) -> tuple[Verificat
         speakers=speakers,
         same_ids=options.same_ids,
         allow_overlap=options.allow_overlap,
-        keep=partial(_write_scores, options, trials),
+        keep=keep,
         **scoring,
     )
-    return report, embeddings.source
+    by_condition = condition_reports(options, trials, kept[0], conditions, speakers)
+    return report, by_condition, embeddings.source
 
 
 def _only_scores(
@@ -344,4 +366,5 @@ def add_rate_arguments(parser: argparse.ArgumentParser) -> None:
         "--utt2spk", metavar="FILE", help="speaker of each utterance, for intervals and cohorts"
     )
     add_overlap_argument(parser)
+    add_condition_argument(parser)
     add_plot_argument(parser, "DET curve")

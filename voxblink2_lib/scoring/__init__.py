@@ -6,6 +6,8 @@ Computation is in NumPy. PyTorch is only loaded for large matrix products, on a 
 from __future__ import annotations
 
 from voxblink2_lib.scoring.calibration import Calibration, fit_calibration
+from voxblink2_lib.scoring.condition_files import read_conditions
+from voxblink2_lib.scoring.conditions import measure_conditions
 from voxblink2_lib.scoring.det import DetCurve, Sweep
 from voxblink2_lib.scoring.embeddings import Embeddings, read_embeddings
 from voxblink2_lib.scoring.evaluation import evaluate_trials
@@ -17,6 +19,7 @@ from voxblink2_lib.scoring.protocols import read_protocols
 from voxblink2_lib.scoring.trial_lists import read_trials
 from voxblink2_lib.scoring.trials import TrialList, cosine_scores, score_trials
 from voxblink2_lib.scoring.verification import act_dcf, cllr, eer, min_cllr, min_dcf
+from voxblink2_lib.scoring.weighted import WeightedSweep
 
 __all__ = [
     "eer",
@@ -25,6 +28,7 @@ __all__ = [
     "cllr",
     "min_cllr",
     "Sweep",
+    "WeightedSweep",
     "DetCurve",
     "bootstrap_intervals",
     "open_set_identification",
@@ -41,5 +45,7 @@ __all__ = [
     "Embeddings",
     "evaluate_trials",
     "evaluate_protocol",
+    "read_conditions",
+    "measure_conditions",
     "read_protocols",
 ]

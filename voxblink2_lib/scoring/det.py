@@ -167,7 +167,7 @@ fpr=array([1. , 0.5, 0. , 0. ]))
             The cost and the lowest threshold that has it.
         """
         targets, nontargets = len(self.target), len(self.nontarget)
-        miss, accept = _whole_ratio(miss_cost / targets, accept_cost / nontargets)
+        miss, accept = whole_ratio(miss_cost / targets, accept_cost / nontargets)
         most = miss * targets + accept * nontargets
         # Python's own integers for priors of many digits: slower, and of any size.
         kind = np.dtype(np.int64 if most <= np.iinfo(np.int64).max else object)
@@ -282,7 +282,7 @@ def crossing_of(misses: Rows, accepts: Rows) -> float:
     return crossing_between(*ends, targets=targets, nontargets=nontargets)[0]
 
 
-def _whole_ratio(a: Fraction, b: Fraction) -> tuple[int, int]:
+def whole_ratio(a: Fraction, b: Fraction) -> tuple[int, int]:
     """Return the smallest whole numbers in the ratio of two positive fractions."""
     scale = lcm(a.denominator, b.denominator)
     first, second = int(a * scale), int(b * scale)

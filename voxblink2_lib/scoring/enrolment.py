@@ -226,29 +226,61 @@ def speakers_of_names(
     Raises:
         ScoringError: a name has no speaker.
     """
-    names = list(trials.names)
-    index = None if speakers is None else NameIndex([*speakers], source)
-    if models is not None:
-        has_speaker = np.zeros(len(names), bool) if index is None else index.rows_of(names) >= 0
-        places = models.index.rows_of(names)
-        for row in np.flatnonzero((places >= 0) & ~has_speaker):
-            names[row] = models.utterances[models.index.names[places[row]]][0]
-    if index is None or speakers is None:
-        return np.array(speakers_of(names))
-    return _speakers_in(index, speakers, names)
+    if speakers is not None:
+        return values_of_names(trials, speakers, models=models, source=source)
+    return np.array(speakers_of(_names_with_values(trials, None, models)))
 
 
-def _speakers_in(
-    index: NameIndex, speakers: Mapping[str, str], names: Sequence[str]
+def values_of_names(
+    trials: TrialList,
+    values: Mapping[str, str],
+    *,
+    models: EnrolmentMap | None = None,
+    source: str,
+    noun: str = "speaker",
 ) -> npt.NDArray[np.str_]:
-    """Return the speaker of each name; all must have one."""
+    """Return the value of each name of a trial list, such as its speaker. Shape: [names].
+
+    Args:
+        trials: the list.
+        values: value by utterance.
+        models: the utterances of each model; a model's value is that of its first utterance, unless
+            its own name has one.
+        source: where values were read from, for messages.
+        noun: what a value is, for messages.
+
+    Raises:
+        ScoringError: a name has no value.
+    """
+    index = NameIndex([*values], source)
+    return _values_in(index, values, _names_with_values(trials, index, models), noun)
+
+
+def _names_with_values(
+    trials: TrialList, index: NameIndex | None, models: EnrolmentMap | None
+) -> list[str]:
+    """Return the names of a list; for a model that is not in an index, its first utterance."""
+    names = list(trials.names)
+    if models is None:
+        return names
+    has_value = np.zeros(len(names), bool) if index is None else index.rows_of(names) >= 0
+    places = models.index.rows_of(names)
+    for row in np.flatnonzero((places >= 0) & ~has_value):
+        names[row] = models.utterances[models.index.names[places[row]]][0]
+    return names
+
+
+def _values_in(
+    index: NameIndex, values: Mapping[str, str], names: Sequence[str], noun: str = "speaker"
+) -> npt.NDArray[np.str_]:
+    """Return the value of each name; all must have one."""
     rows = index.rows_of(names)
     if unknown := [names[row] for row in np.flatnonzero(rows < 0).tolist()]:
         raise ScoringError(
-            f"{len(unknown):,} of {len(names):,} names have no speaker in {index.source}. Names "
-            f"without a match: {index.unmatched_text(unknown)}. Add lines 'utterance speaker'."
+            f"{len(unknown):,} of {len(names):,} names have no {noun} in {index.source}. Names "
+            f"without a match: {index.unmatched_text(unknown)}. Add lines 'utterance {noun}'."
         )
-    return np.array([*speakers.values()])[rows]
+    return np.array([*values.values()])[rows]
 
 
 def speaker_means(embeddings: Embeddings, speakers: Mapping[str, str], source: str) -> Embeddings:
@@ -257,7 +289,7 @@ def speaker_means(embeddings: Embeddings, speakers: Mapping[str, str], source: s
     Raises:
         ScoringError: an embedding has no speaker.
     """
-    labels = _speakers_in(NameIndex([*speakers], source), speakers, embeddings.names)
+    labels = _values_in(NameIndex([*speakers], source), speakers, embeddings.names)
     names, owner = np.unique(labels, return_inverse=True)
     means = mean_models(embeddings.vectors, owner, "mean")
     return Embeddings(

@@ -147,8 +147,13 @@ def _recognized(path: Path, number: int, line: str, kind: ListKind) -> _Layout:
     )
 
 
+def plain_header(word: str) -> str:
+    """Return a word of a header in lower case, without ``_``, ``-`` and spaces."""
+    return re.sub("[_ -]", "", word.lower())
+
+
 def _header_columns(words: Sequence[str], kind: ListKind) -> Columns | None:
-    plain = [re.sub("[_ -]", "", word.lower()) for word in words]
+    plain = [plain_header(word) for word in words]
     places = {
         column: [place for place, word in enumerate(plain) if word in names]
         for column, names in kind.headers.items()

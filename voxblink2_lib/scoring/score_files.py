@@ -27,7 +27,7 @@ from voxblink2_lib.scoring.trial_lists import (
     TrialCollector,
     is_label,
 )
-from voxblink2_lib.scoring.trials import Missing, ScoredTrials, TrialList
+from voxblink2_lib.scoring.trials import Missing, ScoredTrials, TrialList, trial_text
 from voxblink2_lib.scoring.validation import Flags, Floats, Rows, check_choice
 
 # Forms of a line without a header, the first that fits a line first.
@@ -173,7 +173,7 @@ def match_scores(
         skip = " To leave them out and have them counted: missing='skip' (--missing skip)."
         raise ScoringError(
             f"{np.count_nonzero(~covered):,} of {len(covered):,} trials have no score in "
-            f"{file.source}; the first is trial {row + 1:,}, {_trial_text(trials, row)}.{names}"
+            f"{file.source}; the first is trial {row + 1:,}, {trial_text(trials, row)}.{names}"
             f"{skip * bool(covered.any())}"
         )
     kept = np.flatnonzero(covered)
@@ -193,14 +193,9 @@ def _check_labels(file: ScoreFile, labels: Flags | None, rows: Rows) -> None:
         row = int(wrong[0])
         here, there = ("target" if label else "non-target" for label in (labels[row], ~labels[row]))
         raise ScoringError(
-            f"{file.source}: {_trial_text(file.trials, rows[row])} is a {there} trial there, and a "
+            f"{file.source}: {trial_text(file.trials, rows[row])} is a {there} trial there, and a "
             f"{here} trial in the list; so are {len(wrong):,} of {len(labels):,} trials."
         )
-
-
-def _trial_text(trials: TrialList, row: int) -> str:
-    sides = (trials.enrolment[row], trials.test[row])
-    return " against ".join(shortened(trials.names[side]) for side in sides)
 
 
 def _sorted_pairs(file: ScoreFile) -> tuple[Rows, Rows]:
@@ -214,7 +209,7 @@ def _sorted_pairs(file: ScoreFile) -> tuple[Rows, Rows]:
         first, second = order[wrong[0]], order[wrong[0] + 1]
         raise ScoringError(
             f"{file.source}: trials {first + 1:,} and {second + 1:,} are the same, "
-            f"{_trial_text(trials, first)}, with the scores {file.scores[first]:g} and "
+            f"{trial_text(trials, first)}, with the scores {file.scores[first]:g} and "
             f"{file.scores[second]:g}. Keep one of them."
         )
     is_first = np.append(True, ~repeated)

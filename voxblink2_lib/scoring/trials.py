@@ -14,6 +14,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from voxblink2_lib.errors import ScoringError
+from voxblink2_lib.foreign_files import shortened
 from voxblink2_lib.scoring.blockwise import cosines
 from voxblink2_lib.scoring.embeddings import Embeddings
 from voxblink2_lib.scoring.validation import (
@@ -186,6 +187,12 @@ def check_classes(trials: TrialList, embeddings: Embeddings) -> None:
             f"labels are all {int(targets > 0)}; error rates need target (1) and non-target (0) "
             f"trials, here among the {count:,} with both embeddings."
         )
+
+
+def trial_text(trials: TrialList, row: int) -> str:
+    """Return the names of a trial, for messages."""
+    sides = (trials.enrolment[row], trials.test[row])
+    return " against ".join(shortened(trials.names[side]) for side in sides)
 
 
 def speakers_of(names: Sequence[str]) -> list[str]:

@@ -15,6 +15,7 @@ import numpy as np
 from voxblink2_lib.errors import ScoringError
 from voxblink2_lib.scoring.det import Sweep, crossing_of
 from voxblink2_lib.scoring.validation import check_choice, check_number, check_prior
+from voxblink2_lib.scoring.weighted import WeightedSweep
 
 
 class EqualErrorRate(NamedTuple):
@@ -42,6 +43,7 @@ def eer(
     scores: object,
     labels: object = None,
     *,
+    weights: object = None,
     method: Literal["interpolated", "hull"] = "interpolated",
 ) -> EqualErrorRate:
     """Return the equal error rate: the rate at which FNR = FPR.
@@ -50,6 +52,8 @@ def eer(
         scores: scores, or a ``Sweep``. Shape: [trials].
         labels: 1 for a target trial, 0 for a non-target trial; none with a ``Sweep``.
             Shape: [trials].
+        weights: how much each trial counts, from 0, compared exactly; by default all the same. Not
+            with a ``Sweep``. Shape: [trials].
         method: ``"interpolated"``, the usual one: on the straight line between the two operating
             points where the rates cross. ``"hull"``: on the convex hull of the ROC, which does not
             depend on single trials (Brümmer and de Villiers, "The BOSARIS Toolkit", 2011); it
@@ -61,18 +65,22 @@ def eer(
         choice between two.
 
     Raises:
-        ScoringError: see :meth:`Sweep.of`.
+        ScoringError: see :meth:`Sweep.of` and :meth:`WeightedSweep.of`.
 
     Example:
         >>> eer([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1])
         EqualErrorRate(eer=0.5, threshold=0.4)
         >>> eer([5, 5, 5, 5], [0, 0, 1, 1])  # constant scores
         EqualErrorRate(eer=0.5, threshold=5.0)
+        >>> eer([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1], weights=[3, 1, 1, 3])
+        EqualErrorRate(eer=0.25, threshold=0.4)
     """
     check_choice("method", method, ("interpolated", "hull"))
-    sweep = _sweep(scores, labels)
+    sweep = _any_sweep(scores, labels, weights)
     if method == "interpolated":
         return EqualErrorRate(*sweep.crossing())
+    if isinstance(sweep, WeightedSweep):
+        raise ScoringError("the EER on the hull takes no weights; use method='interpolated'.")
     return EqualErrorRate(crossing_of(*sweep.hull), None)
 
 
@@ -80,6 +88,7 @@ def min_dcf(
     scores: object,
     labels: object = None,
     *,
+    weights: object = None,
     p_target: float | Sequence[float] = 0.01,
     c_miss: float = 1.0,
     c_fa: float = 1.0,
@@ -97,6 +106,8 @@ def min_dcf(
         scores: scores, or a ``Sweep``. Shape: [trials].
         labels: 1 for a target trial, 0 for a non-target trial; none with a ``Sweep``.
             Shape: [trials].
+        weights: how much each trial counts, from 0, compared exactly; by default all the same. Not
+            with a ``Sweep``. Shape: [trials].
         p_target: prior probability of a target trial, between 0 and 1; several for their mean.
         c_miss: cost of a miss.
         c_fa: cost of a false acceptance.
@@ -118,7 +129,7 @@ def min_dcf(
     if not priors:
         raise ScoringError("p_target is empty; name at least one prior.")
     costs = [exact_costs(prior, c_miss, c_fa) for prior in priors]
-    sweep = _sweep(scores, labels)
+    sweep = _any_sweep(scores, labels, weights)
     best = [sweep.least_cost(*cost) for cost in costs]
     normalized = [least / min(cost) for (least, _), cost in zip(best, costs, strict=True)]
     value = float(sum(normalized) / len(normalized))
@@ -232,6 +243,20 @@ def min_cllr(scores: object, labels: object = None) -> float:
     mixed = (target > 0) & (other > 0)  # a pure bin has an infinite ratio and costs nothing
     target, other = target[mixed], other[mixed]
     return float(target @ np.log2(1 + other / target) + other @ np.log2(1 + target / other)) / 2
+
+
+def _any_sweep(scores: object, labels: object, weights: object) -> Sweep | WeightedSweep:
+    """Return a sweep, weighted if trials have weights."""
+    if isinstance(scores, Sweep | WeightedSweep):
+        if labels is not None or weights is not None:
+            raise ScoringError(
+                "a Sweep already contains the labels; pass none with it, and weights only to "
+                "WeightedSweep.of."
+            )
+        return scores
+    if weights is None or labels is None:
+        return _sweep(scores, labels)
+    return WeightedSweep.of(scores, labels, weights)
 
 
 def _sweep(scores: object, labels: object) -> Sweep:
