@@ -131,6 +131,7 @@ def test_wrong_words_end_with_2(
         (["materialize", "--data-dir", "demo", "--speakers", "../x"], "neither a speaker id nor"),
         (["materialize", "--data-dir", "demo", "--workers", "0"], "workers must be"),
         (["materialize", "--data-dir", "demo", "--store", "nosuch://x/y"], "Protocol not known"),
+        (["materialize", "--data-dir", "demo", "--store", "https://x/y"], "can only be read"),
         (["status", "--store", ""], "store is an empty text"),
         (
             ["materialize", "--data-dir", "demo", "--source", ""],

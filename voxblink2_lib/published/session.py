@@ -21,7 +21,7 @@ from voxblink2_lib.errors import StoreBusyError, StoreError, VoxBlink2Error
 from voxblink2_lib.progress import Progress, no_progress, size_text
 from voxblink2_lib.published.fetching import fetch_files
 from voxblink2_lib.published.lease import UrlLease
-from voxblink2_lib.published.manifest import LEDGER, Manifest
+from voxblink2_lib.published.manifest import LEDGER, TOMBSTONES, Manifest
 from voxblink2_lib.published.opening import open_place
 from voxblink2_lib.published.place import Place, Published
 from voxblink2_lib.published.publisher import Publisher
@@ -36,6 +36,7 @@ from voxblink2_lib.store.ledger import Ledger
 PUBLISH_SECONDS = 300.0
 _REST = 10.0
 _WAIT_SECONDS = 10.0
+_READ_ONLY = ("http://", "https://")
 _log = logging.getLogger(__name__)
 
 
@@ -58,6 +59,11 @@ def publishing(
         StoreError, StoreDiskError: the URL cannot be read or written to.
     """
     place = open_place(url)
+    if url.startswith(_READ_ONLY):
+        raise StoreError(
+            f"The store {place} is at an address that can only be read. Name a folder, or a URL "
+            "that can be written to, such as s3://bucket/store or hf://datasets/USER/NAME."
+        )
     lease = place.lease()
     with store_errors(url, "published"):
         _acquire(lease, place, wait=wait)
@@ -109,7 +115,7 @@ def begin(place: Place, store: Store, *, progress: Progress = no_progress) -> Pu
 
 def _take_up(place: Place, store: Store, manifest: Manifest, progress: Progress) -> None:
     """Download all but the shards; the ledger comes last, so that a kill leaves no store."""
-    kept = ("index/", "archive/", "parts/", "shards/")
+    kept = (TOMBSTONES, "index/", "archive/", "parts/", "shards/")
     targets = {store.root / file.path: file for file in manifest.below(*kept)}
     targets |= {
         store.root / FOLDER / f"{config}.arrow": file

@@ -12,11 +12,15 @@ import numpy.typing as npt
 from voxblink2_lib.errors import ScoringError
 from voxblink2_lib.progress import Progress, no_progress
 from voxblink2_lib.scoring.condition_files import Condition
+from voxblink2_lib.scoring.contamination import Overlap
 from voxblink2_lib.scoring.evaluation import VerificationReport, measure_trials
 from voxblink2_lib.scoring.trials import ScoredTrials, TrialList, check_labelled
 from voxblink2_lib.scoring.validation import Flags, finite_or_none
 from voxblink2_lib.scoring.verification import EqualErrorRate, MinDcf, eer, min_dcf
 from voxblink2_lib.scoring.weighted import WeightedSweep
+
+# What is shared within the list is looked for once, in all of it.
+_CHECKED = Overlap()
 
 
 @dataclass(frozen=True)
@@ -182,12 +186,13 @@ def _row(
         return ConditionRow(value, count, size, targets, None)
     no_interval = None
     try:
-        report = measure_trials(trials, part, interval=interval, **options)
+        report = measure_trials(trials, part, interval=interval, overlap=_CHECKED, **options)
     except ScoringError as error:
         if interval is None:
             raise
         # A condition may have too few speakers for intervals, where all together have enough.
-        report, no_interval = measure_trials(trials, part, **options), str(error)
+        report = measure_trials(trials, part, overlap=_CHECKED, **options)
+        no_interval = str(error)
     return ConditionRow(value, count, size, targets, replace(report, trials=count), no_interval)
 
 
