@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from voxblink2_lib.errors import ScoringError
@@ -233,6 +233,7 @@ def outcome(path: Path) -> object:
 
 
 @given(text=odd_lists(), chunk_bytes=st.sampled_from([1, 9, 1 << 20]))
+@example(text="label,enrol,test\n1,a,b\t\n", chunk_bytes=1)
 def test_fast_is_what_careful_is(
     tmp_path_factory: pytest.TempPathFactory, text: str, chunk_bytes: int
 ) -> None:

@@ -314,7 +314,8 @@ def _parsed(plain: _PlainLines, layout: _Layout) -> dict[str, pa.ChunkedArray] |
     if plain.quoted not in {None, len(table)}:
         return None
     columns = {column: table.column(column) for column in types}
-    if layout.separator is not None and b" " in plain.lines:
+    blanks = {b" ", b"\t"} - {plain.separator}
+    if layout.separator is not None and any(blank in plain.lines for blank in blanks):
         columns = {column: _trimmed(words) for column, words in columns.items()}
     return columns if all(map(_is_whole, columns.values())) else None
 
