@@ -406,8 +406,8 @@ def test_kills_at_random_bytes_cost_what_was_in_flight(
         assert kept >= 2 * block
         site.journal.clear()
         (file,) = run_inline_json(*words)["files"]
-        assert min(request.start for request in site.journal) == kept
-        assert site.bytes_sent(META_ARCHIVE) == len(BIG) - kept
+        # A request of a killed process may come to its server late, and is not served whole.
+        assert site.whole_bytes_sent(META_ARCHIVE) == len(BIG) - kept
     assert (file["state"], file["fetched_bytes"]) == ("resumed", len(BIG) - kept)
     assert (tmp_path / "r" / META_ARCHIVE).read_bytes() == BIG
     assert not (tmp_path / "r" / PARTIAL).exists()

@@ -21,6 +21,7 @@ class Served:
     start: int
     bytes_sent: int
     status: int
+    wanted_bytes: int = -1
 
 
 class FileServer(LoopbackServer):
@@ -75,6 +76,11 @@ class FileServer(LoopbackServer):
         self.serve_on()
         super().__exit__(*details)
 
+    def whole_bytes_sent(self, path: str) -> int:
+        """Return what was sent for requests that were served whole: none of a killed process."""
+        whole = (each for each in self.journal if each.bytes_sent == each.wanted_bytes)
+        return sum(request.bytes_sent for request in whole if request.path == path)
+
     def bytes_sent(self, path: str) -> int:
         return sum(request.bytes_sent for request in self.journal if request.path == path)
 
@@ -124,7 +130,7 @@ class FileHandler(LoopbackHandler):
         is_broken = self.server.breaks > 0
         end = (start + stop) // 2 if is_broken else stop
         self.server.breaks -= is_broken
-        request = Served(path, start, 0, status)
+        request = Served(path, start, 0, status, wanted_bytes=stop - start)
         self.server.journal.append(request)
         for at in range(start, end, _PIECE_BYTES):
             piece = data[at : min(end, at + _PIECE_BYTES)]
