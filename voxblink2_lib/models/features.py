@@ -18,6 +18,7 @@ from transformers import BatchFeature, SequenceFeatureExtractor
 from transformers.audio_utils import mel_filter_bank
 
 from voxblink2_lib.errors import ModelError
+from voxblink2_lib.models.batches import BatchOptions, batch_of, check_options
 from voxblink2_lib.records import SAMPLE_RATE_HZ
 
 Normalization = Literal["std", "max"]
@@ -82,6 +83,9 @@ class SpeakerFeatureExtractor(SequenceFeatureExtractor):
         *,
         sampling_rate: int | None = None,
         padding: bool | str = True,
+        truncation: bool = False,
+        max_length: int | None = None,
+        return_attention_mask: bool = True,
         return_tensors: str | None = "pt",
         names: Sequence[str] | None = None,
     ) -> BatchFeature:
@@ -90,17 +94,23 @@ class SpeakerFeatureExtractor(SequenceFeatureExtractor):
         Args:
             waveforms: one waveform, shape (samples,), or several; numbers in [-1, 1], or int16.
             sampling_rate: sampling rate of the waveforms; only 16,000 is accepted.
-            padding: ``True`` or ``"longest"``, which mean the same; exists because code for any
-                feature extractor passes it.
-            return_tensors: ``"pt"`` or ``"np"``.
+            padding: ``True`` or ``"longest"``: to the longest; ``"max_length"``: to that;
+                ``False`` or ``"do_not_pad"``: not.
+            truncation: cut waveforms at ``max_length``.
+            max_length: in samples.
+            return_attention_mask: with the mask of valid frames.
+            return_tensors: ``"pt"`` or ``"np"``, or ``None`` for a list of arrays.
             names: names of the waveforms, for messages.
 
         Raises:
             ModelError: a waveform has another rate, several channels, fewer than 1,600 samples,
-                non-finite values, or is silent. The message names it.
+                non-finite values, or is silent: the message names it; or arguments do not go
+                together.
         """
-        _check_choice("padding", padding, (True, "longest"))
-        _check_choice("return_tensors", return_tensors, ("pt", "np"))
+        wanted = BatchOptions(
+            padding, truncation, max_length, return_attention_mask, return_tensors
+        )
+        check_options(wanted, min_samples=MIN_SAMPLES)
         if sampling_rate not in {None, SAMPLE_RATE_HZ}:
             raise ModelError(
                 f"The waveforms have {sampling_rate} samples per second; resample them to "
@@ -114,21 +124,15 @@ class SpeakerFeatureExtractor(SequenceFeatureExtractor):
                 "more, and as many of both."
             )
         checked = [checked_waveform(*pair) for pair in zip(listed, names, strict=True)]
+        if truncation:  # what is left may be silent
+            checked = [
+                checked_waveform(waveform[:max_length], name)
+                for waveform, name in zip(checked, names, strict=True)
+            ]
         options: Any = {"normalization": self.normalization, "bands": self.num_mel_bins}
         frames = [log_mel(waveform, **options) for waveform in checked]
-        lengths = torch.tensor([len(each) for each in frames])
-        features = torch.nn.utils.rnn.pad_sequence(frames, batch_first=True)
-        mask = (torch.arange(features.shape[1])[None] < lengths[:, None]).long()
-        batch = {"input_features": features, "attention_mask": mask}
-        if return_tensors == "np":
-            return BatchFeature({name: tensor.numpy() for name, tensor in batch.items()})
-        return BatchFeature(batch)
-
-
-def _check_choice(name: str, value: object, allowed: tuple[object, ...]) -> None:
-    if value not in allowed:
-        choices = " and ".join(map(repr, allowed))
-        raise ModelError(f"{name} must be one of {choices}, got {value!r}.")
+        max_frames = None if max_length is None else 1 + max_length // HOP_SAMPLES
+        return batch_of(frames, wanted, max_frames=max_frames)
 
 
 def _as_list(waveforms: Any) -> list[Any]:
