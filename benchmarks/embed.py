@@ -32,7 +32,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from voxblink2_lib.cores import usable_cores
 from voxblink2_lib.embedding.block_worker import Dtype
 from voxblink2_lib.models import RELEASED, SpeakerFeatureExtractor
-from voxblink2_lib.models.conversion import KINDS
+from voxblink2_lib.models.architectures import KINDS
 from voxblink2_lib.records import SAMPLE_RATE_HZ
 from voxblink2_lib.scoring import read_embeddings
 

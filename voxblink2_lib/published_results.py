@@ -1,4 +1,4 @@
-"""Results that the authors of VoxBlink2 published for their models; imports no other module."""
+"""Published results of models that were trained on VoxBlink2; imports no other module."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ RELEASE_KEY = "voxblink2_release"
 
 
 class PublishedResult(NamedTuple):
-    """A result on Vox1-O: EER in percent, minDCF at a prior of 0.01."""
+    """A result on Vox1-O: EER in percent, minDCF at a prior of 0.01 if that was published."""
 
     eer_percent: float
-    min_dcf: float
+    min_dcf: float | None = None
 
 
 class Published(NamedTuple):
@@ -40,6 +40,24 @@ PUBLISHED: dict[str, Published] = {
     ),
 }
 
+# WeSpeaker's table for Vox1-O, of its models that were trained on VoxBlink2 and fine-tuned. Those
+# that WeSpeaker has trained on other corpora only are here without results.
+WESPEAKER: dict[str, dict[str, PublishedResult]] = {
+    "wespeaker_simam_resnet34": {
+        "WeSpeaker SimAM_ResNet34_ASP, AS-norm and quality measures": PublishedResult(0.372),
+    },
+    "wespeaker_simam_resnet100": {
+        "WeSpeaker SimAM_ResNet100_ASP": PublishedResult(0.229),
+        "WeSpeaker SimAM_ResNet100_ASP, AS-norm and quality measures": PublishedResult(0.202),
+    },
+    "wespeaker_resnet34": {},
+    "wespeaker_ecapa_c512": {},
+    "wespeaker_ecapa_c1024": {},
+}
+
+# The architectures whose checkpoints are converted.
+ARCHITECTURE_NAMES = (*PUBLISHED, *WESPEAKER)
+
 
 def published_results(config: Mapping[str, Any]) -> dict[str, PublishedResult]:
     """Return the published results of a converted model.
@@ -49,16 +67,18 @@ def published_results(config: Mapping[str, Any]) -> dict[str, PublishedResult]:
 
     Returns:
         Results by model and training data; of both stages if the checkpoint's name did not show
-        its stage, and none for a model that was not converted from a release.
+        its stage; of an architecture of WeSpeaker, its results after training on VoxBlink2; and
+        none for a model that was not converted.
 
     Example:
         >>> published_results({"voxblink2_release": {"arch": "resnet34", "stage": "finetuned"}})
         {'ResNet34-GSP, VoxBlink2 + VoxCeleb2': PublishedResult(eer_percent=0.553, min_dcf=0.056)}
     """
     release = config.get(RELEASE_KEY) or {}
-    if release.get("arch") not in PUBLISHED:
-        return {}
-    published = PUBLISHED[release["arch"]]
+    arch = str(release.get("arch"))
+    if arch not in PUBLISHED:
+        return WESPEAKER.get(arch, {})
+    published = PUBLISHED[arch]
     return {
         f"{published.title}, {trained}": result
         for stage, trained, result in (

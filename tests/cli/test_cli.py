@@ -96,7 +96,7 @@ def test_help_imports_nothing_heavy() -> None:
         (["status", "--config", "faces"], "invalid choice: 'faces'"),
         (["score"], "required: COMMAND"),
         (["score", "asr"], "invalid choice: 'asr'"),
-        (["convert", "x.pt", "out"], "required: --arch"),
+        (["convert", "x.pt"], "required: OUT"),
         (["convert", "x.pt", "out", "--arch", "resnet50"], "invalid choice: 'resnet50'"),
         (["embed", "--model", "x"], "required: --out, --audio/--wav-scp"),
         (["embed", "--window", "all"], "invalid float value: 'all'"),

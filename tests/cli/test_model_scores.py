@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 import soundfile
 from support import cli_process, tiny_models
+from support.model_oracle import small_wespeaker_folder
 from support.tiny_models import cache_in, calls_here, directly, write_scp
 
 from voxblink2_lib.cli import main
 from voxblink2_lib.embedding.block_worker import BlockTask
+from voxblink2_lib.models import SpeakerFeatureExtractor
 from voxblink2_lib.scoring import read_embeddings
 
 # The command would look for an accelerator, where numbers are a little different.
@@ -267,6 +269,48 @@ def test_published_costs_of_a_prior_that_was_not_asked_for(
     here, published = answered(words, capsys)[0].splitlines()[-2:]
     assert re.fullmatch(r"here +[0-9.]+ % +-", here)
     assert published.endswith(" 0.553 %                   0.056")
+
+
+# -- A model of WeSpeaker --------------------------------------------------------------------------
+
+
+def test_from_a_folder_of_wespeaker_to_an_equal_error_rate(
+    demo: Demo, tmp_path: Path, ran: list[BlockTask], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Converted, embedded and scored; its result is beside the published ones."""
+    folder, model = small_wespeaker_folder(tmp_path / "wespeaker"), tmp_path / "model"
+    out, _ = answered(["convert", str(folder), str(model), "--json"], capsys)
+    assert json.loads(out) == {
+        "model": str(model),
+        "arch": "wespeaker_simam_resnet34",
+        "parameters": 66_666,
+        "onnx": None,
+        "left_out": ["projection.weight"],
+    }
+    sounds = dict(line.split() for line in demo.wav_scp.read_text().splitlines())
+    expected = {}
+    for name in sorted(demo.vectors)[:16]:
+        samples, _ = soundfile.read(sounds[f"{name.replace('/', '-')}.wav"], dtype="float32")
+        expected[name] = directly(str(model), samples)
+    trials = write_trials(tmp_path / "trials", list(expected))
+    words = sv(str(model), demo.wav_scp, trials)
+    record = json.loads(answered([*words, "--json"], capsys)[0])
+    assert record["eer"] == pytest.approx(eer_by_hand(expected), abs=1 / record["targets"])
+    title = "WeSpeaker SimAM_ResNet34_ASP, AS-norm and quality measures"
+    assert record["published"] == {title: {"eer_percent": 0.372, "min_dcf": None}}
+    ran.clear()
+    published = answered(words, capsys)[0].splitlines()[-1]
+    assert re.split(r"\s{2,}", published) == [f"published, Vox1-O: {title}", "0.372 %", "-"]
+    assert ran == []
+    # With the other front end it is another model: nothing of this one is used again.
+    other = tmp_path / "other"
+    shutil.copytree(model, other)
+    SpeakerFeatureExtractor().save_pretrained(other)
+    again = json.loads(answered([*sv(str(other), demo.wav_scp, trials), "--json"], capsys)[0])
+    assert sum(len(task.block.rows) for task in ran) == len(expected)
+    words = ["score", "sv", "--trials", str(trials), "--embeddings", record["embeddings"]]
+    assert main([*words, "--cohort", again["embeddings"], "--allow-overlap"]) == 2
+    assert "These embeddings are of different models" in capsys.readouterr().err
 
 
 # -- Open-set identification -----------------------------------------------------------------------

@@ -27,11 +27,13 @@ from support.tiny_models import SAME, cache_in, calls_here, directly, voice, wri
 
 from voxblink2_lib.cli import main
 from voxblink2_lib.embedding.block_worker import BlockTask, EmbedOptions
-from voxblink2_lib.embedding.run import Embedded, embed
+from voxblink2_lib.embedding.model_identity import identify_model
+from voxblink2_lib.embedding.run import Embedded, embed, rejects_of
 from voxblink2_lib.errors import EmbeddingError, ModelError, ScoringError, StoppedError
 from voxblink2_lib.files import sha256_of
 from voxblink2_lib.records import SealedShard
 from voxblink2_lib.scoring import read_embeddings
+from voxblink2_lib.scoring.source_models import check_same_model
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
 from voxblink2_lib.store.shard_names import shard_name
@@ -61,6 +63,17 @@ def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ran(monkeypatch: pytest.MonkeyPatch) -> list[BlockTask]:
     """What was embedded, in this process."""
     return calls_here(monkeypatch)
+
+
+def copy_with_front_end(model: str, folder: Path, **changes: str) -> str:
+    """Copy a model and change settings of its front end."""
+    shutil.copytree(model, folder)
+    path = folder / "preprocessor_config.json"
+    settings = json.loads(path.read_text())
+    if changes.get("front_end") == "kaldi":
+        settings |= {"normalization": None, "window_type": "hamming"}
+    path.write_text(json.dumps(settings | changes))
+    return str(folder)
 
 
 def no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,6 +148,59 @@ def test_a_file_says_which_corpus_it_is_of(
         read_embeddings(out, corpus="VoxBlink1")
     with pytest.raises(EmbeddingError, match="made from other audio, by another model or with"):
         embed(sounds, out, EmbedOptions(model), corpus="VoxBlink1")
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "safetensors"])
+def test_a_file_says_which_model_it_is_of(
+    suffix: str, model: str, sounds: Path, tmp_path: Path, ran: list[BlockTask]
+) -> None:
+    """The same network with the other front end is another model; a copy is the same."""
+    other = copy_with_front_end(model, tmp_path / "kaldi", front_end="kaldi")
+    copy = copy_with_front_end(model, tmp_path / "copy", transformers_version="0.0")
+    outs = [tmp_path / f"{name}.{suffix}" for name in ("first", "other", "copy")]
+    for folder, out in zip((model, other, copy), outs, strict=True):
+        embed(sounds, out, EmbedOptions(folder))
+    first, second, third = (read_embeddings(out) for out in outs)
+    assert first.model is not None
+    assert second.model is not None
+    assert first.model.front_end == "SpeakerFeatureExtractor voxblink2 std"
+    assert second.model.front_end == "SpeakerFeatureExtractor kaldi hamming"
+    assert first.model == third.model
+    assert first.model.model != second.model.model
+    # Kaldi's frames are whole ones: a tenth of a second is too short for the deepest network.
+    assert [name for name in first.names if name not in second.names] == ["b-9"]
+    assert "b-9 has 1600 samples; a model needs at least 1680" in rejects_of(outs[1]).read_text()
+    assert apart(second.vectors[:3].copy(), first.vectors[:3].copy()) > SAME
+    check_same_model((first.model, "a"), (third.model, "c"))
+    match = r"different models: a \(.*voxblink2 std\) and b \(.*kaldi hamming\)\. Their cosines"
+    with pytest.raises(ScoringError, match=match):
+        check_same_model((first.model, "a"), (second.model, "b"))
+
+
+@pytest.mark.usefixtures("ran")
+def test_embeddings_of_two_front_ends_are_never_in_one_file(
+    model: str, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = copy_with_front_end(model, tmp_path / "kaldi", front_end="kaldi")
+    out = tmp_path / "out.parquet"
+    embed(sounds, out, EmbedOptions(model))
+    with pytest.raises(EmbeddingError, match="made from other audio, by another model or with"):
+        embed(sounds, out, EmbedOptions(other))
+    half = tmp_path / "half.parquet"
+    stop_after(monkeypatch, 2)
+    with pytest.raises(KeyboardInterrupt):
+        embed(sounds, half, EmbedOptions(model))
+    with pytest.raises(EmbeddingError, match="an interrupted run on other audio, of another model"):
+        embed(sounds, half, EmbedOptions(other))
+
+
+def test_a_model_that_has_no_front_end_of_its_own_has_an_identity(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ModelError, match=r"config\.json cannot be read"):
+        identify_model(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    assert identify_model(tmp_path).front_end == "unknown"
 
 
 def test_names_with_spaces_come_back_from_both_formats(

@@ -135,6 +135,14 @@ def test_padding_to_a_length() -> None:
     assert not batch["input_features"][:, 21:].any()
 
 
+def test_padding_to_a_length_of_whole_frames() -> None:
+    """Kaldi's frames do not reach over the edges: there are fewer."""
+    extractor = SpeakerFeatureExtractor(front_end="kaldi")
+    batch = extractor([WAVE[:3199], WAVE[:1700]], padding="max_length", max_length=3199)
+    assert batch["attention_mask"].sum(dim=1).tolist() == [18, 9]
+    assert batch["input_features"].shape == (2, 18, 80)
+
+
 def test_a_cut_waveform_is_as_a_shorter_one() -> None:
     result = features([WAVE, WAVE[:1700]], truncation=True, max_length=2000)
     np.testing.assert_array_equal(result, features([WAVE[:2000], WAVE[:1700]]))

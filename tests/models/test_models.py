@@ -261,7 +261,7 @@ def test_gradient_checkpointing_changes_nothing(kind: str) -> None:
 
 
 @pytest.mark.parametrize("bias", [-1.0, 1.0])
-@pytest.mark.parametrize("kind", [kind for kind in SMALL if kind != "ecapa"])
+@pytest.mark.parametrize("kind", [kind for kind in SMALL if not kind.startswith("ecapa")])
 def test_constant_channels_give_finite_gradients(kind: str, bias: float) -> None:
     model = small_model(kind, num_speakers=3)
     assert isinstance(model, SpeakerResNet)

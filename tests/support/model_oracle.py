@@ -17,6 +17,7 @@ from typing import Any, get_args
 import numpy as np
 import numpy.typing as npt
 import torch
+import yaml
 from torch import Tensor, nn
 
 from support.property_settings import fewer_examples
@@ -27,12 +28,13 @@ from voxblink2_lib.models import (
     SpeakerModel,
     SpeakerResNetConfig,
 )
+from voxblink2_lib.models.architectures import KINDS
 from voxblink2_lib.models.configuration import Block, Pooling
-from voxblink2_lib.models.conversion import KINDS
 
 Array = npt.NDArray[Any]
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "models.json"
+WESPEAKER_GOLDEN = GOLDEN.with_name("wespeaker.json")
 PROPERTY = fewer_examples(3)
 TOLERANCE = 1e-4  # of embeddings, relative to their length
 GOLDEN_INPUTS = {"1:16000": (1, 16_000), "2:32000": (2, 32_000)}
@@ -106,6 +108,59 @@ def _repeated(key: str, shape: list[int]) -> Tensor:
     return torch.tensor(zlib.crc32(key.encode()) / 2**32).expand(shape)
 
 
+# -- WeSpeaker's models ----------------------------------------------------------------------------
+
+
+@functools.cache
+def wespeaker_golden() -> dict[str, Any]:
+    """Return the golden numbers of WeSpeaker's: one entry a model, and ``"fbank"``."""
+    numbers: dict[str, Any] = json.loads(WESPEAKER_GOLDEN.read_text(encoding="utf-8"))
+    return numbers
+
+
+def int16_waveform(name: str) -> npt.NDArray[np.int16]:
+    """Return a golden waveform of 16 bits by its name, ``seed:samples``."""
+    wave = golden_waveform(*map(int, name.split(":")))
+    return np.round(wave * 32_768).astype(np.int16)
+
+
+def write_wespeaker_folder(
+    folder: Path, state: Mapping[str, Tensor], model: str, **arguments: Any
+) -> Path:
+    """Write a model as WeSpeaker does, with what only training uses in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    fbank = {"num_mel_bins": 80, "frame_shift": 10, "frame_length": 25, "dither": 1.0}
+    settings = {
+        "data_type": "shard",
+        "dataset_args": {"fbank_args": fbank, "resample_rate": 16_000, "num_frms": 200},
+        "model": model,
+        "model_args": arguments,
+        "optimizer": "SGD",
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    trained = {**state, "projection.weight": torch.ones(3, 2)}
+    torch.save(trained, folder / "avg_model.pt")
+    return folder
+
+
+def golden_wespeaker_folder(folder: Path, name: str) -> Path:
+    """Write one of WeSpeaker's models with golden weights."""
+    entry = wespeaker_golden()[name]
+    state = {key: golden_tensor(key, tuple(shape)) for key, shape in entry["state_dict"].items()}
+    return write_wespeaker_folder(folder, state, entry["model"], **entry["model_args"])
+
+
+def small_wespeaker_folder(folder: Path, *, seed: int = 1) -> Path:
+    """Write a SimAM-ResNet34 of WeSpeaker with 2 planes instead of 64, and random weights."""
+    config = SpeakerResNetConfig(
+        block="simam", pooling="asp", base_channels=2, xvector_output_dim=12
+    )
+    torch.manual_seed(seed)
+    state = randomized(KINDS[SpeakerResNetConfig](config)).state_dict()
+    sizes = {"in_planes": 2, "embed_dim": 12, "acoustic_dim": 80}
+    return write_wespeaker_folder(folder, state, "SimAM_ResNet34_ASP", **sizes)
+
+
 # -- The front end, slow ---------------------------------------------------------------------------
 
 
@@ -151,17 +206,25 @@ def slow_log_mel(waveform: Array, normalization: str, bands: int = 80) -> Array:
 
 # -- Small models ----------------------------------------------------------------------------------
 
+_SMALL_ECAPA = functools.partial(
+    EcapaTdnnConfig,
+    channels=16,
+    res2_scale=4,
+    squeeze_channels=6,
+    pooled_channels=24,
+    attention_channels=5,
+    xvector_output_dim=12,
+    num_mel_bins=20,
+)
 # 20 bands halve to 10, 5 and 3: odd numbers on the way, as the frames have.
 SMALL: dict[str, Callable[..., SpeakerConfig]] = {
-    "ecapa": functools.partial(
-        EcapaTdnnConfig,
-        channels=16,
-        res2_scale=4,
-        squeeze_channels=6,
-        pooled_channels=24,
-        attention_channels=5,
-        xvector_output_dim=12,
-        num_mel_bins=20,
+    "ecapa": _SMALL_ECAPA,
+    "ecapa-wespeaker": functools.partial(
+        _SMALL_ECAPA,
+        sum_inputs=False,
+        attention_norm=False,
+        embedding_norm=False,
+        variance_floor=1e-7,
     ),
     **{
         f"{block}-{pooling}": functools.partial(
@@ -187,7 +250,11 @@ def small_model(kind: str, *, seed: int = 1, **options: Any) -> SpeakerModel:
     """
     torch.manual_seed(seed)
     config = SMALL[kind](**options)
-    model: SpeakerModel = KINDS[type(config)](config)
+    return randomized(KINDS[type(config)](config))
+
+
+def randomized(model: SpeakerModel) -> SpeakerModel:
+    """Give a model random biases and statistics, and return it in eval mode."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)

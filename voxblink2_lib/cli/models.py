@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from voxblink2_lib.cli.terminal import DONE, add_command, write_message, write_result
-from voxblink2_lib.published_results import PUBLISHED
+from voxblink2_lib.published_results import ARCHITECTURE_NAMES
 
 if TYPE_CHECKING:
     from voxblink2_lib.embedding.block_worker import EmbedOptions
@@ -16,12 +16,14 @@ def _convert(options: argparse.Namespace) -> int:
     import transformers
 
     from voxblink2_lib.models.card import save
-    from voxblink2_lib.models.conversion import convert
+    from voxblink2_lib.models.checkpoint import listed
+    from voxblink2_lib.models.conversion import convert_checkpoint
 
     transformers.utils.logging.disable_progress_bar()  # loading takes a second
     write_message(f"Reading {options.checkpoint}")
-    model, extractor = convert(options.checkpoint, arch=options.arch)
-    out = save(model, extractor, options.out, arch=options.arch, checkpoint=options.checkpoint)
+    made = convert_checkpoint(options.checkpoint, arch=options.arch)
+    model, extractor = made.model, made.extractor
+    out = save(model, extractor, options.out, arch=made.arch, checkpoint=options.checkpoint)
     onnx = None
     if options.onnx:
         from voxblink2_lib.models.export import export_onnx
@@ -29,8 +31,18 @@ def _convert(options: argparse.Namespace) -> int:
         write_message(f"Exporting {options.onnx}; this takes a minute or more")
         onnx = str(export_onnx(model, extractor, options.onnx))
     parameters = sum(weight.numel() for weight in model.parameters())
-    record = {"model": str(out), "arch": options.arch, "parameters": parameters, "onnx": onnx}
-    lines = [f"Model      {out} ({options.arch}, {parameters:,} parameters)"]
+    record = {
+        "model": str(out),
+        "arch": made.arch,
+        "parameters": parameters,
+        "onnx": onnx,
+        "left_out": list(made.left_out),
+    }
+    lines = [f"Model      {out} ({made.arch}, {parameters:,} parameters)"]
+    if made.left_out:
+        lines.append(
+            f"Left out   {len(made.left_out):,}, not of the network: {listed(made.left_out)}"
+        )
     lines += [f"ONNX       {onnx}"] if onnx else []
     write_result(options, record, lines)
     return DONE
@@ -90,13 +102,22 @@ def add_model_commands(commands: Any) -> None:
 
 
 def _convert_arguments(commands: Any) -> None:
-    does = "convert a released checkpoint to a model of transformers"
-    example = "voxblink2 convert --arch resnet34 ckpt/resnet34/model_ft.pt resnet34"
+    does = "convert a released checkpoint, or a model of WeSpeaker, to a model of transformers"
+    example = "voxblink2 convert ckpt/resnet34/model_ft.pt resnet34"
     parser = add_command(commands, "convert", _convert, does, example)
     parser.set_defaults(keeps_work=False)
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="model_pt.pt or model_ft.pt")
+    parser.add_argument(
+        "checkpoint",
+        metavar="CHECKPOINT",
+        help="model_pt.pt, model_ft.pt or another checkpoint of PyTorch; or a folder of "
+        "WeSpeaker's, with config.yaml and avg_model.pt",
+    )
     parser.add_argument("out", metavar="OUT", help="folder to write")
-    parser.add_argument("--arch", required=True, choices=PUBLISHED, help="which model it is")
+    parser.add_argument(
+        "--arch",
+        choices=ARCHITECTURE_NAMES,
+        help="which model it is; default: found by the shapes of its tensors",
+    )
     parser.add_argument(
         "--onnx", metavar="FILE", help="also export it as ONNX, from waveform to embedding"
     )

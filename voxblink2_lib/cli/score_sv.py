@@ -297,13 +297,17 @@ def _published_lines(
     ours = report.min_dcf.get(_PUBLISHED_PRIOR)
     table = [
         ["", "EER", f"minDCF (p_target {_PUBLISHED_PRIOR:g})"],
-        ["here", f"{100 * report.eer.eer:.3f} %", "-" if ours is None else f"{ours.min_dcf:.3f}"],
+        ["here", f"{100 * report.eer.eer:.3f} %", _dcf(ours.min_dcf if ours else None)],
     ]
     table += [
-        [f"published, Vox1-O: {name}", f"{result.eer_percent:.3f} %", f"{result.min_dcf:.3f}"]
+        [f"published, Vox1-O: {name}", f"{result.eer_percent:.3f} %", _dcf(result.min_dcf)]
         for name, result in published.items()
     ]
     return ["", *columns(table)]
+
+
+def _dcf(min_dcf: float | None) -> str:
+    return "-" if min_dcf is None else f"{min_dcf:.3f}"
 
 
 # -- Arguments -------------------------------------------------------------------------------------

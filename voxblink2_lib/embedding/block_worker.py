@@ -146,7 +146,9 @@ class _Utterances:
         self.reasons.append("")
         self._vectors.append([])
         try:
-            waveform = checked_waveform(read_waveform(audio, name), name).numpy()
+            samples = read_waveform(audio, name)
+            checked = checked_waveform(samples, name, min_samples=self._embedder.min_samples)
+            waveform = checked.numpy()
             windows = cut(waveform, name, self._window_seconds)
         except ModelError as error:
             self.reasons[row] = str(error)

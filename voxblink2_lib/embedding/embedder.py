@@ -15,6 +15,7 @@ from voxblink2_lib.embedding.model_location import NAME_A_MODEL
 from voxblink2_lib.errors import ModelError, first_line
 from voxblink2_lib.foreign_files import shortened
 from voxblink2_lib.models import SpeakerModel
+from voxblink2_lib.models.features import MIN_SAMPLES
 from voxblink2_lib.records import SAMPLE_RATE_HZ
 
 # Audio in a batch, padding included. A CPU is as fast with single utterances and padding is wasted
@@ -43,6 +44,9 @@ class Embedder:
         device: a PyTorch device.
         threads: of PyTorch in this process.
 
+    Attributes:
+        min_samples: number of samples that a waveform must have.
+
     Raises:
         ModelError: the model cannot be loaded, it has weights that its checkpoint lacks, or there
             is no such device.
@@ -65,6 +69,7 @@ class Embedder:
         # Padding changes the output of other models, even of those that take a mask: it enters
         # their time-delay layers and normalization.
         self._pads = isinstance(network, SpeakerModel)
+        self.min_samples: int = getattr(self._extractor, "min_samples", MIN_SAMPLES)
 
     def embed(self, windows: Sequence[Window]) -> Iterator[tuple[int, Vector | str]]:
         """Yield the vector of each window, or the reason why it has none, in any order."""

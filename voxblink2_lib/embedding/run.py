@@ -31,6 +31,7 @@ from safetensors import SafetensorError, safe_open
 from voxblink2_lib.cores import usable_cores
 from voxblink2_lib.embedding.block_worker import BlockDone, BlockTask, EmbedOptions, embed_block
 from voxblink2_lib.embedding.blocks import EmbeddingBlock, Keep, find_blocks
+from voxblink2_lib.embedding.model_identity import identify_model
 from voxblink2_lib.embedding.model_location import find_model
 from voxblink2_lib.errors import EmbeddingError, StoppedError
 from voxblink2_lib.files import atomic_write, sha256_of, short_digest
@@ -41,6 +42,7 @@ from voxblink2_lib.workers.pool import KEPT_MEMORY, Call, WorkerDiedError, Worke
 FORMATS = (".parquet", ".safetensors")
 _CONTENT, _REJECTED = "voxblink2_content", "voxblink2_rejected"
 _CORPUS = "voxblink2_corpus"
+_MODEL, _FRONT_END = "voxblink2_model", "voxblink2_front_end"
 _ROWS_PER_GROUP = 8192
 
 _MODEL_FILES = {".json", ".safetensors", ".bin"}
@@ -118,8 +120,15 @@ def embed(
         parts = [folder / name for name in names]
         tasks = list(zip(blocks, parts, strict=True))
         _embed_blocks(tasks, options, workers or _default_workers(options), progress)
-        _join(parts, out, {_CONTENT: content} | ({_CORPUS: corpus} if corpus else {}))
+        _join(parts, out, {_CONTENT: content} | _origin(options, corpus))
     return _finished(out)[1]
+
+
+def _origin(options: EmbedOptions, corpus: str | None) -> dict[str, str]:
+    """Return what a file says about its embeddings: score compares those of one model only."""
+    identity = identify_model(Path(options.model))
+    origin = {_MODEL: identity.model, _FRONT_END: identity.front_end}
+    return origin | ({_CORPUS: corpus} if corpus else {})
 
 
 def _plan_hash(blocks: Sequence[EmbeddingBlock], options: EmbedOptions) -> str:

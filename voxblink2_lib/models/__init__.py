@@ -18,14 +18,16 @@ from transformers import (
     AutoModelForAudioXVector,
 )
 
+from voxblink2_lib.models.architectures import ARCHITECTURES, KINDS, RELEASED
 from voxblink2_lib.models.base import SpeakerModel
 from voxblink2_lib.models.configuration import EcapaTdnnConfig, SpeakerConfig, SpeakerResNetConfig
-from voxblink2_lib.models.conversion import KINDS, RELEASED, convert
+from voxblink2_lib.models.conversion import convert
 from voxblink2_lib.models.ecapa import EcapaTdnn
 from voxblink2_lib.models.features import SpeakerFeatureExtractor, log_mel
 from voxblink2_lib.models.resnet import SpeakerResNet
 
 __all__ = [
+    "ARCHITECTURES",
     "RELEASED",
     "EcapaTdnn",
     "EcapaTdnnConfig",

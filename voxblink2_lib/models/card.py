@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from voxblink2_lib.errors import ModelError
+from voxblink2_lib.models.architectures import ARCHITECTURES
 from voxblink2_lib.models.base import SpeakerModel
-from voxblink2_lib.models.conversion import RELEASED, Released
 from voxblink2_lib.models.features import SpeakerFeatureExtractor
-from voxblink2_lib.published_results import PublishedResult
+from voxblink2_lib.published_results import PUBLISHED, WESPEAKER, PublishedResult
 
 _CARD = """\
 ---
@@ -21,8 +21,9 @@ tags:
 
 # {title}
 
-Speaker embeddings of {dimensions} dimensions, converted from the checkpoint `{checkpoint}` that the
-authors of VoxBlink2 released. Input: 16 kHz mono, waveform normalization `{normalization}`.
+Speaker embeddings of {dimensions} dimensions, converted from the checkpoint `{checkpoint}`
+{origin}.
+Input: 16 kHz mono, {front_end}.
 
 ```python
 import voxblink2_lib.models  # registers the architecture with transformers
@@ -33,14 +34,23 @@ model = AutoModelForAudioXVector.from_pretrained(FOLDER).eval()
 model(**extractor(waveforms, sampling_rate=16_000)).embeddings
 ```
 
-Published results on Vox1-O (EER, minDCF at a prior of 0.01): pre-trained on VoxBlink2
-{pretrained}; fine-tuned on VoxCeleb2 {finetuned}. They are the authors' results, not measured with
-this copy; compare with `voxblink2 score sv --model FOLDER ...`.
+{results}
+The weights are their authors' work; their terms apply. Please cite
 
-The weights are the authors' work; their terms apply. Please cite their paper: Y. Lin et al.,
-"VoxBlink2: A 100K+ Speaker Recognition Corpus and the Open-Set Speaker-Identification Benchmark",
-Interspeech 2024.
+{papers}
 """
+
+_RESULTS = """\
+Published results on Vox1-O {results}.
+They are the authors' results, not measured with this copy; compare with
+`voxblink2 score sv --model FOLDER ...`.
+"""
+_VOXBLINK2 = """\
+- Y. Lin et al., "VoxBlink2: A 100K+ Speaker Recognition Corpus and the Open-Set
+  Speaker-Identification Benchmark", Interspeech 2024."""
+_WESPEAKER = """\
+- H. Wang et al., "Wespeaker: A Research and Production Oriented Speaker Embedding Learning
+  Toolkit", ICASSP 2023."""
 
 
 def save(
@@ -61,20 +71,42 @@ def save(
         raise ModelError(f"{out} exists and is not empty. Name another folder.")
     model.save_pretrained(out)
     extractor.save_pretrained(out)
-    card = _card(RELEASED[arch], Path(checkpoint).name)
+    card = _card(arch, model, extractor, Path(checkpoint).name)
     (out / "README.md").write_text(card, encoding="utf-8")
     return out
 
 
-def _card(released: Released, checkpoint: str) -> str:
-    def text(result: PublishedResult) -> str:
-        return f"{result.eer_percent:.3f} %, {result.min_dcf:.3f}"
-
+def _card(
+    arch: str, model: SpeakerModel, extractor: SpeakerFeatureExtractor, checkpoint: str
+) -> str:
+    results = _results(arch)
+    is_released = arch in PUBLISHED
     return _CARD.format(
-        title=released.title,
-        dimensions=released.config.xvector_output_dim,
+        title=ARCHITECTURES[arch].title,
+        dimensions=model.config.xvector_output_dim,
         checkpoint=checkpoint,
-        normalization=released.normalization,
-        pretrained=text(released.pretrained),
-        finetuned=text(released.finetuned),
+        origin="that the authors of VoxBlink2 released" if is_released else "of WeSpeaker",
+        front_end=(
+            f"Kaldi's log-mel frames (`{extractor.window_type}` window)"
+            if extractor.window_type
+            else f"waveform normalization `{extractor.normalization}`"
+        ),
+        results=_RESULTS.format(results=results) if results else "",
+        papers=_VOXBLINK2 if is_released else f"{_WESPEAKER}\n{_VOXBLINK2}",
     )
+
+
+def _results(arch: str) -> str:
+    if arch in PUBLISHED:
+        published = PUBLISHED[arch]
+        return (
+            "(EER, minDCF at a prior of 0.01): pre-trained on VoxBlink2\n"
+            f"{_text(published.pretrained)}; fine-tuned on VoxCeleb2 {_text(published.finetuned)}"
+        )
+    rows = ";\n".join(f"{name}, {_text(result)}" for name, result in WESPEAKER[arch].items())
+    return f"(EER), trained on VoxBlink2:\n{rows}" if rows else ""
+
+
+def _text(result: PublishedResult) -> str:
+    eer = f"{result.eer_percent:.3f} %"
+    return eer if result.min_dcf is None else f"{eer}, {result.min_dcf:.3f}"

@@ -55,6 +55,11 @@ class EcapaTdnnConfig(SpeakerConfig):
         squeeze_channels: channels inside the squeeze-and-excitation gates.
         pooled_channels: channels of the layer before pooling.
         attention_channels: channels inside the attention of the pooling.
+        sum_inputs: each block is fed the sum of the stem and the blocks before it; otherwise the
+            output of the block before.
+        attention_norm: ReLU and batch normalization inside the attention of the pooling.
+        embedding_norm: batch normalization of the embedding.
+        variance_floor: lower bound of variances in the pooling.
     """
 
     model_type = "voxblink2-ecapa-tdnn"
@@ -68,6 +73,10 @@ class EcapaTdnnConfig(SpeakerConfig):
         squeeze_channels: int = 128,
         pooled_channels: int = 1536,
         attention_channels: int = 256,
+        sum_inputs: bool = True,
+        attention_norm: bool = True,
+        embedding_norm: bool = True,
+        variance_floor: float = 1e-4,
         xvector_output_dim: int = 192,
         **kwargs: Any,
     ) -> None:
@@ -77,6 +86,10 @@ class EcapaTdnnConfig(SpeakerConfig):
         self.squeeze_channels = squeeze_channels
         self.pooled_channels = pooled_channels
         self.attention_channels = attention_channels
+        self.sum_inputs = sum_inputs
+        self.attention_norm = attention_norm
+        self.embedding_norm = embedding_norm
+        self.variance_floor = variance_floor
         super().__init__(xvector_output_dim=xvector_output_dim, **kwargs)
 
 

@@ -1,4 +1,4 @@
-"""ECAPA-TDNN (Desplanques et al., Interspeech 2020), as released by VoxBlink2."""
+"""ECAPA-TDNN (Desplanques et al., Interspeech 2020), as in VoxBlink2's scripts and WeSpeaker."""
 
 from __future__ import annotations
 
@@ -17,8 +17,6 @@ from voxblink2_lib.models.layers import (
     mean_and_variance,
     mean_over_frames,
 )
-
-_FLOOR = 1e-4
 
 
 class SqueezeExcitation(nn.Module):
@@ -85,14 +83,19 @@ class EcapaTdnn(SpeakerModel):
         self.layer4 = nn.Conv1d(len(config.dilations) * channels, pooled, 1)
         self.attention = nn.Sequential(
             nn.Conv1d(3 * pooled, config.attention_channels, 1),
-            nn.ReLU(),
-            nn.BatchNorm1d(config.attention_channels),
+            *(
+                (nn.ReLU(), nn.BatchNorm1d(config.attention_channels))
+                if config.attention_norm
+                else ()
+            ),
             nn.Tanh(),
             nn.Conv1d(config.attention_channels, pooled, 1),
         )
         self.bn5 = nn.BatchNorm1d(2 * pooled)
         self.fc6 = nn.Linear(2 * pooled, config.xvector_output_dim)
-        self.bn6 = nn.BatchNorm1d(config.xvector_output_dim)
+        self.bn6 = (
+            nn.BatchNorm1d(config.xvector_output_dim) if config.embedding_norm else nn.Identity()
+        )
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -110,13 +113,14 @@ class EcapaTdnn(SpeakerModel):
             states.append(x)
         for number in range(1, len(self.config.dilations) + 1):
             outputs.append(getattr(self, f"layer{number}")(x, mask))
-            x = x + outputs[-1]
+            x = x + outputs[-1] if self.config.sum_inputs else outputs[-1]
         if states is not None:
             states.extend(outputs)
         y = torch.relu(self.layer4(torch.cat(outputs, dim=1)))
         mean, variance = mean_and_variance(y, mask, (2,))
-        context = torch.cat([mean, variance.clamp(min=_FLOOR).sqrt()], dim=1).to(y.dtype)
-        pooled = attentive_statistics(y, self._scores(y, context), mask, floor=_FLOOR)
+        floor = self.config.variance_floor
+        context = torch.cat([mean, variance.clamp(min=floor).sqrt()], dim=1).to(y.dtype)
+        pooled = attentive_statistics(y, self._scores(y, context), mask, floor=floor)
         embeddings: Tensor = self.bn6(self.fc6(self.bn5(pooled.to(self.dtype))))
         return embeddings
 

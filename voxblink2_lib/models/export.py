@@ -19,10 +19,15 @@ from voxblink2_lib.models.features import (
     HOP_SAMPLES,
     LOG_OFFSET,
     MAX_OFFSET,
-    MIN_SAMPLES,
     PRE_EMPHASIS,
     SpeakerFeatureExtractor,
     window_and_filters,
+)
+from voxblink2_lib.models.kaldi import (
+    INT16_SCALE,
+    LEAST_ENERGY,
+    kaldi_waves,
+    kaldi_window_and_filters,
 )
 from voxblink2_lib.records import SAMPLE_RATE_HZ
 
@@ -30,8 +35,8 @@ from voxblink2_lib.records import SAMPLE_RATE_HZ
 _TOLERANCE = 1e-3
 
 
-class WaveformModel(nn.Module):
-    """A model with its front end, for waveforms of the same length.
+class VoxBlink2FrontEnd(nn.Module):
+    """The front end of the released models, for waveforms of the same length.
 
     The transform is a convolution with windowed sines and cosines: ONNX runtimes have no fast
     transform of this length, but all have convolutions.
@@ -40,11 +45,10 @@ class WaveformModel(nn.Module):
     waves: Tensor
     filters: Tensor
 
-    def __init__(self, model: SpeakerModel, extractor: SpeakerFeatureExtractor) -> None:
+    def __init__(self, normalization: str | None, bands: int) -> None:
         super().__init__()
-        self.model = model
-        self._normalization = extractor.normalization
-        window, filters = window_and_filters(extractor.num_mel_bins)
+        self._normalization = normalization
+        window, filters = window_and_filters(bands)
         # As in torch.stft, a window shorter than the transform is centred.
         padding = FFT_SAMPLES - len(window)
         window = functional.pad(window, (padding // 2, padding - padding // 2))
@@ -55,7 +59,7 @@ class WaveformModel(nn.Module):
         self.register_buffer("filters", filters)
 
     def forward(self, waveforms: Tensor) -> Tensor:
-        """Return embeddings, shape (batch, dimensions), of float32 waveforms (batch, samples)."""
+        """Return log-mel frames, shape (batch, frames, bands), of waveforms (batch, samples)."""
         if self._normalization == "std":
             variance, mean = torch.var_mean(waveforms, dim=1, keepdim=True, correction=1)
             x = (waveforms - mean) / variance.sqrt()
@@ -64,11 +68,51 @@ class WaveformModel(nn.Module):
         x = torch.cat([x[:, :1], x[:, 1:] - PRE_EMPHASIS * x[:, :-1]], dim=1)
         half = FFT_SAMPLES // 2
         x = functional.pad(x[:, None], (half, half), mode="reflect")
-        real, imaginary = functional.conv1d(x, self.waves, stride=HOP_SAMPLES).chunk(2, dim=1)
-        power = (real.square() + imaginary.square()).transpose(1, 2)
-        mel = (power @ self.filters + LOG_OFFSET).log()
-        features = (mel - mel.mean(dim=1, keepdim=True)).transpose(1, 2)
-        return self.model.embed(features, None)
+        return (_power(x, self.waves) @ self.filters + LOG_OFFSET).log()
+
+
+class KaldiFrontEnd(nn.Module):
+    """The front end of Kaldi, for waveforms of the same length: a convolution, as the other."""
+
+    waves: Tensor
+    filters: Tensor
+
+    def __init__(self, window: str, bands: int) -> None:
+        super().__init__()
+        self.register_buffer("waves", kaldi_waves(window, bands)[:, None])
+        self.register_buffer("filters", kaldi_window_and_filters(window, bands)[1])
+
+    def forward(self, waveforms: Tensor) -> Tensor:
+        """Return log-mel frames, shape (batch, frames, bands), of waveforms (batch, samples)."""
+        # The mean of each frame is subtracted anyway; without that of all, less is rounded.
+        x = INT16_SCALE * (waveforms - waveforms.mean(dim=1, keepdim=True))
+        power = _power(x[:, None], self.waves)
+        return (power @ self.filters).clamp(min=LEAST_ENERGY).log()
+
+
+def _power(x: Tensor, waves: Tensor) -> Tensor:
+    """Return the power spectrum, shape (batch, frames, bins), of samples (batch, 1, samples)."""
+    real, imaginary = functional.conv1d(x, waves, stride=HOP_SAMPLES).chunk(2, dim=1)
+    return (real.square() + imaginary.square()).transpose(1, 2)
+
+
+class WaveformModel(nn.Module):
+    """A model with its front end, for waveforms of the same length."""
+
+    def __init__(self, model: SpeakerModel, extractor: SpeakerFeatureExtractor) -> None:
+        super().__init__()
+        bands = extractor.num_mel_bins
+        self.model = model
+        self.front_end = (
+            VoxBlink2FrontEnd(extractor.normalization, bands)
+            if extractor.window_type is None
+            else KaldiFrontEnd(extractor.window_type, bands)
+        )
+
+    def forward(self, waveforms: Tensor) -> Tensor:
+        """Return embeddings, shape (batch, dimensions), of float32 waveforms (batch, samples)."""
+        mel = self.front_end(waveforms)
+        return self.model.embed((mel - mel.mean(dim=1, keepdim=True)).transpose(1, 2), None)
 
 
 def export_onnx(
@@ -76,8 +120,9 @@ def export_onnx(
 ) -> Path:
     """Export a model as ONNX: input ``waveforms`` (batch, samples), output ``embeddings``.
 
-    Batch and samples are free, from 1,600 samples on; all waveforms of a batch have the same
-    length. The result is run with onnxruntime and compared with the model before it is written.
+    Batch and samples are free, from ``min_samples`` of the extractor on; all waveforms of a batch
+    have the same length. The result is run with onnxruntime and compared with the model before it
+    is written.
 
     Raises:
         DependencyError: one of the packages onnx, onnxscript and onnxruntime is missing.
@@ -88,7 +133,7 @@ def export_onnx(
     module = WaveformModel(copy.deepcopy(model), extractor).float().eval()
     example = torch.randn(2, SAMPLE_RATE_HZ, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        data = _exported(module, example)
+        data = _exported(module, example, extractor.min_samples)
         session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
         # Another batch and length than the example: both must be free.
         _check_equal(module, session, example.flatten()[None, : 3 * SAMPLE_RATE_HZ // 2])
@@ -97,9 +142,9 @@ def export_onnx(
     return target
 
 
-def _exported(module: WaveformModel, example: Tensor) -> bytes:
+def _exported(module: WaveformModel, example: Tensor, min_samples: int) -> bytes:
     """Return the ONNX file of a model."""
-    free = ({0: torch.export.Dim("batch"), 1: torch.export.Dim("samples", min=MIN_SAMPLES)},)
+    free = ({0: torch.export.Dim("batch"), 1: torch.export.Dim("samples", min=min_samples)},)
     with warnings.catch_warnings():
         # PyTorch's exporter calls deprecated parts of PyTorch.
         warnings.simplefilter("ignore", FutureWarning)

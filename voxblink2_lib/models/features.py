@@ -1,7 +1,8 @@
-"""Log-mel frames of waveforms, as the released models expect them.
+"""Log-mel frames of waveforms, as the models expect them: by one of two recipes.
 
-The steps: normalization of the waveform, pre-emphasis, mel power spectrogram (windows of 400
-samples every 160, 512-point transform, 80 HTK bands), logarithm, subtraction of the mean over time.
+Of the released models: normalization of the waveform, pre-emphasis, mel power spectrogram (windows
+of 400 samples every 160, 512-point transform, 80 HTK bands), logarithm. Of WeSpeaker's: that of
+Kaldi, see ``models.kaldi``. In both, the mean over time is subtracted.
 """
 
 from __future__ import annotations
@@ -19,8 +20,11 @@ from transformers.audio_utils import mel_filter_bank
 
 from voxblink2_lib.errors import ModelError
 from voxblink2_lib.models.batches import BatchOptions, batch_of, check_options
+from voxblink2_lib.models.kaldi import KALDI_MIN_SAMPLES, WINDOWS, Window, kaldi_log_mel
 from voxblink2_lib.records import SAMPLE_RATE_HZ
 
+FrontEnd = Literal["voxblink2", "kaldi"]
+FRONT_ENDS: tuple[str, ...] = get_args(FrontEnd)
 Normalization = Literal["std", "max"]
 NORMALIZATIONS: tuple[str, ...] = get_args(Normalization)
 
@@ -41,9 +45,14 @@ class SpeakerFeatureExtractor(SequenceFeatureExtractor):
     """Computes log-mel frames of waveforms, padded to the same length.
 
     Args:
-        normalization: normalization of the waveform, as in training: ``"std"`` (zero mean, unit
-            variance) or ``"max"`` (by its peak).
+        front_end: the recipe, as in training: ``"voxblink2"`` or ``"kaldi"``.
+        normalization: of the waveform, for ``"voxblink2"``: ``"std"`` (zero mean, unit variance;
+            the default) or ``"max"`` (by its peak).
+        window_type: for ``"kaldi"``: ``"hamming"`` (the default) or ``"povey"``.
         num_mel_bins: number of bands.
+
+    Raises:
+        ModelError: an option is unknown, or belongs to the other recipe.
 
     Example:
         >>> extractor = SpeakerFeatureExtractor()
@@ -58,7 +67,9 @@ class SpeakerFeatureExtractor(SequenceFeatureExtractor):
     def __init__(
         self,
         *,
-        normalization: Normalization = "std",
+        front_end: FrontEnd = "voxblink2",
+        normalization: Normalization | None = None,
+        window_type: Window | None = None,
         num_mel_bins: int = 80,
         feature_size: int = 80,
         sampling_rate: int = SAMPLE_RATE_HZ,
@@ -66,16 +77,26 @@ class SpeakerFeatureExtractor(SequenceFeatureExtractor):
         **kwargs: Any,
     ) -> None:
         del feature_size  # equals num_mel_bins; transformers saves both
-        if normalization not in NORMALIZATIONS:
+        if front_end not in FRONT_ENDS:
             raise ModelError(
-                f"normalization {normalization!r} is unknown. "
-                f"Available: {', '.join(NORMALIZATIONS)}."
+                f"front_end {front_end!r} is unknown. Available: {', '.join(FRONT_ENDS)}."
             )
+        is_kaldi = front_end == "kaldi"
         if sampling_rate != SAMPLE_RATE_HZ:
             raise ModelError(f"sampling_rate must be {SAMPLE_RATE_HZ}, got {sampling_rate}.")
-        self.normalization = normalization
+        self.front_end = front_end
+        self.normalization = _option(
+            "normalization", normalization, NORMALIZATIONS, front_end, applies=not is_kaldi
+        )
+        # Of the name "window", transformers saves nothing.
+        self.window_type = _option("window_type", window_type, WINDOWS, front_end, applies=is_kaldi)
         self.num_mel_bins = num_mel_bins
         super().__init__(num_mel_bins, sampling_rate, padding_value, **kwargs)
+
+    @property
+    def min_samples(self) -> int:
+        """Number of samples that a waveform must have."""
+        return KALDI_MIN_SAMPLES if self.front_end == "kaldi" else MIN_SAMPLES
 
     def __call__(
         self,
@@ -103,14 +124,14 @@ class SpeakerFeatureExtractor(SequenceFeatureExtractor):
             names: names of the waveforms, for messages.
 
         Raises:
-            ModelError: a waveform has another rate, several channels, fewer than 1,600 samples,
+            ModelError: a waveform has another rate, several channels, fewer than ``min_samples``,
                 non-finite values, or is silent: the message names it; or arguments do not go
                 together.
         """
         wanted = BatchOptions(
             padding, truncation, max_length, return_attention_mask, return_tensors
         )
-        check_options(wanted, min_samples=MIN_SAMPLES)
+        check_options(wanted, min_samples=self.min_samples)
         if sampling_rate not in {None, SAMPLE_RATE_HZ}:
             raise ModelError(
                 f"The waveforms have {sampling_rate} samples per second; resample them to "
@@ -123,16 +144,42 @@ class SpeakerFeatureExtractor(SequenceFeatureExtractor):
                 f"There are {len(listed)} waveforms and {len(names)} names; expected are one or "
                 "more, and as many of both."
             )
-        checked = [checked_waveform(*pair) for pair in zip(listed, names, strict=True)]
+        checked = self._checked(listed, names)
         if truncation:  # what is left may be silent
-            checked = [
-                checked_waveform(waveform[:max_length], name)
-                for waveform, name in zip(checked, names, strict=True)
-            ]
-        options: Any = {"normalization": self.normalization, "bands": self.num_mel_bins}
-        frames = [log_mel(waveform, **options) for waveform in checked]
-        max_frames = None if max_length is None else 1 + max_length // HOP_SAMPLES
-        return batch_of(frames, wanted, max_frames=max_frames)
+            checked = self._checked([waveform[:max_length] for waveform in checked], names)
+        max_frames = None if max_length is None else self._frame_count(max_length)
+        return batch_of([*map(self._frames, checked)], wanted, max_frames=max_frames)
+
+    def _checked(self, waveforms: Sequence[Any], names: Sequence[str]) -> list[Tensor]:
+        return [
+            checked_waveform(waveform, name, min_samples=self.min_samples)
+            for waveform, name in zip(waveforms, names, strict=True)
+        ]
+
+    def _frame_count(self, samples: int) -> int:
+        if self.window_type is not None:  # Kaldi's, which are whole
+            return 1 + (samples - WINDOW_SAMPLES) // HOP_SAMPLES
+        return 1 + samples // HOP_SAMPLES
+
+    def _frames(self, waveform: Tensor) -> Tensor:
+        if self.window_type is not None:
+            frames = kaldi_log_mel(waveform, window=self.window_type, bands=self.num_mel_bins)
+            return frames - frames.mean(dim=0)
+        assert self.normalization is not None  # of its own recipe
+        return log_mel(waveform, normalization=self.normalization, bands=self.num_mel_bins)
+
+
+def _option(
+    name: str, value: str | None, allowed: tuple[str, ...], front_end: str, *, applies: bool
+) -> str | None:
+    """Return an option of a recipe, by default the first one allowed; ``None`` for the other."""
+    if not applies and value is not None:
+        raise ModelError(
+            f"{name}={value!r} does not go with front_end={front_end!r}. Leave it out."
+        )
+    if applies and value is not None and value not in allowed:
+        raise ModelError(f"{name} {value!r} is unknown. Available: {', '.join(allowed)}.")
+    return (value or allowed[0]) if applies else None
 
 
 def _as_list(waveforms: Any) -> list[Any]:
@@ -143,8 +190,13 @@ def _as_list(waveforms: Any) -> list[Any]:
     return [listed] if not listed or np.ndim(listed[0]) == 0 else listed
 
 
-def checked_waveform(waveform: Any, name: str) -> Tensor:
+def checked_waveform(waveform: Any, name: str, *, min_samples: int = MIN_SAMPLES) -> Tensor:
     """Return a waveform as a float32 tensor, shape (samples,).
+
+    Args:
+        waveform: numbers in [-1, 1], or int16.
+        name: for messages.
+        min_samples: number of samples that it must have.
 
     Raises:
         ModelError: see :class:`SpeakerFeatureExtractor`.
@@ -163,9 +215,10 @@ def checked_waveform(waveform: Any, name: str) -> Tensor:
         raise ModelError(
             f"{name} has shape {tuple(x.shape)}, expected is (samples,): mix it down to mono."
         )
-    if len(x) < MIN_SAMPLES:
+    if len(x) < min_samples:
         raise ModelError(
-            f"{name} has {len(x)} samples; a model needs at least {MIN_SAMPLES} (0.1 s)."
+            f"{name} has {len(x)} samples; a model needs at least {min_samples} "
+            f"({min_samples / SAMPLE_RATE_HZ:g} s)."
         )
     x = x.float() / _INT16_RANGE if x.dtype == torch.int16 else x.float()
     if not bool(torch.isfinite(x).all()):

@@ -21,7 +21,7 @@ from voxblink2_lib.models import (
     SpeakerModel,
     SpeakerResNetConfig,
 )
-from voxblink2_lib.models.conversion import KINDS
+from voxblink2_lib.models.architectures import KINDS
 from voxblink2_lib.records import SAMPLE_RATE_HZ
 from voxblink2_lib.training import Example
 

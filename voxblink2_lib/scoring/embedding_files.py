@@ -36,6 +36,7 @@ _LIST_TYPE = re.compile(r"(large_|fixed_size_)?list<[^<]*: (halffloat|float|doub
 
 # What 'voxblink2 embed' writes beside the embeddings.
 CORPUS_KEY = "voxblink2_corpus"
+MODEL_KEY, FRONT_END_KEY = "voxblink2_model", "voxblink2_front_end"
 
 # -- Parquet ---------------------------------------------------------------------------------------
 
@@ -118,7 +119,7 @@ def corpus_of_file(path: Path, named: str | None = None) -> str | None:
     Raises:
         ScoringError: the file says another one.
     """
-    written = _written_corpus(path)
+    written = None if path.is_dir() else written_by_embed(path).get(CORPUS_KEY)
     if named and written and corpus_key(named) != corpus_key(written):
         raise ScoringError(
             f"{path} says that it is of {shortened(written)}, not of {shortened(named)}. Leave out "
@@ -128,9 +129,8 @@ def corpus_of_file(path: Path, named: str | None = None) -> str | None:
     return named or written
 
 
-def _written_corpus(path: Path) -> str | None:
-    if path.is_dir():
-        return None
+def written_by_embed(path: Path) -> dict[str, str]:
+    """Return what ``embed`` wrote beside the embeddings of a file."""
     metadata: dict[Any, Any] = {}
     if path.suffix.lower() == ".parquet":
         metadata = pq.read_metadata(path).metadata or {}
@@ -139,8 +139,11 @@ def _written_corpus(path: Path) -> str | None:
 
         with safe_open(path, "numpy") as file:
             metadata = file.metadata() or {}
-    corpus = metadata.get(CORPUS_KEY) or metadata.get(CORPUS_KEY.encode(), b"").decode()
-    return corpus or None
+    texts = {
+        key: metadata.get(key) or metadata.get(key.encode(), b"").decode()
+        for key in (CORPUS_KEY, MODEL_KEY, FRONT_END_KEY)
+    }
+    return {key: text for key, text in texts.items() if text}
 
 
 def read_dataset(path: Path) -> Iterator[NamedVectors]:

@@ -30,6 +30,7 @@ from voxblink2_lib.scoring.embedding_files import (
 from voxblink2_lib.scoring.kaldi import read_ark, read_scp
 from voxblink2_lib.scoring.names import NameIndex
 from voxblink2_lib.scoring.pickles import read_pickle
+from voxblink2_lib.scoring.source_models import SourceModel, model_of_file
 from voxblink2_lib.scoring.validation import row_not_finite
 
 
@@ -80,6 +81,7 @@ class Embeddings:
         source: where they were read from, for messages.
         corpus: which corpus they are of, if that is known: ids are of people of that corpus.
         averaged: the utterances, if vectors are means of them and names are speakers.
+        model: which model they are of, if ``embed`` wrote that into the file.
 
     Raises:
         ScoringError: names and vectors do not match, names are repeated, or values are not finite.
@@ -90,6 +92,7 @@ class Embeddings:
     source: str
     corpus: str | None = None
     averaged: tuple[str, ...] = ()
+    model: SourceModel | None = None
 
     def __post_init__(self) -> None:
         names, vectors, rows = self.names, self.vectors, self.index.row_by_name
@@ -177,7 +180,8 @@ def read_embeddings(
             raise ScoringError(f"{path}: this file does not exist or is empty")
         read = _read_folder if path.is_dir() else _READERS[suffix]
         parts = read(path, **names_file)
-        return Embeddings(*_joined(path, parts), str(path), corpus_of_file(path, corpus))
+        named = corpus_of_file(path, corpus)
+        return Embeddings(*_joined(path, parts), str(path), named, model=model_of_file(path))
 
 
 def _joined(path: Path, parts: Iterable[NamedVectors]) -> tuple[list[str], npt.NDArray[np.float32]]:

@@ -298,4 +298,5 @@ def speaker_means(embeddings: Embeddings, speakers: Mapping[str, str], source: s
         embeddings.source,
         corpus=embeddings.corpus,
         averaged=tuple(embeddings.names),
+        model=embeddings.model,
     )

@@ -18,6 +18,7 @@ from voxblink2_lib.scoring.enrolment import (
     model_vectors,
 )
 from voxblink2_lib.scoring.normalization import as_norm
+from voxblink2_lib.scoring.source_models import check_same_model
 from voxblink2_lib.scoring.trials import (
     Missing,
     ScoredTrials,
@@ -90,9 +91,11 @@ def normalized_scores(
 
     Raises:
         ScoringError: see :func:`~voxblink2_lib.scoring.trials.score_trials`; a model is missing;
-            or a bad cohort.
+            or a bad cohort, such as embeddings of another speaker model.
     """
     check_choice("enrolment", enrolment, MODEL_SCORES)
+    if cohort is not None:
+        check_same_model((embeddings.model, embeddings.source), (cohort.model, cohort.source))
     norm = _Normalization(cohort, top_n, progress)
     description = None if cohort is None else str(norm)
     if models is not None:

@@ -1,0 +1,60 @@
+"""What a model is: a hash that is the same for the same network and front end, wherever it lies."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from voxblink2_lib.errors import ModelError
+from voxblink2_lib.files import sha256_of
+from voxblink2_lib.foreign_files import as_own_error
+
+_WEIGHTS = {".safetensors", ".bin"}
+_CONFIG, _FRONT_END = "config.json", "preprocessor_config.json"
+# They differ between copies of one model.
+_NOT_OF_THE_MODEL = ("transformers_version", "_name_or_path")
+
+
+class ModelIdentity(NamedTuple):
+    """A model, for the files of its embeddings.
+
+    Attributes:
+        model: hash of its weights, configuration and front end.
+        front_end: its front end, for people.
+    """
+
+    model: str
+    front_end: str
+
+
+def identify_model(folder: Path) -> ModelIdentity:
+    """Return the identity of a model.
+
+    Raises:
+        ModelError: a configuration in the folder cannot be read.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.suffix in _WEIGHTS:
+            digest.update(sha256_of(path).encode())
+    front_end = _settings(folder / _FRONT_END)
+    for settings in (_settings(folder / _CONFIG), front_end):
+        digest.update(json.dumps(settings, sort_keys=True).encode())
+    return ModelIdentity(digest.hexdigest(), _description(front_end))
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    with as_own_error(ModelError, f"{path} cannot be read"):
+        settings = dict(json.loads(path.read_text("utf-8")))
+    return {name: value for name, value in settings.items() if name not in _NOT_OF_THE_MODEL}
+
+
+def _description(front_end: dict[str, Any]) -> str:
+    """Return a front end for people: its kind, and of ours the recipe."""
+    values = [front_end.get("feature_extractor_type"), front_end.get("front_end")]
+    values += [front_end.get("normalization"), front_end.get("window_type")]
+    return " ".join(str(value)[:80] for value in values if value) or "unknown"
