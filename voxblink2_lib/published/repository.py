@@ -59,9 +59,7 @@ class Repository:
 
     def create(self, **options: Any) -> None:
         """Make it, unless it is there; a new one is private."""
-        self.api.create_repo(
-            self.name, repo_type=self.kind, private=True, exist_ok=True, **options
-        )
+        self.api.create_repo(self.name, repo_type=self.kind, private=True, exist_ok=True, **options)
 
     def make_public(self) -> None:
         """Let everybody see it."""
@@ -129,3 +127,20 @@ class Repository:
         self._added.clear()
         self._removed.clear()
         return str(answer.oid)
+
+    def erase_former(self, folder: str) -> int:
+        """Take what no file has any more out of the history, for good; return how many files.
+
+        Args:
+            folder: only what was in it.
+        """
+        tree = self.api.list_repo_tree(self.name, recursive=True, repo_type=self.kind)
+        large = (getattr(entry, "lfs", None) for entry in tree)
+        present = {file.sha256 for file in large if file}
+        former = [
+            file
+            for file in self.api.list_lfs_files(self.name, repo_type=self.kind)
+            if (file.filename or "").startswith(folder) and file.file_oid not in present
+        ]
+        self.api.permanently_delete_lfs_files(self.name, former, repo_type=self.kind)
+        return len(former)
