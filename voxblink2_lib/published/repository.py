@@ -6,13 +6,29 @@ is removed. It names the commit before, so that two processes cannot both be rig
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import contextlib
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
 
 RepositoryKind = Literal["dataset", "space"]
 # The Hub has larger files elsewhere; they are uploaded at once, and read where they are.
 SMALL_BYTES = 10 << 20
+
+
+@contextlib.contextmanager
+def _no_bars() -> Iterator[None]:
+    """Show no progress of the client's own."""
+    from huggingface_hub import utils
+
+    if utils.are_progress_bars_disabled():
+        yield
+        return
+    utils.disable_progress_bars()
+    try:
+        yield
+    finally:
+        utils.enable_progress_bars()
 
 
 class RepositoryState(NamedTuple):
@@ -95,7 +111,12 @@ class Repository:
         from huggingface_hub import CommitOperationAdd
 
         addition = CommitOperationAdd(path, content)
-        self.api.preupload_lfs_files(self.name, [addition], repo_type=self.kind)
+        try:
+            with _no_bars():  # a bar for each file would stand beside that of the whole
+                self.api.preupload_lfs_files(self.name, [addition], repo_type=self.kind)
+        except RuntimeError as error:
+            # The client hides what the Hub answered.
+            raise error.__cause__ or error from None
         self._added[path] = addition
         return str(addition.upload_info.sha256.hex())
 
