@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from support.cli_process import rows as stored_rows
 from support.cli_process import run_inline, run_inline_json
 from support.exported import clips_of, materialize
 from support.hub_server import Hub
@@ -33,18 +34,22 @@ PLACE = f"hf://datasets/{NAME}"
 IDS = ("speaker_id", "video_id", "utterance_id")
 # What others run. An import of this library, or of the builder, ends it.
 OTHERS = """
-import io, json, sys
+import json, sys
 sys.modules["voxblink2"] = sys.modules["voxblink2_lib"] = None
 from datasets import load_dataset
-name, config, out = sys.argv[1:]
-stream = load_dataset(name, config, split="train", streaming=True)
-kinds = {column: type(kind).__name__ for column, kind in stream.features.items()}
-first = next(iter(stream))["audio"].get_all_samples().data.shape if config == "audio" else None
-rows = [
-    {**row, "audio": row["audio"]["bytes"].hex(), "video": (row.get("video") or {"bytes": b""})["bytes"].hex()}
-    for row in stream.decode(False)
-]
-json.dump({"kinds": kinds, "rows": rows, "first": first}, open(out, "w"))
+name, out, *configs = sys.argv[1:]
+read = {}
+for config in configs:
+    stream = load_dataset(name, config, split="train", streaming=True)
+    kinds = {column: type(kind).__name__ for column, kind in stream.features.items()}
+    rows = list(stream.decode(False))
+    for row in rows:
+        media = [column for column in ("audio", "video") if column in row]
+        row.update({column: row[column]["bytes"].hex() for column in media})
+    read[config] = {"kinds": kinds, "rows": rows}
+default = next(iter(load_dataset(name, split="train", streaming=True)))
+read["samples"] = list(default["audio"].get_all_samples().data.shape)
+json.dump(read, open(out, "w"))
 """
 
 
@@ -69,42 +74,45 @@ def clips_on(hub: Hub, split: str = "train") -> dict[str, bytes]:
     return {"/".join(row[name] for name in IDS): row["audio"]["bytes"] for row in rows}
 
 
-def as_others(hub: Hub, tmp_path: Path, config: str) -> dict[str, Any]:
+def as_others(hub: Hub, tmp_path: Path, *configs: str) -> dict[str, Any]:
     """Stream the data set in a process that has ``datasets`` and not this library."""
     out = tmp_path / "read.json"
     own = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "others"), "HF_HUB_DISABLE_XET": "1"}
     kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    command = [sys.executable, "-W", "ignore", "-c", OTHERS, NAME, config, str(out)]
+    command = [sys.executable, "-W", "ignore", "-c", OTHERS, NAME, str(out), *configs]
     subprocess.run(command, check=True, env={**kept, **own}, cwd=tmp_path)
     return dict(json.loads(out.read_text()))
 
 
+def by_name(rows: list[dict[str, Any]], column: str) -> dict[str, bytes]:
+    return {"/".join(row[name] for name in IDS): bytes.fromhex(row[column]) for row in rows}
+
+
 def test_others_stream_it_without_this_library(hub: Hub, store: Path, tmp_path: Path) -> None:
+    """Both configurations, of two stores; without a name, the audio."""
+    faces = tmp_path / "faces"
+    words = ("--data-dir", "demo", "--source", MEDIA, "--store", faces, "--speakers", "id990003")
+    run_inline("materialize", "--config", "audio-visual", "--video-size", 32, *words)
     record = run_inline_json("publish", PLACE, "--store", store)
     assert (record["uploaded"], record["utterances"], record["is_public"]) == (3, 14, False)
+    run_inline("publish", PLACE, "--store", faces)
     assert hub.repos[NAME].is_private
-    read = as_others(hub, tmp_path, "audio")
-    assert read["kinds"]["audio"] == "Audio"
-    assert read["first"] == [1, 19_200]
-    stored = clips_of(store)
-    clips = {"/".join(row[name] for name in IDS): row["audio"] for row in read["rows"]}
-    assert clips == {name: data.hex() for name, data in stored.items()}
-    texts = {row["transcript"] for row in read["rows"]}
-    assert texts == {None, '=1/2, and "more"', "good\u2028night"}
-
-
-def test_faces(hub: Hub, tmp_path: Path) -> None:
-    store = tmp_path / "store"
-    words = ("--data-dir", "demo", "--source", MEDIA, "--store", store, "--speakers", "id990003")
-    run_inline("materialize", "--config", "audio-visual", "--video-size", 32, *words)
-    run_inline("publish", PLACE, "--store", store)
-    read = as_others(hub, tmp_path, "audio-visual")
-    assert read["kinds"]["video"] == "Video"
-    assert all(bytes.fromhex(row["video"])[4:8] == b"ftyp" for row in read["rows"])
-    assert (
-        "and see the faces"
-        in run_inline("publish", PLACE, "--store", store, "--public", code=2).stderr
+    read = as_others(hub, tmp_path, "audio", "audio-visual")
+    assert read["samples"] == [1, 19_200]
+    assert (read["audio"]["kinds"]["audio"], read["audio-visual"]["kinds"]["video"]) == (
+        "Audio",
+        "Video",
     )
+    audio, both = read["audio"]["rows"], read["audio-visual"]["rows"]
+    assert by_name(audio, "audio") == clips_of(store)
+    assert by_name(both, "audio") == clips_of(faces, "audio-visual")
+    videos = [row["video"]["bytes"] for row in stored_rows(faces, "audio-visual")]
+    assert [*by_name(both, "video").values()] == videos
+    assert [row["boxes"] for row in both] == [
+        row["boxes"] for row in stored_rows(faces, "audio-visual")
+    ]
+    texts = {row["transcript"] for row in audio}
+    assert texts == {None, '=1/2, and "more"', "good\u2028night"}
 
 
 def test_a_reader_need_not_read_much(hub: Hub, store: Path) -> None:
@@ -119,7 +127,8 @@ def test_a_reader_need_not_read_much(hub: Hub, store: Path) -> None:
 def test_what_was_uploaded_before_a_kill_is_not_sent_again(
     hub: Hub, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    upload, sent = run_file._upload_file, []
+    upload = run_file._upload_file
+    sent: list[int] = []
 
     def killed(*arguments: Any) -> int:
         if len(sent) == 2:
@@ -211,12 +220,11 @@ def test_no_speaker_is_in_both_splits(hub: Hub, store: Path, tmp_path: Path) -> 
 def test_another_publication_meanwhile_is_a_conflict(hub: Hub, store: Path) -> None:
     repository = find_repository(PLACE, "dataset")
     present = look_at(repository, is_public=False)
-    late = plan_publication(PublishRequest(Store(store), "audio", repository, present))
     published(store)
     commit = hub.repos[NAME].commit
     run_inline("purge", "video000003", "--store", store)
     late = plan_publication(PublishRequest(Store(store), "audio", repository, present))
-    with pytest.raises(StoreBusyError, match="has published audio to .* meanwhile"):
+    with pytest.raises(StoreBusyError, match=r"has published audio to .* meanwhile"):
         publish(late)
     assert hub.repos[NAME].commit == commit
 

@@ -167,7 +167,7 @@ def _body(name: str, record: Record) -> Iterator[str]:
         yield from ("No speaker is in both `train` and `validation`.", "")
     yield from _columns(record)
     for config, published in sorted(record.items()):
-        title = f" of `{config}`" if len(record) > 1 else ""
+        title = f": `{config}`" if len(record) > 1 else ""
         yield from _coverage(title, published)
         yield from _provenance(title, published)
     yield from _rights(name)
@@ -182,7 +182,7 @@ def _columns(record: Record) -> Iterator[str]:
 
 
 def _coverage(title: str, published: PublishedConfig) -> Iterator[str]:
-    yield from (f"## How complete it is{title and ':'}{title}", "")
+    yield from (f"## How complete it is{title}", "")
     if published.selection:
         yield from (f"It is a selection: {_listed(published.selection)}.", "")
     yield from (
@@ -234,11 +234,12 @@ def _value(value: Any) -> str:
 
 def _provenance(title: str, published: PublishedConfig) -> Iterator[str]:
     settings = {name: value for name, value in published.settings.items() if value}
-    annotations = published.annotations or "none: clips were cut before"
+    fingerprint = f"fingerprint `{published.annotations}`"
+    annotations = fingerprint if published.annotations else "none, since the clips came as files"
     yield from (
-        f"## Where it comes from{title and ':'}{title}",
+        f"## Where it comes from{title}",
         "",
-        f"- annotations: fingerprint `{annotations}`",
+        f"- annotations: {annotations}",
         f"- store of clips: {len(published.shards):,} shards, digest `{published.store}`; their "
         f"SHA-256 are in `{DATA_SET_RECORD}`",
         f"- made by: {published.made_by}",
@@ -260,8 +261,8 @@ def _rights(name: str) -> Iterator[str]:
         "",
         f"{LICENSE} The annotations may not be used commercially. Who publishes this data set "
         "holds no rights in the voices and pictures, and can grant none: whether you may use them "
-        "is for you to find out. Do not use them to learn who somebody is, to imitate somebody, or to "
-        "watch people.",
+        "is for you to find out. Do not use them to learn who somebody is, to imitate somebody, or "
+        "to watch people.",
         "",
         "## If you are in it",
         "",

@@ -8,11 +8,11 @@ from pathlib import Path
 from voxblink2_lib import metrics_path
 from voxblink2_lib.errors import ExportError
 from voxblink2_lib.foreign_text import visible
-from voxblink2_lib.hub.present import OF_THE_HUB
+from voxblink2_lib.hub.present import CARD, OF_THE_HUB
 from voxblink2_lib.published.remote_errors import store_errors, tried
 from voxblink2_lib.published.repository import Repository
 
-APP, REQUIREMENTS = "app.py", "requirements.txt"
+REQUIREMENTS = "requirements.txt"
 _PACKAGE = "voxblink2"
 
 
@@ -70,9 +70,11 @@ def metric_files(name: str, space: str) -> dict[str, bytes]:
         space: as ``USER/NAME``. ``evaluate`` takes the script of that name.
     """
     folder, script = Path(metrics_path(name)), f"{space.rpartition('/')[2]}.py"
-    paths = [path for path in sorted(folder.iterdir()) if path.is_file()]
-    names = {f"{name}.py": script}
-    return {names.get(path.name, path.name): path.read_bytes() for path in paths}
+    files = {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
+    files[script] = files.pop(f"{name}.py")
+    # Others load it from the Space.
+    files[CARD] = files[CARD].replace(f'"metrics/{name}"'.encode(), f'"{space}"'.encode())
+    return files
 
 
 def _check_same_metric(repository: Repository, commit: str) -> None:
