@@ -42,7 +42,10 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("release.index", "release.selection", "release.speaker_index", "release.speaker_split"),
         "release.tombstones",
     },
-    "export": {"store", "workers", "release.index", "release.selection"},
+    "export": {
+        *("published.hub", "published.repository", "store", "workers"),
+        *("release.index", "release.selection"),
+    },
     "repair": {"materialize", "store", "release"},
     "purge": {"cut_audio", "store", "release"},
     "embedding": {"store", "models", "workers", "media"},

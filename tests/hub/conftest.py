@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.exported import make_store
-from support.hub_server import Hub, dataset_hub
+from support.hub_server import Hub, writable_hub
 
 from voxblink2_lib.published import remote_errors
 
@@ -16,13 +16,9 @@ from voxblink2_lib.published import remote_errors
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
     """A Hub on which the user may write, with a repository of somebody else."""
-    monkeypatch.setenv("HF_TOKEN", "secret")
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr(remote_errors, "PAUSES_SECONDS", (0.0, 0.0, 0.0))
     monkeypatch.setenv("VOXBLINK2_HOME", str(tmp_path / "home"))
-    with dataset_hub(monkeypatch, "else/other", {"data.csv": b"1,2"}) as hub:
-        hub.token = "secret"
-        hub.with_large_files = True
+    with writable_hub(monkeypatch) as hub:
         yield hub
 
 

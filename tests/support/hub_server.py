@@ -47,6 +47,7 @@ class Hub(LoopbackServer):
         with_large_files: files of 1,000 bytes or more are uploaded by themselves, as to the Hub.
         large_files: their content by SHA-256, of files that no commit has any more as well.
         large_names: the path that each was committed under first.
+        commits: how many there were.
         uploads: SHA-256 of the large files that were sent, in order.
     """
 
@@ -56,6 +57,7 @@ class Hub(LoopbackServer):
         self.large_files: dict[str, bytes] = {}
         self.large_names: dict[str, str] = {}
         self.uploads: list[str] = []
+        self.commits = 0
         self.repos: dict[str, Repo] = {}
         self.bytes_sent: dict[str, int] = {}
         self.lock = threading.Lock()
@@ -79,6 +81,17 @@ def dataset_hub(
         kind.clear_instance_cache()
         yield hub
         kind.clear_instance_cache()
+
+
+@contextmanager
+def writable_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """Run a hub on which this process may write, and large files are kept apart."""
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+    with dataset_hub(monkeypatch, "else/other", {"data.csv": b"1,2"}) as hub:
+        hub.token = "secret"
+        hub.with_large_files = True
+        yield hub
 
 
 class _RefusedError(Exception):
@@ -152,6 +165,7 @@ class _Handler(LoopbackHandler):
                 large = self.server.large_files, self.server.large_names
                 repo = _committed(self._repo(owner, name, revision), body, *large)
                 self.server.repos[f"{owner}/{name}"] = repo
+                self.server.commits += 1
                 url = f"{self.server.url}/{owner}/{name}/commit/{repo.commit}"
                 self._send(200, {"success": True, "commitOid": repo.commit, "commitUrl": url})
             case _:

@@ -96,6 +96,6 @@ def _check_new(place: str, files: Mapping[str, int]) -> None:
         )
     if others := sorted(files.keys() - OF_THE_HUB):
         raise ExportError(
-            f"{place} has files that voxblink2 did not publish, such as {visible(others[0])}. "
+            f"{place} has files that this command did not publish, such as {visible(others[0])}. "
             "Name a new data set."
         )

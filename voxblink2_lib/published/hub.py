@@ -6,7 +6,6 @@ manifest and what is removed. It names the commit before, so two processes canno
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from typing import Any, BinaryIO
 
@@ -15,9 +14,8 @@ from voxblink2_lib.published.lease import UrlLease
 from voxblink2_lib.published.manifest import MANIFEST, read_manifest
 from voxblink2_lib.published.place import Place, Published
 from voxblink2_lib.published.remote_errors import store_errors
-from voxblink2_lib.published.repository import SMALL_BYTES, Repository
+from voxblink2_lib.published.repository import SMALL_BYTES, Repository, data_set_of
 
-_DATA_SET = re.compile(r"hf://datasets/([^/@]+/[^/@]+)(?:/(.+))?")
 # A data set for others has this file at its root: see hub/record.py.
 DATA_SET_RECORD = "voxblink2-dataset.json"
 
@@ -34,14 +32,14 @@ class HubPlace(Place):
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
-        match = _DATA_SET.fullmatch(self.url)
-        if match is None:
+        place = data_set_of(self.url)
+        if place is None:
             raise StoreError(
                 f"The store {self} is no data set of the Hub. Name hf://datasets/USER/NAME, or a "
                 "folder in it."
             )
-        self._repository = Repository(match[1])
-        self._prefix = f"{match[2]}/" if match[2] else ""
+        self._repository = Repository(place.name)
+        self._prefix = place.prefix
 
     def lease(self) -> UrlLease:
         """Return a lease that everybody has: a commit is refused if another one was before it."""

@@ -7,28 +7,51 @@ is removed. It names the commit before, so that two processes cannot both be rig
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
 
+_DATA_SET = re.compile(r"hf://datasets/([^/@]+/[^/@]+)(?:/(.+))?")
 RepositoryKind = Literal["dataset", "space"]
 # The Hub has larger files elsewhere; they are uploaded at once, and read where they are.
 SMALL_BYTES = 10 << 20
 
 
-@contextlib.contextmanager
-def _no_bars() -> Iterator[None]:
-    """Show no progress of the client's own."""
-    from huggingface_hub import utils
+class DataSetFolder(NamedTuple):
+    """A data set of the Hub, or a folder in one: ``prefix`` is empty, or ends with a slash."""
 
-    if utils.are_progress_bars_disabled():
+    name: str
+    prefix: str
+
+
+def data_set_of(url: str) -> DataSetFolder | None:
+    """Return the data set that a URL names, ``None`` if it names something else.
+
+    >>> data_set_of("hf://datasets/me/clips/store")
+    DataSetFolder(name='me/clips', prefix='store/')
+    """
+    match = _DATA_SET.fullmatch(url)
+    return DataSetFolder(match[1], f"{match[2]}/" if match[2] else "") if match else None
+
+
+@contextlib.contextmanager
+def no_bars() -> Iterator[None]:
+    """Show no progress of the client's own."""
+    from huggingface_hub.utils.tqdm import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+
+    if are_progress_bars_disabled():
         yield
         return
-    utils.disable_progress_bars()
+    disable_progress_bars()
     try:
         yield
     finally:
-        utils.enable_progress_bars()
+        enable_progress_bars()
 
 
 class RepositoryState(NamedTuple):
@@ -112,13 +135,17 @@ class Repository:
 
         addition = CommitOperationAdd(path, content)
         try:
-            with _no_bars():  # a bar for each file would stand beside that of the whole
+            with no_bars():  # a bar for each file would stand beside that of the whole
                 self.api.preupload_lfs_files(self.name, [addition], repo_type=self.kind)
         except RuntimeError as error:
             # The client hides what the Hub answered.
             raise error.__cause__ or error from None
         self._added[path] = addition
         return str(addition.upload_info.sha256.hex())
+
+    def withdraw(self, path: str) -> None:
+        """Leave a file that was uploaded out of the next commit."""
+        self._added.pop(path, None)
 
     def remove(self, paths: Collection[str]) -> None:
         """Remove files with the next commit."""
