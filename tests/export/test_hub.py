@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from support.cli_process import run_inline
@@ -13,6 +12,7 @@ from support.hub_server import Hub, Repo, writable_hub
 
 from voxblink2_lib.errors import ExportError
 from voxblink2_lib.export import run as run_file
+from voxblink2_lib.export.units import Receipt, UnitTask, write_unit
 from voxblink2_lib.published.hub import DATA_SET_RECORD
 
 # Of the Hub's client, when it sends a file.
@@ -44,11 +44,11 @@ def test_it_has_what_a_folder_would_have(
     export_to(tmp_path, store, "webdataset")
     repo = hub.repos[NAME]
     assert repo.is_private
-    there = {path.removeprefix(folder): data for path, data in repo.files.items()}
-    here = content(tmp_path)
-    assert there.keys() == here.keys()
-    assert all(there[path] == here[path] for path in here.keys() - OF_THE_TARGET)
-    assert there["shard.list"].decode().splitlines()[0] == f"{target}/audio-00000.tar"
+    remote = {path.removeprefix(folder): data for path, data in repo.files.items()}
+    local = content(tmp_path)
+    assert remote.keys() == local.keys()
+    assert all(remote[path] == local[path] for path in local.keys() - OF_THE_TARGET)
+    assert remote["shard.list"].decode().splitlines()[0] == f"{target}/audio-00000.tar"
     commits = hub.commits
     assert commits == 3 + 3  # the manifest at the beginning and the end, and the list
     assert export_to(target, store, "webdataset").written == 0
@@ -56,13 +56,13 @@ def test_it_has_what_a_folder_would_have(
 
 
 def test_a_killed_export_goes_on(hub: Hub, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write, units = run_file.write_unit, []
+    units: list[str] = []
 
-    def killed(task: Any) -> Any:
+    def killed(task: UnitTask) -> Receipt:
         if units:
             raise KeyboardInterrupt
         units.append(task.unit)
-        return write(task)
+        return write_unit(task)
 
     with monkeypatch.context() as patched:
         patched.setattr(run_file, "write_unit", killed)

@@ -24,6 +24,7 @@ from voxblink2_lib.hub.plan import PublishRequest, plan_publication
 from voxblink2_lib.hub.present import find_repository, look_at
 from voxblink2_lib.hub.run import Publication, publish
 from voxblink2_lib.release.builtin import MEDIA
+from voxblink2_lib.release.tombstones import PurgedIds, Tombstones
 from voxblink2_lib.store.layout import Store
 
 # Of the Hub's client, when it sends a file.
@@ -196,6 +197,14 @@ def test_what_was_purged_is_gone_from_the_history_too(hub: Hub, store: Path) -> 
     everywhere = [*hub.repos[NAME].files.values(), *hub.large_files.values()]
     assert not any(b"video000003" in content for content in everywhere)
     assert b"were removed on request" in hub.repos[NAME].files["README.md"]
+
+
+def test_a_store_that_is_half_purged_is_refused(hub: Hub, store: Path) -> None:
+    purged = PurgedIds(videos=frozenset({"video000003"}))
+    Tombstones.of(store).added(purged, reason="").begun().write(store)
+    done = run_inline("publish", PLACE, "--store", store, code=2)
+    assert "the purge was stopped before its end" in done.stderr
+    assert not hub.uploads
 
 
 def test_a_file_that_somebody_deleted_is_made_again(hub: Hub, store: Path) -> None:

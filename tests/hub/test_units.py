@@ -33,8 +33,8 @@ def test_pieces_are_all_rows_in_order(chosen: set[int], sizes: list[int], most: 
     part = ShardRows(shard, np.array(ranges, np.int64))
     row_sizes = np.array([sizes[row] for row in rows], np.int64)
     parts = list(pieces(part, row_sizes, most))
-    found = [row for piece in parts for bounds in piece.rows.ranges for row in range(*bounds)]
-    assert found == rows
+    taken = [row for piece in parts for bounds in piece.rows.ranges for row in range(*bounds)]
+    assert taken == rows
     assert sum(piece.size_bytes for piece in parts) == row_sizes.sum()
     assert all(piece.size_bytes <= most or piece.rows.rows == 1 for piece in parts)
     # No two neighbours would fit into one file with the first row of the next.

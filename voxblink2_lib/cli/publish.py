@@ -182,6 +182,13 @@ def add_publish_command(commands: Any) -> None:
         "  voxblink2 publish hf://spaces/USER/eer --metric eer"
     )
     parser = add_command(commands, "publish", _publish, does, example)
+    _add_place_arguments(parser)
+    _add_rows_arguments(parser)
+    add_selection_arguments(parser)
+
+
+def _add_place_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what is published, where, and who sees it."""
     parser.add_argument(
         "place", metavar="URL", help="hf://datasets/USER/NAME; of a metric, hf://spaces/USER/NAME"
     )
@@ -202,6 +209,10 @@ def add_publish_command(commands: Any) -> None:
     parser.add_argument(
         "--yes", action="store_true", help="answer what would be asked on a terminal with yes"
     )
+
+
+def _add_rows_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add which splits and columns the rows have."""
     parser.add_argument(
         "--validation",
         metavar="FILE",
@@ -213,4 +224,3 @@ def add_publish_command(commands: Any) -> None:
         action="store_true",
         help="also gender, language, location and tags of the speakers, where the store knows them",
     )
-    add_selection_arguments(parser)

@@ -47,9 +47,10 @@ def selected_view(
         progress: counts shards whose rows are not known yet.
 
     Raises:
-        StoreError: there is no store, or no clip in it.
+        StoreError: there is no store, or no clip in it; or something is still to be purged.
         SelectionError: nothing is selected, or there is no clip of it.
     """
+    store.check_purged()  # whoever is to be taken out must not be copied now
     with open_ledger(store, config) as ledger:
         shards = ledger.shards()
     if not shards:

@@ -163,8 +163,8 @@ class Repository:
         """
         from huggingface_hub import CommitOperationDelete
 
-        there = self.sizes() if self._removed else {}
-        removed = sorted(self._removed & there.keys() - self._added.keys())
+        present = self.sizes() if self._removed else {}
+        removed = sorted(self._removed & present.keys() - self._added.keys())
         answer = self.api.create_commit(
             self.name,
             [*self._added.values(), *map(CommitOperationDelete, removed)],
