@@ -120,6 +120,7 @@ def test_another_selection_is_asked(hub: Hub, store: Path, monkeypatch: pytest.M
         (["hf://spaces/me/eer"], "is no place for a data set for others"),
         (["hf://datasets/me/eer", "--metric", "eer"], "it must be hf://spaces/USER/NAME"),
         (["hf://spaces/me/eer", "--metric", "wer"], "invalid choice: 'wer'"),
+        (["hf://spaces/me/eer", "--metric", "eer", "--store", "STORE"], "Leave out --store"),
         ([PLACE, "--store", "none"], "There is no store at"),
         ([PLACE], "Which store? Name its folder with --store"),
         ([PLACE, "--store", "STORE", "--speakers", "id777777"], "id777777"),

@@ -72,7 +72,11 @@ def test_a_killed_export_goes_on(hub: Hub, store: Path, monkeypatch: pytest.Monk
     assert len(hub.uploads) == len(set(hub.uploads)) == 3
 
 
-def test_a_format_of_many_files(hub: Hub, store: Path, tmp_path: Path) -> None:
+def test_a_format_of_many_files(
+    hub: Hub, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what is large is uploaded from a file."""
+    monkeypatch.setattr("voxblink2_lib.export.hub_target.SMALL_BYTES", 0)
     export_to(f"hf://datasets/{NAME}/nemo", store, "nemo")
     export_to(tmp_path, store, "nemo")
     clips = {path: data for path, data in content(tmp_path).items() if path.endswith(".flac")}

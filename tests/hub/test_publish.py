@@ -148,6 +148,14 @@ def test_what_was_uploaded_before_a_kill_is_not_sent_again(
     assert len(hub.uploads) == len(set(hub.uploads))
 
 
+def test_large_files_are_not_read_into_memory(
+    hub: Hub, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_file, "SMALL_BYTES", 0)
+    published(store)
+    assert clips_on(hub) == clips_of(store)
+
+
 def test_a_killed_commit_is_made_again(
     hub: Hub, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

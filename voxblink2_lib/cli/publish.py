@@ -64,6 +64,8 @@ def _publish_metric(options: argparse.Namespace) -> int:
     from voxblink2_lib.hub.metric_space import publish_metric
     from voxblink2_lib.hub.present import find_repository
 
+    if options.store is not None:
+        raise UsageError(f"--metric {options.metric} publishes no clips. Leave out --store.")
     repository = find_repository(options.place, "space")
     if options.public:
         _ask(

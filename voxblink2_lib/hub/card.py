@@ -133,14 +133,13 @@ def _size_category(rows: int) -> str:
 
 def _body(name: str, record: Record) -> Iterator[str]:
     first = min(record)
-    faces = " and with the speaker's face" if "audio-visual" in record else ""
+    faces = ", also with the speaker's face," if "audio-visual" in record else ""
     yield from (
         f"# {name.rpartition('/')[2]}",
         "",
-        f"Utterances of speakers in videos{faces}, to train and test the recognition of speakers: "
-        "the part of the corpus [VoxBlink2]("
-        + HOMEPAGE
-        + ") that could be had when this was made.",
+        f"Utterances of many speakers, cropped from videos{faces} to train and test systems that "
+        f"recognize speakers. It is what could be had of the corpus [VoxBlink2]({HOMEPAGE}) when "
+        "this was made.",
         "",
         "```python",
         "from datasets import load_dataset",
@@ -149,7 +148,7 @@ def _body(name: str, record: Record) -> Iterator[str]:
         "row = next(iter(ds))",
         "```",
         "",
-        "No other package is needed; `pip install 'datasets[audio]'` decodes the clips. Without "
+        "No other package is needed; to decode clips, `pip install 'datasets[audio]'`. Without "
         "`streaming=True` all of it is downloaded first. `ds.decode(False)` gives the clips as "
         "they are stored.",
         "",
@@ -259,7 +258,7 @@ def _rights(name: str) -> Iterator[str]:
     yield from (
         "## Licence",
         "",
-        f"{LICENSE} The annotations may not be used commercially. Who publishes this data set "
+        f"{LICENSE} The annotations may not be used commercially. Whoever publishes this data set "
         "holds no rights in the voices and pictures, and can grant none: whether you may use them "
         "is for you to find out. Do not use them to learn who somebody is, to imitate somebody, or "
         "to watch people.",
