@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,8 +18,9 @@ from support.cli_process import rows as stored_rows
 from support.cli_process import run_inline, run_inline_json
 from support.exported import clips_of, materialize
 from support.hub_server import Hub
+from support.speaker_files import write_speakers
 
-from voxblink2_lib.errors import StoreBusyError, StoreDiskError
+from voxblink2_lib.errors import StoreBusyError, StoreDiskError, StoreError
 from voxblink2_lib.hub import run as run_file
 from voxblink2_lib.hub.plan import PublishRequest, plan_publication
 from voxblink2_lib.hub.present import find_repository, look_at
@@ -194,17 +196,33 @@ def test_new_clips_are_added_to_what_is_there(hub: Hub, made: Path, tmp_path: Pa
     assert sent <= set(hub.uploads)
 
 
-def test_what_was_purged_is_gone_from_the_history_too(hub: Hub, store: Path) -> None:
+@pytest.mark.parametrize("video", ["video000000", "video000003"])
+def test_what_was_purged_is_gone_from_the_history_too(hub: Hub, store: Path, video: str) -> None:
+    """One of them has a transcript, whose table is shared by all files."""
     published(store)
     before = data_files(hub)
-    run_inline("purge", "video000003", "--store", store, "--reason", "asked")
+    run_inline("purge", video, "--store", store, "--reason", "asked")
     after = published(store)
     assert (after.uploaded, after.kept, after.removed, after.erased) == (1, 2, 1, 1)
     assert clips_on(hub) == clips_of(store)
     assert len(before.items() & data_files(hub).items()) == 2
     everywhere = [*hub.repos[NAME].files.values(), *hub.large_files.values()]
-    assert not any(b"video000003" in content for content in everywhere)
+    assert not any(video.encode() in content for content in everywhere)
     assert b"were removed on request" in hub.repos[NAME].files["README.md"]
+
+
+def test_a_transcript_that_comes_later_changes_only_its_file(
+    hub: Hub, made: Path, store: Path
+) -> None:
+    published(store)
+    corpus = Path(shutil.copytree(made.parent / "corpus", store.parent / "corpus"))
+    texts = {"id000000/video000001/00001.wav": {"text": "other words", "language": "en"}}
+    write_speakers(corpus, "asr_res", {"id000000": json.dumps(texts)})
+    run_inline("index", "--data-dir", corpus, "--store", store)
+    after = published(store)
+    assert (after.uploaded, after.kept, after.removed) == (1, 2, 1)
+    assert "other words" in {row["transcript"] for row in rows_of(data_files(hub))}
+    assert b"- en" in hub.repos[NAME].files["README.md"]
 
 
 def test_a_store_that_is_half_purged_is_refused(hub: Hub, store: Path) -> None:
@@ -213,6 +231,23 @@ def test_a_store_that_is_half_purged_is_refused(hub: Hub, store: Path) -> None:
     done = run_inline("publish", PLACE, "--store", store, code=2)
     assert "the purge was stopped before its end" in done.stderr
     assert not hub.uploads
+
+
+def test_transcripts_that_change_meanwhile(
+    hub: Hub, made: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = Path(shutil.copytree(made.parent / "corpus", store.parent / "corpus"))
+    upload = run_file._upload_file
+
+    def late(*arguments: Any) -> int:
+        write_speakers(corpus, "asr_res", {"id000000": "00001 other words"})
+        run_inline("index", "--data-dir", corpus, "--store", store)
+        return upload(*arguments)
+
+    monkeypatch.setattr(run_file, "_upload_file", late)
+    with pytest.raises(StoreError, match="has changed the transcripts"):
+        published(store)
+    assert hub.repos[NAME].files == {}
 
 
 def test_a_file_that_somebody_deleted_is_made_again(hub: Hub, store: Path) -> None:

@@ -20,7 +20,7 @@ from voxblink2_lib.store.shard_check import open_shard
 from voxblink2_lib.store.status import empty_store_message, open_ledger
 from voxblink2_lib.store.view import ShardRows, View, empty_view_message, view_of
 
-_COLUMNS = ["speaker_id", "video_id", "samples", "size"]
+_COLUMNS = ["speaker_id", "video_id", "utterance_id", "samples", "size"]
 
 
 class ListedRows(NamedTuple):
@@ -28,7 +28,7 @@ class ListedRows(NamedTuple):
 
     Attributes:
         part: the rows.
-        table: their speaker, video, length in samples and size of the audio in bytes, in order.
+        table: their ids, length in samples and size of the audio in bytes, in order.
     """
 
     part: ShardRows

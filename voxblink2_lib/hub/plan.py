@@ -122,13 +122,17 @@ def plan_publication(request: PublishRequest, *, progress: Progress = no_progres
         selection=selection_record(request.selection),
         options=_options(rows, split),
     )
-    units = tuple(data_units(store, config, chosen))
+    units = []
+    with progress("Comparing", unit="utterance", total=now.utterances) as advance:
+        for unit in data_units(store, config, chosen):
+            units.append(unit)
+            advance(unit.utterances)
     paths, files = {unit.path for unit in units}, request.present.files
     ours = [path for path in files if path.startswith(f"{config}/")]
     return PublishPlan(
         request=request,
         now=now,
-        units=units,
+        units=tuple(units),
         kept={path: files[path] for path in ours if path in paths},
         removed=tuple(path for path in ours if path not in paths),
     )

@@ -64,7 +64,8 @@ def publish(plan: PublishPlan, *, progress: Progress = no_progress) -> Publicati
     Raises:
         StoreDamagedError: a shard is damaged or gone.
         StoreBusyError: another process has published meanwhile.
-        StoreError, StoreDiskError: the Hub, or the disk, does not take what is written.
+        StoreError, StoreDiskError: the Hub, or the disk, does not take what is written; or a run
+            has changed the transcripts meanwhile.
     """
     repository = plan.request.repository
     with store_errors(str(repository), "published", noun="data set"):
@@ -101,6 +102,9 @@ def _upload(plan: PublishPlan, progress: Progress) -> dict[str, int]:
         for unit in left:
             sizes[unit.path] = _upload_file(plan.request.repository, unit, folder)
             advance(unit.size_bytes)
+    for unit in left[:1]:
+        if unit.rows.columns is not None:
+            unit.rows.columns.check()  # files have what their names say
     return sizes
 
 

@@ -10,12 +10,12 @@ again, a shard that has changed gives files of other names, and those of its for
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import PurePath
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from voxblink2_lib.export.contents import ListedRows, listed_rows
@@ -61,21 +61,37 @@ def data_units(store: Store, config: str, chosen: PublishedRows) -> Iterator[Dat
         chosen: its rows and columns.
     """
     columns, features = chosen.columns, chosen.features
-    known = columns.signature + repr(list(features)).encode()
+    metadata, faces = features.arrow_schema.metadata, find_format("parquet").faces
+    joiner = columns.open()
     for split, view in chosen.views.items():
         for listed in listed_rows(store, config, view):
+            joined = joiner.columns_of(_with_plain_ids(listed.table))
             sizes = _row_sizes(listed, has_video="video" in features)
+            shard, passed = store.shards(config) / listed.part.shard.name, 0
             for number, (part, size_bytes) in enumerate(pieces(listed.part, sizes)):
-                digest = signature_of(_FILE_FORMAT, known, part.signature)[:_DIGEST_CHARACTERS]
-                name = f"{PurePath(part.shard.name).stem}-{number}-{digest}.parquet"
-                rows = UnitRows(
-                    store.shards(config) / part.shard.name,
-                    part.ranges,
-                    find_format("parquet").faces,
-                    columns=columns,
-                    metadata=features.arrow_schema.metadata,
-                )
-                yield DataUnit(split, f"{config}/{split}/{name}", rows, part.rows, size_bytes)
+                digest = _digest(part, joined.slice(passed, part.rows), metadata)
+                passed += part.rows
+                path = f"{config}/{split}/{shard.stem}-{number}-{digest}.parquet"
+                rows = UnitRows(shard, part.ranges, faces, columns=columns, metadata=metadata)
+                yield DataUnit(split, path, rows, part.rows, size_bytes)
+
+
+def _digest(part: ShardRows, joined: pa.Table, metadata: Mapping[bytes, bytes]) -> str:
+    """Return a digest of all that is in a file: the rows, what is joined to them, and the types.
+
+    What is joined to other rows may change without it.
+    """
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, joined.schema) as writer:
+        writer.write_table(joined.combine_chunks())
+    parts = (_FILE_FORMAT, part.signature, sink.getvalue().to_pybytes(), *metadata.values())
+    return signature_of(*parts)[:_DIGEST_CHARACTERS]
+
+
+def _with_plain_ids(rows: pa.Table) -> pa.Table:
+    """Return rows of a catalogue with their ids as they are in shards."""
+    speakers = rows["speaker_id"].cast(pa.string())
+    return rows.set_column(rows.schema.get_field_index("speaker_id"), "speaker_id", speakers)
 
 
 class Piece(NamedTuple):
