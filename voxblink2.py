@@ -30,7 +30,7 @@ from voxblink2_lib.errors import SelectionError, StoreError
 from voxblink2_lib.materialize.run import materialize
 from voxblink2_lib.progress import show_progress
 from voxblink2_lib.published.reading import fetch_shards
-from voxblink2_lib.published_results import CITATION
+from voxblink2_lib.published_results import CITATION, HOMEPAGE, LICENSE
 from voxblink2_lib.store.shard_check import CheckedShards, shard_batches
 from voxblink2_lib.store.status import (
     empty_store_message,
@@ -79,8 +79,8 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
         return datasets.DatasetInfo(
             description="VoxBlink2: utterances of 111,284 speakers, cropped from videos.",
             features=self.config.features(),
-            homepage="https://VoxBlink2.github.io",
-            license="Annotations: CC BY-NC-SA 4.0. Media: their owners'.",
+            homepage=HOMEPAGE,
+            license=LICENSE,
             citation=CITATION,
         )
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 __version__ = "0.2.0"
 
-__all__ = ["__version__", "metrics_path"]
+__all__ = ["METRICS", "__version__", "metrics_path"]
 
-_METRICS = ("eer", "min_dcf", "ossi")
+METRICS = ("eer", "min_dcf", "ossi")
 
 
 def metrics_path(name: str) -> str:
@@ -27,8 +27,8 @@ def metrics_path(name: str) -> str:
         >>> metrics_path("eer").endswith("metrics/eer")
         True
     """
-    if name not in _METRICS:
-        raise ValueError(f"There is no metric {name!r}; allowed are {', '.join(_METRICS)}.")
+    if name not in METRICS:
+        raise ValueError(f"There is no metric {name!r}; allowed are {', '.join(METRICS)}.")
     here = Path(__file__).parent
     # In a checkout the folder stands beside the package; a wheel has it inside.
     inside = here / "metrics"

@@ -89,6 +89,8 @@ def published_results(config: Mapping[str, Any]) -> dict[str, PublishedResult]:
     }
 
 
+HOMEPAGE = "https://VoxBlink2.github.io"
+LICENSE = "Annotations: CC BY-NC-SA 4.0. Media: their owners'."
 CITATION = """\
 @inproceedings{lin24voxblink2,
   title = {VoxBlink2: A 100K+ Speaker Recognition Corpus and the Open-Set Speaker-Identification

@@ -366,7 +366,7 @@ CASES: dict[str, tuple[Callable[[Place], str], dict[str, int]]] = {
     # Its media have no pictures.
     "store.status._next_run": (nothing_of_a_configuration, {"materialize": 2}),
     "store.status._next_run again": (no_clip_at_all, {"materialize": 2}),
-    "store.layout.locked": (half_purged, {"purge": 0}),
+    "store.layout.check_purged": (half_purged, {"purge": 0}),
     "store.tombstone_checks.unfinished_purge": (
         half_purged_and_verified,
         {"purge": 0, "repair": 0},

@@ -32,7 +32,7 @@ def test_models_and_extractors_come_back_from_the_hub(tmp_path: Path) -> None:
         client(hub, tmp_path / "reader", "load")
     assert set(hub.repos) == set(MODELS)
     for name, architecture in MODELS.items():
-        files, commit = hub.repos[name]
+        files, commit, _ = hub.repos[name]
         assert commit != NO_COMMIT
         assert set(files) == FILES
         assert json.loads(files["config.json"])["model_type"] == architecture

@@ -20,6 +20,7 @@ from voxblink2_lib.cli.materialize import (
 )
 from voxblink2_lib.cli.models import add_model_commands
 from voxblink2_lib.cli.parser import CommandParser
+from voxblink2_lib.cli.publish import add_publish_command
 from voxblink2_lib.cli.purge import add_purge_command
 from voxblink2_lib.cli.release import add_release_commands
 from voxblink2_lib.cli.repair import add_repair_command
@@ -55,6 +56,7 @@ _COMMANDS = (
     add_diff_command,
     add_split_command,
     add_export_command,
+    add_publish_command,
     add_model_commands,
     add_score_commands,
 )

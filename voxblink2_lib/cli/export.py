@@ -31,12 +31,9 @@ def _export(options: argparse.Namespace) -> int:
     from voxblink2_lib.export.run import export
     from voxblink2_lib.export.target import Target
     from voxblink2_lib.progress import show_progress
-    from voxblink2_lib.published.reading import fetch_shards
     from voxblink2_lib.store.joined_columns import RowOptions
-    from voxblink2_lib.store.status import open_ledger
 
-    store = existing_store(store_path(options), TABLES)
-    config = _config(options, store)
+    store, config = local_store(options, "export")
     chosen = find_format(options.format, segments=options.segments)
     request = ExportRequest(
         store=store,
@@ -46,10 +43,6 @@ def _export(options: argparse.Namespace) -> int:
         selection=Selection.of(**{name: getattr(options, name) for name in options_of(Selection)}),
         rows=RowOptions(with_speaker_info=options.with_speaker_info),
     )
-    if store.url:
-        with open_ledger(store, config) as ledger:
-            names = [shard.name for shard in ledger.shards()]
-        fetch_shards(store_path(options), store, config, names, progress=show_progress)
     plan = plan_export(request, progress=show_progress)
     write_message(*_plan_lines(plan))
     result = export(plan, workers=options.workers, progress=show_progress)
@@ -64,7 +57,31 @@ def _export(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _config(options: argparse.Namespace, store: Store) -> str:
+def local_store(options: argparse.Namespace, verb: str) -> tuple[Store, str]:
+    """Return the store that was named and a configuration of it; its shards are on this machine.
+
+    Args:
+        options: with the store, and perhaps the configuration.
+        verb: what is done to it.
+
+    Raises:
+        UsageError: no store was named, or it has several configurations and none was named.
+        StoreError: there is no such store.
+    """
+    from voxblink2_lib.progress import show_progress
+    from voxblink2_lib.published.reading import fetch_shards
+    from voxblink2_lib.store.status import open_ledger
+
+    store = existing_store(store_path(options), TABLES)
+    config = _config(options, store, verb)
+    if store.url:
+        with open_ledger(store, config) as ledger:
+            names = [shard.name for shard in ledger.shards()]
+        fetch_shards(store_path(options), store, config, names, progress=show_progress)
+    return store, config
+
+
+def _config(options: argparse.Namespace, store: Store, verb: str) -> str:
     """Return the configuration that was named, or the only one that the store has.
 
     Raises:
@@ -75,7 +92,7 @@ def _config(options: argparse.Namespace, store: Store) -> str:
     present = chosen_configurations(store, options.config)
     if len(present) > 1:
         raise UsageError(
-            f"The store {store.root} has {' and '.join(present)}. Say which to export: --config "
+            f"The store {store.root} has {' and '.join(present)}. Say which to {verb}: --config "
             f"{present[0]}"
         )
     return present[0] if present else CONFIG_NAMES[0]

@@ -21,6 +21,8 @@ from voxblink2_lib.release.selection import Selection
 
 MANIFEST = "voxblink2-export.json"
 _FORMAT_VERSION = 1
+# The Hub puts a file into each new data set.
+_OF_NOBODY = (FOLDER, ".gitattributes")
 # More ids are named by their number and a digest.
 _MAX_IDS = 100
 
@@ -75,7 +77,7 @@ def read_manifest(target: Target) -> Manifest | None:
     """
     data = target.read(MANIFEST)
     if data is None:
-        names = [name for name in target.names() if name != FOLDER]
+        names = [name for name in target.names() if name not in _OF_NOBODY]
         others = [name for name in names if not fnmatch(name, TEMP_GLOB)]
         if others:
             raise ExportError(

@@ -27,6 +27,8 @@ def write_parquet(rows: UnitRows, output: UnitOutput) -> None:
             compression="none",
             use_dictionary=_REPEATED,
             write_statistics=_REPEATED,
+            # A reader of a few rows, as a viewer on the Hub, need not read the whole group.
+            write_page_index=True,
         ) as writer,
     ):
         for table in tables:

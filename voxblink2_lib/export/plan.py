@@ -8,11 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow.compute as pc
 
 from voxblink2_lib import __version__
-from voxblink2_lib.errors import ExportError, SelectionError, StoreError, StoreFullError
+from voxblink2_lib.errors import ExportError, StoreFullError
+from voxblink2_lib.export.contents import (
+    features_of,
+    joined_columns,
+    listed_rows,
+    selected_view,
+)
 from voxblink2_lib.export.formats import Format
 from voxblink2_lib.export.manifest import (
     Manifest,
@@ -27,13 +32,9 @@ from voxblink2_lib.progress import Progress, no_progress, size_text
 from voxblink2_lib.records import SAMPLE_RATE_HZ
 from voxblink2_lib.release.index import Index
 from voxblink2_lib.release.selection import Selection
-from voxblink2_lib.store.catalogue import catalogue_of, local_catalogue
 from voxblink2_lib.store.joined_columns import JoinedColumns, RowOptions
 from voxblink2_lib.store.layout import Store
-from voxblink2_lib.store.schema import row_features
-from voxblink2_lib.store.shard_check import open_shard
-from voxblink2_lib.store.status import empty_store_message, open_ledger
-from voxblink2_lib.store.view import ShardRows, View, empty_view_message, view_of
+from voxblink2_lib.store.view import ShardRows, View
 
 # Changes with what is written for the same rows.
 _EXPORT_FORMAT = b"export 1"
@@ -106,7 +107,7 @@ def plan_export(request: ExportRequest, *, progress: Progress = no_progress) -> 
         StoreFullError: there is too little space.
     """
     _check_place(request)
-    view = _view(request, progress)
+    view = selected_view(request.store, request.config, request.selection, progress=progress)
     measures = list(_measures(request, view))
     columns = _columns(request)
     units = tuple(_tasks(request, view, columns))
@@ -149,38 +150,19 @@ class _Measure:
     bytes: int
 
 
-def _view(request: ExportRequest, progress: Progress) -> View:
-    store, config = request.store, request.config
-    with open_ledger(store, config) as ledger:
-        shards = ledger.shards()
-    if not shards:
-        raise StoreError(empty_store_message(store, config))
-    local_catalogue(store.root, config, progress=progress)  # kept for the next time
-    view = view_of(store, config, shards, request.selection)
-    if not view.shards:
-        raise SelectionError(empty_view_message(store, config, shards, view))
-    return view
-
-
 def _measures(request: ExportRequest, view: View) -> Iterator[_Measure]:
-    shards = [part.shard for part in view.shards]
-    sizes = {shard.name: shard.size_bytes for shard in shards}
-    catalogue = catalogue_of(request.store.root, request.config, sizes)
-    for part, (_, rows) in zip(view.shards, catalogue.tables(), strict=True):
-        indices = np.concatenate([np.arange(*bounds) for bounds in part.ranges.tolist()])
-        chosen = rows.select(["speaker_id", "samples", "size"]).take(indices)
-        samples, clip_bytes = (int(pc.sum(chosen[name]).as_py()) for name in ("samples", "size"))
+    for part, rows in listed_rows(request.store, request.config, view):
+        samples, clip_bytes = (int(pc.sum(rows[name]).as_py()) for name in ("samples", "size"))
         if "video" in request.chosen.faces:  # nearly all that is in a shard is media
             clip_bytes = part.shard.size_bytes * part.rows // part.shard.rows
-        speakers = frozenset(pc.unique(chosen["speaker_id"]).to_pylist())
+        speakers = frozenset(pc.unique(rows["speaker_id"]).to_pylist())
         size = request.chosen.size_bytes(part.rows, clip_bytes, samples)
         yield _Measure(speakers, part.rows, samples, size)
 
 
 def _columns(request: ExportRequest) -> JoinedColumns | None:
     """Return the columns to join; ``None`` if the format has none, or the store knows nothing."""
-    folder = request.store.index if request.store.index.exists() else None
-    columns = JoinedColumns.of(folder, request.rows)
+    columns = joined_columns(request.store, request.rows)
     if request.chosen.has_all_columns:
         return columns
     is_known = columns.info is not None and request.chosen.with_transcripts
@@ -191,10 +173,7 @@ def _tasks(request: ExportRequest, view: View, columns: JoinedColumns | None) ->
     chosen, folder = request.chosen, request.store.shards(request.config)
     metadata = None
     if chosen.has_all_columns and columns is not None:
-        shard = open_shard(folder / view.shards[0].shard.name).schema
-        features = type(columns.features)(
-            {**row_features(request.config, shard), **columns.features}
-        )
+        features = features_of(request.store, request.config, view, columns)
         metadata = features.arrow_schema.metadata
     known = b"" if columns is None else columns.signature
     for part in view.shards:

@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from voxblink2_lib.cores import usable_cores
 from voxblink2_lib.errors import ExportError, StoppedError, StoreBusyError
+from voxblink2_lib.export.hub_target import prepared
 from voxblink2_lib.export.lists import write_lists
 from voxblink2_lib.export.manifest import Manifest
 from voxblink2_lib.export.plan import ExportPlan
@@ -76,8 +77,8 @@ def export(
     target, chosen = plan.request.target, plan.request.chosen
     if plan.current is not None:
         return Exported(plan.current, 0, 0)
-    count = 1 if target.is_of_this_process else (workers or _default_workers(plan))
-    with _locked(target):
+    count = 1 if target.is_of_one_process else (workers or _default_workers(plan))
+    with prepared(target), _locked(target):
         target.clear_leftovers("", FOLDER)
         outdated = [receipt.sha256 for receipt in plan.outdated]
         replace(plan.manifest, outdated=outdated).write(target)

@@ -24,8 +24,9 @@ from voxblink2_lib.errors import (
 from voxblink2_lib.files import TEMP_GLOB, WriteBehind, atomic_write, named_system_errors
 from voxblink2_lib.redaction import redacted_source
 
-# In this process alone: another process that writes there writes somewhere else.
-_OWN_MEMORY = "memory://"
+# Another process that writes to memory writes somewhere else, and of two commits at once the Hub
+# refuses one.
+_FOR_ONE_PROCESS = ("memory://", "hf://")
 
 
 class ChecksumWriter(io.RawIOBase):
@@ -124,9 +125,9 @@ class Target:
         return "://" not in self.url
 
     @property
-    def is_of_this_process(self) -> bool:
-        """Whether no other process can write to it."""
-        return self.url.startswith(_OWN_MEMORY)
+    def is_of_one_process(self) -> bool:
+        """Whether several processes cannot write to it."""
+        return self.url.startswith(_FOR_ONE_PROCESS)
 
     @property
     def shown(self) -> str:
@@ -263,6 +264,10 @@ class Target:
         """Flush what :meth:`put` has written to the disk, all at once."""
         if self.is_local:
             os.sync()
+
+    def forget(self) -> None:
+        """Forget what is known of the files at a URL, when something else has changed them."""
+        self._at("")[0].invalidate_cache()
 
     def _at(self, path: str) -> tuple[Any, str]:
         return _system(f"{self.url}/{path}".rstrip("/"))

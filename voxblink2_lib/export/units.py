@@ -17,6 +17,7 @@ from pathlib import PurePath
 
 from voxblink2_lib.errors import ExportError
 from voxblink2_lib.export.formats import Format
+from voxblink2_lib.export.hub_target import bundled
 from voxblink2_lib.export.output import UnitOutput
 from voxblink2_lib.export.rows import UnitRows
 from voxblink2_lib.export.target import Target
@@ -117,9 +118,14 @@ def write_unit(task: UnitTask) -> Receipt:
         ExportError: the target cannot be written to.
         StoppedError: a server of the target fails.
     """
+    with bundled(task.target, task.unit) as target:
+        return _write_unit(task, target)
+
+
+def _write_unit(task: UnitTask, target: Target) -> Receipt:
     names = task.rows.names() if task.chosen.has_file_per_utterance else []
-    task.target.put(_path(task.unit, BEGUN), _text([task.signature, *names]))
-    output = UnitOutput(task.target, task.unit)
+    target.put(_path(task.unit, BEGUN), _text([task.signature, *names]))
+    output = UnitOutput(target, task.unit)
     task.chosen.write(task.rows, output)
     for entry in task.chosen.lists:
         lines = output.lists[entry.name]
@@ -128,7 +134,7 @@ def write_unit(task: UnitTask) -> Receipt:
     checksums = [f"{checksum}  {path}" for path, checksum in output.checksums.items()]
     output.note(_path(task.unit, FILES), _text(checksums))
     if task.chosen.has_file_per_utterance:
-        task.target.flush()
+        target.flush()
     receipt = Receipt(
         task.unit,
         task.sha256,
@@ -140,9 +146,9 @@ def write_unit(task: UnitTask) -> Receipt:
         {name: ListPart(len(lines), lines[0]) for name, lines in output.lists.items()},
     )
     # The files are on the disk, and a unit without a receipt is written again.
-    with task.target.file(_path(task.unit, RECEIPT), is_flushed=False) as file:
+    with target.file(_path(task.unit, RECEIPT), is_flushed=False) as file:
         file.write(f"{json.dumps(asdict(receipt), indent=1)}\n".encode())
-    task.target.remove(_path(task.unit, BEGUN))
+    target.remove(_path(task.unit, BEGUN))
     return receipt
 
 

@@ -6,7 +6,6 @@ manifest and what is removed. It names the commit before, so two processes canno
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from typing import Any, BinaryIO
 
@@ -15,10 +14,10 @@ from voxblink2_lib.published.lease import UrlLease
 from voxblink2_lib.published.manifest import MANIFEST, read_manifest
 from voxblink2_lib.published.place import Place, Published
 from voxblink2_lib.published.remote_errors import store_errors
+from voxblink2_lib.published.repository import SMALL_BYTES, Repository, data_set_of
 
-_DATA_SET = re.compile(r"hf://datasets/([^/@]+/[^/@]+)(?:/(.+))?")
-# The Hub has larger files elsewhere; they are uploaded at once, and read where they are.
-_SMALL_BYTES = 10 << 20
+# A data set for others has this file at its root: see hub/record.py.
+DATA_SET_RECORD = "voxblink2-dataset.json"
 
 
 class HubPlace(Place):
@@ -33,77 +32,52 @@ class HubPlace(Place):
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
-        match = _DATA_SET.fullmatch(self.url)
-        if match is None:
+        place = data_set_of(self.url)
+        if place is None:
             raise StoreError(
                 f"The store {self} is no data set of the Hub. Name hf://datasets/USER/NAME, or a "
                 "folder in it."
             )
-        from huggingface_hub import HfApi
-
-        self._api = HfApi()
-        self._repo, folder = match[1], match[2]
-        self._prefix = f"{folder}/" if folder else ""
-        self._added: dict[str, Any] = {}
-        self._removed: set[str] = set()
+        self._repository = Repository(place.name)
+        self._prefix = place.prefix
 
     def lease(self) -> UrlLease:
         """Return a lease that everybody has: a commit is refused if another one was before it."""
         return _NoLease(self._system, f"{self._path}/publisher.lease", str(self))
 
     def _read(self) -> Published:
-        from huggingface_hub.errors import RepositoryNotFoundError
-
-        try:
-            commit = str(self._api.repo_info(self._repo, repo_type="dataset").sha)
-        except RepositoryNotFoundError:
+        state = self._repository.state()
+        if state is None:
             return Published(None)
         self._system.invalidate_cache()
-        try:
-            path = f"datasets/{self._repo}@{commit}/{self._prefix}{MANIFEST}"
-            content = self._system.cat_file(path)
-        except FileNotFoundError:
-            return Published(None, commit)
-        return Published(read_manifest(content, f"{self}/{MANIFEST}"), commit)
+        content = self._repository.read(self._prefix + MANIFEST, state.commit)
+        if content is not None:
+            return Published(read_manifest(content, f"{self}/{MANIFEST}"), state.commit)
+        if self._repository.read(DATA_SET_RECORD, state.commit) is not None:
+            name = self._repository.name
+            raise StoreError(
+                f"{self} is no store: {name} is a data set that was published for others, which "
+                f'load_dataset("{name}") reads. Name another data set for the store.'
+            )
+        return Published(None, state.commit)
 
     def _upload(self, source: BinaryIO, name: str, size_bytes: int) -> str:
-        from huggingface_hub import CommitOperationAdd
-
         source.seek(0)
         # Parts may grow, or go, before they are read again.
-        is_held = size_bytes <= _SMALL_BYTES or name.startswith("parts/")
+        is_held = size_bytes <= SMALL_BYTES or name.startswith("parts/")
         content: Any = source.read(size_bytes) if is_held else source
-        addition = CommitOperationAdd(self._prefix + name, content)
-        self._api.create_repo(self._repo, repo_type="dataset", private=True, exist_ok=True)
-        self._api.preupload_lfs_files(self._repo, [addition], repo_type="dataset")
-        self._added[name] = addition
-        return str(addition.upload_info.sha256.hex())
+        self._repository.create()
+        return self._repository.upload(self._prefix + name, content)
 
     def _put(self, content: bytes, base: Published) -> str:
-        from huggingface_hub import CommitOperationAdd, CommitOperationDelete
-
         parent = base.version
         if not parent:  # the data set was made just now
             present = self._read()
             if present.manifest is not None:
                 raise self._conflict(present.manifest)
             parent = present.version
-        gone = self._removed & self.sizes().keys() if self._removed else set()
-        operations = [
-            *self._added.values(),
-            *(CommitOperationDelete(self._prefix + name) for name in sorted(gone)),
-            CommitOperationAdd(self._prefix + MANIFEST, content),
-        ]
-        answer = self._api.create_commit(
-            self._repo,
-            operations,
-            commit_message="Publish a generation of the store",
-            repo_type="dataset",
-            parent_commit=parent,
-        )
-        self._added.clear()
-        self._removed.clear()
-        return str(answer.oid)
+        self._repository.upload(self._prefix + MANIFEST, content)
+        return self._repository.commit("Publish a generation of the store", parent=parent)
 
     def sizes(self) -> dict[str, int]:
         """Return the sizes of all files at the URL by their names; of no data set, none."""
@@ -114,7 +88,7 @@ class HubPlace(Place):
 
     def remove(self, names: Collection[str]) -> None:
         """Remove files with the next commit."""
-        self._removed.update(names)
+        self._repository.remove([self._prefix + name for name in names])
 
 
 class _NoLease(UrlLease):

@@ -46,12 +46,13 @@ def is_refusal(error: BaseException) -> bool:
 
 
 @contextlib.contextmanager
-def store_errors(url: str, verb: str) -> Iterator[None]:
+def store_errors(url: str, verb: str, *, noun: str = "store") -> Iterator[None]:
     """Turn whatever fsspec, or the package of a protocol, raises into an error of the store.
 
     Args:
         url: of the store, with its secrets.
         verb: what was done to it: read, published.
+        noun: what it is.
 
     Raises:
         StoreDiskError: its server does not answer as it should; running again may help.
@@ -62,13 +63,13 @@ def store_errors(url: str, verb: str) -> Iterator[None]:
     except VoxBlink2Error:
         raise
     except Exception as error:
-        raise _named(error, url, verb) from error
+        raise _named(error, url, verb, noun) from error
 
 
-def _named(error: Exception, url: str, verb: str) -> StoreError:
+def _named(error: Exception, url: str, verb: str, noun: str) -> StoreError:
     if url.startswith("file://") and (named := system_error(error, Path(url))):
         return named
-    problem = f"The store {redacted_source(url)} cannot be {verb}: {words_of(error, url)}."
+    problem = f"The {noun} {redacted_source(url)} cannot be {verb}: {words_of(error, url)}."
     advice = _advice(error, url.partition("://")[0].lower())
     if advice:
         return StoreError(f"{problem} {advice}")

@@ -245,6 +245,13 @@ class SpeakerIndex:
         with _named_damage(self._folder, TRANSCRIPTS):
             return list(self._slices(first, first + count)) if count else []
 
+    def languages(self) -> set[str]:
+        """Return the languages that any transcript names, as it names them."""
+        with _named_damage(self._folder, TRANSCRIPTS):
+            groups = range(self._file.metadata.num_row_groups)
+            columns = (self._file.read_row_group(group, ["language"])[0] for group in groups)
+            return {name for column in columns for name in column.unique().to_pylist() if name}
+
     def _slices(self, first: int, stop: int) -> Iterator[pa.Table]:
         while first < stop:
             group = bisect_right(self._starts, first) - 1

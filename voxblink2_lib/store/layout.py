@@ -133,13 +133,22 @@ class Store:
                 self.root.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(hold_lock(self.root, wait=wait))
             with named_system_errors(self.root):
-                if not (is_half_purged or Tombstones.of(self.root).is_finished):
-                    raise StoreError(
-                        f"Something was purged from the store {self.root}, and the purge was "
-                        "stopped before its end. Nothing was changed. Finish it first with "
-                        f"{next_command('purge', store=self.root)}."
-                    )
+                if not is_half_purged:
+                    self.check_purged()
                 yield
+
+    def check_purged(self) -> None:
+        """Check that nothing is left in it of what was purged.
+
+        Raises:
+            StoreError: a purge was begun that has not ended.
+        """
+        if not Tombstones.of(self.root).is_finished:
+            raise StoreError(
+                f"Something was purged from the store {self.root}, and the purge was stopped "
+                "before its end. Nothing was changed. Finish it first with "
+                f"{next_command('purge', store=self.root)}."
+            )
 
     @contextlib.contextmanager
     def _named_if_unusable(self) -> Iterator[None]:
