@@ -39,7 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": {"store", "release"},
     "export": {"store", "workers", "release.index", "release.selection"},
     "repair": {"materialize", "store", "release"},
-    "purge": {"cut_audio", "store", "release"},
+    "purge": {"cut_audio", "published", "store", "release"},
     "embedding": {"store", "models", "workers", "media"},
     "materialize": {
         *("cut_audio", "published", "archive", "store", "release", "sources", "media", "workers"),

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
-from voxblink2_lib.published.manifest import ALL_BUT_SHARDS
+import pytest
+
+from voxblink2_lib.errors import StoreDamagedError
+from voxblink2_lib.published.manifest import ALL_BUT_SHARDS, read_manifest
 from voxblink2_lib.published.place import Place
 from voxblink2_lib.published.reading import fetch_shards, open_published
 from voxblink2_lib.published.session import publishing
@@ -45,3 +49,30 @@ def test_what_is_published_is_not_published_again(url: str, local: Path) -> None
     before = Place(url).sizes()
     assert publish(url, local) == 1
     assert Place(url).sizes() == before
+
+
+def test_the_manifest_has_the_id_of_the_store(url: str, local: Path, tmp_path: Path) -> None:
+    publish(url, local)
+    with Ledger(local / "ledger.sqlite", "audio", readonly=True) as ledger:
+        store_id = ledger.store_id
+    manifest = Place(url).read().manifest
+    assert manifest is not None
+    assert manifest.store_id == store_id != ""
+    with Ledger(open_published(url).ledger, "audio", readonly=True) as ledger:
+        assert ledger.store_id == store_id
+    # Another scratch store goes on with it.
+    publish(url, tmp_path / "another")
+    with Ledger(tmp_path / "another" / "ledger.sqlite", "audio", readonly=True) as ledger:
+        assert ledger.store_id == store_id
+
+
+def test_the_id_in_a_manifest_may_be_missing_and_is_checked(url: str, local: Path) -> None:
+    publish(url, local)
+    manifest = Place(url).read().manifest
+    assert manifest is not None
+    record = json.loads(manifest.as_json())
+    for wrong in ("x", 7, "../" * 10, None):
+        with pytest.raises(StoreDamagedError, match="here cannot be used"):
+            read_manifest(json.dumps({**record, "store_id": wrong}).encode(), "here")
+    del record["store_id"]  # as of one that was published before
+    assert read_manifest(json.dumps(record).encode(), "here").store_id == ""

@@ -31,6 +31,8 @@ class HubPlace(Place):
         StoreError: the URL is of something else.
     """
 
+    removes_with_commit = True
+
     def __init__(self, url: str) -> None:
         super().__init__(url)
         match = _DATA_SET.fullmatch(self.url)
@@ -42,10 +44,15 @@ class HubPlace(Place):
         from huggingface_hub import HfApi
 
         self._api = HfApi()
-        self._repo, folder = match[1], match[2]
+        self._repo, folder = str(match[1]), match[2]
         self._prefix = f"{folder}/" if folder else ""
         self._added: dict[str, Any] = {}
         self._removed: set[str] = set()
+
+    @property
+    def data_set(self) -> str:
+        """Its name, ``USER/NAME``."""
+        return self._repo
 
     def lease(self) -> UrlLease:
         """Return a lease that everybody has: a commit is refused if another one was before it."""

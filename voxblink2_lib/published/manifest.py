@@ -27,20 +27,25 @@ from voxblink2_lib.foreign_text import visible
 
 MANIFEST = "manifest.json"
 LEDGER, TOMBSTONES = "ledger.sqlite", "tombstones.json"
-# What a status needs; what a load needs; what is verified.
+# What a status needs; what a load with a selection needs, which reads no annotations of faces; what
+# a report has besides; what is verified.
 LEDGER_ONLY = (LEDGER, TOMBSTONES)
-TABLES = (*LEDGER_ONLY, "index/", "catalogue/")
-ALL_BUT_SHARDS = (*TABLES, "shards/", "parts/", "archive/")
+_ABOUT_ROWS = ("index/index.json", "index/speakers.", "index/transcripts.")
+TABLES = (*LEDGER_ONLY, *_ABOUT_ROWS, "index/videos.", "catalogue/")
+DURATIONS = "index/utterances."
+FOLDERS = ("index/", "catalogue/", "summary/", "shards/", "parts/", "archive/")
+ALL_BUT_SHARDS = (*LEDGER_ONLY, *FOLDERS)
 _FORMAT = 1
 _MOST_BYTES = 1 << 28
 _LONGEST_PATH = 300
 
 # Neither a hidden file nor a way out of the folder.
 _PATH = re.compile(
-    r"(ledger\.sqlite|tombstones\.json|(index|catalogue|shards|parts|archive)(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)+)"
+    r"(ledger\.sqlite|tombstones\.json|(index|catalogue|summary|shards|parts|archive)(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)+)"
 )
 _ATTEMPT = re.compile(r"[0-9a-f]{12}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_STORE_ID = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +96,7 @@ class Manifest:
         files: by their paths in a store.
         former: names of files of earlier generations, which readers may still read, and the Unix
             time at which they were left out.
+        store_id: of the store; empty of one that was published before there were ids.
     """
 
     generation: int
@@ -99,6 +105,7 @@ class Manifest:
     written_at: float
     files: Mapping[str, PublishedFile] = field(repr=False)
     former: Mapping[str, float] = field(default_factory=dict, repr=False)
+    store_id: str = ""
 
     def below(self, *places: str) -> list[PublishedFile]:
         """Return files of some folders, which end with a slash, and single files; no shards."""
@@ -129,12 +136,18 @@ class Manifest:
             "written_at": self.written_at,
             "files": files,
             "former": dict(self.former),
+            "store_id": self.store_id,
         }
         return json.dumps(record, separators=(",", ":")).encode()
 
 
 def _is_shard(path: str) -> bool:
     return path.startswith("shards/") and path.endswith(".arrow")
+
+
+def needs_of_rows(config: str) -> tuple[str, ...]:
+    """Return what a load of all rows of a configuration needs: neither ledger nor catalogue."""
+    return (*_ABOUT_ROWS, f"summary/{config}.json")
 
 
 def new_attempt() -> str:
@@ -175,7 +188,14 @@ def _manifest(record: Mapping[str, Any]) -> Manifest:
         written_at=float(record["written_at"]),
         files=files,
         former=dict(_former(record["former"])),
+        store_id=_store_id(record.get("store_id", "")),
     )
+
+
+def _store_id(text: Any) -> str:
+    if not (text == "" or _STORE_ID.fullmatch(text)):
+        raise ValueError("the id of its store is no such text")
+    return str(text)
 
 
 def _former(record: Mapping[str, Any]) -> Iterator[tuple[str, float]]:

@@ -27,6 +27,7 @@ from voxblink2_lib.published.fetching import fetch_files
 from voxblink2_lib.published.manifest import (
     MANIFEST,
     TABLES,
+    TOMBSTONES,
     Manifest,
     PublishedFile,
 )
@@ -98,9 +99,9 @@ def find_published(
 
 
 def _copy(place: Place, manifest: Manifest, needs: Collection[str], progress: Progress) -> Store:
-    cache = home_folder() / "published" / cache_name(place.url)
+    cache = cache_of(place.url)
     store = Store(cache / f"{manifest.generation}-{manifest.attempt}", str(place))
-    _clear_former(cache, store.root)
+    _clear_former(store, manifest)
     _provide(place, store, manifest.below(*needs), progress)
     if last_manifest(store) is None:
         note_published(store, manifest)
@@ -108,11 +109,29 @@ def _copy(place: Place, manifest: Manifest, needs: Collection[str], progress: Pr
     return store
 
 
-def _clear_former(cache: Path, present: Path) -> None:
-    """Remove copies of earlier generations, a day after they were last opened, and their files."""
+def cache_of(url: str) -> Path:
+    """Return the folder of the copies of a published store."""
+    return home_folder() / "published" / cache_name(url)
+
+
+def _clear_former(present: Store, manifest: Manifest) -> None:
+    """Remove copies of earlier generations, a day after they were last opened, and their files.
+
+    Those from which something was purged since are removed at once.
+    """
+    cache = present.root.parent
+    folders = [folder for folder in cache.glob("*-*") if folder != present.root]
+    if any(_is_purged_since(Store(folder), manifest) for folder in folders):
+        clear_purged(cache, manifest)
+        _log.warning(
+            "Something was purged from %s since it was last read here: the copies of its files "
+            "were removed. The cache of datasets, exports and embeddings may still have it.",
+            present.place,
+        )
+        return
     now, has_former = time.time(), False
-    for folder in cache.glob("*-*"):
-        if folder != present and now - folder.stat().st_mtime > _KEPT_SECONDS:
+    for folder in folders:
+        if now - folder.stat().st_mtime > _KEPT_SECONDS:
             shutil.rmtree(folder, ignore_errors=True)
             has_former = True
     if has_former:
@@ -122,6 +141,32 @@ def _clear_former(cache: Path, present: Path) -> None:
             # Neither a copy nor a cache of datasets has it.
             if file.stat().st_nlink == 1 and file.name not in linked:
                 file.unlink(missing_ok=True)
+
+
+def _is_purged_since(store: Store, manifest: Manifest) -> bool:
+    last = last_manifest(store)
+    return last is not None and last.files.get(TOMBSTONES) != manifest.files.get(TOMBSTONES)
+
+
+def clear_purged(cache: Path, manifest: Manifest) -> list[Path]:
+    """Remove from the copies of a published store all that is not part of it any more.
+
+    Args:
+        cache: see :func:`cache_of`.
+        manifest: what is published now.
+
+    Returns:
+        What was removed.
+    """
+    present = f"{manifest.generation}-{manifest.attempt}"
+    kept = {file.sha256 for file in manifest.files.values()}
+    folders = [folder for folder in cache.glob("*-*") if folder.name != present]
+    files = [file for file in (cache / "files").glob("*") if file.name not in kept]
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+    for file in files:
+        file.unlink(missing_ok=True)
+    return [*folders, *files]
 
 
 def _provide(

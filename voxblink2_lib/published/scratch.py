@@ -102,3 +102,14 @@ def published_shards(store: Store, config: str) -> set[str]:
     """Return the names of the shards that are at the URL of a scratch store; of any other, none."""
     last = last_manifest(store)
     return set(last.shards(config)) if last else set()
+
+
+def published_catalogue(store: Store, config: str) -> Path:
+    """Return the catalogue of all shards, also of those that are not here, if there is one.
+
+    Args:
+        store: a scratch store, or a copy of what is at a URL.
+        config: the configuration.
+    """
+    path = store.root / FOLDER / f"{config}.arrow"
+    return path if path.exists() else store.root / "catalogue" / path.name
