@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -186,17 +187,17 @@ def publish(folder: Path, videos: int) -> None:
     Catalogue(pa.concat_tables(plain), (*table.shards, *synthetic.shards[1:])).write(path)
     shards = [first, *shards[1:]]
     write_ledger(store, shards, videos)
-    (store.root / "summary").mkdir()
     with Ledger(store.ledger, "audio", readonly=True) as ledger:
-        (store.root / "summary" / "audio.json").write_bytes(summary_of(store, ledger).as_json())
+        summary = summary_of(store, ledger)
     place = Place(URL)
     names = [LEDGER, "index/index.json", "index/videos.parquet", "catalogue/audio.arrow"]
-    names += ["summary/audio.json", f"shards/audio/{first.name}"]
+    names.append(f"shards/audio/{first.name}")
     files = {name: upload(place, store.root, name) for name in names}
     for shard in shards[1:]:
         name = f"shards/audio/{shard.name}"
         files[name] = PublishedFile(name, new_attempt(), shard.size_bytes, shard.sha256)
     manifest = Manifest(1, new_attempt(), "a benchmark", time.time(), files)
+    manifest = replace(manifest, summaries={"audio": summary})
     place.commit(manifest, place.read())
 
 

@@ -18,6 +18,7 @@ from voxblink2_lib.materialize import jobs
 from voxblink2_lib.published.place import Place
 from voxblink2_lib.published.reading import cache_of
 from voxblink2_lib.published.session import publishing
+from voxblink2_lib.records import CONFIG_NAMES
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.training import Corpus, Reader
 
@@ -96,11 +97,8 @@ def test_a_load_of_all_rows_downloads_no_ledger(
         first_row(url)
         (copy,) = cache_of(url).glob("1-*")
         files = {path.relative_to(copy).as_posix() for path in copy.rglob("*") if path.is_file()}
-        assert files == {
-            "index/index.json",
-            "published/manifest.json",
-            "summary/audio.json",
-        }
+        summaries = {f"summary/{config}.json" for config in CONFIG_NAMES}
+        assert files == {"index/index.json", "published/manifest.json", *summaries}
         first_selected_row(url)
         files = {path.relative_to(copy).as_posix() for path in copy.rglob("*") if path.is_file()}
         assert files >= {"ledger.sqlite", "index/videos.parquet", "catalogue/audio.arrow"}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
-import jmespath
+import jmespath  # type: ignore[import-untyped]  # has no types
 import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
@@ -56,13 +56,6 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     with bucket_server(monkeypatch) as system:
         system.mkdir("bucket")
         yield system
-
-
-@pytest.fixture
-def memory() -> Iterator[str]:
-    fsspec.filesystem("memory").store.clear()
-    yield "memory://corpora/store"
-    fsspec.filesystem("memory").store.clear()
 
 
 def publish(url: str, root: Path) -> int:

@@ -14,7 +14,7 @@ from voxblink2_lib.materialize.places import find_store, is_cut_audio
 from voxblink2_lib.materialize.request import MaterializeRequest, user_options
 from voxblink2_lib.media.options import ClipOptions
 from voxblink2_lib.progress import show_progress
-from voxblink2_lib.published.manifest import needs_of_rows
+from voxblink2_lib.published.manifest import ABOUT_ROWS
 from voxblink2_lib.published.place import is_url
 from voxblink2_lib.published.reading import find_published, no_store
 from voxblink2_lib.published.scratch import scratch_store
@@ -71,8 +71,7 @@ class VoxBlink2Config(_OptionsConfig):  # type: ignore[misc, valid-type]  # made
     def _find_published(self) -> Store | None:
         """Return a copy of the files of a store at a URL that a load of these options needs."""
         if self.selection() == Selection() and self.validation is None:
-            needs = needs_of_rows(self.name)
-            store = find_published(self.store, needs, progress=show_progress)
+            store = find_published(self.store, ABOUT_ROWS, progress=show_progress)
             summary = read_summary(store.root, self.name) if store else None
             if store is None or (summary and summary.shards):
                 return store

@@ -24,24 +24,25 @@ from typing import Any
 from voxblink2_lib.errors import StoreDamagedError
 from voxblink2_lib.foreign_files import as_own_error, shortened
 from voxblink2_lib.foreign_text import visible
+from voxblink2_lib.records import CONFIG_NAMES
+from voxblink2_lib.store.summary import Summary
 
 MANIFEST = "manifest.json"
 LEDGER, TOMBSTONES = "ledger.sqlite", "tombstones.json"
-# What a status needs; what a load with a selection needs, which reads no annotations of faces; what
-# a report has besides; what is verified.
+# What a status needs; what a load of all rows needs, which knows the shards by the manifest; what a
+# load with a selection needs; what a report has besides; what is verified.
 LEDGER_ONLY = (LEDGER, TOMBSTONES)
-_ABOUT_ROWS = ("index/index.json", "index/speakers.", "index/transcripts.")
-TABLES = (*LEDGER_ONLY, *_ABOUT_ROWS, "index/videos.", "catalogue/")
+ABOUT_ROWS = ("index/index.json", "index/speakers.", "index/transcripts.")
+TABLES = (*LEDGER_ONLY, *ABOUT_ROWS, "index/videos.", "catalogue/")
 DURATIONS = "index/utterances."
-FOLDERS = ("index/", "catalogue/", "summary/", "shards/", "parts/", "archive/")
-ALL_BUT_SHARDS = (*LEDGER_ONLY, *FOLDERS)
+ALL_BUT_SHARDS = (*LEDGER_ONLY, "index/", "catalogue/", "shards/", "parts/", "archive/")
 _FORMAT = 1
 _MOST_BYTES = 1 << 28
 _LONGEST_PATH = 300
 
 # Neither a hidden file nor a way out of the folder.
 _PATH = re.compile(
-    r"(ledger\.sqlite|tombstones\.json|(index|catalogue|summary|shards|parts|archive)(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)+)"
+    r"(ledger\.sqlite|tombstones\.json|(index|catalogue|shards|parts|archive)(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)+)"
 )
 _ATTEMPT = re.compile(r"[0-9a-f]{12}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -97,6 +98,7 @@ class Manifest:
         former: names of files of earlier generations, which readers may still read, and the Unix
             time at which they were left out.
         store_id: of the store; empty of one that was published before there were ids.
+        summaries: what a load has to know of each configuration; none of an earlier version.
     """
 
     generation: int
@@ -106,6 +108,7 @@ class Manifest:
     files: Mapping[str, PublishedFile] = field(repr=False)
     former: Mapping[str, float] = field(default_factory=dict, repr=False)
     store_id: str = ""
+    summaries: Mapping[str, Summary] = field(default_factory=dict, repr=False)
 
     def below(self, *places: str) -> list[PublishedFile]:
         """Return files of some folders, which end with a slash, and single files; no shards."""
@@ -137,17 +140,13 @@ class Manifest:
             "files": files,
             "former": dict(self.former),
             "store_id": self.store_id,
+            "summaries": {name: each.as_record() for name, each in self.summaries.items()},
         }
         return json.dumps(record, separators=(",", ":")).encode()
 
 
 def _is_shard(path: str) -> bool:
     return path.startswith("shards/") and path.endswith(".arrow")
-
-
-def needs_of_rows(config: str) -> tuple[str, ...]:
-    """Return what a load of all rows of a configuration needs: neither ledger nor catalogue."""
-    return (*_ABOUT_ROWS, f"summary/{config}.json")
 
 
 def new_attempt() -> str:
@@ -189,6 +188,11 @@ def _manifest(record: Mapping[str, Any]) -> Manifest:
         files=files,
         former=dict(_former(record["former"])),
         store_id=_store_id(record.get("store_id", "")),
+        summaries={
+            name: Summary.of(record["summaries"][name])
+            for name in CONFIG_NAMES
+            if name in record.get("summaries", ())
+        },
     )
 
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from voxblink2_lib.errors import StoreDamagedError, StoreError
-from voxblink2_lib.files import atomic_write, link_file
+from voxblink2_lib.files import link_file
 from voxblink2_lib.progress import Progress, no_progress
 from voxblink2_lib.published.fetching import AT_ONCE
 from voxblink2_lib.published.lease import UrlLease
@@ -48,6 +48,7 @@ from voxblink2_lib.store.ledger import Ledger
 from voxblink2_lib.store.lock import this_process
 from voxblink2_lib.store.outcome_files import SUFFIX
 from voxblink2_lib.store.status import summary_of
+from voxblink2_lib.store.summary import Summary
 from voxblink2_lib.store.tombstone_checks import unfinished_purge
 
 # So long readers of an earlier manifest may go on: with a shard, or to open the other files.
@@ -99,6 +100,7 @@ class Publisher:
         self._present = dict(base.manifest.files) if base.manifest else {}
         self._uploaded: dict[tuple[str, str], PublishedFile] = {}
         self._hashes: dict[Path, tuple[_Stamp, str]] = {}
+        self._summaries: dict[str, Summary] = {}  # of what was listed last
 
     @property
     def generation(self) -> int:
@@ -154,12 +156,11 @@ class Publisher:
 
     def _publish(self, progress: Progress, *, is_purge: bool) -> bool:
         files = self._upload(self._listed(), progress)
-        base = self._base.manifest
-        before = base.files if base else {}
+        before = self._base.manifest.files if self._base.manifest else {}
+        if files == before and not is_purge:
+            return False
         # Also if the scratch store was purged as any folder is, and is published by a run.
         is_purge |= before.get(TOMBSTONES) != files.get(TOMBSTONES)
-        if files == before and not (is_purge and base and base.former):
-            return False
         self._commit(files, is_purge=is_purge)
         return True
 
@@ -179,7 +180,7 @@ class Publisher:
             with Ledger(snapshot, config, readonly=True) as ledger:
                 shards, jobs = ledger.shards(), ledger.open_jobs()
                 cut, position = set(ledger.cut.open_jobs()), ledger.cut.position()
-                listed |= self._summary(config, ledger)
+                self._summaries[config] = summary_of(self._store, ledger)
             listed |= self._shards(config, shards)
             for job in jobs:
                 listed |= self._parts(config, job, is_cut=job in cut)
@@ -194,13 +195,6 @@ class Publisher:
         if self._index() != index:
             raise _ChangedError
         return listed
-
-    def _summary(self, config: str, ledger: Ledger) -> dict[str, _Local | PublishedFile]:
-        """Write what a load has to know of a configuration."""
-        path = self._store.root / FOLDER / f"{config}.summary"
-        with atomic_write(path) as file:
-            file.write(summary_of(self._store, ledger).as_json())
-        return {f"summary/{config}.json": _Local(path)}
 
     def _index(self) -> bytes:
         try:
@@ -339,6 +333,7 @@ class Publisher:
             files=files,
             former={name: since for name, since in former.items() if name not in expired},
             store_id=self._store_id(),
+            summaries=dict(self._summaries),
         )
         self._lease.check()
         if is_purge and self._place.removes_with_commit:

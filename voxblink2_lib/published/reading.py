@@ -13,6 +13,7 @@ are downloaded where all of their rows are needed, and streamed otherwise.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import shutil
@@ -21,7 +22,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from voxblink2_lib.errors import StoreError, StoreFullError, next_command
-from voxblink2_lib.files import HOME_VARIABLE, home_folder, link_file, sha256_of
+from voxblink2_lib.files import HOME_VARIABLE, atomic_write, home_folder, link_file, sha256_of
 from voxblink2_lib.progress import Progress, no_progress, size_text
 from voxblink2_lib.published.fetching import fetch_files
 from voxblink2_lib.published.manifest import (
@@ -37,6 +38,7 @@ from voxblink2_lib.published.scratch import cache_name, last_manifest, note_publ
 from voxblink2_lib.redaction import redacted_source
 from voxblink2_lib.store.checksums import write_checksum
 from voxblink2_lib.store.layout import Store
+from voxblink2_lib.store.summary import summary_file
 
 _KEPT_SECONDS = 86_400.0
 _log = logging.getLogger(__name__)
@@ -104,6 +106,9 @@ def _copy(place: Place, manifest: Manifest, needs: Collection[str], progress: Pr
     _clear_former(store, manifest)
     _provide(place, store, manifest.below(*needs), progress)
     if last_manifest(store) is None:
+        for config, summary in manifest.summaries.items():
+            with atomic_write(summary_file(store.root, config)) as file:
+                file.write(json.dumps(summary.as_record()).encode())
         note_published(store, manifest)
     os.utime(store.root)
     return store

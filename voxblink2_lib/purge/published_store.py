@@ -112,7 +112,7 @@ def purge_published(
         purge,
         publisher.generation,
         tuple(sorted(removed)),
-        _clear_caches(url),
+        clear_caches(url),
         kept_versions(place),
     )
 
@@ -154,8 +154,15 @@ def _fetch_concerned(place: Place, store: Store, ids: PurgedIds, progress: Progr
         write_checksum(path, file.sha256)
 
 
-def _clear_caches(url: str) -> tuple[str, ...]:
-    """Remove what copies on this machine have of it, those that trainings read included."""
+def clear_caches(url: str) -> tuple[str, ...]:
+    """Remove what copies on this machine have of it, those that trainings read included.
+
+    Args:
+        url: of the store, from which something was purged.
+
+    Returns:
+        What was removed, sorted.
+    """
     manifest = published_manifest(url)
     removed = clear_purged(cache_of(url), manifest) if manifest else []
     for config in CONFIG_NAMES:

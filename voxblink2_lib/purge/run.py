@@ -204,7 +204,7 @@ class _Work:
         if not (any(ids) or before):
             raise UsageError(
                 f"Nothing to purge: name speakers, videos or utterances. Nothing was purged from "
-                f"the store {store.root} before."
+                f"the store {store.place} before."
             )
         unknown = unknown_ids(store, ids)
         tombstones = before.added(all_ids(store, ids), reason=reason)

@@ -1,4 +1,4 @@
-"""What a load has to know of a store, in a small file beside a ledger that may have gigabytes.
+"""What a load has to know of a store, without a ledger that may have gigabytes.
 
 STORE/summary/<config>.json     of a copy of a published store; any other is asked by its ledger
 """
@@ -6,11 +6,14 @@ STORE/summary/<config>.json     of a copy of a published store; any other is ask
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from voxblink2_lib.errors import StoreDamagedError
 from voxblink2_lib.foreign_files import as_own_error, shortened
+from voxblink2_lib.foreign_text import visible
 from voxblink2_lib.records import SealedShard
 from voxblink2_lib.store.shard_names import is_shard_name
 
@@ -31,13 +34,32 @@ class Summary:
     unavailable: int
     archive_problem: str
 
-    def as_json(self) -> bytes:
-        """Return the content of the file."""
+    def as_record(self) -> dict[str, Any]:
+        """Return it as JSON."""
         shards = [
             [shard.job, shard.name, shard.sha256, shard.rows, shard.size_bytes]
             for shard in self.shards
         ]
-        return json.dumps({**asdict(self), "shards": shards}).encode()
+        return {**asdict(self), "shards": shards}
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> Summary:
+        """Return what :meth:`as_record` made; anybody may have written it.
+
+        Raises:
+            ValueError, KeyError, TypeError: it is none.
+        """
+        shards = tuple(SealedShard(*values) for values in record["shards"])
+        for shard in shards:
+            if not (isinstance(shard.name, str) and is_shard_name(shard.name)):
+                raise ValueError(f"{shortened(shard.name)} is no name of a shard")
+        problem = visible(str(record["archive_problem"]))
+        return cls(shards, int(record["unavailable"]), problem)
+
+
+def summary_file(store: Path, config: str) -> Path:
+    """Return the file of a copy of a published store."""
+    return store / FOLDER / f"{config}.json"
 
 
 def read_summary(store: Path, config: str) -> Summary | None:
@@ -50,14 +72,9 @@ def read_summary(store: Path, config: str) -> Summary | None:
     Raises:
         StoreDamagedError: the file is damaged.
     """
-    path = store / FOLDER / f"{config}.json"
+    path = summary_file(store, config)
     with as_own_error(StoreDamagedError, f"The file {path} is damaged"):
         try:
-            record = json.loads(path.read_bytes())
+            return Summary.of(json.loads(path.read_bytes()))
         except FileNotFoundError:
             return None
-        shards = tuple(SealedShard(*values) for values in record["shards"])
-        wrong = [shard.name for shard in shards if not is_shard_name(shard.name)]
-        if wrong:
-            raise ValueError(f"{shortened(wrong[0])} is no name of a shard")
-        return Summary(shards, int(record["unavailable"]), str(record["archive_problem"]))
