@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
@@ -188,12 +188,20 @@ def _manifest(record: Mapping[str, Any]) -> Manifest:
         files=files,
         former=dict(_former(record["former"])),
         store_id=_store_id(record.get("store_id", "")),
-        summaries={
-            name: Summary.of(record["summaries"][name])
-            for name in CONFIG_NAMES
-            if name in record.get("summaries", ())
-        },
+        summaries=dict(_summaries(record.get("summaries", {}), files)),
     )
+
+
+def _summaries(record: Mapping[str, Any], files: Collection[str]) -> Iterator[tuple[str, Summary]]:
+    for config in CONFIG_NAMES:
+        if config not in record:
+            continue
+        summary = Summary.of(record[config])
+        # No name may lead out of the store.
+        for shard in summary.shards:
+            if f"shards/{config}/{shard.name}" not in files:
+                raise ValueError(f"{shortened(shard.name)} is no shard of it")
+        yield config, summary
 
 
 def _store_id(text: Any) -> str:

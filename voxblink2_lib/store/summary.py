@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from voxblink2_lib.errors import StoreDamagedError
-from voxblink2_lib.foreign_files import as_own_error, shortened
+from voxblink2_lib.foreign_files import as_own_error
 from voxblink2_lib.foreign_text import visible
 from voxblink2_lib.records import SealedShard
-from voxblink2_lib.store.shard_names import is_shard_name
 
 FOLDER = "summary"
 
@@ -44,15 +43,12 @@ class Summary:
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> Summary:
-        """Return what :meth:`as_record` made; anybody may have written it.
+        """Return what :meth:`as_record` made.
 
         Raises:
             ValueError, KeyError, TypeError: it is none.
         """
         shards = tuple(SealedShard(*values) for values in record["shards"])
-        for shard in shards:
-            if not (isinstance(shard.name, str) and is_shard_name(shard.name)):
-                raise ValueError(f"{shortened(shard.name)} is no name of a shard")
         problem = visible(str(record["archive_problem"]))
         return cls(shards, int(record["unavailable"]), problem)
 
