@@ -235,7 +235,8 @@ def open_store(what: str, folder: Path, log: Path) -> Opened:
         cwd=home,
     )
     requests = log.read_text(encoding="utf-8").splitlines()[before:]
-    return Opened(*map(float, done.stdout.split()), requests)
+    seconds, cpu_seconds = map(float, done.stdout.split())
+    return Opened(seconds, cpu_seconds, requests)
 
 
 def measure(folder: Path, quick: bool) -> Iterator[Figure]:

@@ -30,12 +30,12 @@ MOST_REQUESTS = 20
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store of fifty shards."""
+    """A store of thirty shards."""
     folder = tmp_path_factory.mktemp("large")
-    corpus = make_corpus(folder / "corpus", video_ids(50))
+    corpus = make_corpus(folder / "corpus", video_ids(30))
     words = ("--data-dir", corpus, "--source", corpus / "media", "--workers", 1)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(jobs, "_SMALL_CORPUS_SHARDS", 50)
+        patched.setattr(jobs, "_SMALL_CORPUS_SHARDS", 30)
         run_inline("materialize", *words, "--store", folder / "store")
     return folder / "store"
 
@@ -76,7 +76,7 @@ def test_few_requests_whatever_the_number_of_shards(
         for url, root in stores.items():
             publish(url, root)
         numbers = [len(Place(url).read().manifest.shards("audio")) for url in stores]  # type: ignore[union-attr]  # published
-        assert numbers == [6, 50]
+        assert numbers == [6, 30]
         for open_store in (first_row, first_selected_row, first_clip):
             counts = []
             for number, url in enumerate(stores):
