@@ -67,6 +67,7 @@ bench: $(VENV)/.ready
 	$(RUN)/python benchmarks/intervals.py
 	$(RUN)/python benchmarks/ledger.py
 	$(RUN)/python benchmarks/memory.py
+	$(RUN)/python benchmarks/opening.py
 	$(RUN)/python benchmarks/read.py
 	$(RUN)/python benchmarks/scoring.py
 	$(RUN)/python benchmarks/transcripts.py

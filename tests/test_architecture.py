@@ -47,7 +47,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("release.index", "release.selection"),
     },
     "repair": {"materialize", "store", "release"},
-    "purge": {"cut_audio", "store", "release"},
+    "purge": {"cut_audio", "published", "store", "release"},
     "embedding": {"store", "models", "workers", "media"},
     "materialize": {
         *("cut_audio", "published", "archive", "store", "release", "sources", "media", "workers"),

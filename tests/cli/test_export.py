@@ -45,6 +45,7 @@ def test_json(store: Path, tmp_path: Path) -> None:
     assert record.pop("size_bytes") > 38_000
     assert record.pop("made_by").startswith("voxblink2 ")
     assert len(record.pop("annotations")) == 64
+    assert len(record.pop("store_id")) == 32
     assert record == {
         "target": str(tmp_path),
         "store": str(store),

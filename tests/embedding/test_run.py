@@ -36,6 +36,7 @@ from voxblink2_lib.scoring import read_embeddings
 from voxblink2_lib.scoring.source_models import check_same_model
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
+from voxblink2_lib.store.provenance import Provenance, copies_from, provenance_of
 from voxblink2_lib.store.shard_names import shard_name
 from voxblink2_lib.workers.pool import WorkerDiedError, WorkerPool
 
@@ -201,6 +202,29 @@ def test_a_model_that_has_no_front_end_of_its_own_has_an_identity(tmp_path: Path
         identify_model(tmp_path)
     (tmp_path / "config.json").write_text("{}")
     assert identify_model(tmp_path).front_end == "unknown"
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "safetensors"])
+@pytest.mark.usefixtures("ran")
+def test_a_file_says_of_which_store_and_shards_it_is(
+    model: str, sounds: Path, tmp_path: Path, suffix: str
+) -> None:
+    store, out = Store(tmp_path / "store"), tmp_path / f"out.{suffix}"
+    with Ledger(store.ledger, "audio") as ledger:
+        shards = [_sealed(store, number, [number]) for number in range(2)]
+        for shard in shards:
+            ledger.recovered.switch(shard, [], tail=None, closed=[])
+        store_id = ledger.store_id
+    embed(store.root, out, EmbedOptions(model))
+    assert provenance_of(out) == Provenance.of(store_id, [shard.sha256 for shard in shards])
+    assert copies_from(store_id, frozenset([shards[1].sha256])) == [str(out)]
+    assert len(read_embeddings(out).names) == 2
+    # Of what is not chosen, nothing is in it.
+    some = tmp_path / f"some.{suffix}"
+    embed(store.root, some, EmbedOptions(model), keep=lambda name: name.endswith("00001"))
+    assert provenance_of(some) == Provenance.of(store_id, [shards[1].sha256])
+    embed(sounds, tmp_path / f"list.{suffix}", EmbedOptions(model))
+    assert provenance_of(tmp_path / f"list.{suffix}") is None
 
 
 def test_names_with_spaces_come_back_from_both_formats(

@@ -54,11 +54,12 @@ def without_places(files: dict[str, bytes], place: str) -> dict[str, bytes]:
 def test_a_bucket_gets_what_a_folder_gets(
     store: Path, tmp_path: Path, bucket: Any, name: str
 ) -> None:
-    export_to(tmp_path, store, name)
+    folder = tmp_path / "folder"
+    export_to(folder, store, name)
     url = f"s3://bucket/{name}"
     export_to(f"{url}/", store, name)
     files = {path.removeprefix(f"bucket/{name}/"): bucket.cat(path) for path in bucket.find(url)}
-    assert without_places(files, url) == without_places(content(tmp_path), str(tmp_path))
+    assert without_places(files, url) == without_places(content(folder), str(folder))
     assert export_to(url, store, name).written == 0
     bucket.rm(f"{url}/{FOLDER}/audio-00001.receipt")
     assert export_to(url, store, name).written == 1

@@ -60,3 +60,12 @@ def url(
         memory.store.clear()
         yield "memory://corpora/store"
         memory.store.clear()
+
+
+@pytest.fixture
+def memory() -> Iterator[str]:
+    """A URL in this process's memory, with nothing at it."""
+    system = fsspec.filesystem("memory")
+    system.store.clear()
+    yield "memory://corpora/store"
+    system.store.clear()

@@ -61,13 +61,6 @@ def check_nothing_else(url: str) -> None:
     assert set(place.sizes()) == {"manifest.json", *manifest.names()}
 
 
-@pytest.fixture
-def memory() -> Iterator[str]:
-    fsspec.filesystem("memory").store.clear()
-    yield MEMORY
-    fsspec.filesystem("memory").store.clear()
-
-
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever holds a lease in this process is dead."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from datasets import load_dataset
-from support.cli_process import run_any, run_inline_json
+from support.cli_process import run_any, run_inline, run_inline_json
 from support.hub_server import Hub, dataset_hub
 
 import voxblink2
@@ -126,3 +127,21 @@ def test_verify_reads_the_hub(hub: Hub, local: Path) -> None:
     shard = next(name for name in repo.files if "audio-00001" in name and "arrow" in name)
     repo.files[shard] = repo.files[shard][:-1] + b"x"
     assert run_any("verify", "--store", URL).returncode == 1
+
+
+def test_a_purge_is_one_commit_and_tells_how_the_history_goes(hub: Hub, local: Path) -> None:
+    publish(local)
+    grow(local)
+    publish(local)
+    before = hub.repos[NAME].commit
+    done = run_inline("purge", "id000001", "--store", URL, "--scratch", local)
+    after = hub.repos[NAME]
+    assert after.commit != before
+    assert "README.md" in after.files
+    for name, data in after.files.items():
+        assert b"id000001" not in data + name.encode(), name
+        assert b"video000002" not in data, name
+    assert f"The history of the data set {NAME} has all that was removed" in done.stdout
+    (command,) = re.findall('python -c "(.+?)"', done.stdout)
+    exec(command)
+    assert run_any("verify", "--store", URL).returncode == 0

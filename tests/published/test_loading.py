@@ -146,15 +146,6 @@ def test_it_is_split_compared_and_exported_as_the_local_store(
     assert clips[0] == clips[1]
 
 
-def test_purge_rewrites_nothing_at_a_url(published: str, home: Path) -> None:
-    before = {path: path.stat().st_mtime_ns for path in home.rglob("*") if path.is_file()}
-    result = run_any("purge", "id000001", "--store", published)
-    assert result.returncode == 2
-    assert f"{published} is a URL, which is not possible here. Name a folder." in result.stderr
-    after = {path: path.stat().st_mtime_ns for path in home.rglob("*") if path.is_file()}
-    assert after == before
-
-
 def test_what_was_purged_from_a_scratch_store_does_not_come_back(
     url: str, local: Path, corpus: Path, tmp_path: Path
 ) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +28,6 @@ from voxblink2_lib.published.scratch import scratch_store
 from voxblink2_lib.store.ledger import Ledger
 
 MEMORY = "memory://corpora/store"
-
-
-@pytest.fixture
-def memory() -> Iterator[str]:
-    fsspec.filesystem("memory").store.clear()
-    yield MEMORY
-    fsspec.filesystem("memory").store.clear()
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import shutil
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from voxblink2_lib.purge.run import plan_purge, purge_store
 from voxblink2_lib.purge.traces import ids_in
 from voxblink2_lib.release.tombstones import Tombstones
 from voxblink2_lib.store.layout import Store
+from voxblink2_lib.store.provenance import Provenance, note_copy
 
 NAMES = ["id990001/demoHarbour/00001", "id990002/demoKitchen/00001", "id990003/-demoSailor/00002"]
 PURGED = {
@@ -116,6 +118,36 @@ def test_a_load_after_a_purge_has_none_of_it_and_the_cache_before_is_named(
     shutil.rmtree(cache)
     shutil.rmtree(assets)
     assert purge_store(Store(store), read_purged_ids([])).caches == ()
+
+
+def test_exports_and_embeddings_of_rewritten_shards_are_named(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    store = Path(shutil.copytree(undisturbed, tmp_path / "store"))
+    out = tmp_path / "export"
+    cli_process.run_inline("export", "csv", "--store", store, "--to", out, "--workers", 1)
+    manifest = json.loads((out / "voxblink2-export.json").read_text())
+    assert len(manifest["store_id"]) == 32
+    embeddings = tmp_path / "names.parquet"
+    origin = Provenance.of(manifest["store_id"], manifest["shards"].values())
+    pq.write_table(pa.table({"name": NAMES[:1]}, metadata=origin.as_metadata()), embeddings)
+    note_copy(str(embeddings), origin)
+    words = ("purge", "id990002", "--store", store)
+    dry = cli_process.run_inline_json(*words, "--dry-run", code=1)
+    done = cli_process.run_inline_json(*words)
+    again = cli_process.run_inline("purge", "--store", store)
+    assert dry["copies"] == done["copies"] == [str(out), str(embeddings)]
+    assert f"Copy     made before, look with --check: {embeddings}" in again.stdout
+    check = ("purge", "--check", out, embeddings, "--store", store)
+    left = cli_process.run_inline_json(*check, code=1)
+    assert left["traces"]
+    assert all(out in Path(trace["path"]).parents for trace in left["traces"])
+    assert str(embeddings) in left["made_from_purged"]
+    # What is exported again has nothing of it.
+    cli_process.run_inline("export", "csv", "--store", store, "--to", out, "--workers", 1)
+    note = cli_process.run_inline(*check)
+    assert f"Made     {embeddings} was made from" in note.stdout
+    assert cli_process.run_inline_json("purge", "--store", store)["copies"] == [str(embeddings)]
 
 
 def test_the_command(undisturbed: Path, tmp_path: Path) -> None:

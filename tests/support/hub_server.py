@@ -168,6 +168,9 @@ class _Handler(LoopbackHandler):
                 self.server.commits += 1
                 url = f"{self.server.url}/{owner}/{name}/commit/{repo.commit}"
                 self._send(200, {"success": True, "commitOid": repo.commit, "commitUrl": url})
+            case ["api", "datasets", owner, name, "super-squash", revision]:
+                self._repo(owner, name, revision)  # of which it has no history
+                self._send(200, {})
             case _:
                 raise _RefusedError(404, "NotFound", f"This hub has no {self.path}.")
 

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 # What a rebuilt ledger need not have: the plan, so that the next run plans anew; excluded videos,
-# which it writes; jobs of which nothing is left, and attempts of videos that were dropped.
+# which it writes; jobs of which nothing is left, and attempts of videos that were dropped; the id of
+# the store, which is in no other file.
 _LEFT = """exists (select 1 from videos v where v.config = t.config and v.job = t.job)"""
 _IS_PLANNED = """exists (select 1 from videos v where v.config = t.config
     and v.speaker_id = t.speaker_id and v.video_id = t.video_id and v.status <> 'excluded')"""
 _QUERIES = {
-    "facts": "select * from facts where name not like '%.plan'",
+    "facts": "select * from facts where name not like '%.plan' and name <> 'store_id'",
     "jobs": f"select * from jobs t where kind = 'planned' or shard is null or shard <> '' or "
     f"{_LEFT}",
     "videos": "select * from videos where status <> 'excluded'",

@@ -14,6 +14,7 @@ from voxblink2_lib.materialize.places import find_store, is_cut_audio
 from voxblink2_lib.materialize.request import MaterializeRequest, user_options
 from voxblink2_lib.media.options import ClipOptions
 from voxblink2_lib.progress import show_progress
+from voxblink2_lib.published.manifest import ABOUT_ROWS
 from voxblink2_lib.published.place import is_url
 from voxblink2_lib.published.reading import find_published, no_store
 from voxblink2_lib.published.scratch import scratch_store
@@ -28,6 +29,7 @@ from voxblink2_lib.store.layout import Store, named_store
 from voxblink2_lib.store.schema import row_features
 from voxblink2_lib.store.split_views import split_views
 from voxblink2_lib.store.status import open_ledger
+from voxblink2_lib.store.summary import read_summary
 from voxblink2_lib.store.view import View, view_of
 from voxblink2_lib.store.view_table import config_id
 
@@ -60,11 +62,20 @@ class VoxBlink2Config(_OptionsConfig):  # type: ignore[misc, valid-type]  # made
     def find_store(self) -> Store:
         """Return the store; of one at a URL, the copy of what was published at the last look."""
         if is_url(self.store):
-            self.published = self.published or find_published(self.store, progress=show_progress)
+            self.published = self.published or self._find_published()
             return self.published or scratch_store(self.store, self.scratch)
         if self.store is not None:
             return named_store(self.store)
         return find_store(self.request())
+
+    def _find_published(self) -> Store | None:
+        """Return a copy of the files of a store at a URL that a load of these options needs."""
+        if self.selection() == Selection() and self.validation is None:
+            store = find_published(self.store, ABOUT_ROWS, progress=show_progress)
+            summary = read_summary(store.root, self.name) if store else None
+            if store is None or (summary and summary.shards):
+                return store
+        return find_published(self.store, progress=show_progress)
 
     def sealed_shards(self) -> list[SealedShard]:
         """Return the shards that the store holds now; none if it does not exist yet.
@@ -77,6 +88,8 @@ class VoxBlink2Config(_OptionsConfig):  # type: ignore[misc, valid-type]  # made
             self.request()  # refuses empty texts
             return []
         store = self.find_store()
+        if summary := read_summary(store.root, self.name):
+            return list(summary.shards)
         if not store.ledger.exists():
             return []
         with open_ledger(store, self.name) as ledger:
@@ -159,7 +172,8 @@ class VoxBlink2Config(_OptionsConfig):  # type: ignore[misc, valid-type]  # made
             return False
         if is_cut_audio(self.source):
             return False
-        if not self.find_store().ledger.exists():
+        store = self.find_store()
+        if not (store.ledger.exists() or read_summary(store.root, self.name)):
             if is_url(self.store):
                 raise no_store(self.store)
             return False

@@ -6,56 +6,98 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from voxblink2_lib.cli.arguments import add_place_arguments
+from voxblink2_lib.cli.arguments import add_place_arguments, add_scratch_argument
 from voxblink2_lib.cli.status import named_or_default_store
 from voxblink2_lib.cli.terminal import CHECK_FAILED, DONE, add_command, write_result
+from voxblink2_lib.errors import UsageError
+from voxblink2_lib.published.place import is_url
 
 if TYPE_CHECKING:
+    from voxblink2_lib.purge.published_store import PublishedPurge
     from voxblink2_lib.purge.run import Purge
     from voxblink2_lib.purge.traces import Trace
-    from voxblink2_lib.store.layout import Store
+    from voxblink2_lib.release.tombstones import PurgedIds
 
 # So many files and ids are named; all are in the JSON form.
 _MAX_NAMES = 5
+_CHECK = "Check    exports and embeddings that were made before: --check FILE"
 
 
 def _purge(options: argparse.Namespace) -> int:
-    from voxblink2_lib.progress import show_progress
     from voxblink2_lib.purge.ids import read_purged_ids
+
+    if options.check:
+        return _check(options)
+    ids = read_purged_ids(options.ids)
+    if options.store and is_url(options.store):
+        return _purge_url(options, ids)
+    if options.scratch:
+        raise UsageError("--scratch is of a store at a URL. Leave it out, or name the URL.")
+    return _purge_folder(options, ids)
+
+
+def _purge_folder(options: argparse.Namespace, ids: PurgedIds) -> int:
+    from voxblink2_lib.progress import show_progress
     from voxblink2_lib.purge.run import plan_purge, purge_store
     from voxblink2_lib.store.layout import named_store
 
-    # What is at a URL is not rewritten.
     store = named_store(options.store) if options.store else named_or_default_store(options)
-    if options.check:
-        return _check(options, store)
-    ids = read_purged_ids(options.ids)
     if options.dry_run:
-        result = plan_purge(store, ids, progress=show_progress)
-    else:
-        result = purge_store(store, ids, reason=options.reason, progress=show_progress)
-    write_result(options, result.as_dict(), _lines(result))
-    return CHECK_FAILED if result.is_dry and result.has_work else DONE
+        return _write_plan(options, plan_purge(store, ids, progress=show_progress))
+    result = purge_store(store, ids, reason=options.reason, progress=show_progress)
+    write_result(options, result.as_dict(), [*_lines(result), _CHECK])
+    return DONE
 
 
-def _check(options: argparse.Namespace, store: Store) -> int:
-    from voxblink2_lib.errors import UsageError
+def _purge_url(options: argparse.Namespace, ids: PurgedIds) -> int:
+    from voxblink2_lib.progress import show_progress
+    from voxblink2_lib.purge.published_store import plan_published_purge, purge_published
+
+    if options.dry_run:
+        plan = plan_published_purge(options.store, ids, progress=show_progress)
+        return _write_plan(options, plan)
+    result = purge_published(
+        options.store,
+        ids,
+        reason=options.reason,
+        scratch=options.scratch,
+        progress=show_progress,
+    )
+    lines = [*_lines(result.purge), *_published_lines(result), _CHECK]
+    write_result(options, result.as_dict(), lines)
+    return DONE
+
+
+def _write_plan(options: argparse.Namespace, plan: Purge) -> int:
+    write_result(options, plan.as_dict(), [*_lines(plan), "Nothing was changed"])
+    return CHECK_FAILED if plan.has_work else DONE
+
+
+def _check(options: argparse.Namespace) -> int:
     from voxblink2_lib.progress import show_progress
     from voxblink2_lib.purge.traces import traces_in
     from voxblink2_lib.release.tombstones import Tombstones
 
     if options.ids or options.dry_run:
         raise UsageError("--check looks for what was purged before. Leave out ids and --dry-run.")
+    store = named_or_default_store(options)
     tombstones = Tombstones.of(store.root)
     if not tombstones:
         raise UsageError(
-            f"Nothing was purged from the store {store.root}, so there is nothing to look for. "
+            f"Nothing was purged from the store {store.place}, so there is nothing to look for. "
             "Name the store that was purged with --store."
         )
     traces = traces_in(map(Path, options.check), tombstones, progress=show_progress)
-    record = {"store": str(store.root), "traces": [_as_dict(trace) for trace in traces]}
-    write_result(options, record, [_trace_line(trace) for trace in traces] or ["Nothing is left"])
-    return CHECK_FAILED if traces else DONE
+    left = [trace for trace in traces if trace.count]
+    made = [trace for trace in traces if not trace.count]
+    record = {
+        "store": store.place,
+        "traces": [_as_dict(trace) for trace in left],
+        "made_from_purged": [trace.path for trace in made],
+    }
+    lines = [_trace_line(trace) for trace in left] or ["Nothing is left"]
+    write_result(options, record, [*lines, *map(_origin_line, made)])
+    return CHECK_FAILED if left else DONE
 
 
 def _as_dict(trace: Trace) -> dict[str, Any]:
@@ -64,6 +106,11 @@ def _as_dict(trace: Trace) -> dict[str, Any]:
 
 def _trace_line(trace: Trace) -> str:
     return f"Left     {trace.path} has {counted(trace.count, 'purged id')}: {_listed(trace.ids)}"
+
+
+def _origin_line(trace: Trace) -> str:
+    shards = counted(trace.shards, "shard")
+    return f"Made     {trace.path} was made from {shards} with purged ids, and has none itself"
 
 
 # -- Lines -----------------------------------------------------------------------------------------
@@ -75,9 +122,17 @@ def _lines(result: Purge) -> list[str]:
         lines.append(f"Unknown  not in the store, and kept out of it: {_listed(result.unknown)}")
     lines += _work_lines(result) if result.has_work else ["Purged   nothing of it is in the store"]
     lines += [f"Left     in a cache, delete it: {name}" for name in result.caches]
-    if result.is_dry:
-        return [*lines, "Nothing was changed"]
-    return [*lines, "Check    exports and embeddings that were made before: --check FILE"]
+    return [*lines, *(f"Copy     made before, look with --check: {name}" for name in result.copies)]
+
+
+def _published_lines(result: PublishedPurge) -> list[str]:
+    lines = [
+        f"URL      generation {result.generation:,} has nothing of it; "
+        f"{counted(len(result.removed), 'file')} removed"
+    ]
+    if result.cleared:
+        lines.append(f"Caches   {counted(len(result.cleared), 'file')} removed on this machine")
+    return [*lines, *([f"Kept     {result.kept}"] if result.kept else [])]
 
 
 def _work_lines(result: Purge) -> list[str]:
@@ -126,6 +181,7 @@ def add_purge_command(commands: Any) -> None:
     example = (
         'voxblink2 purge id000002 --reason "asked by the speaker" --store /data/voxblink2\n'
         "  voxblink2 purge takedown.txt --store /data/voxblink2 --dry-run\n"
+        "  voxblink2 purge id000002 --store s3://bucket/voxblink2\n"
         "  voxblink2 purge --check embeddings.parquet exports/ --store /data/voxblink2"
     )
     parser = add_command(commands, "purge", _purge, does, example)
@@ -137,6 +193,7 @@ def add_purge_command(commands: Any) -> None:
         "these; none ends a purge that was stopped",
     )
     add_place_arguments(parser)
+    add_scratch_argument(parser)
     parser.add_argument(
         "--reason", default="", metavar="TEXT", help="why; kept with the hashes of the ids"
     )

@@ -14,7 +14,7 @@ from voxblink2_lib.cli.arguments import add_present_config_argument, store_path
 from voxblink2_lib.cli.status import existing_store
 from voxblink2_lib.cli.terminal import CHECK_FAILED, DONE, add_command, write_result
 from voxblink2_lib.errors import UsageError
-from voxblink2_lib.published.manifest import TABLES
+from voxblink2_lib.published.manifest import DURATIONS, TABLES
 
 if TYPE_CHECKING:
     from voxblink2_lib.store.layout import Store
@@ -26,7 +26,7 @@ def _report(options: argparse.Namespace) -> int:
     page, csv_file = _targets(options)
     if csv_file == page:
         raise UsageError(f"--out and --csv are the same file, {page}. Name two files.")
-    store = existing_store(store_path(options), TABLES)
+    store = existing_store(store_path(options), (*TABLES, DURATIONS))
     configs = chosen_configurations(store, options.config)
     if not configs:
         return _say_nothing(options, store)

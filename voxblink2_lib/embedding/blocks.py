@@ -19,8 +19,10 @@ import pyarrow.parquet as pq
 
 from voxblink2_lib.errors import EmbeddingError
 from voxblink2_lib.foreign_files import as_own_error, check_parquet_size, shortened
+from voxblink2_lib.records import SealedShard
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
+from voxblink2_lib.store.provenance import Provenance
 from voxblink2_lib.store.shards import read_batches
 
 EXTENSIONS = (".wav", ".flac", ".opus", ".ogg", ".oga", ".mp3", ".m4a", ".aac", ".mp4", ".webm")
@@ -258,13 +260,29 @@ def _blocks_of_folder(folder: Path, keep: Keep | None) -> Iterator[EmbeddingBloc
     return _file_blocks(files, keep)
 
 
+def provenance_of(audio: str | Path, blocks: Iterable[EmbeddingBlock]) -> Provenance | None:
+    """Return the shards that the blocks of an input are of; ``None`` if it is no store."""
+    ledger = Store(Path(audio).expanduser()).ledger
+    if not ledger.exists():
+        return None
+    names = {Path(block.path).name for block in blocks}
+    _, shards, store_id = _shards_of(ledger)
+    return Provenance.of(store_id, (shard.sha256 for shard in shards if shard.name in names))
+
+
 def _store_blocks(store: Store, keep: Keep | None) -> Iterator[EmbeddingBlock]:
+    config, shards, _ = _shards_of(store.ledger)
+    return _arrow_blocks((store.shards(config) / shard.name for shard in shards), keep)
+
+
+def _shards_of(path: Path) -> tuple[str, list[SealedShard], str]:
+    """Return the configuration of a store whose audio is read, its shards, and the store's id."""
     for config in ("audio", "audio-visual"):
-        with Ledger(store.ledger, config, readonly=True) as ledger:
-            shards = [store.shards(config) / shard.name for shard in ledger.shards()]
+        with Ledger(path, config, readonly=True) as ledger:
+            shards, store_id = ledger.shards(), ledger.store_id
         if shards:
-            return _arrow_blocks(shards, keep)
-    return iter(())
+            break
+    return config, shards, store_id
 
 
 def _arrow_blocks(paths: Iterable[Path], keep: Keep | None) -> Iterator[EmbeddingBlock]:

@@ -30,13 +30,14 @@ from safetensors import SafetensorError, safe_open
 
 from voxblink2_lib.cores import usable_cores
 from voxblink2_lib.embedding.block_worker import BlockDone, BlockTask, EmbedOptions, embed_block
-from voxblink2_lib.embedding.blocks import EmbeddingBlock, Keep, find_blocks
+from voxblink2_lib.embedding.blocks import EmbeddingBlock, Keep, find_blocks, provenance_of
 from voxblink2_lib.embedding.model_identity import identify_model
 from voxblink2_lib.embedding.model_location import find_model
 from voxblink2_lib.errors import EmbeddingError, StoppedError
 from voxblink2_lib.files import atomic_write, sha256_of, short_digest
 from voxblink2_lib.foreign_text import csv_cell
 from voxblink2_lib.progress import Progress, no_progress
+from voxblink2_lib.store.provenance import note_copy
 from voxblink2_lib.workers.pool import KEPT_MEMORY, Call, WorkerDiedError, WorkerPool
 
 FORMATS = (".parquet", ".safetensors")
@@ -120,7 +121,11 @@ def embed(
         parts = [folder / name for name in names]
         tasks = list(zip(blocks, parts, strict=True))
         _embed_blocks(tasks, options, workers or _default_workers(options), progress)
-        _join(parts, out, {_CONTENT: content} | _origin(options, corpus))
+        made_from = provenance_of(audio, blocks)
+        origin = _origin(options, corpus) | (made_from.as_metadata() if made_from else {})
+        _join(parts, out, {_CONTENT: content} | origin)
+        if made_from:
+            note_copy(str(out.absolute()), made_from)
     return _finished(out)[1]
 
 

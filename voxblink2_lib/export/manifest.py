@@ -18,8 +18,9 @@ from voxblink2_lib.export.target import Target
 from voxblink2_lib.export.units import FOLDER
 from voxblink2_lib.files import TEMP_GLOB
 from voxblink2_lib.release.selection import Selection
+from voxblink2_lib.store.provenance import EXPORT_MANIFEST, Provenance, note_copy
 
-MANIFEST = "voxblink2-export.json"
+MANIFEST = EXPORT_MANIFEST
 _FORMAT_VERSION = 1
 # The Hub puts a file into each new data set.
 _OF_NOBODY = (FOLDER, ".gitattributes")
@@ -41,6 +42,7 @@ class Manifest:
         selection: which part of the store, see :func:`selection_record`.
         shards: SHA-256 of each shard of which there is anything in it, by name.
         outdated: SHA-256 of shards that the store has no more, while their files may be there.
+        store_id: of the store; empty if that has none.
         is_complete: whether it is finished.
         utterances: number of them, and so on for what follows; as planned until it is complete.
         version: of this file.
@@ -62,10 +64,13 @@ class Manifest:
     size_bytes: int = 0
     outdated: Sequence[str] = ()
     made_by: str = ""
+    store_id: str = ""
     version: int = field(default=_FORMAT_VERSION)
 
     def write(self, target: Target) -> None:
-        """Write it."""
+        """Write it, and write down where it is."""
+        provenance = Provenance.of(self.store_id, [*self.shards.values(), *self.outdated])
+        note_copy(target.shown, provenance)
         target.write(MANIFEST, f"{json.dumps(asdict(self), indent=1)}\n".encode())
 
 
@@ -128,8 +133,11 @@ def check_same(before: Manifest, now: Manifest, target: Target) -> None:
                 f"{target.shown} has an export with {name} {_shown(old)}, and {_shown(new)} was "
                 "requested. Name another folder for it."
             )
-    is_same_store = before.store == now.store or set(before.shards.values()) & set(
-        now.shards.values()
+    is_same_id = bool(before.store_id) and before.store_id == now.store_id
+    is_same_store = (
+        is_same_id
+        or before.store == now.store
+        or set(before.shards.values()) & set(now.shards.values())
     )
     if not is_same_store:
         raise ExportError(

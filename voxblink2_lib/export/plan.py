@@ -201,6 +201,8 @@ def _manifest(request: ExportRequest, view: View, measures: Sequence[_Measure]) 
     store = request.store
     speakers = set(itertools.chain.from_iterable(part.speakers for part in measures))
     options: dict[str, Any] = dict(request.chosen.options or {})
+    with open_ledger(store, request.config) as ledger:
+        store_id = ledger.store_id
     if request.rows.with_speaker_info:
         options["with_speaker_info"] = True
     return Manifest(
@@ -217,6 +219,7 @@ def _manifest(request: ExportRequest, view: View, measures: Sequence[_Measure]) 
         speakers=len(speakers),
         hours=round(sum(part.samples for part in measures) / SAMPLE_RATE_HZ / 3600, 4),
         made_by=f"voxblink2 {__version__}",
+        store_id=store_id,
     )
 
 

@@ -30,6 +30,8 @@ class HubPlace(Place):
         StoreError: the URL is of something else.
     """
 
+    removes_with_commit = True
+
     def __init__(self, url: str) -> None:
         super().__init__(url)
         place = data_set_of(self.url)
@@ -40,6 +42,11 @@ class HubPlace(Place):
             )
         self._repository = Repository(place.name)
         self._prefix = place.prefix
+
+    @property
+    def data_set(self) -> str:
+        """Its name, ``USER/NAME``."""
+        return self._repository.name
 
     def lease(self) -> UrlLease:
         """Return a lease that everybody has: a commit is refused if another one was before it."""

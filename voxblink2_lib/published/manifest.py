@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
@@ -24,13 +24,18 @@ from typing import Any
 from voxblink2_lib.errors import StoreDamagedError
 from voxblink2_lib.foreign_files import as_own_error, shortened
 from voxblink2_lib.foreign_text import visible
+from voxblink2_lib.records import CONFIG_NAMES
+from voxblink2_lib.store.summary import Summary
 
 MANIFEST = "manifest.json"
 LEDGER, TOMBSTONES = "ledger.sqlite", "tombstones.json"
-# What a status needs; what a load needs; what is verified.
+# What a status needs; what a load of all rows needs, which knows the shards by the manifest; what a
+# load with a selection needs; what a report has besides; what is verified.
 LEDGER_ONLY = (LEDGER, TOMBSTONES)
-TABLES = (*LEDGER_ONLY, "index/", "catalogue/")
-ALL_BUT_SHARDS = (*TABLES, "shards/", "parts/", "archive/")
+ABOUT_ROWS = ("index/index.json", "index/speakers.", "index/transcripts.")
+TABLES = (*LEDGER_ONLY, *ABOUT_ROWS, "index/videos.", "catalogue/")
+DURATIONS = "index/utterances."
+ALL_BUT_SHARDS = (*LEDGER_ONLY, "index/", "catalogue/", "shards/", "parts/", "archive/")
 _FORMAT = 1
 _MOST_BYTES = 1 << 28
 _LONGEST_PATH = 300
@@ -41,6 +46,7 @@ _PATH = re.compile(
 )
 _ATTEMPT = re.compile(r"[0-9a-f]{12}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_STORE_ID = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +97,8 @@ class Manifest:
         files: by their paths in a store.
         former: names of files of earlier generations, which readers may still read, and the Unix
             time at which they were left out.
+        store_id: of the store; empty of one that was published before there were ids.
+        summaries: what a load has to know of each configuration; none of an earlier version.
     """
 
     generation: int
@@ -99,6 +107,8 @@ class Manifest:
     written_at: float
     files: Mapping[str, PublishedFile] = field(repr=False)
     former: Mapping[str, float] = field(default_factory=dict, repr=False)
+    store_id: str = ""
+    summaries: Mapping[str, Summary] = field(default_factory=dict, repr=False)
 
     def below(self, *places: str) -> list[PublishedFile]:
         """Return files of some folders, which end with a slash, and single files; no shards."""
@@ -129,6 +139,8 @@ class Manifest:
             "written_at": self.written_at,
             "files": files,
             "former": dict(self.former),
+            "store_id": self.store_id,
+            "summaries": {name: each.as_record() for name, each in self.summaries.items()},
         }
         return json.dumps(record, separators=(",", ":")).encode()
 
@@ -175,7 +187,27 @@ def _manifest(record: Mapping[str, Any]) -> Manifest:
         written_at=float(record["written_at"]),
         files=files,
         former=dict(_former(record["former"])),
+        store_id=_store_id(record.get("store_id", "")),
+        summaries=dict(_summaries(record.get("summaries", {}), files)),
     )
+
+
+def _summaries(record: Mapping[str, Any], files: Collection[str]) -> Iterator[tuple[str, Summary]]:
+    for config in CONFIG_NAMES:
+        if config not in record:
+            continue
+        summary = Summary.of(record[config])
+        # No name may lead out of the store.
+        for shard in summary.shards:
+            if f"shards/{config}/{shard.name}" not in files:
+                raise ValueError(f"{shortened(shard.name)} is no shard of it")
+        yield config, summary
+
+
+def _store_id(text: Any) -> str:
+    if not (text == "" or _STORE_ID.fullmatch(text)):
+        raise ValueError("the id of its store is no such text")
+    return str(text)
 
 
 def _former(record: Mapping[str, Any]) -> Iterator[tuple[str, float]]:

@@ -56,6 +56,9 @@ class Place:
         StoreError: fsspec cannot open such URLs, or a package that it needs is missing.
     """
 
+    # What is removed goes with the next manifest, and stays in the history of the place.
+    removes_with_commit = False
+
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
         if not url.partition("://")[2].strip("/"):
@@ -237,6 +240,17 @@ class Place:
             entries = tried(lambda: self._system.find(self._path, detail=True))
         start = len(self._path.rstrip("/")) + 1
         return {name[start:]: int(entries[name]["size"]) for name in sorted(entries)}
+
+    def keeps_versions(self) -> bool | None:
+        """Return whether the bucket keeps what is removed; ``None`` if that cannot be known."""
+        if not self._protocols & _CONDITIONAL:
+            return False if self._protocols & {*_LOCAL, "memory"} else None
+        bucket = self._system.split_path(self._path)[0]
+        try:
+            answer = self._system.call_s3("get_bucket_versioning", Bucket=bucket)
+        except Exception:  # its owner may keep that for himself; not every server has versions
+            return None
+        return "Status" in answer  # also of a bucket that has kept them before
 
     def remove(self, names: Collection[str]) -> None:
         """Remove files, whether or not they are there.

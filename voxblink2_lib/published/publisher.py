@@ -24,7 +24,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from voxblink2_lib.errors import StoreDamagedError
+from voxblink2_lib.errors import StoreDamagedError, StoreError
 from voxblink2_lib.files import link_file
 from voxblink2_lib.progress import Progress, no_progress
 from voxblink2_lib.published.fetching import AT_ONCE
@@ -47,6 +47,9 @@ from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
 from voxblink2_lib.store.lock import this_process
 from voxblink2_lib.store.outcome_files import SUFFIX
+from voxblink2_lib.store.status import summary_of
+from voxblink2_lib.store.summary import Summary
+from voxblink2_lib.store.tombstone_checks import unfinished_purge
 
 # So long readers of an earlier manifest may go on: with a shard, or to open the other files.
 _SHARD_GRACE_SECONDS, _GRACE_SECONDS = 86_400.0, 900.0
@@ -97,31 +100,40 @@ class Publisher:
         self._present = dict(base.manifest.files) if base.manifest else {}
         self._uploaded: dict[tuple[str, str], PublishedFile] = {}
         self._hashes: dict[Path, tuple[_Stamp, str]] = {}
+        self._summaries: dict[str, Summary] = {}  # of what was listed last
 
     @property
     def generation(self) -> int:
         """Number of the present manifest; 0 before the first."""
         return self._base.manifest.generation if self._base.manifest else 0
 
-    def publish(self, *, progress: Progress = no_progress) -> bool:
+    def publish(self, *, is_purge: bool = False, progress: Progress = no_progress) -> bool:
         """Publish what has changed; return whether anything has.
 
         Args:
+            is_purge: remove what is not part of the store any more at once, whoever reads it.
             progress: counts bytes.
 
         Raises:
             StoreBusyError: another process has published, or has the lease.
             StoreDamagedError: a shard is not as it was sealed.
-            StoreError, StoreDiskError: the URL cannot be written to.
+            StoreError, StoreDiskError: the URL cannot be written to; or a purge of the scratch
+                store has not ended.
         """
         if not self._store.ledger.exists():
             return False
+        self._check_is_purged()
         for _ in range(_TRIES - 1):
             try:
-                return self._publish(progress)
+                return self._publish(progress, is_purge=is_purge)
             except (_ChangedError, FileNotFoundError):
                 continue
-        return self._publish(progress)
+        return self._publish(progress, is_purge=is_purge)
+
+    def _check_is_purged(self) -> None:
+        """Refuse a store of which half is purged: readers have all of it or nothing."""
+        if problem := unfinished_purge(self._store):
+            raise StoreError(f"Nothing was published. {problem}")
 
     def sweep(self) -> list[str]:
         """Remove what no manifest names: uploads of processes that were killed, or came too late.
@@ -142,12 +154,14 @@ class Publisher:
         }
         return strangers
 
-    def _publish(self, progress: Progress) -> bool:
+    def _publish(self, progress: Progress, *, is_purge: bool) -> bool:
         files = self._upload(self._listed(), progress)
         before = self._base.manifest.files if self._base.manifest else {}
-        if files == before:
+        if files == before and not is_purge:
             return False
-        self._commit(files)
+        # Also if the scratch store was purged as any folder is, and is published by a run.
+        is_purge |= before.get(TOMBSTONES) != files.get(TOMBSTONES)
+        self._commit(files, is_purge=is_purge)
         return True
 
     # -- What is published -------------------------------------------------------------------------
@@ -166,6 +180,7 @@ class Publisher:
             with Ledger(snapshot, config, readonly=True) as ledger:
                 shards, jobs = ledger.shards(), ledger.open_jobs()
                 cut, position = set(ledger.cut.open_jobs()), ledger.cut.position()
+                self._summaries[config] = summary_of(self._store, ledger)
             listed |= self._shards(config, shards)
             for job in jobs:
                 listed |= self._parts(config, job, is_cut=job in cut)
@@ -306,10 +321,10 @@ class Publisher:
 
     # -- The manifest ------------------------------------------------------------------------------
 
-    def _commit(self, files: Mapping[str, PublishedFile]) -> None:
+    def _commit(self, files: Mapping[str, PublishedFile], *, is_purge: bool) -> None:
         now = time.time()
         former = self._former(files, now)
-        expired = {name for name, since in former.items() if now - since > _grace(name)}
+        expired = {name for name, since in former.items() if is_purge or now - since > _grace(name)}
         manifest = Manifest(
             generation=self.generation + 1,
             attempt=new_attempt(),
@@ -317,14 +332,22 @@ class Publisher:
             written_at=now,
             files=files,
             former={name: since for name, since in former.items() if name not in expired},
+            store_id=self._store_id(),
+            summaries=dict(self._summaries),
         )
         self._lease.check()
+        if is_purge and self._place.removes_with_commit:
+            self._place.remove(expired)
         note_next(self._store, manifest)
         self._base = self._place.commit(manifest, self._base)
         note_published(self._store, manifest)
         self._present = dict(files)
         self._uploaded.clear()
         self._place.remove(expired)
+
+    def _store_id(self) -> str:
+        with Ledger(self._store.ledger, "", readonly=True) as ledger:
+            return ledger.store_id
 
     def _former(self, files: Mapping[str, PublishedFile], now: float) -> dict[str, float]:
         """Return what was part of the store before, and since when it is not."""

@@ -13,6 +13,7 @@ are downloaded where all of their rows are needed, and streamed otherwise.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import shutil
@@ -21,12 +22,13 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from voxblink2_lib.errors import StoreError, StoreFullError, next_command
-from voxblink2_lib.files import HOME_VARIABLE, home_folder, link_file, sha256_of
+from voxblink2_lib.files import HOME_VARIABLE, atomic_write, home_folder, link_file, sha256_of
 from voxblink2_lib.progress import Progress, no_progress, size_text
 from voxblink2_lib.published.fetching import fetch_files
 from voxblink2_lib.published.manifest import (
     MANIFEST,
     TABLES,
+    TOMBSTONES,
     Manifest,
     PublishedFile,
 )
@@ -36,6 +38,7 @@ from voxblink2_lib.published.scratch import cache_name, last_manifest, note_publ
 from voxblink2_lib.redaction import redacted_source
 from voxblink2_lib.store.checksums import write_checksum
 from voxblink2_lib.store.layout import Store
+from voxblink2_lib.store.summary import summary_file
 
 _KEPT_SECONDS = 86_400.0
 _log = logging.getLogger(__name__)
@@ -98,21 +101,42 @@ def find_published(
 
 
 def _copy(place: Place, manifest: Manifest, needs: Collection[str], progress: Progress) -> Store:
-    cache = home_folder() / "published" / cache_name(place.url)
+    cache = cache_of(place.url)
     store = Store(cache / f"{manifest.generation}-{manifest.attempt}", str(place))
-    _clear_former(cache, store.root)
+    _clear_former(store, manifest)
     _provide(place, store, manifest.below(*needs), progress)
     if last_manifest(store) is None:
+        for config, summary in manifest.summaries.items():
+            with atomic_write(summary_file(store.root, config)) as file:
+                file.write(json.dumps(summary.as_record()).encode())
         note_published(store, manifest)
     os.utime(store.root)
     return store
 
 
-def _clear_former(cache: Path, present: Path) -> None:
-    """Remove copies of earlier generations, a day after they were last opened, and their files."""
+def cache_of(url: str) -> Path:
+    """Return the folder of the copies of a published store."""
+    return home_folder() / "published" / cache_name(url)
+
+
+def _clear_former(present: Store, manifest: Manifest) -> None:
+    """Remove copies of earlier generations, a day after they were last opened, and their files.
+
+    Those from which something was purged since are removed at once.
+    """
+    cache = present.root.parent
+    folders = [folder for folder in cache.glob("*-*") if folder != present.root]
+    if any(_is_purged_since(Store(folder), manifest) for folder in folders):
+        clear_purged(cache, manifest)
+        _log.warning(
+            "Something was purged from %s since it was last read here: the copies of its files "
+            "were removed. The cache of datasets, exports and embeddings may still have it.",
+            present.place,
+        )
+        return
     now, has_former = time.time(), False
-    for folder in cache.glob("*-*"):
-        if folder != present and now - folder.stat().st_mtime > _KEPT_SECONDS:
+    for folder in folders:
+        if now - folder.stat().st_mtime > _KEPT_SECONDS:
             shutil.rmtree(folder, ignore_errors=True)
             has_former = True
     if has_former:
@@ -122,6 +146,32 @@ def _clear_former(cache: Path, present: Path) -> None:
             # Neither a copy nor a cache of datasets has it.
             if file.stat().st_nlink == 1 and file.name not in linked:
                 file.unlink(missing_ok=True)
+
+
+def _is_purged_since(store: Store, manifest: Manifest) -> bool:
+    last = last_manifest(store)
+    return last is not None and last.files.get(TOMBSTONES) != manifest.files.get(TOMBSTONES)
+
+
+def clear_purged(cache: Path, manifest: Manifest) -> list[Path]:
+    """Remove from the copies of a published store all that is not part of it any more.
+
+    Args:
+        cache: see :func:`cache_of`.
+        manifest: what is published now.
+
+    Returns:
+        What was removed.
+    """
+    present = f"{manifest.generation}-{manifest.attempt}"
+    kept = {file.sha256 for file in manifest.files.values()}
+    folders = [folder for folder in cache.glob("*-*") if folder.name != present]
+    files = [file for file in (cache / "files").glob("*") if file.name not in kept]
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+    for file in files:
+        file.unlink(missing_ok=True)
+    return [*folders, *files]
 
 
 def _provide(

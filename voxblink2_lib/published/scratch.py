@@ -14,6 +14,7 @@ are needed.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from voxblink2_lib.errors import StoreBusyError, StoreDamagedError
@@ -60,16 +61,20 @@ def _read(path: Path) -> Manifest | None:
         return None
 
 
+def _write(path: Path, manifest: Manifest) -> None:
+    # The store knows the rest better, and a purge has no text here to look through.
+    with atomic_write(path) as file:
+        file.write(replace(manifest, summaries={}).as_json())
+
+
 def note_next(store: Store, manifest: Manifest) -> None:
     """Write what is going to be published: a run that is killed then knows it for its own."""
-    with atomic_write(store.root / FOLDER / _NEXT) as file:
-        file.write(manifest.as_json())
+    _write(store.root / FOLDER / _NEXT, manifest)
 
 
 def note_published(store: Store, manifest: Manifest) -> None:
     """Write what is published."""
-    with atomic_write(store.root / FOLDER / MANIFEST) as file:
-        file.write(manifest.as_json())
+    _write(store.root / FOLDER / MANIFEST, manifest)
     (store.root / FOLDER / _NEXT).unlink(missing_ok=True)
 
 
@@ -102,3 +107,14 @@ def published_shards(store: Store, config: str) -> set[str]:
     """Return the names of the shards that are at the URL of a scratch store; of any other, none."""
     last = last_manifest(store)
     return set(last.shards(config)) if last else set()
+
+
+def published_catalogue(store: Store, config: str) -> Path:
+    """Return the catalogue of all shards, also of those that are not here, if there is one.
+
+    Args:
+        store: a scratch store, or a copy of what is at a URL.
+        config: the configuration.
+    """
+    path = store.root / FOLDER / f"{config}.arrow"
+    return path if path.exists() else store.root / "catalogue" / path.name

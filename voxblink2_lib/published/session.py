@@ -58,6 +58,27 @@ def publishing(
         StoreDamagedError: a file, here or at the URL, is not what was written.
         StoreError, StoreDiskError: the URL cannot be read or written to.
     """
+    with publisher_of(url, store, wait=wait, progress=progress) as publisher:
+        with _in_background(publisher, progress):
+            yield publisher
+        publisher.publish(progress=progress)
+
+
+@contextlib.contextmanager
+def publisher_of(
+    url: str, store: Store, *, wait: bool = False, progress: Progress = no_progress
+) -> Iterator[Publisher]:
+    """Have the right to publish a scratch store, in which the body alone decides when.
+
+    Args:
+        url: where it is published.
+        store: the scratch store; a new one first takes up what is published.
+        wait: wait, with a message, while another process publishes; otherwise raise.
+        progress: counts what is downloaded before.
+
+    Raises:
+        Exception: see :func:`publishing`.
+    """
     place = open_place(url)
     if url.startswith(_READ_ONLY):
         raise StoreError(
@@ -72,9 +93,7 @@ def publishing(
         base = begin(place, store, progress=progress)
         publisher = Publisher(store, place, lease, base)
         publisher.sweep()
-        with _in_background(publisher, progress):
-            yield publisher
-        publisher.publish(progress=progress)
+        yield publisher
     finally:
         lease.release()
 

@@ -12,10 +12,11 @@ from pathlib import Path
 from voxblink2_lib.cut_audio.seek_points import SeekPoints
 from voxblink2_lib.errors import StoreDamagedError
 from voxblink2_lib.files import TEMP_GLOB, atomic_write
+from voxblink2_lib.published.scratch import FOLDER as SCRATCH
 from voxblink2_lib.purge.traces import ids_in
 from voxblink2_lib.records import VideoKey
 from voxblink2_lib.release.tombstones import Tombstones
-from voxblink2_lib.store.catalogue import catalogue_file
+from voxblink2_lib.store.catalogue import catalogue_file, keep_shards
 from voxblink2_lib.store.checksums import checksum_file
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
@@ -81,18 +82,28 @@ def clear_unreadable(store: Store, configs: Collection[str]) -> Iterator[Path]:
         if path.exists() and any(path.iterdir()):
             yield path
         shutil.rmtree(path, ignore_errors=True)
-    # Of a scratch store: copies of ledger and catalogue. Its manifest names files, and no ids.
-    for path in sorted((store.root / "published").glob("*")):
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        elif path.suffix != ".json":
-            path.unlink(missing_ok=True)
+    _clear_scratch(store)
     for path in sorted(store.root.rglob(TEMP_GLOB)):
         path.unlink(missing_ok=True)
     for config in configs:
         path = catalogue_file(store.root, store.shards(config), config)
         for file in (checksum_file(path), path):
             file.unlink(missing_ok=True)
+
+
+def _clear_scratch(store: Store) -> None:
+    """Clear what a scratch store has to be published; of its catalogues, unchanged shards stay.
+
+    Its manifests name files, and no ids.
+    """
+    for path in sorted((store.root / SCRATCH).glob("*")):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.suffix == ".arrow":
+            with Ledger(store.ledger, path.stem, readonly=True) as ledger:
+                keep_shards(path, {shard.name: shard.size_bytes for shard in ledger.shards()})
+        elif path.suffix not in {".json", ".sha256"}:
+            path.unlink(missing_ok=True)
 
 
 def rewrite_outcomes(store: Store, config: str, tombstones: Tombstones) -> Iterator[Path]:

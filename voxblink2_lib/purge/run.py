@@ -57,6 +57,7 @@ from voxblink2_lib.store.backup import back_up_ledger
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
 from voxblink2_lib.store.outcome_files import write_outcomes, write_stale_outcomes
+from voxblink2_lib.store.provenance import copies_from
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,8 @@ class Purge:
         files: other files that were removed or rewritten, by their paths in the store.
         caches: folders of the cache of ``datasets``, and files in that of embeddings, that still
             have something of what was purged.
+        copies: exports and files of embeddings, as far as they are known, that were made from
+            shards that had something of it: paths, and URLs.
     """
 
     store: str
@@ -103,6 +106,7 @@ class Purge:
     has_index: bool = False
     files: tuple[str, ...] = ()
     caches: tuple[str, ...] = ()
+    copies: tuple[str, ...] = ()
 
     @property
     def has_work(self) -> bool:
@@ -141,7 +145,8 @@ def purge_store(
     with store.locked(wait=False, is_half_purged=True):
         mend_place(store)
         work = _Work.of(store, ids, reason, progress)
-        work.tombstones.begun().write(store.root)
+        work.tombstones = work.tombstones.begun(each.shard.sha256 for each in work.concerned)
+        work.tombstones.write(store.root)
         work.purge()
         work.tombstones.finished().write(store.root)
         return work.result(is_dry=False)
@@ -187,6 +192,7 @@ class _Work:
     concerned: list[ConcernedShard]
     has_index: bool
     ledger_rows: int
+    store_id: str
     hurt: frozenset[VideoKey] = frozenset()
     after: dict[tuple[str, str], str] = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)
@@ -198,15 +204,15 @@ class _Work:
         if not (any(ids) or before):
             raise UsageError(
                 f"Nothing to purge: name speakers, videos or utterances. Nothing was purged from "
-                f"the store {store.root} before."
+                f"the store {store.place} before."
             )
         unknown = unknown_ids(store, ids)
         tombstones = before.added(all_ids(store, ids), reason=reason)
-        configs = [name for name in CONFIG_NAMES if _has_config(store, name)]
-        ledger_rows = 0
+        configs = _configs(store)
+        ledger_rows, store_id = 0, ""
         if store.ledger.exists():
             with Ledger(store.ledger, "", readonly=True) as ledger:
-                ledger_rows = ledger.purge.count(tombstones)
+                ledger_rows, store_id = ledger.purge.count(tombstones), ledger.store_id
         return cls(
             store,
             tombstones,
@@ -216,6 +222,7 @@ class _Work:
             concerned_shards(store, configs, tombstones, progress),
             mentions_purged(store, tombstones, progress=progress),
             ledger_rows,
+            store_id,
         )
 
     def look(self) -> None:
@@ -295,7 +302,7 @@ class _Work:
     def result(self, *, is_dry: bool) -> Purge:
         """Return what was done, or would be."""
         return Purge(
-            store=str(self.store.root),
+            store=self.store.place,
             is_dry=is_dry,
             tombstones=len(self.tombstones.stones),
             unknown=tuple(self.unknown),
@@ -313,8 +320,20 @@ class _Work:
             has_index=self.has_index,
             files=tuple(sorted({str(path.relative_to(self.store.root)) for path in self.files})),
             caches=tuple(map(str, caches_with(self.tombstones, progress=self.progress))),
+            copies=tuple(copies_from(self.store_id, self._former_shards())),
         )
 
+    def _former_shards(self) -> frozenset[str]:
+        """Return the SHA-256 of all shards that were rewritten, by this purge or one before."""
+        return self.tombstones.shards.union(each.shard.sha256 for each in self.concerned)
 
-def _has_config(store: Store, config: str) -> bool:
-    return any(folder.exists() for folder in (store.shards(config), store.parts(config)))
+
+def _configs(store: Store) -> list[str]:
+    """Return the configurations of which a store, or only its ledger, has anything."""
+    known = set()
+    if store.ledger.exists():
+        with Ledger(store.ledger, "", readonly=True) as ledger:
+            known = set(ledger.configs())
+    places = {name: (store.shards(name), store.parts(name)) for name in CONFIG_NAMES}
+    has_files = {name for name, pair in places.items() if any(folder.exists() for folder in pair)}
+    return [name for name in CONFIG_NAMES if name in known | has_files]

@@ -11,10 +11,12 @@ import pyarrow as pa
 
 from voxblink2_lib.errors import StoreError
 from voxblink2_lib.progress import Progress
+from voxblink2_lib.published.scratch import last_manifest, published_catalogue
 from voxblink2_lib.records import SealedShard, VideoKey
 from voxblink2_lib.release.index import Index
 from voxblink2_lib.release.tombstones import Tombstones
 from voxblink2_lib.store.arrow_stream import open_stream
+from voxblink2_lib.store.catalogue import Catalogue
 from voxblink2_lib.store.checksums import checksum_file
 from voxblink2_lib.store.clip_length import samples_in
 from voxblink2_lib.store.layout import Store
@@ -52,11 +54,15 @@ def concerned_shards(
 
     Raises:
         StoreDamagedError: such a shard is damaged; nobody should copy damaged rows.
+        StoreError: such a shard is not in this scratch store, only at its URL.
     """
     shards = []
     for config in configs:
+        elsewhere = shards_elsewhere(store, config, tombstones, progress=progress)
+        _refuse_concerned(store, [name for name, is_clean in elsewhere.items() if not is_clean])
         with Ledger(store.ledger, config, readonly=True) as ledger:
-            shards += [ConcernedShard(config, shard) for shard in ledger.shards()]
+            present = [shard for shard in ledger.shards() if shard.name not in elsewhere]
+        shards += [ConcernedShard(config, shard) for shard in present]
     with progress("Looking through shards", unit="shard", total=len(shards)) as advance:
         for each in shards:
             folder = store.shards(each.config)
@@ -67,6 +73,47 @@ def concerned_shards(
                 check_shard(folder, each.shard)
             advance(1)
     return [each for each in shards if each.lost]
+
+
+def _refuse_concerned(store: Store, names: list[str]) -> None:
+    if names:
+        raise StoreError(
+            f"{len(names):,} shards that are to be rewritten, such as {names[0]}, are not in the "
+            f"scratch store {store.root}, only at the URL that it is published at. Nothing was "
+            "changed: name that URL with --store."
+        )
+
+
+def shards_elsewhere(
+    store: Store, config: str, tombstones: Tombstones, *, progress: Progress
+) -> dict[str, bool]:
+    """Return the shards that are not in a scratch store, or a copy, but only at its URL.
+
+    Returns:
+        Their names; and whether it is certain, by the catalogue, that they have nothing of what was
+        purged.
+    """
+    last, folder = last_manifest(store), store.shards(config)
+    published = last.shards(config) if last else {}
+    with Ledger(store.ledger, config, readonly=True) as ledger:
+        absent = {
+            shard.name: shard
+            for shard in ledger.shards()
+            if shard.name in published
+            and published[shard.name].sha256 == shard.sha256
+            and not (folder / shard.name).exists()
+        }
+    is_clean = dict.fromkeys(absent, False)
+    path = published_catalogue(store, config)
+    if not (absent and path.exists()):
+        return is_clean
+    with progress("Looking through the catalogue", unit="shard", total=len(absent)) as advance:
+        for (name, size_bytes), rows in Catalogue.read(path).tables():
+            if name in absent and absent[name].size_bytes == size_bytes:
+                ids = rows.set_column(0, "speaker_id", rows["speaker_id"].cast(pa.string()))
+                is_clean[name] = not tombstones.purged(ids).any()
+                advance(1)
+    return is_clean
 
 
 def _lost_rows(path: Path, tombstones: Tombstones) -> Iterator[tuple[VideoKey, int, int]]:

@@ -18,6 +18,7 @@ from voxblink2_lib.foreign_files import as_own_error, check_parquet_size
 from voxblink2_lib.progress import Progress, no_progress
 from voxblink2_lib.records import UtteranceKey
 from voxblink2_lib.release.tombstones import Tombstones
+from voxblink2_lib.store.provenance import provenance_of
 from voxblink2_lib.store.purged_rows import has_purged_rows
 
 _PIECE_BYTES = 16 << 20
@@ -30,23 +31,27 @@ _LISTED = 5
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """A file that still has something of what was purged.
+    """A file that still has something of what was purged, or was made from what had it.
 
     Attributes:
         path: the file.
         ids: some of the ids that it has, sorted.
-        count: how many ids it has.
+        count: how many ids it has; 0 of one that was only made from such shards.
+        shards: how many shards, of those that it says it was made from, had something of it.
     """
 
     path: str
     ids: tuple[str, ...]
     count: int
+    shards: int = 0
 
 
 def traces_in(
     paths: Iterable[Path], tombstones: Tombstones, *, progress: Progress = no_progress
 ) -> list[Trace]:
     """Look for what was purged in exports, embeddings and other files, their names included.
+
+    Exports and embeddings also say of which shards they are: of those that were rewritten?
 
     Args:
         paths: files, or folders of files.
@@ -67,8 +72,10 @@ def traces_in(
     found = []
     with progress("Looking for purged ids", unit="file", total=len(files)) as advance:
         for path in files:
-            if ids := ids_in(path, tombstones):
-                found.append(Trace(str(path), tuple(sorted(ids)[:_LISTED]), len(ids)))
+            ids, origin = ids_in(path, tombstones), provenance_of(path)
+            shards = len(origin.shards & tombstones.shards) if origin else 0
+            if ids or shards:
+                found.append(Trace(str(path), tuple(sorted(ids)[:_LISTED]), len(ids), shards))
             advance(1)
     return found
 

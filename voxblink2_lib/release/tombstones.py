@@ -77,14 +77,22 @@ class Tombstones:
         salt: of the hashes, another in each store.
         stones: in the order in which they were set.
         is_finished: nothing of what they are of is left in the store.
+        shards: SHA-256 of the shards that were rewritten: a copy that was made from one of them may
+            still have what was purged.
     """
 
     def __init__(
-        self, salt: bytes, stones: Iterable[Tombstone] = (), *, is_finished: bool = True
+        self,
+        salt: bytes,
+        stones: Iterable[Tombstone] = (),
+        *,
+        is_finished: bool = True,
+        shards: Iterable[str] = (),
     ) -> None:
         self._salt = salt
         self.stones = tuple(stones)
         self.is_finished = is_finished
+        self.shards = frozenset(shards)
         self._digests = {
             kind: {stone.digest for stone in self.stones if stone.kind == kind} for kind in _KINDS
         }
@@ -123,7 +131,12 @@ class Tombstones:
         if record["format"] != _FORMAT:
             raise ValueError(f"it has format {record['format']!r}, not {_FORMAT}")
         stones = [Tombstone(*values) for values in record["stones"]]
-        return cls(bytes.fromhex(record["salt"]), stones, is_finished=bool(record["is_finished"]))
+        return cls(
+            bytes.fromhex(record["salt"]),
+            stones,
+            is_finished=bool(record["is_finished"]),
+            shards=map(str, record.get("shards", ())),
+        )
 
     def as_json(self) -> str:
         """Return them as a text, with its checksum."""
@@ -132,6 +145,7 @@ class Tombstones:
             "salt": self._salt.hex(),
             "is_finished": self.is_finished,
             "stones": self.stones,
+            "shards": sorted(self.shards),
         }
         text = json.dumps(record)
         return json.dumps({"tombstones": text, "digest": short_digest(text.encode())})
@@ -150,15 +164,25 @@ class Tombstones:
             for name in sorted(names)
             if not self._has(kind, name)
         ]
-        return Tombstones(self._salt, [*self.stones, *stones], is_finished=self.is_finished)
+        return Tombstones(
+            self._salt,
+            [*self.stones, *stones],
+            is_finished=self.is_finished,
+            shards=self.shards,
+        )
 
-    def begun(self) -> Tombstones:
-        """Return these, of which something may be left in the store."""
-        return Tombstones(self._salt, self.stones, is_finished=False)
+    def begun(self, shards: Iterable[str] = ()) -> Tombstones:
+        """Return these, of which something may be left in the store.
+
+        Args:
+            shards: SHA-256 of the shards that will be rewritten.
+        """
+        shards = {*self.shards, *shards}
+        return Tombstones(self._salt, self.stones, is_finished=False, shards=shards)
 
     def finished(self) -> Tombstones:
         """Return these, of which nothing is left in the store."""
-        return Tombstones(self._salt, self.stones)
+        return Tombstones(self._salt, self.stones, shards=self.shards)
 
     def __bool__(self) -> bool:
         return bool(self.stones)

@@ -136,11 +136,39 @@ class Catalogue:
         schema = _SCHEMA.with_metadata({_SHARDS: shards.encode()})
         # One batch, so that its columns can be used in place.
         rows = self.table.unify_dictionaries().combine_chunks().replace_schema_metadata(None)
+        rows = _without_unused_ids(rows)
         checksum_file(path).unlink(missing_ok=True)
         with atomic_write(path) as file, pa.ipc.new_file(file, schema) as writer:
             for batch in rows.to_batches():
                 writer.write_batch(batch.replace_schema_metadata(schema.metadata))
         write_checksum(path)
+
+
+def _without_unused_ids(rows: pa.Table) -> pa.Table:
+    """Return rows whose dictionary has no speaker of shards that the catalogue has no more."""
+    ids = rows["speaker_id"].combine_chunks()
+    if pc.count_distinct(ids.indices).as_py() == len(ids.dictionary):
+        return rows
+    used = ids.cast(pa.string()).dictionary_encode()
+    return rows.set_column(0, _SCHEMA.field(0), used)
+
+
+def keep_shards(path: Path, sizes: ShardSizes) -> None:
+    """Take all shards but some out of a catalogue.
+
+    Args:
+        path: of the catalogue; one that cannot be read is removed.
+        sizes: size in bytes of each shard that is kept, by its name.
+    """
+    catalogue = _read(path)
+    tables = dict(catalogue.tables()) if catalogue else {}
+    kept = {place: rows for place, rows in tables.items() if sizes.get(place[0]) == place[1]}
+    if not kept:
+        for file in (checksum_file(path), path):
+            file.unlink(missing_ok=True)
+        return
+    shards = tuple(Shard(*place, len(rows)) for place, rows in kept.items())
+    Catalogue(pa.concat_tables(kept.values()), shards).write(path)
 
 
 def local_catalogue(

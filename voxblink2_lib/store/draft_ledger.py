@@ -13,6 +13,7 @@ from voxblink2_lib.store.cut_jobs import POSITION
 from voxblink2_lib.store.job_outcomes import JobOutcomes, VideoOutcomes, VideoRow
 from voxblink2_lib.store.ledger_database import make_ledger
 from voxblink2_lib.store.ledger_purge import TOMBSTONES
+from voxblink2_lib.store.ledger_schema import STORE_ID
 from voxblink2_lib.store.salvage import ConfigKey, OldLedger, OldVideo
 from voxblink2_lib.store.stale_outcomes import mark_first_stale, mark_stale
 from voxblink2_lib.store.tail import JobKind
@@ -147,6 +148,10 @@ class DraftLedger:
             config, _, setting = name.partition(".")
             if config in CONFIG_NAMES and isinstance(value, str):
                 self._add_fact(config, setting, value)
+            elif name == STORE_ID and isinstance(value, str):
+                self._connection.execute(
+                    "insert or ignore into facts values (?, ?)", (STORE_ID, value)
+                )
         return later
 
     def unanswered(self) -> list[ConfigKey]:

@@ -11,6 +11,7 @@ STORE/
   media/<config>/           downloaded media, staged until they are cropped
   tombstones.json           hashes of what was purged, see release/tombstones.py
   published/                of a scratch store, see published/scratch.py
+  summary/                  of a copy of a published store, see summary.py
   lost+found/               what repair took out of the store; nothing reads it
   tmp/                      partial downloads; emptied by the next run
 """

@@ -21,7 +21,7 @@ from voxblink2_lib.store.cut_jobs import CutJobs, split_in
 from voxblink2_lib.store.ledger_database import LedgerDatabase
 from voxblink2_lib.store.ledger_outcomes import LedgerOutcomes
 from voxblink2_lib.store.ledger_purge import LedgerPurge
-from voxblink2_lib.store.ledger_schema import BY_JOB, WITHOUT_FACTS
+from voxblink2_lib.store.ledger_schema import BY_JOB, STORE_ID, WITHOUT_FACTS
 from voxblink2_lib.store.ledger_statistics import LedgerStatistics
 from voxblink2_lib.store.ledger_videos import LedgerVideos
 from voxblink2_lib.store.many_videos import add_videos, videos_added
@@ -79,6 +79,11 @@ class Ledger:
     def is_of_earlier_version(self) -> bool:
         """Whether version 0.1 can still open the file."""
         return self._database.fact("format") == WITHOUT_FACTS
+
+    @property
+    def store_id(self) -> str:
+        """Which store it is of, in hexadecimal digits; empty of one made before there were ids."""
+        return self._database.fact(STORE_ID) or ""
 
     @property
     def statistics(self) -> LedgerStatistics:

@@ -23,6 +23,7 @@ from voxblink2_lib.store.ledger_schema import (
     EARLIER,
     FIRST_FORMAT,
     FORMAT,
+    GIVE_ID,
     HAS_DIGESTS,
     MIGRATE_1_TO_2,
     MIGRATE_2_TO_3,
@@ -244,6 +245,7 @@ class LedgerDatabase:
                 self._before_change()
                 self._connection.execute("begin immediate")
                 self._is_writing = True
+                self._connection.execute(GIVE_ID)
                 yield self._connection
                 check_lease(self._path.parent)
                 self._connection.execute("commit")

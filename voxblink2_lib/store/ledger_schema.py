@@ -9,6 +9,9 @@ FORMAT = "4"
 FIRST_FORMAT = "1"
 WITHOUT_FACTS = "2"
 EARLIER = (WITHOUT_FACTS, "3")
+# Which store it is, also where it is copied to. An older store has it after its next write.
+STORE_ID = "store_id"
+GIVE_ID = "insert or ignore into facts values ('store_id', lower(hex(randomblob(16))))"
 # SQLite would go through all videos of a configuration for those of one job.
 BY_JOB = "indexed by videos_by_job"
 # What a person should hear of. Few attempts have it, so an index finds them; its condition must be

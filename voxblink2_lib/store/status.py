@@ -20,6 +20,7 @@ from voxblink2_lib.store.ledger_statistics import (
     SpeakerCoverage,
     Throughput,
 )
+from voxblink2_lib.store.summary import Summary, read_summary
 from voxblink2_lib.store.view import View
 
 # Classes of videos that need no warning.
@@ -197,8 +198,11 @@ def incomplete_messages(store: Store, config: str, view: View) -> Iterator[str]:
     Raises:
         StoreError: there is no store, or its ledger cannot be read.
     """
-    with open_ledger(store, config) as ledger:
-        problem = _archive_problem(store, ledger)
+    if summary := read_summary(store.root, config):
+        problem = summary.archive_problem
+    else:
+        with open_ledger(store, config) as ledger:
+            problem = _archive_problem(store, ledger)
     if problem:
         yield f"The store {store.place} is loaded as is. Its cut audio: {problem}"
     if view.videos != view.selected:
@@ -211,9 +215,11 @@ def incomplete_messages(store: Store, config: str, view: View) -> Iterator[str]:
 
 def unavailable_messages(store: Store, config: str) -> Iterator[str]:
     """Yield how many videos of a store were tried in vain, if any."""
-    with open_ledger(store, config) as ledger:
-        counts = ledger.statistics.videos()
-    unavailable = sum(count for status, count in counts.items() if status not in _NOT_UNAVAILABLE)
+    if summary := read_summary(store.root, config):
+        unavailable = summary.unavailable
+    else:
+        with open_ledger(store, config) as ledger:
+            unavailable = _count_unavailable(ledger)
     if unavailable:
         place = {"store": store.place, "config": config}
         yield (
@@ -221,6 +227,23 @@ def unavailable_messages(store: Store, config: str) -> Iterator[str]:
             f" lists them with the reasons; {next_command('materialize', **place)} retries those "
             "that may be temporary."
         )
+
+
+def _count_unavailable(ledger: Ledger) -> int:
+    counts = ledger.statistics.videos()
+    return sum(count for status, count in counts.items() if status not in _NOT_UNAVAILABLE)
+
+
+def summary_of(store: Store, ledger: Ledger) -> Summary:
+    """Return what a load has to know of the configuration of a ledger.
+
+    Args:
+        store: the store that the ledger is of, or a copy of it.
+        ledger: the ledger.
+    """
+    return Summary(
+        tuple(ledger.shards()), _count_unavailable(ledger), _archive_problem(store, ledger)
+    )
 
 
 def _seconds_left(ledger: Ledger, speed: Throughput | None, videos: int) -> int | None:

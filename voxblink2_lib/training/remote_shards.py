@@ -18,12 +18,14 @@ import fsspec
 from filelock import FileLock
 
 from voxblink2_lib.errors import StoreDamagedError, StoreError, TrainingError
-from voxblink2_lib.files import atomic_write, home_folder, short_digest
+from voxblink2_lib.files import atomic_write, short_digest
 from voxblink2_lib.published.training_shards import (
     MANIFEST,
-    PublishedFile,
     TrainingShards,
+    catalogue_name,
+    clear_purged_pieces,
     open_place,
+    pieces_of,
     training_shards,
 )
 from voxblink2_lib.store.catalogue import FOLDER, Catalogue
@@ -71,13 +73,14 @@ class RemoteShards:
             raise TrainingError(
                 f"cache_bytes is {cache_bytes:,}; expected are at least {CHUNK_BYTES:,}, one chunk."
             )
-        base = home_folder() / "pieces" if cache_dir is None else Path(cache_dir).absolute()
         url = url.rstrip("/")
-        cache = base / f"{short_digest(url.encode())}-{config}"
+        cache = pieces_of(url, config, Path(cache_dir).absolute() if cache_dir else None)
         try:
             published = training_shards(url, config)
         except StoreError as error:
             raise TrainingError(str(error)) from error
+        if published is not None:
+            clear_purged_pieces(cache, published)
         return cls(url, config, cache, cache_bytes, published)
 
     def read(self, shard: str, shard_bytes: int, offset: int, size: int) -> bytes:
@@ -181,7 +184,7 @@ def read_remote_catalogue(shards: RemoteShards) -> Catalogue:
         TrainingError: there is none, or the store cannot be reached.
     """
     if shards.published is not None:
-        return _published_catalogue(shards, shards.published.catalogue)
+        return _published_catalogue(shards, shards.published)
     url = f"{shards.url}/{FOLDER}/{shards.config}.arrow"
     try:
         system, path = _system(url)
@@ -200,8 +203,8 @@ def read_remote_catalogue(shards: RemoteShards) -> Catalogue:
         raise TrainingError(f"The store {shards.url} cannot be opened: {error}") from error
 
 
-def _published_catalogue(shards: RemoteShards, file: PublishedFile) -> Catalogue:
-    copy = shards.cache / FOLDER / f"{file.sha256[:16]}.arrow"
+def _published_catalogue(shards: RemoteShards, published: TrainingShards) -> Catalogue:
+    copy, file = shards.cache / FOLDER / catalogue_name(published), published.catalogue
     if not copy.exists():
         size, sha256 = file.size_bytes, file.sha256
         open_place(shards.url).download(file.name, copy, size_bytes=size, sha256=sha256)
