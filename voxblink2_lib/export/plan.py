@@ -34,6 +34,7 @@ from voxblink2_lib.release.index import Index
 from voxblink2_lib.release.selection import Selection
 from voxblink2_lib.store.joined_columns import JoinedColumns, RowOptions
 from voxblink2_lib.store.layout import Store
+from voxblink2_lib.store.status import open_ledger
 from voxblink2_lib.store.view import ShardRows, View
 
 # Changes with what is written for the same rows.
