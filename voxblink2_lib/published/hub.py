@@ -79,6 +79,21 @@ class HubPlace(Place):
         self._added[name] = addition
         return str(addition.upload_info.sha256.hex())
 
+    def _create(self, name: str, content: bytes) -> None:
+        from huggingface_hub import CommitOperationAdd
+
+        self._api.create_repo(self._repo, repo_type="dataset", private=True, exist_ok=True)
+        commit = str(self._api.repo_info(self._repo, repo_type="dataset").sha)
+        if self._read_small(name) is not None:
+            raise FileExistsError(name)
+        self._api.create_commit(
+            self._repo,
+            [CommitOperationAdd(self._prefix + name, content)],
+            commit_message="Begin a store in slices",
+            repo_type="dataset",
+            parent_commit=commit,
+        )
+
     def _put(self, content: bytes, base: Published) -> str:
         from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 

@@ -17,22 +17,18 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from voxblink2_lib.errors import StoreError, StoreFullError, next_command
 from voxblink2_lib.files import HOME_VARIABLE, home_folder, link_file, sha256_of
 from voxblink2_lib.progress import Progress, no_progress, size_text
 from voxblink2_lib.published.fetching import fetch_files
-from voxblink2_lib.published.manifest import (
-    MANIFEST,
-    TABLES,
-    Manifest,
-    PublishedFile,
-)
+from voxblink2_lib.published.manifest import MANIFEST, TABLES, Manifest, PublishedFile
 from voxblink2_lib.published.opening import open_place
 from voxblink2_lib.published.place import FileGoneError, Place
 from voxblink2_lib.published.scratch import cache_name, last_manifest, note_published, scratch_store
+from voxblink2_lib.published.union import Generation, read_generation
 from voxblink2_lib.redaction import redacted_source
 from voxblink2_lib.store.checksums import write_checksum
 from voxblink2_lib.store.layout import Store
@@ -47,7 +43,8 @@ def published_manifest(url: str) -> Manifest | None:
     Raises:
         StoreError, StoreDiskError: it cannot be read.
     """
-    return open_place(url).read().manifest
+    generation = read_generation(open_place(url))
+    return generation.manifest if generation else None
 
 
 def open_published(
@@ -85,23 +82,25 @@ def find_published(
 ) -> Store | None:
     """Return the same, or ``None`` if there is no store at the URL."""
     place = open_place(url)
-    manifest = place.read().manifest
-    while manifest is not None:
+    present = read_generation(place)
+    while present is not None:
         try:
-            return _copy(place, manifest, needs, progress)
+            return _copy(place, present, needs, progress)
         except FileGoneError:
-            before, manifest = manifest, place.read().manifest
-            if manifest is not None and manifest.attempt == before.attempt:
+            before, present = present, read_generation(place)
+            if present is not None and present.manifest.attempt == before.manifest.attempt:
                 raise
             # A later manifest has left it out.
     return None
 
 
-def _copy(place: Place, manifest: Manifest, needs: Collection[str], progress: Progress) -> Store:
+def _copy(place: Place, present: Generation, needs: Collection[str], progress: Progress) -> Store:
+    manifest = present.manifest
     cache = home_folder() / "published" / cache_name(place.url)
     store = Store(cache / f"{manifest.generation}-{manifest.attempt}", str(place))
     _clear_former(cache, store.root)
-    _provide(place, store, manifest.below(*needs), progress)
+    _provide(place, store, present.files(store.root, needs), progress)
+    present.join(store.root, progress=progress)
     if last_manifest(store) is None:
         note_published(store, manifest)
     os.utime(store.root)
@@ -125,12 +124,10 @@ def _clear_former(cache: Path, present: Path) -> None:
 
 
 def _provide(
-    place: Place, store: Store, files: Iterable[PublishedFile], progress: Progress
+    place: Place, store: Store, files: Mapping[Path, PublishedFile], progress: Progress
 ) -> None:
-    """Give a copy of a store some more of its files."""
-    missing = {
-        store.root / file.path: file for file in files if not (store.root / file.path).exists()
-    }
+    """Give a copy of a store some more of its files, by their paths in it."""
+    missing = {path: file for path, file in files.items() if not path.exists()}
     pool = store.root.parent / "files"
     needed = {pool / file.sha256: file for file in missing.values()}
     lacking = {path: file for path, file in needed.items() if not path.exists()}
@@ -162,7 +159,7 @@ def _check_space(place: Place, pool: Path, files: Collection[PublishedFile]) -> 
 
 def _is_at_hand(place: Place, path: Path, file: PublishedFile) -> bool:
     """Take a file from the scratch store that it was published from, if that is here."""
-    local = scratch_store(place.url, None).root / file.path
+    local = scratch_store(place.url_of(file.folder), None).root / file.path
     try:
         if local.stat().st_size != file.size_bytes or sha256_of(local) != file.sha256:
             return False
@@ -193,4 +190,5 @@ def fetch_shards(
     """
     manifest = last_manifest(store)
     shards = manifest.shards(config) if manifest else {}
-    _provide(open_place(url), store, [shards[name] for name in names], progress)
+    files = [shards[name] for name in names]
+    _provide(open_place(url), store, {store.root / file.path: file for file in files}, progress)

@@ -27,6 +27,7 @@ from voxblink2_lib.published.place import Place, Published
 from voxblink2_lib.published.publisher import Publisher
 from voxblink2_lib.published.remote_errors import store_errors
 from voxblink2_lib.published.scratch import FOLDER, check_base, last_manifest, note_published
+from voxblink2_lib.published.slices import check_whole
 from voxblink2_lib.records import CONFIG_NAMES
 from voxblink2_lib.store.checksums import write_checksum
 from voxblink2_lib.store.layout import Store
@@ -107,7 +108,9 @@ def begin(place: Place, store: Store, *, progress: Progress = no_progress) -> Pu
     base = place.read()
     if store.ledger.exists():
         check_base(store, base.manifest, str(place))
-    elif base.manifest is not None:
+    elif base.manifest is None:
+        check_whole(place)
+    else:
         _take_up(place, store, base.manifest, progress)
     _fetch_tails(place, store, progress)
     return base

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 from voxblink2_lib.errors import StoreError
-from voxblink2_lib.published.manifest import MANIFEST, Manifest, PublishedFile
+from voxblink2_lib.published.manifest import LEDGER, Manifest, PublishedFile
 from voxblink2_lib.published.opening import open_place
+from voxblink2_lib.published.place import as_url, has_published, is_url
+from voxblink2_lib.published.reading import find_published
+from voxblink2_lib.published.scratch import last_manifest
 
-__all__ = ["MANIFEST", "PublishedFile", "TrainingShards", "open_place", "training_shards"]
+__all__ = [
+    "PublishedFile",
+    "TrainingShards",
+    "as_url",
+    "has_published",
+    "is_url",
+    "open_place",
+    "training_shards",
+]
+
+_NEEDS = (LEDGER, "catalogue/")
 
 
 class TrainingShards(NamedTuple):
@@ -17,11 +31,11 @@ class TrainingShards(NamedTuple):
 
     Attributes:
         names: of their files at the URL, by the names of the shards.
-        catalogue: of the clips in them.
+        catalogue: of the clips in them; of a store in slices, a copy of the joined one.
     """
 
     names: Mapping[str, str]
-    catalogue: PublishedFile
+    catalogue: PublishedFile | Path
 
 
 def training_shards(url: str, config: str) -> TrainingShards | None:
@@ -31,11 +45,19 @@ def training_shards(url: str, config: str) -> TrainingShards | None:
         StoreError: it has no shard of the configuration, or the URL cannot be read.
     """
     manifest = open_place(url).read().manifest
-    return None if manifest is None else _of(manifest, url, config)
+    if manifest is not None:
+        return _of(manifest, manifest.files.get(f"catalogue/{config}.arrow"), url, config)
+    copy = find_published(url, _NEEDS)
+    manifest = last_manifest(copy) if copy else None
+    if copy is None or manifest is None:
+        return None
+    joined = copy.root / "catalogue" / f"{config}.arrow"
+    return _of(manifest, joined if joined.exists() else None, url, config)
 
 
-def _of(manifest: Manifest, url: str, config: str) -> TrainingShards:
-    catalogue = manifest.files.get(f"catalogue/{config}.arrow")
+def _of(
+    manifest: Manifest, catalogue: PublishedFile | Path | None, url: str, config: str
+) -> TrainingShards:
     if catalogue is None:
         raise StoreError(
             f"The store {open_place(url)} has no shard of the configuration {config!r} yet."

@@ -20,9 +20,11 @@ from filelock import FileLock
 from voxblink2_lib.errors import StoreDamagedError, StoreError, TrainingError
 from voxblink2_lib.files import atomic_write, home_folder, short_digest
 from voxblink2_lib.published.training_shards import (
-    MANIFEST,
     PublishedFile,
     TrainingShards,
+    as_url,
+    has_published,
+    is_url,
     open_place,
     training_shards,
 )
@@ -35,9 +37,9 @@ _TRIES = 3
 
 def is_remote(store: object) -> bool:
     """Return whether a store is a URL; of a local folder, only if a store is published there."""
-    if not isinstance(store, str) or "://" not in store:
+    if not (isinstance(store, str) and is_url(store)):
         return False
-    return not store.startswith("file://") or Path(_system(store)[1], MANIFEST).exists()
+    return not store.startswith("file://") or has_published(Path(_system(store)[1]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ class RemoteShards:
                 f"cache_bytes is {cache_bytes:,}; expected are at least {CHUNK_BYTES:,}, one chunk."
             )
         base = home_folder() / "pieces" if cache_dir is None else Path(cache_dir).absolute()
-        url = url.rstrip("/")
+        url = as_url(url).rstrip("/")
         cache = base / f"{short_digest(url.encode())}-{config}"
         try:
             published = training_shards(url, config)
@@ -130,7 +132,8 @@ class RemoteShards:
             total -= chunk.stat().st_size
 
     def _url_of(self, shard: str) -> str:
-        return f"{self.url}/shards/{self.config}/{self._name_of(shard)}"
+        path = f"shards/{self.config}/{shard}"
+        return f"{self.url}/{self.published.names[shard] if self.published else path}"
 
     def _name_of(self, shard: str) -> str:
         if self.published is None:
@@ -200,7 +203,9 @@ def read_remote_catalogue(shards: RemoteShards) -> Catalogue:
         raise TrainingError(f"The store {shards.url} cannot be opened: {error}") from error
 
 
-def _published_catalogue(shards: RemoteShards, file: PublishedFile) -> Catalogue:
+def _published_catalogue(shards: RemoteShards, file: PublishedFile | Path) -> Catalogue:
+    if isinstance(file, Path):
+        return Catalogue.read(file)
     copy = shards.cache / FOLDER / f"{file.sha256[:16]}.arrow"
     if not copy.exists():
         size, sha256 = file.size_bytes, file.sha256
