@@ -10,7 +10,6 @@ from typing import Any
 import fsspec
 import pytest
 from datasets import Audio, load_dataset
-from support import cut_runs
 from support.cli_process import run_any, run_inline, run_inline_json
 from support.inline_pool import InlinePool
 from support.plain_corpus import wav
@@ -19,6 +18,7 @@ import voxblink2
 from voxblink2_lib.errors import StoreDamagedError, StoreMismatchError
 from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.materialize.run import materialize
+from voxblink2_lib.published.lease import UrlLease
 from voxblink2_lib.published.place import Place
 from voxblink2_lib.published.reading import fetch_shards, open_published
 from voxblink2_lib.published.scratch import last_manifest, scratch_store
@@ -160,18 +160,15 @@ def test_what_is_published_so_far_is_read(corpus: Path, memory: str) -> None:
         "done": 2
     }
     request = MaterializeRequest.of(data_dir=corpus, source=str(corpus / "media"), store=memory)
-    with pytest.raises(StoreMismatchError, match="made in 3 slices. Nothing was changed"):
+    with pytest.raises(StoreMismatchError, match="made in 3 slices"):
         materialize(request, retry=False, wait=False)
 
 
 def test_recovered_videos_stay_in_their_slice(own_corpus: Path, memory: str, home: Path) -> None:
-    late = sorted((own_corpus / "media").rglob("*.wav"))
+    late = sorted((own_corpus / "media").rglob("*.wav"))[SLICES:]
     for path in late:
         path.unlink()
-    for number in range(1, SLICES + 1):
-        result = run_any("materialize", *words(own_corpus, memory, number))
-        assert result.returncode == 2
-        assert "no clip" in result.stderr or "has no" in result.stderr
+    make_slices(own_corpus, memory, (1, 2, 3))
     names = {}
     for path in late:
         path.write_bytes(wav())
@@ -193,7 +190,7 @@ def test_retry_works_within_a_slice(own_corpus: Path, memory: str) -> None:
     late.unlink()
     make_slices(own_corpus, memory, (3,))
     late.write_bytes(wav())
-    chosen = ("--shard-of-jobs", "3/3", "--class", "not-in-source")
+    chosen = ("--shard-of-jobs", "3/3", "--class", "gone")
     result = run_inline("retry", "--store", memory, *chosen)
     assert "1 videos were retried" in result.stderr
     assert [*shards_at(memory)] == ["audio-00005.arrow", "audio-00008.arrow"]
@@ -203,8 +200,9 @@ def test_retry_works_within_a_slice(own_corpus: Path, memory: str) -> None:
 
 
 def test_a_slice_given_to_two_machines_is_made_once(
-    corpus: Path, url: str, made: Path, tmp_path: Path
+    corpus: Path, url: str, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(UrlLease, "beat_seconds", 0.05)  # the second looks for beats
     second: list[Any] = []
 
     class Pool(InlinePool):
@@ -308,8 +306,6 @@ def test_other_wrong_uses(corpus: Path, memory: str, tmp_path: Path) -> None:
     place = f"{memory}/slices/002-of-003"
     message = refused(*given[:4], "--store", place, "--shard-of-jobs", "1/3")
     assert "is that of the slice 2/3, and 1/3 was named" in message
-    audio = cut_runs.make_audio(tmp_path) if hasattr(cut_runs, "make_audio") else None
-    assert audio is None or "one stream by one machine" in refused("--source", audio, *given[4:])
 
 
 def test_a_task_of_an_array_makes_its_slice(
@@ -330,12 +326,14 @@ def test_a_damaged_plan_is_told(corpus: Path, memory: str) -> None:
         open_published(memory)
 
 
-def test_a_slice_from_which_something_was_purged_goes_on(corpus: Path, memory: str) -> None:
+def test_slices_from_which_something_was_purged_go_on(corpus: Path, memory: str) -> None:
     make_slices(corpus, memory, (1, 2, 3))
-    place = f"{memory}/slices/001-of-003"
-    run_inline("purge", "id000000", "--store", scratch_store(place, None).root)
-    run_inline("materialize", "--store", place)
+    for number in range(1, SLICES + 1):
+        place = f"{memory}/slices/00{number}-of-003"
+        run_inline("purge", "id000000", "--store", scratch_store(place, None).root)
+        run_inline("materialize", "--store", place)
     with Ledger(open_published(memory).ledger, "audio", readonly=True) as ledger:
-        # The other video of the speaker is in another slice, which is purged there.
-        assert ledger.statistics.videos() == {"done": 5}
+        assert ledger.statistics.videos() == {"done": 4}
     run_inline("verify", "--store", memory)
+    numbers = [int(name[6:11]) for name in shards_at(f"{memory}/slices/001-of-003")]
+    assert all(number % SLICES == 0 for number in numbers)

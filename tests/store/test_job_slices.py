@@ -53,7 +53,7 @@ def test_jobs_shards_and_retries_take_numbers_of_their_slice(tmp_path: Path) -> 
     "text", ["", "3", "0/4", "5/4", "3/0", "-1/4", "1/10000", "3/64/1", "a/b", "\u0663/64"]
 )
 def test_other_texts_name_no_slice(text: str) -> None:
-    with pytest.raises(SelectionError, match="is no slice of the jobs. Slices count from 1"):
+    with pytest.raises(SelectionError, match=r"is no slice of the jobs\. Slices count from 1"):
         JobSlice.parse(text)
 
 

@@ -59,10 +59,10 @@ def slice_part(
     if named is None:
         return None
     job_slice, size, jobs = named[1], job_size(len(selected)), count_jobs(len(selected))
-    if jobs < job_slice.count:
+    if jobs < job_slice.slices:
         raise SelectionError(
             f"The {len(selected):,} selected videos make {jobs:,} jobs, too few for "
-            f"{job_slice.count:,} slices. Name at most {jobs:,} slices, or select more videos."
+            f"{job_slice.slices:,} slices. Name at most {jobs:,} slices, or select more videos."
         )
     starts = job_slice.starts(len(selected), size)
     return SlicePart(
@@ -70,7 +70,7 @@ def slice_part(
         job_size=size,
         settings={SLICE: str(job_slice)},
         common=CommonPlan(
-            slices=job_slice.count,
+            slices=job_slice.slices,
             release=index.info.fingerprint,
             selection=selection_digest(request.selection),
             clips=clips,

@@ -96,7 +96,7 @@ def slice_at(url: str | None) -> tuple[str, JobSlice] | None:
     """Return the URL of the whole store and the slice, of the URL of a slice; else ``None``.
 
     >>> slice_at("s3://bucket/store/slices/003-of-064")
-    ('s3://bucket/store', JobSlice(number=3, count=64))
+    ('s3://bucket/store', JobSlice(number=3, slices=64))
     """
     root, _, name = (url or "").rstrip("/").rpartition("/")
     job_slice = JobSlice.named(name)
@@ -165,7 +165,7 @@ def check_slice(url: str) -> None:
             "out --shard-of-jobs, or name another store."
         )
     count = slice_count(root)
-    if count not in {0, named[1].count}:
+    if count not in {0, named[1].slices}:
         raise StoreMismatchError(
             f"The store {root} is made in {count:,} slices, and {named[1]} was named. Nothing was "
             f"changed. Name one of 1/{count} to {count}/{count}, or another store."

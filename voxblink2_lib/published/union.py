@@ -74,7 +74,7 @@ class Generation(NamedTuple):
             _join_tombstones(root, self._parts(root, TOMBSTONES))
             for path in _CATALOGUES:
                 _join_catalogues(root / path, self._parts(root, path))
-            is_complete = len(self.slices) == next(iter(self.slices)).count
+            is_complete = len(self.slices) == next(iter(self.slices)).slices
             ledgers = self._parts(root, LEDGER)
             _join_ledgers(root / LEDGER, ledgers, is_complete=is_complete, progress=progress)
 

@@ -54,9 +54,10 @@ from part.jobs left join counted using (config, job) order by config, job
 """  # noqa: S608  # constants
 _KEPT_KEYS = f"""
 select speaker_id, video_id from (
-    select {_KEY} from part.videos where config = ? and job = ? and status = 'done'
-    union select {_KEY} from part.split_videos where config = ? and job = ?)
-join owners using ({_KEY}) where part = ? order by speaker_id, video_id
+    select {_KEY} from part.videos
+    where config = :config and job = :job and (status = 'done' or not :clips)
+    union select {_KEY} from part.split_videos where config = :config and job = :job)
+join owners using ({_KEY}) where part = :part order by speaker_id, video_id
 """  # noqa: S608  # constants
 _VIDEO_COLUMNS = (
     "status, reason, attempts, next_at, clips, samples, bytes_fetched, seconds_taken, digest, "
@@ -197,11 +198,16 @@ class LedgerJoin:
             is_whole = kept_with_clips == with_clips
             yield JoinedJob(part, config, job, number, kind, entry, is_whole, kept_with_clips > 0)
 
-    def kept_videos(self, job: JoinedJob) -> list[VideoKey]:
-        """Return the videos of a job whose clips in it are kept, sorted."""
-        own = (job.config, job.job)
+    def kept_videos(self, job: JoinedJob, *, only_clips: bool = True) -> list[VideoKey]:
+        """Return the videos of a job that are kept, sorted.
+
+        Args:
+            job: the job.
+            only_clips: only those that have clips in it.
+        """
+        values = {"config": job.config, "job": job.job, "part": job.part, "clips": only_clips}
         with self._attached(job.part):
-            rows = self._connection.execute(_KEPT_KEYS, (*own, *own, job.part)).fetchall()
+            rows = self._connection.execute(_KEPT_KEYS, values).fetchall()
         return list(map(VideoKey._make, rows))
 
     # -- The joined ledger -------------------------------------------------------------------------

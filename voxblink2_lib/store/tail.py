@@ -124,7 +124,7 @@ class RecoveredShards:
     def step(self) -> int:
         """Return how far the numbers of two shards are apart at least."""
         job_slice = self._database.fact(f"{self._config}.{SLICE}")
-        return JobSlice.parse(job_slice).count if job_slice else 1
+        return JobSlice.parse(job_slice).slices if job_slice else 1
 
     def switch(
         self,
