@@ -10,7 +10,7 @@ from voxblink2_lib.errors import StoreError, StoreMismatchError, next_command
 from voxblink2_lib.media.options import ClipOptions
 from voxblink2_lib.merge.stores import StoreToMerge
 from voxblink2_lib.records import CONFIG_NAMES
-from voxblink2_lib.release.index import KEY_COLUMNS, Index, is_of_earlier_format, video_keys
+from voxblink2_lib.release.index import KEY_COLUMNS, Index, video_keys
 from voxblink2_lib.release.tombstones import Tombstones
 from voxblink2_lib.store.annotations import ANNOTATIONS, NO_ANNOTATIONS
 from voxblink2_lib.store.clip_format import CLIP_FORMAT, read_clip_format
@@ -45,10 +45,9 @@ def _check_whole(each: StoreToMerge) -> None:
                     f"those of format {CLIP_FORMAT}. {_ADVICE}"
                 )
             if ledger.cut.open_jobs():
-                command = next_command("materialize", store=each.place, config=config)
                 raise StoreError(
                     f"The archive of the store {each.place} was not read to its end. {_ADVICE} "
-                    f"Finish it first with {command}."
+                    "Finish that first: run materialize on it again."
                 )
             if ledger.reopened.jobs():
                 raise StoreError(
@@ -57,12 +56,6 @@ def _check_whole(each: StoreToMerge) -> None:
                 )
     if not Tombstones.of(each.store.root).is_finished:
         raise StoreError(f"The store {each.place} was purged in part. {_ADVICE} Finish that first.")
-    if each.store.index.exists() and is_of_earlier_format(each.store.index):
-        command = next_command("index", store=each.place, data_dir="RELEASE")
-        raise StoreError(
-            f"The index of the store {each.place} has an earlier format. {_ADVICE} Build it anew "
-            f"with {command}."
-        )
 
 
 def _check_clips(first: StoreToMerge, each: StoreToMerge) -> None:

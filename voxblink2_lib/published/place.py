@@ -41,14 +41,15 @@ def is_url(named: object) -> bool:
     """
     if not isinstance(named, str):
         return False
-    return "://" in named or has_published(Path(named).expanduser())
+    return "://" in named or has_published(Path(named))
 
 
 def has_published(folder: Path) -> bool:
     """Return whether a store was published at a folder, as by the slices of a corpus."""
     try:
+        folder = folder.expanduser()
         return (folder / MANIFEST).is_file() or any((folder / SLICES).glob("*.json"))
-    except OSError:  # a name that is too long, a folder above it that may not be read
+    except (OSError, RuntimeError, ValueError):  # too long, not to be read, no home, a NUL in it
         return False
 
 

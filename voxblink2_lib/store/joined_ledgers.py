@@ -21,7 +21,8 @@ from voxblink2_lib.store.ledger_database import as_store_error, make_ledger
 from voxblink2_lib.store.stale_outcomes import mark_stale
 from voxblink2_lib.store.tail import FIRST_RETRY_JOB, JobKind
 
-_NO_JOB = -1
+# Of excluded videos; and of those whose job the ledger does not have.
+_NO_JOB, _LOST_JOB = -1, -2
 _KEY = "config, speaker_id, video_id"
 _OWNERS = f"""
 create temp table owners (
@@ -76,7 +77,8 @@ _SOURCE = (
 )
 _ADD_ROWS = (
     f"insert into videos ({_KEY}, job, {_VIDEO_COLUMNS}) select {_KEY}, "  # noqa: S608  # constants
-    f"coalesce({_NUMBER}, {_NO_JOB}), {_VIDEO_COLUMNS} from part.videos t where {_IS_MINE}",
+    f"coalesce({_NUMBER}, iif(job = {_NO_JOB}, {_NO_JOB}, {_LOST_JOB})), {_VIDEO_COLUMNS} "
+    f"from part.videos t where {_IS_MINE}",
     f"insert into missing select * from part.missing t where {_IS_MINE}",  # noqa: S608  # constants
     f"insert into attempts select * from part.attempts t where {_IS_MINE}",  # noqa: S608  # constants
     f"insert into split_videos select config, {_NUMBER}, speaker_id, video_id "  # noqa: S608  # constants
@@ -92,8 +94,7 @@ _ADD_ROWS = (
 )
 _PROBLEMS = {
     "select count(*) <> (select count(*) from owners) from videos": "videos are lost",
-    "select exists (select 1 from videos v where job >= 0 and not exists (select 1 "
-    "from jobs j where j.config = v.config and j.job = v.job))": "videos are in no job",
+    f"select exists (select 1 from videos where job = {_LOST_JOB})": "videos are in no job",  # noqa: S608  # a constant
     f"select exists (select 1 from videos v join owners o using ({_KEY}) "  # noqa: S608  # constants
     "where v.clips <> o.clips)": "clips are lost",
 }
