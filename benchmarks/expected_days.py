@@ -1,7 +1,7 @@
 """Expect how many days a corpus takes, of measured rates and of what a source allows.
 
-A run downloads and crops at once, so the slower of the two counts. Downloads are bound by the budget
-of each route (docs/fetching.md), cropping by the processor cores (docs/benchmarks.md).
+A run downloads and crops at once, so the slower of the two counts. Downloads are bound by the
+budget of each route (docs/fetching.md), cropping by the processor cores (docs/benchmarks.md).
 
 Example:
     python benchmarks/expected_days.py

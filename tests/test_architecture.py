@@ -46,7 +46,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("cut_audio", "published", "archive", "store", "release", "sources", "media", "workers"),
     },
     "training": {"published.training_shards", "store.catalogue", "store.advice", "media.ogg"},
-    "published": {"archive", "store"},
+    "published": {"archive", "store", "release.tombstones"},
     "store": {"release", "workers"},
     "cut_audio": {"archive", "store", "media", "workers"},
     "release": {"archive", "workers"},

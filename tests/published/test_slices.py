@@ -98,25 +98,26 @@ def test_the_slices_together_are_what_one_machine_makes(
     assert materialize(request, retry=False, wait=False).place == sliced
 
 
-def test_readers_see_the_union(sliced: str, made: Path, tmp_path: Path) -> None:
-    there = run_inline_json("status", "--store", sliced, "--config", "audio", "--missing")
+def test_commands_see_the_union(corpus: Path, memory: str, made: Path, tmp_path: Path) -> None:
+    make_slices(corpus, memory, (3, 2, 1))
+    there = run_inline_json("status", "--store", memory, "--config", "audio", "--missing")
     here = run_inline_json("status", "--store", made, "--config", "audio", "--missing")
     for name in ("videos", "utterances", "speakers", "shards", "missing"):
         assert there[name] == here[name], name
-    there = run_inline_json("verify", "--store", sliced, "--config", "audio")
+    there = run_inline_json("verify", "--store", memory, "--config", "audio")
     assert there == {
         **run_inline_json("verify", "--store", made, "--config", "audio"),
-        "store": sliced,
+        "store": memory,
     }
-    difference = run_inline_json("diff", sliced, made)
+    difference = run_inline_json("diff", memory, made)
     assert [each["reasons"] for each in difference["configs"].values()] == [[]]
     page = tmp_path / "report.html"
-    assert run_inline_json("report", "--store", sliced, "--out", page)["store"] == sliced
+    assert run_inline_json("report", "--store", memory, "--out", page)["store"] == memory
     chosen = ("--validation-speakers", 1, "--seed", 3, "--out", tmp_path / "validation.txt")
-    there = run_inline_json("split", "--store", sliced, *chosen)
-    assert there == {**run_inline_json("split", "--store", made, *chosen), "store": sliced}
+    there = run_inline_json("split", "--store", memory, *chosen)
+    assert there == {**run_inline_json("split", "--store", made, *chosen), "store": memory}
     clips = []
-    for name, store in (("a", sliced), ("b", made)):
+    for name, store in (("a", memory), ("b", made)):
         target = tmp_path / name
         run_inline("export", "folder", "--store", store, "--to", target)
         files = sorted(target.rglob("*.flac"))

@@ -90,17 +90,17 @@ def test_each_video_is_kept_once_by_the_rule(ledgers: list[dict[str, Video]]) ->
         names = {video for ledger in ledgers for video in ledger}
         owners = {video: owner(ledgers, video) for video in names}
         with Ledger(target, "audio", readonly=True) as joined:
-            found = {
+            places = {
                 key.video_id: (status, number)
                 for number in joined.jobs()
                 for key, status in joined.job_videos(number)
             }
-        assert found.keys() == names
+        assert places.keys() == names
         numbers = {(job.part, job.job): job.number for job in jobs}
         assert len(set(numbers.values())) == len(jobs)
         for video, place in owners.items():
-            status, _, job = ledgers[place][video]
-            assert found[video] == (status, numbers[place, job])
+            status, _, number = ledgers[place][video]
+            assert places[video] == (status, numbers[place, number])
         for job in jobs:
             own = {video for video, each in ledgers[job.part].items() if each.job == job.job}
             clips = {video for video in own if ledgers[job.part][video].status == "done"}

@@ -38,11 +38,11 @@ def _check_whole(each: StoreToMerge) -> None:
     """Refuse what cannot be merged whatever the others are."""
     for config in CONFIG_NAMES:
         with Ledger(each.ledger, config, readonly=True) as ledger:
-            found = read_clip_format(each.store, ledger)
-            if found != CLIP_FORMAT:
+            clip_format = read_clip_format(each.store, ledger)
+            if clip_format != CLIP_FORMAT:
                 raise StoreMismatchError(
-                    f"The store {each.place} holds clips of format {found}; this version merges "
-                    f"those of format {CLIP_FORMAT}. {_ADVICE}"
+                    f"The store {each.place} holds clips of format {clip_format}; this version "
+                    f"merges those of format {CLIP_FORMAT}. {_ADVICE}"
                 )
             if ledger.cut.open_jobs():
                 raise StoreError(

@@ -220,6 +220,11 @@ class Place:
             file.write(content)
         try:
             os.link(draft, path)  # another process sees all of it or nothing
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without links
+            with open(path, "xb") as file:
+                file.write(content)
         finally:
             draft.unlink()
 
