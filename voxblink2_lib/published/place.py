@@ -192,9 +192,11 @@ class Place:
             return tried(lambda: self._read_small(name))
 
     def _read_small(self, name: str) -> bytes | None:
+        path = f"{self._path}/{name}"
         self._system.invalidate_cache()
         try:
-            return bytes(self._system.cat_file(f"{self._path}/{name}"))
+            self._system.info(path)  # what is not there is not read
+            return bytes(self._system.cat_file(path))
         except FileNotFoundError:
             return None
 

@@ -12,6 +12,7 @@ from voxblink2_lib.published.opening import open_place
 from voxblink2_lib.published.place import as_url, has_published, is_url
 from voxblink2_lib.published.reading import find_published
 from voxblink2_lib.published.scratch import last_manifest
+from voxblink2_lib.published.slices import common_plan
 
 __all__ = [
     "PublishedFile",
@@ -44,9 +45,12 @@ def training_shards(url: str, config: str) -> TrainingShards | None:
     Raises:
         StoreError: it has no shard of the configuration, or the URL cannot be read.
     """
-    manifest = open_place(url).read().manifest
+    place = open_place(url)
+    manifest = place.read().manifest
     if manifest is not None:
         return _of(manifest, manifest.files.get(f"catalogue/{config}.arrow"), url, config)
+    if common_plan(place, config) is None:
+        return None
     copy = find_published(url, _NEEDS)
     manifest = last_manifest(copy) if copy else None
     if copy is None or manifest is None:
