@@ -14,6 +14,7 @@ from support.cli_process import run_any, run_inline, run_inline_json
 from support.disk_faults import FaultyDisk, KilledError
 from support.plain_corpus import make_corpus, video_ids, wav
 
+from voxblink2_lib.errors import UsageError
 from voxblink2_lib.merge import run
 from voxblink2_lib.merge.run import Merge, merge_stores
 from voxblink2_lib.published import remote_errors
@@ -376,6 +377,9 @@ def test_places_that_cannot_be(whole: Path, tmp_path: Path) -> None:
     assert "There is something at" in refused(whole, "--into", whole)
     assert "can only be read" in refused(whole, "--into", "https://example.org/store")
     assert "required: --into" in refused(whole)
+    assert "scratch would change nothing" in refused(whole, "--into", out, "--scratch", tmp_path)
+    with pytest.raises(UsageError, match="merge needs a store"):
+        merge_stores([], str(out))
     with Store(whole).locked(wait=False):
         assert "is working on the store" in refused(whole, "--into", out, code=3)
     assert not [*tmp_path.glob("out*")]

@@ -11,6 +11,7 @@ import fsspec
 import pytest
 from datasets import Audio, load_dataset
 from support.cli_process import run_any, run_inline, run_inline_json
+from support.faulty_bucket import faulty_bucket
 from support.inline_pool import InlinePool
 from support.plain_corpus import wav
 
@@ -338,3 +339,22 @@ def test_slices_from_which_something_was_purged_go_on(corpus: Path, memory: str)
     run_inline("verify", "--store", memory)
     numbers = [int(name[6:11]) for name in shards_at(f"{memory}/slices/001-of-003")]
     assert all(number % SLICES == 0 for number in numbers)
+
+
+def test_a_plan_whose_answer_was_lost_is_known_for_ones_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plan = CommonPlan(3, "release", "selection", {})
+    with faulty_bucket(monkeypatch) as faults:
+        place = Place("s3://bucket/corpora/store")
+        put = "PUT /bucket/corpora/store/slices/audio.json"
+        faults.lost = lambda name: name == put and faults.seen.count(put) == 1
+        agree(place, "audio", plan)
+        assert faults.seen.count(put) > 1
+        faults.lost = lambda _: False
+        # Every other first request of a kind is refused once.
+        faults.seen.clear()
+        faults.refused = lambda name: faults.seen.count(name) == 1
+        agree(place, "audio", plan)
+        with pytest.raises(StoreMismatchError, match="slices differ"):
+            agree(place, "audio", CommonPlan(4, "release", "selection", {}))

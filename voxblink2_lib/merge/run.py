@@ -90,6 +90,11 @@ def merge_stores(
     """
     if not named:
         raise UsageError("merge needs a store. Name its folder or its URL.")
+    if scratch is not None and not is_url(into):
+        raise UsageError(
+            "scratch would change nothing: only a store at a URL is made in another folder. Leave "
+            "it out, or merge into a URL."
+        )
     store = scratch_store(into, scratch) if is_url(into) else named_store(into)
     if is_url(into):
         refuse_read_only(into)
