@@ -7,6 +7,7 @@ import ast
 import configparser
 import importlib
 import re
+import runpy
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,10 +27,12 @@ LINK = re.compile(r"\[[^\]]+\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"`([^`\n]+)`")
-# Options of other programs: of accelerate and torchrun, of the example scripts, and of yt-dlp.
+# Options of other programs: of accelerate and torchrun, of the example scripts, of yt-dlp
+# and of Slurm.
 OF_OTHERS = {
     *("--num_processes", "--nproc-per-node", "--batch-size", "--save-every", "--stage"),
     *("--add-headers", "--impersonate"),
+    *("--array", "--cpus-per-task", "--job-name", "--mem", "--requeue", "--time"),
 }
 
 documents = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
@@ -210,3 +213,20 @@ def test_the_table_of_exit_codes_has_every_code() -> None:
     classes = [value for value in vars(errors).values() if isinstance(value, type)]
     codes = {value.exit_code for value in classes if issubclass(value, errors.VoxBlink2Error)}
     assert {int(row[0]) for row in rows} == {0, *codes}
+
+
+def test_the_expected_days_are_those_that_the_script_computes() -> None:
+    script = runpy.run_path(str(ROOT / "benchmarks" / "expected_days.py"))
+    text = (ROOT / "docs" / "many_machines.md").read_text(encoding="utf-8")
+    table = "\n".join(script["table"](script["VIDEOS"]))
+    assert f"<!-- expected days -->\n{table}\n<!-- end of expected days -->" in text
+    # Each line is one of two bounds, and more machines never make it slower.
+    days = [script["expected_days"](each, 1_000, "audio") for each in script["SETTINGS"]]
+    assert days[0] == pytest.approx(1_000 / (300 * 24))
+    assert days[1] == pytest.approx(days[0] / 8)
+    assert days[4] == days[0]
+    seconds = script["CROP_CPU_SECONDS"]["audio"]
+    assert days[-1] == pytest.approx(1_000 * seconds / 128 / 86_400)
+    measured = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    for config, cpu_seconds in script["CROP_CPU_SECONDS"].items():
+        assert f"| `{config}`: CPU time of all work on a video | {cpu_seconds:.2f} s" in measured

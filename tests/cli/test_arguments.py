@@ -82,7 +82,10 @@ def test_every_option_reaches_the_request(tmp_path: Path) -> None:
         ("demo", {"config", "workers"}),
         (
             "retry --class gone",
-            {"config", "data_dir", "store", "scratch", "source", "workers", *FetchOptions.names()},
+            {
+                *("config", "data_dir", "store", "scratch", "shard_of_jobs", "source", "workers"),
+                *FetchOptions.names(),
+            },
         ),
     ],
 )

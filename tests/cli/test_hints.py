@@ -359,6 +359,18 @@ def gone_at_a_url(place: Place) -> str:
     return output_of("verify", "--store", url)
 
 
+def whole_of_slices(place: Place) -> str:
+    url = place.folder.joinpath("sliced").as_uri()
+    run_inline("materialize", *place.words(), "--store", url, "--shard-of-jobs", "1/3")
+    return output_of("materialize", *place.words(), "--store", url)
+
+
+def merged_while_repaired(place: Place) -> str:
+    damaged_shard(place)
+    run_any("repair", "--store", place.store.root, "--no-fetch")
+    return output_of("merge", place.store.root, "--into", place.folder / "merged")
+
+
 # Of each place in the library: how its message comes about, and the codes of its commands.
 CASES: dict[str, tuple[Callable[[Place], str], dict[str, int]]] = {
     "store.status.open_ledger": (no_store, {"materialize": 0}),
@@ -382,6 +394,8 @@ CASES: dict[str, tuple[Callable[[Place], str], dict[str, int]]] = {
     "repair.speakers_repair.mend_speakers": (transcripts_without_release, {"index": 0}),
     "materialize.speakers.suggest_an_index": (transcripts_that_are_new, {"index": 0}),
     "published.reading.no_store": (nothing_at_a_url, {"materialize": 0}),
+    "published.slices.check_whole": (whole_of_slices, {"merge": 0}),
+    "merge.checks._check_whole": (merged_while_repaired, {"repair": 0}),
     "cli.verify._verify_url": (gone_at_a_url, {"materialize": 0}),
     "cli.verify._resume": (interrupted_check, {"verify": 0}),
     "store.advice.repair_command again": (shard_that_is_gone, {"repair": 0}),
@@ -418,8 +432,14 @@ def test_a_hint_runs_as_it_is_printed(name: str, place: Place) -> None:
     assert {command.split()[1] for command in commands} == set(codes), commands
     for command in commands:
         media, sums = place.corpus / "media", place.folder / "sums"
+        new = place.folder / "new store"
         words = hints.words_of(
-            command, RELEASE=place.corpus, SOURCE=media, SUMS=sums, STORE=place.store.root
+            command,
+            RELEASE=place.corpus,
+            SOURCE=media,
+            SUMS=sums,
+            STORE=place.store.root,
+            NEW_STORE=new,
         )
         if "RELEASE" in command and "--source" not in words and words[0] != "index":
             words += ["--source", str(place.corpus / "media")]

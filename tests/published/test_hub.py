@@ -13,11 +13,12 @@ from support.cli_process import run_any, run_inline, run_inline_json
 from support.hub_server import Hub, dataset_hub
 
 import voxblink2
-from voxblink2_lib.errors import StoreBusyError, StoreError
+from voxblink2_lib.errors import StoreBusyError, StoreError, StoreMismatchError
 from voxblink2_lib.published import publisher as publisher_file
 from voxblink2_lib.published.opening import open_place
 from voxblink2_lib.published.publisher import Publisher
 from voxblink2_lib.published.session import publishing
+from voxblink2_lib.published.slices import CommonPlan, agree
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
 from voxblink2_lib.training import Corpus, Reader
@@ -145,3 +146,18 @@ def test_a_purge_is_one_commit_and_tells_how_the_history_goes(hub: Hub, local: P
     (command,) = re.findall('python -c "(.+?)"', done.stdout)
     exec(command)
     assert run_any("verify", "--store", URL).returncode == 0
+
+
+def test_slices_in_a_data_set(hub: Hub, corpus: Path, made: Path) -> None:
+    for number in (2, 1):
+        words = ("--data-dir", corpus, "--source", corpus / "media", "--workers", 1)
+        run_inline("materialize", *words, "--store", URL, "--shard-of-jobs", f"{number}/2")
+    assert "store/slices/audio.json" in hub.repos[NAME].files
+    status = run_inline_json("status", "--store", URL, "--config", "audio")
+    assert (status["videos"], status["shards"]) == ({"done": 6}, 6)
+    stream = load_dataset("voxblink2", "audio", store=URL, split="train", streaming=True)
+    here = load_dataset("voxblink2", "audio", store=str(made), split="train")
+    assert [row["video_id"] for row in stream] == [*here["video_id"]]
+    place = open_place(URL)
+    with pytest.raises(StoreMismatchError, match="slices, release, selection, clips differ"):
+        agree(place, "audio", CommonPlan(3, "", "", {}))

@@ -19,7 +19,7 @@ from voxblink2_lib import cli, errors
 from voxblink2_lib.cli import terminal
 
 # What stands for a place that only the user knows.
-PLACEHOLDERS = frozenset({"RELEASE", "SOURCE", "SUMS"})
+PLACEHOLDERS = frozenset({"NEW_STORE", "RELEASE", "SOURCE", "SUMS"})
 # A word as `errors.next_command` writes it: in double or single quotes, or as it is.
 _WORD = r"""(?:"[^"]*"|'[^']*'(?:"'"'[^']*')*|[^\s'"]+)"""
 _QUOTED = re.compile(rf"'(voxblink2(?: {_WORD})+)'(?!\w)")

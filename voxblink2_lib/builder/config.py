@@ -33,11 +33,12 @@ from voxblink2_lib.store.summary import read_summary
 from voxblink2_lib.store.view import View, view_of
 from voxblink2_lib.store.view_table import config_id
 
-# The configuration, the release and the number of workers have names of their own in datasets.
+# The configuration, the release and the number of workers have names of their own in datasets. Who
+# makes a slice of a corpus has nothing to load yet.
 _OPTIONS = {
     name: option
     for name, option in user_options().items()
-    if name not in {"config", "data_dir", "workers"}
+    if name not in {"config", "data_dir", "workers", "shard_of_jobs"}
 }
 _ROW_OPTIONS = options_of(RowOptions)
 _NAMES = sorted((*_OPTIONS, *_ROW_OPTIONS), key="scratch".__eq__)  # the newest last

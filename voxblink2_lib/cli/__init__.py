@@ -18,6 +18,7 @@ from voxblink2_lib.cli.materialize import (
     add_materialize_command,
     add_retry_command,
 )
+from voxblink2_lib.cli.merge import add_merge_command
 from voxblink2_lib.cli.models import add_model_commands
 from voxblink2_lib.cli.parser import CommandParser
 from voxblink2_lib.cli.publish import add_publish_command
@@ -51,6 +52,7 @@ _COMMANDS = (
     add_verify_command,
     add_repair_command,
     add_purge_command,
+    add_merge_command,
     add_doctor_command,
     add_report_command,
     add_diff_command,

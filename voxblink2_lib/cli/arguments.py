@@ -98,6 +98,11 @@ def add_scratch_argument(parser: Parser) -> None:
     add_options(parser, MaterializeRequest, ["scratch"])
 
 
+def add_slice_argument(parser: Parser) -> None:
+    """Add which slice of the corpus is made."""
+    add_options(parser, MaterializeRequest, ["shard_of_jobs"])
+
+
 def add_source_argument(parser: Parser, **changes: Any) -> None:
     """Add where media are."""
     add_option(parser, "source", options_of(MaterializeRequest)["source"], **changes)

@@ -14,6 +14,7 @@ from voxblink2_lib.cli.arguments import (
     add_place_arguments,
     add_scratch_argument,
     add_selection_arguments,
+    add_slice_argument,
     add_source_argument,
     add_workers_argument,
     resume_request,
@@ -132,12 +133,15 @@ def add_materialize_command(commands: Any) -> None:
         "voxblink2 materialize --config audio --data-dir release --source youtube \\\n"
         "      --store /data/voxblink2 --max-speakers 100\n"
         "  voxblink2 materialize --source /data/parts --store /data/voxblink2    (cut audio)\n"
-        "  voxblink2 materialize --store /data/voxblink2    (goes on with the last run)"
+        "  voxblink2 materialize --store /data/voxblink2    (goes on with the last run)\n"
+        "  voxblink2 materialize --data-dir release --source youtube --store s3://bucket/voxblink2 "
+        "\\\n      --shard-of-jobs 3/64"
     )
     parser = add_command(commands, "materialize", _materialize, does, example)
     add_last_run_arguments(parser, EVERYTHING)
     add_place_arguments(parser)
     add_scratch_argument(parser)
+    add_slice_argument(parser)
     add_source_argument(parser)
     add_workers_argument(parser)
     add_selection_arguments(parser)
@@ -165,6 +169,7 @@ def add_retry_command(commands: Any) -> None:
     add_last_run_arguments(parser, FETCHING)
     add_place_arguments(parser)
     add_scratch_argument(parser)
+    add_slice_argument(parser)
     parser.add_argument(
         "--class",
         dest="classes",

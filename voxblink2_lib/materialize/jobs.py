@@ -15,25 +15,28 @@ _SMALL_CORPUS_SHARDS = 32
 MAX_SHARDS = 50_000
 
 
-def make_jobs(videos: Sequence[VideoKey]) -> Iterator[Sequence[VideoKey]]:
+def make_jobs(
+    videos: Sequence[VideoKey], *, size: int | None = None
+) -> Iterator[Sequence[VideoKey]]:
     """Split videos into jobs of equal size, each the content of one shard.
 
     The split depends on the videos alone, never on the number of workers.
 
     Args:
         videos: sorted.
+        size: number of videos of a job. Default: that of as many videos as these.
 
     >>> [len(job) for job in make_jobs([VideoKey("id000001", "abcdefghijk")] * 70)][:3]
     [3, 3, 3]
     """
-    size = _job_size(len(videos))
+    size = size or job_size(len(videos))
     for start in range(0, len(videos), size):
         yield videos[start : start + size]
 
 
 def count_jobs(videos: int) -> int:
     """Return into how many jobs so many videos are split."""
-    return -(-videos // _job_size(videos))
+    return -(-videos // job_size(videos))
 
 
 def full_shards(videos: int) -> int:
@@ -41,7 +44,8 @@ def full_shards(videos: int) -> int:
     return -(-videos // MAX_VIDEOS_PER_JOB)
 
 
-def _job_size(videos: int) -> int:
+def job_size(videos: int) -> int:
+    """Return into jobs of how many so many videos are split."""
     return max(1, min(MAX_VIDEOS_PER_JOB, -(-videos // _SMALL_CORPUS_SHARDS)))
 
 

@@ -221,7 +221,8 @@ def _shown(value: Any) -> str:
 
 def _store_of(given: Mapping[str, Any]) -> Store:
     """Return the store that is given, else that of the release."""
-    places = {name: given.get(name) for name in ("data_dir", "store", "scratch", "source")}
+    names = ("data_dir", "store", "scratch", "shard_of_jobs", "source")
+    places = {name: given.get(name) for name in names}
     request = MaterializeRequest.of(**places)
     if request.store is not None and not is_url(request.store):
         return named_store(request.store)

@@ -15,6 +15,7 @@ from voxblink2_lib.published.place import is_url
 from voxblink2_lib.published.reading import find_published
 from voxblink2_lib.published.scratch import scratch_store
 from voxblink2_lib.published.session import publishing
+from voxblink2_lib.published.slices import check_slice
 from voxblink2_lib.records import CUT_AUDIO
 from voxblink2_lib.release.location import RELEASE_VARIABLE, Release, open_release
 from voxblink2_lib.sources import stored_source
@@ -42,6 +43,7 @@ def published_run(request: MaterializeRequest, *, wait: bool) -> Iterator[None]:
     if request.store is None or not is_url(request.store):
         yield
         return
+    check_slice(request.store)
     scratch = scratch_store(request.store, request.scratch)
     with publishing(request.store, scratch, wait=wait, progress=show_progress):
         yield

@@ -20,6 +20,7 @@ from voxblink2_lib.materialize.jobs import (
     make_jobs,
 )
 from voxblink2_lib.materialize.request import MaterializeRequest
+from voxblink2_lib.materialize.slice_planning import SlicePart, check_planned_slice, slice_part
 from voxblink2_lib.media.options import ClipOptions
 from voxblink2_lib.published.scratch import published_shards
 from voxblink2_lib.records import VideoKey, options_of
@@ -53,6 +54,7 @@ class Plan:
         diff: what the selection changes; ``None`` if it is that of the run before.
         excluded: what the user excludes, if the selection changes anything.
         outside: number of videos in the store for good that are not selected.
+        part: which of the selected videos are in the slice that the run makes, if it makes one.
     """
 
     options: ClipOptions
@@ -62,6 +64,7 @@ class Plan:
     diff: PlanDiff | None = None
     excluded: pa.Table | None = None
     outside: int = 0
+    part: SlicePart | None = None
 
     @property
     def new(self) -> Sequence[VideoKey]:
@@ -110,13 +113,18 @@ def plan_run(
         _check_shard_count(ledger, failed=len(failed))
         outside = int(ledger.setting("outside") or 0)
         return Plan(options, failed, reopened, settings, outside=outside)
+    if check_planned_slice(request, index, ledger):
+        return Plan(options, failed, reopened, settings)
     selected, excluded = select(index, request.selection)
+    part = slice_part(request, index, selected, _clip_texts(request, options))
+    if part is not None:
+        selected, settings = part.selected, {**settings, **part.settings}
     diff = diff_plan(selected, ledger.planned_videos(), excluded)
     _check_corpus(store, diff)
     _check_shard_count(ledger, new=len(diff.new), failed=len(failed))
     outside = len(diff.outside)
     settings |= {"plan": digest, "outside": str(outside)}
-    return Plan(options, failed, reopened, settings, diff, excluded, outside)
+    return Plan(options, failed, reopened, settings, diff, excluded, outside, part)
 
 
 def only_selected(
@@ -142,9 +150,11 @@ def write_plan(plan: Plan, ledger: Ledger, verdicts: Verdicts) -> list[int]:
             ledger.drop(video_keys(plan.diff.deselected))
         if plan.excluded is not None:
             ledger.exclude(video_keys(plan.excluded))
-        jobs = ledger.add_jobs(make_jobs(plan.new)) if plan.new else []
+        # First: the numbers of jobs depend on the slice.
         for name, value in plan.settings.items():
             ledger.set_setting(name, value)
+        size = plan.part.job_size if plan.part else None
+        jobs = ledger.add_jobs(make_jobs(plan.new, size=size)) if plan.new else []
         if plan.failed:
             jobs += ledger.add_jobs(make_jobs(plan.failed), kind="retry")
         if plan.reopened:
@@ -176,12 +186,13 @@ def clip_settings(
     request: MaterializeRequest, ledger: Ledger, options: ClipOptions
 ) -> dict[str, str]:
     """Return the options of clips that the ledger does not know yet, as it keeps them."""
+    texts = _clip_texts(request, options)
+    return {name: text for name, text in texts.items() if ledger.setting(name) is None}
+
+
+def _clip_texts(request: MaterializeRequest, options: ClipOptions) -> dict[str, str]:
     values = {name: getattr(options, name) for name in ClipOptions.names(request.config)}
-    return {
-        name: "" if value is None else str(value)
-        for name, value in values.items()
-        if ledger.setting(name) is None
-    }
+    return {name: "" if value is None else str(value) for name, value in values.items()}
 
 
 def _check_shard_count(ledger: Ledger, *, new: int = 0, failed: int = 0) -> None:

@@ -9,8 +9,10 @@ from typing import Any
 
 from voxblink2_lib.cores import usable_cores
 from voxblink2_lib.errors import SelectionError
+from voxblink2_lib.materialize.slurm import SLURM, slice_of_array
 from voxblink2_lib.media.options import ClipOptions
 from voxblink2_lib.published.place import is_url
+from voxblink2_lib.published.slices import slice_place
 from voxblink2_lib.records import (
     CONFIG_NAMES,
     ConfigName,
@@ -23,6 +25,7 @@ from voxblink2_lib.records import (
 )
 from voxblink2_lib.release.selection import Selection
 from voxblink2_lib.sources.options import FetchOptions
+from voxblink2_lib.store.job_slices import JobSlice
 
 _NAME = Rule(
     "a text that is not empty, without NUL",
@@ -82,6 +85,14 @@ class MaterializeRequest:
         metavar="DIR",
         rule=_NAME,
     )
+    shard_of_jobs: str | None = option(
+        None,
+        "make one slice of the corpus, such as 3/64, on a machine that shares nothing with others "
+        "but the store, a URL or a folder; slurm: the slice of this task of an array job",
+        default="all of it",
+        metavar="K/N",
+        rule=_NAME,
+    )
     workers: int | None = option(
         None,
         "worker processes",
@@ -96,6 +107,7 @@ class MaterializeRequest:
 
     def __post_init__(self) -> None:
         check_options(self, SelectionError)
+        self._find_slice()
         if self.scratch is not None and not is_url(self.store):
             raise SelectionError(
                 "scratch would change nothing: only a store at a URL is made in another folder. "
@@ -108,6 +120,20 @@ class MaterializeRequest:
                 f"{', '.join(sorted(useless))} would change nothing in the configuration "
                 f"{self.config!r}. Leave it out, or choose 'audio-visual'."
             )
+
+    def _find_slice(self) -> None:
+        """Let the store be that of the slice: a published store of its own, below the whole one."""
+        named = self.shard_of_jobs
+        if named is None:
+            return
+        if self.store is None:
+            raise SelectionError(
+                "shard_of_jobs needs a store that all machines see. Name a URL or a folder with "
+                "--store (store=...)."
+            )
+        job_slice = slice_of_array(os.environ) if named == SLURM else JobSlice.parse(named)
+        object.__setattr__(self, "shard_of_jobs", str(job_slice))
+        object.__setattr__(self, "store", slice_place(self.store, job_slice))
 
     @classmethod
     def of(cls, **given: Any) -> MaterializeRequest:

@@ -29,6 +29,7 @@ from voxblink2_lib.materialize.planning import (
 )
 from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.materialize.scheduler import Scheduler
+from voxblink2_lib.materialize.slice_planning import agree_on_slices, refuse_cut_audio
 from voxblink2_lib.materialize.source_check import check_source
 from voxblink2_lib.materialize.speakers import index_speakers, suggest_an_index
 from voxblink2_lib.materialize.video_queue import RunContext
@@ -121,6 +122,7 @@ def _published_already(request: MaterializeRequest) -> Store | None:
 
 def _materialize(request: MaterializeRequest, *, retry: bool, wait: bool) -> Store:
     if is_cut_audio(request.source):
+        refuse_cut_audio(request)
         source = parse_source(request.source, request.fetch)
         store = materialize_cut_audio(request, source, retry=retry, wait=wait)
         _seal_answered_jobs(request, store, source, wait=wait)
@@ -155,6 +157,7 @@ def _materialize(request: MaterializeRequest, *, retry: bool, wait: bool) -> Sto
                 has_work = bool(plan.new or plan.failed or ledger.open_jobs())
                 if has_work:
                     check_source(source, store, ledger, request, new=plan.new)
+                agree_on_slices(request, plan.part)
                 index_speakers(release, index)
                 # A load for which nothing is left to do is no run.
                 if has_work or retry:

@@ -76,6 +76,15 @@ class HubPlace(Place):
         self._repository.create()
         return self._repository.upload(self._prefix + name, content)
 
+    def _create(self, name: str, content: bytes) -> None:
+        repository = Repository(self._repository.name)  # a commit of this file alone
+        repository.create()
+        state = repository.state()
+        if self._read_small(name) is not None:
+            raise FileExistsError(name)
+        repository.upload(self._prefix + name, content)
+        repository.commit("Begin a store in slices", parent=state.commit if state else None)
+
     def _put(self, content: bytes, base: Published) -> str:
         parent = base.version
         if not parent:  # the data set was made just now

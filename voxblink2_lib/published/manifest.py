@@ -47,6 +47,7 @@ _PATH = re.compile(
 _ATTEMPT = re.compile(r"[0-9a-f]{12}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _STORE_ID = re.compile(r"[0-9a-f]{32}")
+_FOLDER = re.compile(r"(slices/[0-9]{3,4}-of-[0-9]{3,4}/)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +59,14 @@ class PublishedFile:
         attempt: of the upload.
         size_bytes: its size.
         sha256: of its content.
+        folder: of the slice that it is in, with a slash at its end; empty in any other store.
     """
 
     path: str
     attempt: str
     size_bytes: int
     sha256: str
+    folder: str = ""
 
     def __post_init__(self) -> None:
         is_number = isinstance(self.size_bytes, int) and not isinstance(self.size_bytes, bool)
@@ -71,6 +74,8 @@ class PublishedFile:
             raise ValueError(f"{shortened(self.path)} is no path in a store")
         if not (_ATTEMPT.fullmatch(self.attempt) and _SHA256.fullmatch(self.sha256)):
             raise ValueError(f"{self.path} has no attempt, or no SHA-256")
+        if not _FOLDER.fullmatch(self.folder):
+            raise ValueError(f"{shortened(self.folder)} is no folder of a slice")
         if not is_number or self.size_bytes < 0:
             raise ValueError(f"{self.path} has no size")
 
@@ -82,7 +87,7 @@ class PublishedFile:
         'index/videos.000000000000.parquet'
         """
         path = PurePosixPath(self.path)
-        return str(path.with_name(f"{path.stem}.{self.attempt}{path.suffix}"))
+        return f"{self.folder}{path.with_name(f'{path.stem}.{self.attempt}{path.suffix}')}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +133,7 @@ class Manifest:
     def as_json(self) -> bytes:
         """Return the content of the file."""
         files = {
-            path: [file.attempt, file.size_bytes, file.sha256]
+            path: [file.attempt, file.size_bytes, file.sha256, file.folder][: 3 + bool(file.folder)]
             for path, file in sorted(self.files.items())
         }
         record = {

@@ -7,6 +7,8 @@ changes nothing: what is at the URL is read again, and says whose manifest it is
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 from collections.abc import Collection
 from pathlib import Path
@@ -17,10 +19,11 @@ from voxblink2_lib.errors import StoreBusyError, StoreDamagedError, StoreError
 from voxblink2_lib.files import HashingWriter, atomic_write
 from voxblink2_lib.published import remote_errors
 from voxblink2_lib.published.lease import UrlLease
-from voxblink2_lib.published.manifest import MANIFEST, Manifest, read_manifest
+from voxblink2_lib.published.manifest import MANIFEST, Manifest, new_attempt, read_manifest
 from voxblink2_lib.published.remote_errors import store_errors, tried
 from voxblink2_lib.redaction import redacted_source
 
+SLICES = "slices"
 _COPY_BYTES, _BLOCK_BYTES = 1 << 20, 32 << 20
 _CONDITIONAL = {"s3", "s3a"}
 _LOCAL = {"file", "local"}
@@ -31,12 +34,28 @@ class FileGoneError(StoreDamagedError):
 
 
 def is_url(named: object) -> bool:
-    """Return whether a store is named by a URL.
+    """Return whether a store is named by a URL, or is a folder at which a store was published.
 
     >>> [is_url(store) for store in ("s3://bucket/store", "file:///data/x", "/data/x", None)]
     [True, True, False, False]
     """
-    return isinstance(named, str) and "://" in named
+    if not isinstance(named, str):
+        return False
+    return "://" in named or has_published(Path(named))
+
+
+def has_published(folder: Path) -> bool:
+    """Return whether a store was published at a folder, as by the slices of a corpus."""
+    try:
+        folder = folder.expanduser()
+        return (folder / MANIFEST).is_file() or any((folder / SLICES).glob("*.json"))
+    except (OSError, RuntimeError, ValueError):  # too long, not to be read, no home, a NUL in it
+        return False
+
+
+def as_url(named: str) -> str:
+    """Return the URL of a published store, which a folder may be named by."""
+    return named if "://" in named else f"file://{Path(named).expanduser().absolute()}"
 
 
 class Published(NamedTuple):
@@ -50,7 +69,7 @@ class Place:
     """Where a store is published.
 
     Args:
-        url: with its secrets.
+        url: with its secrets; or a folder.
 
     Raises:
         StoreError: fsspec cannot open such URLs, or a package that it needs is missing.
@@ -60,8 +79,8 @@ class Place:
     removes_with_commit = False
 
     def __init__(self, url: str) -> None:
-        self.url = url.rstrip("/")
-        if not url.partition("://")[2].strip("/"):
+        self.url = as_url(url).rstrip("/")
+        if not self.url.partition("://")[2].strip("/"):
             raise StoreError(f"The store {url} has no name. Name a bucket, and a folder in it.")
         with store_errors(self.url, "opened"):
             self._system, self._path = system_of(self.url)
@@ -165,6 +184,54 @@ class Place:
         )
 
     # -- Files -------------------------------------------------------------------------------------
+
+    def read_small(self, name: str) -> bytes | None:
+        """Return the content of a small file that no manifest names; ``None`` if there is none.
+
+        Raises:
+            StoreError, StoreDiskError: it cannot be read.
+        """
+        with store_errors(self.url, "read"):
+            return tried(lambda: self._read_small(name))
+
+    def _read_small(self, name: str) -> bytes | None:
+        path = f"{self._path}/{name}"
+        self._system.invalidate_cache()
+        try:
+            self._system.info(path)  # what is not there is not read
+            return bytes(self._system.cat_file(path))
+        except FileNotFoundError:
+            return None
+
+    def create(self, name: str, content: bytes) -> bytes:
+        """Write a small file, unless it is there; return what it has, whoever wrote it.
+
+        Raises:
+            StoreError, StoreDiskError: it cannot be written.
+        """
+        # It may exist also if an answer was lost and the next try met our own file.
+        with store_errors(self.url, "published"), contextlib.suppress(FileExistsError):
+            tried(lambda: self._create(name, content))
+        return self.read_small(name) or b""
+
+    def _create(self, name: str, content: bytes) -> None:
+        path = f"{self._path}/{name}"
+        if not self._protocols & _LOCAL:
+            self._system.pipe_file(path, content, mode="create")
+            return
+        draft = Path(f"{path}.{new_attempt()}")
+        draft.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(draft) as file:
+            file.write(content)
+        try:
+            os.link(draft, path)  # another process sees all of it or nothing
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without links
+            with open(path, "xb") as file:
+                file.write(content)
+        finally:
+            draft.unlink()
 
     def upload(self, source: BinaryIO, name: str, size_bytes: int) -> str:
         """Upload the first bytes of a file, which may grow meanwhile; return their SHA-256.

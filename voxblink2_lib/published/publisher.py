@@ -107,6 +107,13 @@ class Publisher:
         """Number of the present manifest; 0 before the first."""
         return self._base.manifest.generation if self._base.manifest else 0
 
+    def has_jobs(self) -> bool:
+        """Return whether anything was planned in the scratch store."""
+        if not self._store.ledger.exists():
+            return False
+        with Ledger(self._store.ledger, "", readonly=True) as ledger:
+            return bool(ledger.configs())
+
     def publish(self, *, is_purge: bool = False, progress: Progress = no_progress) -> bool:
         """Publish what has changed; return whether anything has.
 

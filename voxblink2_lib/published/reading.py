@@ -18,7 +18,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from voxblink2_lib.errors import StoreError, StoreFullError, next_command
@@ -35,6 +35,7 @@ from voxblink2_lib.published.manifest import (
 from voxblink2_lib.published.opening import open_place
 from voxblink2_lib.published.place import FileGoneError, Place
 from voxblink2_lib.published.scratch import cache_name, last_manifest, note_published, scratch_store
+from voxblink2_lib.published.union import Generation, read_generation
 from voxblink2_lib.redaction import redacted_source
 from voxblink2_lib.store.checksums import write_checksum
 from voxblink2_lib.store.layout import Store
@@ -50,7 +51,8 @@ def published_manifest(url: str) -> Manifest | None:
     Raises:
         StoreError, StoreDiskError: it cannot be read.
     """
-    return open_place(url).read().manifest
+    generation = read_generation(open_place(url))
+    return generation.manifest if generation else None
 
 
 def open_published(
@@ -88,23 +90,25 @@ def find_published(
 ) -> Store | None:
     """Return the same, or ``None`` if there is no store at the URL."""
     place = open_place(url)
-    manifest = place.read().manifest
-    while manifest is not None:
+    present = read_generation(place)
+    while present is not None:
         try:
-            return _copy(place, manifest, needs, progress)
+            return _copy(place, present, needs, progress)
         except FileGoneError:
-            before, manifest = manifest, place.read().manifest
-            if manifest is not None and manifest.attempt == before.attempt:
+            before, present = present, read_generation(place)
+            if present is not None and present.manifest.attempt == before.manifest.attempt:
                 raise
             # A later manifest has left it out.
     return None
 
 
-def _copy(place: Place, manifest: Manifest, needs: Collection[str], progress: Progress) -> Store:
+def _copy(place: Place, present: Generation, needs: Collection[str], progress: Progress) -> Store:
+    manifest = present.manifest
     cache = cache_of(place.url)
     store = Store(cache / f"{manifest.generation}-{manifest.attempt}", str(place))
     _clear_former(store, manifest)
-    _provide(place, store, manifest.below(*needs), progress)
+    _provide(place, store, present.files(store.root, needs), progress)
+    present.join(store.root, progress=progress)
     if last_manifest(store) is None:
         for config, summary in manifest.summaries.items():
             with atomic_write(summary_file(store.root, config)) as file:
@@ -175,12 +179,10 @@ def clear_purged(cache: Path, manifest: Manifest) -> list[Path]:
 
 
 def _provide(
-    place: Place, store: Store, files: Iterable[PublishedFile], progress: Progress
+    place: Place, store: Store, files: Mapping[Path, PublishedFile], progress: Progress
 ) -> None:
-    """Give a copy of a store some more of its files."""
-    missing = {
-        store.root / file.path: file for file in files if not (store.root / file.path).exists()
-    }
+    """Give a copy of a store some more of its files, by their paths in it."""
+    missing = {path: file for path, file in files.items() if not path.exists()}
     pool = store.root.parent / "files"
     needed = {pool / file.sha256: file for file in missing.values()}
     lacking = {path: file for path, file in needed.items() if not path.exists()}
@@ -212,7 +214,7 @@ def _check_space(place: Place, pool: Path, files: Collection[PublishedFile]) -> 
 
 def _is_at_hand(place: Place, path: Path, file: PublishedFile) -> bool:
     """Take a file from the scratch store that it was published from, if that is here."""
-    local = scratch_store(place.url, None).root / file.path
+    local = scratch_store(place.url_of(file.folder), None).root / file.path
     try:
         if local.stat().st_size != file.size_bytes or sha256_of(local) != file.sha256:
             return False
@@ -243,4 +245,5 @@ def fetch_shards(
     """
     manifest = last_manifest(store)
     shards = manifest.shards(config) if manifest else {}
-    _provide(open_place(url), store, [shards[name] for name in names], progress)
+    files = [shards[name] for name in names]
+    _provide(open_place(url), store, {store.root / file.path: file for file in files}, progress)

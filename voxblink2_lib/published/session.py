@@ -27,7 +27,9 @@ from voxblink2_lib.published.place import Place, Published
 from voxblink2_lib.published.publisher import Publisher
 from voxblink2_lib.published.remote_errors import store_errors
 from voxblink2_lib.published.scratch import FOLDER, check_base, last_manifest, note_published
+from voxblink2_lib.published.slices import check_whole
 from voxblink2_lib.records import CONFIG_NAMES
+from voxblink2_lib.redaction import redacted_source
 from voxblink2_lib.store.checksums import write_checksum
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
@@ -80,11 +82,7 @@ def publisher_of(
         Exception: see :func:`publishing`.
     """
     place = open_place(url)
-    if url.startswith(_READ_ONLY):
-        raise StoreError(
-            f"The store {place} is at an address that can only be read. Name a folder, or a URL "
-            "that can be written to, such as s3://bucket/store or hf://datasets/USER/NAME."
-        )
+    refuse_read_only(url)
     lease = place.lease()
     with store_errors(url, "published"):
         _acquire(lease, place, wait=wait)
@@ -96,6 +94,20 @@ def publisher_of(
         yield publisher
     finally:
         lease.release()
+
+
+def refuse_read_only(url: str) -> None:
+    """Refuse a URL that nothing can be published at.
+
+    Raises:
+        StoreError: it is one.
+    """
+    if url.startswith(_READ_ONLY):
+        raise StoreError(
+            f"The store {redacted_source(url)} is at an address that can only be read. Name a "
+            "folder, or a URL that can be written to, such as s3://bucket/store or "
+            "hf://datasets/USER/NAME."
+        )
 
 
 def _acquire(lease: UrlLease, place: Place, *, wait: bool) -> None:
@@ -126,7 +138,9 @@ def begin(place: Place, store: Store, *, progress: Progress = no_progress) -> Pu
     base = place.read()
     if store.ledger.exists():
         check_base(store, base.manifest, str(place))
-    elif base.manifest is not None:
+    elif base.manifest is None:
+        check_whole(place)
+    else:
         _take_up(place, store, base.manifest, progress)
     _fetch_tails(place, store, progress)
     return base
@@ -189,7 +203,9 @@ def _in_background(publisher: Publisher, progress: Progress) -> Iterator[None]:
 
 
 def _publish_rest(publisher: Publisher, progress: Progress) -> None:
-    """Publish after an error, which is the one to report."""
+    """Publish after an error, which is the one to report; nothing, if it is a refusal."""
+    if not publisher.has_jobs():
+        return
     try:
         publisher.publish(progress=progress)
     except VoxBlink2Error as error:

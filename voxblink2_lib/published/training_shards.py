@@ -8,20 +8,26 @@ from typing import NamedTuple
 
 from voxblink2_lib.errors import StoreError
 from voxblink2_lib.files import atomic_write, home_folder, short_digest
-from voxblink2_lib.published.manifest import MANIFEST, TOMBSTONES, Manifest, PublishedFile
+from voxblink2_lib.published.manifest import LEDGER, TOMBSTONES, Manifest, PublishedFile
 from voxblink2_lib.published.opening import open_place
+from voxblink2_lib.published.place import as_url, has_published, is_url
+from voxblink2_lib.published.reading import find_published
+from voxblink2_lib.published.scratch import last_manifest
+from voxblink2_lib.published.slices import common_plan
 
 __all__ = [
-    "MANIFEST",
-    "PublishedFile",
     "TrainingShards",
+    "as_url",
     "catalogue_name",
     "clear_purged_pieces",
+    "has_published",
+    "is_url",
     "open_place",
     "pieces_of",
     "training_shards",
 ]
 
+_NEEDS = (LEDGER, "catalogue/")
 # In the folder of pieces: the SHA-256 of the tombstones that it was last cleared by.
 _CLEARED = "cleared"
 
@@ -31,12 +37,12 @@ class TrainingShards(NamedTuple):
 
     Attributes:
         names: of their files at the URL, by the names of the shards.
-        catalogue: of the clips in them.
+        catalogue: of the clips in them; of a store in slices, a copy of the joined one.
         tombstones: SHA-256 of what was purged; empty if nothing was.
     """
 
     names: Mapping[str, str]
-    catalogue: PublishedFile
+    catalogue: PublishedFile | Path
     tombstones: str = ""
 
 
@@ -46,12 +52,23 @@ def training_shards(url: str, config: str) -> TrainingShards | None:
     Raises:
         StoreError: it has no shard of the configuration, or the URL cannot be read.
     """
-    manifest = open_place(url).read().manifest
-    return None if manifest is None else _of(manifest, url, config)
+    place = open_place(url)
+    manifest = place.read().manifest
+    if manifest is not None:
+        return _of(manifest, manifest.files.get(f"catalogue/{config}.arrow"), url, config)
+    if common_plan(place, config) is None:
+        return None
+    copy = find_published(url, _NEEDS)
+    manifest = last_manifest(copy) if copy else None
+    if copy is None or manifest is None:
+        return None
+    joined = copy.root / "catalogue" / f"{config}.arrow"
+    return _of(manifest, joined if joined.exists() else None, url, config)
 
 
-def _of(manifest: Manifest, url: str, config: str) -> TrainingShards:
-    catalogue = manifest.files.get(f"catalogue/{config}.arrow")
+def _of(
+    manifest: Manifest, catalogue: PublishedFile | Path | None, url: str, config: str
+) -> TrainingShards:
     if catalogue is None:
         raise StoreError(
             f"The store {open_place(url)} has no shard of the configuration {config!r} yet."
@@ -100,4 +117,5 @@ def clear_purged_pieces(pieces: Path, published: TrainingShards) -> list[Path]:
 
 def catalogue_name(published: TrainingShards) -> str:
     """Return the name of the copy of a catalogue, among those of a store."""
-    return f"{published.catalogue.sha256[:16]}.arrow"
+    file = published.catalogue
+    return file.name if isinstance(file, Path) else f"{file.sha256[:16]}.arrow"

@@ -12,10 +12,11 @@ from voxblink2_lib.errors import StoreDamagedError
 from voxblink2_lib.files import home_folder
 from voxblink2_lib.progress import Progress, no_progress
 from voxblink2_lib.published.fetching import fetch_files
-from voxblink2_lib.published.manifest import ALL_BUT_SHARDS, Manifest
+from voxblink2_lib.published.manifest import ALL_BUT_SHARDS, Manifest, PublishedFile
 from voxblink2_lib.published.opening import open_place
 from voxblink2_lib.published.place import Place
 from voxblink2_lib.published.reading import no_store
+from voxblink2_lib.published.union import read_generation
 from voxblink2_lib.store.checksums import write_checksum
 from voxblink2_lib.store.layout import Store
 
@@ -49,7 +50,7 @@ class UrlCheck(NamedTuple):
         if path.name not in shards:
             yield f"The manifest of {self.place} lacks the shard {path.name} of its ledger."
             return
-        problem = _fetch(self.place, self.manifest, shards[path.name].path, path)
+        problem = _fetch(self.place, shards[path.name], path)
         try:
             yield problem
         finally:
@@ -69,23 +70,24 @@ def url_check(url: str, *, progress: Progress = no_progress) -> Iterator[UrlChec
         StoreDamagedError: its ledger is damaged.
     """
     place = open_place(url)
-    manifest = place.read().manifest
-    if manifest is None:
+    generation = read_generation(place)
+    if generation is None:
         raise no_store(url)
+    manifest = generation.manifest
     home_folder().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="verify-", dir=home_folder()) as folder:
         root, problems = Path(folder), []
-        files = manifest.below(*ALL_BUT_SHARDS)
+        files = generation.files(root, ALL_BUT_SHARDS)
         with progress("Downloading tables", unit="file", total=len(files)) as advance:
-            for file in files:
-                problems.append(_fetch(place, manifest, file.path, root / file.path))
+            for target, file in files.items():
+                problems.append(_fetch(place, file, target))
                 advance(1)
+        generation.join(root)
         yield UrlCheck(Store(root, str(place)), place, manifest, tuple(filter(None, problems)))
 
 
-def _fetch(place: Place, manifest: Manifest, path: str, target: Path) -> str:
+def _fetch(place: Place, file: PublishedFile, target: Path) -> str:
     """Download a file anew; return what is wrong with it."""
-    file = manifest.files[path]
     try:
         fetch_files(place, {target: file})
     except StoreDamagedError as error:

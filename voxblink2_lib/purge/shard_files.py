@@ -135,6 +135,7 @@ def write_rest(
     """
     concerned = list(concerned)
     numbers: dict[str, int] = {}
+    steps: dict[str, int] = {}
     written = []
     with progress("Rewriting shards", unit="shard", total=len(concerned)) as advance:
         for each in concerned:
@@ -142,11 +143,12 @@ def write_rest(
             if config not in numbers:
                 with Ledger(store.ledger, config, readonly=True) as ledger:
                     numbers[config] = ledger.recovered.next_number()
+                    steps[config] = ledger.recovered.step()
             path, number = folder / each.shard.name, numbers[config]
             target = folder / shard_name(config, number)
             schema = open_stream(path).schema
             rest = seal_shard(number, [path], target, schema, keep=tombstones.without)
-            numbers[config] += bool(rest.name)
+            numbers[config] += steps[config] * bool(rest.name)
             written.append((each, rest))
             advance(1)
     return written

@@ -30,7 +30,8 @@ from voxblink2_lib.records import UTTERANCE_ID, UtteranceKey, is_speaker_id, is_
 TombstoneKind = Literal["speaker", "video", "utterance"]
 _KINDS: tuple[TombstoneKind, ...] = get_args(TombstoneKind)
 FILE = "tombstones.json"
-_FORMAT = 1
+# The second has tombstones of other stores; without those, the first is written.
+_FORMAT, _FORMAT_OF_SEVERAL = 1, 2
 _SALT_BYTES, _HASH_BYTES = 16, 16
 _CACHED_ANSWERS = 1 << 16
 # In a text an id may follow another without a break, as in id000002-YJUT3czS6OI-00001.
@@ -62,12 +63,14 @@ class Tombstone(NamedTuple):
         digest: its salted hash, in hexadecimal digits.
         date: of the purge, ``YYYY-MM-DD``.
         reason: in the user's words.
+        salt: of the hash, in hexadecimal digits, if it was set in another store; else empty.
     """
 
     kind: TombstoneKind
     digest: str
     date: str
     reason: str
+    salt: str = ""
 
 
 class Tombstones:
@@ -93,9 +96,10 @@ class Tombstones:
         self.stones = tuple(stones)
         self.is_finished = is_finished
         self.shards = frozenset(shards)
-        self._digests = {
-            kind: {stone.digest for stone in self.stones if stone.kind == kind} for kind in _KINDS
-        }
+        self._digests: dict[TombstoneKind, dict[bytes, set[str]]] = {kind: {} for kind in _KINDS}
+        for stone in self.stones:
+            own_salt = bytes.fromhex(stone.salt) or salt
+            self._digests[stone.kind].setdefault(own_salt, set()).add(stone.digest)
         # A table has the same speaker in many rows.
         self._has = lru_cache(_CACHED_ANSWERS)(self._look_up)
 
@@ -128,8 +132,8 @@ class Tombstones:
         if file["digest"] != short_digest(file["tombstones"].encode()):
             raise ValueError("its checksum differs")
         record = json.loads(file["tombstones"])
-        if record["format"] != _FORMAT:
-            raise ValueError(f"it has format {record['format']!r}, not {_FORMAT}")
+        if record["format"] not in {_FORMAT, _FORMAT_OF_SEVERAL}:
+            raise ValueError(f"it has format {record['format']!r}, not {_FORMAT_OF_SEVERAL}")
         stones = [Tombstone(*values) for values in record["stones"]]
         return cls(
             bytes.fromhex(record["salt"]),
@@ -140,11 +144,12 @@ class Tombstones:
 
     def as_json(self) -> str:
         """Return them as a text, with its checksum."""
+        is_of_several = any(stone.salt for stone in self.stones)
         record = {
-            "format": _FORMAT,
+            "format": _FORMAT_OF_SEVERAL if is_of_several else _FORMAT,
             "salt": self._salt.hex(),
             "is_finished": self.is_finished,
-            "stones": self.stones,
+            "stones": [stone[: 4 + bool(stone.salt)] for stone in self.stones],
             "shards": sorted(self.shards),
         }
         text = json.dumps(record)
@@ -159,7 +164,7 @@ class Tombstones:
         """Return these and those of other ids."""
         date = time.strftime("%Y-%m-%d", time.gmtime())
         stones = [
-            Tombstone(kind, self._digest(kind, name), date, reason)
+            Tombstone(kind, _digest(self._salt, kind, name), date, reason)
             for kind, names in zip(_KINDS, ids, strict=True)
             for name in sorted(names)
             if not self._has(kind, name)
@@ -169,6 +174,19 @@ class Tombstones:
             [*self.stones, *stones],
             is_finished=self.is_finished,
             shards=self.shards,
+        )
+
+    def united(self, others: Tombstones) -> Tombstones:
+        """Return these and those of another store, whose hashes keep their own salt."""
+        stones = dict.fromkeys(self.stones)
+        for stone in others.stones:
+            salt = stone.salt or others._salt.hex()
+            stones[stone._replace(salt="" if salt == self._salt.hex() else salt)] = None
+        return Tombstones(
+            self._salt,
+            stones,
+            is_finished=self.is_finished and others.is_finished,
+            shards=self.shards | others.shards,
         )
 
     def begun(self, shards: Iterable[str] = ()) -> Tombstones:
@@ -187,13 +205,10 @@ class Tombstones:
     def __bool__(self) -> bool:
         return bool(self.stones)
 
-    def _digest(self, kind: TombstoneKind, name: str) -> str:
-        text = f"{kind}:{name}".encode()
-        return hashlib.blake2b(text, key=self._salt, digest_size=_HASH_BYTES).hexdigest()
-
     def _look_up(self, kind: TombstoneKind, name: str) -> bool:
-        digests = self._digests[kind]
-        return bool(digests) and self._digest(kind, name) in digests
+        return any(
+            _digest(salt, kind, name) in digests for salt, digests in self._digests[kind].items()
+        )
 
     # -- What they cover ---------------------------------------------------------------------------
 
@@ -258,6 +273,11 @@ class Tombstones:
         data = text if isinstance(text, str) else json.dumps(text)
         # A name of a file may be no text.
         return any(self.names_in(data.encode(errors="surrogateescape")))
+
+
+def _digest(salt: bytes, kind: TombstoneKind, name: str) -> str:
+    text = f"{kind}:{name}".encode()
+    return hashlib.blake2b(text, key=salt, digest_size=_HASH_BYTES).hexdigest()
 
 
 def utterance_name(text: str) -> str | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 
 import pyarrow as pa
@@ -219,7 +219,7 @@ class Ledger:
         numbers = []
         with self._database.transaction() as connection:
             first = next_job(connection, self._config, kind)
-            for number, videos in enumerate(jobs, start=first):
+            for number, videos in zip(count(first, self.recovered.step()), jobs, strict=False):
                 numbers.append(number)
                 connection.execute(
                     "insert into jobs (config, job, kind) values (?, ?, ?)",

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from voxblink2_lib.records import SealedShard, VideoKey
+from voxblink2_lib.store.job_slices import SLICE, JobSlice
 from voxblink2_lib.store.ledger_database import LedgerDatabase
 from voxblink2_lib.store.ledger_schema import BY_JOB, FORMAT
 from voxblink2_lib.store.stale_outcomes import mark_stale, mark_video_stale
@@ -29,7 +30,10 @@ JobKind = Literal["planned", "retry", "cut", "recovered"]
 # Numbers of retry jobs begin here. Those below are of shards: retries that bring nothing use up
 # none, so that the name of a shard follows from what came, not from how often nothing did.
 FIRST_RETRY_JOB = 1_000_000_000
-_NEXT_JOB = "select coalesce(max(job), ?) + 1 from jobs where config = ? and (kind = 'retry') = ?"
+_NEXT_JOB = """
+select coalesce(max(job), ?) + 1, (select value from facts where name = ? || '.' || ?)
+from jobs where config = ? and (kind = 'retry') = ?
+"""
 _MOVE = "update videos set job = ? where config = ? and speaker_id = ? and video_id = ?"
 CLOSE = "update jobs set shard = '', sha256 = '', rows = 0, bytes = 0 where config = ? and job = ?"
 
@@ -51,8 +55,12 @@ def next_job(connection: sqlite3.Connection, config: str, kind: JobKind) -> int:
     """Return the number of the next job of a kind."""
     is_retry = kind == "retry"
     least = FIRST_RETRY_JOB if is_retry else 0
-    (number,) = connection.execute(_NEXT_JOB, (least - 1, config, is_retry)).fetchone()
-    return int(number)
+    values = (least - 1, config, SLICE, config, is_retry)
+    return _in_slice(*connection.execute(_NEXT_JOB, values).fetchone())
+
+
+def _in_slice(number: int, job_slice: str | None) -> int:
+    return JobSlice.parse(job_slice).next_job(number) if job_slice else number
 
 
 class RecoveredShards:
@@ -109,8 +117,14 @@ class RecoveredShards:
 
     def next_number(self) -> int:
         """Return the number of the next shard."""
-        ((number,),) = self._database.query(_NEXT_JOB, -1, self._config, False)
-        return int(number)
+        values = (-1, self._config, SLICE, self._config, False)
+        ((number, job_slice),) = self._database.query(_NEXT_JOB, *values)
+        return _in_slice(number, job_slice)
+
+    def step(self) -> int:
+        """Return how far the numbers of two shards are apart at least."""
+        job_slice = self._database.fact(f"{self._config}.{SLICE}")
+        return JobSlice.parse(job_slice).slices if job_slice else 1
 
     def switch(
         self,

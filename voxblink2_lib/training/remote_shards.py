@@ -20,10 +20,12 @@ from filelock import FileLock
 from voxblink2_lib.errors import StoreDamagedError, StoreError, TrainingError
 from voxblink2_lib.files import atomic_write, short_digest
 from voxblink2_lib.published.training_shards import (
-    MANIFEST,
     TrainingShards,
+    as_url,
     catalogue_name,
     clear_purged_pieces,
+    has_published,
+    is_url,
     open_place,
     pieces_of,
     training_shards,
@@ -37,9 +39,9 @@ _TRIES = 3
 
 def is_remote(store: object) -> bool:
     """Return whether a store is a URL; of a local folder, only if a store is published there."""
-    if not isinstance(store, str) or "://" not in store:
+    if not (isinstance(store, str) and is_url(store)):
         return False
-    return not store.startswith("file://") or Path(_system(store)[1], MANIFEST).exists()
+    return not store.startswith("file://") or has_published(Path(_system(store)[1]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ class RemoteShards:
             raise TrainingError(
                 f"cache_bytes is {cache_bytes:,}; expected are at least {CHUNK_BYTES:,}, one chunk."
             )
-        url = url.rstrip("/")
+        url = as_url(url).rstrip("/")
         cache = pieces_of(url, config, Path(cache_dir).absolute() if cache_dir else None)
         try:
             published = training_shards(url, config)
@@ -133,7 +135,8 @@ class RemoteShards:
             total -= chunk.stat().st_size
 
     def _url_of(self, shard: str) -> str:
-        return f"{self.url}/shards/{self.config}/{self._name_of(shard)}"
+        path = f"shards/{self.config}/{shard}"
+        return f"{self.url}/{self.published.names[shard] if self.published else path}"
 
     def _name_of(self, shard: str) -> str:
         if self.published is None:
@@ -204,7 +207,10 @@ def read_remote_catalogue(shards: RemoteShards) -> Catalogue:
 
 
 def _published_catalogue(shards: RemoteShards, published: TrainingShards) -> Catalogue:
-    copy, file = shards.cache / FOLDER / catalogue_name(published), published.catalogue
+    file = published.catalogue
+    if isinstance(file, Path):
+        return Catalogue.read(file)
+    copy = shards.cache / FOLDER / catalogue_name(published)
     if not copy.exists():
         size, sha256 = file.size_bytes, file.sha256
         open_place(shards.url).download(file.name, copy, size_bytes=size, sha256=sha256)
