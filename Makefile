@@ -19,8 +19,15 @@ test: $(VENV)/.ready
 	$(PYTEST) --budget $(BUDGET)
 
 # And what is exhaustive: tests with the marker slow, ten times as many examples of each property.
-test-all: $(VENV)/.ready
+test-all: $(VENV)/.ready .transformers-tests/.ready
 	$(PYTEST) -m "slow or not slow" --hypothesis-profile slow
+
+# The tests that transformers has for all models are in its sources alone.
+.transformers-tests/.ready: constraints.txt $(VENV)/.ready
+	rm -rf $(@D)
+	$(RUN)/python -m pip download -q --no-binary :all: --no-deps -c constraints.txt -d $(@D) transformers
+	cd $(@D) && tar -xzf transformers-*.tar.gz --wildcards '*/tests/*.py' && rm transformers-*.tar.gz
+	touch $@
 
 # Record how long each file takes.
 durations: $(VENV)/.ready

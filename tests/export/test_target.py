@@ -6,6 +6,7 @@ import os
 import stat
 import tarfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from voxblink2_lib.export.formats import find_format
 from voxblink2_lib.export.manifest import MANIFEST, read_manifest
 from voxblink2_lib.export.target import ChecksumWriter, Target
 from voxblink2_lib.export.units import FOLDER
+from voxblink2_lib.files import WriteBehind
 from voxblink2_lib.release.selection import Selection
 
 
@@ -104,8 +106,8 @@ def test_a_system_that_takes_less(
         return os.write(descriptor, b"".join(pieces)[:taken])
 
     monkeypatch.setattr(os, "writev", writev)
-    with open(tmp_path / "file", "wb") as file:
-        writer = ChecksumWriter(file, is_of_system=True)
+    with open(tmp_path / "file", "wb") as file, closing(WriteBehind(file)) as behind:
+        writer = ChecksumWriter(file, behind=behind)
         writer.write(b"a")
         writer.write_all([b"bc", memoryview(b"de")])
         writer.write_all([b"f"])

@@ -111,6 +111,47 @@ def test_a_batch_equals_its_waveforms_alone(normalization: Any, padding: Any) ->
         assert mask.tolist() == [1] * count + [0] * (32 - count)
 
 
+@pytest.mark.parametrize("padding", [False, "do_not_pad"])
+def test_a_list_without_padding(padding: Any) -> None:
+    batch = EXTRACTOR([WAVE, WAVE[:1600]], padding=padding, return_tensors=None)
+    assert [mask.tolist() for mask in batch["attention_mask"]] == [[1] * 21, [1] * 11]
+    for result, wave in zip(batch["input_features"], (WAVE, WAVE[:1600]), strict=True):
+        np.testing.assert_array_equal(result, features(wave)[0])
+    alike = EXTRACTOR([WAVE, WAVE], padding=padding)["input_features"]
+    np.testing.assert_array_equal(alike, features([WAVE, WAVE]))
+
+
+def test_a_list_with_padding() -> None:
+    listed = EXTRACTOR([WAVE, WAVE[:1600]], return_tensors=None)["input_features"]
+    assert isinstance(listed, list)
+    np.testing.assert_array_equal(listed, features([WAVE, WAVE[:1600]]))
+
+
+def test_padding_to_a_length() -> None:
+    batch = EXTRACTOR([WAVE, WAVE[:1600]], padding="max_length", max_length=4000)
+    assert batch["attention_mask"].sum(dim=1).tolist() == [21, 11]
+    assert batch["input_features"].shape == (2, 26, 80)
+    np.testing.assert_array_equal(batch["input_features"][:, :21], features([WAVE, WAVE[:1600]]))
+    assert not batch["input_features"][:, 21:].any()
+
+
+def test_padding_to_a_length_of_whole_frames() -> None:
+    """Kaldi's frames do not reach over the edges: there are fewer."""
+    extractor = SpeakerFeatureExtractor(front_end="kaldi")
+    batch = extractor([WAVE[:3199], WAVE[:1700]], padding="max_length", max_length=3199)
+    assert batch["attention_mask"].sum(dim=1).tolist() == [18, 9]
+    assert batch["input_features"].shape == (2, 18, 80)
+
+
+def test_a_cut_waveform_is_as_a_shorter_one() -> None:
+    result = features([WAVE, WAVE[:1700]], truncation=True, max_length=2000)
+    np.testing.assert_array_equal(result, features([WAVE[:2000], WAVE[:1700]]))
+
+
+def test_no_mask_if_none_is_wanted() -> None:
+    assert [*EXTRACTOR(WAVE, return_attention_mask=False)] == ["input_features"]
+
+
 def test_numpy_and_torch_results_are_the_same() -> None:
     waves = [WAVE, WAVE[:2000]]
     ours, theirs = EXTRACTOR(waves), EXTRACTOR(waves, return_tensors="np")
@@ -230,10 +271,19 @@ def test_a_bad_waveform_is_named(wave: Any, match: str) -> None:
     ("options", "match"),
     [
         ({"sampling_rate": 8000}, "have 8000 samples per second; resample them to 16000"),
-        ({"padding": "max_length"}, "padding must be one of True and 'longest', got 'max_length'"),
-        ({"padding": False}, "padding must be one of True and 'longest', got False"),
-        ({"return_tensors": "tf"}, "return_tensors must be one of 'pt' and 'np', got 'tf'"),
-        ({"return_tensors": None}, "return_tensors must be one of 'pt' and 'np', got None"),
+        (
+            {"padding": "left"},
+            "one of True, 'longest', 'max_length', False, 'do_not_pad', got 'left'",
+        ),
+        ({"return_tensors": "tf"}, "return_tensors must be one of 'pt', 'np', None, got 'tf'"),
+        ({"padding": "max_length"}, "max_length, a number of samples, goes together with trunc"),
+        ({"truncation": True}, "padding='max_length'; got max_length=None, truncation=True"),
+        ({"max_length": 1600}, "got max_length=1600, truncation=False, padding=True"),
+        ({"truncation": True, "max_length": 1599}, "is 1599 samples; a model needs at least 1600"),
+        (
+            {"padding": "max_length", "max_length": 3000},
+            "A waveform has 21 frames, and max_length is 19. Pass truncation=True to cut it",
+        ),
     ],
 )
 def test_bad_options_of_a_call(options: dict[str, Any], match: str) -> None:
@@ -257,6 +307,17 @@ def test_bad_options_of_an_extractor() -> None:
         SpeakerFeatureExtractor(normalization=unknown)
     with pytest.raises(ModelError, match="sampling_rate must be 16000, got 8000"):
         SpeakerFeatureExtractor(sampling_rate=8000)
+
+
+def test_waveforms_of_several_lengths_make_no_tensor_without_padding() -> None:
+    with pytest.raises(ModelError, match="have 11 to 21 frames, which makes no tensor"):
+        EXTRACTOR([WAVE, WAVE[:1600]], padding=False)
+
+
+def test_what_a_cut_leaves_may_be_silent() -> None:
+    late = np.concatenate([np.zeros(1600, np.float32), WAVE])
+    with pytest.raises(ModelError, match=r"^waveform 1 is silent"):
+        EXTRACTOR([WAVE, late], truncation=True, max_length=1600)
 
 
 # -- Saved and loaded ------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from voxblink2_lib.errors import (
     VoxBlink2Error,
     first_line,
 )
-from voxblink2_lib.files import TEMP_GLOB, atomic_write, named_system_errors
+from voxblink2_lib.files import TEMP_GLOB, WriteBehind, atomic_write, named_system_errors
 from voxblink2_lib.redaction import redacted_source
 
 # In this process alone: another process that writes there writes somewhere else.
@@ -36,12 +36,12 @@ class ChecksumWriter(io.RawIOBase):
 
     Args:
         file: where to write.
-        is_of_system: it is a file of the operating system.
+        behind: brings it to disk, if it is a file of the operating system.
     """
 
-    def __init__(self, file: BinaryIO, *, is_of_system: bool = False) -> None:
+    def __init__(self, file: BinaryIO, *, behind: WriteBehind | None = None) -> None:
         self._file = file
-        self._is_of_system = is_of_system
+        self._behind = behind
         self._digest = xxhash.xxh3_128()
         self.size_bytes = 0
 
@@ -70,12 +70,14 @@ class ChecksumWriter(io.RawIOBase):
             self._digest.update(piece)
         size = sum(memoryview(piece).nbytes for piece in pieces)
         written = 0
-        if self._is_of_system:
+        if self._behind is not None:
             self._file.flush()
             written = os.writev(self._file.fileno(), pieces)
         if written < size:  # the system may take less than all
             self._file.write(b"".join(pieces)[written:])
         self.size_bytes += size
+        if self._behind is not None:
+            self._behind.begin()
 
     @property
     def checksum(self) -> str:
@@ -209,11 +211,10 @@ class Target:
             final = Path(self.url, path)
             final.parent.mkdir(parents=True, exist_ok=True)
             half = Path(self.url, _half(path))
-            with open(half, "wb") as file:
-                yield ChecksumWriter(file, is_of_system=True)
+            with open(half, "wb") as file, contextlib.closing(WriteBehind(file)) as behind:
+                yield ChecksumWriter(file, behind=behind)
                 if is_flushed:
-                    file.flush()
-                    os.fsync(file.fileno())
+                    behind.finish()
             half.replace(final)
 
     def put(self, path: str, data: Any) -> str:

@@ -10,7 +10,13 @@ model(**extractor(waveforms, sampling_rate=16_000)).embeddings
 
 from __future__ import annotations
 
-from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoModelForAudioXVector
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoModel,
+    AutoModelForAudioClassification,
+    AutoModelForAudioXVector,
+)
 
 from voxblink2_lib.models.architectures import ARCHITECTURES, KINDS, RELEASED
 from voxblink2_lib.models.base import SpeakerModel
@@ -38,4 +44,5 @@ for _config, _model in KINDS.items():
     AutoConfig.register(_config.model_type, _config, exist_ok=True)
     AutoModel.register(_config, _model, exist_ok=True)
     AutoModelForAudioXVector.register(_config, _model, exist_ok=True)
+    AutoModelForAudioClassification.register(_config, _model, exist_ok=True)
     AutoFeatureExtractor.register(_config, SpeakerFeatureExtractor, exist_ok=True)

@@ -13,7 +13,6 @@ from voxblink2_lib.published_results import PUBLISHED, WESPEAKER, PublishedResul
 _CARD = """\
 ---
 library_name: transformers
-pipeline_tag: feature-extraction
 tags:
 - speaker-recognition
 - speaker-verification

@@ -21,7 +21,8 @@ class SpeakerConfig(PretrainedConfig):
     Attributes:
         num_mel_bins: number of bands of the log-mel input.
         xvector_output_dim: number of dimensions of an embedding.
-        num_speakers: number of classes of the margin head; 0 for no head.
+        num_speakers: number of classes of the margin head; 0 for no head. ``id2label`` may name
+            them.
         margin: additive angular margin in radians (Deng et al., ArcFace, CVPR 2019).
         logit_scale: factor of the cosines.
     """

@@ -98,14 +98,24 @@ class EcapaTdnn(SpeakerModel):
         )
         self.post_init()
 
-    def embed(self, features: Tensor, mask: Tensor | None) -> Tensor:
+    def get_input_embeddings(self) -> nn.Module:
+        """See :meth:`SpeakerModel.get_input_embeddings`."""
+        return self.conv1
+
+    def embed(
+        self, features: Tensor, mask: Tensor | None, states: list[Tensor] | None = None
+    ) -> Tensor:
         """See :meth:`SpeakerModel.embed`."""
         mask = None if mask is None else mask[:, None]
         x = self.bn1(torch.relu(self.conv1(features)))
         outputs: list[Tensor] = []
+        if states is not None:
+            states.append(x)
         for number in range(1, len(self.config.dilations) + 1):
             outputs.append(getattr(self, f"layer{number}")(x, mask))
             x = x + outputs[-1] if self.config.sum_inputs else outputs[-1]
+        if states is not None:
+            states.extend(outputs)
         y = torch.relu(self.layer4(torch.cat(outputs, dim=1)))
         mean, variance = mean_and_variance(y, mask, (2,))
         floor = self.config.variance_floor

@@ -19,6 +19,7 @@ from transformers import BatchFeature, SequenceFeatureExtractor
 from transformers.audio_utils import mel_filter_bank
 
 from voxblink2_lib.errors import ModelError
+from voxblink2_lib.models.batches import BatchOptions, batch_of, check_options
 from voxblink2_lib.models.kaldi_frames import KALDI_MIN_SAMPLES, WINDOWS, Window, kaldi_log_mel
 from voxblink2_lib.records import SAMPLE_RATE_HZ
 
@@ -103,6 +104,9 @@ class SpeakerFeatureExtractor(SequenceFeatureExtractor):
         *,
         sampling_rate: int | None = None,
         padding: bool | str = True,
+        truncation: bool = False,
+        max_length: int | None = None,
+        return_attention_mask: bool = True,
         return_tensors: str | None = "pt",
         names: Sequence[str] | None = None,
     ) -> BatchFeature:
@@ -111,17 +115,23 @@ class SpeakerFeatureExtractor(SequenceFeatureExtractor):
         Args:
             waveforms: one waveform, shape (samples,), or several; numbers in [-1, 1], or int16.
             sampling_rate: sampling rate of the waveforms; only 16,000 is accepted.
-            padding: ``True`` or ``"longest"``, which mean the same; exists because code for any
-                feature extractor passes it.
-            return_tensors: ``"pt"`` or ``"np"``.
+            padding: ``True`` or ``"longest"``: to the longest; ``"max_length"``: to that;
+                ``False`` or ``"do_not_pad"``: not.
+            truncation: cut waveforms at ``max_length``.
+            max_length: in samples.
+            return_attention_mask: with the mask of valid frames.
+            return_tensors: ``"pt"`` or ``"np"``, or ``None`` for a list of arrays.
             names: names of the waveforms, for messages.
 
         Raises:
             ModelError: a waveform has another rate, several channels, fewer than ``min_samples``,
-                non-finite values, or is silent. The message names it.
+                non-finite values, or is silent: the message names it; or arguments do not go
+                together.
         """
-        _check_choice("padding", padding, (True, "longest"))
-        _check_choice("return_tensors", return_tensors, ("pt", "np"))
+        wanted = BatchOptions(
+            padding, truncation, max_length, return_attention_mask, return_tensors
+        )
+        check_options(wanted, min_samples=self.min_samples)
         if sampling_rate not in {None, SAMPLE_RATE_HZ}:
             raise ModelError(
                 f"The waveforms have {sampling_rate} samples per second; resample them to "
@@ -134,17 +144,22 @@ class SpeakerFeatureExtractor(SequenceFeatureExtractor):
                 f"There are {len(listed)} waveforms and {len(names)} names; expected are one or "
                 "more, and as many of both."
             )
-        frames = [
-            self._frames(checked_waveform(waveform, name, min_samples=self.min_samples))
-            for waveform, name in zip(listed, names, strict=True)
+        checked = self._checked(listed, names)
+        if truncation:  # what is left may be silent
+            checked = self._checked([waveform[:max_length] for waveform in checked], names)
+        max_frames = None if max_length is None else self._frame_count(max_length)
+        return batch_of([*map(self._frames, checked)], wanted, max_frames=max_frames)
+
+    def _checked(self, waveforms: Sequence[Any], names: Sequence[str]) -> list[Tensor]:
+        return [
+            checked_waveform(waveform, name, min_samples=self.min_samples)
+            for waveform, name in zip(waveforms, names, strict=True)
         ]
-        lengths = torch.tensor([len(each) for each in frames])
-        features = torch.nn.utils.rnn.pad_sequence(frames, batch_first=True)
-        mask = (torch.arange(features.shape[1])[None] < lengths[:, None]).long()
-        batch = {"input_features": features, "attention_mask": mask}
-        if return_tensors == "np":
-            return BatchFeature({name: tensor.numpy() for name, tensor in batch.items()})
-        return BatchFeature(batch)
+
+    def _frame_count(self, samples: int) -> int:
+        if self.window_type is not None:  # Kaldi's, which are whole
+            return 1 + (samples - WINDOW_SAMPLES) // HOP_SAMPLES
+        return 1 + samples // HOP_SAMPLES
 
     def _frames(self, waveform: Tensor) -> Tensor:
         if self.window_type is not None:
@@ -165,12 +180,6 @@ def _option(
     if applies and value is not None and value not in allowed:
         raise ModelError(f"{name} {value!r} is unknown. Available: {', '.join(allowed)}.")
     return (value or allowed[0]) if applies else None
-
-
-def _check_choice(name: str, value: object, allowed: tuple[object, ...]) -> None:
-    if value not in allowed:
-        choices = " and ".join(map(repr, allowed))
-        raise ModelError(f"{name} must be one of {choices}, got {value!r}.")
 
 
 def _as_list(waveforms: Any) -> list[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from voxblink2_lib.models.base import SpeakerModel
@@ -101,15 +102,30 @@ class ResNetTrunk(nn.Module):
         self._stages = len(config.depths)
         self.outputs = inputs
 
-    def forward(self, features: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, features: Tensor, mask: Tensor | None, states: list[Tensor] | None
+    ) -> tuple[Tensor, Tensor | None]:
         """Return planes, shape (batch, channels, bands, frames), and their mask."""
         x = masked(torch.relu(self.bn1(self.conv1(features[:, None]))), mask)
+        if states is not None:
+            states.append(x)
         for stage in range(self._stages):
-            after = mask if mask is None or not stage else mask[..., ::2]
+            after = mask if mask is None or not stage else _every_second_frame(mask)
             for block in getattr(self, f"layer{stage + 1}"):
                 x = block(x, mask, after)
                 mask = after
+            if states is not None:
+                states.append(x)
         return x, mask
+
+
+def _every_second_frame(mask: Tensor) -> Tensor:
+    """Return a mask as a stride of 2 leaves it.
+
+    ``mask[..., ::2]`` is the same, but ``torch.export`` cannot prove that it is as long as what a
+    convolution gives.
+    """
+    return functional.max_pool2d(mask, 1, (1, 2))
 
 
 class AttentionPooling(nn.Module):
@@ -147,9 +163,15 @@ class SpeakerResNet(SpeakerModel):
         self.bottleneck = nn.Linear(2 * pooled, config.xvector_output_dim)
         self.post_init()
 
-    def embed(self, features: Tensor, mask: Tensor | None) -> Tensor:
+    def get_input_embeddings(self) -> nn.Module:
+        """See :meth:`SpeakerModel.get_input_embeddings`."""
+        return self.front.conv1
+
+    def embed(
+        self, features: Tensor, mask: Tensor | None, states: list[Tensor] | None = None
+    ) -> Tensor:
         """See :meth:`SpeakerModel.embed`."""
-        x, mask = self.front(features, None if mask is None else mask[:, None, None])
+        x, mask = self.front(features, None if mask is None else mask[:, None, None], states)
         embeddings: Tensor = self.bottleneck(self._pool(x, mask).to(self.dtype))
         return embeddings
 
