@@ -97,6 +97,7 @@ def test_help_imports_nothing_heavy() -> None:
         (["score"], "required: COMMAND"),
         (["score", "asr"], "invalid choice: 'asr'"),
         (["convert", "x.pt"], "required: OUT"),
+        (["convert", "x.pt", "out", "--onnx-int16"], "--onnx-int16 goes with --onnx, which is"),
         (["convert", "x.pt", "out", "--arch", "resnet50"], "invalid choice: 'resnet50'"),
         (["embed", "--model", "x"], "required: --out, --audio/--wav-scp"),
         (["embed", "--window", "all"], "invalid float value: 'all'"),

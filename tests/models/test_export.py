@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,13 +26,14 @@ from support.model_oracle import (
 )
 
 from voxblink2_lib.errors import DependencyError, ModelError
-from voxblink2_lib.models import convert
-from voxblink2_lib.models.export import WaveformModel, export_onnx
+from voxblink2_lib.models import SpeakerFeatureExtractor, convert
+from voxblink2_lib.models.export import WaveformModel, describe_onnx, export_onnx
 
 
-def run(path: Path, waveforms: Array) -> Array:
+def run(path: Path, waveforms: Array, lengths: Sequence[int] = ()) -> Array:
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    (result,) = session.run(["embeddings"], {"waveforms": waveforms})
+    counts = np.array(lengths or [waveforms.shape[1]] * len(waveforms))
+    (result,) = session.run(["embeddings"], {"waveforms": waveforms, "lengths": counts})
     assert isinstance(result, np.ndarray)
     return result
 
@@ -67,6 +69,27 @@ def test_an_exported_model_gives_the_same_embeddings(
             waves = some_waveforms(count, samples)
             expected = embeddings_of(model, extractor(waves)["input_features"])
             assert apart(run(path, waves), expected) < TOLERANCE, (samples, count)
+    # Shorter ones are padded with anything; silence gives finite numbers.
+    waves, lengths = some_waveforms(3, 9000), [9000, 1600, 4321]
+    alone = [
+        embeddings_of(model, extractor(wave[:length])["input_features"])
+        for wave, length in zip(waves, lengths, strict=True)
+    ]
+    waves[1, 1600:] = waves[2, 4321:] = 0.5
+    assert apart(run(path, waves, lengths), torch.cat(alone)) < TOLERANCE
+    assert np.isfinite(run(path, np.zeros((2, 8000), np.float32))).all()
+    assert describe_onnx(path).startswith("`model.onnx`: opset ")
+
+
+@pytest.mark.slow  # what is exported is compared below, and one export above
+def test_an_exported_model_of_wespeaker_takes_16_bits(tmp_path: Path) -> None:
+    model = small_model("ecapa-wespeaker")
+    extractor = SpeakerFeatureExtractor(front_end="kaldi", num_mel_bins=20)
+    path = export_onnx(model, extractor, tmp_path / "a.onnx", samples="int16")
+    waves = np.round(some_waveforms(2, 9000) * 10_000).astype(np.int16)
+    expected = embeddings_of(model, extractor(waves)["input_features"])
+    assert apart(run(path, waves), expected) < TOLERANCE
+    assert np.isfinite(run(path, np.zeros((1, 8000), np.int16))).all()
 
 
 @pytest.mark.slow  # golden without ONNX, and a small model through it, are in the default tier
@@ -86,9 +109,36 @@ def test_its_front_end_is_that_of_the_feature_extractor(
 ) -> None:
     model, extractor = small_model(kind), small_extractor(normalization)
     waves = some_waveforms(2, samples)
+    whole = torch.tensor([samples, samples])
     with torch.no_grad():
-        result = WaveformModel(model, extractor)(torch.from_numpy(waves))
+        result = WaveformModel(model, extractor)(torch.from_numpy(waves), whole)
     assert apart(result, embeddings_of(model, extractor(waves)["input_features"])) < TOLERANCE
+
+
+@pytest.mark.parametrize("kind", ["ecapa", "simam-asp"])
+@pytest.mark.parametrize(
+    "options",
+    [{"normalization": "std"}, {"normalization": "max"}, {"front_end": "kaldi"}],
+    ids=["std", "max", "kaldi"],
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.int16])
+def test_padding_is_not_heard(kind: str, options: dict[str, Any], dtype: Any) -> None:
+    model, extractor = small_model(kind), SpeakerFeatureExtractor(num_mel_bins=20, **options)
+    waves, lengths = some_waveforms(4, 9000), [9000, 1680, 4321, 8999]
+    if dtype == np.int16:
+        waves = np.round(waves * 10_000).astype(np.int16)
+    alone = [
+        embeddings_of(model, extractor(wave[:length])["input_features"])
+        for wave, length in zip(waves, lengths, strict=True)
+    ]
+    for wave, length in zip(waves, lengths, strict=True):
+        wave[length:] = 7
+    exported = WaveformModel(model, extractor)
+    with torch.no_grad():
+        result = exported(torch.from_numpy(waves), torch.tensor(lengths))
+        silent = exported(torch.zeros(2, 8000), torch.tensor([8000, 2000]))
+    assert apart(result, torch.cat(alone)) < TOLERANCE
+    assert bool(silent.isfinite().all())
 
 
 # -- No file ---------------------------------------------------------------------------------------
@@ -114,7 +164,8 @@ class Exported:
         return self
 
     def run(self, _: None, inputs: dict[str, Array]) -> list[Array]:
-        result: Array = self.module(torch.from_numpy(inputs["waveforms"])).numpy()
+        tensors = (torch.from_numpy(inputs[name]) for name in ("waveforms", "lengths"))
+        result: Array = self.module(*tensors).numpy()
         return [(result * self.factor).astype(np.float32)]
 
 

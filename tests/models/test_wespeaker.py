@@ -220,6 +220,10 @@ def test_the_card_says_whose_model_it_is(tmp_path: Path) -> None:
     assert "Kaldi's log-mel frames (`hamming` window)" in text
     assert "WeSpeaker SimAM_ResNet34_ASP, AS-norm and quality measures, 0.372 %.\n" in text
     assert "Wespeaker: A Research and Production" in text
+    card.add_onnx(out, "`a.onnx`: opset 18, 1.5 MB")
+    extended = (out / "README.md").read_text()
+    assert extended.startswith(text)
+    assert "\n## ONNX\n\n`a.onnx`: opset 18, 1.5 MB. Batch and samples are free" in extended
     without = card._card("wespeaker_resnet34", made.model, made.extractor, "in")
     assert "Published results" not in without
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from voxblink2_lib.cli.terminal import DONE, add_command, write_message, write_result
+from voxblink2_lib.errors import ModelError
 from voxblink2_lib.published_results import ARCHITECTURE_NAMES
 
 if TYPE_CHECKING:
     from voxblink2_lib.embedding.block_worker import EmbedOptions
+    from voxblink2_lib.models.conversion import Conversion
 
 
 def _convert(options: argparse.Namespace) -> int:
@@ -20,16 +23,15 @@ def _convert(options: argparse.Namespace) -> int:
     from voxblink2_lib.models.conversion import convert_checkpoint
 
     transformers.utils.logging.disable_progress_bar()  # loading takes a second
+    if options.onnx_int16 and not options.onnx:
+        raise ModelError("--onnx-int16 goes with --onnx, which is missing.")
     write_message(f"Reading {options.checkpoint}")
     made = convert_checkpoint(options.checkpoint, arch=options.arch)
     model, extractor = made.model, made.extractor
     out = save(model, extractor, options.out, arch=made.arch, checkpoint=options.checkpoint)
     onnx = None
     if options.onnx:
-        from voxblink2_lib.models.export import export_onnx
-
-        write_message(f"Exporting {options.onnx}; this takes a minute or more")
-        onnx = str(export_onnx(model, extractor, options.onnx))
+        onnx = _export(options, made, out)
     parameters = sum(weight.numel() for weight in model.parameters())
     record = {
         "model": str(out),
@@ -46,6 +48,18 @@ def _convert(options: argparse.Namespace) -> int:
     lines += [f"ONNX       {onnx}"] if onnx else []
     write_result(options, record, lines)
     return DONE
+
+
+def _export(options: argparse.Namespace, made: Conversion, out: Path) -> str:
+    """Export a converted model as ONNX, and describe the file in the model's card."""
+    from voxblink2_lib.models.card import add_onnx
+    from voxblink2_lib.models.export import describe_onnx, export_onnx
+
+    write_message(f"Exporting {options.onnx}; this takes a minute or more")
+    samples: Literal["int16", "float32"] = "int16" if options.onnx_int16 else "float32"
+    path = export_onnx(made.model, made.extractor, options.onnx, samples=samples)
+    add_onnx(out, describe_onnx(path))
+    return str(path)
 
 
 def _embed(options: argparse.Namespace) -> int:
@@ -119,7 +133,10 @@ def _convert_arguments(commands: Any) -> None:
         help="which model it is; default: found by the shapes of its tensors",
     )
     parser.add_argument(
-        "--onnx", metavar="FILE", help="also export it as ONNX, from waveform to embedding"
+        "--onnx", metavar="FILE", help="also export it as ONNX, from waveforms to embeddings"
+    )
+    parser.add_argument(
+        "--onnx-int16", action="store_true", help="its waveforms are of 16 bits, not of floats"
     )
 
 

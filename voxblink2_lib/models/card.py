@@ -45,6 +45,12 @@ Published results on Vox1-O {results}.
 They are the authors' results, not measured with this copy; compare with
 `voxblink2 score sv --model FOLDER ...`.
 """
+_ONNX = """
+## ONNX
+
+{description}. Batch and samples are free; `lengths` are the numbers of
+samples of each waveform without its padding. Silence gives finite numbers that mean nothing.
+"""
 _VOXBLINK2 = """\
 - Y. Lin et al., "VoxBlink2: A 100K+ Speaker Recognition Corpus and the Open-Set
   Speaker-Identification Benchmark", Interspeech 2024."""
@@ -74,6 +80,12 @@ def save(
     card = _card(arch, model, extractor, Path(checkpoint).name)
     (out / "README.md").write_text(card, encoding="utf-8")
     return out
+
+
+def add_onnx(folder: Path, description: str) -> None:
+    """Describe an exported file in the card of a model."""
+    card = folder / "README.md"
+    card.write_text(card.read_text("utf-8") + _ONNX.format(description=description), "utf-8")
 
 
 def _card(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,20 +23,28 @@ from voxblink2_lib.models.features import (
     SpeakerFeatureExtractor,
     window_and_filters,
 )
-from voxblink2_lib.models.kaldi import (
+from voxblink2_lib.models.kaldi_frames import (
     INT16_SCALE,
     LEAST_ENERGY,
     kaldi_waves,
     kaldi_window_and_filters,
 )
+from voxblink2_lib.models.kaldi_frames import (
+    WINDOW_SAMPLES as KALDI_WINDOW_SAMPLES,
+)
 from voxblink2_lib.records import SAMPLE_RATE_HZ
+
+Samples = Literal["float32", "int16"]
 
 # Relative distance of embeddings; fast runtimes add in another order.
 _TOLERANCE = 1e-3
 
+# Far below that of any sound: silence gives finite numbers.
+_LEAST_DEVIATION = 1e-12
+
 
 class VoxBlink2FrontEnd(nn.Module):
-    """The front end of the released models, for waveforms of the same length.
+    """The front end of the released models.
 
     The transform is a convolution with windowed sines and cosines: ONNX runtimes have no fast
     transform of this length, but all have convolutions.
@@ -58,21 +66,30 @@ class VoxBlink2FrontEnd(nn.Module):
         self.register_buffer("waves", waves[:, None].float())
         self.register_buffer("filters", filters)
 
-    def forward(self, waveforms: Tensor) -> Tensor:
-        """Return log-mel frames, shape (batch, frames, bands), of waveforms (batch, samples)."""
+    def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log-mel frames, shape (batch, frames, bands), and the number of valid ones."""
+        valid = _mask(waveforms, lengths)
         if self._normalization == "std":
-            variance, mean = torch.var_mean(waveforms, dim=1, keepdim=True, correction=1)
-            x = (waveforms - mean) / variance.sqrt()
+            x = waveforms - _mean(waveforms, valid)
+            variance = (x.square() * valid).sum(dim=1, keepdim=True) / (lengths - 1)[:, None]
+            x = x / variance.sqrt().clamp(min=_LEAST_DEVIATION)
         else:
-            x = waveforms / (waveforms.abs().amax(dim=1, keepdim=True) + MAX_OFFSET)
+            x = waveforms / ((waveforms * valid).abs().amax(dim=1, keepdim=True) + MAX_OFFSET)
         x = torch.cat([x[:, :1], x[:, 1:] - PRE_EMPHASIS * x[:, :-1]], dim=1)
-        half = FFT_SAMPLES // 2
-        x = functional.pad(x[:, None], (half, half), mode="reflect")
-        return (_power(x, self.waves) @ self.filters + LOG_OFFSET).log()
+        power = _power(x.gather(1, _mirrored(x, lengths))[:, None], self.waves)
+        return (power @ self.filters + LOG_OFFSET).log(), 1 + lengths // HOP_SAMPLES
+
+
+def _mirrored(x: Tensor, lengths: Tensor) -> Tensor:
+    """Return indices of half a window mirrored at each end, shape (batch, samples + 512)."""
+    half = FFT_SAMPLES // 2
+    places = torch.arange(x.shape[1] + 2 * half, device=x.device)[None] - half
+    last = lengths[:, None] - 1
+    return (last - (last - places.abs()).abs()).clamp(min=0)
 
 
 class KaldiFrontEnd(nn.Module):
-    """The front end of Kaldi, for waveforms of the same length: a convolution, as the other."""
+    """The front end of Kaldi: a convolution, as the other."""
 
     waves: Tensor
     filters: Tensor
@@ -82,12 +99,23 @@ class KaldiFrontEnd(nn.Module):
         self.register_buffer("waves", kaldi_waves(window, bands)[:, None])
         self.register_buffer("filters", kaldi_window_and_filters(window, bands)[1])
 
-    def forward(self, waveforms: Tensor) -> Tensor:
-        """Return log-mel frames, shape (batch, frames, bands), of waveforms (batch, samples)."""
+    def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log-mel frames, shape (batch, frames, bands), and the number of valid ones."""
         # The mean of each frame is subtracted anyway; without that of all, less is rounded.
-        x = INT16_SCALE * (waveforms - waveforms.mean(dim=1, keepdim=True))
+        x = INT16_SCALE * (waveforms - _mean(waveforms, _mask(waveforms, lengths)))
         power = _power(x[:, None], self.waves)
-        return (power @ self.filters).clamp(min=LEAST_ENERGY).log()
+        frames = 1 + (lengths - KALDI_WINDOW_SAMPLES) // HOP_SAMPLES
+        return (power @ self.filters).clamp(min=LEAST_ENERGY).log(), frames
+
+
+def _mask(x: Tensor, lengths: Tensor) -> Tensor:
+    """Return 1 at valid places and 0 at padding, shape (batch, places)."""
+    return (torch.arange(x.shape[1], device=x.device)[None] < lengths[:, None]).to(x.dtype)
+
+
+def _mean(x: Tensor, valid: Tensor) -> Tensor:
+    """Return the mean over valid places, the second dimension, which is kept."""
+    return (x * valid).sum(dim=1, keepdim=True) / valid.sum(dim=1, keepdim=True)
 
 
 def _power(x: Tensor, waves: Tensor) -> Tensor:
@@ -97,7 +125,7 @@ def _power(x: Tensor, waves: Tensor) -> Tensor:
 
 
 class WaveformModel(nn.Module):
-    """A model with its front end, for waveforms of the same length."""
+    """A model with its front end."""
 
     def __init__(self, model: SpeakerModel, extractor: SpeakerFeatureExtractor) -> None:
         super().__init__()
@@ -109,20 +137,41 @@ class WaveformModel(nn.Module):
             else KaldiFrontEnd(extractor.window_type, bands)
         )
 
-    def forward(self, waveforms: Tensor) -> Tensor:
-        """Return embeddings, shape (batch, dimensions), of float32 waveforms (batch, samples)."""
-        mel = self.front_end(waveforms)
-        return self.model.embed((mel - mel.mean(dim=1, keepdim=True)).transpose(1, 2), None)
+    def forward(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
+        """Return embeddings, shape (batch, dimensions).
+
+        Args:
+            waveforms: float32 in [-1, 1], or int16, shape (batch, samples); padding may be
+                anything finite.
+            lengths: number of valid samples of each, int64, shape (batch,).
+        """
+        if waveforms.dtype == torch.int16:
+            waveforms = waveforms.float() / INT16_SCALE
+        mel, frames = self.front_end(waveforms, lengths)
+        mask = _mask(mel, frames)
+        features = (mel - _mean(mel, mask[:, :, None])) * mask[:, :, None]
+        return self.model.embed(features.transpose(1, 2), mask)
 
 
 def export_onnx(
-    model: SpeakerModel, extractor: SpeakerFeatureExtractor, target: str | Path
+    model: SpeakerModel,
+    extractor: SpeakerFeatureExtractor,
+    target: str | Path,
+    *,
+    samples: Samples = "float32",
 ) -> Path:
-    """Export a model as ONNX: input ``waveforms`` (batch, samples), output ``embeddings``.
+    """Export a model as ONNX: from ``waveforms`` and their ``lengths`` to ``embeddings``.
 
-    Batch and samples are free, from ``min_samples`` of the extractor on; all waveforms of a batch
-    have the same length. The result is run with onnxruntime and compared with the model before it
-    is written.
+    Batch and samples are free, from ``min_samples`` of the extractor on. Shorter waveforms of a
+    batch are padded, and their lengths tell by how much. The result is run with onnxruntime and
+    compared with the model before it is written. Silence, which the feature extractor refuses,
+    gives finite numbers that mean nothing.
+
+    Args:
+        model: the network.
+        extractor: its feature extractor.
+        target: the file to write.
+        samples: type of ``waveforms``: ``"float32"`` in [-1, 1], or ``"int16"``.
 
     Raises:
         DependencyError: one of the packages onnx, onnxscript and onnxruntime is missing.
@@ -131,27 +180,48 @@ def export_onnx(
     onnxruntime = _onnxruntime()
     target = Path(target)
     module = WaveformModel(copy.deepcopy(model), extractor).float().eval()
-    example = torch.randn(2, SAMPLE_RATE_HZ, generator=torch.Generator().manual_seed(1))
+    noise = torch.randn(6, SAMPLE_RATE_HZ // 2, generator=torch.Generator().manual_seed(1)) / 10
+    if samples == "int16":
+        noise = (INT16_SCALE * noise).to(torch.int16)
     with torch.no_grad():
-        data = _exported(module, example, extractor.min_samples)
+        lengths = torch.tensor([SAMPLE_RATE_HZ, SAMPLE_RATE_HZ // 2])
+        data = _exported(module, (noise[:4].reshape(2, -1), lengths), extractor.min_samples)
         session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-        # Another batch and length than the example: both must be free.
-        _check_equal(module, session, example.flatten()[None, : 3 * SAMPLE_RATE_HZ // 2])
+        # Another batch and other lengths than the example: all must be free.
+        lengths = torch.tensor([SAMPLE_RATE_HZ // 4, SAMPLE_RATE_HZ // 3, SAMPLE_RATE_HZ // 2])
+        _check_equal(module, session, noise[:3], lengths)
     with atomic_write(target) as file:
         file.write(data)
     return target
 
 
-def _exported(module: WaveformModel, example: Tensor, min_samples: int) -> bytes:
+def describe_onnx(path: Path) -> str:
+    """Return a description of an exported file, for a model card."""
+    import onnx
+
+    file = onnx.load(path)
+    kinds = onnx.TensorProto.DataType
+    inputs = " and ".join(
+        f"`{value.name}` ({kinds.Name(value.type.tensor_type.elem_type).lower()})"
+        for value in file.graph.input
+    )
+    opset = file.opset_import[0].version
+    megabytes = path.stat().st_size / 1e6
+    return f"`{path.name}`: opset {opset}, {megabytes:,.1f} MB; inputs {inputs}"
+
+
+def _exported(module: WaveformModel, example: tuple[Tensor, Tensor], min_samples: int) -> bytes:
     """Return the ONNX file of a model."""
-    free = ({0: torch.export.Dim("batch"), 1: torch.export.Dim("samples", min=min_samples)},)
+    batch = torch.export.Dim("batch")
+    free = ({0: batch, 1: torch.export.Dim("samples", min=min_samples)}, {0: batch})
     with warnings.catch_warnings():
         # PyTorch's exporter calls deprecated parts of PyTorch.
         warnings.simplefilter("ignore", FutureWarning)
+        warnings.filterwarnings("ignore", "# The axis name")  # both inputs have one batch
         program = torch.onnx.export(
             module,
-            (example,),
-            input_names=["waveforms"],
+            example,
+            input_names=["waveforms", "lengths"],
             output_names=["embeddings"],
             dynamic_shapes=free,
             dynamo=True,
@@ -163,10 +233,11 @@ def _exported(module: WaveformModel, example: Tensor, min_samples: int) -> bytes
     return data
 
 
-def _check_equal(module: WaveformModel, session: Any, waveforms: Tensor) -> None:
+def _check_equal(module: WaveformModel, session: Any, waveforms: Tensor, lengths: Tensor) -> None:
     """Refuse an exported model that gives other embeddings than the model."""
-    ours = module(waveforms)
-    theirs = torch.from_numpy(session.run(None, {"waveforms": waveforms.numpy()})[0])
+    ours = module(waveforms, lengths)
+    inputs = {"waveforms": waveforms.numpy(), "lengths": lengths.numpy()}
+    theirs = torch.from_numpy(session.run(None, inputs)[0])
     distance = float((ours - theirs).norm() / ours.norm())
     if not distance <= _TOLERANCE:
         raise ModelError(

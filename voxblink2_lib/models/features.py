@@ -2,7 +2,7 @@
 
 Of the released models: normalization of the waveform, pre-emphasis, mel power spectrogram (windows
 of 400 samples every 160, 512-point transform, 80 HTK bands), logarithm. Of WeSpeaker's: that of
-Kaldi, see ``models.kaldi``. In both, the mean over time is subtracted.
+Kaldi, see ``models.kaldi_frames``. In both, the mean over time is subtracted.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from transformers.audio_utils import mel_filter_bank
 
 from voxblink2_lib.errors import ModelError
 from voxblink2_lib.models.batches import BatchOptions, batch_of, check_options
-from voxblink2_lib.models.kaldi import KALDI_MIN_SAMPLES, WINDOWS, Window, kaldi_log_mel
+from voxblink2_lib.models.kaldi_frames import KALDI_MIN_SAMPLES, WINDOWS, Window, kaldi_log_mel
 from voxblink2_lib.records import SAMPLE_RATE_HZ
 
 FrontEnd = Literal["voxblink2", "kaldi"]

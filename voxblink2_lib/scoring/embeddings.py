@@ -180,8 +180,9 @@ def read_embeddings(
             raise ScoringError(f"{path}: this file does not exist or is empty")
         read = _read_folder if path.is_dir() else _READERS[suffix]
         parts = read(path, **names_file)
+        joined = _joined(path, parts)  # first: it knows what is wrong with a broken file
         named = corpus_of_file(path, corpus)
-        return Embeddings(*_joined(path, parts), str(path), named, model=model_of_file(path))
+        return Embeddings(*joined, str(path), named, model=model_of_file(path))
 
 
 def _joined(path: Path, parts: Iterable[NamedVectors]) -> tuple[list[str], npt.NDArray[np.float32]]:

@@ -28,7 +28,7 @@ from transformers import AutoFeatureExtractor
 from voxblink2_lib.errors import ModelError
 from voxblink2_lib.models import SpeakerFeatureExtractor
 from voxblink2_lib.models.export import KaldiFrontEnd, WaveformModel
-from voxblink2_lib.models.kaldi import KALDI_MIN_SAMPLES, WINDOWS, kaldi_log_mel
+from voxblink2_lib.models.kaldi_frames import KALDI_MIN_SAMPLES, WINDOWS, kaldi_log_mel
 
 SAME = 1e-3  # of log energies, absolute
 KALDI = SpeakerFeatureExtractor(front_end="kaldi")
@@ -44,7 +44,8 @@ def energies(samples: Any, window: str = "hamming") -> Array:
 def energies_in_onnx(samples: Any, window: str = "hamming") -> Array:
     """Return the same by the front end that is exported."""
     waveform = torch.tensor(np.asarray(samples), dtype=torch.float32) / 32_768
-    result: Array = KaldiFrontEnd(window, 80)(waveform[None])[0].numpy()
+    frames, counts = KaldiFrontEnd(window, 80)(waveform[None], torch.tensor([len(waveform)]))
+    result: Array = frames[0, : int(counts)].numpy()
     return result
 
 
@@ -191,5 +192,7 @@ def test_what_is_exported_equals_extractor_and_model(kind: str, samples: int) ->
     extractor = SpeakerFeatureExtractor(front_end="kaldi", num_mel_bins=20)
     waves = np.stack([golden_waveform(seed, samples) for seed in (1, 2)])
     with torch.no_grad():
-        result = WaveformModel(model, extractor)(torch.from_numpy(waves))
+        result = WaveformModel(model, extractor)(
+            torch.from_numpy(waves), torch.tensor([samples, samples])
+        )
     assert apart(result, embeddings_of(model, extractor(waves)["input_features"])) < TOLERANCE
