@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 # What a rebuilt ledger need not have: the plan, so that the next run plans anew; excluded videos,
-# which it writes; jobs of which nothing is left, and attempts of videos that were dropped; the id of
-# the store, which is in no other file.
+# which it writes; jobs of which nothing is left, and attempts of videos that were dropped; the id
+# of the store, which is in no other file.
 _LEFT = """exists (select 1 from videos v where v.config = t.config and v.job = t.job)"""
 _IS_PLANNED = """exists (select 1 from videos v where v.config = t.config
     and v.speaker_id = t.speaker_id and v.video_id = t.video_id and v.status <> 'excluded')"""
