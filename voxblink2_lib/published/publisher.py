@@ -39,6 +39,12 @@ from voxblink2_lib.published.manifest import (
 )
 from voxblink2_lib.published.place import Place, Published
 from voxblink2_lib.published.scratch import FOLDER, note_next, note_published
+from voxblink2_lib.published.uploads import (
+    finished_jobs_of,
+    forget_uploads,
+    read_uploads,
+    upload_catalogues,
+)
 from voxblink2_lib.records import CONFIG_NAMES, SealedShard
 from voxblink2_lib.store.advice import repair_advice
 from voxblink2_lib.store.backup import copy_ledger
@@ -131,7 +137,9 @@ class Publisher:
         """
         named = self._base.manifest.names() if self._base.manifest else set()
         sizes = self._place.sizes()
-        strangers = [name for name in sizes if is_own_name(name) and name not in named]
+        kept = named | {file.name for file in read_uploads(self._store).values()}
+        strangers = [name for name in sizes if is_own_name(name) and name not in kept]
+        strangers += finished_jobs_of(self._store, sizes)
         self._lease.check()
         self._place.remove(strangers)
         # What somebody has removed, or put in its place, is published again.
@@ -154,6 +162,8 @@ class Publisher:
 
     def _listed(self) -> dict[str, _Local | PublishedFile]:
         """Return the files of one moment by their paths; those that are only at the URL as such."""
+        # By other machines: of shards that are not here.
+        self._uploaded |= read_uploads(self._store)
         work = self._store.root / FOLDER
         work.mkdir(parents=True, exist_ok=True)
         snapshot = work / LEDGER
@@ -213,7 +223,8 @@ class Publisher:
         catalogue = self._store.root / FOLDER / f"{config}.arrow"
         try:
             sizes = {shard.name: shard.size_bytes for shard in shards}
-            update_catalogue(catalogue, folder, sizes)
+            others = upload_catalogues(self._store, config)
+            update_catalogue(catalogue, folder, sizes, others=others)
         except StoreDamagedError:
             if all((folder / shard.name).exists() for shard in shards):
                 raise
@@ -325,6 +336,8 @@ class Publisher:
         self._present = dict(files)
         self._uploaded.clear()
         self._place.remove(expired)
+        for folder in forget_uploads(self._store, files):
+            self._place.remove_folder(folder)
 
     def _former(self, files: Mapping[str, PublishedFile], now: float) -> dict[str, float]:
         """Return what was part of the store before, and since when it is not."""
