@@ -72,9 +72,12 @@ def _index_lines(index: Index) -> list[str]:
 
 
 def _materialize(options: argparse.Namespace) -> int:
+    from voxblink2_lib.cluster.engine import check_shared_store
     from voxblink2_lib.materialize.run import materialize
     from voxblink2_lib.store.status import empty_store_message
 
+    if options.engine == "ray":
+        check_shared_store(options.store)  # before it is looked at
     request = resume_request(options, EVERYTHING)
     with _engine(options, request) as engine:
         store = materialize(request, retry=True, wait=False, engine=engine)

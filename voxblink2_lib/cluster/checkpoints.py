@@ -2,8 +2,8 @@
 
 ::
 
-    URL/jobs/audio/00007/<attempt>/id000001_video000012.arrow    the part file of a video
-    URL/jobs/audio/00007/<attempt>/outcomes-000003.parquet       all that is known of the job's videos
+    URL/jobs/audio/00007/<attempt>/id000001_video000012.arrow            a part file of a video
+    URL/jobs/audio/00007/<attempt>/000003/audio-00007.outcomes.parquet   what is known of all videos
 
 A part file has its outcome inside; the other outcomes leave in a file of their own after each
 failure. Whoever begins the job again reads what all attempts before have left. A file may be cut
@@ -28,7 +28,7 @@ from voxblink2_lib.published.uploads import job_folder
 from voxblink2_lib.records import VideoKey
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
-from voxblink2_lib.store.outcome_files import read_outcomes, write_file
+from voxblink2_lib.store.outcome_files import outcomes_path, read_outcomes, write_file
 from voxblink2_lib.store.schema import arrow_schema
 from voxblink2_lib.store.shards import read_part, read_part_outcome
 
@@ -122,16 +122,23 @@ class Checkpoints:
         files = {path.name: path for path in parts}
         if self._failures:
             self._written += 1
-            path = self._store.tmp / f"outcomes-{self._written:06}.parquet"
+            path = self._outcomes_path(f"{self._written:06}")
             outcomes = self._ledger.outcomes.read(self._job)
             assert outcomes is not None  # for mypy: the job is in its ledger
             write_file(path, outcomes, None)
-            files[path.name] = path
+            files[f"{path.parent.name}/{path.name}"] = path
         self._number_leaving, self._unsaved, self._failures = self._unsaved, 0, 0
         self._leaving = [self._threads.submit(self._upload, *file) for file in files.items()]
 
+    def _outcomes_path(self, folder: str) -> Path:
+        """Return the path for a file of outcomes, whose name says of which job it is."""
+        path = outcomes_path(self._store.tmp / folder, self._ledger.config, self._job)
+        path.parent.mkdir(exist_ok=True)
+        return path
+
     def _upload(self, name: str, path: Path) -> None:
-        with open(path, "rb") as file:
+        # A job that was sealed meanwhile has its clips in the shard.
+        with suppress(FileNotFoundError), open(path, "rb") as file:
             size_bytes = os.fstat(file.fileno()).st_size
             self._place.upload(file, f"{self._at_url}/{self._attempt}/{name}", size_bytes)
 
@@ -160,7 +167,8 @@ class Checkpoints:
     def _fetch_part(self, name: str, size_bytes: int, digests: Mapping[VideoKey, int]) -> str:
         """Download a part file; return its name here, or an empty text if it is of no use."""
         with suppress(StoreDamagedError, FileGoneError):
-            path = self._download(name, size_bytes)
+            path = self._store.tmp / "-".join(name.split("/")[-2:])
+            self._download(name, size_bytes, path)
             for _ in read_part(path, arrow_schema(self._ledger.config)):
                 pass
             outcome = read_part_outcome(path)
@@ -174,7 +182,7 @@ class Checkpoints:
     def _restore_outcomes(self, sizes: Mapping[str, int]) -> None:
         attempts: dict[str, list[str]] = {}
         for name in sorted(sizes, reverse=True):
-            attempts.setdefault(str(PurePosixPath(name).parent), []).append(name)
+            attempts.setdefault(str(PurePosixPath(name).parents[1]), []).append(name)
         for names in attempts.values():
             self._take_first_whole(names, sizes)
 
@@ -182,13 +190,11 @@ class Checkpoints:
         """Take the last file of an attempt that is whole."""
         for name in names:
             with suppress(StoreDamagedError, FileGoneError):
-                outcomes = read_outcomes(self._download(name, sizes[name]), with_digests=False)
-                if (outcomes.config, outcomes.job) == (self._ledger.config, self._job):
-                    self._ledger.elsewhere.take(outcomes)
-                    return
+                path = self._outcomes_path("-".join(name.split("/")[-3:-1]))
+                self._download(name, sizes[name], path)
+                self._ledger.elsewhere.take(read_outcomes(path, with_digests=False))
+                return
 
-    def _download(self, name: str, size_bytes: int) -> Path:
-        path = self._store.tmp / name.removeprefix(f"{self._at_url}/").replace("/", "-")
+    def _download(self, name: str, size_bytes: int, path: Path) -> None:
         with atomic_write(path) as file:
             file.write(self._place.read_block(name, 0, size_bytes))
-        return path

@@ -34,7 +34,12 @@ def ray_engine(
         DependencyError: Ray is not installed.
         StoppedError: there is no such cluster.
     """
-    _check(request)
+    check_shared_store(request.store)
+    if is_cut_audio(request.source):
+        raise SelectionError(
+            "Cut audio is read by one process, from its first byte to the last: nodes of a cluster "
+            "would wait for it. Leave out --engine."
+        )
     try:
         from voxblink2_lib.cluster import ray_nodes
     except ImportError as error:
@@ -55,16 +60,15 @@ def ray_engine(
         yield run_on_nodes
 
 
-def _check(request: MaterializeRequest) -> None:
-    store = request.store
+def check_shared_store(store: str | None) -> None:
+    """Refuse a store that the nodes of a cluster cannot all write to.
+
+    Raises:
+        SelectionError: it is no URL, or of such a kind.
+    """
     if store is None or not is_url(store) or store.startswith(_NOT_SHARED):
         shown = "none was named" if store is None else f"got {redacted_source(store)}"
         raise SelectionError(
             "With --engine ray the store must be at a URL that all nodes can write to, such as "
             f"s3://bucket/store, or file:///shared/folder on a shared file system; {shown}."
-        )
-    if is_cut_audio(request.source):
-        raise SelectionError(
-            "Cut audio is read by one process, from its first byte to the last: nodes of a cluster "
-            "would wait for it. Leave out --engine."
         )

@@ -32,10 +32,11 @@ from voxblink2_lib.cluster.records import (
 )
 from voxblink2_lib.cluster.versions import versions_here
 from voxblink2_lib.errors import DependencyError, StoppedError, first_line
+from voxblink2_lib.foreign_text import visible
 from voxblink2_lib.redaction import redact, secrets_in
 from voxblink2_lib.sources.rate_limits import RateLimiter, shared_file
 
-_DESCRIBE_SECONDS = 120.0
+_ANSWER_SECONDS, _DESCRIBE_SECONDS = 10.0, 120.0
 # Of an actor: it uses no core, and is started again as often as it dies, as long as its node lives.
 _LASTING = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
 
@@ -55,6 +56,7 @@ def connected(address: str) -> Iterator[None]:
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
+        _check_answers(os.environ.get("RAY_ADDRESS", "") if address == "auto" else address)
         with _command_line_kept_back():
             ray.init(
                 address=address,
@@ -62,15 +64,28 @@ def connected(address: str) -> Iterator[None]:
                 configure_logging=False,
                 logging_level=logging.ERROR,
             )
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
+        where = "on this machine" if address == "auto" else f"at {visible(address)}"
         raise StoppedError(
-            f"There is no Ray cluster at {address}: {redact(first_line(error))} Nothing was "
-            "changed. Start one with 'ray start --head', or name another with --address."
+            f"There is no Ray cluster {where} ({visible(redact(first_line(error))).rstrip('.')}). "
+            "Nothing was changed. Start one with 'ray start --head', or name another with "
+            "--address HOST:PORT."
         ) from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """Try to connect to a host and port: Ray would wait for minutes.
+
+    Raises:
+        OSError: nobody answers.
+    """
+    host, _, port = address.rpartition(":")
+    if host and "/" not in host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=_ANSWER_SECONDS).close()
 
 
 @contextlib.contextmanager

@@ -96,9 +96,3 @@ def check_base(store: Store, present: Manifest | None, url: str) -> None:
             f"{present.generation} was written by {present.writer}. Nothing was changed. Name "
             "another folder with --scratch NEW_FOLDER (scratch=...): it takes up what is published."
         )
-
-
-def published_shards(store: Store, config: str) -> set[str]:
-    """Return the names of the shards that are at the URL of a scratch store; of any other, none."""
-    last = last_manifest(store)
-    return set(last.shards(config)) if last else set()

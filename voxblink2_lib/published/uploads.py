@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 
 from voxblink2_lib.files import atomic_write
 from voxblink2_lib.published.manifest import PublishedFile
-from voxblink2_lib.published.scratch import FOLDER
+from voxblink2_lib.published.scratch import FOLDER, last_manifest
 from voxblink2_lib.records import CONFIG_NAMES
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
@@ -85,6 +85,14 @@ def read_uploads(store: Store) -> dict[tuple[str, str], PublishedFile]:
     records = (json.loads(path.read_bytes()) for path in _folder(store).glob("*/*.json"))
     files = [PublishedFile(**record) for record in records]
     return {(file.path, file.sha256): file for file in files}
+
+
+def shards_at_url(store: Store, config: str) -> set[str]:
+    """Return the names of the shards that are at the URL of a scratch store; of any other, none."""
+    last = last_manifest(store)
+    noted = {PurePosixPath(path) for path, _ in read_uploads(store)}
+    named = {path.name for path in noted if path.parent.name == config}
+    return named | set(last.shards(config) if last else ())
 
 
 def upload_catalogues(store: Store, config: str) -> list[Path]:
