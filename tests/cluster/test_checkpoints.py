@@ -32,9 +32,7 @@ class JobOnNode:
         self.store.tmp.mkdir(parents=True)
         self.ledger = Ledger(self.store.ledger, "audio")
         self.ledger.add_jobs([KEYS])
-        self.saved = Checkpoints(
-            Place(url), self.store, self.ledger, 0, clock=lambda: self.now
-        )
+        self.saved = Checkpoints(Place(url), self.store, self.ledger, 0, clock=lambda: self.now)
 
     def finish(self, *numbers: int, status: Any = "done") -> None:
         """Finish videos, as workers and the loop do."""

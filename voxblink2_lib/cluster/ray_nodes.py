@@ -21,7 +21,6 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from voxblink2_lib.cluster.budgets import NodeBudget, RemoteRateLimiter
-from voxblink2_lib.cluster.job import run_job
 from voxblink2_lib.cluster.records import (
     ClusterRun,
     JobResult,
@@ -156,6 +155,8 @@ def _job_task(
 ) -> JobResult | str:
     """Do a job; return what this library did not expect, without secrets, as a text."""
     _drop_output()
+    # The actors, whose processes load this file too, have no use for it.
+    from voxblink2_lib.cluster.job import run_job
 
     def limit(method: str, *values: Any, **options: Any) -> Any:
         return ray.get(budget.limit.remote(method, values, options))
@@ -237,8 +238,9 @@ class RayNodes:
         actor = ray.remote(**_LASTING)
         self._board: Any = actor(_Board).options(scheduling_strategy=here).remote()
         self._node_actor: Any = actor(_NodeActor)
-        shared = self._node_actor.options(scheduling_strategy=here).remote()
-        self._shared: Any = shared if shares_budget else None
+        self._shared: Any = None
+        if shares_budget:
+            self._shared = self._node_actor.options(scheduling_strategy=here).remote()
         # Handles, which end with this process: another run on the cluster has its own.
         self._actors: dict[str, Any] = {}
         self._nodes: dict[str, Node] = {}
@@ -248,20 +250,23 @@ class RayNodes:
         """Return the nodes that are alive and have a core."""
         entries = [entry for entry in ray.nodes() if entry["Alive"]]
         cores = {entry["NodeID"]: int(entry["Resources"].get("CPU", 0)) for entry in entries}
-        for node_id in [node_id for node_id, count in cores.items() if count]:
-            if node_id not in self._nodes:
-                self._meet(node_id, cores[node_id])
-        for node_id in self._nodes.keys() - cores.keys():
-            del self._nodes[node_id], self._actors[node_id]
+        new = [name for name, count in cores.items() if count and name not in self._actors]
+        answers = {node_id: self._meet(node_id) for node_id in new}
+        for node_id, answer in answers.items():
+            with contextlib.suppress(ray.exceptions.RayError):  # it died just now
+                host, versions = ray.get(answer, timeout=_DESCRIBE_SECONDS)
+                name = f"{host}-{node_id[:6]}"
+                self._nodes[node_id] = Node(node_id, name, cores[node_id], versions)
+        for node_id in self._actors.keys() - cores.keys():
+            del self._actors[node_id]
+            self._nodes.pop(node_id, None)
         return [*self._nodes.values()]
 
-    def _meet(self, node_id: str, cores: int) -> None:
+    def _meet(self, node_id: str) -> Any:
+        """Start the actor of a node, and have it describe itself."""
         actor = self._node_actor.options(scheduling_strategy=_on_node(node_id)).remote()
-        with contextlib.suppress(ray.exceptions.RayError):  # it died just now
-            answer = actor.describe.remote()
-            host, versions = ray.get(answer, timeout=_DESCRIBE_SECONDS)
-            self._actors[node_id] = actor
-            self._nodes[node_id] = Node(node_id, f"{host}-{node_id[:6]}", cores, versions)
+        self._actors[node_id] = actor
+        return actor.describe.remote()
 
     def start(self, node: Node, work: JobWork) -> None:
         """Begin a job on a node."""
@@ -277,7 +282,9 @@ class RayNodes:
         self, *, timeout_seconds: float
     ) -> Sequence[tuple[Node, JobResult | NodeLostError]]:
         """Return the results that have arrived, after waiting for the first of them."""
-        ready, _ = ray.wait([*self._running], timeout=timeout_seconds) if self._running else ([], [])
+        ready, _ = (
+            ray.wait([*self._running], timeout=timeout_seconds) if self._running else ([], [])
+        )
         return [(self._running.pop(reference), _result_of(reference)) for reference in ready]
 
     def reports(self) -> Sequence[tuple[Node, Report]]:

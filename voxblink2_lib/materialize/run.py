@@ -130,9 +130,7 @@ def _published_already(request: MaterializeRequest) -> Store | None:
     return store
 
 
-def _materialize(
-    request: MaterializeRequest, *, retry: bool, wait: bool, engine: Engine
-) -> Store:
+def _materialize(request: MaterializeRequest, *, retry: bool, wait: bool, engine: Engine) -> Store:
     if is_cut_audio(request.source):
         source = parse_source(request.source, request.fetch)
         store = materialize_cut_audio(request, source, retry=retry, wait=wait)
@@ -344,9 +342,7 @@ def _run_open_jobs(context: RunContext, *, retry: bool, engine: Engine) -> None:
     _finish(context)
 
 
-def _run_jobs(
-    context: RunContext, jobs: list[int], engine: Engine = run_on_this_machine
-) -> None:
+def _run_jobs(context: RunContext, jobs: list[int], engine: Engine = run_on_this_machine) -> None:
     """Do all that is left in some jobs, and seal them."""
     store, ledger, config = context.store, context.ledger, context.request.config
     _record_format(context)
