@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import fsspec
 import pytest
 from support.bucket import bucket_server
 from support.cli_process import run_inline
@@ -42,6 +43,14 @@ def alone(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, b
         words = ("--data-dir", corpus, "--source", corpus / "media", "--store", root)
         run_inline("materialize", *words)
     return {path.name: path.read_bytes() for path in root.glob("shards/audio/*.arrow")}
+
+
+@pytest.fixture
+def memory() -> Iterator[str]:
+    """The URL of an empty store in memory, which nodes in this process share."""
+    fsspec.filesystem("memory").store.clear()
+    yield "memory://corpora/store"
+    fsspec.filesystem("memory").store.clear()
 
 
 @pytest.fixture

@@ -19,12 +19,12 @@ from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
 from voxblink2_lib.store.shards import make_rows, write_part
 
-KEYS = [VideoKey("id000001", f"video{number:06}") for number in range(40)]
+KEYS = [VideoKey("id000001", f"video{number:06}") for number in range(50)]
 DIGESTS = {key: number for number, key in enumerate(KEYS)}
 
 
 class JobOnNode:
-    """A job of forty videos in a store of its own, as a node has it."""
+    """A job of fifty videos in a store of its own, as a node has it."""
 
     def __init__(self, root: Path, url: str) -> None:
         self.now = 0.0
@@ -80,7 +80,7 @@ def test_clips_and_failures_are_there_for_the_next_node(nodes: Any) -> None:
     assert second.saved.restore(DIGESTS) == 10
     assert second.parts() == 10
     # Of the others the part file has the outcome, which the loop reads.
-    assert second.statuses() == {"done": 10, "gone": 2, "planned": 28}
+    assert second.statuses() == {"done": 10, "gone": 2, "planned": 38}
 
 
 def test_a_third_node_has_what_both_before_have_left(nodes: Any) -> None:
@@ -172,5 +172,4 @@ def test_an_upload_that_fails_is_an_error_of_the_job(
     monkeypatch.setattr(Place, "upload", fail)
     first = nodes()
     with pytest.raises(StoreDiskError, match="the server is gone"):
-        first.finish(*range(20))
-        first.saved.save()
+        first.finish(*range(2 * MOST_UNSAVED))

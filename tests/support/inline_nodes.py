@@ -1,4 +1,4 @@
-"""Nodes of a cluster without a cluster: jobs run in this process, and may be killed in the middle."""
+"""Nodes of a cluster without a cluster: jobs run in this process, and may be killed half-way."""
 
 from __future__ import annotations
 
@@ -39,6 +39,10 @@ def node(name: str, versions: str | None = None) -> Node:
     return Node(name, name, 2, versions_here() if versions is None else versions)
 
 
+def _do_nothing(node: Node, work: JobWork) -> None:
+    del node, work
+
+
 class InlineNodes:
     """Runs each job when its result is waited for.
 
@@ -54,7 +58,7 @@ class InlineNodes:
         run: ClusterRun,
         nodes: Sequence[Node],
         limits: Path,
-        before: Callable[[Node, JobWork], None] = lambda node, work: None,
+        before: Callable[[Node, JobWork], None] = _do_nothing,
     ) -> None:
         self._run, self._limits, self._before = run, limits, before
         self.alive = list(nodes)

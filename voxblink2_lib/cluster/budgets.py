@@ -1,7 +1,7 @@
 """Budgets, pauses and what is known of routes: kept by one actor for each node, or for all.
 
 A job asks the actor for permits. Downloads run in processes that know no cluster: that the source
-has answered one of them is noted as a file on the node, and told to the actor with the next request.
+has answered one of them is noted in a file on the node, and passed on with the next request.
 """
 
 from __future__ import annotations

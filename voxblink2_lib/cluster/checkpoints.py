@@ -92,9 +92,9 @@ class Checkpoints:
         Raises:
             StoreError, StoreDiskError: the URL cannot be written to.
         """
-        if not all(upload.done() for upload in self._leaving):
-            if self._number_leaving + self._unsaved < MOST_UNSAVED:
-                return
+        is_leaving = not all(upload.done() for upload in self._leaving)
+        if is_leaving and self._number_leaving + self._unsaved < MOST_UNSAVED:
+            return
         self._wait()
         is_old = self._clock() - self._since >= SAVE_SECONDS
         if self._unsaved >= SAVE_VIDEOS or (self._unsaved and is_old):
@@ -159,13 +159,14 @@ class Checkpoints:
         names = [*self._place.sizes(self._at_url).items()]
         parts = [(name, size) for name, size in names if name.endswith(".arrow")]
         self._store.tmp.mkdir(parents=True, exist_ok=True)
-        kept = list(self._threads.map(lambda part: self._fetch_part(*part, digests), parts))
+        kept = list(self._threads.map(lambda part: self._fetch_part(part, digests), parts))
         self._present.update(name for name in kept if name)
         self._restore_outcomes({name: size for name, size in names if name.endswith(".parquet")})
         return len(self._present)
 
-    def _fetch_part(self, name: str, size_bytes: int, digests: Mapping[VideoKey, int]) -> str:
+    def _fetch_part(self, part: tuple[str, int], digests: Mapping[VideoKey, int]) -> str:
         """Download a part file; return its name here, or an empty text if it is of no use."""
+        name, size_bytes = part
         with suppress(StoreDamagedError, FileGoneError):
             path = self._store.tmp / "-".join(name.split("/")[-2:])
             self._download(name, size_bytes, path)

@@ -6,6 +6,7 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
+from dataclasses import replace
 
 from voxblink2_lib import errors
 from voxblink2_lib.cluster.checkpoints import Checkpoints
@@ -181,9 +182,9 @@ class Driver:
         self._waiting.appendleft(number)
         if self._losses[number] >= _MOST_LOSSES:
             raise StoppedError(
-                f"Of job {number} the process was lost {self._losses[number]} times, the last time "
-                f"on the node {visible(node.name)}: {visible(str(loss))}. What had left it is kept; "
-                "run the same command again. If it happens again, the nodes may be short of memory."
+                f"Job {number} was lost {self._losses[number]} times, the last time on the node "
+                f"{visible(node.name)}: {visible(str(loss))}. What had left the nodes is kept; run "
+                "the same command again. If it happens again, they may be short of memory."
             )
         _log.warning(
             "The node %s was lost (%s). Its job begins again with what had left it.",
@@ -228,6 +229,4 @@ class Driver:
 
 
 def _named(route: RouteSnapshot, node: Node) -> RouteSnapshot:
-    from dataclasses import replace
-
     return replace(route, name=f"{node.name} {route.name}")

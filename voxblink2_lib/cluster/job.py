@@ -69,7 +69,8 @@ def run_job(
     """
     with _scratch_store(work) as store, Ledger(store.ledger, work.known.config) as ledger:
         ledger.elsewhere.add_job(work.known)
-        job = _Job(run, work, store, ledger, rate_limiter, remembered)
+        job = _Job(run, work, store, ledger=ledger, rate_limiter=rate_limiter)
+        job.records.update(remembered)
         problem = None
         try:
             job.run(cores, report)
@@ -84,13 +85,13 @@ class _Job:
         run: ClusterRun,
         work: JobWork,
         store: Store,
+        *,
         ledger: Ledger,
         rate_limiter: RateLimiter,
-        remembered: Mapping[str, RouteRecord],
     ) -> None:
         self._run, self._work, self._store, self._ledger = run, work, store, ledger
         self._rate_limiter = rate_limiter
-        self.records = dict(remembered)
+        self.records: dict[str, RouteRecord] = {}
         self._upload: PublishedFile | None = None
 
     def run(self, cores: int, report: Reporter) -> None:

@@ -90,7 +90,7 @@ def _check_answers(address: str) -> None:
 @contextlib.contextmanager
 def _command_line_kept_back() -> Iterator[None]:
     """Keep Ray from telling the cluster the driver's command line, which may have secrets."""
-    module = importlib.import_module("ray._private.utils")
+    module: Any = importlib.import_module("ray._private.utils")
     before = module.get_entrypoint_name
     module.get_entrypoint_name = lambda: "voxblink2"
     try:
@@ -151,7 +151,7 @@ class _Board:
 
 @ray.remote(max_retries=0)
 def _job_task(
-    run: ClusterRun, work: JobWork, node_id: str, cores: int, budget: Any, board: Any
+    run: ClusterRun, work: JobWork, *, node_id: str, cores: int, budget: Any, board: Any
 ) -> JobResult | str:
     """Do a job; return what this library did not expect, without secrets, as a text."""
     _drop_output()
@@ -235,7 +235,9 @@ class RayNodes:
     def __init__(self, run: ClusterRun, *, shares_budget: bool) -> None:
         self._run = run
         here = _on_node(ray.get_runtime_context().get_node_id())
-        actor = ray.remote(**_LASTING)
+        # Its types are for decorators alone.
+        remote: Any = ray.remote
+        actor = remote(**_LASTING)
         self._board: Any = actor(_Board).options(scheduling_strategy=here).remote()
         self._node_actor: Any = actor(_NodeActor)
         self._shared: Any = None
@@ -248,7 +250,8 @@ class RayNodes:
 
     def present(self) -> Sequence[Node]:
         """Return the nodes that are alive and have a core."""
-        entries = [entry for entry in ray.nodes() if entry["Alive"]]
+        nodes: Any = ray.nodes  # without types
+        entries = [entry for entry in nodes() if entry["Alive"]]
         cores = {entry["NodeID"]: int(entry["Resources"].get("CPU", 0)) for entry in entries}
         new = [name for name, count in cores.items() if count and name not in self._actors]
         answers = {node_id: self._meet(node_id) for node_id in new}
@@ -275,7 +278,9 @@ class RayNodes:
         task = _job_task.options(
             num_cpus=cores, scheduling_strategy=_on_node(node.id), name=f"job {work.known.job}"
         )
-        reference = task.remote(self._run, work, node.id, cores, budget, self._board)
+        reference = task.remote(
+            self._run, work, node_id=node.id, cores=cores, budget=budget, board=self._board
+        )
         self._running[reference] = node
 
     def results(
