@@ -39,6 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": {"store", "release"},
     "export": {"store", "workers", "release.index", "release.selection"},
     "repair": {"materialize", "store", "release"},
+    "cluster": {"materialize", "published", "store", "release", "sources", "media"},
     "purge": {"cut_audio", "store", "release"},
     "embedding": {"store", "models", "workers", "media"},
     "materialize": {

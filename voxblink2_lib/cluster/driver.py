@@ -46,12 +46,22 @@ class Driver:
         place: where the store is published.
         nodes: who does the work.
         versions: what a node needs to have, so that its clips are those of the store.
+        shares_budget: the nodes have one budget together.
     """
 
-    def __init__(self, context: RunContext, place: Place, nodes: Nodes, *, versions: str) -> None:
+    def __init__(
+        self,
+        context: RunContext,
+        place: Place,
+        nodes: Nodes,
+        *,
+        versions: str,
+        shares_budget: bool = False,
+    ) -> None:
         self._context, self._place, self._nodes = context, place, nodes
         self._ledger, self._store = context.ledger, context.store
-        self._versions = versions
+        self._versions, self._shares_budget = versions, shares_budget
+        self._rated_nodes = 0
         self._waiting: deque[int] = deque()
         self._running: dict[str, JobWork] = {}
         self._losses: Counter[int] = Counter()
@@ -118,13 +128,20 @@ class Driver:
         usable = [node for node in self._nodes.present() if self._is_usable(node)]
         if not usable and not self._running:
             raise self._no_node_left()
-        hourly = Routes(self._context.source, self._context.rate_limiter).videos_per_hour
-        self._ledger.set_setting("videos_an_hour", str(hourly * max(1, len(usable))))
+        self._note_rate(len(usable))
         for node in usable:
             if self._waiting and node.id not in self._running:
                 work = self._work(self._waiting.popleft())
                 self._running[node.id] = work
                 self._nodes.start(node, work)
+
+    def _note_rate(self, nodes: int) -> None:
+        """Write how many videos may be requested in an hour."""
+        if nodes != self._rated_nodes:
+            self._rated_nodes = nodes
+            budgets = 1 if self._shares_budget else nodes
+            routes = Routes(self._context.source, self._context.rate_limiter)
+            self._ledger.set_setting("videos_an_hour", str(routes.videos_per_hour * budgets))
 
     def _is_usable(self, node: Node) -> bool:
         if node in self._problems:

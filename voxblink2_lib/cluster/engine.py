@@ -54,7 +54,9 @@ def ray_engine(
     def run_on_nodes(context: RunContext, jobs: list[int]) -> None:
         run = ClusterRun.of(request, context.source, context.options)
         nodes = ray_nodes.RayNodes(run, shares_budget=shares_budget)
-        Driver(context, open_place(run.url), nodes, versions=versions_here()).run(jobs)
+        place, versions = open_place(run.url), versions_here()
+        driver = Driver(context, place, nodes, versions=versions, shares_budget=shares_budget)
+        driver.run(jobs)
 
     with ray_nodes.connected(address or "auto"):
         yield run_on_nodes

@@ -10,8 +10,11 @@ import contextlib
 import importlib
 import logging
 import os
+import signal
 import socket
 import tempfile
+import threading
+import time
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -36,6 +39,8 @@ from voxblink2_lib.redaction import redact, secrets_in
 from voxblink2_lib.sources.rate_limits import RateLimiter, shared_file
 
 _ANSWER_SECONDS, _DESCRIBE_SECONDS = 10.0, 120.0
+# Nodes come and go.
+_LOOK_SECONDS = 5.0
 # Of an actor: it uses no core, and is started again as often as it dies, as long as its node lives.
 _LASTING = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
 
@@ -56,7 +61,7 @@ def connected(address: str) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         _check_answers(os.environ.get("RAY_ADDRESS", "") if address == "auto" else address)
-        with _command_line_kept_back():
+        with _command_line_kept_back(), _handler_of_sigterm_kept():
             ray.init(
                 address=address,
                 log_to_driver=False,
@@ -97,6 +102,17 @@ def _command_line_kept_back() -> Iterator[None]:
         yield
     finally:
         module.get_entrypoint_name = before
+
+
+@contextlib.contextmanager
+def _handler_of_sigterm_kept() -> Iterator[None]:
+    """Keep what the program does at SIGTERM; Ray would end it at once."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _on_node(node_id: str) -> NodeAffinitySchedulingStrategy:
@@ -247,9 +263,14 @@ class RayNodes:
         self._actors: dict[str, Any] = {}
         self._nodes: dict[str, Node] = {}
         self._running: dict[Any, Node] = {}
+        self._looked_at = 0.0
 
     def present(self) -> Sequence[Node]:
-        """Return the nodes that are alive and have a core."""
+        """Return the nodes that are alive and have a core, as of some seconds ago."""
+        now = time.monotonic()
+        if self._running and now - self._looked_at < _LOOK_SECONDS:
+            return [*self._nodes.values()]
+        self._looked_at = now
         nodes: Any = ray.nodes  # without types
         entries = [entry for entry in nodes() if entry["Alive"]]
         cores = {entry["NodeID"]: int(entry["Resources"].get("CPU", 0)) for entry in entries}
@@ -290,7 +311,10 @@ class RayNodes:
         ready, _ = (
             ray.wait([*self._running], timeout=timeout_seconds) if self._running else ([], [])
         )
-        return [(self._running.pop(reference), _result_of(reference)) for reference in ready]
+        results = [(self._running.pop(reference), _result_of(reference)) for reference in ready]
+        if any(isinstance(result, NodeLostError) for _, result in results):
+            self._looked_at = 0.0
+        return results
 
     def reports(self) -> Sequence[tuple[Node, Report]]:
         """Return what was reported since the last call."""
@@ -306,7 +330,7 @@ def _result_of(reference: Any) -> JobResult | NodeLostError:
     try:
         result: JobResult | str = ray.get(reference)
     except ray.exceptions.RayError as error:
-        return NodeLostError(first_line(error))
+        return NodeLostError(first_line(error).partition(". ")[0].rstrip("."))
     if isinstance(result, str):
         raise DependencyError(f"A job ended with a defect of voxblink2 on its node:\n{result}")
     return result

@@ -162,12 +162,12 @@ class Publisher:
 
     def _listed(self) -> dict[str, _Local | PublishedFile]:
         """Return the files of one moment by their paths; those that are only at the URL as such."""
-        # By other machines: of shards that are not here.
-        self._uploaded |= read_uploads(self._store)
         work = self._store.root / FOLDER
         work.mkdir(parents=True, exist_ok=True)
         snapshot = work / LEDGER
         _copy_ledger(self._store.ledger, snapshot)
+        # By other machines: they were noted before the ledger had them.
+        self._uploaded |= read_uploads(self._store)
         index = self._index()
         listed: dict[str, _Local | PublishedFile] = {LEDGER: _Local(snapshot)}
         # What was purged must not come back, wherever the store is taken up.
