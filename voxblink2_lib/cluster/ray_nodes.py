@@ -18,7 +18,7 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -165,22 +165,29 @@ class _Board:
         self._is_stopping = True
 
 
+class _Surroundings(NamedTuple):
+    """Where a job is done, and the handles of the actors that it needs."""
+
+    node_id: str
+    cores: int
+    budget: Any
+    board: Any
+
+
 @ray.remote(max_retries=0)
-def _job_task(
-    run: ClusterRun, work: JobWork, *, node_id: str, cores: int, budget: Any, board: Any
-) -> JobResult | str:
+def _job_task(run: ClusterRun, work: JobWork, here: _Surroundings) -> JobResult | str:
     """Do a job; return what this library did not expect, without secrets, as a text."""
     _drop_output()
     # The actors, whose processes load this file too, have no use for it.
     from voxblink2_lib.cluster.job import run_job
 
     def limit(method: str, *values: Any, **options: Any) -> Any:
-        return ray.get(budget.limit.remote(method, values, options))
+        return ray.get(here.budget.limit.remote(method, values, options))
 
     def report(report: Report) -> bool:
-        told = report._replace(messages=tuple(messages))
+        complete = report._replace(messages=tuple(messages))
         messages.clear()
-        return bool(ray.get(board.report.remote(node_id, told)))
+        return bool(ray.get(here.board.report.remote(here.node_id, complete)))
 
     secrets = _secrets_of(run)
     messages: list[str] = []
@@ -189,12 +196,12 @@ def _job_task(
             result, records = run_job(
                 run,
                 work,
-                cores=cores,
+                cores=here.cores,
                 rate_limiter=RemoteRateLimiter(limit, Path(folder)),
-                remembered=ray.get(budget.records.remote()),
+                remembered=ray.get(here.budget.records.remote()),
                 report=report,
             )
-            ray.get(budget.learn.remote(records))
+            ray.get(here.budget.learn.remote(records))
         except Exception:
             return redact(traceback.format_exc(), secrets)
     if result.problem is None:
@@ -299,9 +306,8 @@ class RayNodes:
         task = _job_task.options(
             num_cpus=cores, scheduling_strategy=_on_node(node.id), name=f"job {work.known.job}"
         )
-        reference = task.remote(
-            self._run, work, node_id=node.id, cores=cores, budget=budget, board=self._board
-        )
+        here = _Surroundings(node.id, cores, budget, self._board)
+        reference = task.remote(self._run, work, here)
         self._running[reference] = node
 
     def results(
