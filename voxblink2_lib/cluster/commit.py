@@ -67,5 +67,6 @@ def commit_open(
 
 def _take(ledger: Ledger, outcomes: JobOutcomes) -> None:
     ledger.elsewhere.take(outcomes)
-    if remembered := outcomes.settings.get(ASKED_IN_VAIN):
+    remembered = outcomes.settings.get(ASKED_IN_VAIN, "[]")
+    if remembered not in {"[]", ledger.setting(ASKED_IN_VAIN)}:
         ledger.set_setting(ASKED_IN_VAIN, remembered)

@@ -25,6 +25,7 @@ from voxblink2_lib.errors import BlockedError, DependencyError, StoppedError, Vo
 from voxblink2_lib.foreign_text import visible
 from voxblink2_lib.materialize.dashboard import Dashboard, RouteSnapshot, Snapshot
 from voxblink2_lib.materialize.interruption import Interruption
+from voxblink2_lib.materialize.judgement import ASKED_IN_VAIN
 from voxblink2_lib.materialize.routes import Routes
 from voxblink2_lib.materialize.scheduler import Scheduler
 from voxblink2_lib.materialize.video_queue import RunContext
@@ -62,6 +63,7 @@ class Driver:
         self._ledger, self._store = context.ledger, context.store
         self._versions, self._shares_budget = versions, shares_budget
         self._rated_nodes = 0
+        self._outcomes = context.ledger.outcomes
         self._waiting: deque[int] = deque()
         self._running: dict[str, JobWork] = {}
         self._losses: Counter[int] = Counter()
@@ -160,8 +162,10 @@ class Driver:
     def _work(self, number: int) -> JobWork:
         """Return a job with all that a node needs; what is here of it goes where nodes find it."""
         context, ledger = self._context, self._ledger
-        known = ledger.outcomes.read(number)
+        known = self._outcomes.read(number)
         assert known is not None  # for mypy: an open job is in the ledger
+        # Of all settings, which may have a million ids, the only one that a node needs.
+        known = replace(known, settings={ASKED_IN_VAIN: ledger.setting(ASKED_IN_VAIN) or "[]"})
         pending = set(context.verdicts.pending_videos(number))
         keys = pending | {video.key for video in known.videos if video.row.status == "done"}
         index = context.index

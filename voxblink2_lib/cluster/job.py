@@ -69,6 +69,8 @@ def run_job(
     """
     with _scratch_store(work) as store, Ledger(store.ledger, work.known.config) as ledger:
         ledger.elsewhere.add_job(work.known)
+        for name, value in work.known.settings.items():
+            ledger.set_setting(name, value)
         job = _Job(run, work, store, ledger=ledger, rate_limiter=rate_limiter)
         job.records.update(remembered)
         problem = None

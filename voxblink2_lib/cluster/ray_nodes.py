@@ -35,7 +35,7 @@ from voxblink2_lib.cluster.records import (
 from voxblink2_lib.cluster.versions import versions_here
 from voxblink2_lib.errors import DependencyError, StoppedError, first_line
 from voxblink2_lib.foreign_text import visible
-from voxblink2_lib.redaction import redact, secrets_in
+from voxblink2_lib.redaction import redact, secrets_in, secrets_in_cookies
 from voxblink2_lib.sources.rate_limits import RateLimiter, shared_file
 
 _ANSWER_SECONDS, _DESCRIBE_SECONDS = 10.0, 120.0
@@ -213,7 +213,8 @@ def _job_task(run: ClusterRun, work: JobWork, here: _Surroundings) -> JobResult 
 def _secrets_of(run: ClusterRun) -> frozenset[str]:
     options = run.source.options
     texts = [run.url, run.source.place, *options.proxy, *options.extractor_args]
-    return secrets_in(*texts, options.yt_dlp or "")
+    cookies = [secrets_in_cookies(Path(file).expanduser()) for file in options.cookies]
+    return secrets_in(*texts, options.yt_dlp or "").union(*cookies)
 
 
 def _drop_output() -> None:
