@@ -102,8 +102,8 @@ class _Job:
         _check_source(self._run)
         place, number = open_place(self._run.url), work.known.job
         with Checkpoints(place, self._store, ledger, number) as checkpoints:
-            checkpoints.restore({video.key: video.digest for video in work.videos})
-            view = _NodeView(number, checkpoints, report)
+            restored = checkpoints.restore({video.key: video.digest for video in work.videos})
+            view = _NodeView(number, checkpoints, report, restored=restored)
             scheduler = Scheduler(self._context(cores), view=view, seals=work.is_sealed_there)
             try:
                 scheduler.run([number])
@@ -175,9 +175,12 @@ def _upload_shard(place: Place, store: Store, ledger: Ledger) -> PublishedFile |
 class _NodeView:
     """Reports to the driver what a person would see, and saves what is finished."""
 
-    def __init__(self, job: int, checkpoints: Checkpoints, report: Reporter) -> None:
+    def __init__(
+        self, job: int, checkpoints: Checkpoints, report: Reporter, *, restored: int
+    ) -> None:
         self._job, self._checkpoints, self._report = job, checkpoints, report
-        self._counts: list[tuple[str, int]] = []
+        # The driver counts each video once, whichever attempt has made it.
+        self._counts = [("done", 0)] * restored
         self._reported_at = time.monotonic()
 
     def __enter__(self) -> _NodeView:
