@@ -48,6 +48,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "repair": {"materialize", "store", "release"},
     "merge": {"purge", "published", "store", "release", "media.options"},
+    "cluster": {"materialize", "published", "store", "release", "sources", "media"},
     "purge": {"cut_audio", "published", "store", "release"},
     "embedding": {"store", "models", "workers", "media"},
     "materialize": {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -21,11 +22,13 @@ from voxblink2_lib.cli.arguments import (
 )
 from voxblink2_lib.cli.status import named_or_default_store, write_status
 from voxblink2_lib.cli.terminal import DONE, WRONG_USE, add_command, write_message, write_result
-from voxblink2_lib.errors import SelectionError
+from voxblink2_lib.errors import SelectionError, UsageError
 from voxblink2_lib.materialize.request import EVERYTHING, FETCHING
 from voxblink2_lib.outcomes import STATUSES
 
 if TYPE_CHECKING:
+    from voxblink2_lib.materialize.request import MaterializeRequest
+    from voxblink2_lib.materialize.run import Engine
     from voxblink2_lib.release.index import Index
     from voxblink2_lib.release.speaker_index import SpeakerInfo
     from voxblink2_lib.store.layout import Store
@@ -70,15 +73,40 @@ def _index_lines(index: Index) -> list[str]:
 
 
 def _materialize(options: argparse.Namespace) -> int:
+    from voxblink2_lib.cluster.engine import check_shared_store
     from voxblink2_lib.materialize.run import materialize
     from voxblink2_lib.store.status import empty_store_message
 
-    store = materialize(resume_request(options, EVERYTHING), retry=True, wait=False)
+    if options.engine == "ray":
+        check_shared_store(options.store)  # before it is looked at
+    request = resume_request(options, EVERYTHING)
+    with _engine(options, request) as engine:
+        store = materialize(request, retry=True, wait=False, engine=engine)
     if write_status(options, store, may_be_empty=False).utterances:
         return DONE
     # Videos that fail are outcomes, not errors; a whole run without any clip is.
     write_message(f"voxblink2: {empty_store_message(store, options.config)}")
     return WRONG_USE
+
+
+def _engine(
+    options: argparse.Namespace, request: MaterializeRequest
+) -> contextlib.AbstractContextManager[Engine]:
+    """Return the engine that was named.
+
+    Raises:
+        UsageError: an option would change nothing.
+    """
+    from voxblink2_lib.cluster.engine import ray_engine
+    from voxblink2_lib.materialize.run import run_on_this_machine
+
+    if options.engine == "ray":
+        return ray_engine(request, address=options.address, shares_budget=options.share_budget)
+    if options.address is not None or options.share_budget:
+        raise UsageError(
+            "--address and --share-budget would change nothing without a cluster. Add --engine ray."
+        )
+    return contextlib.nullcontext(run_on_this_machine)
 
 
 def _retry(options: argparse.Namespace) -> int:
@@ -135,7 +163,8 @@ def add_materialize_command(commands: Any) -> None:
         "  voxblink2 materialize --source /data/parts --store /data/voxblink2    (cut audio)\n"
         "  voxblink2 materialize --store /data/voxblink2    (goes on with the last run)\n"
         "  voxblink2 materialize --data-dir release --source youtube --store s3://bucket/voxblink2 "
-        "\\\n      --shard-of-jobs 3/64"
+        "\\\n      --shard-of-jobs 3/64\n"
+        "  voxblink2 materialize --engine ray --store s3://bucket/voxblink2    (on a cluster)"
     )
     parser = add_command(commands, "materialize", _materialize, does, example)
     add_last_run_arguments(parser, EVERYTHING)
@@ -147,6 +176,29 @@ def add_materialize_command(commands: Any) -> None:
     add_selection_arguments(parser)
     add_clip_arguments(parser)
     add_fetch_arguments(parser)
+    _add_cluster_arguments(parser)
+
+
+def _add_cluster_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("cluster", "a store at a URL, made by many machines")
+    group.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="who does the work: this machine (local), or the nodes of a Ray cluster; default: "
+        "local",
+    )
+    group.add_argument(
+        "--address",
+        help="of the Ray cluster; default: $RAY_ADDRESS, or the cluster of this machine",
+        metavar="HOST:PORT",
+    )
+    group.add_argument(
+        "--share-budget",
+        action="store_true",
+        help="one download budget for all nodes, as they are behind one IP address; otherwise each "
+        "has its own",
+    )
 
 
 def _date(text: str) -> datetime.datetime:

@@ -8,7 +8,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from voxblink2_lib.foreign_text import visible
 from voxblink2_lib.progress import clock_text, duration_text
@@ -97,6 +97,20 @@ class Snapshot(NamedTuple):
     waiting: int
     next_at: float | None
     slow_calls: Sequence[str] = ()
+
+
+class RunView(Protocol):
+    """Who watches a run."""
+
+    def __enter__(self) -> RunView: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def count(self, status: str, bytes_fetched: int) -> None:
+        """Take note of a video that is finished in this run: all of it is on disk."""
+
+    def show(self, snapshot: Callable[[], Snapshot], *, at_once: bool = False) -> None:
+        """Take note that the run goes on; called at least once a second, and at its end."""
 
 
 class Dashboard:

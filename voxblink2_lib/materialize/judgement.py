@@ -30,14 +30,14 @@ _MOST_CANARIES = 20
 
 # Videos that were asked for in vain come last in the next run; of so many it is remembered.
 _MAX_REMEMBERED = 1000
-_ASKED_IN_VAIN = "asked_in_vain"
+ASKED_IN_VAIN = "asked_in_vain"
 
 _log = logging.getLogger(__name__)
 
 
 def asked_in_vain(context: RunContext) -> list[VideoKey]:
     """Return the videos that earlier runs asked for when they closed a route."""
-    return [VideoKey(*key) for key in json.loads(context.ledger.setting(_ASKED_IN_VAIN) or "[]")]
+    return [VideoKey(*key) for key in json.loads(context.ledger.setting(ASKED_IN_VAIN) or "[]")]
 
 
 class _Request(NamedTuple):
@@ -252,7 +252,7 @@ class Judgement:
         if keys:
             remembered = dict.fromkeys([*keys, *asked_in_vain(self._context)])
             text = json.dumps([*remembered][:_MAX_REMEMBERED])
-            self._context.ledger.set_setting(_ASKED_IN_VAIN, text)
+            self._context.ledger.set_setting(ASKED_IN_VAIN, text)
 
 
 def _is_limited(failure: Outcome | None) -> bool:

@@ -22,7 +22,7 @@ from voxblink2_lib.materialize.jobs import (
 from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.materialize.slice_planning import SlicePart, check_planned_slice, slice_part
 from voxblink2_lib.media.options import ClipOptions
-from voxblink2_lib.published.scratch import published_shards
+from voxblink2_lib.published.uploads import shards_at_url
 from voxblink2_lib.records import VideoKey, options_of
 from voxblink2_lib.release.index import (
     KEY_COLUMNS,
@@ -257,7 +257,7 @@ def check_shards(request: MaterializeRequest, store: Store, ledger: Ledger) -> N
     files = {path.name for path in folder.glob("*.arrow")}
     if files and not sealed and not ledger.statistics.videos():
         raise lost_ledger(store.ledger, len(files))
-    if lost := sorted(sealed - files - published_shards(store, request.config)):
+    if lost := sorted(sealed - files - shards_at_url(store, request.config)):
         raise StoreDamagedError(
             f"{len(lost)} of the {len(sealed)} shards of the store {store.place} are missing, the "
             f"first is {folder / lost[0]}. {repair_advice(folder / lost[0])}"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import NamedTuple
 
 from voxblink2_lib.errors import UnreachableError
@@ -65,6 +66,21 @@ class Answer(NamedTuple):
     is_witnessed: bool = False
 
 
+class RouteRecord(NamedTuple):
+    """What a job leaves to the next one on the same machine, see :class:`RouteState`.
+
+    Attributes:
+        limit: of its breaker.
+        has_brought: a video came by it.
+    """
+
+    closure: Closure | None
+    refusals: int
+    has_worked: bool
+    limit: int
+    has_brought: bool
+
+
 @dataclass(slots=True, eq=False)
 class RouteState:
     """One route in this run.
@@ -92,6 +108,18 @@ class RouteState:
     def key(self) -> str:
         """Its name for the rate limiter."""
         return f"{self.source.host} {self.name}"
+
+    @property
+    def record(self) -> RouteRecord:
+        """What is left to the next job."""
+        breaker = self.breaker
+        kept = (self.closure, self.refusals, self.has_worked)
+        return RouteRecord(*kept, breaker.limit, breaker.has_worked)
+
+    def resume(self, record: RouteRecord) -> None:
+        """Begin where the job before has ended."""
+        self.closure, self.refusals, self.has_worked = record[:3]
+        self.breaker = Breaker(record.limit, record.has_brought)
 
     def close(self, reason: str, *, is_unanswered: bool = False, is_suspect: bool = False) -> None:
         """Use this route no more; the first reason counts."""
@@ -127,15 +155,28 @@ class Routes:
     Args:
         source: the source with its options.
         rate_limiter: budgets and pauses of all runs on this machine.
+        remembered: what earlier jobs have learned, by the names of routes.
     """
 
-    def __init__(self, source: SourceSpec, rate_limiter: RateLimiter) -> None:
+    def __init__(
+        self,
+        source: SourceSpec,
+        rate_limiter: RateLimiter,
+        remembered: Mapping[str, RouteRecord] = MappingProxyType({}),
+    ) -> None:
         self._limiter = rate_limiter
         options = source.options
         per_hour = options.per_hour(is_youtube=source.kind == "youtube")
         self._budget = Budget(per_hour, options.sleep)
         self._routes = [RouteState(replace(source, route=route)) for route in options.routes()]
         self._in_flight: dict[VideoKey, InFlight] = {}
+        for route in self._routes:
+            if record := remembered.get(route.name):
+                route.resume(record)
+
+    def records(self) -> dict[str, RouteRecord]:
+        """Return what later jobs need to know, by the names of routes."""
+        return {route.name: route.record for route in self._routes}
 
     @property
     def all(self) -> Sequence[RouteState]:

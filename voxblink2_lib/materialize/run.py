@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from voxblink2_lib.errors import SourceError, StoreError, StoreReadOnlyError, next_command
 from voxblink2_lib.materialize.clip_format import check_clip_format
@@ -53,6 +53,14 @@ from voxblink2_lib.store.outcome_files import outcomes_written, write_stale_outc
 
 _log = logging.getLogger(__name__)
 
+# Does all that is left in some jobs of a store, and seals them.
+Engine = Callable[[RunContext, list[int]], None]
+
+
+def run_on_this_machine(context: RunContext, jobs: list[int]) -> None:
+    """Do all that is left in some jobs, in processes of this machine."""
+    Scheduler(context).run(jobs)
+
 
 def index_release(request: MaterializeRequest) -> Index:
     """Build the index of a store, or check the existing one.
@@ -83,13 +91,16 @@ def _index(release: Release, store: Store) -> Index:
     return index
 
 
-def materialize(request: MaterializeRequest, *, retry: bool, wait: bool) -> Store:
+def materialize(
+    request: MaterializeRequest, *, retry: bool, wait: bool, engine: Engine = run_on_this_machine
+) -> Store:
     """Download, crop and seal every selected video that the store does not have yet.
 
     Args:
         request: what to do, and where. A store at a URL is made in its scratch store.
         retry: also retry failures of earlier runs whose back-off has elapsed.
         wait: wait, with a message, while another process works on the store.
+        engine: does the work. Cut audio, which is read in one go, takes no other than the default.
 
     Returns:
         The store. All jobs in it are sealed.
@@ -107,7 +118,7 @@ def materialize(request: MaterializeRequest, *, retry: bool, wait: bool) -> Stor
     if not retry and (store := _published_already(request)):
         return store
     with published_run(request, wait=wait):
-        return _materialize(request, retry=retry, wait=wait)
+        return _materialize(request, retry=retry, wait=wait, engine=engine)
 
 
 def _published_already(request: MaterializeRequest) -> Store | None:
@@ -120,7 +131,7 @@ def _published_already(request: MaterializeRequest) -> Store | None:
     return store
 
 
-def _materialize(request: MaterializeRequest, *, retry: bool, wait: bool) -> Store:
+def _materialize(request: MaterializeRequest, *, retry: bool, wait: bool, engine: Engine) -> Store:
     if is_cut_audio(request.source):
         refuse_cut_audio(request)
         source = parse_source(request.source, request.fetch)
@@ -164,7 +175,7 @@ def _materialize(request: MaterializeRequest, *, retry: bool, wait: bool) -> Sto
                     remember_run(request, store, ledger, source=source.label)
                 write_plan(plan, ledger, verdicts)
                 context = _context(request, store, index, source=source, ledger=ledger, plan=plan)
-                _run_open_jobs(context, retry=retry)
+                _run_open_jobs(context, retry=retry, engine=engine)
     except StoreReadOnlyError:
         if not is_complete(request, store, release):
             raise
@@ -320,13 +331,13 @@ def _record_format(context: RunContext) -> None:
         )
 
 
-def _run_open_jobs(context: RunContext, *, retry: bool) -> None:
+def _run_open_jobs(context: RunContext, *, retry: bool, engine: Engine) -> None:
     """Run the open jobs; then, if requested, those of videos whose back-off has elapsed since."""
     ledger, verdicts = context.ledger, context.verdicts
     while open_jobs := ledger.open_jobs():
-        _run_jobs(context, open_jobs)
+        _run_jobs(context, open_jobs, engine)
         # What a folder lacks has not appeared in the meantime.
-        if retry and context.source.is_remote and context.index is not None:
+        if retry and context.source.is_remote and isinstance(context.index, Index):
             request, failed = context.request, verdicts.due(after_a_wait=True)
             due = only_selected(failed, context.index, request.selection)
             plan = plan_retry(request, context.store, ledger, due)
@@ -334,7 +345,7 @@ def _run_open_jobs(context: RunContext, *, retry: bool) -> None:
     _finish(context)
 
 
-def _run_jobs(context: RunContext, jobs: list[int]) -> None:
+def _run_jobs(context: RunContext, jobs: list[int], engine: Engine = run_on_this_machine) -> None:
     """Do all that is left in some jobs, and seal them."""
     store, ledger, config = context.store, context.ledger, context.request.config
     _record_format(context)
@@ -342,7 +353,7 @@ def _run_jobs(context: RunContext, jobs: list[int]) -> None:
     clear_gathered(store, ledger)
     ledger.set_setting("source", context.source.label)
     with outcomes_written(store, ledger, progress=show_progress):
-        Scheduler(context).run(jobs)
+        engine(context, jobs)
 
 
 def _finish(context: RunContext) -> None:

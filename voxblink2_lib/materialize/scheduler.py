@@ -13,14 +13,14 @@ from typing import Any
 from voxblink2_lib.errors import BlockedError, DependencyError, StoppedError, next_command
 from voxblink2_lib.foreign_text import visible
 from voxblink2_lib.materialize.croppers import Croppers
-from voxblink2_lib.materialize.dashboard import Dashboard, Snapshot
+from voxblink2_lib.materialize.dashboard import Dashboard, RunView, Snapshot
 from voxblink2_lib.materialize.deadlines import end_overdue, slow_lines
 from voxblink2_lib.materialize.fetched_media import open_staged
 from voxblink2_lib.materialize.gathering import Gathering
 from voxblink2_lib.materialize.judgement import Judgement, asked_in_vain
 from voxblink2_lib.materialize.pipeline import back_up, fetch_canary, fetch_video
 from voxblink2_lib.materialize.resealing import seal_call, take_sealed
-from voxblink2_lib.materialize.routes import Answer, InFlight, Routes, RouteState
+from voxblink2_lib.materialize.routes import Answer, InFlight, RouteRecord, Routes, RouteState
 from voxblink2_lib.materialize.tasks import (
     BackupTask,
     FetchResult,
@@ -44,9 +44,15 @@ class Scheduler:
 
     Args:
         context: what it works on.
+        view: who watches it; by default a dashboard on standard error.
+        seals: seal jobs. Otherwise their parts are left to who has the store.
     """
 
-    def __init__(self, context: RunContext) -> None:
+    def __init__(
+        self, context: RunContext, *, view: RunView | None = None, seals: bool = True
+    ) -> None:
+        self._view = view
+        self._seals = seals
         self._request = context.request
         self._store = context.store
         self._source = context.source
@@ -56,7 +62,7 @@ class Scheduler:
         self._last = asked_in_vain(context)
         self._queue = VideoQueue(context)
         self._gathering = Gathering(context)
-        self._routes = Routes(context.source, context.rate_limiter)
+        self._routes = Routes(context.source, context.rate_limiter, context.remembered)
         self._judgement = Judgement(context, self._routes, self._queue)
         # No route has a permit before (of the monotonic clock), unless a result arrives.
         self._next_permit_at = 0.0
@@ -77,7 +83,7 @@ class Scheduler:
         with contextlib.ExitStack() as stack:
             stack.enter_context(self._gathering)
             total = self._verdicts.count_pending(open_jobs)
-            self._dashboard = stack.enter_context(Dashboard(total))
+            self._dashboard = stack.enter_context(self._view or Dashboard(total))
             self._croppers = Croppers(stack.enter_context(WorkerPool(self._request.worker_count)))
             self._fetchers = stack.enter_context(
                 WorkerPool(processes, threads=-(-fetches // processes))
@@ -88,6 +94,11 @@ class Scheduler:
             finally:
                 self._dashboard.show(self._snapshot, at_once=True)
         self._raise_if_stopped(open_jobs)
+
+    @property
+    def route_records(self) -> dict[str, RouteRecord]:
+        """What later jobs of the same run need to know of the routes, by their names."""
+        return self._routes.records()
 
     def _step(self) -> bool:
         """Hand out work and handle results; return whether there is anything left to wait for."""
@@ -126,6 +137,8 @@ class Scheduler:
         self._hand_out_canaries()
         seconds = self._hand_out_videos()
         for job in self._queue.pop_complete():
+            if not self._seals:
+                continue
             if self._gathering.has(job.number):
                 self._gathering.complete(job.number)
                 self._back_up_if_due()

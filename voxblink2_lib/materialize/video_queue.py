@@ -5,15 +5,17 @@ from __future__ import annotations
 import heapq
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from voxblink2_lib.materialize.request import MaterializeRequest
+from voxblink2_lib.materialize.routes import RouteRecord
 from voxblink2_lib.materialize.tasks import VideoTask
 from voxblink2_lib.media.options import ClipOptions
 from voxblink2_lib.outcomes import RUN_TRIES, jitter
 from voxblink2_lib.records import VideoKey
-from voxblink2_lib.release.index import AnnotatedVideo, Index
+from voxblink2_lib.release.index import AnnotatedVideo
 from voxblink2_lib.sources import SourceSpec
 from voxblink2_lib.sources.rate_limits import RateLimiter
 from voxblink2_lib.store.layout import Store
@@ -38,6 +40,15 @@ class Job:
     is_sealing: bool = False
 
 
+class Annotations(Protocol):
+    """What is annotated: an index, or a part of one."""
+
+    def annotated(
+        self, keys: Collection[VideoKey], *, with_tracks: bool = False
+    ) -> Iterator[AnnotatedVideo]:
+        """Yield videos with all their annotations, in the order of the index."""
+
+
 @dataclass(frozen=True, slots=True)
 class RunContext:
     """What a run works on.
@@ -51,16 +62,18 @@ class RunContext:
         verdicts: what this source answered so far.
         options: how clips are made.
         rate_limiter: budgets and pauses of all runs on this machine.
+        remembered: what earlier jobs of this run have learned of the routes, by their names.
     """
 
     request: MaterializeRequest
     store: Store
-    index: Index | None
+    index: Annotations | None
     source: SourceSpec
     ledger: Ledger
     verdicts: Verdicts
     options: ClipOptions
     rate_limiter: RateLimiter
+    remembered: Mapping[str, RouteRecord] = field(default_factory=dict)
 
 
 class VideoQueue:

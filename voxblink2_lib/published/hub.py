@@ -95,12 +95,12 @@ class HubPlace(Place):
         self._repository.upload(self._prefix + MANIFEST, content)
         return self._repository.commit("Publish a generation of the store", parent=parent)
 
-    def sizes(self) -> dict[str, int]:
-        """Return the sizes of all files at the URL by their names; of no data set, none."""
+    def sizes(self, below: str = "") -> dict[str, int]:
+        """Return the sizes of all files at the URL, see :class:`Place`; of no data set, none."""
         with store_errors(self.url, "read"):
             self._system.invalidate_cache()
             is_there = self.read().version and self._system.exists(self._path)
-        return super().sizes() if is_there else {}
+        return super().sizes(below) if is_there else {}
 
     def remove(self, names: Collection[str]) -> None:
         """Remove files with the next commit."""

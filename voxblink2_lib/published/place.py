@@ -300,11 +300,12 @@ class Place:
             )
         return block
 
-    def sizes(self) -> dict[str, int]:
-        """Return the sizes of all files at the URL by their names."""
+    def sizes(self, below: str = "") -> dict[str, int]:
+        """Return the sizes of all files at the URL, or below a folder there, by their names."""
+        folder = f"{self._path}/{below}" if below else self._path
         with store_errors(self.url, "read"):
             self._system.invalidate_cache()
-            entries = tried(lambda: self._system.find(self._path, detail=True))
+            entries = tried(lambda: self._system.find(folder, detail=True))
         start = len(self._path.rstrip("/")) + 1
         return {name[start:]: int(entries[name]["size"]) for name in sorted(entries)}
 
@@ -329,11 +330,22 @@ class Place:
             for name in sorted(names):
                 tried(lambda path=f"{self._path}/{name}": self._remove(path))  # type: ignore[misc]  # mypy takes no lambdas with defaults
 
-    def _remove(self, path: str) -> None:
-        try:
-            self._system.rm_file(path)
-        except FileNotFoundError:
-            return
+    def remove_folder(self, name: str) -> None:
+        """Remove a folder and all that is in it, whether or not it is there.
+
+        Raises:
+            StoreError, StoreDiskError: it cannot be removed.
+        """
+        with store_errors(self.url, "published"):
+            tried(lambda: self._remove(f"{self._path}/{name}", recursive=True))
+
+    def _remove(self, path: str, *, recursive: bool = False) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            if recursive:
+                self._system.invalidate_cache()
+                self._system.rm(path, recursive=True)
+            else:
+                self._system.rm_file(path)
 
 
 def _is_same(first: Manifest | None, second: Manifest | None) -> bool:

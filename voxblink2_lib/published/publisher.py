@@ -39,6 +39,12 @@ from voxblink2_lib.published.manifest import (
 )
 from voxblink2_lib.published.place import Place, Published
 from voxblink2_lib.published.scratch import FOLDER, note_next, note_published
+from voxblink2_lib.published.uploads import (
+    finished_jobs_of,
+    forget_uploads,
+    read_uploads,
+    upload_catalogues,
+)
 from voxblink2_lib.records import CONFIG_NAMES, SealedShard
 from voxblink2_lib.store.advice import repair_advice
 from voxblink2_lib.store.backup import copy_ledger
@@ -150,7 +156,9 @@ class Publisher:
         """
         named = self._base.manifest.names() if self._base.manifest else set()
         sizes = self._place.sizes()
-        strangers = [name for name in sizes if is_own_name(name) and name not in named]
+        kept = named | {file.name for file in read_uploads(self._store).values()}
+        strangers = [name for name in sizes if is_own_name(name) and name not in kept]
+        strangers += finished_jobs_of(self._store, sizes)
         self._lease.check()
         self._place.remove(strangers)
         # What somebody has removed, or put in its place, is published again.
@@ -179,6 +187,8 @@ class Publisher:
         work.mkdir(parents=True, exist_ok=True)
         snapshot = work / LEDGER
         _copy_ledger(self._store.ledger, snapshot)
+        # By other machines: they were noted before the ledger had them.
+        self._uploaded |= read_uploads(self._store)
         index = self._index()
         listed: dict[str, _Local | PublishedFile] = {LEDGER: _Local(snapshot)}
         # What was purged must not come back, wherever the store is taken up.
@@ -235,7 +245,8 @@ class Publisher:
         catalogue = self._store.root / FOLDER / f"{config}.arrow"
         try:
             sizes = {shard.name: shard.size_bytes for shard in shards}
-            update_catalogue(catalogue, folder, sizes)
+            others = upload_catalogues(self._store, config)
+            update_catalogue(catalogue, folder, sizes, others=others)
         except StoreDamagedError:
             if all((folder / shard.name).exists() for shard in shards):
                 raise
@@ -351,6 +362,8 @@ class Publisher:
         self._present = dict(files)
         self._uploaded.clear()
         self._place.remove(expired)
+        for folder in forget_uploads(self._store, files):
+            self._place.remove_folder(folder)
 
     def _store_id(self) -> str:
         with Ledger(self._store.ledger, "", readonly=True) as ledger:

@@ -103,12 +103,6 @@ def check_base(store: Store, present: Manifest | None, url: str) -> None:
         )
 
 
-def published_shards(store: Store, config: str) -> set[str]:
-    """Return the names of the shards that are at the URL of a scratch store; of any other, none."""
-    last = last_manifest(store)
-    return set(last.shards(config)) if last else set()
-
-
 def published_catalogue(store: Store, config: str) -> Path:
     """Return the catalogue of all shards, also of those that are not here, if there is one.
 

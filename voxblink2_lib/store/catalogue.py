@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -222,19 +222,22 @@ def catalogue_of(store: Path, config: str, sizes: ShardSizes) -> Catalogue:
     return _read_current(path, sizes) or _updated(_read(path), folder, sizes, no_progress)
 
 
-def update_catalogue(path: Path, folder: Path, sizes: ShardSizes) -> None:
+def update_catalogue(
+    path: Path, folder: Path, sizes: ShardSizes, *, others: Sequence[Path] = ()
+) -> None:
     """Make a catalogue that has just some shards, of the one before and those that it lacks.
 
     Args:
         path: of the catalogue.
-        folder: of the shards; those in the catalogue need not be there.
+        folder: of the shards; those in a catalogue need not be there.
         sizes: size in bytes of each shard by its name, in order.
+        others: catalogues of other shards, which are not here.
 
     Raises:
         StoreDamagedError: a shard cannot be read.
     """
     if _read_current(path, sizes) is None:
-        _updated(_read(path), folder, sizes, no_progress).write(path)
+        _updated(_read(path), folder, sizes, no_progress, others=others).write(path)
 
 
 def _shard_sizes(store: Path, folder: Path, config: str) -> ShardSizes:
@@ -295,10 +298,16 @@ def _read(path: Path) -> Catalogue | None:
 
 
 def _updated(
-    catalogue: Catalogue | None, folder: Path, sizes: ShardSizes, progress: Progress
+    catalogue: Catalogue | None,
+    folder: Path,
+    sizes: ShardSizes,
+    progress: Progress,
+    *,
+    others: Sequence[Path] = (),
 ) -> Catalogue:
-    """Return a catalogue of the shards; those that the present one lacks are scanned."""
-    tables = dict(catalogue.tables()) if catalogue else {}
+    """Return a catalogue of the shards; those that the present ones lack are scanned."""
+    present = [catalogue, *map(_read, others)]
+    tables = dict(place for each in present if each for place in each.tables())
     new = [place for place in sizes.items() if place not in tables]
     with (
         named_system_errors(folder),

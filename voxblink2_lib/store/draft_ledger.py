@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from voxblink2_lib.records import CONFIG_NAMES
 from voxblink2_lib.release.tombstones import Tombstones
@@ -17,6 +16,7 @@ from voxblink2_lib.store.ledger_schema import STORE_ID
 from voxblink2_lib.store.salvage import ConfigKey, OldLedger, OldVideo
 from voxblink2_lib.store.stale_outcomes import mark_first_stale, mark_stale
 from voxblink2_lib.store.tail import JobKind
+from voxblink2_lib.store.video_rows import put_video, put_witness, source_id
 
 _LAST_CONFIG, _REQUEST = "last_config", "request"
 # A run compares the selection with the ledger unless its plan is this one. An archive is read from
@@ -77,7 +77,7 @@ class DraftLedger:
         if newest is None or outcomes.written_at > newest.written_at:
             self._newest[outcomes.config] = outcomes
         for name in outcomes.sources:
-            self._source_id(name)
+            source_id(self._connection, name)
         for video in outcomes.videos:
             key = ConfigKey(outcomes.config, *video.key)
             is_purged = self._tombstones.covers(*video.key)
@@ -109,10 +109,7 @@ class DraftLedger:
             for witness in outcomes.witnesses:
                 if self._tombstones.covers(witness.speaker_id, witness.video_id):
                     continue
-                self._connection.execute(
-                    "insert or replace into witnesses values (?, ?, ?, ?, ?)",
-                    (self._source_id(witness.source), *witness[1:]),
-                )
+                put_witness(self._connection, witness)
         # What a run remembers of itself says also which configuration was the last.
         runs = [outcomes for outcomes in self._newest.values() if _REQUEST in outcomes.settings]
         if runs:
@@ -215,40 +212,12 @@ class DraftLedger:
         )
 
     def _put(self, key: ConfigKey, job: int, video: VideoOutcomes) -> None:
-        connection = self._connection
-        for table in ("verdicts", "missing", "attempts"):
-            connection.execute(f"delete from {table} where {_IS_VIDEO}", key)  # noqa: S608  # constants
-        columns = ", ".join(VideoRow._fields[2:])
-        connection.execute(
-            "insert or replace into videos (config, speaker_id, video_id, "  # noqa: S608  # constants
-            f"job, {columns}) values ({_marks(4 + len(VideoRow._fields[2:]))})",
-            (*key, job, *video.row[2:]),
-        )
-        self._insert("verdicts", key, [(self._source_id(v.source), *v[1:]) for v in video.verdicts])
-        missing = [each for each in video.missing if not self._tombstones.covers(*key[1:], each[0])]
-        self._insert("missing", key, missing)
-        self._insert("attempts", key, video.attempts)
-
-    def _insert(self, table: str, key: ConfigKey, rows: Sequence[tuple[Any, ...]]) -> None:
-        if rows:
-            self._connection.executemany(
-                f"insert into {table} values ({_marks(len(key) + len(rows[0]))})",  # noqa: S608  # constants
-                ((*key, *row) for row in rows),
-            )
+        covers = self._tombstones.covers
+        missing = tuple(each for each in video.missing if not covers(*key[1:], each[0]))
+        put_video(self._connection, key, job, replace(video, missing=missing))
 
     def _add_fact(self, config: str, setting: str, value: str) -> None:
         if setting not in _NOT_KEPT and not self._tombstones.mentioned_in(value):
             self._connection.execute(
                 "insert or ignore into facts values (?, ?)", (f"{config}.{setting}", value)
             )
-
-    def _source_id(self, name: str) -> int:
-        self._connection.execute("insert or ignore into sources (name) values (?)", (name,))
-        (number,) = self._connection.execute(
-            "select id from sources where name = ?", (name,)
-        ).fetchone()
-        return int(number)
-
-
-def _marks(count: int) -> str:
-    return ", ".join("?" * count)

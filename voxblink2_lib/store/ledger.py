@@ -34,6 +34,7 @@ from voxblink2_lib.store.stale_outcomes import (
 )
 from voxblink2_lib.store.tail import FIRST_RETRY_JOB, JobKind, RecoveredShards, next_job
 from voxblink2_lib.store.verdicts import Verdicts
+from voxblink2_lib.store.video_rows import VideosFromElsewhere
 
 _LAST_CONFIG = "last_config"
 # Excluded videos belong to no job.
@@ -124,6 +125,11 @@ class Ledger:
     def purge(self) -> LedgerPurge:
         """How rows are taken out of it, of all configurations."""
         return LedgerPurge(self._database)
+
+    @property
+    def elsewhere(self) -> VideosFromElsewhere:
+        """How it takes what other machines found out."""
+        return VideosFromElsewhere(self._database, self._config)
 
     def problem(self) -> str:
         """Return what SQLite finds wrong with the whole file; an empty text if nothing."""
