@@ -292,15 +292,15 @@ def test_sv_normalises_with_a_cohort(files: Path, output_of: Output, record: Rec
         top_n=7,
     )
     result = record(words)
-    assert result["normalization"] == "AS-norm, 7 nearest of 20"
+    assert result["normalization"] == "AS-norm 1, 7 nearest of 20"
     assert result["eer"] == report.eer.eer
     assert result["eer_threshold"] == report.eer.threshold
-    assert "Scores    AS-norm, 7 nearest of 20" in output_of(words).splitlines()
+    assert "Scores    AS-norm 1, 7 nearest of 20" in output_of(words).splitlines()
 
 
 def test_a_cohort_smaller_than_the_usual_top_n_counts_whole(files: Path, record: Record) -> None:
     result = record(sv(files, "--cohort", files / "cohort" / "embeddings.npy"))
-    assert result["normalization"] == "AS-norm, 20 nearest of 20"
+    assert result["normalization"] == "AS-norm 1, 20 nearest of 20"
 
 
 def test_a_cohort_may_have_its_names_elsewhere(files: Path, tmp_path: Path, record: Record) -> None:

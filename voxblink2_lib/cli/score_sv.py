@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from voxblink2_lib.cli.score_cohort import (
     add_cohort_arguments,
+    centred_if_asked,
     check_cohort_options,
+    norm_arguments,
     read_cohort,
 )
 from voxblink2_lib.cli.score_conditions import (
@@ -210,13 +212,13 @@ def _scoring_arguments(
     utterances = chain.from_iterable(models.utterances.values()) if models else ()
     embeddings = embeddings_of(options, [*trials.names, *utterances], options.corpus)
     cohort = read_cohort(options) if options.cohort else None
+    embeddings, cohort = centred_if_asked(options, embeddings, cohort)
     write_message(f"Scoring {len(trials.enrolment):,} trials")
     return embeddings, {
         "missing": options.missing,
         "models": models,
         "enrolment": options.enrolment or "mean",
-        "cohort": cohort,
-        "top_n": min(options.top_n, len(cohort.names)) if cohort else options.top_n,
+        **norm_arguments(options, cohort),
         "progress": show_progress,
     }
 

@@ -80,6 +80,7 @@ class Embeddings:
         source: where they were read from, for messages.
         corpus: which corpus they are of, if that is known: ids are of people of that corpus.
         averaged: the utterances, if vectors are means of them and names are speakers.
+        centred: what was subtracted, if vectors are centred, for people.
 
     Raises:
         ScoringError: names and vectors do not match, names are repeated, or values are not finite.
@@ -90,6 +91,7 @@ class Embeddings:
     source: str
     corpus: str | None = None
     averaged: tuple[str, ...] = ()
+    centred: str | None = None
 
     def __post_init__(self) -> None:
         names, vectors, rows = self.names, self.vectors, self.index.row_by_name

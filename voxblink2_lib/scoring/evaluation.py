@@ -20,7 +20,7 @@ from voxblink2_lib.scoring.enrolment import EnrolmentMap, ModelScore, speakers_o
 from voxblink2_lib.scoring.intervals import Intervals, bootstrap_intervals
 from voxblink2_lib.scoring.normalization import checked_cohort
 from voxblink2_lib.scoring.ratio_rates import RatioRates, measure_ratios
-from voxblink2_lib.scoring.trial_scores import normalized_scores
+from voxblink2_lib.scoring.trial_scores import Norm, normalized_scores
 from voxblink2_lib.scoring.trials import (
     Missing,
     ScoredTrials,
@@ -125,6 +125,7 @@ def evaluate_trials(
     models: EnrolmentMap | None = None,
     enrolment: ModelScore = "mean",
     cohort: Embeddings | None = None,
+    norm: Norm = "as-norm1",
     top_n: int = 300,
     interval: Literal["trials", "speakers"] | None = None,
     speakers: npt.NDArray[Any] | None = None,
@@ -144,8 +145,9 @@ def evaluate_trials(
         models: the utterances of each model, if the enrolment side of trials are models.
         enrolment: how they count: see
             :func:`~voxblink2_lib.scoring.trial_scores.normalized_scores`.
-        cohort: embeddings of other speakers, for adaptive s-norm.
-        top_n: how many members of the cohort count.
+        cohort: embeddings of other speakers, to normalize scores.
+        norm: how: see there.
+        top_n: how many members of the cohort are near.
         interval: what to resample for 95% confidence intervals.
         speakers: the speaker of each name of the list, for ``"speakers"``; by default, names
             contain it. Shape: [names].
@@ -166,7 +168,8 @@ def evaluate_trials(
     if interval == "speakers" and speakers is None:
         speakers = speakers_of_names(trials, models=models)
     if cohort is not None:
-        checked_cohort(cohort.vectors, dimensions=embeddings.vectors.shape[1], top_n=top_n)
+        near = None if norm == "s-norm" else top_n
+        checked_cohort(cohort.vectors, dimensions=embeddings.vectors.shape[1], top_n=near)
     overlap = check_trials(
         trials,
         models=models,
@@ -183,6 +186,7 @@ def evaluate_trials(
         models=models,
         enrolment=enrolment,
         cohort=cohort,
+        norm=norm,
         top_n=top_n,
         progress=progress,
     )
