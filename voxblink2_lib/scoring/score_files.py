@@ -231,7 +231,16 @@ def check_scores_path(path: str | Path) -> None:
             f"{path} cannot be written as scores: its extension is {path.suffix!r}; allowed are "
             f"{', '.join(SUFFIXES)}."
         )
-    if path.is_dir() or not path.parent.is_dir():
+    check_place(path)
+
+
+def check_place(path: str | Path) -> None:
+    """Refuse a path that no file can be written to.
+
+    Raises:
+        ScoringError: its folder is missing, or it is a folder.
+    """
+    if Path(path).is_dir() or not Path(path).parent.is_dir():
         raise ScoringError(f"{path} cannot be written: it is a folder, or in one that is missing.")
 
 
