@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from voxblink2_lib.cli.score_calibrate import add_calibrate_commands
+from voxblink2_lib.cli.score_compare import add_compare_command
 from voxblink2_lib.cli.score_file import add_file_command
 from voxblink2_lib.cli.score_ossi import add_ossi_command
 from voxblink2_lib.cli.score_sv import add_sv_command
@@ -23,3 +24,4 @@ def add_score_commands(commands: Any) -> None:
     add_ossi_command(group)
     add_file_command(group)
     add_calibrate_commands(group)
+    add_compare_command(group)
