@@ -164,8 +164,13 @@ def test_scores_of_other_systems_or_measures_are_refused() -> None:
         (lambda record: record.pop("format"), r'lacks "format": "voxblink2 score calibration 1"'),
         (lambda record: record.pop("offset"), r"cannot be read as a calibration: .*offset"),
         (lambda record: record.update(more=1), r"cannot be read as a calibration: .*more"),
+        (lambda record: record.update(trials=[]), r"json: what is fitted must be a number, got"),
+        (lambda record: record.update(quality=[1]), r"cannot be read as a calibration"),
         (lambda record: record.update(systems=[]), r"has no system\. Name a file that"),
-        (lambda record: record.update(offset="x"), r"a weight or the offset must be a number, got"),
+        (
+            lambda record: record.update(offset="x"),
+            r"json: what is fitted must be a number, got 'x'",
+        ),
     ],
 )
 def test_what_is_no_calibration_is_refused(change: Any, message: str, tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def marks_of(axes: Any, color: Any) -> list[tuple[float, float]]:
 def check_layout(axes: Any) -> None:
     """Nothing overlaps, nothing is cut off, every mark is whole and within the axes."""
     figure = axes.figure
-    FigureCanvasAgg(figure).draw()
+    FigureCanvasAgg(figure).draw()  # type: ignore[no-untyped-call]  # it has no types
     (legend,) = figure.legends
     below = legend.get_window_extent()
     words = axes.xaxis.label.get_window_extent()

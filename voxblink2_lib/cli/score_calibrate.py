@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from voxblink2_lib.cli.score_inputs import add_overlap_argument
+from voxblink2_lib.cli.score_inputs import add_overlap_argument, overlap_lines
 from voxblink2_lib.cli.score_systems import (
     FORMS,
     add_key_argument,
@@ -31,6 +31,7 @@ _NEGATIVE = "   negative: the higher a score, the less likely the same speaker"
 
 
 def _fit(options: argparse.Namespace) -> int:
+    from voxblink2_lib.scoring.contamination import check_trials
     from voxblink2_lib.scoring.score_files import check_place
     from voxblink2_lib.scoring.validation import check_prior
 
@@ -39,13 +40,19 @@ def _fit(options: argparse.Namespace) -> int:
         raise ScoringError("--log goes with --quality, which is missing.")
     check_place(options.out)
     systems = read_systems(options)
+    overlap = check_trials(systems.trials, allow_overlap=options.allow_overlap)
     calibration = _fitted(options, systems)
     calibration.save(options.out)
-    record = calibration.as_dict() | {"other_scores": systems.others, "out": options.out}
+    record = calibration.as_dict() | {
+        "other_scores": systems.others,
+        "overlap": overlap.as_dict(),
+        "out": options.out,
+    }
     lines = [
         f"Trials    {calibration.trials:,}: {calibration.targets:,} target, "
         f"{calibration.trials - calibration.targets:,} non-target",
         *other_lines(options, systems),
+        *overlap_lines(overlap),
         *_weight_lines(calibration),
         f"Calibration in {options.out}, for a prior of {calibration.p_target:g}",
     ]
@@ -55,10 +62,8 @@ def _fit(options: argparse.Namespace) -> int:
 
 def _fitted(options: argparse.Namespace, systems: ScoredSystems) -> ScoreCalibration:
     from voxblink2_lib.files import sha256_of
-    from voxblink2_lib.scoring.contamination import check_trials
     from voxblink2_lib.scoring.score_calibration import FitInputs, fit_score_calibration
 
-    check_trials(systems.trials, allow_overlap=options.allow_overlap)
     path, *columns = options.quality or [None]
     quality = _read_quality(path, systems.trials, columns, options.log)
     others = {"trials": options.trials, "quality": path}
@@ -112,8 +117,8 @@ def _apply(options: argparse.Namespace) -> int:
     calibration.check_systems(len(options.scores))
     if calibration.quality and not options.quality:
         raise ScoringError(
-            f"{options.calibration} was fitted with {', '.join(calibration.quality)}; name a file "
-            "of them: --quality FILE."
+            f"{options.calibration} was fitted with {calibration.quality_text}; name a file of "
+            "them: --quality FILE."
         )
     systems = read_systems(options, is_labelled=False)
     overlap = _overlap(options, calibration, systems.trials)

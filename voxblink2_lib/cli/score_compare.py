@@ -118,7 +118,7 @@ def _probability(share: float) -> str:
 
 def add_compare_command(group: Any) -> None:
     """Add the command ``score compare``."""
-    does = "compare two systems on the same trials: is the difference of their rates certain?"
+    does = "compare two systems on the same trials: how their rates differ, and how sure that is"
     example = "voxblink2 score compare a.txt b.txt --trials vox1_o.txt"
     parser = add_command(group, "compare", _compare, does, example)
     parser.set_defaults(keeps_work=False)

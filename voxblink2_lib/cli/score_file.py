@@ -83,7 +83,7 @@ def _evaluate(
 
 def add_file_command(group: Any) -> None:
     """Add the command ``score file``."""
-    does = "evaluate scores that exist, also of other tools: EER, minDCF, min Cllr"
+    does = "evaluate scores that exist, also of other tools: EER, minDCF, actDCF, Cllr"
     example = "voxblink2 score file scores.txt --trials vox1_o.txt --p-target 0.01 0.001"
     parser = add_command(group, "file", _file, does, example)
     parser.set_defaults(keeps_work=False)

@@ -315,7 +315,7 @@ def _published_lines(
 
 def add_sv_command(group: Any) -> None:
     """Add the command ``score sv``."""
-    does = "score trials by cosine: EER, minDCF, min Cllr"
+    does = "score trials by cosine: EER, minDCF, actDCF, Cllr"
     example = (
         "voxblink2 score sv --model resnet34 --wav-scp data/test_vox/wav.scp \\\n"
         "      --trials data/test_vox/trials --interval speakers --plot det.png"

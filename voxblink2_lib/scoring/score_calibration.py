@@ -14,7 +14,7 @@ import numpy as np
 from voxblink2_lib import __version__
 from voxblink2_lib.errors import ScoringError
 from voxblink2_lib.files import atomic_write
-from voxblink2_lib.foreign_files import as_own_error
+from voxblink2_lib.foreign_files import as_own_error, shortened
 from voxblink2_lib.scoring.calibration import Calibration, fit_calibration
 from voxblink2_lib.scoring.names import utterance_key
 from voxblink2_lib.scoring.trials import TrialList
@@ -81,8 +81,8 @@ class ScoreCalibration:
         self.check_systems(len(scores))
         if missing := [name for name in self.quality if name not in quality]:
             raise ScoringError(
-                f"the measure {missing[0]!r} is missing; this calibration was fitted with "
-                f"{', '.join(self.quality)}. Name a file of them (--quality FILE)."
+                f"the measure {shortened(missing[0])} is missing; this calibration was fitted with "
+                f"{self.quality_text}. Name a file of them (--quality FILE)."
             )
         first, *others = (system.weight for system in self.systems)
         factors = dict(zip(map(_system_name, range(1, len(self.systems))), others, strict=True))
@@ -91,6 +91,11 @@ class ScoreCalibration:
         calibration = Calibration(first, self.offset, factors | self.quality)
         return calibration(scores[0], columns | known)
 
+    @property
+    def quality_text(self) -> str:
+        """The names of the measures, for messages."""
+        return shortened(", ".join(self.quality), quoted=False)
+
     def check_systems(self, count: int) -> None:
         """Refuse another number of systems.
 
@@ -98,7 +103,7 @@ class ScoreCalibration:
             ScoringError: names those of the fit.
         """
         if count != len(self.systems):
-            names = ", ".join(system.scores for system in self.systems)
+            names = shortened(", ".join(each.scores for each in self.systems), quoted=False)
             raise ScoringError(
                 f"This calibration takes as many files of scores as it was fitted on, "
                 f"{len(self.systems)}, in this order: {names}; got {count}."
@@ -148,12 +153,16 @@ class ScoreCalibration:
             record = json.loads(text)
             if record.pop("format", None) != _FORMAT:
                 raise ScoringError(f'{path} lacks "format": "{_FORMAT}". {advice}')
-            systems = tuple(System(**system) for system in record.pop("systems"))
-            columns = tuple(record.pop("quality_columns"))
+            systems = tuple(
+                System(str(each["scores"]), str(each["sha256"]), each["weight"])
+                for each in record.pop("systems")
+            )
+            columns = tuple(map(str, record.pop("quality_columns")))
             calibration = cls(systems=systems, quality_columns=columns, **record)
-            numbers = [calibration.offset, *(system.weight for system in systems)]
+            numbers = [calibration.trials, calibration.p_target, calibration.offset]
+            numbers += [system.weight for system in systems]
             for number in (*numbers, *calibration.quality.values()):
-                check_number(f"{path}: a weight or the offset", number)
+                check_number(f"{path}: what is fitted", number)
             if not systems:
                 raise ScoringError(f"{path} has no system. {advice}")
             return calibration
