@@ -9,7 +9,7 @@ import numpy as np
 
 from voxblink2_lib.errors import ScoringError
 from voxblink2_lib.scoring.score_files import ScoreFile, match_scores
-from voxblink2_lib.scoring.trials import TrialList, trial_text
+from voxblink2_lib.scoring.trials import ScoredTrials, TrialList, trial_text
 from voxblink2_lib.scoring.validation import Floats, Rows
 
 _EXAMPLES = 3
@@ -51,7 +51,7 @@ def systems_of(
     systems = ScoredSystems(trials, [], [])
     for file in files:
         matched, others = match_scores(file, trials, missing="skip")
-        absent = np.setdiff1d(np.arange(len(trials.enrolment)), matched.rows)
+        absent = _absent(matched, len(trials.enrolment))
         if absent.size:
             raise _no_scores(absent, trials, source, file.source)
         if others and is_same:
@@ -61,12 +61,19 @@ def systems_of(
     return systems
 
 
+def _absent(matched: ScoredTrials, count: int) -> Rows:
+    """Return which of so many trials have no score."""
+    has_score = np.zeros(count, bool)
+    has_score[matched.rows] = True
+    return np.flatnonzero(~has_score)
+
+
 def _refuse_others(file: ScoreFile, trials: TrialList, source: str) -> None:
     """Raise because of the trials that only this file has."""
     bare = np.zeros(len(trials.enrolment), np.float32)
     known = ScoreFile(trials, bare, source)
     matched, _ = match_scores(known, file.trials, missing="skip")
-    absent = np.setdiff1d(np.arange(len(file.scores)), matched.rows)
+    absent = _absent(matched, len(file.scores))
     raise _no_scores(absent, file.trials, file.source, source)
 
 

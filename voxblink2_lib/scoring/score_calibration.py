@@ -244,5 +244,6 @@ def trials_digest(trials: TrialList) -> str:
         ],
         np.uint64,
     )
-    pairs = np.unique(keys[trials.enrolment] * _ODD + keys[trials.test])
-    return hashlib.sha256(pairs.astype("<u8").tobytes()).hexdigest()
+    pairs = np.sort(keys[trials.enrolment] * _ODD + keys[trials.test])
+    once = pairs[np.append(True, pairs[1:] != pairs[:-1])]
+    return hashlib.sha256(once.astype("<u8").tobytes()).hexdigest()

@@ -180,7 +180,9 @@ def match_scores(
     at = order[places[kept]]
     labels = None if trials.labels is None else trials.labels[kept]
     _check_labels(file, labels, at)
-    others = len(pairs) - len(np.unique(places[kept]))
+    used = np.zeros(len(pairs), bool)
+    used[places[kept]] = True
+    others = len(pairs) - int(np.count_nonzero(used))
     sides = file.trials.enrolment[at], file.trials.test[at]
     return ScoredTrials(file.scores[at], kept, *sides, labels, absent), others
 
