@@ -213,15 +213,18 @@ def marked_interval(
     return Interval(value, low, high, errors, reason_to_doubt(errors, speakers=speakers))
 
 
-def reason_to_doubt(errors: ErrorCounts, *, speakers: int | None) -> str | None:
+def reason_to_doubt(
+    errors: ErrorCounts, *, speakers: int | None, fewest: int = _FEW_SPEAKERS
+) -> str | None:
     """Return why an interval may not hold; nothing where it does.
 
     Args:
         errors: misses and false acceptances.
         speakers: how many were resampled; ``None`` where trials were.
+        fewest: with fewer speakers, such intervals cover too seldom.
     """
     if errors.few:
         return f"fewer than {FEWEST_ERRORS} errors of a kind"
-    if speakers is not None and speakers < _FEW_SPEAKERS:
-        return f"fewer than {_FEW_SPEAKERS} speakers"
+    if speakers is not None and speakers < fewest:
+        return f"fewer than {fewest} speakers"
     return None

@@ -25,6 +25,9 @@ from voxblink2_lib.scoring.resampling import (
 from voxblink2_lib.scoring.validation import Flags, Floats, Rows, as_trials
 from voxblink2_lib.scoring.verification import cost_weights
 
+# With fewer speakers, intervals cover too seldom: the simulation in benchmarks/comparisons.py.
+_FEW_SPEAKERS = 100
+
 
 @dataclass(frozen=True)
 class PairedDifference:
@@ -241,7 +244,10 @@ def _difference(resampling: _Resampling, first: _Rate, second: _Rate) -> PairedD
     influences = replace(influences, narrowing=1.0)
     ends = bca_ends(value, narrowed, influences, confidence=resampling.confidence)
     speakers = None if resampling.sides is None else resampling.sides.speakers
-    marks = [reason_to_doubt(rate.errors, speakers=speakers) for rate in (first, second)]
+    marks = [
+        reason_to_doubt(rate.errors, speakers=speakers, fewest=_FEW_SPEAKERS)
+        for rate in (first, second)
+    ]
     return PairedDifference(
         first=first.value,
         second=second.value,
