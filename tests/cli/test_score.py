@@ -213,6 +213,9 @@ def test_sv_prints_the_numbers_of_the_library(files: Path, record: Record) -> No
             for prior, cost in report.min_dcf.items()
         ],
         "min_cllr": report.min_cllr,
+        "c_miss": 1.0,
+        "c_fa": 1.0,
+        **report.ratios.as_dict(),
         "intervals": None,
         "overlap": {"duplicate_trials": 0, "self_trials": 0, "pairs_with_both_labels": 0},
     }
@@ -228,6 +231,7 @@ def test_sv_prints_coverage_first_and_every_rate(files: Path, output_of: Output)
     lines = output_of(sv(files, "--p-target", 0.01, 0.5)).splitlines()
     assert lines[0] == "Trials    496 of 496 scored: 48 target, 448 non-target"
     costs = [cost.min_dcf for cost in report.min_dcf.values()]
+    actual = [cost.act_dcf for cost in report.ratios.act_dcf.values()]
     for row, start in enumerate(
         [
             f"EER       {100 * report.eer.eer:.3f} %   threshold {report.eer.threshold:.4f}",
@@ -236,13 +240,17 @@ def test_sv_prints_coverage_first_and_every_rate(files: Path, output_of: Output)
             f"minDCF    {costs[1]:.4f}   p_target 0.5   threshold ",
             f"          {sum(costs) / 2:.4f}   mean",
             f"min Cllr  {report.min_cllr:.4f} bits",
+            f"actDCF    {actual[0]:.4f}   p_target 0.01   threshold 4.5951",
+            f"actDCF    {actual[1]:.4f}   p_target 0.5   threshold 0.0000",
+            f"Cllr      {report.ratios.cllr:.4f} bits",
+            "actDCF and Cllr take scores as log-likelihood ratios",
         ],
         start=1,
     ):
         assert lines[row].startswith(start)
     misses, accepts = report.errors
     assert f"   {misses:,} misses, {accepts:,} false acceptances" in lines[1]
-    assert lines[7:] == [STAR]
+    assert lines[11:] == [STAR]
 
 
 def test_sv_needs_no_mean_of_one_prior(files: Path, output_of: Output) -> None:
@@ -284,15 +292,15 @@ def test_sv_normalises_with_a_cohort(files: Path, output_of: Output, record: Rec
         top_n=7,
     )
     result = record(words)
-    assert result["normalization"] == "AS-norm, 7 nearest of 20"
+    assert result["normalization"] == "AS-norm 1, 7 nearest of 20"
     assert result["eer"] == report.eer.eer
     assert result["eer_threshold"] == report.eer.threshold
-    assert "Scores    AS-norm, 7 nearest of 20" in output_of(words).splitlines()
+    assert "Scores    AS-norm 1, 7 nearest of 20" in output_of(words).splitlines()
 
 
 def test_a_cohort_smaller_than_the_usual_top_n_counts_whole(files: Path, record: Record) -> None:
     result = record(sv(files, "--cohort", files / "cohort" / "embeddings.npy"))
-    assert result["normalization"] == "AS-norm, 20 nearest of 20"
+    assert result["normalization"] == "AS-norm 1, 20 nearest of 20"
 
 
 def test_a_cohort_may_have_its_names_elsewhere(files: Path, tmp_path: Path, record: Record) -> None:

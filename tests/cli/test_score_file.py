@@ -174,7 +174,7 @@ def test_models_are_scored_in_each_way(
     speakers = ["--interval", "speakers", "--utt2spk", tmp_path / "utt2spk"]
     assert run(*models, *speakers) == run(*models, "--interval", "speakers")
     cohort = ["--cohort", files / "cohort.parquet", "--cohort-utt2spk", tmp_path / "cohort2spk"]
-    assert run(*models, *cohort)["normalization"] == "AS-norm, 4 nearest of 4"
+    assert run(*models, *cohort)["normalization"] == "AS-norm 1, 4 nearest of 4"
     out = tmp_path / "scores.txt"
     record = run(*models, "--out", out, "--enrolment", "max")
     # The file does not say what models are made of.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from support.score_oracle import Array, cosine
 
 from voxblink2_lib.errors import ScoringError
-from voxblink2_lib.scoring import blockwise
+from voxblink2_lib.scoring import blockwise, crossed_cohorts
 from voxblink2_lib.scoring.normalization import as_norm, s_norm
 from voxblink2_lib.scoring.verification import eer
 
@@ -40,17 +40,19 @@ def case(
     }
 
 
-def slow_norm(scores: Array, arguments: dict[str, Any], top_n: int | None = None) -> Array:
+def slow_norm(
+    scores: Array, arguments: dict[str, Any], top_n: int | None = None, variant: int = 1
+) -> Array:
     """Normalise one score after the other, with plain sums in float64."""
     normalized = []
     sides = (arguments["enrolment_rows"], arguments["test_rows"])
     for score, *rows in zip(scores, *sides, strict=True):
         halves = []
-        for row in rows:
-            near = sorted(
-                cosine(arguments["embeddings"][row], member) for member in arguments["cohort"]
-            )
-            near = near[-(top_n or len(near)) :]
+        for row, other in (rows, rows[::-1]):
+            chooser = arguments["embeddings"][row if variant == 1 else other]
+            members = sorted(arguments["cohort"], key=lambda member: cosine(chooser, member))
+            members = members[-(top_n or len(members)) :]
+            near = [cosine(arguments["embeddings"][row], member) for member in members]
             mean = math.fsum(near) / len(near)
             variance = math.fsum((score - mean) ** 2 for score in near) / len(near)
             halves.append((float(score) - mean) / math.sqrt(variance))
@@ -70,14 +72,15 @@ def test_s_norm_is_that_of_a_double_loop(seed: int, dtype: type[np.floating[Any]
     np.testing.assert_allclose(normalized, slow_norm(scores, arguments), **CLOSE)
 
 
+@pytest.mark.parametrize("variant", [1, 2])
 @pytest.mark.parametrize("top_n", [2, 3, 10, 49, 50])
 @pytest.mark.parametrize("seed", range(2))
-def test_as_norm_is_that_of_a_double_loop(seed: int, top_n: int) -> None:
+def test_as_norm_is_that_of_a_double_loop(seed: int, top_n: int, variant: Literal[1, 2]) -> None:
     scores, arguments = case(seed)
     if top_n == 2:  # two nearest members may be as near as rounding; then little is left to compare
         arguments["cohort"] = np.linalg.qr(np.random.default_rng(seed).normal(size=(16, 16)))[0]
-    normalized = as_norm(scores, **arguments, top_n=top_n)
-    np.testing.assert_allclose(normalized, slow_norm(scores, arguments, top_n), **CLOSE)
+    normalized = as_norm(scores, **arguments, top_n=top_n, variant=variant)
+    np.testing.assert_allclose(normalized, slow_norm(scores, arguments, top_n, variant), **CLOSE)
 
 
 @given(seed=st.integers(0, 10_000), trials=st.integers(1, 9), cohort=st.integers(5, 30))
@@ -123,8 +126,12 @@ def test_normalisation_helps_where_utterances_differ_in_how_near_all_others_are(
 
 
 # -- What must not matter --------------------------------------------------------------------------
-@given(seed=st.integers(0, 10_000), top_n=st.sampled_from([None, 7]))
-def test_enrolment_and_test_may_be_swapped(seed: int, top_n: int | None) -> None:
+@given(
+    seed=st.integers(0, 10_000), top_n=st.sampled_from([None, 7]), variant=st.sampled_from([1, 2])
+)
+def test_enrolment_and_test_may_be_swapped(
+    seed: int, top_n: int | None, variant: Literal[1, 2]
+) -> None:
     scores, arguments = case(seed, trials=6)
     swapped = {
         **arguments,
@@ -132,26 +139,33 @@ def test_enrolment_and_test_may_be_swapped(seed: int, top_n: int | None) -> None
         "test_rows": arguments["enrolment_rows"],
     }
     first, other = (
-        s_norm(scores, **options) if top_n is None else as_norm(scores, **options, top_n=top_n)
+        s_norm(scores, **options)
+        if top_n is None
+        else as_norm(scores, **options, top_n=top_n, variant=variant)
         for options in (arguments, swapped)
     )
     np.testing.assert_array_equal(first, other)
 
 
-@given(seed=st.integers(0, 10_000), top_n=st.integers(5, 50))
-def test_the_order_of_the_cohort_does_not_matter(seed: int, top_n: int) -> None:
+@given(seed=st.integers(0, 10_000), top_n=st.integers(5, 50), variant=st.sampled_from([1, 2]))
+def test_the_order_of_the_cohort_does_not_matter(
+    seed: int, top_n: int, variant: Literal[1, 2]
+) -> None:
     scores, arguments = case(seed, trials=6)
     order = np.random.default_rng(seed).permutation(len(arguments["cohort"]))
     other = {**arguments, "cohort": arguments["cohort"][order]}
     np.testing.assert_allclose(
-        as_norm(scores, **arguments, top_n=top_n), as_norm(scores, **other, top_n=top_n), **CLOSE
+        as_norm(scores, **arguments, top_n=top_n, variant=variant),
+        as_norm(scores, **other, top_n=top_n, variant=variant),
+        **CLOSE,
     )
     np.testing.assert_allclose(s_norm(scores, **arguments), s_norm(scores, **other), **CLOSE)
 
 
-def test_the_order_of_trials_and_of_embeddings_does_not_matter() -> None:
+@pytest.mark.parametrize("variant", [1, 2])
+def test_the_order_of_trials_and_of_embeddings_does_not_matter(variant: Literal[1, 2]) -> None:
     scores, arguments = case(5)
-    first = as_norm(scores, **arguments, top_n=20)
+    first = as_norm(scores, **arguments, top_n=20, variant=variant)
     generator = np.random.default_rng(0)
     trials, rows = generator.permutation(len(scores)), generator.permutation(20)
     at = np.argsort(rows)
@@ -162,6 +176,7 @@ def test_the_order_of_trials_and_of_embeddings_does_not_matter() -> None:
         embeddings=arguments["embeddings"][rows],
         cohort=arguments["cohort"],
         top_n=20,
+        variant=variant,
     )
     np.testing.assert_allclose(other, first[trials], **CLOSE)
 
@@ -200,6 +215,19 @@ def test_least_memory_and_small_blocks_give_the_same(
     monkeypatch.setattr(blockwise, "_BLOCK_COLUMNS", 33)
     np.testing.assert_allclose(normed(), expected, **CLOSE)
     np.testing.assert_allclose(normed(device="cpu"), expected, **CLOSE)
+
+
+def test_little_memory_gives_the_same_second_variant(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores, arguments = case(8, trials=300, utterances=9, cohort=4000)
+
+    def normed(**options: Any) -> Array:
+        return as_norm(scores, **arguments, top_n=3900, variant=2, **options)
+
+    expected = normed()
+    # Nine rows of 4,000 cosines and 8 pairs at once.
+    np.testing.assert_allclose(normed(memory_bytes=MEBIBYTE), expected, **CLOSE)
+    monkeypatch.setattr(crossed_cohorts, "_BLOCK_ROWS", 2)
+    np.testing.assert_allclose(normed(), expected, **CLOSE)
 
 
 def test_a_cohort_of_several_real_blocks() -> None:

@@ -1,9 +1,9 @@
-"""The cohort of ``score sv``, for normalized scores."""
+"""The cohort of ``score sv``, for normalized scores, and what embeddings are centred by."""
 
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from voxblink2_lib.cli.score_inputs import read_file
 from voxblink2_lib.errors import ScoringError
@@ -12,7 +12,15 @@ if TYPE_CHECKING:
     from voxblink2_lib.scoring.embeddings import Embeddings
 
 # They mean nothing without a cohort.
-_OPTIONS = ("cohort_names", "cohort_utt2spk", "cohort_corpus", "corpus", "same_ids")
+_OPTIONS = (
+    *("cohort_names", "cohort_utt2spk", "cohort_corpus", "corpus", "same_ids"),
+    *("norm", "top_n"),
+)
+
+_TOP_N = 300
+
+# Instead of a file of embeddings to centre by.
+_BY_COHORT = "cohort"
 
 
 def check_cohort_options(options: argparse.Namespace) -> None:
@@ -21,12 +29,16 @@ def check_cohort_options(options: argparse.Namespace) -> None:
     Raises:
         ScoringError: names the option.
     """
-    if options.top_n < 2:
+    if options.top_n is not None and options.top_n < 2:
         raise ScoringError(f"--top-n must be at least 2, got {options.top_n}.")
     for name in _OPTIONS:
         if getattr(options, name) and not options.cohort:
             option = name.replace("_", "-")
             raise ScoringError(f"--{option} goes with --cohort, which is missing.")
+    if options.norm == "s-norm" and options.top_n:
+        raise ScoringError("--top-n goes with AS-norm; --norm s-norm takes the whole cohort.")
+    if options.centre == _BY_COHORT and not options.cohort:
+        raise ScoringError("--centre cohort goes with --cohort, which is missing.")
 
 
 def read_cohort(options: argparse.Namespace) -> Embeddings:
@@ -40,10 +52,40 @@ def read_cohort(options: argparse.Namespace) -> Embeddings:
     return speaker_means(cohort, speakers, options.cohort_utt2spk)
 
 
+def norm_arguments(options: argparse.Namespace, cohort: Embeddings | None) -> dict[str, Any]:
+    """Return the cohort and how it counts, for the library."""
+    if cohort is None:
+        return {"cohort": None}
+    return {
+        "cohort": cohort,
+        "norm": options.norm or "as-norm1",
+        "top_n": min(options.top_n or _TOP_N, len(cohort.names)),
+    }
+
+
+def centred_if_asked(
+    options: argparse.Namespace, embeddings: Embeddings, cohort: Embeddings | None
+) -> tuple[Embeddings, Embeddings | None]:
+    """Return embeddings and cohort without the mean that was named, if any was."""
+    from voxblink2_lib.scoring.centring import centre_embeddings
+
+    if not options.centre:
+        return embeddings, cohort
+    others = cohort if options.centre == _BY_COHORT else read_file(options.centre, None)
+    assert others is not None  # checked before anything was read
+    return centre_embeddings(embeddings, others), cohort and centre_embeddings(cohort, others)
+
+
 def add_cohort_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the cohort, what it is of, and how it counts."""
     parser.add_argument(
-        "--cohort", metavar="FILE", help="embeddings of other speakers: normalize scores (AS-norm)"
+        "--cohort", metavar="FILE", help="embeddings of other speakers: normalize scores"
+    )
+    parser.add_argument(
+        "--norm",
+        choices=("s-norm", "as-norm1", "as-norm2"),
+        help="with the whole cohort, with what is near each side of a trial, or near the other "
+        "side; default: as-norm1",
     )
     parser.add_argument("--cohort-names", metavar="FILE", help="as --names, for a cohort in .npy")
     parser.add_argument(
@@ -66,7 +108,11 @@ def add_cohort_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--top-n",
         type=int,
-        default=300,
         metavar="N",
-        help="nearest members of the cohort that count; default: %(default)s, or all if fewer",
+        help=f"members of the cohort that are near; default: {_TOP_N}, or all if fewer",
+    )
+    parser.add_argument(
+        "--centre",
+        metavar=f"FILE|{_BY_COHORT}",
+        help="subtract the mean of these embeddings, or of the cohort, from all",
     )

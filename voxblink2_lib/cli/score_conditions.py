@@ -60,6 +60,7 @@ def condition_reports(
         scored,
         conditions,
         p_target=options.p_target,
+        costs=options.costs,
         interval=options.interval,
         speakers=speakers,
         progress=show_progress,

@@ -11,6 +11,7 @@ from voxblink2_lib.cli.score_conditions import (
     condition_reports,
     read_condition_file,
 )
+from voxblink2_lib.cli.score_costs import primary_lines, primary_record, settle_costs
 from voxblink2_lib.cli.score_sv import add_rate_arguments, report_lines, trial_speakers
 from voxblink2_lib.cli.terminal import DONE, add_command, write_message, write_result
 
@@ -30,18 +31,18 @@ def _file(options: argparse.Namespace) -> int:
     lines = report_lines(report)
     if others:
         lines.insert(1, f"Others    {others:,} scores are of no trial of the list")
-    record = report.as_dict() | {"other_scores": others} | condition_record(conditions)
-    write_result(options, record, [*lines, *condition_lines(report, conditions)])
+    lines += [*primary_lines(options, report), *condition_lines(report, conditions)]
+    record = report.as_dict() | {"other_scores": others}
+    record |= primary_record(options, report) | condition_record(conditions)
+    write_result(options, record, lines)
     return DONE
 
 
 def _check(options: argparse.Namespace) -> None:
     """Check all that can be checked before anything is read."""
     from voxblink2_lib.scoring.plots import check_plot_path
-    from voxblink2_lib.scoring.validation import check_prior
 
-    for prior in options.p_target:
-        check_prior(prior)
+    settle_costs(options)
     if options.plot:
         check_plot_path(options.plot)
 
@@ -71,6 +72,7 @@ def _evaluate(
         trials,
         scored,
         p_target=options.p_target,
+        costs=options.costs,
         interval=options.interval,
         speakers=speakers,
         overlap=check_trials(trials, allow_overlap=options.allow_overlap),
@@ -81,7 +83,7 @@ def _evaluate(
 
 def add_file_command(group: Any) -> None:
     """Add the command ``score file``."""
-    does = "evaluate scores that exist, also of other tools: EER, minDCF, min Cllr"
+    does = "evaluate scores that exist, also of other tools: EER, minDCF, actDCF, Cllr"
     example = "voxblink2 score file scores.txt --trials vox1_o.txt --p-target 0.01 0.001"
     parser = add_command(group, "file", _file, does, example)
     parser.set_defaults(keeps_work=False)

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from voxblink2_lib.cli.score_cohort import (
     add_cohort_arguments,
+    centred_if_asked,
     check_cohort_options,
+    norm_arguments,
     read_cohort,
 )
 from voxblink2_lib.cli.score_conditions import (
@@ -19,6 +21,13 @@ from voxblink2_lib.cli.score_conditions import (
     condition_record,
     condition_reports,
     read_condition_file,
+)
+from voxblink2_lib.cli.score_costs import (
+    add_cost_arguments,
+    primary_lines,
+    primary_record,
+    ratio_lines,
+    settle_costs,
 )
 from voxblink2_lib.cli.score_inputs import (
     add_embeddings_arguments,
@@ -37,7 +46,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from voxblink2_lib.scoring.conditions import ConditionReport
-    from voxblink2_lib.scoring.det import ErrorCounts
     from voxblink2_lib.scoring.embeddings import Embeddings
     from voxblink2_lib.scoring.enrolment import EnrolmentMap
     from voxblink2_lib.scoring.evaluation import VerificationReport
@@ -59,9 +67,10 @@ def _sv(options: argparse.Namespace) -> int:
     if options.plot:
         points = {prior: cost.threshold for prior, cost in report.min_dcf.items()}
         plot_det(report.sweep, options.plot, min_dcf=points)  # type: ignore[arg-type]  # one prior each
-    record = report.as_dict() | condition_record(conditions)
+    record = report.as_dict() | primary_record(options, report) | condition_record(conditions)
     lines = [
         *report_lines(report),
+        *primary_lines(options, report),
         *_out_lines(options),
         *condition_lines(report, conditions),
     ]
@@ -80,10 +89,8 @@ def _check(options: argparse.Namespace) -> None:
     """Check all that can be checked before anything is read."""
     from voxblink2_lib.scoring.plots import check_plot_path
     from voxblink2_lib.scoring.score_files import check_scores_path
-    from voxblink2_lib.scoring.validation import check_prior
 
-    for prior in options.p_target:
-        check_prior(prior)
+    settle_costs(options)
     check_cohort_options(options)
     if options.plot:
         check_plot_path(options.plot)
@@ -126,6 +133,7 @@ def _evaluate(
         trials,
         embeddings,
         p_target=options.p_target,
+        costs=options.costs,
         interval=options.interval,
         speakers=speakers,
         same_ids=options.same_ids,
@@ -204,13 +212,13 @@ def _scoring_arguments(
     utterances = chain.from_iterable(models.utterances.values()) if models else ()
     embeddings = embeddings_of(options, [*trials.names, *utterances], options.corpus)
     cohort = read_cohort(options) if options.cohort else None
+    embeddings, cohort = centred_if_asked(options, embeddings, cohort)
     write_message(f"Scoring {len(trials.enrolment):,} trials")
     return embeddings, {
         "missing": options.missing,
         "models": models,
         "enrolment": options.enrolment or "mean",
-        "cohort": cohort,
-        "top_n": min(options.top_n, len(cohort.names)) if cohort else options.top_n,
+        **norm_arguments(options, cohort),
         "progress": show_progress,
     }
 
@@ -250,7 +258,7 @@ def report_lines(report: VerificationReport) -> list[str]:
         *([f"Scores    {report.normalization}"] if report.normalization else []),
         *overlap_lines(report.overlap),
         f"EER       {100 * report.eer.eer:.3f} %{eer_range}   "
-        f"threshold {report.eer.threshold:.4f}   {_errors(report.errors)}",
+        f"threshold {report.eer.threshold:.4f}   {report.errors.text}",
         f"EER hull  {100 * report.hull_eer:.3f} %",
     ]
     for index, (prior, cost) in enumerate(report.min_dcf.items()):
@@ -258,12 +266,12 @@ def report_lines(report: VerificationReport) -> list[str]:
         dcf_range = _range(intervals.min_dcf, 1, 4) if intervals and index == 0 else ""
         lines.append(
             f"minDCF    {cost.min_dcf:.4f}{dcf_range}   p_target {prior:g}   "
-            f"threshold {cost.threshold:.4f}   {_errors(report.min_dcf_errors[prior])}"
+            f"threshold {cost.threshold:.4f}   {report.min_dcf_errors[prior].text}"
         )
     if len(report.min_dcf) > 1:
         mean = sum(cost.min_dcf for cost in report.min_dcf.values()) / len(report.min_dcf)
         lines.append(f"          {mean:.4f}   mean")
-    lines.append(f"min Cllr  {report.min_cllr:.4f} bits")
+    lines += [f"min Cllr  {report.min_cllr:.4f} bits", *ratio_lines(report)]
     if intervals:
         lines.append(
             f"In brackets: {100 * intervals.confidence:g} % intervals, {intervals.resamples:,} "
@@ -271,17 +279,13 @@ def report_lines(report: VerificationReport) -> list[str]:
         )
         if marks := other_marks([intervals.eer, intervals.min_dcf]):
             lines.append(f"Intervals may not hold: {', '.join(marks)}")
-    if any(errors.few for errors in (report.errors, *report.min_dcf_errors.values())):
+    all_errors = report.errors, *report.min_dcf_errors.values(), *report.ratios.errors.values()
+    if any(errors.few for errors in all_errors):
         lines.append(
             f"* fewer than {FEWEST_ERRORS} errors of a kind: too few to rely on the rate or its "
             "interval"
         )
     return lines
-
-
-def _errors(errors: ErrorCounts) -> str:
-    mark = " *" if errors.few else ""
-    return f"{errors.misses:,} misses, {errors.false_accepts:,} false acceptances{mark}"
 
 
 def _range(interval: Interval, factor: float, digits: int) -> str:
@@ -315,7 +319,7 @@ def _dcf(min_dcf: float | None) -> str:
 
 def add_sv_command(group: Any) -> None:
     """Add the command ``score sv``."""
-    does = "score trials by cosine: EER, minDCF, min Cllr"
+    does = "score trials by cosine: EER, minDCF, actDCF, Cllr"
     example = (
         "voxblink2 score sv --model resnet34 --wav-scp data/test_vox/wav.scp \\\n"
         "      --trials data/test_vox/trials --interval speakers --plot det.png"
@@ -353,14 +357,7 @@ def add_sv_command(group: Any) -> None:
 
 def add_rate_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what is computed from scores."""
-    parser.add_argument(
-        "--p-target",
-        type=float,
-        nargs="+",
-        default=[0.01],
-        metavar="P",
-        help="priors of a target trial for minDCF; default: 0.01",
-    )
+    add_cost_arguments(parser)
     parser.add_argument(
         "--interval",
         choices=("trials", "speakers"),

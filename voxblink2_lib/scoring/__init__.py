@@ -6,8 +6,10 @@ Computation is in NumPy. PyTorch is only loaded for large matrix products, on a 
 from __future__ import annotations
 
 from voxblink2_lib.scoring.calibration import Calibration, fit_calibration
+from voxblink2_lib.scoring.centring import centre_embeddings
 from voxblink2_lib.scoring.condition_files import read_conditions
 from voxblink2_lib.scoring.conditions import measure_conditions
+from voxblink2_lib.scoring.costs import Costs
 from voxblink2_lib.scoring.det import DetCurve, Sweep
 from voxblink2_lib.scoring.embeddings import Embeddings, read_embeddings
 from voxblink2_lib.scoring.evaluation import evaluate_trials
@@ -15,6 +17,7 @@ from voxblink2_lib.scoring.intervals import bootstrap_intervals
 from voxblink2_lib.scoring.normalization import as_norm, s_norm
 from voxblink2_lib.scoring.open_set import OpenSetResult, open_set_identification
 from voxblink2_lib.scoring.open_set_report import evaluate_protocol
+from voxblink2_lib.scoring.paired import compare_systems
 from voxblink2_lib.scoring.protocols import read_protocols
 from voxblink2_lib.scoring.trial_lists import read_trials
 from voxblink2_lib.scoring.trials import TrialList, cosine_scores, score_trials
@@ -31,10 +34,13 @@ __all__ = [
     "WeightedSweep",
     "DetCurve",
     "bootstrap_intervals",
+    "compare_systems",
+    "Costs",
     "open_set_identification",
     "OpenSetResult",
     "s_norm",
     "as_norm",
+    "centre_embeddings",
     "Calibration",
     "fit_calibration",
     "read_trials",

@@ -44,21 +44,41 @@ class Influences:
     def critical_value(self, confidence: float) -> float:
         """Return how many deviations an end is away from the middle.
 
-        Of few speakers, the deviation of sums over pairs is too low by the factor at the end, and
-        uncertain: Student's t, with Satterthwaite's degrees of freedom (Biometrics Bulletin 2,
-        1946) of a sum of squares whose terms are as uneven as these.
+        Of few speakers, the deviation of sums over pairs is too low by a factor, and uncertain:
+        Student's t.
         """
         share = (1 + confidence) / 2
         if not self.clustered:
             return _NORMAL.inv_cdf(share)
         from scipy.special import stdtrit
 
+        freedom, factor = self._student
+        return float(stdtrit(freedom, share)) * factor
+
+    def share_below(self, critical: float) -> float:
+        """Return how likely a value so many deviations above the middle is not reached.
+
+        The inverse of :meth:`critical_value`, of a share of one side.
+        """
+        if not self.clustered:
+            return _NORMAL.cdf(critical)
+        from scipy.special import stdtr
+
+        freedom, factor = self._student
+        return float(stdtr(freedom, critical / factor))
+
+    @property
+    def _student(self) -> tuple[float, float]:
+        """Degrees of freedom, and the factor of the deviation.
+
+        Satterthwaite's degrees (Biometrics Bulletin 2, 1946) of a sum of squares whose terms are as
+        uneven as these.
+        """
         count = len(self.units)
         squares = float((self.units**2).sum())
         uneven = float((self.units**4).sum()) - squares**2 / count
         freedom = min(count - 1.0, 2 * squares**2 / uneven) if uneven > 0 else count - 1.0
-        factor: float = (count * (count - 1)) ** 0.5 / (count - 2)
-        return float(stdtrit(freedom, share)) * factor
+        return freedom, (count * (count - 1)) ** 0.5 / (count - 2)
 
 
 def bca_ends(
@@ -72,9 +92,7 @@ def bca_ends(
         influences: of the units that were resampled.
         confidence: probability that the interval covers the true value.
     """
-    below = np.count_nonzero(resampled < value) + np.count_nonzero(resampled == value) / 2
-    edge = 1 / (len(resampled) + 1)
-    bias = _NORMAL.inv_cdf(min(max(below / len(resampled), edge), 1 - edge))
+    bias = _bias(value, resampled)
     critical, acceleration = influences.critical_value(confidence), influences.acceleration
     levels = []
     for shift in (bias - critical, bias + critical):
@@ -88,6 +106,32 @@ def bca_ends(
     ends = (middle + influences.narrowing * (_log_odds(end) - middle) for end in (low, high))
     low, high = (float(1 / (1 + np.exp(-end))) for end in ends)
     return low, high
+
+
+def bca_share_below(limit: float, value: float, resampled: Floats, influences: Influences) -> float:
+    """Return how likely the true metric is below a limit.
+
+    An interval whose tail has this share ends at the limit (Efron, 1987).
+
+    Args:
+        limit: the limit.
+        value: the metric.
+        resampled: the metric of each resample. Shape: [resamples].
+        influences: of the units that were resampled.
+    """
+    bias = _bias(value, resampled)
+    below = np.count_nonzero(resampled < limit) + np.count_nonzero(resampled == limit) / 2
+    distance = _NORMAL.inv_cdf((below + 0.5) / (len(resampled) + 1)) - bias
+    room = 1 + influences.acceleration * distance
+    shift = distance / room if room > 0 else float(np.copysign(np.inf, distance))
+    return 1 - influences.share_below(bias - shift)
+
+
+def _bias(value: float, resampled: Floats) -> float:
+    """Return how many deviations the metric is above the median of its resamples."""
+    below = np.count_nonzero(resampled < value) + np.count_nonzero(resampled == value) / 2
+    edge = 1 / (len(resampled) + 1)
+    return _NORMAL.inv_cdf(min(max(below / len(resampled), edge), 1 - edge))
 
 
 def percentile_ends(resampled: Floats, *, confidence: float) -> tuple[float, float]:

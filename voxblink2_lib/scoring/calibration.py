@@ -27,9 +27,10 @@ from voxblink2_lib.scoring.validation import (
 
 _FORMAT = "voxblink2 calibration 1"
 
-# Newton's method ends at a gradient this small, after about ten steps. With a curvature below the
-# second number there is no minimum.
-_SMALL_GRADIENT, _FLAT, _STEPS = 1e-10, 1e-9, 100
+# Newton's method ends, after about ten steps, where rounding hides how much is left: the cost is
+# above its minimum by half the product of gradient and step. With a curvature below the second
+# number there is no minimum.
+_SMALL_DECREMENT, _FLAT, _STEPS = 1e-20, 1e-9, 100
 
 
 @dataclass(frozen=True)
@@ -188,15 +189,16 @@ def _newton(inputs: Floats, targets: Any, shares: Floats, prior: float, ridge: f
         # Where the classes are separated, gradient and curvature both go to zero, without end.
         if np.linalg.eigvalsh(hessian)[0] < _FLAT:
             break
-        if np.abs(gradient).max() < _SMALL_GRADIENT:
-            return factors
         step, size, current = np.linalg.solve(hessian, gradient), 1.0, cost(factors)
+        if gradient @ step < _SMALL_DECREMENT:
+            return factors - step
         while size > 1e-6 and cost(factors - size * step) > current:
             size /= 2
         factors = factors - size * step
     raise ScoringError(
         "The scores separate target from non-target trials perfectly, so the best slope is "
-        "infinite. Fit on more or harder trials, or give a small ridge such as 1e-4."
+        "infinite. Fit on more or harder trials, or give a small ridge such as 1e-4 "
+        "(--ridge 1e-4)."
     )
 
 

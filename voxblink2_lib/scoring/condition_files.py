@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -27,15 +28,12 @@ from voxblink2_lib.scoring.trial_lists import ENROL, TEST, TRIAL_HEADERS, TrialC
 from voxblink2_lib.scoring.trials import TrialList, trial_text
 from voxblink2_lib.scoring.validation import Rows
 
-_UTTERANCE = "utterance"
+UTTERANCE = "utterance"
 _UTTERANCE_HEADERS = {
     *("utterance", "utteranceid", "utt", "uttid", "name", "segment", "segmentid"),
     *("file", "wav", "path"),
 }
 _SCORE_HEADERS = {"score", "scores", "llr", "similarity"}
-
-# The name of a condition without a header.
-_UNNAMED = "condition"
 
 # More values are no condition, but numbers that are not sorted into bins yet.
 _MOST_VALUES = 200
@@ -61,18 +59,25 @@ class Condition:
     codes: Rows
 
 
-class _Form(NamedTuple):
-    """What the columns of a file are.
+class ValueForm(NamedTuple):
+    """What the columns of a file are that has values of utterances or of trials.
 
     Attributes:
         keys: the columns that say what a line is about, with their names in headers.
-        conditions: the other columns that are read.
+        conditions: the other columns that are read; without a header one, named by its noun.
         has_header: they are named in the file.
+        noun: what such a column has, for messages.
     """
 
     keys: dict[str, set[str]]
     conditions: Sequence[str]
     has_header: bool
+    noun: str
+
+    @property
+    def is_by_trial(self) -> bool:
+        """Whether a line is about a trial; otherwise, it is about an utterance."""
+        return UTTERANCE not in self.keys
 
     @property
     def kind(self) -> ListKind:
@@ -81,7 +86,7 @@ class _Form(NamedTuple):
         order = [*self.keys, *self.conditions]
         places = {column: place for place, column in enumerate(order)}
         return ListKind(
-            "the condition of an utterance or a trial",
+            f"the {self.noun} of an utterance or a trial",
             _ACCEPTED,
             {**self.keys, **named} if self.has_header else {},
             frozenset(order),
@@ -116,30 +121,40 @@ def read_conditions(
             trial has no value, or two.
     """
     path = Path(path)
-    form = _form_of(path, columns)
-    if _UTTERANCE in form.keys:
-        return _by_utterance(path, form, trials, models)
-    return _by_trial(path, form, trials)
+    form = value_form(path, columns, noun="condition")
+    if form.is_by_trial:
+        return _by_trial(path, form, trials)
+    return _by_utterance(path, form, trials, models)
 
 
 # -- Columns ---------------------------------------------------------------------------------------
 
 
-def _form_of(path: Path, columns: Sequence[str]) -> _Form:
-    """Return what the columns of a file are, by its first line."""
+def value_form(path: Path, columns: Sequence[str], *, noun: str) -> ValueForm:
+    """Return what the columns of a file are, by its first line.
+
+    Args:
+        path: the file.
+        columns: the columns below a header that are read; by default all with values.
+        noun: what such a column has, for messages.
+
+    Raises:
+        ScoringError: the file is missing or empty, or lacks such a column.
+    """
     trial = {side: TRIAL_HEADERS[side] for side in (ENROL, TEST)}
-    utterance = {_UTTERANCE: _UTTERANCE_HEADERS}
+    utterance = {UTTERANCE: _UTTERANCE_HEADERS}
     for words in _first_lines(path):
         plain = [plain_header(word) for word in words]
         for keys in (trial, utterance):
             if all(sum(word in names for word in plain) == 1 for names in keys.values()):
-                return _Form(keys, _chosen(path, words, keys, columns), has_header=True)
+                chosen = _chosen(path, words, keys, columns, noun)
+                return ValueForm(keys, chosen, has_header=True, noun=noun)
     if columns:
         raise ScoringError(
             f"{path} has no header, so it has no column {shortened(columns[0])}. {_ACCEPTED}"
         )
     is_trial = any(len(words) == 3 for words in _first_lines(path))
-    return _Form(trial if is_trial else utterance, [_UNNAMED], has_header=False)
+    return ValueForm(trial if is_trial else utterance, [noun], has_header=False, noun=noun)
 
 
 def _first_lines(path: Path) -> list[list[str]]:
@@ -154,18 +169,22 @@ def _first_lines(path: Path) -> list[list[str]]:
 
 
 def _chosen(
-    path: Path, words: Sequence[str], keys: dict[str, set[str]], columns: Sequence[str]
+    path: Path,
+    words: Sequence[str],
+    keys: dict[str, set[str]],
+    columns: Sequence[str],
+    noun: str,
 ) -> list[str]:
-    """Return the columns of conditions in a header."""
+    """Return the columns of values in a header."""
     taken = set().union(_SCORE_HEADERS, TRIAL_HEADERS[LABEL], *keys.values())
     others = [word for word in words if word and plain_header(word) not in taken]
     if not others:
-        raise ScoringError(f"{path} has no column of a condition. {_ACCEPTED}")
+        raise ScoringError(f"{path} has no column of a {noun}. {_ACCEPTED}")
     for column in columns or others:
         if (count := others.count(column)) != 1:
             raise ScoringError(
                 f"{path} has {count or 'no'} column{'s' * (count > 1)} {shortened(column)}; "
-                f"conditions in it are {shortened(', '.join(dict.fromkeys(others)), quoted=False)}."
+                f"{noun}s in it are {shortened(', '.join(dict.fromkeys(others)), quoted=False)}."
             )
     return [*dict.fromkeys(columns or others)]
 
@@ -213,7 +232,7 @@ def _check_count(path: Path, name: str, count: int) -> None:
 
 
 def _by_utterance(
-    path: Path, form: _Form, trials: TrialList, models: EnrolmentMap | None
+    path: Path, form: ValueForm, trials: TrialList, models: EnrolmentMap | None
 ) -> list[Condition]:
     collected = _read_values(path, form)
     conditions = []
@@ -231,12 +250,12 @@ def _by_utterance(
     return conditions
 
 
-def _read_values(path: Path, form: _Form) -> dict[str, dict[str, str]]:
+def _read_values(path: Path, form: ValueForm) -> dict[str, dict[str, str]]:
     """Return the value of each condition, by utterance."""
     collected: dict[str, dict[str, str]] = {}
     for block in read_blocks(path, form.kind):
         columns = [block.columns[name].to_pylist() for name in form.conditions]
-        names = block.columns[_UTTERANCE].to_pylist()
+        names = block.columns[UTTERANCE].to_pylist()
         for item, (name, *words) in enumerate(zip(names, *columns, strict=True)):
             values = dict(zip(form.conditions, words, strict=True))
             if (known := collected.setdefault(name, values)) != values:
@@ -256,7 +275,7 @@ def _values_text(values: dict[str, str]) -> str:
 # -- By trial --------------------------------------------------------------------------------------
 
 
-def _by_trial(path: Path, form: _Form, trials: TrialList) -> list[Condition]:
+def _by_trial(path: Path, form: ValueForm, trials: TrialList) -> list[Condition]:
     collected = {name: _Codes() for name in form.conditions}
 
     def keep(block: Block) -> None:
@@ -264,7 +283,7 @@ def _by_trial(path: Path, form: _Form, trials: TrialList) -> list[Condition]:
             codes.add(block.columns[name])
 
     listed = TrialCollector(path, form.kind, also=keep).read()
-    at = _rows_of_trials(path, listed, trials, [codes.rows for codes in collected.values()])
+    at = rows_of_trials(path, listed, trials, [codes.rows for codes in collected.values()])
     conditions = [
         _condition(name, codes.values, codes.rows[at]) for name, codes in collected.items()
     ]
@@ -273,10 +292,20 @@ def _by_trial(path: Path, form: _Form, trials: TrialList) -> list[Condition]:
     return conditions
 
 
-def _rows_of_trials(
-    path: Path, listed: TrialList, trials: TrialList, codes: Iterable[Rows]
+def rows_of_trials(
+    path: Path, listed: TrialList, trials: TrialList, codes: Iterable[npt.NDArray[Any]]
 ) -> Rows:
-    """Return the line that each trial of a list is in."""
+    """Return the line that each trial of a list is in.
+
+    Args:
+        path: the file, for messages.
+        listed: the trials of its lines.
+        trials: the list.
+        codes: the values of its lines, one array for each column. Shape of each: [lines].
+
+    Raises:
+        ScoringError: a trial has no line, or two with different values.
+    """
     index = NameIndex(listed.names, str(path))
     rows = index.rows_of(trials.names)
     enrolment, test = rows[trials.enrolment], rows[trials.test]

@@ -13,6 +13,7 @@ from voxblink2_lib.errors import ScoringError
 from voxblink2_lib.progress import Progress, no_progress
 from voxblink2_lib.scoring.condition_files import Condition
 from voxblink2_lib.scoring.contamination import Overlap
+from voxblink2_lib.scoring.costs import EQUAL_COSTS, Costs
 from voxblink2_lib.scoring.evaluation import VerificationReport, measure_trials
 from voxblink2_lib.scoring.trials import ScoredTrials, TrialList, check_labelled
 from voxblink2_lib.scoring.validation import Flags, finite_or_none
@@ -121,6 +122,7 @@ def measure_conditions(
     conditions: Iterable[Condition],
     *,
     p_target: Sequence[float] = (0.01,),
+    costs: Costs = EQUAL_COSTS,
     interval: Literal["trials", "speakers"] | None = None,
     speakers: npt.NDArray[Any] | None = None,
     progress: Progress = no_progress,
@@ -136,6 +138,7 @@ def measure_conditions(
         scored: its scores.
         conditions: the value of each trial of the list.
         p_target: priors of minDCF.
+        costs: of a miss and of a false acceptance.
         interval: what to resample for 95% confidence intervals of each row.
         speakers: the speaker of each name of the list, for ``"speakers"``. Shape: [names].
         progress: shows the progress of resampling.
@@ -159,13 +162,14 @@ def measure_conditions(
                 condition,
                 code,
                 p_target=p_target,
+                costs=costs,
                 interval=interval,
                 speakers=speakers,
                 progress=progress,
             )
             for code in range(len(condition.values))
         ]
-        reports.append(_summary(condition, rows, scored, p_target))
+        reports.append(_summary(condition, rows, scored, p_target, costs))
     return reports
 
 
@@ -212,6 +216,7 @@ def _summary(
     rows: Sequence[ConditionRow],
     scored: ScoredTrials,
     p_target: Sequence[float],
+    costs: Costs,
 ) -> ConditionReport:
     reports = [row.report for row in rows if row.report is not None]
     if not reports:
@@ -229,5 +234,7 @@ def _summary(
             for prior in p_target
         },
         equalized_eer=eer(sweep),
-        equalized_min_dcf={prior: min_dcf(sweep, p_target=prior) for prior in p_target},
+        equalized_min_dcf={
+            prior: min_dcf(sweep, p_target=prior, **costs._asdict()) for prior in p_target
+        },
     )

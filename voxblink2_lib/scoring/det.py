@@ -61,6 +61,12 @@ class ErrorCounts(NamedTuple):
         """Whether there are too few of a kind for a rate that can be relied on."""
         return min(self) < FEWEST_ERRORS
 
+    @property
+    def text(self) -> str:
+        """The counts for people, marked if they are few."""
+        mark = " *" if self.few else ""
+        return f"{self.misses:,} misses, {self.false_accepts:,} false acceptances{mark}"
+
 
 class Crossing(NamedTuple):
     """Where FNR = FPR, on the line between two neighbouring operating points."""

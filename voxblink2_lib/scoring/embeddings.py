@@ -82,6 +82,7 @@ class Embeddings:
         corpus: which corpus they are of, if that is known: ids are of people of that corpus.
         averaged: the utterances, if vectors are means of them and names are speakers.
         model: which model they are of, if ``embed`` wrote that into the file.
+        centred: what was subtracted, if vectors are centred, for people.
 
     Raises:
         ScoringError: names and vectors do not match, names are repeated, or values are not finite.
@@ -93,6 +94,7 @@ class Embeddings:
     corpus: str | None = None
     averaged: tuple[str, ...] = ()
     model: SourceModel | None = None
+    centred: str | None = None
 
     def __post_init__(self) -> None:
         names, vectors, rows = self.names, self.vectors, self.index.row_by_name

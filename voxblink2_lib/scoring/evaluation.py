@@ -13,12 +13,14 @@ import numpy.typing as npt
 
 from voxblink2_lib.progress import Progress, no_progress
 from voxblink2_lib.scoring.contamination import Overlap, check_trials
+from voxblink2_lib.scoring.costs import EQUAL_COSTS, Costs
 from voxblink2_lib.scoring.det import ErrorCounts, Sweep
 from voxblink2_lib.scoring.embeddings import Embeddings
 from voxblink2_lib.scoring.enrolment import EnrolmentMap, ModelScore, speakers_of_names
 from voxblink2_lib.scoring.intervals import Intervals, bootstrap_intervals
 from voxblink2_lib.scoring.normalization import checked_cohort
-from voxblink2_lib.scoring.trial_scores import normalized_scores
+from voxblink2_lib.scoring.ratio_rates import RatioRates, measure_ratios
+from voxblink2_lib.scoring.trial_scores import Norm, normalized_scores
 from voxblink2_lib.scoring.trials import (
     Missing,
     ScoredTrials,
@@ -29,13 +31,13 @@ from voxblink2_lib.scoring.trials import (
 from voxblink2_lib.scoring.validation import (
     accept_renamed_keyword,
     check_choice,
-    check_prior,
     finite_or_none,
 )
 from voxblink2_lib.scoring.verification import (
     EqualErrorRate,
     MinDcf,
     eer,
+    exact_costs,
     min_cllr,
     min_dcf,
 )
@@ -59,6 +61,8 @@ class VerificationReport:
         errors: misses and false acceptances at the threshold of the EER.
         min_dcf_errors: the same at that of each minDCF.
         min_cllr: in bits.
+        costs: of a miss and of a false acceptance.
+        ratios: actual costs and Cllr, for scores that are log-likelihood ratios.
         intervals: of EER and of minDCF at the first prior, if requested.
         overlap: contamination that was allowed, and repeated trials.
         sweep: the sorted scores.
@@ -75,6 +79,8 @@ class VerificationReport:
     errors: ErrorCounts
     min_dcf_errors: dict[float, ErrorCounts]
     min_cllr: float
+    costs: Costs
+    ratios: RatioRates
     intervals: Intervals | None
     overlap: Overlap
     sweep: Sweep = field(repr=False, compare=False)
@@ -101,6 +107,8 @@ class VerificationReport:
                 for prior, (cost, threshold) in self.min_dcf.items()
             ],
             "min_cllr": self.min_cllr,
+            **self.costs._asdict(),
+            **self.ratios.as_dict(),
             "intervals": None if self.intervals is None else self.intervals.as_dict(),
             "overlap": self.overlap.as_dict(),
         }
@@ -113,9 +121,11 @@ def evaluate_trials(
     *,
     missing: Missing = "error",
     p_target: Sequence[float] = (0.01,),
+    costs: Costs = EQUAL_COSTS,
     models: EnrolmentMap | None = None,
     enrolment: ModelScore = "mean",
     cohort: Embeddings | None = None,
+    norm: Norm = "as-norm1",
     top_n: int = 300,
     interval: Literal["trials", "speakers"] | None = None,
     speakers: npt.NDArray[Any] | None = None,
@@ -131,11 +141,13 @@ def evaluate_trials(
         embeddings: embeddings with their names.
         missing: ``"error"``, or ``"skip"`` to leave out trials without an embedding.
         p_target: priors of minDCF.
+        costs: of a miss and of a false acceptance.
         models: the utterances of each model, if the enrolment side of trials are models.
         enrolment: how they count: see
             :func:`~voxblink2_lib.scoring.trial_scores.normalized_scores`.
-        cohort: embeddings of other speakers, for adaptive s-norm.
-        top_n: how many members of the cohort count.
+        cohort: embeddings of other speakers, to normalize scores.
+        norm: how: see there.
+        top_n: how many members of the cohort are near.
         interval: what to resample for 95% confidence intervals.
         speakers: the speaker of each name of the list, for ``"speakers"``; by default, names
             contain it. Shape: [names].
@@ -149,14 +161,15 @@ def evaluate_trials(
     """
     check_choice("interval", interval, (None, "trials", "speakers"))
     for prior in p_target:
-        check_prior(prior)
+        exact_costs(prior, *costs)
     check_labelled(trials)
     if models is None:
         check_classes(trials, embeddings)
     if interval == "speakers" and speakers is None:
         speakers = speakers_of_names(trials, models=models)
     if cohort is not None:
-        checked_cohort(cohort.vectors, dimensions=embeddings.vectors.shape[1], top_n=top_n)
+        near = None if norm == "s-norm" else top_n
+        checked_cohort(cohort.vectors, dimensions=embeddings.vectors.shape[1], top_n=near)
     overlap = check_trials(
         trials,
         models=models,
@@ -173,6 +186,7 @@ def evaluate_trials(
         models=models,
         enrolment=enrolment,
         cohort=cohort,
+        norm=norm,
         top_n=top_n,
         progress=progress,
     )
@@ -182,6 +196,7 @@ def evaluate_trials(
         scored,
         normalization=normalization,
         p_target=p_target,
+        costs=costs,
         interval=interval,
         speakers=speakers,
         overlap=overlap,
@@ -195,6 +210,7 @@ def measure_trials(
     *,
     normalization: str | None = None,
     p_target: Sequence[float] = (0.01,),
+    costs: Costs = EQUAL_COSTS,
     interval: Literal["trials", "speakers"] | None = None,
     speakers: npt.NDArray[Any] | None = None,
     overlap: Overlap | None = None,
@@ -207,6 +223,7 @@ def measure_trials(
         scored: its scores.
         normalization: how scores were normalized, for people.
         p_target: priors of minDCF.
+        costs: of a miss and of a false acceptance.
         interval: what to resample for 95% confidence intervals.
         speakers: the speaker of each name of the list, for ``"speakers"``. Shape: [names].
         overlap: what :func:`~voxblink2_lib.scoring.contamination.check_trials` returned.
@@ -228,11 +245,12 @@ def measure_trials(
                 scored.labels,
                 speakers=sides,
                 p_target=p_target[0],
+                **costs._asdict(),
                 resamples=_RESAMPLES,
                 progress=advance,
             )
     crossing = sweep.crossing()
-    costs = {prior: min_dcf(sweep, p_target=prior) for prior in p_target}
+    least = {prior: min_dcf(sweep, p_target=prior, **costs._asdict()) for prior in p_target}
     return VerificationReport(
         trials=len(trials.enrolment),
         scored=len(scored.scores),
@@ -241,13 +259,15 @@ def measure_trials(
         normalization=normalization,
         eer=EqualErrorRate(*crossing),
         hull_eer=eer(sweep, method="hull").eer,
-        min_dcf=costs,
+        min_dcf=least,
         errors=sweep.errors(crossing.threshold),
         min_dcf_errors={
             prior: sweep.errors(float(cost.threshold))  # type: ignore[arg-type]  # one prior each
-            for prior, cost in costs.items()
+            for prior, cost in least.items()
         },
         min_cllr=min_cllr(sweep),
+        costs=costs,
+        ratios=measure_ratios(sweep, p_target=p_target, costs=costs),
         intervals=intervals,
         overlap=overlap or check_trials(trials),
         sweep=sweep,

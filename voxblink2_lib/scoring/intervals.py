@@ -158,7 +158,7 @@ def bootstrap_intervals(
     )
     count = None if sides is None else sides.speakers
     intervals: list[Interval] = []
-    measured = _measured(Sweep.of(scores, labels), p_target=p_target, c_miss=c_miss, c_fa=c_fa)
+    measured = measured_rates(Sweep.of(scores, labels), p_target=p_target, c_miss=c_miss, c_fa=c_fa)
     for column, (value, errors) in enumerate(measured):
         if method == "bca":
             shifts = trials.influence(points[column], *weights[column])
@@ -176,7 +176,7 @@ def bootstrap_intervals(
     )
 
 
-def _measured(sweep: Sweep, **costs: float) -> list[tuple[float, ErrorCounts]]:
+def measured_rates(sweep: Sweep, **costs: float) -> list[tuple[float, ErrorCounts]]:
     """Return EER and minDCF, each with its errors."""
     rate, crossing = sweep.crossing()
     least = min_dcf(sweep, **costs)
@@ -208,10 +208,23 @@ def marked_interval(
         speakers: how many were resampled; ``None`` where trials were.
     """
     low, high = ends
-    mark = None
     if errors.few:
-        mark = f"fewer than {FEWEST_ERRORS} errors of a kind"
         low, high = min(low, limits[0]), max(high, limits[1])
-    elif speakers is not None and speakers < _FEW_SPEAKERS:
-        mark = f"fewer than {_FEW_SPEAKERS} speakers"
-    return Interval(value, low, high, errors, mark)
+    return Interval(value, low, high, errors, reason_to_doubt(errors, speakers=speakers))
+
+
+def reason_to_doubt(
+    errors: ErrorCounts, *, speakers: int | None, fewest: int = _FEW_SPEAKERS
+) -> str | None:
+    """Return why an interval may not hold; nothing where it does.
+
+    Args:
+        errors: misses and false acceptances.
+        speakers: how many were resampled; ``None`` where trials were.
+        fewest: with fewer speakers, such intervals cover too seldom.
+    """
+    if errors.few:
+        return f"fewer than {FEWEST_ERRORS} errors of a kind"
+    if speakers is not None and speakers < fewest:
+        return f"fewer than {fewest} speakers"
+    return None

@@ -5,19 +5,27 @@ Each side of a trial is compared with a cohort of other speakers; mean and devia
 cosines scale the score, and the two sides are averaged::
 
     s' = 1/2 ((s - mean_enrolment) / deviation_enrolment + (s - mean_test) / deviation_test)
+
+They differ in the members of the cohort that count for a side: all of them (s-norm), those nearest
+to this side (AS-norm 1), or those nearest to the other side (AS-norm 2).
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 import numpy as np
 
 from voxblink2_lib.errors import ScoringError
 from voxblink2_lib.progress import Advance
 from voxblink2_lib.scoring.blockwise import MEMORY_BYTES, top_statistics, unit
+from voxblink2_lib.scoring.crossed_cohorts import crossed_statistics
 from voxblink2_lib.scoring.validation import (
     Floats,
+    Rows,
     as_embeddings,
     as_scores,
+    check_choice,
     check_finite,
     checked_rows,
 )
@@ -77,6 +85,7 @@ def as_norm(
     embeddings: object,
     cohort: object,
     top_n: int | None = 300,
+    variant: Literal[1, 2] = 1,
     memory_bytes: int = MEMORY_BYTES,
     device: str | None = None,
     progress: Advance | None = None,
@@ -84,7 +93,8 @@ def as_norm(
     """Return scores normalized with the nearest part of the cohort, on both sides.
 
     Matejka et al., "Analysis of score normalization in multilingual speaker recognition",
-    Interspeech 2017: each side takes the ``top_n`` cohort members nearest to itself (AS-norm 1).
+    Interspeech 2017: each side takes the ``top_n`` cohort members nearest to itself (AS-norm 1), or
+    those nearest to the other side (AS-norm 2).
 
     Args:
         scores: cosines. Shape: [trials].
@@ -93,6 +103,7 @@ def as_norm(
         embeddings: embeddings. Shape: [utterances, dimensions].
         cohort: embeddings of other speakers, ideally one of each. Shape: [cohort, dimensions].
         top_n: how many of the cohort count, from 2 to all; ``None`` for all, which is s-norm.
+        variant: 1 or 2; the second is computed by NumPy, pair by pair.
         memory_bytes: bound of the memory in addition to arguments and results.
         device: a PyTorch device such as ``"cuda"``; by default CUDA for large products where it is
             available, else NumPy.
@@ -112,6 +123,7 @@ def as_norm(
         >>> as_norm([0.7, 0.1], **rows, embeddings=embeddings, cohort=cohort, top_n=10).round(2)
         array([ 0.94, -2.93])
     """
+    check_choice("variant", variant, (1, 2))
     values = as_scores(scores, "scores")
     vectors = as_embeddings(embeddings, "embeddings")
     others = checked_cohort(cohort, dimensions=vectors.shape[1], top_n=top_n)
@@ -121,27 +133,58 @@ def as_norm(
     ]
     # Only utterances of trials are compared with the cohort.
     used, used_rows = np.unique(np.concatenate(sides), return_inverse=True)
-    mean, deviation = top_statistics(
-        unit(vectors[used], "embeddings", used),
-        others,
-        top_n=top_n,
-        memory_bytes=memory_bytes,
-        device=device,
-        progress=progress,
-    )
+    utterances = unit(vectors[used], "embeddings", used)
+    enrolment, test = np.split(used_rows, 2)
+    if variant == 2 and top_n is not None:
+        statistics = crossed_statistics(
+            utterances,
+            others,
+            (enrolment, test),
+            top_n=top_n,
+            memory_bytes=memory_bytes,
+            progress=progress,
+        )
+        owners = np.concatenate([enrolment, test])
+        rows = np.split(np.arange(len(owners)), 2)
+    else:
+        statistics = top_statistics(
+            utterances,
+            others,
+            top_n=top_n,
+            memory_bytes=memory_bytes,
+            device=device,
+            progress=progress,
+        )
+        owners, rows = np.arange(len(used)), [enrolment, test]
+    _check_spread(statistics[1], used[owners], top_n or len(others))
+    return _scaled(values, statistics, rows)
+
+
+def _scaled(values: Floats, statistics: tuple[Floats, Floats], sides: list[Rows]) -> Floats:
+    """Return scores scaled by the mean and deviation in these rows, of both sides."""
+    mean, deviation = statistics
+    scaled: Floats = np.zeros(len(values))
+    with np.errstate(over="ignore"):  # of scores that are no cosines; refused below
+        for rows in sides:
+            scaled += (values - mean[rows]) / (2 * deviation[rows])
+    check_finite(scaled, "normalized scores")
+    return scaled
+
+
+def _check_spread(deviation: Floats, owners: Rows, count: int) -> None:
+    """Refuse deviations that nothing can be scaled by. Shape of both: [statistics].
+
+    Args:
+        deviation: of the cosines of an utterance.
+        owners: the row of that utterance, for the message.
+        count: how many members of the cohort counted.
+    """
     # Cosines of float32 vectors differ by rounding even where they are equal.
     if (flat := np.flatnonzero(deviation < 1e-7)).size:
         raise ScoringError(
-            f"cohort: the {top_n or len(others):,} members nearest to row {used[flat[0]]} of "
-            "embeddings are all equally far from it; use a cohort of different speakers, or more "
-            "of it."
+            f"cohort: the {count:,} members nearest to row {owners[flat[0]]} of embeddings are all "
+            "equally far from it; use a cohort of different speakers, or more of it."
         )
-    enrolment, test = np.split(used_rows, 2)
-    with np.errstate(over="ignore"):  # of scores that are no cosines; refused below
-        scaled: Floats = (values - mean[enrolment]) / (2 * deviation[enrolment])
-        scaled += (values - mean[test]) / (2 * deviation[test])
-    check_finite(scaled, "normalized scores")
-    return scaled
 
 
 def checked_cohort(cohort: object, *, dimensions: int, top_n: int | None) -> Floats:

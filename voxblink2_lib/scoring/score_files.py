@@ -180,7 +180,9 @@ def match_scores(
     at = order[places[kept]]
     labels = None if trials.labels is None else trials.labels[kept]
     _check_labels(file, labels, at)
-    others = len(pairs) - len(np.unique(places[kept]))
+    used = np.zeros(len(pairs), bool)
+    used[places[kept]] = True
+    others = len(pairs) - int(np.count_nonzero(used))
     sides = file.trials.enrolment[at], file.trials.test[at]
     return ScoredTrials(file.scores[at], kept, *sides, labels, absent), others
 
@@ -231,7 +233,16 @@ def check_scores_path(path: str | Path) -> None:
             f"{path} cannot be written as scores: its extension is {path.suffix!r}; allowed are "
             f"{', '.join(SUFFIXES)}."
         )
-    if path.is_dir() or not path.parent.is_dir():
+    check_place(path)
+
+
+def check_place(path: str | Path) -> None:
+    """Refuse a path that no file can be written to.
+
+    Raises:
+        ScoringError: its folder is missing, or it is a folder.
+    """
+    if Path(path).is_dir() or not Path(path).parent.is_dir():
         raise ScoringError(f"{path} cannot be written: it is a folder, or in one that is missing.")
 
 

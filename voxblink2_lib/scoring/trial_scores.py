@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -28,24 +28,35 @@ from voxblink2_lib.scoring.trials import (
 )
 from voxblink2_lib.scoring.validation import Floats, Rows, check_choice
 
+Norm = Literal["s-norm", "as-norm1", "as-norm2"]
+
 
 class NormalizedTrials(NamedTuple):
-    """Scored trials, and how their scores were normalized, for people."""
+    """Scored trials, and how embeddings were centred and scores normalized, for people."""
 
     scored: ScoredTrials
     normalization: str | None
 
 
 class _Normalization(NamedTuple):
-    """Adaptive s-norm by a cohort, or none."""
+    """Normalization by a cohort, or none."""
 
     cohort: Embeddings | None
+    norm: Norm
     top_n: int
     progress: Progress
 
-    def __str__(self) -> str:
-        assert self.cohort
-        return f"AS-norm, {self.top_n:,} nearest of {len(self.cohort.names):,}"
+    def text(self, embeddings: Embeddings) -> str | None:
+        """Return what is done to embeddings and scores, for people; nothing if that is nothing."""
+        parts = [embeddings.centred] if embeddings.centred else []
+        if self.cohort is not None:
+            size = len(self.cohort.names)
+            parts.append(
+                f"s-norm, cohort of {size:,}"
+                if self.norm == "s-norm"
+                else f"AS-norm {self.norm[-1]}, {self.top_n:,} nearest of {size:,}"
+            )
+        return "; ".join(parts) or None
 
     def apply(self, scores: Floats, vectors: Floats, enrolment: Rows, test: Rows) -> Floats:
         """Normalize the scores of trials between rows of vectors. Shape: [trials]."""
@@ -59,7 +70,8 @@ class _Normalization(NamedTuple):
                 test_rows=test,
                 embeddings=vectors,
                 cohort=self.cohort.vectors,
-                top_n=self.top_n,
+                top_n=None if self.norm == "s-norm" else self.top_n,
+                variant=2 if self.norm == "as-norm2" else 1,
                 progress=advance,
             )
 
@@ -72,6 +84,7 @@ def normalized_scores(
     models: EnrolmentMap | None = None,
     enrolment: ModelScore = "mean",
     cohort: Embeddings | None = None,
+    norm: Norm = "as-norm1",
     top_n: int = 300,
     progress: Progress = no_progress,
 ) -> NormalizedTrials:
@@ -85,8 +98,11 @@ def normalized_scores(
         enrolment: how the utterances of a model count. ``"mean"``: the mean of their embeddings;
             ``"normalized-mean"``: of embeddings scaled to length 1; ``"mean-of-scores"``: the mean
             of their scores, each of them normalized; ``"max"``: the largest of these.
-        cohort: embeddings of other speakers, for adaptive s-norm.
-        top_n: how many members of the cohort count.
+        cohort: embeddings of other speakers, to normalize scores.
+        norm: ``"s-norm"``, with the whole cohort; ``"as-norm1"``, with the members nearest to each
+            side; ``"as-norm2"``, with those nearest to the other side: see
+            :func:`~voxblink2_lib.scoring.normalization.as_norm`.
+        top_n: how many members are near.
         progress: shows the progress of normalizing.
 
     Raises:
@@ -96,18 +112,19 @@ def normalized_scores(
     check_choice("enrolment", enrolment, MODEL_SCORES)
     if cohort is not None:
         check_same_model((embeddings.model, embeddings.source), (cohort.model, cohort.source))
-    norm = _Normalization(cohort, top_n, progress)
-    description = None if cohort is None else str(norm)
+    check_choice("norm", norm, get_args(Norm))
+    normalization = _Normalization(cohort, norm, top_n, progress)
+    description = normalization.text(embeddings)
     if models is not None:
         enrolled = enrolled_trials(trials, embeddings, models, missing=missing)
-        scores = _model_scores(enrolled, embeddings.vectors, enrolment, norm)
+        scores = _model_scores(enrolled, embeddings.vectors, enrolment, normalization)
         labels = None if trials.labels is None else trials.labels[enrolled.rows]
         first = enrolled.utterances[enrolled.starts[enrolled.model]]
         missed = enrolled.missing
         scored = ScoredTrials(scores, enrolled.rows, first, enrolled.test, labels, missed)
         return NormalizedTrials(scored, description)
     scored = score_trials(trials, embeddings, missing=missing)
-    scores = norm.apply(scored.scores, embeddings.vectors, scored.enrolment, scored.test)
+    scores = normalization.apply(scored.scores, embeddings.vectors, scored.enrolment, scored.test)
     return NormalizedTrials(replace(scored, scores=scores), description)
 
 
