@@ -169,6 +169,11 @@ def test_only_utterances_of_the_trials_are_embedded(
     ran.clear()
     assert answered(words, capsys)[0] == out
     assert ran == []
+    assert record["proof"]["model"]["name"] == Path(model).name
+    (tmp_path / "result.json").write_text(out)
+    # The model is not needed for that, nor is the audio.
+    answered(["score", "verify", str(tmp_path / "result.json")], capsys)
+    assert ran == []
 
 
 @pytest.mark.usefixtures("ran")

@@ -890,3 +890,25 @@ def test_no_warnings(tmp_path: Path) -> None:
         warnings.simplefilter("error")
         check(read_embeddings(write_pickle(tmp_path, vectors_of())))
         check(read_embeddings(write_ark(tmp_path, vectors_of())))
+
+
+# -- Corpora ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("corpora", "expected"),
+    [
+        (["VoxCeleb1", "voxceleb 1"], "VoxCeleb1"),
+        (["VoxCeleb1", "VoxCeleb2"], None),
+        (["VoxCeleb1", None], None),
+        ([None, None], None),
+    ],
+)
+def test_a_folder_is_of_the_corpus_that_all_its_files_say(
+    corpora: list[str | None], expected: str | None, tmp_path: Path
+) -> None:
+    for place, corpus in enumerate(corpora):
+        table = pa.table({"name": [f"{place}"], "embedding": [[1.0, 2.0]]})
+        metadata = {"voxblink2_corpus": corpus} if corpus else None
+        pq.write_table(table.replace_schema_metadata(metadata), tmp_path / f"{place}.parquet")
+    assert read_embeddings(tmp_path).corpus == expected

@@ -11,15 +11,17 @@ from voxblink2_lib.cli.score_conditions import (
     condition_reports,
     read_condition_file,
 )
+from voxblink2_lib.cli.score_result import ScoreResult, run_score
+from voxblink2_lib.cli.score_rows import system_name, verification_table
 from voxblink2_lib.cli.score_sv import add_rate_arguments, report_lines, trial_speakers
-from voxblink2_lib.cli.terminal import DONE, add_command, write_message, write_result
+from voxblink2_lib.cli.terminal import add_command, write_message
 
 if TYPE_CHECKING:
     from voxblink2_lib.scoring.conditions import ConditionReport
     from voxblink2_lib.scoring.evaluation import VerificationReport
 
 
-def _file(options: argparse.Namespace) -> int:
+def _file(options: argparse.Namespace) -> ScoreResult:
     from voxblink2_lib.scoring.plots import plot_det
 
     _check(options)
@@ -31,8 +33,8 @@ def _file(options: argparse.Namespace) -> int:
     if others:
         lines.insert(1, f"Others    {others:,} scores are of no trial of the list")
     record = report.as_dict() | {"other_scores": others} | condition_record(conditions)
-    write_result(options, record, [*lines, *condition_lines(report, conditions)])
-    return DONE
+    lines += condition_lines(report, conditions)
+    return ScoreResult(record, lines, verification_table(system_name(options), report, conditions))
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -83,8 +85,8 @@ def add_file_command(group: Any) -> None:
     """Add the command ``score file``."""
     does = "evaluate scores that exist, also of other tools: EER, minDCF, min Cllr"
     example = "voxblink2 score file scores.txt --trials vox1_o.txt --p-target 0.01 0.001"
-    parser = add_command(group, "file", _file, does, example)
-    parser.set_defaults(keeps_work=False)
+    parser = add_command(group, "file", run_score, does, example)
+    parser.set_defaults(score=_file, keeps_work=False)
     parser.add_argument(
         "scores",
         metavar="SCORES",

@@ -82,7 +82,7 @@ def embeddings_of(
 ) -> Embeddings:
     """Return embeddings from a file, or of these utterances from a model."""
     if options.model is not None:
-        return read_file(str(_embed(options, names)), None, corpus)
+        return read_file(str(_embed(options, names, corpus)), None, corpus)
     return read_file(options.embeddings, options.names, corpus)
 
 
@@ -94,7 +94,7 @@ def read_file(path: str, names: str | None, corpus: str | None = None) -> Embedd
     return read_embeddings(path, names=names, corpus=corpus)
 
 
-def _embed(options: argparse.Namespace, names: Iterable[str]) -> Path:
+def _embed(options: argparse.Namespace, names: Iterable[str], corpus: str | None) -> Path:
     """Embed utterances and return the file; that of an earlier complete run is reused."""
     from voxblink2_lib.embedding.run import embed
     from voxblink2_lib.progress import show_progress
@@ -104,6 +104,7 @@ def _embed(options: argparse.Namespace, names: Iterable[str]) -> Path:
         options.audio,
         options.embeddings,
         embed_options(options),
+        corpus=corpus,
         workers=options.workers,
         keep=name_filter(names),
         progress=show_progress,

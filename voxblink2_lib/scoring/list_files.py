@@ -264,10 +264,14 @@ def _separated(lines: bytes, layout: _Layout) -> Iterator[_PlainLines]:
         odd = (mark + mark, mark + b"\n", b"\n" + mark)
         if layout.words == len(layout.columns) or not any(form in lines for form in odd):
             yield _PlainLines(lines, mark)
-    lines = lines.translate(_AS_SPACES)
+    if b"\t" in marks or b"," in marks:
+        lines = lines.translate(_AS_SPACES)
     while b"  " in lines:
         lines = lines.replace(b"  ", b" ")
-    lines = lines.replace(b" \n", b"\n").replace(b"\n ", b"\n").strip(b" \n")
+    for end in (b" \n", b"\n "):
+        if end in lines:
+            lines = lines.replace(end, b"\n")
+    lines = lines.strip(b" \n")
     if has_quotes:
         lines = _QUOTED.sub(rb"\1", lines)
     if b'"' not in lines:
@@ -279,8 +283,9 @@ def _delimited(lines: bytes, layout: _Layout) -> Iterator[_PlainLines]:
     assert layout.separator
     mark, quoted = layout.separator.encode(), None
     if b'"' in lines:
-        text = lines.decode("utf-8", "surrogateescape")
-        lines = tighten_quotes(text, layout.separator).encode("utf-8", "surrogateescape")
+        if b' "' in lines or b'\t"' in lines:
+            text = lines.decode("utf-8", "surrogateescape")
+            lines = tighten_quotes(text, layout.separator).encode("utf-8", "surrogateescape")
         quoted = lines.count(b"\n") + (not lines.endswith(b"\n"))
     yield _PlainLines(lines, mark, quoted)
 

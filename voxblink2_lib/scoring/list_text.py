@@ -93,7 +93,8 @@ def _utf8_blocks(file: Any) -> Iterator[bytes]:
 
 
 def _count_line_ends(lines: bytes) -> int:
-    return lines.count(b"\n") + lines.count(b"\r") - lines.count(b"\r\n")
+    count = lines.count(b"\n")
+    return count + lines.count(b"\r") - lines.count(b"\r\n") if b"\r" in lines else count
 
 
 def numbered_lines(chunk: TextChunk) -> Iterator[tuple[int, str]]:

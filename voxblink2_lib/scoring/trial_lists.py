@@ -110,8 +110,13 @@ def read_trials(path: str | Path) -> TrialList:
         >>> trials.names, trials.enrolment, trials.test, trials.labels
         (['a/1.wav', 'a/2.wav', 'b/1.wav'], array([0, 0]), array([1, 2]), array([ True, False]))
     """
+    return TrialCollector(trial_file(path), _TRIALS).read()
+
+
+def trial_file(path: str | Path) -> Path:
+    """Return the list that is meant: itself, or that in the folder of the release."""
     inner = (Path(path) / name for name in ("data/test_vox/trials", "test_vox/trials", "trials"))
-    return TrialCollector(next(filter(os.path.isfile, inner), Path(path)), _TRIALS).read()
+    return next(filter(os.path.isfile, inner), Path(path))
 
 
 class TrialCollector:
