@@ -87,13 +87,19 @@ _KINDS: tuple[Literal["mean", "equalized"], ...] = ("mean", "equalized")
 
 
 def _means(condition: ConditionReport, kind: Literal["mean", "equalized"]) -> list[str]:
-    rate, costs = condition.mean_eer, condition.mean_min_dcf
+    rate, costs = condition.mean_eer, [*condition.mean_min_dcf.values()]
+    marks = [condition.few(), *map(condition.few, condition.mean_min_dcf)]
+    intervals = condition.intervals
     if kind == "equalized":
         rate = condition.equalized_eer.eer
-        costs = {prior: cost.min_dcf for prior, cost in condition.equalized_min_dcf.items()}
-    marks = ["*" * condition.few(), *("*" * condition.few(prior) for prior in costs)]
-    cells = [f"{100 * rate:.3f}", *(f"{cost:.4f}" for cost in costs.values())]
-    return [f"{cell}{mark}" for cell, mark in zip(cells, marks, strict=True)]
+        costs = [cost.min_dcf for cost in condition.equalized_min_dcf.values()]
+        errors = condition.equalized_errors, *condition.equalized_min_dcf_errors.values()
+        marks, intervals = [each.few for each in errors], condition.equalized_intervals
+    cells = [f"{100 * rate:.3f}{_ends(intervals.eer if intervals else None, 100, 3)}"]
+    for place, cost in enumerate(costs):
+        interval = intervals.min_dcf if intervals and place == 0 else None
+        cells.append(f"{cost:.4f}{_ends(interval, 1, 4)}")
+    return [cell + "*" * mark for cell, mark in zip(cells, marks, strict=True)]
 
 
 def _rates(report: VerificationReport) -> list[str]:
