@@ -212,15 +212,12 @@ def test_without_enough_speakers_the_means_have_no_intervals_either() -> None:
 
 
 def test_conditions_that_resamples_lose_are_named() -> None:
-    # All targets of a condition are of one of ten speakers.
-    labels, codes, sides = np.arange(40) % 2 == 0, np.zeros(40, np.int64), np.arange(40) % 10
-    sides[labels] = np.arange(20) % 10
-    codes[::20] = 1
-    codes[1::20] = 1
-    sides[::20] = 0
-    tests = np.where(labels, sides, (sides + 1) % 10)
-    mean_intervals(range(40), labels, codes, speakers=(sides, tests), resamples=5)
+    # Ten speakers are in both conditions, but the only target of the second is of one of them.
+    sides = np.concatenate([np.arange(10), np.arange(10), [0], np.arange(10)])
+    labels = np.repeat([True, False, True, False], [10, 10, 1, 10])
+    tests, codes = np.where(labels, sides, (sides + 1) % 10), np.repeat([0, 1], [20, 11])
+    mean_intervals(range(31), labels, codes, speakers=(sides, tests), resamples=5)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("voxblink2_lib.scoring.condition_intervals._MOST_DRAWS", 1)
         with pytest.raises(ScoringError, match=r"in 1 resamples in a row, a condition had only"):
-            mean_intervals(range(40), labels, codes, speakers=(sides, tests), resamples=50)
+            mean_intervals(range(31), labels, codes, speakers=(sides, tests), resamples=50)

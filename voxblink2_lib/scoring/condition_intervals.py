@@ -7,10 +7,9 @@ conditions together, which they are in. See :mod:`voxblink2_lib.scoring.interval
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from voxblink2_lib.errors import ScoringError
 from voxblink2_lib.progress import Advance
@@ -21,6 +20,7 @@ from voxblink2_lib.scoring.resampling import (
     OperatingPoint,
     SortedTrials,
     SpeakerSides,
+    check_speakers,
     share_of_misses,
     speaker_sides,
     speaker_weights,
@@ -200,11 +200,7 @@ def mean_intervals(
     if speakers is None:
         sides, draws = None, trial_weights(generator, conditions.strata)
     else:
-        sides = speaker_sides(
-            (_in_order(speakers[0], conditions), _in_order(speakers[1], conditions)),
-            np.arange(len(conditions.order)),
-            conditions.trials.flags,
-        )
+        sides = _sides(speakers, conditions)
         weights = speaker_weights(generator, sides, conditions.trials.flags)
         draws = _whole(weights, conditions.strata)
     averages = _resample(conditions, draws, resamples, progress)
@@ -214,9 +210,19 @@ def mean_intervals(
     return means, equalized
 
 
-def _in_order(speakers: object, conditions: _Conditions) -> npt.NDArray[Any]:
-    chosen: npt.NDArray[Any] = np.asarray(speakers)[conditions.order]
-    return chosen
+def _sides(speakers: tuple[object, object], conditions: _Conditions) -> SpeakerSides:
+    """Return the speakers of trials; each condition must have enough of them."""
+    first, second = (np.asarray(side)[conditions.order] for side in speakers)
+    sides = speaker_sides((first, second), np.arange(len(first)), conditions.trials.flags)
+    for part in conditions.parts:
+        enrolment, test = (np.unique(side[part.rows]) for side in (sides.enrolment, sides.test))
+        check_speakers(
+            {
+                "the enrolment sides of a condition": len(enrolment),
+                "the test sides": len(test),
+            }
+        )
+    return sides
 
 
 def _whole(draws: Iterator[Rows], strata: Rows) -> Iterator[Rows]:
@@ -284,10 +290,14 @@ def _intervals(
             min(point.misses for point in chosen), min(point.false_accepts for point in chosen)
         )
         limits = _limits(parts, chosen, cost_shares if metric else None, confidence=confidence)
-        count = None if sides is None else sides.speakers
+        count = None if sides is None else min(_speakers_of(part, sides) for part in parts)
         intervals.append(marked_interval(value, ends, limits, errors, speakers=count))
     over = "trials" if sides is None else "speakers"
     return Intervals(intervals[0], intervals[1], confidence, len(average.resampled), over)
+
+
+def _speakers_of(part: _Part, sides: SpeakerSides) -> int:
+    return len(np.union1d(sides.enrolment[part.rows], sides.test[part.rows]))
 
 
 def _limits(
