@@ -194,7 +194,7 @@ def test_what_could_not_be_embedded_is_said_and_then_missing(
     assert main(words) == 2
     err = capsys.readouterr().err
     message = (
-        f"1 utterances could not be embedded; reasons in {tmp_path / 'kept.parquet.rejects.csv'}\n"
+        f"1 utterance could not be embedded; reasons in {tmp_path / 'kept.parquet.rejects.csv'}\n"
     )
     assert message in err
     assert bad in err.splitlines()[-1]

@@ -529,7 +529,7 @@ def test_ossi_skips_and_counts_what_cannot_be_scored(
     ]
     assert lines[3].startswith("Missing   4 utterances have no embedding, such as ")
     assert lines[4] == (
-        "perspk1: speakers without any enrolled utterance: 1; their 1 probes are left out"
+        "perspk1: speakers without any enrolled utterance: 1; their 1 probe is left out"
     )
     first, _, last = record(words)["protocols"]
     assert (first["gallery"], first["enrolled"], first["probes"], first["scored"]) == (2, 1, 8, 6)

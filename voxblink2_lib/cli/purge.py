@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from voxblink2_lib.cli.arguments import add_place_arguments
 from voxblink2_lib.cli.status import named_or_default_store
 from voxblink2_lib.cli.terminal import CHECK_FAILED, DONE, add_command, write_result
+from voxblink2_lib.progress import counted
 
 if TYPE_CHECKING:
     from voxblink2_lib.purge.run import Purge
@@ -98,15 +99,6 @@ def _work_lines(result: Purge) -> list[str]:
     if result.files:
         lines.append(f"Files    {would}removed or rewritten: {_listed(result.files)}")
     return lines
-
-
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun.
-
-    >>> counted(1, "clip"), counted(2_000, "clip")
-    ('1 clip', '2,000 clips')
-    """
-    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def _listed(names: tuple[str, ...]) -> str:

@@ -15,6 +15,7 @@ from voxblink2_lib.cli.score_result import ScoreResult, run_score
 from voxblink2_lib.cli.score_rows import system_name, verification_table
 from voxblink2_lib.cli.score_sv import add_rate_arguments, report_lines, trial_speakers
 from voxblink2_lib.cli.terminal import add_command, write_message
+from voxblink2_lib.progress import counted
 
 if TYPE_CHECKING:
     from voxblink2_lib.scoring.conditions import ConditionReport
@@ -31,7 +32,7 @@ def _file(options: argparse.Namespace) -> ScoreResult:
         plot_det(report.sweep, options.plot, min_dcf=points)  # type: ignore[arg-type]  # one prior each
     lines = report_lines(report)
     if others:
-        lines.insert(1, f"Others    {others:,} scores are of no trial of the list")
+        lines.insert(1, f"Others    {counted(others, 'score', 'are')} of no trial of the list")
     record = report.as_dict() | {"other_scores": others} | condition_record(conditions)
     lines += condition_lines(report, conditions)
     return ScoreResult(record, lines, verification_table(system_name(options), report, conditions))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from voxblink2_lib.cli.models import add_embed_arguments, embed_options
 from voxblink2_lib.cli.terminal import write_message
 from voxblink2_lib.errors import ScoringError
+from voxblink2_lib.progress import counted
 
 if TYPE_CHECKING:
     from voxblink2_lib.scoring.contamination import Overlap
@@ -111,9 +112,8 @@ def _embed(options: argparse.Namespace, names: Iterable[str], corpus: str | None
     )
     write_message(f"Embeddings: {made.utterances:,} in {made.out}, kept for the next run")
     if made.rejects:
-        write_message(
-            f"{made.rejected:,} utterances could not be embedded; reasons in {made.rejects}"
-        )
+        rejected = counted(made.rejected, "utterance")
+        write_message(f"{rejected} could not be embedded; reasons in {made.rejects}")
     return made.out
 
 
@@ -121,4 +121,5 @@ def missing_lines(missing: Sequence[str]) -> list[str]:
     """Return a line about utterances without an embedding, if there are any."""
     if not missing:
         return []
-    return [f"Missing   {len(missing):,} utterances have no embedding, such as {missing[0]}"]
+    utterances = counted(len(missing), "utterance", "have")
+    return [f"Missing   {utterances} no embedding, such as {missing[0]}"]

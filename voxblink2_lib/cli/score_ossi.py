@@ -19,6 +19,7 @@ from voxblink2_lib.cli.score_result import ScoreResult, add_format_argument, run
 from voxblink2_lib.cli.score_rows import open_set_table, system_name
 from voxblink2_lib.cli.terminal import add_command, columns, write_message
 from voxblink2_lib.errors import ScoringError
+from voxblink2_lib.progress import counted
 
 if TYPE_CHECKING:
     from voxblink2_lib.scoring.embeddings import Embeddings
@@ -64,8 +65,8 @@ def _evaluate(
     from voxblink2_lib.scoring.open_set_report import evaluate_protocol
 
     write_message(
-        f"Scoring {protocol.name}: {len(protocol.probes):,} probes, "
-        f"{len(protocol.gallery):,} enrolled utterances"
+        f"Scoring {protocol.name}: {counted(len(protocol.probes), 'probe')}, "
+        f"{counted(len(protocol.gallery), 'enrolled utterance')}"
     )
     return evaluate_protocol(
         protocol,
@@ -95,7 +96,8 @@ def _report_lines(reports: Sequence[OpenSetReport]) -> list[str]:
     lines += missing_lines(list(dict.fromkeys(name for each in reports for name in each.missing)))
     lines += [
         f"{report.protocol}: speakers without any enrolled utterance: "
-        f"{len(report.lost_speakers):,}; their {report.lost_probes:,} probes are left out"
+        f"{len(report.lost_speakers):,}; "
+        f"their {counted(report.lost_probes, 'probe', 'are')} left out"
         for report in reports
         if report.lost_speakers
     ]

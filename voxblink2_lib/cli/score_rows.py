@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from voxblink2_lib.foreign_text import visible
+from voxblink2_lib.progress import counted
 
 if TYPE_CHECKING:
     from voxblink2_lib.scoring.conditions import ConditionReport
@@ -131,7 +132,7 @@ def _mark(errors: ErrorCounts) -> str:
 def _notes(rows: Sequence[Sequence[str]], report: VerificationReport) -> list[str]:
     from voxblink2_lib.scoring.intervals import other_marks
 
-    notes = [f"{report.scored:,} of {report.trials:,} trials."]
+    notes = [f"{report.scored:,} of {counted(report.trials, 'trial')}."]
     if report.intervals:
         intervals = report.intervals
         notes.append(

@@ -33,6 +33,7 @@ from voxblink2_lib.cli.score_result import ScoreResult, add_format_argument, run
 from voxblink2_lib.cli.score_rows import system_name, verification_table
 from voxblink2_lib.cli.terminal import add_command, columns, write_message
 from voxblink2_lib.errors import ScoringError
+from voxblink2_lib.progress import counted
 from voxblink2_lib.published_results import PublishedResult, published_results
 
 if TYPE_CHECKING:
@@ -204,7 +205,7 @@ def _scoring_arguments(
     utterances = chain.from_iterable(models.utterances.values()) if models else ()
     embeddings = embeddings_of(options, [*trials.names, *utterances], options.corpus)
     cohort = read_cohort(options) if options.cohort else None
-    write_message(f"Scoring {len(trials.enrolment):,} trials")
+    write_message(f"Scoring {counted(len(trials.enrolment), 'trial')}")
     return embeddings, {
         "missing": options.missing,
         "models": models,

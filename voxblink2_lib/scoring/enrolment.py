@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from voxblink2_lib.errors import ScoringError
 from voxblink2_lib.foreign_files import shortened
+from voxblink2_lib.progress import counted
 from voxblink2_lib.scoring.embeddings import Embeddings
 from voxblink2_lib.scoring.list_text import read_words
 from voxblink2_lib.scoring.names import NameIndex
@@ -140,7 +141,7 @@ def enrolled_trials(
     names = [trials.names[row] for row in used]
     places = models.index.rows_of(names)
     unknown = [name for name, place in zip(names, places, strict=True) if place < 0]
-    _refuse_missing("models", unknown, models.index, missing)
+    _refuse_missing("model", unknown, models.index, missing)
     lists = [models.utterances[models.index.names[place]] if place >= 0 else [] for place in places]
     enrolled = [name for utterances in lists for name in utterances]
     tested, test = np.unique(trials.test, return_inverse=True)
@@ -148,15 +149,16 @@ def enrolled_trials(
     matches = embeddings.rows_of([*enrolled, *tests])
     absent = [name for name, row in zip([*enrolled, *tests], matches, strict=True) if row < 0]
     absent = list(dict.fromkeys(absent))
-    _refuse_missing("utterances", absent, embeddings.index, missing)
+    _refuse_missing("utterance", absent, embeddings.index, missing)
     rows, test_rows = np.split(matches, [len(enrolled)])
     owner = np.repeat(np.arange(len(lists)), [len(utterances) for utterances in lists])[rows >= 0]
     counts = np.bincount(owner, minlength=len(lists))
     covered: Flags = (counts[model] > 0) & (test_rows[test] >= 0)
     if not covered.any():
         raise ScoringError(
-            f"None of the {len(covered):,} trials has its embeddings in {embeddings.source}. Names "
-            f"without a match: {embeddings.index.unmatched_text(absent)}."
+            f"None of the {counted(len(covered), 'trial')} has its embeddings in "
+            f"{embeddings.source}. Names without a match: "
+            f"{embeddings.index.unmatched_text(absent)}."
         )
     return EnrolledTrials(
         rows=np.flatnonzero(covered),
@@ -171,9 +173,9 @@ def enrolled_trials(
 def _refuse_missing(what: str, names: Sequence[str], index: NameIndex, missing: Missing) -> None:
     if names and missing == "error":
         raise ScoringError(
-            f"{len(names):,} {what} of the trials are not in {index.source}. Names without a "
-            f"match: {index.unmatched_text(names)}. To leave them out and have them counted: "
-            "missing='skip' (--missing skip)."
+            f"{counted(len(names), what, 'are', of='of the trials')} not in {index.source}. Names "
+            f"without a match: {index.unmatched_text(names)}. To leave them out and have them "
+            "counted: missing='skip' (--missing skip)."
         )
 
 

@@ -9,6 +9,8 @@ cosines scale the score, and the two sides are averaged::
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from voxblink2_lib.errors import ScoringError
@@ -16,6 +18,7 @@ from voxblink2_lib.progress import Advance
 from voxblink2_lib.scoring.blockwise import MEMORY_BYTES, top_statistics, unit
 from voxblink2_lib.scoring.validation import (
     Floats,
+    Rows,
     as_embeddings,
     as_scores,
     check_finite,
@@ -114,34 +117,94 @@ def as_norm(
     """
     values = as_scores(scores, "scores")
     vectors = as_embeddings(embeddings, "embeddings")
-    others = checked_cohort(cohort, dimensions=vectors.shape[1], top_n=top_n)
     sides = [
         checked_rows(rows, name, trials=len(values), utterances=len(vectors))
         for rows, name in ((enrolment_rows, "enrolment_rows"), (test_rows, "test_rows"))
     ]
-    # Only utterances of trials are compared with the cohort.
-    used, used_rows = np.unique(np.concatenate(sides), return_inverse=True)
-    mean, deviation = top_statistics(
-        unit(vectors[used], "embeddings", used),
-        others,
+    statistics = CohortStatistics.of(
+        np.concatenate(sides),
+        vectors,
+        cohort,
         top_n=top_n,
         memory_bytes=memory_bytes,
         device=device,
         progress=progress,
     )
-    # Cosines of float32 vectors differ by rounding even where they are equal.
-    if (flat := np.flatnonzero(deviation < 1e-7)).size:
-        raise ScoringError(
-            f"cohort: the {top_n or len(others):,} members nearest to row {used[flat[0]]} of "
-            "embeddings are all equally far from it; use a cohort of different speakers, or more "
-            "of it."
+    return statistics.normalize(values, sides[0], sides[1])
+
+
+class CohortStatistics(NamedTuple):
+    """How near utterances are to their nearest part of a cohort.
+
+    Attributes:
+        rows: rows of the embeddings that are compared with it, ascending. Shape: [rows].
+        mean: mean of the cosines of each. Shape: [rows].
+        deviation: population standard deviation of these. Shape: [rows].
+    """
+
+    rows: Rows
+    mean: Floats
+    deviation: Floats
+
+    @classmethod
+    def of(
+        cls,
+        rows: Rows,
+        vectors: Floats,
+        cohort: object,
+        *,
+        top_n: int | None,
+        memory_bytes: int = MEMORY_BYTES,
+        device: str | None = None,
+        progress: Advance | None = None,
+    ) -> CohortStatistics:
+        """Compare utterances with a cohort; see :func:`as_norm`.
+
+        Args:
+            rows: rows of the embeddings, in any order and number.
+            vectors: embeddings. Shape: [utterances, dimensions].
+            cohort: embeddings of other speakers. Shape: [cohort, dimensions].
+            top_n: how many of the cohort count; ``None`` for all.
+            memory_bytes: see there.
+            device: see there.
+            progress: see there.
+
+        Raises:
+            ScoringError: see there.
+        """
+        others = checked_cohort(cohort, dimensions=vectors.shape[1], top_n=top_n)
+        # Only utterances of trials are compared with the cohort.
+        used = np.unique(rows)
+        mean, deviation = top_statistics(
+            unit(vectors[used], "embeddings", used),
+            others,
+            top_n=top_n,
+            memory_bytes=memory_bytes,
+            device=device,
+            progress=progress,
         )
-    enrolment, test = np.split(used_rows, 2)
-    with np.errstate(over="ignore"):  # of scores that are no cosines; refused below
-        scaled: Floats = (values - mean[enrolment]) / (2 * deviation[enrolment])
-        scaled += (values - mean[test]) / (2 * deviation[test])
-    check_finite(scaled, "normalized scores")
-    return scaled
+        # Cosines of float32 vectors differ by rounding even where they are equal.
+        if (flat := np.flatnonzero(deviation < 1e-7)).size:
+            raise ScoringError(
+                f"cohort: the {top_n or len(others):,} members nearest to row {used[flat[0]]} of "
+                "embeddings are all equally far from it; use a cohort of different speakers, or "
+                "more of it."
+            )
+        return cls(used, mean, deviation)
+
+    def normalize(self, scores: Floats, enrolment: Rows, test: Rows) -> Floats:
+        """Return normalized scores of trials between rows that were compared. Shape: [trials].
+
+        Raises:
+            ScoringError: a score is too large.
+        """
+        normalized: Floats = np.zeros(len(scores))
+        with np.errstate(over="ignore"):  # of scores that are no cosines; refused below
+            for side in (enrolment, test):
+                at = np.searchsorted(self.rows, side)
+                normalized += (scores - self.mean[at]) / (2 * self.deviation[at])
+        check_finite(normalized, "normalized scores")
+        return normalized
 
 
 def checked_cohort(cohort: object, *, dimensions: int, top_n: int | None) -> Floats:

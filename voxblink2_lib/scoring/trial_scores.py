@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from voxblink2_lib.scoring.enrolment import (
     enrolled_trials,
     model_vectors,
 )
-from voxblink2_lib.scoring.normalization import as_norm
+from voxblink2_lib.scoring.normalization import CohortStatistics
 from voxblink2_lib.scoring.trials import (
     Missing,
     ScoredTrials,
@@ -26,6 +27,12 @@ from voxblink2_lib.scoring.trials import (
     score_trials,
 )
 from voxblink2_lib.scoring.validation import Floats, Rows, check_choice
+
+# Pairs of utterances that are scored at once; a pair takes some 60 bytes.
+_PAIRS = 1 << 20
+
+# Normalizes the scores of trials between rows of both sides.
+_Normalize = Callable[[Floats, Rows, Rows], Floats]
 
 
 class NormalizedTrials(NamedTuple):
@@ -46,21 +53,14 @@ class _Normalization(NamedTuple):
         assert self.cohort
         return f"AS-norm, {self.top_n:,} nearest of {len(self.cohort.names):,}"
 
-    def apply(self, scores: Floats, vectors: Floats, enrolment: Rows, test: Rows) -> Floats:
-        """Normalize the scores of trials between rows of vectors. Shape: [trials]."""
+    def of(self, vectors: Floats, rows: Rows) -> _Normalize:
+        """Return what normalizes the scores of trials between these rows of vectors."""
         if self.cohort is None:
-            return scores
-        count = len(np.unique(np.concatenate([enrolment, test])))
-        with self.progress("Normalizing", unit="utterance", total=count) as advance:
-            return as_norm(
-                scores,
-                enrolment_rows=enrolment,
-                test_rows=test,
-                embeddings=vectors,
-                cohort=self.cohort.vectors,
-                top_n=self.top_n,
-                progress=advance,
-            )
+            return lambda scores, *_: scores
+        with self.progress("Normalizing", unit="utterance", total=len(np.unique(rows))) as advance:
+            return CohortStatistics.of(
+                rows, vectors, self.cohort.vectors, top_n=self.top_n, progress=advance
+            ).normalize
 
 
 def normalized_scores(
@@ -104,7 +104,9 @@ def normalized_scores(
         scored = ScoredTrials(scores, enrolled.rows, first, enrolled.test, labels, missed)
         return NormalizedTrials(scored, description)
     scored = score_trials(trials, embeddings, missing=missing)
-    scores = norm.apply(scored.scores, embeddings.vectors, scored.enrolment, scored.test)
+    sides = scored.enrolment, scored.test
+    normalize = norm.of(embeddings.vectors, np.concatenate(sides))
+    scores = normalize(scored.scores, *sides)
     return NormalizedTrials(replace(scored, scores=scores), description)
 
 
@@ -115,15 +117,43 @@ def _model_scores(
         used, test = np.unique(enrolled.test, return_inverse=True)
         both = np.concatenate([vectors[used], model_vectors(enrolled, vectors, enrolment)])
         sides = len(used) + enrolled.model, test
-        return norm.apply(cosine_scores(both, *sides), both, *sides)
-    # One pair for each utterance of the model of each trial.
-    counts = enrolled.counts[enrolled.model]
-    starts = np.cumsum(counts) - counts
-    shift = np.repeat(enrolled.starts[enrolled.model] - starts, counts)
-    utterances = enrolled.utterances[np.arange(len(shift)) + shift]
-    sides = utterances, np.repeat(enrolled.test, counts)
-    scores = norm.apply(cosine_scores(vectors, *sides), vectors, *sides)
-    if enrolment == "max":
-        return np.maximum.reduceat(scores, starts)
-    means = np.add.reduceat(scores, starts, dtype=np.float64) / counts
-    return means.astype(scores.dtype)
+        normalize = norm.of(both, np.concatenate(sides))
+        return normalize(cosine_scores(both, *sides), *sides)
+    return _pooled_scores(enrolled, vectors, enrolment, norm)
+
+
+def _pooled_scores(
+    enrolled: EnrolledTrials, vectors: Floats, enrolment: ModelScore, norm: _Normalization
+) -> Floats:
+    """Return the mean or the largest score of the utterances of each model, a chunk at a time."""
+    used = np.zeros(len(enrolled.counts), bool)
+    used[enrolled.model] = True
+    of_used = enrolled.utterances[np.repeat(used, enrolled.counts)]
+    normalize = norm.of(vectors, np.concatenate([of_used, enrolled.test]))
+    pooled = []
+    for chunk in _chunks(enrolled.counts[enrolled.model]):
+        # One pair for each utterance of the model of each trial.
+        counts = enrolled.counts[enrolled.model[chunk]]
+        starts = np.cumsum(counts) - counts
+        shift = np.repeat(enrolled.starts[enrolled.model[chunk]] - starts, counts)
+        utterances = enrolled.utterances[np.arange(len(shift)) + shift]
+        sides = utterances, np.repeat(enrolled.test[chunk], counts)
+        scores = normalize(cosine_scores(vectors, *sides), *sides)
+        if enrolment == "max":
+            pooled.append(np.maximum.reduceat(scores, starts))
+        else:
+            sums = np.add.reduceat(scores.astype(np.float64), starts)
+            pooled.append((sums / counts).astype(scores.dtype))
+    return np.concatenate(pooled)
+
+
+def _chunks(counts: Rows) -> Iterator[slice]:
+    """Yield trials with as many pairs together as are in memory at once, one trial at least."""
+    ends = np.cumsum(counts)
+    first = 0
+    while first < len(ends):
+        before = int(ends[first - 1]) if first else 0
+        last = int(np.searchsorted(ends, before + _PAIRS, side="right"))
+        last = max(last, first + 1)
+        yield slice(first, last)
+        first = last

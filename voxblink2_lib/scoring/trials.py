@@ -15,6 +15,7 @@ import numpy as np
 
 from voxblink2_lib.errors import ScoringError
 from voxblink2_lib.foreign_files import shortened
+from voxblink2_lib.progress import counted
 from voxblink2_lib.scoring.blockwise import cosines
 from voxblink2_lib.scoring.embeddings import Embeddings
 from voxblink2_lib.scoring.validation import (
@@ -143,8 +144,9 @@ def score_trials(
         )
     if not covered.any():
         raise ScoringError(
-            f"None of the {len(covered):,} trials has both embeddings in {embeddings.source}. "
-            f"Names without a match: {embeddings.index.unmatched_text(absent)}."
+            f"None of the {counted(len(covered), 'trial')} has both embeddings in "
+            f"{embeddings.source}. Names without a match: "
+            f"{embeddings.index.unmatched_text(absent)}."
         )
     rows = np.flatnonzero(covered)
     enrolment, test = enrolment[rows], test[rows]
