@@ -625,7 +625,7 @@ def bad_input(folder: Path) -> None:
             "--protocol {tmp}/none",
             "{tmp}/none is not a folder. The release has its protocols in data/ossi",
         ),
-        ("--protocol {tmp}/bad", "probe, line 2: 'x' has 1 words, but line 1 has 2"),
+        ("--protocol {tmp}/bad", "probe, line 2: 'x' has 1 word, but line 1 has 2"),
         ("--embeddings {tmp}/nan.pkl", "has a number that is not finite"),
         ("--far 1.5", "far must lie between 0 and 1, got 1.5"),
         ("--far nan", "far must lie between 0 and 1, got nan"),
@@ -684,7 +684,7 @@ def test_the_program_ends_with_2_and_one_plain_line(files: Path) -> None:
     assert done.stdout == ""
     assert done.stderr.splitlines() == [
         "Reading nowhere",
-        "voxblink2: nowhere cannot be read: No such file or directory",
+        "voxblink2: nowhere cannot be read: No such file or directory.",
     ]
 
 

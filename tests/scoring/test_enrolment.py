@@ -258,7 +258,9 @@ def test_speakers_are_those_of_a_file_or_in_names(tmp_path: Path) -> None:
     models = EnrolmentMap({"m": ["id10002/b/1"], "x": ["id10003/b/1"]}, "map")
     assert speakers_of_names(named, models=models).tolist() == ["id10001", "id10002", "id10003"]
     (tmp_path / "utt2spk").write_text("a 1\nb 2\na 3\n")
-    with pytest.raises(ScoringError, match=r"utt2spk: 'a' has the speakers '1' and '3'"):
+    with pytest.raises(
+        ScoringError, match=r"utt2spk, line \d: 'a' has the speaker '3' here, and '1' bef"
+    ):
         read_speakers(tmp_path / "utt2spk")
 
 

@@ -18,7 +18,13 @@ from voxblink2_lib.scoring.embeddings import Embeddings
 from voxblink2_lib.scoring.list_text import read_words
 from voxblink2_lib.scoring.names import NameIndex
 from voxblink2_lib.scoring.open_set import mean_models
-from voxblink2_lib.scoring.trial_lists import ENROL, TEST, TRIAL_HEADERS, read_labelled
+from voxblink2_lib.scoring.trial_lists import (
+    ENROL,
+    TEST,
+    TRIAL_HEADERS,
+    labelled_places,
+    read_labelled,
+)
 from voxblink2_lib.scoring.trials import Missing, TrialList, speakers_of
 from voxblink2_lib.scoring.validation import Flags, Floats, Rows
 
@@ -75,7 +81,7 @@ def read_enrolment(path: str | Path) -> EnrolmentMap:
 def _pairs(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield number and words of each line: a model and its utterances."""
     columns: list[int] | None = None
-    for row, (number, words) in enumerate(read_words(path)):
+    for row, (number, words) in enumerate(read_words(path, _ACCEPTED)):
         if row == 0:
             plain = [word.lower().replace("_", "") for word in words]
             columns = [
@@ -200,11 +206,12 @@ def read_speakers(path: str | Path) -> dict[str, str]:
         ScoringError: the file cannot be read, or an utterance has two speakers.
     """
     speakers: dict[str, str] = {}
-    for name, speaker in zip(*read_labelled(path), strict=True):
+    for item, (name, speaker) in enumerate(zip(*read_labelled(path), strict=True)):
         if speakers.setdefault(name, speaker) != speaker:
+            (place,) = labelled_places(Path(path), [item])
             raise ScoringError(
-                f"{path}: {shortened(name)} has the speakers {shortened(speakers[name])} and "
-                f"{shortened(speaker)}. Keep one of the lines."
+                f"{place}: {shortened(name)} has the speaker {shortened(speaker)} here, and "
+                f"{shortened(speakers[name])} before. Keep one of the lines."
             )
     return speakers
 

@@ -39,6 +39,11 @@ def read_scp(path: Path) -> Iterator[NamedVectors]:
                 "Commands ('|') are never run and ranges (']') not read. Write an ark instead."
             )
         ark = _ark_of(path, position[1])
+        if not ark.is_file():
+            raise ScoringError(
+                f"{path}: line {number} names {shortened(position[1])}, which is no file, here or "
+                f"beside it. Expected 'NAME FILE:BYTE', with the ark that FILE is."
+            )
         vector, _ = _vector_at(mapped(ark), int(position[2] or 0), f"{ark}: {shortened(name)}")
         yield [name], vector
 

@@ -138,9 +138,10 @@ def score_trials(
         raise ScoringError(
             f"{len(absent):,} of {len(trials.names):,} utterances have no embedding in "
             f"{embeddings.source}, so {np.count_nonzero(~covered):,} of {len(covered):,} trials "
-            f"cannot be scored; the first is trial {row + 1:,}, {trials.names[side[row]]!r} is "
-            f"missing. Names without a match: {embeddings.index.unmatched_text(absent)}. To leave "
-            "such trials out and have them counted: missing='skip' (--missing skip)."
+            f"cannot be scored; the first is {trials.places([row])[0]}, "
+            f"{shortened(trials.names[side[row]])} is missing. Names without a match: "
+            f"{embeddings.index.unmatched_text(absent)}. To leave such trials out and have them "
+            "counted: missing='skip' (--missing skip)."
         )
     if not covered.any():
         raise ScoringError(
@@ -185,9 +186,10 @@ def check_classes(trials: TrialList, embeddings: Embeddings) -> None:
         np.count_nonzero(covered & np.asarray(trials.labels)),
     )
     if count and targets in {0, count}:
+        (place,) = trials.places([int(np.argmax(covered))])
         raise ScoringError(
             f"labels are all {int(targets > 0)}; error rates need target (1) and non-target (0) "
-            f"trials, here among the {count:,} with both embeddings."
+            f"trials, here among the {count:,} with both embeddings, from {place} on."
         )
 
 
