@@ -32,7 +32,7 @@ LABEL_WORDS = (
 )
 
 # For each look-up, all names so far are put into a table: it is done for many names at once.
-_NAMES_AT_ONCE = 700_000
+_NAMES_AT_ONCE = 400_000
 
 # Names of columns in headers, without "_", "-" and spaces.
 TRIAL_HEADERS = {
