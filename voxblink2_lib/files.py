@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from voxblink2_lib.errors import StoreDiskError, StoreError, StoreFullError, StoreReadOnlyError
+from voxblink2_lib.progress import Advance
 
 HOME_VARIABLE = "VOXBLINK2_HOME"
 
@@ -217,12 +218,19 @@ def short_digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:16]
 
 
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file as hexadecimal digits, reading a mebibyte at a time."""
+def sha256_of(path: Path, *, advance: Advance | None = None) -> str:
+    """Return the SHA-256 of a file as hexadecimal digits, reading a mebibyte at a time.
+
+    Args:
+        path: the file.
+        advance: called with the number of bytes read since the last call.
+    """
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(_COPY_BYTES):
             digest.update(block)
+            if advance is not None:
+                advance(len(block))
     return digest.hexdigest()
 
 

@@ -90,6 +90,27 @@ def _bar(**options: Any) -> Any:
     return bar(mininterval=interval, maxinterval=max(10.0, interval), dynamic_ncols=True, **options)
 
 
+# Verbs whose singular is not the plural with an "s".
+_SINGULAR = {"are": "is", "were": "was", "have": "has"}
+
+
+def counted(number: int, noun: str, verb: str = "", *, of: str = "") -> str:
+    """Return a number with its noun, and a verb that agrees with it.
+
+    Args:
+        number: how many.
+        noun: what they are, in the singular.
+        verb: in the plural.
+        of: what stands between noun and verb.
+
+    >>> counted(1, "clip"), counted(2_000, "clip"), counted(1, "line", "have", of="of a.txt")
+    ('1 clip', '2,000 clips', '1 line of a.txt has')
+    """
+    if number == 1:
+        verb = _SINGULAR.get(verb, f"{verb}s" if verb else "")
+    return " ".join(filter(None, [f"{number:,} {noun}{'s' * (number != 1)}", of, verb]))
+
+
 def size_text(size_bytes: float) -> str:
     """Return a number of bytes as text, in decimal units.
 

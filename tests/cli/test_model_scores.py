@@ -171,6 +171,11 @@ def test_only_utterances_of_the_trials_are_embedded(
     ran.clear()
     assert answered(words, capsys)[0] == out
     assert ran == []
+    assert record["proof"]["model"]["name"] == Path(model).name
+    (tmp_path / "result.json").write_text(out)
+    # The model is not needed for that, nor is the audio.
+    answered(["score", "verify", str(tmp_path / "result.json")], capsys)
+    assert ran == []
 
 
 @pytest.mark.usefixtures("ran")
@@ -191,7 +196,7 @@ def test_what_could_not_be_embedded_is_said_and_then_missing(
     assert main(words) == 2
     err = capsys.readouterr().err
     message = (
-        f"1 utterances could not be embedded; reasons in {tmp_path / 'kept.parquet.rejects.csv'}\n"
+        f"1 utterance could not be embedded; reasons in {tmp_path / 'kept.parquet.rejects.csv'}\n"
     )
     assert message in err
     assert bad in err.splitlines()[-1]

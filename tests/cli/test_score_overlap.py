@@ -68,12 +68,12 @@ def test_each_command_refuses_a_trial_against_itself_and_goes_on_if_told(
         (["score", "file", str(scores)], scores),
     ):
         text, answer = outputs(capsys, words, code=2)
-        assert f"1 trials are of an utterance with itself, such as {listed}, line 67: " in text
+        assert f"1 trial is of an utterance with itself, such as {listed}, line 67: " in text
         assert "(--allow-overlap)" in answer["message"]
         assert not (folder / "out.txt").exists()
         text, answer = outputs(capsys, [*words, "--allow-overlap"])
         assert answer["overlap"]["self_trials"] == 1
-        assert "Overlap   1 trials are of an utterance with itself" in text
+        assert "Overlap   1 trial is of an utterance with itself" in text
         (folder / "out.txt").unlink(missing_ok=True)
 
 
@@ -97,12 +97,12 @@ def test_speakers_of_a_cohort_are_compared_within_a_corpus(
     given = ["--embeddings", folder / embeddings, "--cohort", folder / "cohort.parquet", *words]
     if shared:
         text, _ = outputs(capsys, sv(folder, *given), code=2)
-        assert f"1 speakers of the cohort {folder}/cohort.parquet are also among" in text
+        assert f"1 speaker of the cohort {folder}/cohort.parquet is also among" in text
     text, answer = outputs(capsys, sv(folder, *given, "--allow-overlap"))
     assert answer["overlap"]["cohort_speakers"] == shared
     unknown = answer["overlap"]["cohort_ids_of_unknown_corpora"]
     assert unknown == (embeddings == "embeddings.parquet" and not words)
-    assert ("Overlap   1 speaker ids are both in" in text) == bool(unknown)
+    assert ("Overlap   1 speaker id is both in" in text) == bool(unknown)
 
 
 def test_a_file_of_speakers_says_who_is_in_the_cohort(
@@ -112,7 +112,7 @@ def test_a_file_of_speakers_says_who_is_in_the_cohort(
     (folder / "theirs").write_text("".join(f"{name} {name[6]}\n" for name in OTHERS))
     given = ["--cohort", folder / "cohort.parquet", "--cohort-utt2spk", folder / "theirs"]
     words = sv(folder, *given, "--utt2spk", folder / "ours", "--same-ids")
-    assert "1 speakers of the cohort" in outputs(capsys, words, code=2)[0]
+    assert "1 speaker of the cohort" in outputs(capsys, words, code=2)[0]
 
 
 @pytest.mark.parametrize("words", [["--same-ids"], ["--corpus", "A"], ["--cohort-corpus", "A"]])
@@ -131,7 +131,7 @@ def test_ossi_refuses_an_enrolled_probe_and_goes_on_if_told(
     given = ["--protocol", folder, "--embeddings", folder / "embeddings.parquet", "--far", "0.5"]
     words = ["score", "ossi", *map(str, given)]
     text, _ = outputs(capsys, words, code=2)
-    assert f"are also enrolled, such as {folder}/probe, line 2: {NAMES[3]!r}" in text
+    assert f"is also enrolled, such as {folder}/probe, line 2: {NAMES[3]!r}" in text
     text, answer = outputs(capsys, [*words, "--allow-overlap"])
     assert answer["protocols"][0]["overlap"]["enrolled_probes"] == 1
-    assert f"Overlap   1 probes of {folder.name} are also enrolled" in text
+    assert f"Overlap   1 probe of {folder.name} is also enrolled" in text

@@ -673,7 +673,7 @@ def test_the_command_says_what_it_made(
     rejects = tmp_path / "out.parquet.rejects.csv"
     assert capsys.readouterr().out.splitlines() == [
         f"Embeddings {out}: 1 of 12 dimensions",
-        f"Rejected   1 utterances; reasons in {rejects}",
+        f"Rejected   1 utterance; reasons in {rejects}",
     ]
     assert {task.options for task in ran} == {EmbedOptions(model, 1.0, "bfloat16", "cpu")}
     assert main([*words, "--json"]) == 0

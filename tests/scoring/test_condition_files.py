@@ -94,7 +94,7 @@ def test_a_model_has_the_value_of_its_first_utterance_or_its_own(tmp_path: Path)
         (
             "a b f\na b m\na c f\nc a f\n",
             [],
-            r"trials 1 and 2 are the same, 'a' against 'b', with two values\. Keep one of them",
+            r"line 2 are the same trial, 'a' against 'b', with two values\. Keep one of them",
         ),
         (
             "a b f\nc a f\n",

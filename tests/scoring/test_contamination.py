@@ -58,7 +58,7 @@ def test_clean_trials_have_only_zeros(tmp_path: Path) -> None:
 def test_a_trial_against_itself_is_refused_by_its_line(name: str, tmp_path: Path) -> None:
     listed = written(tmp_path, *CLEAN, f"1 a/1.wav {name}")
     message = (
-        rf"^1 trials are of an utterance with itself, such as {tmp_path}/trials, line 5: "
+        rf"^1 trial is of an utterance with itself, such as {tmp_path}/trials, line 5: "
         rf"'a/1.wav' against '{name}'\. Take them out; .* \(--allow-overlap\)\.$"
     )
     with pytest.raises(ScoringError, match=message):
@@ -80,7 +80,7 @@ def test_at_most_three_examples_are_shown() -> None:
 def test_a_pair_with_both_labels_is_refused_in_either_order(tmp_path: Path) -> None:
     listed = written(tmp_path, *CLEAN, "1 b/1.wav a/1.wav")
     message = (
-        "^1 pairs are both a target and a non-target trial, such as .*line 3: 'a/1.wav' against "
+        "^1 pair is both a target and a non-target trial, such as .*line 3: 'a/1.wav' against "
         "'b/1.wav'; .*line 5: 'b/1.wav' against 'a/1.wav'"
     )
     with pytest.raises(ScoringError, match=message):
@@ -112,7 +112,7 @@ MODELS = EnrolmentMap({"m": ["a/1", "a/2"], "n": ["b/1"], "unused": ["c/1"]}, "m
 
 def test_a_test_utterance_that_is_enrolled_is_refused() -> None:
     pairs = [("m", "a/3"), ("n", "b/2"), ("m", "b/1.wav"), ("n", "c/1")]
-    message = "^1 trials have a test utterance that is also enrolled, such as trial 3: 'm' against"
+    message = "^1 trial has a test utterance that is also enrolled, such as trial 3: 'm' against"
     with pytest.raises(ScoringError, match=message):
         check_trials(trials(*pairs), models=MODELS)
     assert check_trials(trials(*pairs[:2], pairs[3]), models=MODELS).counts["enrolled_tests"] == 0
@@ -182,7 +182,7 @@ def test_a_speaker_is_a_corpus_and_an_id(
         "same_ids": same_ids,
     }
     if shared:
-        with pytest.raises(ScoringError, match=r"^1 speakers of the cohort cohort are also among"):
+        with pytest.raises(ScoringError, match=r"^1 speaker of the cohort cohort is also among"):
             check_trials(OURS, **given)
     overlap = check_trials(OURS, **given, allow_overlap=True)
     assert overlap.counts["cohort_speakers"] == shared
@@ -191,14 +191,14 @@ def test_a_speaker_is_a_corpus_and_an_id(
 
 
 def test_six_digits_are_of_voxblink2_whatever_is_known() -> None:
-    with pytest.raises(ScoringError, match=r"^1 speakers of the cohort"):
+    with pytest.raises(ScoringError, match=r"^1 speaker of the cohort"):
         check_trials(OURS, cohort=embeddings("id000012/zzzzzzzzzzz/00009"))
 
 
 def test_one_file_is_of_one_corpus() -> None:
     mine = embeddings("x", source="all.parquet")
     cohort = embeddings("id00012/zzzzzzzzzzz/00009", source="all.parquet")
-    with pytest.raises(ScoringError, match=r"^1 speakers of the cohort all.parquet"):
+    with pytest.raises(ScoringError, match=r"^1 speaker of the cohort all.parquet"):
         check_trials(OURS, embeddings=mine, cohort=cohort)
 
 
@@ -207,14 +207,14 @@ def test_equal_names_in_different_corpora_are_different_utterances() -> None:
     ours = embeddings("x1", source="x", corpus="A")
     theirs = embeddings("x1", corpus="B")
     assert check_trials(listed, embeddings=ours, cohort=theirs).counts["cohort_utterances"] == 0
-    with pytest.raises(ScoringError, match="1 utterances of the cohort"):
+    with pytest.raises(ScoringError, match="1 utterance of the cohort"):
         check_trials(listed, embeddings=ours, cohort=embeddings("x1"))
 
 
 def test_means_of_speakers_are_still_of_their_utterances() -> None:
     cohort = embeddings("u1", "u2", "u3")
     means = speaker_means(cohort, {"u1": "s", "u2": "s", "u3": "t"}, "utt2spk")
-    with pytest.raises(ScoringError, match=r"^1 utterances of the cohort"):
+    with pytest.raises(ScoringError, match=r"^1 utterance of the cohort"):
         check_trials(trials(("u2", "v")), cohort=means)
     overlap = check_trials(
         trials(("v", "w")), speakers=np.array(["t", "x"]), cohort=means, same_ids=True,
@@ -224,7 +224,7 @@ def test_means_of_speakers_are_still_of_their_utterances() -> None:
 
 
 def test_utterances_of_models_count() -> None:
-    with pytest.raises(ScoringError, match=r"^1 utterances of the cohort .* trial 1: 'm' against"):
+    with pytest.raises(ScoringError, match=r"^1 utterance of the cohort .* trial 1: 'm' against"):
         check_trials(trials(("m", "x")), models=MODELS, cohort=embeddings("a/2.wav"))
 
 
@@ -247,7 +247,7 @@ GALLERY, PROBE = ["a1 0", "b1 1"], ["a2 0", "b2 1", "c1 2"]
 @pytest.mark.parametrize(
     ("gallery", "probe", "kind", "message"),
     [
-        ([], ["a1.wav 0"], "enrolled_probes", "1 probes of .* are also enrolled, .*probe, line 4:"),
+        ([], ["a1.wav 0"], "enrolled_probes", "1 probe of .* is also enrolled, .*probe, line 4:"),
         (
             ["a1 1"],
             [],

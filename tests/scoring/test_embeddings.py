@@ -591,7 +591,10 @@ def test_scp_of_missing_places(tmp_path: Path, place: str) -> None:
     (tmp_path / "empty.ark").touch()
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "y.scp").write_text(f"a {place}\n")
-    refused(tmp_path / "y.scp", "this ark does not exist or is empty|no whole vector at byte 9")
+    refused(
+        tmp_path / "y.scp",
+        "line 1 names .*no file|does not exist or is empty|no whole vector at byte 9",
+    )
 
 
 def test_kaldiio_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -890,3 +893,25 @@ def test_no_warnings(tmp_path: Path) -> None:
         warnings.simplefilter("error")
         check(read_embeddings(write_pickle(tmp_path, vectors_of())))
         check(read_embeddings(write_ark(tmp_path, vectors_of())))
+
+
+# -- Corpora ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("corpora", "expected"),
+    [
+        (["VoxCeleb1", "voxceleb 1"], "VoxCeleb1"),
+        (["VoxCeleb1", "VoxCeleb2"], None),
+        (["VoxCeleb1", None], None),
+        ([None, None], None),
+    ],
+)
+def test_a_folder_is_of_the_corpus_that_all_its_files_say(
+    corpora: list[str | None], expected: str | None, tmp_path: Path
+) -> None:
+    for place, corpus in enumerate(corpora):
+        table = pa.table({"name": [f"{place}"], "embedding": [[1.0, 2.0]]})
+        metadata = {"voxblink2_corpus": corpus} if corpus else None
+        pq.write_table(table.replace_schema_metadata(metadata), tmp_path / f"{place}.parquet")
+    assert read_embeddings(tmp_path).corpus == expected

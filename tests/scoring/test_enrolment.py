@@ -22,7 +22,7 @@ from voxblink2_lib.scoring.enrolment import (
 )
 from voxblink2_lib.scoring.trial_lists import read_trials
 from voxblink2_lib.scoring.trial_scores import normalized_scores
-from voxblink2_lib.scoring.trials import TrialList
+from voxblink2_lib.scoring.trials import TrialList, cosine_scores
 
 NAMES = [f"test/s{speaker}-{n}.wav" for speaker in range(4) for n in range(4)]
 _RNG = np.random.default_rng(3)
@@ -95,6 +95,36 @@ def test_a_model_of_one_utterance_is_that_utterance(enrolment: Any) -> None:
         assert several.normalization == single.normalization
 
 
+@pytest.mark.parametrize("enrolment", ["mean-of-scores", "max"])
+@pytest.mark.parametrize("pairs", [1, 7, 30])
+def test_pairs_are_scored_in_chunks_of_any_size_to_the_same_bits(
+    enrolment: Any, pairs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = np.random.default_rng(3)
+    lists = [generator.choice(12, size, replace=False) for size in (1, 5, 11, 2)]
+    models = EnrolmentMap({f"m{n}": [NAMES[i] for i in rows] for n, rows in enumerate(lists)}, "m")
+    trials = listed([(f"m{n % 4}", NAMES[12 + n % 4], bool(n % 3)) for n in range(40)])
+    seen: list[int] = []
+
+    def counted(vectors: Any, enrolled: Any, test: Any) -> Any:
+        seen.append(len(test))
+        return cosine_scores(vectors, enrolled, test)
+
+    monkeypatch.setattr("voxblink2_lib.scoring.trial_scores.cosine_scores", counted)
+    for options in ({}, {"cohort": COHORT, "top_n": 5}):
+        given: dict[str, Any] = {"models": models, "enrolment": enrolment, **options}
+        whole = normalized_scores(trials, EMBEDDINGS, **given).scored.scores
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr("voxblink2_lib.scoring.trial_scores._PAIRS", pairs)
+            seen.clear()
+            parts = normalized_scores(trials, EMBEDDINGS, **given).scored.scores
+        np.testing.assert_array_equal(parts, whole)
+        assert parts.dtype == whole.dtype
+        assert sum(seen) == sum(len(lists[n % 4]) for n in range(40))
+        # A trial is never divided, however many utterances its model has.
+        assert max(seen) <= max(pairs, 11)
+
+
 def test_each_score_of_a_model_is_normalized() -> None:
     options: dict[str, Any] = {"cohort": COHORT, "top_n": 5}
     pairs = [(name, TRIALS[8][1], True) for name in MODELS.utterances["s2-enroll"]]
@@ -124,7 +154,7 @@ def test_missing_utterances_and_models_are_named_or_counted() -> None:
     trials = listed([*TRIALS, ("s9-enroll", NAMES[3], False)])
     with pytest.raises(
         ScoringError,
-        match=r"1 models of the trials are not in map\. Names without a match: 's9-enroll' "
+        match=r"1 model of the trials is not in map\. Names without a match: 's9-enroll' "
         r"\(nearest: 's\d-enroll'\)\. .*--missing skip",
     ):
         normalized_scores(trials, EMBEDDINGS, models=MODELS)
@@ -228,7 +258,9 @@ def test_speakers_are_those_of_a_file_or_in_names(tmp_path: Path) -> None:
     models = EnrolmentMap({"m": ["id10002/b/1"], "x": ["id10003/b/1"]}, "map")
     assert speakers_of_names(named, models=models).tolist() == ["id10001", "id10002", "id10003"]
     (tmp_path / "utt2spk").write_text("a 1\nb 2\na 3\n")
-    with pytest.raises(ScoringError, match=r"utt2spk: 'a' has the speakers '1' and '3'"):
+    with pytest.raises(
+        ScoringError, match=r"utt2spk, line \d: 'a' has the speaker '3' here, and '1' bef"
+    ):
         read_speakers(tmp_path / "utt2spk")
 
 

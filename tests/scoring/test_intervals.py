@@ -206,6 +206,18 @@ def test_rising_maps_leave_the_intervals_alone(data: st.DataObject) -> None:
     assert bootstrap_intervals(other, labels, resamples=5) == intervals
 
 
+def test_errors_at_the_crossing_do_not_depend_on_how_near_scores_are() -> None:
+    # Rates meet between the second score and the third; there is no number between these.
+    ranks, labels = np.array([0] * 5 + [1] * 6 + [2]), np.arange(12) % 3 == 0
+    least = math.ulp(0.0)
+    near = ([-1, -least, 0], [0, 1, math.nextafter(1, 2)], [-3, -2, math.nextafter(-2, 0)])
+    single = np.array([0, 1, np.nextafter(np.float32(1), np.float32(2))], np.float32)
+    far = bootstrap_intervals(ranks, labels, resamples=2)
+    assert far.eer.errors == (4, 1)
+    for scores in (*map(np.array, near), single):
+        assert bootstrap_intervals(scores[ranks], labels, resamples=2) == far
+
+
 # -- Width -----------------------------------------------------------------------------------------
 
 

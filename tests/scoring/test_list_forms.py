@@ -157,7 +157,7 @@ def test_parquet_with_named_columns(label: list[object] | None, tmp_path: Path) 
             {"a": ["x"], "test": ["y"]},
             r"the columns a, test are not those of a trial\. Allowed are",
         ),
-        ({"enrol": ["x", None], "test": ["y", "z"]}, r"row 1 has no enrolment"),
+        ({"enrol": ["x", None], "test": ["y", "z"]}, r"row 1: it has no enrolment"),
         (
             {"enrol": ["x"], "test": ["y"], "label": ["?"]},
             r"row 0: the label is '\?'\. Allowed are",

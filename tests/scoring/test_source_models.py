@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +29,8 @@ def write(path: Path, names: str, model: SourceModel | None) -> Path:
     vectors = np.random.default_rng(5).normal(size=(len(names), 4)).astype(np.float32)
     table = pa.table({"name": list(names), "embedding": list(vectors)})
     if model:
-        keys = {"voxblink2_model": model.model, "voxblink2_front_end": model.front_end}
-        table = table.replace_schema_metadata(keys)
+        record = {"sha256": model.model, "front_end": model.front_end}
+        table = table.replace_schema_metadata({"voxblink2_model": json.dumps(record)})
     path.parent.mkdir(exist_ok=True)
     pq.write_table(table, path)
     return path

@@ -254,7 +254,7 @@ def test_many_trials_in_real_blocks(tmp_path: Path) -> None:
     ("wrong", "message"),
     [
         ("1 only/two", r"'1 only/two' has 2 words, but line {first} has 3"),
-        ("one", r"'one' has 1 words, but line {first} has 3"),
+        ("one", r"'one' has 1 word, but line {first} has 3"),
         (
             "1 now/there are/four words",
             r"'1 now/there are/four words' has 4 words, but line {first}",
@@ -365,7 +365,7 @@ def test_labelled_utterances_are_read(
     ("text", "message"),
     [
         ("", r"is empty\. Each line holds an utterance and its label\."),
-        ("a 1\nb\n", r"line 2: 'b' has 1 words, but line 1 has 2\. Each line holds an utterance"),
+        ("a 1\nb\n", r"line 2: 'b' has 1 word, but line 1 has 2\. Each line holds an utterance"),
         ("a 1\n\nb 2 3\n", r"line 3: 'b 2 3' has 3 words, but line 1 has 2"),
     ],
 )

@@ -6,8 +6,8 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from voxblink2_lib.cli.arguments import add_scratch_argument
-from voxblink2_lib.cli.purge import counted
 from voxblink2_lib.cli.terminal import DONE, add_command, write_result
+from voxblink2_lib.progress import counted
 
 if TYPE_CHECKING:
     from voxblink2_lib.merge.run import Merge

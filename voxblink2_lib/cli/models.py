@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from voxblink2_lib.cli.terminal import DONE, add_command, write_message, write_result
 from voxblink2_lib.errors import ModelError
+from voxblink2_lib.progress import counted
 from voxblink2_lib.published_results import ARCHITECTURE_NAMES
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def _embed(options: argparse.Namespace) -> int:
     }
     lines = [f"Embeddings {made.out}: {made.utterances:,} of {made.dimensions} dimensions"]
     if made.rejects:
-        lines.append(f"Rejected   {made.rejected:,} utterances; reasons in {made.rejects}")
+        lines.append(f"Rejected   {counted(made.rejected, 'utterance')}; reasons in {made.rejects}")
     write_result(options, record, lines)
     return DONE
 

@@ -10,6 +10,7 @@ from voxblink2_lib.cli.arguments import add_place_arguments, add_scratch_argumen
 from voxblink2_lib.cli.status import named_or_default_store
 from voxblink2_lib.cli.terminal import CHECK_FAILED, DONE, add_command, write_result
 from voxblink2_lib.errors import UsageError
+from voxblink2_lib.progress import counted
 from voxblink2_lib.published.place import is_url
 
 if TYPE_CHECKING:
@@ -153,15 +154,6 @@ def _work_lines(result: Purge) -> list[str]:
     if result.files:
         lines.append(f"Files    {would}removed or rewritten: {_listed(result.files)}")
     return lines
-
-
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun.
-
-    >>> counted(1, "clip"), counted(2_000, "clip")
-    ('1 clip', '2,000 clips')
-    """
-    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def _listed(names: tuple[str, ...]) -> str:

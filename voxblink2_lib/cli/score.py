@@ -10,6 +10,7 @@ from voxblink2_lib.cli.score_file import add_file_command
 from voxblink2_lib.cli.score_ossi import add_ossi_command
 from voxblink2_lib.cli.score_plots import add_plot_commands
 from voxblink2_lib.cli.score_sv import add_sv_command
+from voxblink2_lib.cli.score_verify import add_verify_result_command
 from voxblink2_lib.cli.terminal import add_group
 
 
@@ -27,3 +28,4 @@ def add_score_commands(commands: Any) -> None:
     add_calibrate_commands(group)
     add_compare_command(group)
     add_plot_commands(group)
+    add_verify_result_command(group)

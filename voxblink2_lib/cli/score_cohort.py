@@ -20,7 +20,7 @@ _OPTIONS = (
 _TOP_N = 300
 
 # Instead of a file of embeddings to centre by.
-_BY_COHORT = "cohort"
+BY_COHORT = "cohort"
 
 
 def check_cohort_options(options: argparse.Namespace) -> None:
@@ -37,7 +37,7 @@ def check_cohort_options(options: argparse.Namespace) -> None:
             raise ScoringError(f"--{option} goes with --cohort, which is missing.")
     if options.norm == "s-norm" and options.top_n:
         raise ScoringError("--top-n goes with AS-norm; --norm s-norm takes the whole cohort.")
-    if options.centre == _BY_COHORT and not options.cohort:
+    if options.centre == BY_COHORT and not options.cohort:
         raise ScoringError("--centre cohort goes with --cohort, which is missing.")
 
 
@@ -71,7 +71,7 @@ def centred_if_asked(
 
     if not options.centre:
         return embeddings, cohort
-    others = cohort if options.centre == _BY_COHORT else read_file(options.centre, None)
+    others = cohort if options.centre == BY_COHORT else read_file(options.centre, None)
     assert others is not None  # checked before anything was read
     return centre_embeddings(embeddings, others), cohort and centre_embeddings(cohort, others)
 
@@ -113,6 +113,6 @@ def add_cohort_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--centre",
-        metavar=f"FILE|{_BY_COHORT}",
+        metavar=f"FILE|{BY_COHORT}",
         help="subtract the mean of these embeddings, or of the cohort, from all",
     )

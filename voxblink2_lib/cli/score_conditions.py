@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from voxblink2_lib.scoring.det import ErrorCounts
     from voxblink2_lib.scoring.enrolment import EnrolmentMap
     from voxblink2_lib.scoring.evaluation import VerificationReport
+    from voxblink2_lib.scoring.intervals import Interval, Intervals
     from voxblink2_lib.scoring.trials import ScoredTrials, TrialList
 
 
@@ -85,24 +86,42 @@ def _table_lines(pooled: VerificationReport, report: ConditionReport) -> list[st
     for prior in report.mean_min_dcf:
         header += [f"minDCF({prior:g})", "errors"]
     equalized = {prior: cost.min_dcf for prior, cost in report.equalized_min_dcf.items()}
+    equalized_errors = report.equalized_errors, *report.equalized_min_dcf_errors.values()
+    marks = [report.few(), *map(report.few, report.mean_min_dcf)]
     table = [
         header,
         *(_row(row, len(header)) for row in report.rows),
         ["pooled", f"{pooled.scored:,}", f"{pooled.targets:,}", *_rates(pooled)],
-        _mean("mean", report, report.mean_eer, report.mean_min_dcf),
-        _mean("equalized", report, report.equalized_eer.eer, equalized),
+        _mean("mean", report.mean_eer, report.mean_min_dcf, marks, report.intervals),
+        _mean(
+            "equalized",
+            report.equalized_eer.eer,
+            equalized,
+            [errors.few for errors in equalized_errors],
+            report.equalized_intervals,
+        ),
     ]
     return [*columns(table), *_notes(report)]
 
 
 def _mean(
-    name: str, report: ConditionReport, rate: float, costs: Mapping[float, float]
+    name: str,
+    rate: float,
+    costs: Mapping[float, float],
+    marks: Sequence[bool],
+    intervals: Intervals | None,
 ) -> list[str]:
-    """Return a row of means, with the mark of their rows."""
-    cells = [name, "", "", f"{100 * rate:.3f} %", "*" * report.few()]
-    for prior, cost in costs.items():
-        cells += [f"{cost:.4f}", "*" * report.few(prior)]
+    """Return a row of means, marked where any of their rows has few errors."""
+    ends = _ends(intervals.eer, 100, 3) if intervals else ""
+    cells = [name, "", "", f"{100 * rate:.3f} %{ends}", "*" * marks[0]]
+    for place, cost in enumerate(costs.values()):
+        ends = _ends(intervals.min_dcf, 1, 4) if intervals and place == 0 else ""
+        cells += [f"{cost:.4f}{ends}", "*" * marks[place + 1]]
     return cells
+
+
+def _ends(interval: Interval, factor: float, digits: int) -> str:
+    return f" [{factor * interval.low:.{digits}f}, {factor * interval.high:.{digits}f}]"
 
 
 def _row(row: ConditionRow, width: int) -> list[str]:
@@ -113,12 +132,12 @@ def _row(row: ConditionRow, width: int) -> list[str]:
 
 def _rates(report: VerificationReport) -> list[str]:
     intervals = report.intervals
-    ends = f" [{100 * intervals.eer.low:.3f}, {100 * intervals.eer.high:.3f}]" if intervals else ""
+    ends = _ends(intervals.eer, 100, 3) if intervals else ""
     cells = [f"{100 * report.eer.eer:.3f} %{ends}", _errors(report.errors)]
     for index, (prior, cost) in enumerate(report.min_dcf.items()):
         # The intervals are those of the first prior.
         shown = intervals.min_dcf if intervals and index == 0 else None
-        ends = f" [{shown.low:.4f}, {shown.high:.4f}]" if shown else ""
+        ends = _ends(shown, 1, 4) if shown else ""
         cells += [f"{cost.min_dcf:.4f}{ends}", _errors(report.min_dcf_errors[prior])]
     return cells
 
@@ -135,7 +154,8 @@ def _notes(report: ConditionReport) -> list[str]:
         "errors: misses + false acceptances; mean: of the rows; equalized: at one threshold, all "
         "rows of the same weight"
     ]
-    if report.few() or any(map(report.few, report.mean_min_dcf)):
+    few = [report.equalized_errors.few, *map(report.few, [None, *report.mean_min_dcf])]
+    if any(few) or any(errors.few for errors in report.equalized_min_dcf_errors.values()):
         lines.append(f"* fewer than {FEWEST_ERRORS} errors of a kind, or a mean with such a row")
     if any(row.report is None for row in report.rows):
         lines.append("-: not both target and non-target trials; in no mean")
@@ -146,4 +166,9 @@ def _notes(report: ConditionReport) -> list[str]:
             intervals = row.report.intervals
             if marks := other_marks([intervals.eer, intervals.min_dcf]):
                 lines.append(f"Intervals of {visible(row.value)} may not hold: {', '.join(marks)}")
+    if report.no_interval:
+        lines.append(f"No intervals of the mean and of equalized: {report.no_interval}")
+    for name, means in (("mean", report.intervals), ("equalized", report.equalized_intervals)):
+        if means and (marks := other_marks([means.eer, means.min_dcf])):
+            lines.append(f"Intervals of {name} may not hold: {', '.join(marks)}")
     return lines

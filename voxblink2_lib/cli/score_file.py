@@ -12,15 +12,18 @@ from voxblink2_lib.cli.score_conditions import (
     read_condition_file,
 )
 from voxblink2_lib.cli.score_costs import primary_lines, primary_record, settle_costs
+from voxblink2_lib.cli.score_result import ScoreResult, run_score
+from voxblink2_lib.cli.score_rows import system_name, verification_table
 from voxblink2_lib.cli.score_sv import add_rate_arguments, report_lines, trial_speakers
-from voxblink2_lib.cli.terminal import DONE, add_command, write_message, write_result
+from voxblink2_lib.cli.terminal import add_command, write_message
+from voxblink2_lib.progress import counted
 
 if TYPE_CHECKING:
     from voxblink2_lib.scoring.conditions import ConditionReport
     from voxblink2_lib.scoring.evaluation import VerificationReport
 
 
-def _file(options: argparse.Namespace) -> int:
+def _file(options: argparse.Namespace) -> ScoreResult:
     from voxblink2_lib.scoring.plots import plot_det
 
     _check(options)
@@ -30,12 +33,11 @@ def _file(options: argparse.Namespace) -> int:
         plot_det(report.sweep, options.plot, min_dcf=points)  # type: ignore[arg-type]  # one prior each
     lines = report_lines(report)
     if others:
-        lines.insert(1, f"Others    {others:,} scores are of no trial of the list")
-    lines += [*primary_lines(options, report), *condition_lines(report, conditions)]
+        lines.insert(1, f"Others    {counted(others, 'score', 'are')} of no trial of the list")
     record = report.as_dict() | {"other_scores": others}
     record |= primary_record(options, report) | condition_record(conditions)
-    write_result(options, record, lines)
-    return DONE
+    lines += [*primary_lines(options, report), *condition_lines(report, conditions)]
+    return ScoreResult(record, lines, verification_table(system_name(options), report, conditions))
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -85,8 +87,8 @@ def add_file_command(group: Any) -> None:
     """Add the command ``score file``."""
     does = "evaluate scores that exist, also of other tools: EER, minDCF, actDCF, Cllr"
     example = "voxblink2 score file scores.txt --trials vox1_o.txt --p-target 0.01 0.001"
-    parser = add_command(group, "file", _file, does, example)
-    parser.set_defaults(keeps_work=False)
+    parser = add_command(group, "file", run_score, does, example)
+    parser.set_defaults(score=_file, keeps_work=False)
     parser.add_argument(
         "scores",
         metavar="SCORES",

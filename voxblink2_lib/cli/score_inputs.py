@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from voxblink2_lib.cli.models import add_embed_arguments, embed_options
 from voxblink2_lib.cli.terminal import write_message
 from voxblink2_lib.errors import ScoringError
+from voxblink2_lib.progress import counted
 
 if TYPE_CHECKING:
     from voxblink2_lib.scoring.contamination import Overlap
@@ -82,7 +83,7 @@ def embeddings_of(
 ) -> Embeddings:
     """Return embeddings from a file, or of these utterances from a model."""
     if options.model is not None:
-        return read_file(str(_embed(options, names)), None, corpus)
+        return read_file(str(_embed(options, names, corpus)), None, corpus)
     return read_file(options.embeddings, options.names, corpus)
 
 
@@ -94,7 +95,7 @@ def read_file(path: str, names: str | None, corpus: str | None = None) -> Embedd
     return read_embeddings(path, names=names, corpus=corpus)
 
 
-def _embed(options: argparse.Namespace, names: Iterable[str]) -> Path:
+def _embed(options: argparse.Namespace, names: Iterable[str], corpus: str | None) -> Path:
     """Embed utterances and return the file; that of an earlier complete run is reused."""
     from voxblink2_lib.embedding.run import embed
     from voxblink2_lib.progress import show_progress
@@ -104,15 +105,15 @@ def _embed(options: argparse.Namespace, names: Iterable[str]) -> Path:
         options.audio,
         options.embeddings,
         embed_options(options),
+        corpus=corpus,
         workers=options.workers,
         keep=name_filter(names),
         progress=show_progress,
     )
     write_message(f"Embeddings: {made.utterances:,} in {made.out}, kept for the next run")
     if made.rejects:
-        write_message(
-            f"{made.rejected:,} utterances could not be embedded; reasons in {made.rejects}"
-        )
+        rejected = counted(made.rejected, "utterance")
+        write_message(f"{rejected} could not be embedded; reasons in {made.rejects}")
     return made.out
 
 
@@ -120,4 +121,5 @@ def missing_lines(missing: Sequence[str]) -> list[str]:
     """Return a line about utterances without an embedding, if there are any."""
     if not missing:
         return []
-    return [f"Missing   {len(missing):,} utterances have no embedding, such as {missing[0]}"]
+    utterances = counted(len(missing), "utterance", "have")
+    return [f"Missing   {utterances} no embedding, such as {missing[0]}"]

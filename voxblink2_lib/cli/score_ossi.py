@@ -15,8 +15,11 @@ from voxblink2_lib.cli.score_inputs import (
     missing_lines,
     overlap_lines,
 )
-from voxblink2_lib.cli.terminal import DONE, add_command, columns, write_message, write_result
+from voxblink2_lib.cli.score_result import ScoreResult, add_format_argument, run_score
+from voxblink2_lib.cli.score_rows import open_set_table, system_name
+from voxblink2_lib.cli.terminal import add_command, columns, write_message
 from voxblink2_lib.errors import ScoringError
+from voxblink2_lib.progress import counted
 
 if TYPE_CHECKING:
     from voxblink2_lib.scoring.embeddings import Embeddings
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
     from voxblink2_lib.scoring.protocols import OpenSetProtocol
 
 
-def _ossi(options: argparse.Namespace) -> int:
+def _ossi(options: argparse.Namespace) -> ScoreResult:
     from voxblink2_lib.scoring.plots import plot_dir
     from voxblink2_lib.scoring.protocols import read_protocols
 
@@ -37,8 +40,9 @@ def _ossi(options: argparse.Namespace) -> int:
     if options.plot:
         plot_dir({report.protocol: report.result for report in reports}, options.plot)
     record = {"protocols": [report.as_dict() for report in reports]}
-    write_result(options, record, _report_lines(reports))
-    return DONE
+    table = open_set_table(system_name(options), reports)
+    source = embeddings.source if options.model else None
+    return ScoreResult(record, _report_lines(reports), table, source)
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -61,8 +65,8 @@ def _evaluate(
     from voxblink2_lib.scoring.open_set_report import evaluate_protocol
 
     write_message(
-        f"Scoring {protocol.name}: {len(protocol.probes):,} probes, "
-        f"{len(protocol.gallery):,} enrolled utterances"
+        f"Scoring {protocol.name}: {counted(len(protocol.probes), 'probe')}, "
+        f"{counted(len(protocol.gallery), 'enrolled utterance')}"
     )
     return evaluate_protocol(
         protocol,
@@ -92,7 +96,8 @@ def _report_lines(reports: Sequence[OpenSetReport]) -> list[str]:
     lines += missing_lines(list(dict.fromkeys(name for each in reports for name in each.missing)))
     lines += [
         f"{report.protocol}: speakers without any enrolled utterance: "
-        f"{len(report.lost_speakers):,}; their {report.lost_probes:,} probes are left out"
+        f"{len(report.lost_speakers):,}; "
+        f"their {counted(report.lost_probes, 'probe', 'are')} left out"
         for report in reports
         if report.lost_speakers
     ]
@@ -155,8 +160,8 @@ def add_ossi_command(group: Any) -> None:
     example = (
         "voxblink2 score ossi --protocol data/ossi --embeddings embeddings.parquet --plot dir.png"
     )
-    parser = add_command(group, "ossi", _ossi, does, example)
-    parser.set_defaults(keeps_work=False)
+    parser = add_command(group, "ossi", run_score, does, example)
+    parser.set_defaults(score=_ossi, keeps_work=False)
     parser.add_argument(
         "--protocol",
         required=True,
@@ -171,6 +176,7 @@ def add_ossi_command(group: Any) -> None:
         help="PyTorch device; default: CUDA if available, for --model and for large products",
     )
     add_plot_argument(parser, "DIR over FAR")
+    add_format_argument(parser)
 
 
 def _add_rate_arguments(parser: argparse.ArgumentParser) -> None:

@@ -38,8 +38,11 @@ from voxblink2_lib.cli.score_inputs import (
     missing_lines,
     overlap_lines,
 )
-from voxblink2_lib.cli.terminal import DONE, add_command, columns, write_message, write_result
+from voxblink2_lib.cli.score_result import ScoreResult, add_format_argument, run_score
+from voxblink2_lib.cli.score_rows import system_name, verification_table
+from voxblink2_lib.cli.terminal import add_command, columns, write_message
 from voxblink2_lib.errors import ScoringError
+from voxblink2_lib.progress import counted
 from voxblink2_lib.published_results import PublishedResult, published_results
 
 if TYPE_CHECKING:
@@ -55,14 +58,13 @@ if TYPE_CHECKING:
 _PUBLISHED_PRIOR = 0.01
 
 
-def _sv(options: argparse.Namespace) -> int:
+def _sv(options: argparse.Namespace) -> ScoreResult:
     from voxblink2_lib.scoring.plots import plot_det
 
     _check(options)
     trials = _read_trials(options)
     if trials.labels is None:
-        write_result(options, *_only_scores(options, trials))
-        return DONE
+        return _only_scores(options, trials)
     report, conditions, source = _evaluate(options, trials)
     if options.plot:
         points = {prior: cost.threshold for prior, cost in report.min_dcf.items()}
@@ -81,8 +83,8 @@ def _sv(options: argparse.Namespace) -> int:
             "published": {name: result._asdict() for name, result in published.items()},
         }
         lines += _published_lines(report, published)
-    write_result(options, record, lines)
-    return DONE
+    table = verification_table(system_name(options), report, conditions)
+    return ScoreResult(record, lines, table, source if options.model else None)
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -108,7 +110,8 @@ def _read_trials(options: argparse.Namespace) -> TrialList:
 
     write_message(f"Reading {options.trials}")
     trials = read_trials(options.trials)
-    if not options.out or options.plot or options.interval or options.condition:
+    needs_rates = options.plot or options.interval or options.condition or options.format
+    if needs_rates or not options.out:
         check_labelled(trials, options.trials)
     return trials
 
@@ -145,9 +148,7 @@ def _evaluate(
     return report, by_condition, embeddings.source
 
 
-def _only_scores(
-    options: argparse.Namespace, trials: TrialList
-) -> tuple[dict[str, Any], list[str]]:
+def _only_scores(options: argparse.Namespace, trials: TrialList) -> ScoreResult:
     """Write the scores of trials without labels; return what there is to say of them."""
     from voxblink2_lib.scoring.contamination import check_trials
     from voxblink2_lib.scoring.trial_scores import normalized_scores
@@ -179,7 +180,7 @@ def _only_scores(
         *overlap_lines(overlap),
         *_out_lines(options),
     ]
-    return record, lines
+    return ScoreResult(record, lines, embeddings=embeddings.source if options.model else None)
 
 
 def _read_models(options: argparse.Namespace) -> EnrolmentMap | None:
@@ -213,7 +214,7 @@ def _scoring_arguments(
     embeddings = embeddings_of(options, [*trials.names, *utterances], options.corpus)
     cohort = read_cohort(options) if options.cohort else None
     embeddings, cohort = centred_if_asked(options, embeddings, cohort)
-    write_message(f"Scoring {len(trials.enrolment):,} trials")
+    write_message(f"Scoring {counted(len(trials.enrolment), 'trial')}")
     return embeddings, {
         "missing": options.missing,
         "models": models,
@@ -324,8 +325,8 @@ def add_sv_command(group: Any) -> None:
         "voxblink2 score sv --model resnet34 --wav-scp data/test_vox/wav.scp \\\n"
         "      --trials data/test_vox/trials --interval speakers --plot det.png"
     )
-    parser = add_command(group, "sv", _sv, does, example)
-    parser.set_defaults(keeps_work=False)
+    parser = add_command(group, "sv", run_score, does, example)
+    parser.set_defaults(score=_sv, keeps_work=False)
     parser.add_argument(
         "--trials",
         required=True,
@@ -351,7 +352,8 @@ def add_sv_command(group: Any) -> None:
     parser.add_argument(
         "--out",
         metavar="SCORES",
-        help="write the scores: .txt (enrol test score label), .csv, .tsv or .parquet",
+        help="write the scores: .txt (enrol test score label), .csv, .tsv or .parquet; and beside "
+        "them the result, for 'score verify'",
     )
 
 
@@ -369,3 +371,4 @@ def add_rate_arguments(parser: argparse.ArgumentParser) -> None:
     add_overlap_argument(parser)
     add_condition_argument(parser)
     add_plot_argument(parser, "DET curve")
+    add_format_argument(parser)

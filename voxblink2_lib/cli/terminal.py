@@ -178,19 +178,19 @@ def _json_parts(value: Any, lead: str = "") -> Iterator[str]:
         yield f"{lead}["
         _open_brackets.append("]")
         for number, inner in enumerate(value):
-            yield f"{', ' if number else ''}{json.dumps(_redacted(inner))}"
+            yield f"{', ' if number else ''}{json.dumps(redacted(inner))}"
         yield _open_brackets.pop()
     else:
-        yield f"{lead}{json.dumps(_redacted(value))}"
+        yield f"{lead}{json.dumps(redacted(value))}"
 
 
-def _redacted(value: Any) -> Any:
+def redacted(value: Any) -> Any:
     """Redact all texts in a JSON value; escapes of JSON make them harmless."""
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, dict):
-        return {key: _redacted(inner) for key, inner in value.items()}
-    return [_redacted(inner) for inner in value] if isinstance(value, list | tuple) else value
+        return {key: redacted(inner) for key, inner in value.items()}
+    return [redacted(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def columns(table: Sequence[Sequence[str]]) -> list[str]:

@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -31,10 +31,10 @@ from safetensors import SafetensorError, safe_open
 from voxblink2_lib.cores import usable_cores
 from voxblink2_lib.embedding.block_worker import BlockDone, BlockTask, EmbedOptions, embed_block
 from voxblink2_lib.embedding.blocks import EmbeddingBlock, Keep, find_blocks, provenance_of
-from voxblink2_lib.embedding.model_identity import identify_model
 from voxblink2_lib.embedding.model_location import find_model
+from voxblink2_lib.embedding.origin import corpus_of_names, model_hashes, model_text
 from voxblink2_lib.errors import EmbeddingError, StoppedError
-from voxblink2_lib.files import atomic_write, sha256_of, short_digest
+from voxblink2_lib.files import atomic_write, short_digest
 from voxblink2_lib.foreign_text import csv_cell
 from voxblink2_lib.progress import Progress, no_progress
 from voxblink2_lib.store.provenance import note_copy
@@ -42,11 +42,8 @@ from voxblink2_lib.workers.pool import KEPT_MEMORY, Call, WorkerDiedError, Worke
 
 FORMATS = (".parquet", ".safetensors")
 _CONTENT, _REJECTED = "voxblink2_content", "voxblink2_rejected"
-_CORPUS = "voxblink2_corpus"
-_MODEL, _FRONT_END = "voxblink2_model", "voxblink2_front_end"
+_CORPUS, _MODEL = "voxblink2_corpus", "voxblink2_model"
 _ROWS_PER_GROUP = 8192
-
-_MODEL_FILES = {".json", ".safetensors", ".bin"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +85,7 @@ def embed(
             Parquet file in the cache of Hugging Face, which the same call uses again.
         options: the model, and how it is used.
         corpus: which corpus the audio is of, to be written into the file: speakers are people of a
-            corpus.
+            corpus. By default VoxBlink2, if all names have speakers with six digits.
         workers: processes; by default one for each usable core on a CPU, and two on an accelerator.
         keep: returns whether to embed the utterance of a name; by default all are embedded.
         progress: shows the utterances done, the hours of audio, and the speed.
@@ -104,8 +101,10 @@ def embed(
     if workers is not None and workers < 1:
         raise EmbeddingError(f"There must be at least 1 worker, got {workers}.")
     blocks = find_blocks(audio, keep=keep)
-    options = replace(options, model=str(find_model(options.model)))
-    plan = _plan_hash(blocks, options)
+    named_model, model = options.model, find_model(options.model)
+    options = replace(options, model=str(model))
+    hashes = model_hashes(model)
+    plan = _plan_hash(blocks, options, hashes)
     versions = [block.version() for block in blocks]
     named = [corpus] if corpus else []
     content = hashlib.sha256(" ".join([plan, *versions, *named]).encode()).hexdigest()
@@ -113,7 +112,7 @@ def embed(
         out = cached_assets_path("voxblink2", "embeddings") / f"{content[:16]}.parquet"
     if out.exists():
         return _finished_with(out, content)
-    with _parts_folder(out, _plan_of_parts(audio, options)) as folder:
+    with _parts_folder(out, _plan_of_parts(audio, options, hashes)) as folder:
         # A file that was repaired since makes another part, and only that; so do the shards that a
         # store has got since.
         digests = [short_digest(block.identity().encode()) for block in blocks]
@@ -122,21 +121,17 @@ def embed(
         tasks = list(zip(blocks, parts, strict=True))
         _embed_blocks(tasks, options, workers or _default_workers(options), progress)
         made_from = provenance_of(audio, blocks)
-        origin = _origin(options, corpus) | (made_from.as_metadata() if made_from else {})
-        _join(parts, out, {_CONTENT: content} | origin)
+        metadata = {_CONTENT: content, _MODEL: model_text(named_model, options, hashes)}
+        metadata |= {_CORPUS: corpus} if corpus else {}
+        _join(parts, out, metadata | (made_from.as_metadata() if made_from else {}))
         if made_from:
             note_copy(str(out.absolute()), made_from)
     return _finished(out)[1]
 
 
-def _origin(options: EmbedOptions, corpus: str | None) -> dict[str, str]:
-    """Return what a file says about its embeddings: score compares those of one model only."""
-    identity = identify_model(Path(options.model))
-    origin = {_MODEL: identity.model, _FRONT_END: identity.front_end}
-    return origin | ({_CORPUS: corpus} if corpus else {})
-
-
-def _plan_hash(blocks: Sequence[EmbeddingBlock], options: EmbedOptions) -> str:
+def _plan_hash(
+    blocks: Sequence[EmbeddingBlock], options: EmbedOptions, hashes: Mapping[str, str]
+) -> str:
     """Return a hash of all that decides the result, but for the content of the audio.
 
     Embeddings that earlier versions made are recognized by it.
@@ -144,16 +139,15 @@ def _plan_hash(blocks: Sequence[EmbeddingBlock], options: EmbedOptions) -> str:
     digest = hashlib.sha256(repr((options.window_seconds, options.dtype)).encode())
     for block in blocks:
         digest.update(block.identity().encode())
-    for path in sorted(Path(options.model).iterdir()):
-        if path.suffix in _MODEL_FILES:
-            digest.update(sha256_of(path).encode())
+    for sha256 in hashes.values():
+        digest.update(sha256.encode())
     return digest.hexdigest()
 
 
-def _plan_of_parts(audio: str | Path, options: EmbedOptions) -> str:
+def _plan_of_parts(audio: str | Path, options: EmbedOptions, hashes: Mapping[str, str]) -> str:
     """Return a hash of what all parts of a run have in common."""
     place = os.fsencode(Path(audio).expanduser().absolute())
-    return hashlib.sha256(_plan_hash([], options).encode() + place).hexdigest()
+    return hashlib.sha256(_plan_hash([], options, hashes).encode() + place).hexdigest()
 
 
 @contextlib.contextmanager
@@ -269,6 +263,8 @@ def _join(parts: Sequence[Path], out: Path, metadata: dict[str, str]) -> None:
             pacsv.write_csv(pa.table({c: _cells(rejects[c]) for c in rejects.column_names}), file)
     write = _write_parquet if out.suffix == ".parquet" else _write_safetensors
     metadata = metadata | {_REJECTED: str(len(rejects))}
+    if corpus := metadata.get(_CORPUS) or corpus_of_names(names):
+        metadata |= {_CORPUS: corpus}
     write(out, lambda: _embeddings(parts, repeated), names, metadata)
 
 

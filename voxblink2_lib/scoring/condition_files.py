@@ -320,15 +320,15 @@ def rows_of_trials(
         nearest = f" Names without a match: {index.unmatched_text(names)}." if names else ""
         raise ScoringError(
             f"{len(absent):,} of {len(covered):,} trials have no value in {path}; the first is "
-            f"trial {absent[0] + 1:,}, {trial_text(trials, int(absent[0]))}.{nearest} Add lines "
-            "'enrol test value'."
+            f"{trials.places([int(absent[0])])[0]}, {trial_text(trials, int(absent[0]))}.{nearest} "
+            "Add lines 'enrol test value'."
         )
     for column in codes:
         differs = (ordered[1:] == ordered[:-1]) & (column[order][1:] != column[order][:-1])
         if (wrong := np.flatnonzero(differs)).size:
-            first, second = order[wrong[0]], order[wrong[0] + 1]
+            first, second = int(order[wrong[0]]), int(order[wrong[0] + 1])
             raise ScoringError(
-                f"{path}: trials {first + 1:,} and {second + 1:,} are the same, "
+                f"{' and '.join(listed.places([first, second]))} are the same trial, "
                 f"{trial_text(listed, first)}, with two values. Keep one of them."
             )
     return order[places]

@@ -12,16 +12,21 @@ import numpy.typing as npt
 from voxblink2_lib.errors import ScoringError
 from voxblink2_lib.progress import Progress, no_progress
 from voxblink2_lib.scoring.condition_files import Condition
+from voxblink2_lib.scoring.condition_intervals import mean_intervals
 from voxblink2_lib.scoring.contamination import Overlap
 from voxblink2_lib.scoring.costs import EQUAL_COSTS, Costs
+from voxblink2_lib.scoring.det import ErrorCounts, Sweep
 from voxblink2_lib.scoring.evaluation import VerificationReport, measure_trials
+from voxblink2_lib.scoring.intervals import Intervals
 from voxblink2_lib.scoring.trials import ScoredTrials, TrialList, check_labelled
-from voxblink2_lib.scoring.validation import Flags, finite_or_none
-from voxblink2_lib.scoring.verification import EqualErrorRate, MinDcf, eer, min_dcf
+from voxblink2_lib.scoring.validation import Flags, Rows, finite_or_none
+from voxblink2_lib.scoring.verification import EqualErrorRate, MinDcf, min_dcf
 from voxblink2_lib.scoring.weighted import WeightedSweep
 
 # What is shared within the list is looked for once, in all of it.
 _CHECKED = Overlap()
+
+_RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,12 @@ class ConditionReport:
         mean_min_dcf: mean of the minimum costs at each prior.
         equalized_eer: equal error rate of the equalized rates.
         equalized_min_dcf: minimum cost of the equalized rates at each prior.
+        equalized_errors: the fewest misses and the fewest false acceptances of a row at its
+            threshold.
+        equalized_min_dcf_errors: the same at that of each minimum cost.
+        intervals: of the means, if requested.
+        equalized_intervals: of the equalized rates, from the same resamples.
+        no_interval: why there are none, though they were requested.
     """
 
     name: str
@@ -79,6 +90,11 @@ class ConditionReport:
     mean_min_dcf: dict[float, float]
     equalized_eer: EqualErrorRate
     equalized_min_dcf: dict[float, MinDcf]
+    equalized_errors: ErrorCounts
+    equalized_min_dcf_errors: dict[float, ErrorCounts]
+    intervals: Intervals | None = None
+    equalized_intervals: Intervals | None = None
+    no_interval: str | None = None
 
     def few(self, prior: float | None = None) -> bool:
         """Return whether EER, or minDCF at a prior, of any row has too few errors of a kind."""
@@ -94,6 +110,7 @@ class ConditionReport:
                 "p_target": prior,
                 "min_dcf": cost.min_dcf,
                 "threshold": finite_or_none(cost.threshold),
+                "few_errors": self.equalized_min_dcf_errors[prior].few,
             }
             for prior, cost in self.equalized_min_dcf.items()
         ]
@@ -107,12 +124,16 @@ class ConditionReport:
                     {"p_target": prior, "min_dcf": cost, "few_errors": self.few(prior)}
                     for prior, cost in self.mean_min_dcf.items()
                 ],
+                "intervals": self.intervals and self.intervals.as_dict(),
             },
             "equalized": {
                 "eer": self.equalized_eer.eer,
                 "eer_threshold": self.equalized_eer.threshold,
+                "eer_few_errors": self.equalized_errors.few,
                 "min_dcf": equalized,
+                "intervals": self.equalized_intervals and self.equalized_intervals.as_dict(),
             },
+            "no_interval": self.no_interval,
         }
 
 
@@ -139,7 +160,8 @@ def measure_conditions(
         conditions: the value of each trial of the list.
         p_target: priors of minDCF.
         costs: of a miss and of a false acceptance.
-        interval: what to resample for 95% confidence intervals of each row.
+        interval: what to resample for 95% confidence intervals of each row, of their mean, and of
+            the equalized rates.
         speakers: the speaker of each name of the list, for ``"speakers"``. Shape: [names].
         progress: shows the progress of resampling.
 
@@ -169,7 +191,16 @@ def measure_conditions(
             )
             for code in range(len(condition.values))
         ]
-        reports.append(_summary(condition, rows, scored, p_target, costs))
+        report = _summary(condition, rows, scored, p_target, costs)
+        if interval is not None:
+            codes, sides = condition.codes[scored.rows], None
+            if interval == "speakers" and speakers is not None:
+                sides = (
+                    speakers[trials.enrolment[scored.rows]],
+                    speakers[trials.test[scored.rows]],
+                )
+            report = _with_intervals(report, scored, codes, sides, costs, progress=progress)
+        reports.append(report)
     return reports
 
 
@@ -225,6 +256,9 @@ def _summary(
             "non-target trials, so there are no error rates."
         )
     sweep = WeightedSweep.equalized(scored.scores, scored.labels, condition.codes[scored.rows])
+    crossing = sweep.crossing()
+    least = {prior: min_dcf(sweep, p_target=prior, **costs._asdict()) for prior in p_target}
+    sweeps = [report.sweep for report in reports]
     return ConditionReport(
         name=condition.name,
         rows=rows,
@@ -233,8 +267,44 @@ def _summary(
             prior: float(np.mean([report.min_dcf[prior].min_dcf for report in reports]))
             for prior in p_target
         },
-        equalized_eer=eer(sweep),
-        equalized_min_dcf={
-            prior: min_dcf(sweep, p_target=prior, **costs._asdict()) for prior in p_target
+        equalized_eer=EqualErrorRate(*crossing),
+        equalized_min_dcf=least,
+        equalized_errors=_fewest(sweeps, crossing.threshold),
+        equalized_min_dcf_errors={
+            prior: _fewest(sweeps, float(cost.threshold))  # type: ignore[arg-type]  # one prior each
+            for prior, cost in least.items()
         },
     )
+
+
+def _fewest(sweeps: Sequence[Sweep], threshold: float) -> ErrorCounts:
+    """Return the fewest errors of each kind at a threshold that several sweeps share."""
+    misses, accepts = zip(*(sweep.errors(threshold) for sweep in sweeps), strict=True)
+    return ErrorCounts(min(misses), min(accepts))
+
+
+def _with_intervals(
+    report: ConditionReport,
+    scored: ScoredTrials,
+    codes: Rows,
+    speakers: tuple[npt.NDArray[Any], npt.NDArray[Any]] | None,
+    costs: Costs,
+    *,
+    progress: Progress,
+) -> ConditionReport:
+    """Return a report with intervals of its means, or with the reason why there are none."""
+    try:
+        with progress("Resampling", unit="resample", total=_RESAMPLES) as advance:
+            means, equalized = mean_intervals(
+                scored.scores,
+                scored.labels,
+                codes,
+                speakers=speakers,
+                p_target=next(iter(report.mean_min_dcf)),
+                **costs._asdict(),
+                resamples=_RESAMPLES,
+                progress=advance,
+            )
+    except ScoringError as error:
+        return replace(report, no_interval=str(error))
+    return replace(report, intervals=means, equalized_intervals=equalized)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from voxblink2_lib.errors import ScoringError
 from voxblink2_lib.foreign_files import shortened
+from voxblink2_lib.progress import counted
 from voxblink2_lib.scoring.embedding_files import corpus_key
 from voxblink2_lib.scoring.embeddings import Embeddings
 from voxblink2_lib.scoring.enrolment import EnrolmentMap
@@ -60,6 +61,18 @@ class _Finding(NamedTuple):
     total: int | None
     text: str = ""
     is_error: bool = True
+
+
+class _What(NamedTuple):
+    """What is counted, a verb in the plural, and the rest of the sentence."""
+
+    noun: str
+    verb: str
+    rest: str
+    of: str = ""
+
+    def text(self, count: int) -> str:
+        return f"{counted(count, self.noun, self.verb, of=self.of)} {self.rest}"
 
 
 def _overlap(findings: Sequence[_Finding], allow_overlap: bool) -> Overlap:
@@ -144,15 +157,17 @@ def _pair_findings(trials: TrialList, codes: Rows, count: int, has_models: bool)
         _Finding(
             "duplicate_trials",
             duplicates,
-            f"{duplicates:,} trials repeat another one." if duplicates else "",
+            f"{counted(duplicates, 'trial', 'repeat')} another one." if duplicates else "",
             is_error=False,
         ),
-        _trial_finding("self_trials", trials, alike, "trials are of an utterance with itself"),
+        _trial_finding(
+            "self_trials", trials, alike, _What("trial", "are", "of an utterance with itself")
+        ),
         _trial_finding(
             "pairs_with_both_labels",
             trials,
             rows,
-            "pairs are both a target and a non-target trial",
+            _What("pair", "are", "both a target and a non-target trial"),
             count=len(both),
         ),
     ]
@@ -161,18 +176,34 @@ def _pair_findings(trials: TrialList, codes: Rows, count: int, has_models: bool)
 def _enrolled_tests(trials: TrialList, codes: Rows, is_enrolled: Flags) -> _Finding:
     rows = np.flatnonzero(is_enrolled[codes[trials.test]])
     return _trial_finding(
-        "enrolled_tests", trials, rows, "trials have a test utterance that is also enrolled"
+        "enrolled_tests",
+        trials,
+        rows,
+        _What("trial", "have", "a test utterance that is also enrolled"),
     )
 
 
 def _trial_finding(
-    kind: str, trials: TrialList, rows: Rows, what: str, *, count: int | None = None
+    kind: str,
+    trials: TrialList,
+    rows: Rows,
+    what: _What,
+    *,
+    count: int | None = None,
 ) -> _Finding:
-    """Return how many trials are of a kind, with the first of their rows as examples."""
+    """Return how many trials are of a kind, with the first of their rows as examples.
+
+    Args:
+        kind: its name in the counts.
+        trials: the list.
+        rows: rows of the trials.
+        what: what is counted.
+        count: how many, if these are not trials.
+    """
     count = len(rows) if count is None else count
     if not count:
         return _Finding(kind, 0)
-    return _Finding(kind, count, f"{count:,} {what}, such as {_examples(trials, rows)}.")
+    return _Finding(kind, count, f"{what.text(count)}, such as {_examples(trials, rows)}.")
 
 
 def _examples(trials: TrialList, rows: Rows) -> str:
@@ -245,7 +276,7 @@ def _cohort_findings(
     shared = [
         {key for name in names if (key := utterance_key(name)) in utterances} for names in members
     ]
-    findings = [_cohort_finding("cohort_utterances", "utterances", trials, shared, cohort)]
+    findings = [_cohort_finding("cohort_utterances", "utterance", trials, shared, cohort)]
     ours: list[set[str]] = [
         {speaker for name in names if (speaker := speaker_in(name))} for names in members
     ]
@@ -264,13 +295,13 @@ def _cohort_findings(
     unknown = sum(same.of(speaker) is None for speaker in common)
     both = [each & certain for each in ours]
     note = (
-        f"{unknown:,} speaker ids are both in {cohort.source} and in the trials, of corpora that "
-        "are not known: they count as different speakers. Name the corpora (--corpus, "
-        "--cohort-corpus), or count equal ids as equal speakers (--same-ids)."
+        f"{counted(unknown, 'speaker id', 'are')} both in {cohort.source} and in the trials, of "
+        "corpora that are not known: they count as different speakers. Name the corpora "
+        "(--corpus, --cohort-corpus), or count equal ids as equal speakers (--same-ids)."
     )
     return [
         *findings,
-        _cohort_finding("cohort_speakers", "speakers", trials, both, cohort),
+        _cohort_finding("cohort_speakers", "speaker", trials, both, cohort),
         _Finding("cohort_ids_of_unknown_corpora", unknown, note if unknown else "", is_error=False),
     ]
 
@@ -283,7 +314,7 @@ def _cohort_finding(
     rows = np.flatnonzero(is_shared[trials.enrolment] | is_shared[trials.test])
     used = np.unique(np.concatenate([trials.enrolment[rows], trials.test[rows]])).tolist()
     count = len(set().union(*(shared[row] for row in used)))
-    what = f"{noun} of the cohort {cohort.source} are also among the trials"
+    what = _What(noun, "are", "also among the trials", of=f"of the cohort {cohort.source}")
     return _trial_finding(kind, trials, rows, what, count=count)
 
 
@@ -309,7 +340,8 @@ def check_protocol(protocol: OpenSetProtocol, *, allow_overlap: bool = False) ->
     findings = []
     for file, noun, rows, labels in sides:
         repeated, both = _labelled_rows(rows, labels)
-        text = f"{repeated:,} lines of {protocol.name}/{file} repeat another one."
+        of = f"of {protocol.name}/{file}"
+        text = f"{counted(repeated, 'line', 'repeat', of=of)} another one."
         findings += [
             _Finding(f"duplicate_{noun}", repeated, text if repeated else "", is_error=False),
             _protocol_finding(
@@ -317,12 +349,12 @@ def check_protocol(protocol: OpenSetProtocol, *, allow_overlap: bool = False) ->
                 protocol,
                 file,
                 both,
-                f"lines of {protocol.name}/{file} have an utterance under two labels",
+                _What("line", "have", "an utterance under two labels", of=of),
                 count=len(both),
             ),
         ]
     enrolled = np.flatnonzero(np.isin(probes, gallery))
-    what = f"probes of {protocol.name} are also enrolled"
+    what = _What("probe", "are", "also enrolled", of=f"of {protocol.name}")
     findings.append(
         _protocol_finding("enrolled_probes", protocol, "probe", enrolled, what, count=len(enrolled))
     )
@@ -339,7 +371,7 @@ def _labelled_rows(codes: Rows, labels: Sequence[str]) -> tuple[int, Rows]:
 
 
 def _protocol_finding(
-    kind: str, protocol: OpenSetProtocol, file: str, rows: Rows, what: str, *, count: int
+    kind: str, protocol: OpenSetProtocol, file: str, rows: Rows, what: _What, *, count: int
 ) -> _Finding:
     if not count:
         return _Finding(kind, 0)
@@ -349,4 +381,4 @@ def _protocol_finding(
     examples = "; ".join(
         f"{place}: {shortened(names[row])}" for place, row in zip(places, first, strict=True)
     )
-    return _Finding(kind, count, f"{count:,} {what}, such as {examples}.")
+    return _Finding(kind, count, f"{what.text(count)}, such as {examples}.")

@@ -12,11 +12,11 @@ together, in one step, so the order of trials never matters::
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from math import gcd, lcm
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -153,11 +153,7 @@ fpr=array([1. , 0.5, 0. , 0. ]))
         rate, share = crossing_between(
             self.miss(ends), self.false_accept(ends), targets=targets, nontargets=nontargets
         )
-        if np.isinf(after):
-            return Crossing(rate, before)
-        threshold = (1 - share) * before + share * after
-        # Rounding may leave the interval by a bit, which is infinity for the largest numbers.
-        return Crossing(rate, min(max(threshold, before), after))
+        return Crossing(rate, threshold_between(before, after, share))
 
     def least_cost(self, miss_cost: Fraction, accept_cost: Fraction) -> tuple[Fraction, float]:
         """Return the minimum of ``miss_cost * FNR + accept_cost * FPR`` over all thresholds.
@@ -273,6 +269,24 @@ def crossing_between(
     return rate, before / (before + beyond)
 
 
+def threshold_between(before: float, after: float, share: float) -> float:
+    """Return the threshold at a position between two scores: above the first, or at it alone.
+
+    Rounding may reach the first score, at which more is accepted than anywhere behind it, so that
+    errors would depend on how far apart scores are; or pass the second one, which is infinity for
+    the largest numbers.
+
+    Args:
+        before: score of the first operating point.
+        after: score of the second; infinite if nothing is accepted there.
+        share: position between them, above 0.
+    """
+    if math.isinf(after):
+        return before
+    threshold = (1 - share) * before + share * after
+    return min(max(threshold, math.nextafter(before, math.inf)), after)
+
+
 def crossing_of(misses: Rows, accepts: Rows) -> float:
     """Return the rate at which the lines between operating points have FNR = FPR.
 
@@ -290,9 +304,9 @@ def crossing_of(misses: Rows, accepts: Rows) -> float:
 
 def whole_ratio(a: Fraction, b: Fraction) -> tuple[int, int]:
     """Return the smallest whole numbers in the ratio of two positive fractions."""
-    scale = lcm(a.denominator, b.denominator)
+    scale = math.lcm(a.denominator, b.denominator)
     first, second = int(a * scale), int(b * scale)
-    common = gcd(first, second)
+    common = math.gcd(first, second)
     return first // common, second // common
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import re
@@ -34,9 +35,8 @@ _MOST_EXPANSION, _ALWAYS_ALLOWED_BYTES = 16, 64 << 20
 _TEXT_TYPE = re.compile(r"(large_)?string|dictionary<values=(large_)?string, .*")
 _LIST_TYPE = re.compile(r"(large_|fixed_size_)?list<[^<]*: (halffloat|float|double|u?int\d+)\b.*")
 
-# What 'voxblink2 embed' writes beside the embeddings.
-CORPUS_KEY = "voxblink2_corpus"
-MODEL_KEY, FRONT_END_KEY = "voxblink2_model", "voxblink2_front_end"
+# What 'voxblink2 embed' writes beside the embeddings: a corpus, and the model as JSON.
+CORPUS_KEY, MODEL_KEY = "voxblink2_corpus", "voxblink2_model"
 
 # -- Parquet ---------------------------------------------------------------------------------------
 
@@ -119,7 +119,7 @@ def corpus_of_file(path: Path, named: str | None = None) -> str | None:
     Raises:
         ScoringError: the file says another one.
     """
-    written = None if path.is_dir() else written_by_embed(path).get(CORPUS_KEY)
+    written = _written_corpus(path)
     if named and written and corpus_key(named) != corpus_key(written):
         raise ScoringError(
             f"{path} says that it is of {shortened(written)}, not of {shortened(named)}. Leave out "
@@ -129,8 +129,16 @@ def corpus_of_file(path: Path, named: str | None = None) -> str | None:
     return named or written
 
 
-def written_by_embed(path: Path) -> dict[str, str]:
-    """Return what ``embed`` wrote beside the embeddings of a file."""
+def _written_corpus(path: Path) -> str | None:
+    """Return the corpus that a file says, or all files of a folder."""
+    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    corpora = [written_text(file, CORPUS_KEY) for file in files]
+    keys = {corpus and corpus_key(corpus) for corpus in corpora}
+    return corpora[0] if len(keys) == 1 else None
+
+
+def written_text(path: Path, key: str) -> str | None:
+    """Return what ``embed`` wrote beside the embeddings of a file, if anything."""
     metadata: dict[Any, Any] = {}
     if path.suffix.lower() == ".parquet":
         metadata = pq.read_metadata(path).metadata or {}
@@ -139,11 +147,20 @@ def written_by_embed(path: Path) -> dict[str, str]:
 
         with safe_open(path, "numpy") as file:
             metadata = file.metadata() or {}
-    texts = {
-        key: metadata.get(key) or metadata.get(key.encode(), b"").decode()
-        for key in (CORPUS_KEY, MODEL_KEY, FRONT_END_KEY)
-    }
-    return {key: text for key, text in texts.items() if text}
+    text = metadata.get(key) or metadata.get(key.encode(), b"").decode()
+    return text or None
+
+
+def written_model(path: Path) -> dict[str, Any] | None:
+    """Return the model that made a file of embeddings, if ``embed`` wrote it.
+
+    Returns:
+        Its name, SHA-256, front end, and how it was used; ``None`` if that is not known.
+    """
+    with contextlib.suppress(ValueError, RecursionError):  # a folder, or written by others
+        model = json.loads((None if path.is_dir() else written_text(path, MODEL_KEY)) or "null")
+        return model if isinstance(model, dict) else None
+    return None
 
 
 def read_dataset(path: Path) -> Iterator[NamedVectors]:
@@ -152,12 +169,7 @@ def read_dataset(path: Path) -> Iterator[NamedVectors]:
     Raises:
         ScoringError: a file is missing or broken, or the columns cannot be identified.
     """
-    with as_own_error(ScoringError, f"{path}: cannot be read as a saved data set"):
-        state = json.loads((path / DATASET_STATE).read_text("utf-8"))
-        files = [path / Path(part["filename"]).name for part in state["_data_files"]]
-        if state.get("_indices_data_files"):
-            raise ValueError("it is a selection. Save it again after 'flatten_indices()'")
-    for file in files:
+    for file in dataset_files(path):
         with (
             as_own_error(ScoringError, f"{file}: cannot be read as Arrow"),
             pa.memory_map(str(file)) as source,
@@ -171,6 +183,19 @@ def read_dataset(path: Path) -> Iterator[NamedVectors]:
                 if names:
                     numbers = _numbers(file, texts, lists, names).to_numpy()
                     yield names, numbers.reshape(len(names), -1).copy()
+
+
+def dataset_files(path: Path) -> list[Path]:
+    """Return the Arrow files of a saved data set.
+
+    Raises:
+        ScoringError: its state is missing or broken, or it is a selection of rows.
+    """
+    with as_own_error(ScoringError, f"{path}: cannot be read as a saved data set"):
+        state = json.loads((path / DATASET_STATE).read_text("utf-8"))
+        if state.get("_indices_data_files"):
+            raise ValueError("it is a selection. Save it again after 'flatten_indices()'")
+        return [path / Path(part["filename"]).name for part in state["_data_files"]]
 
 
 # -- Arrays and lists of names ---------------------------------------------------------------------
@@ -191,7 +216,7 @@ def read_npy(path: Path, names: Path | None = None) -> Iterator[NamedVectors]:
         with np.errstate(over="raise"):  # of the number of bytes
             # No pickled objects, and not the .npz that np.load would also accept.
             array = np.lib.format.open_memmap(path, mode="r")
-    yield [words[0] for words in split_lines(_names_file(path, names))], array
+    yield [words[0] for words in split_lines(names_file(path, names))], array
 
 
 def _check_npy_header(path: Path) -> None:
@@ -295,7 +320,7 @@ def read_safetensors(path: Path, names: Path | None = None) -> Iterator[NamedVec
         if len(tensors) != 1:
             raise ValueError(f"it holds {len(tensors)} tensors, where rows with names are one")
         array = file.get_tensor(tensors[0])
-    names = _names_file(path, names)
+    names = names_file(path, names)
     if names.suffix == ".ids":  # written by 'voxblink2 embed', whose names may contain spaces
         yield names.read_text("utf-8").removesuffix("\n").split("\n"), array
     else:
@@ -306,7 +331,12 @@ def _is_vector(file: Any, tensors: Sequence[str]) -> bool:
     return len(tensors) == 1 and len(file.get_slice(tensors[0]).get_shape()) == 1
 
 
-def _names_file(path: Path, names: Path | None) -> Path:
+def names_file(path: Path, names: Path | None = None) -> Path:
+    """Return the file of the names of rows: the one that is named, or the only one beside it.
+
+    Raises:
+        ScoringError: none is named, and there is none or more than one.
+    """
     if names is not None:
         return names
     files = [file for suffix in NAMES_SUFFIXES if (file := path.with_suffix(suffix)).is_file()]

@@ -13,11 +13,18 @@ import numpy.typing as npt
 
 from voxblink2_lib.errors import ScoringError
 from voxblink2_lib.foreign_files import shortened
+from voxblink2_lib.progress import counted
 from voxblink2_lib.scoring.embeddings import Embeddings
 from voxblink2_lib.scoring.list_text import read_words
 from voxblink2_lib.scoring.names import NameIndex
 from voxblink2_lib.scoring.open_set import mean_models
-from voxblink2_lib.scoring.trial_lists import ENROL, TEST, TRIAL_HEADERS, read_labelled
+from voxblink2_lib.scoring.trial_lists import (
+    ENROL,
+    TEST,
+    TRIAL_HEADERS,
+    labelled_places,
+    read_labelled,
+)
 from voxblink2_lib.scoring.trials import Missing, TrialList, speakers_of
 from voxblink2_lib.scoring.validation import Flags, Floats, Rows
 
@@ -74,7 +81,7 @@ def read_enrolment(path: str | Path) -> EnrolmentMap:
 def _pairs(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield number and words of each line: a model and its utterances."""
     columns: list[int] | None = None
-    for row, (number, words) in enumerate(read_words(path)):
+    for row, (number, words) in enumerate(read_words(path, _ACCEPTED)):
         if row == 0:
             plain = [word.lower().replace("_", "") for word in words]
             columns = [
@@ -140,7 +147,7 @@ def enrolled_trials(
     names = [trials.names[row] for row in used]
     places = models.index.rows_of(names)
     unknown = [name for name, place in zip(names, places, strict=True) if place < 0]
-    _refuse_missing("models", unknown, models.index, missing)
+    _refuse_missing("model", unknown, models.index, missing)
     lists = [models.utterances[models.index.names[place]] if place >= 0 else [] for place in places]
     enrolled = [name for utterances in lists for name in utterances]
     tested, test = np.unique(trials.test, return_inverse=True)
@@ -148,15 +155,16 @@ def enrolled_trials(
     matches = embeddings.rows_of([*enrolled, *tests])
     absent = [name for name, row in zip([*enrolled, *tests], matches, strict=True) if row < 0]
     absent = list(dict.fromkeys(absent))
-    _refuse_missing("utterances", absent, embeddings.index, missing)
+    _refuse_missing("utterance", absent, embeddings.index, missing)
     rows, test_rows = np.split(matches, [len(enrolled)])
     owner = np.repeat(np.arange(len(lists)), [len(utterances) for utterances in lists])[rows >= 0]
     counts = np.bincount(owner, minlength=len(lists))
     covered: Flags = (counts[model] > 0) & (test_rows[test] >= 0)
     if not covered.any():
         raise ScoringError(
-            f"None of the {len(covered):,} trials has its embeddings in {embeddings.source}. Names "
-            f"without a match: {embeddings.index.unmatched_text(absent)}."
+            f"None of the {counted(len(covered), 'trial')} has its embeddings in "
+            f"{embeddings.source}. Names without a match: "
+            f"{embeddings.index.unmatched_text(absent)}."
         )
     return EnrolledTrials(
         rows=np.flatnonzero(covered),
@@ -171,9 +179,9 @@ def enrolled_trials(
 def _refuse_missing(what: str, names: Sequence[str], index: NameIndex, missing: Missing) -> None:
     if names and missing == "error":
         raise ScoringError(
-            f"{len(names):,} {what} of the trials are not in {index.source}. Names without a "
-            f"match: {index.unmatched_text(names)}. To leave them out and have them counted: "
-            "missing='skip' (--missing skip)."
+            f"{counted(len(names), what, 'are', of='of the trials')} not in {index.source}. Names "
+            f"without a match: {index.unmatched_text(names)}. To leave them out and have them "
+            "counted: missing='skip' (--missing skip)."
         )
 
 
@@ -198,11 +206,12 @@ def read_speakers(path: str | Path) -> dict[str, str]:
         ScoringError: the file cannot be read, or an utterance has two speakers.
     """
     speakers: dict[str, str] = {}
-    for name, speaker in zip(*read_labelled(path), strict=True):
+    for item, (name, speaker) in enumerate(zip(*read_labelled(path), strict=True)):
         if speakers.setdefault(name, speaker) != speaker:
+            (place,) = labelled_places(Path(path), [item])
             raise ScoringError(
-                f"{path}: {shortened(name)} has the speakers {shortened(speakers[name])} and "
-                f"{shortened(speaker)}. Keep one of the lines."
+                f"{place}: {shortened(name)} has the speaker {shortened(speaker)} here, and "
+                f"{shortened(speakers[name])} before. Keep one of the lines."
             )
     return speakers
 

@@ -162,14 +162,10 @@ def evaluate_trials(
     check_choice("interval", interval, (None, "trials", "speakers"))
     for prior in p_target:
         exact_costs(prior, *costs)
-    check_labelled(trials)
-    if models is None:
-        check_classes(trials, embeddings)
+    near = None if norm == "s-norm" else top_n
+    _check_inputs(trials, embeddings, models=models, cohort=cohort, top_n=near)
     if interval == "speakers" and speakers is None:
         speakers = speakers_of_names(trials, models=models)
-    if cohort is not None:
-        near = None if norm == "s-norm" else top_n
-        checked_cohort(cohort.vectors, dimensions=embeddings.vectors.shape[1], top_n=near)
     overlap = check_trials(
         trials,
         models=models,
@@ -202,6 +198,22 @@ def evaluate_trials(
         overlap=overlap,
         progress=progress,
     )
+
+
+def _check_inputs(
+    trials: TrialList,
+    embeddings: Embeddings,
+    *,
+    models: EnrolmentMap | None,
+    cohort: Embeddings | None,
+    top_n: int | None,
+) -> None:
+    """Refuse what can be seen to be wrong before anything is scored."""
+    check_labelled(trials)
+    if models is None:
+        check_classes(trials, embeddings)
+    if cohort is not None:
+        checked_cohort(cohort.vectors, dimensions=embeddings.vectors.shape[1], top_n=top_n)
 
 
 def measure_trials(

@@ -38,9 +38,25 @@ def read_scp(path: Path) -> Iterator[NamedVectors]:
                 f"{path}: line {number} is {line}; expected 'NAME FILE:BYTE'. "
                 "Commands ('|') are never run and ranges (']') not read. Write an ark instead."
             )
-        ark = Path(position[1]) if Path(position[1]).is_file() else path.parent / position[1]
+        ark = _ark_of(path, position[1])
+        if not ark.is_file():
+            raise ScoringError(
+                f"{path}: line {number} names {shortened(position[1])}, which is no file, here or "
+                f"beside it. Expected 'NAME FILE:BYTE', with the ark that FILE is."
+            )
         vector, _ = _vector_at(mapped(ark), int(position[2] or 0), f"{ark}: {shortened(name)}")
         yield [name], vector
+
+
+def _ark_of(path: Path, name: str) -> Path:
+    return Path(name) if Path(name).is_file() else path.parent / name
+
+
+def arks_of(path: Path) -> dict[str, Path]:
+    """Return the arks that an ``.scp`` file names, by the names that they have there."""
+    matches = (_ARK_POSITION.fullmatch("".join(rest)) for _, *rest in split_lines(path))
+    names = {match[1] for match in matches if match}
+    return {name: _ark_of(path, name) for name in sorted(names)}
 
 
 def read_ark(path: Path) -> Iterator[NamedVectors]:

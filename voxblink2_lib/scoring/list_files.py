@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from voxblink2_lib.errors import ScoringError
 from voxblink2_lib.foreign_files import as_own_error, check_parquet_size, shortened
+from voxblink2_lib.progress import counted
 from voxblink2_lib.scoring.list_text import (
     TextChunk,
     numbered_lines,
@@ -197,7 +198,7 @@ def _careful_columns(
 def _problem(words: Sequence[str], layout: _Layout) -> str | None:
     """Return why a line is refused, if it is."""
     if len(words) != layout.words:
-        return f"has {len(words)} words, but line {layout.line:,} has {layout.words}"
+        return f"has {counted(len(words), 'word')}, but line {layout.line:,} has {layout.words}"
     for column, place in layout.columns.items():
         if not words[place]:
             return f"has no {column}"
@@ -264,10 +265,14 @@ def _separated(lines: bytes, layout: _Layout) -> Iterator[_PlainLines]:
         odd = (mark + mark, mark + b"\n", b"\n" + mark)
         if layout.words == len(layout.columns) or not any(form in lines for form in odd):
             yield _PlainLines(lines, mark)
-    lines = lines.translate(_AS_SPACES)
+    if b"\t" in marks or b"," in marks:
+        lines = lines.translate(_AS_SPACES)
     while b"  " in lines:
         lines = lines.replace(b"  ", b" ")
-    lines = lines.replace(b" \n", b"\n").replace(b"\n ", b"\n").strip(b" \n")
+    for end in (b" \n", b"\n "):
+        if end in lines:
+            lines = lines.replace(end, b"\n")
+    lines = lines.strip(b" \n")
     if has_quotes:
         lines = _QUOTED.sub(rb"\1", lines)
     if b'"' not in lines:
@@ -279,8 +284,9 @@ def _delimited(lines: bytes, layout: _Layout) -> Iterator[_PlainLines]:
     assert layout.separator
     mark, quoted = layout.separator.encode(), None
     if b'"' in lines:
-        text = lines.decode("utf-8", "surrogateescape")
-        lines = tighten_quotes(text, layout.separator).encode("utf-8", "surrogateescape")
+        if b' "' in lines or b'\t"' in lines:
+            text = lines.decode("utf-8", "surrogateescape")
+            lines = tighten_quotes(text, layout.separator).encode("utf-8", "surrogateescape")
         quoted = lines.count(b"\n") + (not lines.endswith(b"\n"))
     yield _PlainLines(lines, mark, quoted)
 
@@ -352,26 +358,37 @@ def _parquet_blocks(path: Path, kind: ListKind) -> Iterator[Block]:
             )
         first = 0
         for batch in parquet.iter_batches(columns=[names[place] for place in columns.values()]):
-            yield _parquet_block(path, batch, {c: names[p] for c, p in columns.items()}, first)
+            chosen = {column: names[place] for column, place in columns.items()}
+            yield _parquet_block(path, batch, chosen, first, kind)
             first += len(batch)
         if not first:
             raise ScoringError(f"{path} is empty. {kind.accepted}")
 
 
-def _parquet_block(path: Path, batch: pa.RecordBatch, names: dict[str, str], first: int) -> Block:
+def _parquet_block(
+    path: Path, batch: pa.RecordBatch, names: dict[str, str], first: int, kind: ListKind
+) -> Block:
     batch.validate(full=True)
     columns = {}
     for column, name in names.items():
         values = batch.column(name)
         if values.null_count:
             row = first + values.is_null().index(True).as_py()
-            raise ScoringError(f"{path}, row {row:,} has no {column}.")
+            raise ScoringError(f"{path}, row {row:,}: it has no {column}. {kind.accepted}")
         if column == SCORE:
+            if not (pa.types.is_floating(values.type) or pa.types.is_integer(values.type)):
+                raise ScoringError(
+                    f"{path}, column {shortened(name)}: it is of the type {values.type}; allowed "
+                    f"are numbers. {kind.accepted}"
+                )
             values = values.cast(pa.float64())
             finite = pc.is_finite(values)
             if not pc.all(finite).as_py():
                 row = first + finite.index(False).as_py()
-                raise ScoringError(f"{path}, row {row:,}: the score is not a finite number.")
+                raise ScoringError(
+                    f"{path}, row {row:,}: the score is {values[row - first]}; allowed are finite "
+                    f"numbers. {kind.accepted}"
+                )
         else:
             values = values.cast(pa.string())
             values = values.dictionary_encode() if column == LABEL else values

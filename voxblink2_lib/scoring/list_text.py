@@ -23,6 +23,8 @@ _CHUNK_BYTES = 8 << 20
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _GZIP_MAGIC = b"\x1f\x8b"
 
+_COPY_AGAIN = " Copy the file again: allowed are whole text files, also in gzip."
+
 _COMMENT = re.compile(r"[ \t]*(#|;;)")
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _LINE_END_BYTES = re.compile(rb"\r\n|\r|\n")
@@ -67,12 +69,22 @@ def read_chunks(path: Path) -> Iterator[TextChunk]:
                     yield TextChunk(path, lines, number)
                     number += _count_line_ends(lines)
     except (OSError, EOFError, zlib.error) as error:
-        problem = getattr(error, "strerror", None) or error
-        raise ScoringError(f"{path} cannot be read: {problem}") from error
+        problem = str(getattr(error, "strerror", None) or error).rstrip(".")
+        place = _place_behind(path, number)
+        advice = "" if isinstance(error, FileNotFoundError | IsADirectoryError) else _COPY_AGAIN
+        raise ScoringError(f"{place} cannot be read: {problem}.{advice}") from error
     except UnicodeDecodeError as error:
-        raise ScoringError(f"{path} is not whole UTF-16 text: {error.reason}.") from error
+        raise ScoringError(
+            f"{_place_behind(path, number)} is not whole UTF-16 text: {error.reason}."
+            f"{_COPY_AGAIN} Lists may also be UTF-8."
+        ) from error
     if rest:
         yield TextChunk(path, rest, number)
+
+
+def _place_behind(path: Path, number: int) -> str:
+    """Return what is behind the lines before one, for messages."""
+    return f"{path}, behind line {number - 1:,}," if number > 1 else str(path)
 
 
 def _utf8_blocks(file: Any) -> Iterator[bytes]:
@@ -93,7 +105,8 @@ def _utf8_blocks(file: Any) -> Iterator[bytes]:
 
 
 def _count_line_ends(lines: bytes) -> int:
-    return lines.count(b"\n") + lines.count(b"\r") - lines.count(b"\r\n")
+    count = lines.count(b"\n")
+    return count + lines.count(b"\r") - lines.count(b"\r\n") if b"\r" in lines else count
 
 
 def numbered_lines(chunk: TextChunk) -> Iterator[tuple[int, str]]:
@@ -161,10 +174,14 @@ def tighten_quotes(lines: str, separator: str) -> str:
     return re.sub(rf'(^|{separator})[{blanks}]+"', r'\1"', lines, flags=re.MULTILINE)
 
 
-def read_words(path: Path) -> Iterator[tuple[int, list[str]]]:
+def read_words(path: Path, accepted: str) -> Iterator[tuple[int, list[str]]]:
     """Yield number and words of each line, however many words it has.
 
     Words are separated by tabs alone where a line has tabs, else by spaces and commas.
+
+    Args:
+        path: the file.
+        accepted: the forms of a line, for messages.
 
     Raises:
         ScoringError: the file cannot be read as text, or has no line.
@@ -175,4 +192,4 @@ def read_words(path: Path) -> Iterator[tuple[int, list[str]]]:
             is_empty = False
             yield number, split_words(line, "\t" if "\t" in line else None)
     if is_empty:
-        raise ScoringError(f"{path} is empty.")
+        raise ScoringError(f"{path} is empty. {accepted}")

@@ -12,7 +12,7 @@ to this side (AS-norm 1), or those nearest to the other side (AS-norm 2).
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -126,38 +126,118 @@ def as_norm(
     check_choice("variant", variant, (1, 2))
     values = as_scores(scores, "scores")
     vectors = as_embeddings(embeddings, "embeddings")
-    others = checked_cohort(cohort, dimensions=vectors.shape[1], top_n=top_n)
     sides = [
         checked_rows(rows, name, trials=len(values), utterances=len(vectors))
         for rows, name in ((enrolment_rows, "enrolment_rows"), (test_rows, "test_rows"))
     ]
-    # Only utterances of trials are compared with the cohort.
-    used, used_rows = np.unique(np.concatenate(sides), return_inverse=True)
-    utterances = unit(vectors[used], "embeddings", used)
-    enrolment, test = np.split(used_rows, 2)
     if variant == 2 and top_n is not None:
-        statistics = crossed_statistics(
-            utterances,
-            others,
-            (enrolment, test),
+        return _crossed_norm(
+            values,
+            vectors,
+            sides,
+            checked_cohort(cohort, dimensions=vectors.shape[1], top_n=top_n),
             top_n=top_n,
             memory_bytes=memory_bytes,
             progress=progress,
         )
-        owners = np.concatenate([enrolment, test])
-        rows = np.split(np.arange(len(owners)), 2)
-    else:
-        statistics = top_statistics(
-            utterances,
+    statistics = CohortStatistics.of(
+        np.concatenate(sides),
+        vectors,
+        cohort,
+        top_n=top_n,
+        memory_bytes=memory_bytes,
+        device=device,
+        progress=progress,
+    )
+    return statistics.normalize(values, sides[0], sides[1])
+
+
+def _crossed_norm(
+    scores: Floats,
+    vectors: Floats,
+    sides: list[Rows],
+    others: Floats,
+    *,
+    top_n: int,
+    memory_bytes: int,
+    progress: Advance | None,
+) -> Floats:
+    """Return the scores of AS-norm 2, whose statistics are of pairs."""
+    used, used_rows = np.unique(np.concatenate(sides), return_inverse=True)
+    enrolment, test = np.split(used_rows, 2)
+    statistics = crossed_statistics(
+        unit(vectors[used], "embeddings", used),
+        others,
+        (enrolment, test),
+        top_n=top_n,
+        memory_bytes=memory_bytes,
+        progress=progress,
+    )
+    _check_spread(statistics[1], np.concatenate(sides), top_n)
+    return _scaled(scores, statistics, np.split(np.arange(len(used_rows)), 2))
+
+
+class CohortStatistics(NamedTuple):
+    """How near utterances are to their nearest part of a cohort.
+
+    Attributes:
+        rows: rows of the embeddings that are compared with it, ascending. Shape: [rows].
+        mean: mean of the cosines of each. Shape: [rows].
+        deviation: population standard deviation of these. Shape: [rows].
+    """
+
+    rows: Rows
+    mean: Floats
+    deviation: Floats
+
+    @classmethod
+    def of(
+        cls,
+        rows: Rows,
+        vectors: Floats,
+        cohort: object,
+        *,
+        top_n: int | None,
+        memory_bytes: int = MEMORY_BYTES,
+        device: str | None = None,
+        progress: Advance | None = None,
+    ) -> CohortStatistics:
+        """Compare utterances with a cohort; see :func:`as_norm`.
+
+        Args:
+            rows: rows of the embeddings, in any order and number.
+            vectors: embeddings. Shape: [utterances, dimensions].
+            cohort: embeddings of other speakers. Shape: [cohort, dimensions].
+            top_n: how many of the cohort count; ``None`` for all.
+            memory_bytes: see there.
+            device: see there.
+            progress: see there.
+
+        Raises:
+            ScoringError: see there.
+        """
+        others = checked_cohort(cohort, dimensions=vectors.shape[1], top_n=top_n)
+        # Only utterances of trials are compared with the cohort.
+        used = np.unique(rows)
+        mean, deviation = top_statistics(
+            unit(vectors[used], "embeddings", used),
             others,
             top_n=top_n,
             memory_bytes=memory_bytes,
             device=device,
             progress=progress,
         )
-        owners, rows = np.arange(len(used)), [enrolment, test]
-    _check_spread(statistics[1], used[owners], top_n or len(others))
-    return _scaled(values, statistics, rows)
+        _check_spread(deviation, used, top_n or len(others))
+        return cls(used, mean, deviation)
+
+    def normalize(self, scores: Floats, enrolment: Rows, test: Rows) -> Floats:
+        """Return normalized scores of trials between rows that were compared. Shape: [trials].
+
+        Raises:
+            ScoringError: a score is too large.
+        """
+        at = [np.searchsorted(self.rows, side) for side in (enrolment, test)]
+        return _scaled(scores, (self.mean, self.deviation), at)
 
 
 def _scaled(values: Floats, statistics: tuple[Floats, Floats], sides: list[Rows]) -> Floats:

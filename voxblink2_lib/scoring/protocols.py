@@ -91,16 +91,9 @@ def read_protocols(folder: str | Path) -> list[OpenSetProtocol]:
     Raises:
         ScoringError: there is no protocol, or a file is not such a list.
     """
-    # A release holds millions of files beside its protocols.
-    inner = (Path(folder) / name for name in ("data/ossi", "ossi"))
-    top = next(filter(os.path.isdir, inner), Path(folder))
-    if not top.is_dir():
-        raise ScoringError(f"{folder} is not a folder. The release has its protocols in data/ossi.")
-    files = {
-        file for name in ("gallery", "probe") for file in (top / name, *top.glob(f"**/{name}"))
-    }
+    top = _top_folder(folder)
     protocols = []
-    for path in sorted({file.parent for file in files if file.is_file()}):
+    for path in sorted({file.parent for file in protocol_files(folder)}):
         name = path.relative_to(top).as_posix() if path != top else top.resolve().name
         (gallery, enrolled), (probes, truth) = map(
             read_labelled, (path / "gallery", path / "probe")
@@ -115,6 +108,28 @@ def read_protocols(folder: str | Path) -> list[OpenSetProtocol]:
             "'probe'. The release has them in data/ossi."
         )
     return sorted(protocols, key=_gallery_size)
+
+
+def protocol_files(folder: str | Path) -> list[Path]:
+    """Return the files of the protocols in or below a folder, sorted.
+
+    Raises:
+        ScoringError: it is no folder.
+    """
+    top = _top_folder(folder)
+    files = {
+        file for name in ("gallery", "probe") for file in (top / name, *top.glob(f"**/{name}"))
+    }
+    return sorted(file for file in files if file.is_file())
+
+
+def _top_folder(folder: str | Path) -> Path:
+    # A release holds millions of files beside its protocols.
+    inner = (Path(folder) / name for name in ("data/ossi", "ossi"))
+    top = next(filter(os.path.isdir, inner), Path(folder))
+    if not top.is_dir():
+        raise ScoringError(f"{folder} is not a folder. The release has its protocols in data/ossi.")
+    return top
 
 
 def _plain_labels(labels: list[str]) -> list[str]:

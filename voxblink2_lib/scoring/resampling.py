@@ -98,10 +98,7 @@ class SortedTrials(NamedTuple):
             rates[row] = missed[point.step] / missed[-1], accepted[point.step] / accepted[0]
             if progress is not None:
                 progress(1)
-        x, y = rates[:, 0] - rates[:, 1], resampled[:, 0] - rates[:, 1]
-        x, y = x - x.mean(), y - y.mean()
-        squares = float(x @ x)
-        return resampled, float(np.clip(x @ y / squares, 0, 1)) if squares > 0 else 0.5
+        return resampled, share_of_misses(resampled[:, 0], rates)
 
     def influence(self, point: OperatingPoint, miss_weight: float, accept_weight: float) -> Floats:
         """Return the shift of ``miss_weight * FNR + accept_weight * FPR`` by each trial."""
@@ -133,6 +130,19 @@ class SortedTrials(NamedTuple):
         costs: Floats = missed * (miss_cost / missed[-1])
         costs += accepted * (accept_cost / accepted[0])
         return costs
+
+
+def share_of_misses(eers: Floats, rates: Floats) -> float:
+    """Return how much of an EER is the miss rate at its point, by regression over resamples.
+
+    Args:
+        eers: of each resample. Shape: [resamples].
+        rates: miss rates and false acceptance rates at the point. Shape: [resamples, 2].
+    """
+    x, y = rates[:, 0] - rates[:, 1], eers - rates[:, 1]
+    x, y = x - x.mean(), y - y.mean()
+    squares = float(x @ x)
+    return float(np.clip(x @ y / squares, 0, 1)) if squares > 0 else 0.5
 
 
 # -- Trials of speakers ----------------------------------------------------------------------------
@@ -212,11 +222,17 @@ def check_speakers(counts: Mapping[str, int]) -> None:
         )
 
 
-def trial_weights(generator: np.random.Generator, flags: Flags) -> Iterator[Rows]:
-    """Yield how often each trial is drawn, each class within itself. Shape: [trials]."""
-    classes = [np.flatnonzero(flags), np.flatnonzero(~flags)]
+def trial_weights(generator: np.random.Generator, strata: Flags | Rows) -> Iterator[Rows]:
+    """Yield how often each trial is drawn. Shape: [trials].
+
+    Args:
+        generator: of the draws.
+        strata: which trials are drawn among each other: those of a class, or of one in a condition.
+            Shape: [trials].
+    """
+    classes = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)[::-1]]
     while True:
-        weights = np.empty(len(flags), np.int64)
+        weights = np.empty(len(strata), np.int64)
         for rows in classes:
             drawn = generator.integers(len(rows), size=len(rows))
             weights[rows] = np.bincount(drawn, minlength=len(rows))

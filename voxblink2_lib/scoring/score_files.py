@@ -27,7 +27,7 @@ from voxblink2_lib.scoring.trial_lists import (
     TrialCollector,
     is_label,
 )
-from voxblink2_lib.scoring.trials import Missing, ScoredTrials, TrialList, trial_text
+from voxblink2_lib.scoring.trials import Missing, Places, ScoredTrials, TrialList, trial_text
 from voxblink2_lib.scoring.validation import Flags, Floats, Rows, check_choice
 
 # Forms of a line without a header, the first that fits a line first.
@@ -173,13 +173,14 @@ def match_scores(
         skip = " To leave them out and have them counted: missing='skip' (--missing skip)."
         raise ScoringError(
             f"{np.count_nonzero(~covered):,} of {len(covered):,} trials have no score in "
-            f"{file.source}; the first is trial {row + 1:,}, {trial_text(trials, row)}.{names}"
+            f"{file.source}; the first is {trials.places([row])[0]}, {trial_text(trials, row)}."
+            f"{names}"
             f"{skip * bool(covered.any())}"
         )
     kept = np.flatnonzero(covered)
     at = order[places[kept]]
     labels = None if trials.labels is None else trials.labels[kept]
-    _check_labels(file, labels, at)
+    _check_labels(file, labels, at, trials.places, kept)
     used = np.zeros(len(pairs), bool)
     used[places[kept]] = True
     others = len(pairs) - int(np.count_nonzero(used))
@@ -187,7 +188,9 @@ def match_scores(
     return ScoredTrials(file.scores[at], kept, *sides, labels, absent), others
 
 
-def _check_labels(file: ScoreFile, labels: Flags | None, rows: Rows) -> None:
+def _check_labels(
+    file: ScoreFile, labels: Flags | None, rows: Rows, places: Places, kept: Rows
+) -> None:
     """Refuse labels of a list that are not those beside the scores."""
     if labels is None or file.trials.labels is None:
         return
@@ -195,8 +198,9 @@ def _check_labels(file: ScoreFile, labels: Flags | None, rows: Rows) -> None:
         row = int(wrong[0])
         here, there = ("target" if label else "non-target" for label in (labels[row], ~labels[row]))
         raise ScoringError(
-            f"{file.source}: {trial_text(file.trials, rows[row])} is a {there} trial there, and a "
-            f"{here} trial in the list; so are {len(wrong):,} of {len(labels):,} trials."
+            f"{file.trials.places([int(rows[row])])[0]}: {trial_text(file.trials, rows[row])} is a "
+            f"{there} trial there, and a {here} trial in the list ({places([int(kept[row])])[0]}); "
+            f"labels differ in {len(wrong):,} of {len(labels):,} trials. Mend one of the files."
         )
 
 
@@ -208,9 +212,9 @@ def _sorted_pairs(file: ScoreFile) -> tuple[Rows, Rows]:
     ordered, scores = pairs[order], file.scores[order]
     repeated: Flags = ordered[1:] == ordered[:-1]
     if (wrong := np.flatnonzero(repeated & (scores[1:] != scores[:-1]))).size:
-        first, second = order[wrong[0]], order[wrong[0] + 1]
+        first, second = int(order[wrong[0]]), int(order[wrong[0] + 1])
         raise ScoringError(
-            f"{file.source}: trials {first + 1:,} and {second + 1:,} are the same, "
+            f"{' and '.join(trials.places([first, second]))} are the same trial, "
             f"{trial_text(trials, first)}, with the scores {file.scores[first]:g} and "
             f"{file.scores[second]:g}. Keep one of them."
         )

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from voxblink2_lib.errors import ScoringError
 from voxblink2_lib.foreign_files import shortened
-from voxblink2_lib.scoring.embedding_files import FRONT_END_KEY, MODEL_KEY, written_by_embed
+from voxblink2_lib.scoring.embedding_files import written_model
 
 
 class SourceModel(NamedTuple):
@@ -26,9 +26,8 @@ def model_of_file(path: Path) -> SourceModel | None:
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
     models: dict[SourceModel, Path] = {}
     for file in files:
-        written = written_by_embed(file)
-        if MODEL_KEY in written:
-            model = SourceModel(written[MODEL_KEY], written.get(FRONT_END_KEY, "unknown"))
+        if written := written_model(file):
+            model = SourceModel(str(written.get("sha256")), str(written.get("front_end")))
             models.setdefault(model, file)
     if len(models) > 1:
         check_same_model(*list(zip(models, map(str, models.values()), strict=True))[:2])

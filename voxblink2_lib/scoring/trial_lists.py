@@ -31,6 +31,9 @@ LABEL_WORDS = (
     "Labels are 1|0, 1.0|0.0, 1|-1, target|nontarget, tgt|imp, true|false, in any letters."
 )
 
+# For each look-up, all names so far are put into a table: it is done for many names at once.
+_NAMES_AT_ONCE = 400_000
+
 # Names of columns in headers, without "_", "-" and spaces.
 TRIAL_HEADERS = {
     ENROL: {
@@ -110,8 +113,13 @@ def read_trials(path: str | Path) -> TrialList:
         >>> trials.names, trials.enrolment, trials.test, trials.labels
         (['a/1.wav', 'a/2.wav', 'b/1.wav'], array([0, 0]), array([1, 2]), array([ True, False]))
     """
+    return TrialCollector(trial_file(path), _TRIALS).read()
+
+
+def trial_file(path: str | Path) -> Path:
+    """Return the list that is meant: itself, or that in the folder of the release."""
     inner = (Path(path) / name for name in ("data/test_vox/trials", "test_vox/trials", "trials"))
-    return TrialCollector(next(filter(os.path.isfile, inner), Path(path)), _TRIALS).read()
+    return next(filter(os.path.isfile, inner), Path(path))
 
 
 class TrialCollector:
@@ -137,14 +145,17 @@ class TrialCollector:
         Raises:
             ScoringError: see :func:`read_trials`.
         """
+        waiting: list[pa.ChunkedArray] = []
         for block in read_blocks(self._path, self._kind):
-            enrolment, test = self._rows(block.columns[ENROL], block.columns[TEST])
-            self._enrolment.frombytes(enrolment.tobytes())
-            self._test.frombytes(test.tobytes())
+            waiting += [block.columns[ENROL], block.columns[TEST]]
+            if sum(map(len, waiting)) >= _NAMES_AT_ONCE:
+                self._add(waiting)
+                waiting = []
             if LABEL in block.columns:
                 self._labels.frombytes(_flags(block, self._kind).tobytes())
             if self._also:
                 self._also(block)
+        self._add(waiting)
         if not self._enrolment:
             raise ScoringError(f"{self._path} contains no trial. {self._kind.accepted}")
         enrolment = np.frombuffer(self._enrolment, np.int64)
@@ -153,17 +164,26 @@ class TrialCollector:
         places = partial(item_places, self._path, self._kind)
         return TrialList(self._names.to_pylist(), enrolment, test, labels, places)
 
-    def _rows(self, enrolment: pa.ChunkedArray, test: pa.ChunkedArray) -> tuple[Rows, Rows]:
+    def _add(self, sides: Sequence[pa.ChunkedArray]) -> None:
+        """Add trials: names of enrolment sides and of test sides, in turn."""
+        rows = self._rows(sides)
+        start = 0
+        for place, side in enumerate(sides):
+            part = rows[start : start + len(side)]
+            (self._test if place % 2 else self._enrolment).frombytes(part.tobytes())
+            start += len(side)
+
+    def _rows(self, sides: Sequence[pa.ChunkedArray]) -> Rows:
         """Return the row of each name; new names get the next ones."""
-        both = pa.chunked_array([*enrolment.chunks, *test.chunks], pa.string())
+        both = pa.chunked_array([chunk for side in sides for chunk in side.chunks], pa.string())
         known = pc.fill_null(pc.index_in(both, value_set=self._names), -1)
-        rows = known.to_numpy().astype(np.int64)
+        rows: Rows = known.to_numpy().astype(np.int64)
         is_new = rows < 0
         if is_new.any():
             new = both.filter(pa.array(is_new)).combine_chunks().dictionary_encode()
             rows[is_new] = len(self._names) + new.indices.to_numpy().astype(np.int64)
             self._names = pa.concat_arrays([self._names, new.dictionary])
-        return rows[: len(enrolment)], rows[len(enrolment) :]
+        return rows
 
 
 def _flags(block: Block, kind: ListKind) -> Flags:

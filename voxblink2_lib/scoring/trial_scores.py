@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
@@ -17,7 +19,7 @@ from voxblink2_lib.scoring.enrolment import (
     enrolled_trials,
     model_vectors,
 )
-from voxblink2_lib.scoring.normalization import as_norm
+from voxblink2_lib.scoring.normalization import CohortStatistics, as_norm
 from voxblink2_lib.scoring.source_models import check_same_model
 from voxblink2_lib.scoring.trials import (
     Missing,
@@ -29,6 +31,12 @@ from voxblink2_lib.scoring.trials import (
 from voxblink2_lib.scoring.validation import Floats, Rows, check_choice
 
 Norm = Literal["s-norm", "as-norm1", "as-norm2"]
+
+# Pairs of utterances that are scored at once; a pair takes some 60 bytes.
+_PAIRS = 1 << 20
+
+# Normalizes the scores of trials between rows of both sides.
+_Normalize = Callable[[Floats, Rows, Rows], Floats]
 
 
 class NormalizedTrials(NamedTuple):
@@ -58,10 +66,21 @@ class _Normalization(NamedTuple):
             )
         return "; ".join(parts) or None
 
-    def apply(self, scores: Floats, vectors: Floats, enrolment: Rows, test: Rows) -> Floats:
-        """Normalize the scores of trials between rows of vectors. Shape: [trials]."""
+    def of(self, vectors: Floats, rows: Rows) -> _Normalize:
+        """Return what normalizes the scores of trials between these rows of vectors."""
         if self.cohort is None:
-            return scores
+            return lambda scores, *_: scores
+        cohort, count = self.cohort.vectors, len(np.unique(rows))
+        if self.norm == "as-norm2":  # statistics of pairs, not of utterances
+            return partial(self._crossed, vectors)
+        top_n = None if self.norm == "s-norm" else self.top_n
+        with self.progress("Normalizing", unit="utterance", total=count) as advance:
+            return CohortStatistics.of(
+                rows, vectors, cohort, top_n=top_n, progress=advance
+            ).normalize
+
+    def _crossed(self, vectors: Floats, scores: Floats, enrolment: Rows, test: Rows) -> Floats:
+        assert self.cohort is not None
         count = len(np.unique(np.concatenate([enrolment, test])))
         with self.progress("Normalizing", unit="utterance", total=count) as advance:
             return as_norm(
@@ -70,8 +89,8 @@ class _Normalization(NamedTuple):
                 test_rows=test,
                 embeddings=vectors,
                 cohort=self.cohort.vectors,
-                top_n=None if self.norm == "s-norm" else self.top_n,
-                variant=2 if self.norm == "as-norm2" else 1,
+                top_n=self.top_n,
+                variant=2,
                 progress=advance,
             )
 
@@ -124,7 +143,9 @@ def normalized_scores(
         scored = ScoredTrials(scores, enrolled.rows, first, enrolled.test, labels, missed)
         return NormalizedTrials(scored, description)
     scored = score_trials(trials, embeddings, missing=missing)
-    scores = normalization.apply(scored.scores, embeddings.vectors, scored.enrolment, scored.test)
+    sides = scored.enrolment, scored.test
+    normalize = normalization.of(embeddings.vectors, np.concatenate(sides))
+    scores = normalize(scored.scores, *sides)
     return NormalizedTrials(replace(scored, scores=scores), description)
 
 
@@ -135,15 +156,43 @@ def _model_scores(
         used, test = np.unique(enrolled.test, return_inverse=True)
         both = np.concatenate([vectors[used], model_vectors(enrolled, vectors, enrolment)])
         sides = len(used) + enrolled.model, test
-        return norm.apply(cosine_scores(both, *sides), both, *sides)
-    # One pair for each utterance of the model of each trial.
-    counts = enrolled.counts[enrolled.model]
-    starts = np.cumsum(counts) - counts
-    shift = np.repeat(enrolled.starts[enrolled.model] - starts, counts)
-    utterances = enrolled.utterances[np.arange(len(shift)) + shift]
-    sides = utterances, np.repeat(enrolled.test, counts)
-    scores = norm.apply(cosine_scores(vectors, *sides), vectors, *sides)
-    if enrolment == "max":
-        return np.maximum.reduceat(scores, starts)
-    means = np.add.reduceat(scores, starts, dtype=np.float64) / counts
-    return means.astype(scores.dtype)
+        normalize = norm.of(both, np.concatenate(sides))
+        return normalize(cosine_scores(both, *sides), *sides)
+    return _pooled_scores(enrolled, vectors, enrolment, norm)
+
+
+def _pooled_scores(
+    enrolled: EnrolledTrials, vectors: Floats, enrolment: ModelScore, norm: _Normalization
+) -> Floats:
+    """Return the mean or the largest score of the utterances of each model, a chunk at a time."""
+    used = np.zeros(len(enrolled.counts), bool)
+    used[enrolled.model] = True
+    of_used = enrolled.utterances[np.repeat(used, enrolled.counts)]
+    normalize = norm.of(vectors, np.concatenate([of_used, enrolled.test]))
+    pooled = []
+    for chunk in _chunks(enrolled.counts[enrolled.model]):
+        # One pair for each utterance of the model of each trial.
+        counts = enrolled.counts[enrolled.model[chunk]]
+        starts = np.cumsum(counts) - counts
+        shift = np.repeat(enrolled.starts[enrolled.model[chunk]] - starts, counts)
+        utterances = enrolled.utterances[np.arange(len(shift)) + shift]
+        sides = utterances, np.repeat(enrolled.test[chunk], counts)
+        scores = normalize(cosine_scores(vectors, *sides), *sides)
+        if enrolment == "max":
+            pooled.append(np.maximum.reduceat(scores, starts))
+        else:
+            sums = np.add.reduceat(scores.astype(np.float64), starts)
+            pooled.append((sums / counts).astype(scores.dtype))
+    return np.concatenate(pooled)
+
+
+def _chunks(counts: Rows) -> Iterator[slice]:
+    """Yield trials with as many pairs together as are in memory at once, one trial at least."""
+    ends = np.cumsum(counts)
+    first = 0
+    while first < len(ends):
+        before = int(ends[first - 1]) if first else 0
+        last = int(np.searchsorted(ends, before + _PAIRS, side="right"))
+        last = max(last, first + 1)
+        yield slice(first, last)
+        first = last

@@ -15,6 +15,7 @@ import numpy as np
 
 from voxblink2_lib.errors import ScoringError
 from voxblink2_lib.foreign_files import shortened
+from voxblink2_lib.progress import counted
 from voxblink2_lib.scoring.blockwise import cosines
 from voxblink2_lib.scoring.embeddings import Embeddings
 from voxblink2_lib.scoring.validation import (
@@ -137,14 +138,16 @@ def score_trials(
         raise ScoringError(
             f"{len(absent):,} of {len(trials.names):,} utterances have no embedding in "
             f"{embeddings.source}, so {np.count_nonzero(~covered):,} of {len(covered):,} trials "
-            f"cannot be scored; the first is trial {row + 1:,}, {trials.names[side[row]]!r} is "
-            f"missing. Names without a match: {embeddings.index.unmatched_text(absent)}. To leave "
-            "such trials out and have them counted: missing='skip' (--missing skip)."
+            f"cannot be scored; the first is {trials.places([row])[0]}, "
+            f"{shortened(trials.names[side[row]])} is missing. Names without a match: "
+            f"{embeddings.index.unmatched_text(absent)}. To leave such trials out and have them "
+            "counted: missing='skip' (--missing skip)."
         )
     if not covered.any():
         raise ScoringError(
-            f"None of the {len(covered):,} trials has both embeddings in {embeddings.source}. "
-            f"Names without a match: {embeddings.index.unmatched_text(absent)}."
+            f"None of the {counted(len(covered), 'trial')} has both embeddings in "
+            f"{embeddings.source}. Names without a match: "
+            f"{embeddings.index.unmatched_text(absent)}."
         )
     rows = np.flatnonzero(covered)
     enrolment, test = enrolment[rows], test[rows]
@@ -183,9 +186,10 @@ def check_classes(trials: TrialList, embeddings: Embeddings) -> None:
         np.count_nonzero(covered & np.asarray(trials.labels)),
     )
     if count and targets in {0, count}:
+        (place,) = trials.places([int(np.argmax(covered))])
         raise ScoringError(
             f"labels are all {int(targets > 0)}; error rates need target (1) and non-target (0) "
-            f"trials, here among the {count:,} with both embeddings."
+            f"trials, here among the {count:,} with both embeddings, from {place} on."
         )
 
 

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from voxblink2_lib.errors import ScoringError
-from voxblink2_lib.scoring.det import Crossing, crossing_between, whole_ratio
+from voxblink2_lib.scoring.det import Crossing, crossing_between, threshold_between, whole_ratio
 from voxblink2_lib.scoring.validation import Flags, Floats, Rows, as_scores, as_trials, check_length
 
 # Whole numbers: int64, or Python's own integers where their sum is larger.
@@ -136,10 +136,8 @@ class WeightedSweep:
             self.misses[around], self.accepts[around], targets=targets, nontargets=nontargets
         )
         before = float(self.thresholds[low - 1])
-        if low == len(self.thresholds):
-            return Crossing(rate, before)
-        after = float(self.thresholds[low])
-        return Crossing(rate, min(max((1 - share) * before + share * after, before), after))
+        after = float(self.thresholds[low]) if low < len(self.thresholds) else np.inf
+        return Crossing(rate, threshold_between(before, after, share))
 
     def least_cost(self, miss_cost: Fraction, accept_cost: Fraction) -> tuple[Fraction, float]:
         """Return the least cost, as :meth:`~voxblink2_lib.scoring.det.Sweep.least_cost`."""

@@ -1,0 +1,55 @@
+"""What embeddings were made of, to be written beside them: the model, and the corpus."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from voxblink2_lib.embedding.block_worker import EmbedOptions
+from voxblink2_lib.embedding.model_identity import identify_model
+from voxblink2_lib.files import sha256_of
+
+_MODEL_FILES = {".json", ".safetensors", ".bin"}
+
+# Ids of six digits are of VoxBlink2 alone; VoxBlink1, VoxCeleb1 and VoxCeleb2 share those of five.
+_VOXBLINK2, _VOXBLINK2_NAME = "VoxBlink2", r"(^|/)id[0-9]{6}[/-]"
+
+
+def model_hashes(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file of a model, by its name."""
+    files = sorted(path for path in folder.iterdir() if path.suffix in _MODEL_FILES)
+    return {path.name: sha256_of(path) for path in files}
+
+
+def model_text(name: str, options: EmbedOptions, hashes: Mapping[str, str]) -> str:
+    """Return as JSON what made embeddings: the model, its front end, and how it was used.
+
+    Args:
+        name: the model as its user named it; of a folder, only its own name is written.
+        options: how it was used, with the folder of the model.
+        hashes: see :func:`model_hashes`.
+    """
+    identity = identify_model(Path(options.model))
+    record = {
+        "name": Path(name).name if Path(name).expanduser().is_dir() else name,
+        "sha256": identity.model,
+        "files": dict(hashes),
+        "front_end": identity.front_end,
+        "window_seconds": options.window_seconds,
+        "dtype": options.dtype,
+    }
+    return json.dumps(record)
+
+
+def corpus_of_names(names: pa.ChunkedArray) -> str | None:
+    """Return the corpus that names of utterances are of, if the ids of their speakers tell it.
+
+    >>> corpus_of_names(pa.chunked_array([["id000002/-JUT3czS6OI/00001"]]))
+    'VoxBlink2'
+    """
+    is_voxblink2 = pc.all(pc.match_substring_regex(names, _VOXBLINK2_NAME)).as_py()
+    return _VOXBLINK2 if is_voxblink2 else None
