@@ -80,6 +80,8 @@ COMMANDS: dict[str, tuple[object, ...]] = {
     "sv": SV,
     "options": (*SV, "--p-target", 0.01, 0.5, "--interval", "speakers", "--missing", "skip"),
     "cohort": (*SV, "--cohort", "cohort.parquet", "--top-n", 5, "--same-ids", "--corpus", "a b"),
+    "centred": (*SV, "--cohort", "cohort.parquet", "--centre", "cohort", "--norm", "as-norm2"),
+    "centred by a file": (*SV, "--centre", "cohort.parquet", "--preset", "sre21"),
     "conditions": (*SV, "--condition", "gender", "--interval", "trials"),
     "models": (*SV[:2], "models", *SV[3:], "--enrol", "map", "--enrolment", "max"),
     "array": (*SV[:4], "array.npy"),

@@ -147,6 +147,15 @@ def without_shards(local: Path) -> None:
         path.unlink()
 
 
+def test_what_open_jobs_have_uploaded_goes(url: str, local: Path) -> None:
+    publish(url, local)
+    system, path = fsspec.core.url_to_fs(url)
+    system.makedirs(f"{path}/jobs/audio/00007/attempt", exist_ok=True)
+    system.pipe_file(f"{path}/jobs/audio/00007/attempt/id000001_video000002.arrow", b"clip")
+    purge(url, SPEAKER, scratch=local)
+    assert not [name for name in system.find(path) if "/jobs/" in name]
+
+
 @pytest.mark.parametrize("change", [shutil.rmtree, without_shards])
 def test_nor_where_the_scratch_store_has_no_shards(
     memory: str, local: Path, change: Callable[[Path], object]

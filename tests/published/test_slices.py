@@ -341,6 +341,31 @@ def test_slices_from_which_something_was_purged_go_on(corpus: Path, memory: str)
     assert all(number % SLICES == 0 for number in numbers)
 
 
+@pytest.mark.parametrize("there", [(1, 2, 3), (1, 3)])
+def test_a_purge_is_of_all_slices(corpus: Path, url: str, there: tuple[int, ...]) -> None:
+    make_slices(corpus, url, there)
+    open_published(url)  # a copy, of which nothing may stay
+    dry = run_inline_json("purge", "id000000", "--store", url, "--dry-run", code=1)
+    clips = sum(done["clips"] for done in dry["slices"])
+    done = run_inline_json("purge", "id000000", "--store", url, code=int(len(there) < SLICES))
+    assert done["unpublished"] == SLICES - len(there)
+    assert sum(part["clips"] for part in done["slices"]) == clips > 0
+    system, path = fsspec.core.url_to_fs(url)
+    for name in system.find(path):
+        assert b"id000000" not in system.cat_file(name), name
+    with Ledger(open_published(url).ledger, "audio", readonly=True) as ledger:
+        assert "id000000" not in ledger.planned_videos()["speaker_id"].to_pylist()
+    if len(there) < SLICES:
+        shown = run_inline("purge", "id000000", "--store", url, code=1).stdout
+        assert "Slices   1 of 3 are not published yet, and would make it again" in shown
+
+
+def test_a_purge_of_slices_has_no_scratch_store_of_its_own(corpus: Path, memory: str) -> None:
+    make_slices(corpus, memory, (1,))
+    refused = run_inline("purge", "id000000", "--store", memory, "--scratch", "x", code=2)
+    assert f"name the URL of a slice with --store: {memory}/slices/001-of-003" in refused.stderr
+
+
 def test_a_plan_whose_answer_was_lost_is_known_for_ones_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -12,6 +12,7 @@ from voxblink2_lib.cli.terminal import CHECK_FAILED, DONE, add_command, write_re
 from voxblink2_lib.errors import UsageError
 from voxblink2_lib.progress import counted
 from voxblink2_lib.published.place import is_url
+from voxblink2_lib.redaction import redacted_source
 
 if TYPE_CHECKING:
     from voxblink2_lib.purge.published_store import PublishedPurge
@@ -51,22 +52,63 @@ def _purge_folder(options: argparse.Namespace, ids: PurgedIds) -> int:
 
 
 def _purge_url(options: argparse.Namespace, ids: PurgedIds) -> int:
-    from voxblink2_lib.progress import show_progress
-    from voxblink2_lib.purge.published_store import plan_published_purge, purge_published
+    from voxblink2_lib.published.slices import slice_urls
 
+    slices, count = slice_urls(options.store)
+    if slices:
+        return _purge_slices(options, ids, slices, count)
     if options.dry_run:
-        plan = plan_published_purge(options.store, ids, progress=show_progress)
-        return _write_plan(options, plan)
-    result = purge_published(
-        options.store,
-        ids,
-        reason=options.reason,
-        scratch=options.scratch,
-        progress=show_progress,
-    )
+        return _write_plan(options, _plan_at(options.store, ids))
+    result = _purge_at(options, options.store, ids)
     lines = [*_lines(result.purge), *_published_lines(result), _CHECK]
     write_result(options, result.as_dict(), lines)
     return DONE
+
+
+def _purge_slices(
+    options: argparse.Namespace, ids: PurgedIds, slices: list[str], count: int
+) -> int:
+    from voxblink2_lib.purge.published_store import clear_caches
+
+    if options.scratch:
+        raise UsageError(
+            "A store in slices has a scratch store for each. Leave out --scratch, or name the URL "
+            f"of a slice with --store: {redacted_source(slices[0])}"
+        )
+    missing = []
+    if len(slices) < count:
+        missing.append(
+            f"Slices   {count - len(slices)} of {count} are not published yet, and would make it "
+            "again: run the same command again when they are"
+        )
+    if options.dry_run:
+        plans = [_plan_at(url, ids) for url in slices]
+        lines = [line for plan in plans for line in _lines(plan)]
+        record = {"slices": [plan.as_dict() for plan in plans], "unpublished": count - len(slices)}
+        write_result(options, record, [*lines, *missing, "Nothing was changed"])
+        return CHECK_FAILED if any(plan.has_work for plan in plans) else DONE
+    results = [_purge_at(options, url, ids) for url in slices]
+    clear_caches(options.store)
+    lines = [line for done in results for line in (*_lines(done.purge), *_published_lines(done))]
+    record = {"slices": [done.as_dict() for done in results], "unpublished": count - len(slices)}
+    write_result(options, record, [*lines, *missing, _CHECK])
+    return CHECK_FAILED if missing else DONE
+
+
+def _plan_at(url: str, ids: PurgedIds) -> Purge:
+    from voxblink2_lib.progress import show_progress
+    from voxblink2_lib.purge.published_store import plan_published_purge
+
+    return plan_published_purge(url, ids, progress=show_progress)
+
+
+def _purge_at(options: argparse.Namespace, url: str, ids: PurgedIds) -> PublishedPurge:
+    from voxblink2_lib.progress import show_progress
+    from voxblink2_lib.purge.published_store import purge_published
+
+    return purge_published(
+        url, ids, reason=options.reason, scratch=options.scratch, progress=show_progress
+    )
 
 
 def _write_plan(options: argparse.Namespace, plan: Purge) -> int:

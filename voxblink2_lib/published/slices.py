@@ -208,3 +208,10 @@ def slice_manifests(place: Place) -> dict[JobSlice, Manifest]:
     with ThreadPoolExecutor(_READ_AT_ONCE) as threads:
         manifests = dict(zip(slices, threads.map(read, slices), strict=True))
     return {job_slice: manifest for job_slice, manifest in manifests.items() if manifest}
+
+
+def slice_urls(url: str) -> tuple[list[str], int]:
+    """Return the URLs of the slices that are published, and how many there are to be."""
+    place = open_place(url)
+    urls = [slice_place(place.url, job_slice) for job_slice in slice_manifests(place)]
+    return urls, slice_count(place)

@@ -26,7 +26,9 @@ from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
 from voxblink2_lib.store.shard_names import shard_order
 
-_JOB = re.compile(rf"jobs/({'|'.join(CONFIG_NAMES)})/([0-9]{{5,10}})/[A-Za-z0-9_./-]+")
+# Folder of what open jobs have uploaded.
+JOBS = "jobs"
+_JOB = re.compile(rf"{JOBS}/({'|'.join(CONFIG_NAMES)})/([0-9]{{5,10}})/[A-Za-z0-9_./-]+")
 
 
 def job_folder(config: str, job: int) -> str:
@@ -35,7 +37,7 @@ def job_folder(config: str, job: int) -> str:
     >>> job_folder("audio", 7)
     'jobs/audio/00007'
     """
-    return f"jobs/{config}/{job:05}"
+    return f"{JOBS}/{config}/{job:05}"
 
 
 def finished_jobs_of(store: Store, names: Iterable[str]) -> list[str]:

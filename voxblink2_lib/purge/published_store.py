@@ -37,6 +37,7 @@ from voxblink2_lib.published.training_shards import (
     pieces_of,
     training_shards,
 )
+from voxblink2_lib.published.uploads import JOBS
 from voxblink2_lib.published.versions import kept_versions
 from voxblink2_lib.purge.ids import all_ids
 from voxblink2_lib.purge.run import Purge, plan_purge, purge_store
@@ -103,6 +104,8 @@ def purge_published(
     store, place = scratch_store(url, scratch), open_place(url)
     with publisher_of(url, store, progress=progress) as publisher:
         before = set(place.sizes())
+        # What open jobs have uploaded is made again; it may have something of it.
+        place.remove_folder(JOBS)
         _fetch_concerned(place, store, ids, progress)
         purge = purge_store(store, ids, reason=reason, progress=progress)
         publisher.publish(is_purge=True, progress=progress)
