@@ -34,7 +34,7 @@ def test_models_and_extractors_come_back_from_the_hub(tmp_path: Path) -> None:
     for name, architecture in MODELS.items():
         files, commit, _ = hub.repos[name]
         assert commit != NO_COMMIT
-        assert set(files) == FILES
+        assert {file for file in files if not file.endswith(".py")} == FILES
         assert json.loads(files["config.json"])["model_type"] == architecture
         assert json.loads(files["preprocessor_config.json"])["normalization"] == "max"
         pushed = torch.load(tmp_path / "author" / name)
@@ -104,11 +104,10 @@ def push() -> None:
         # One step of training moves the running statistics, which have to go along.
         model.train()(**batch(extractor))
         model.train(mode=False)
-        # Its decorators lose `self` from the hints, so the name looks like the model.
         for token in (False, "another-word"):
             with pytest.raises(HfHubHTTPError, match=r"(?s)401 Unauthorized.*Invalid username"):
-                model.push_to_hub(name, token=token)  # type: ignore[arg-type]
-        model.push_to_hub(name)  # type: ignore[arg-type]
+                model.push_to_hub(name, token=token)
+        model.push_to_hub(name)
         extractor.push_to_hub(name)
         keep(name, model, extractor)
 

@@ -14,7 +14,7 @@ from voxblink2_lib.foreign_files import as_own_error
 _WEIGHTS = {".safetensors", ".bin"}
 _CONFIG, _FRONT_END = "config.json", "preprocessor_config.json"
 # They differ between copies of one model.
-_NOT_OF_THE_MODEL = ("transformers_version", "_name_or_path")
+_NOT_OF_THE_MODEL = ("transformers_version", "_name_or_path", "auto_map")
 
 
 class ModelIdentity(NamedTuple):

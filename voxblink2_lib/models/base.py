@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import torch
+from huggingface_hub import HfApi
 from torch import Tensor, nn
 from transformers import PreTrainedModel, initialization
 from transformers.modeling_outputs import XVectorOutput
@@ -10,7 +14,13 @@ from transformers.modeling_outputs import XVectorOutput
 from voxblink2_lib.errors import ModelError
 from voxblink2_lib.models.configuration import SpeakerConfig
 from voxblink2_lib.models.layers import MarginHead
+from voxblink2_lib.models.standalone import is_of_library, place_in_map, write_modules
 
+CARD = "README.md"
+_AUTO_MODELS = ("AutoModel", "AutoModelForAudioXVector", "AutoModelForAudioClassification")
+_HUB_OPTIONS = {
+    *("commit_message", "commit_description", "private", "token", "revision", "create_pr", "tags"),
+}
 _SHOWN_ROWS = 8
 
 
@@ -41,6 +51,45 @@ class SpeakerModel(PreTrainedModel):
     def post_init(self) -> None:
         """Set initial weights; ``transformers`` has no type hints for it."""
         super().post_init()  # type: ignore[no-untyped-call]
+
+    def save_pretrained(  # type: ignore[override]  # no positional options
+        self, save_directory: str | Path, **options: Any
+    ) -> None:
+        """Save weights and configuration, and the modules that load them without this library.
+
+        Args:
+            save_directory: the folder.
+            options: of ``PreTrainedModel.save_pretrained``.
+        """
+        if options.pop("push_to_hub", False):
+            repository = options.pop("repo_id", Path(save_directory).name)
+            of_hub = {name: options.pop(name) for name in _HUB_OPTIONS & options.keys()}
+            self.save_pretrained(save_directory, **options)
+            self.push_to_hub(repository, **of_hub)
+            return
+        if is_of_library(type(self)):
+            model = place_in_map(type(self))
+            self.config.auto_map = {"AutoConfig": place_in_map(type(self.config))}
+            self.config.auto_map |= dict.fromkeys(_AUTO_MODELS, model)
+            write_modules(save_directory, [type(self), type(self.config)])
+        super().save_pretrained(save_directory, **options)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:  # type: ignore[override]  # no *args
+        """Upload to the Hub, with the card of the folder that the model was loaded from, if any.
+
+        Args:
+            repo_id: as ``USER/NAME``; a card that is there already stays.
+            options: of ``PreTrainedModel.push_to_hub``.
+        """
+        folder = self.name_or_path
+        card = Path(folder, CARD) if folder else None
+        if card is not None and card.is_file():
+            api = HfApi(token=options.get("token"))
+            api.create_repo(repo_id, private=options.get("private"), exist_ok=True)
+            if not api.file_exists(repo_id, CARD):
+                api.upload_file(path_or_fileobj=card, path_in_repo=CARD, repo_id=repo_id)
+        pushed: Any = super().push_to_hub
+        return str(pushed(repo_id, **options))
 
     def get_input_embeddings(self) -> nn.Module:
         """Return the first layer, which takes the frames."""

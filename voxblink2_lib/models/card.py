@@ -26,7 +26,7 @@ Speaker embeddings of {dimensions} dimensions, converted from the checkpoint `{c
 Input: 16 kHz mono, {front_end}.
 
 ```python
-import voxblink2_lib.models  # registers the architecture with transformers
+import voxblink2_lib.models  # or leave it out, and load with trust_remote_code=True
 from transformers import AutoFeatureExtractor, AutoModelForAudioXVector
 
 extractor = AutoFeatureExtractor.from_pretrained(FOLDER)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -21,6 +22,7 @@ from transformers.audio_utils import mel_filter_bank
 from voxblink2_lib.errors import ModelError
 from voxblink2_lib.models.batches import BatchOptions, batch_of, check_options
 from voxblink2_lib.models.kaldi_frames import KALDI_MIN_SAMPLES, WINDOWS, Window, kaldi_log_mel
+from voxblink2_lib.models.standalone import is_of_library, place_in_map, write_modules
 from voxblink2_lib.records import SAMPLE_RATE_HZ
 
 FrontEnd = Literal["voxblink2", "kaldi"]
@@ -97,6 +99,20 @@ class SpeakerFeatureExtractor(SequenceFeatureExtractor):
     def min_samples(self) -> int:
         """Number of samples that a waveform must have."""
         return KALDI_MIN_SAMPLES if self.front_end == "kaldi" else MIN_SAMPLES
+
+    def save_pretrained(  # type: ignore[override]  # no positional options
+        self, save_directory: str | Path, **options: Any
+    ) -> list[str]:
+        """Save the options, and the modules that load them without this library.
+
+        Args:
+            save_directory: the folder.
+            options: of ``FeatureExtractionMixin.save_pretrained``.
+        """
+        if is_of_library(type(self)):
+            self.auto_map = {"AutoFeatureExtractor": place_in_map(type(self))}
+            write_modules(save_directory, [type(self)])
+        return [*super().save_pretrained(save_directory, **options)]
 
     def __call__(
         self,
