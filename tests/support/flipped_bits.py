@@ -42,7 +42,7 @@ def read_clips(path: Path) -> None:
 
 def read_blocks(path: Path) -> None:
     """Read names and audio as ``embed`` does."""
-    for block in find_blocks(path):
+    for block in find_blocks(path).blocks:
         list(block.read())
 
 

@@ -125,7 +125,7 @@ def write_all(folder: Path) -> None:
 def read(path: Path) -> None:
     """Read a file by the reader of its kind."""
     if path.name.endswith((".arrow", ".audio.parquet")):
-        for block in find_blocks(path):
+        for block in find_blocks(path).blocks:
             list(block.read())
     else:
         read_embeddings(path)

@@ -13,6 +13,7 @@ from voxblink2_lib.published_results import ARCHITECTURE_NAMES
 
 if TYPE_CHECKING:
     from voxblink2_lib.embedding.block_worker import EmbedOptions
+    from voxblink2_lib.embedding.run import Embedded
     from voxblink2_lib.models.conversion import Conversion
 
 
@@ -73,6 +74,7 @@ def _embed(options: argparse.Namespace) -> int:
         embed_options(options),
         corpus=options.corpus,
         workers=options.workers,
+        prefer=preferred_kinds(options),
         progress=show_progress,
     )
     record = {
@@ -81,12 +83,34 @@ def _embed(options: argparse.Namespace) -> int:
         "dimensions": made.dimensions,
         "rejected": made.rejected,
         "rejects": None if made.rejects is None else str(made.rejects),
+        "duplicates": made.duplicates,
+        "skipped": dict(made.skipped),
     }
     lines = [f"Embeddings {made.out}: {made.utterances:,} of {made.dimensions} dimensions"]
-    if made.rejects:
-        lines.append(f"Rejected   {counted(made.rejected, 'utterance')}; reasons in {made.rejects}")
-    write_result(options, record, lines)
+    write_result(options, record, [*lines, *left_lines(made)])
     return DONE
+
+
+def left_lines(made: Embedded) -> list[str]:
+    """Return lines about what was found and not embedded."""
+    from voxblink2_lib.embedding.blocks import kinds_text
+
+    lines = []
+    if made.rejects:
+        same = f", {made.duplicates:,} for the name of another" if made.duplicates else ""
+        rejected = counted(made.rejected, "utterance")
+        lines.append(f"Rejected   {rejected}{same}; reasons in {made.rejects}")
+    if made.skipped:
+        files = counted(sum(made.skipped.values()), "file")
+        lines.append(f"Skipped    {files} by type: {kinds_text(made.skipped)}")
+    if made.duplicates:
+        lines.append("Of files with the same name, --prefer wav,flac takes one")
+    return lines
+
+
+def preferred_kinds(options: argparse.Namespace) -> list[str]:
+    """Return the extensions that are preferred."""
+    return options.prefer.split(",") if options.prefer else []
 
 
 def embed_options(options: argparse.Namespace) -> EmbedOptions:
@@ -173,6 +197,12 @@ def add_embed_arguments(parser: argparse.ArgumentParser, *, required: bool) -> N
         metavar="PLACE",
         help="a list wav.scp, a folder of audio files, a store, or Arrow or Parquet with a column "
         "audio",
+    )
+    parser.add_argument(
+        "--prefer",
+        metavar="KIND[,KIND...]",
+        help="of audio files of the same name in a folder, take the first of these kinds, such as "
+        "wav,flac; default: none of them",
     )
     parser.add_argument(
         "--window",

@@ -9,14 +9,16 @@ import contextlib
 import hashlib
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from voxblink2_lib.embedding.audio_files import EXTENSIONS, find_audio_files
 from voxblink2_lib.errors import EmbeddingError
 from voxblink2_lib.foreign_files import as_own_error, check_parquet_size, shortened
 from voxblink2_lib.records import SealedShard
@@ -25,7 +27,6 @@ from voxblink2_lib.store.ledger import Ledger
 from voxblink2_lib.store.provenance import Provenance
 from voxblink2_lib.store.shards import read_batches
 
-EXTENSIONS = (".wav", ".flac", ".opus", ".ogg", ".oga", ".mp3", ".m4a", ".aac", ".mp4", ".webm")
 NAME_COLUMNS = ("name", "utterance", "utt", "key", "id")
 _IDS = ("speaker_id", "video_id", "utterance_id")
 _AUDIO = "audio"
@@ -37,6 +38,8 @@ _MAX_ROWS, _MIN_BLOCKS = 128, 32
 # Reading a row of Parquet means reading those before it in its group, so blocks are not tiny.
 _MAX_BLOCKS_PER_ROW_GROUP = 16
 _ROWS_AT_ONCE = 64
+# So many kinds of other files are named.
+_SHOWN_KINDS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +196,21 @@ def _names(rows: pa.Table, path: str | Path) -> list[str]:
     return ["/".join(map(str, parts)) for parts in zip(*columns, strict=True)]
 
 
-def find_blocks(place: str | Path, *, keep: Keep | None = None) -> list[EmbeddingBlock]:
+class EmbeddingInput(NamedTuple):
+    """What there is to embed.
+
+    Attributes:
+        blocks: of utterances.
+        skipped: how many files of a folder are no part of it, by kinds.
+    """
+
+    blocks: list[EmbeddingBlock]
+    skipped: Mapping[str, int]
+
+
+def find_blocks(
+    place: str | Path, *, keep: Keep | None = None, prefer: Sequence[str] = ()
+) -> EmbeddingInput:
     """Divide an input into blocks.
 
     Args:
@@ -202,20 +219,22 @@ def find_blocks(place: str | Path, *, keep: Keep | None = None) -> list[Embeddin
             one such file; a Kaldi list ``wav.scp``; or a folder of audio files, which are named by
             their path in it, without extension.
         keep: returns whether to embed the utterance of a name; by default all are embedded.
+        prefer: see :func:`voxblink2_lib.embedding.audio_files.find_audio_files`.
 
     Raises:
         EmbeddingError: it is none of these, or there is nothing to embed in it.
         StoreDamagedError: an Arrow file is damaged.
     """
     path = Path(place).expanduser().absolute()
+    skipped: Counter[str] = Counter()
     if path.is_dir():
-        blocks = list(_blocks_of_folder(path, keep))
+        blocks = list(_blocks_of_folder(path, keep, prefer, skipped))
     elif path.suffix == ".parquet" and path.is_file():
         blocks = list(_parquet_blocks([path], keep))
     elif path.suffix == ".arrow" and path.is_file():
         blocks = list(_arrow_blocks([path], keep))
     elif path.is_file():
-        blocks = list(_file_blocks(_read_scp(path), keep))
+        blocks = list(_listed_blocks(_read_scp(path), keep))
     else:
         raise EmbeddingError(f"There is no file or folder {path}.")
     if not blocks:
@@ -225,9 +244,25 @@ def find_blocks(place: str | Path, *, keep: Keep | None = None) -> list[Embeddin
             )
         raise EmbeddingError(
             f"There is nothing to embed in {path}: expected a store, Arrow or Parquet files with a "
-            f"column 'audio', a list wav.scp, or audio files ({', '.join(EXTENSIONS)})."
+            f"column 'audio', a list wav.scp, or audio files ({', '.join(EXTENSIONS[:6])} and "
+            f"others that FFmpeg decodes){_found_instead(skipped)}."
         )
-    return list(_split(blocks))
+    return EmbeddingInput(list(_split(blocks)), skipped)
+
+
+def _found_instead(skipped: Mapping[str, int]) -> str:
+    return f"; there are only {kinds_text(skipped)}" if skipped else ""
+
+
+def kinds_text(skipped: Mapping[str, int]) -> str:
+    """Return numbers of files by kinds, the most frequent first.
+
+    >>> kinds_text({".txt": 3, ".csv": 12})
+    '12 .csv, 3 .txt'
+    """
+    kinds = sorted(skipped.items(), key=lambda kind: (-kind[1], kind[0]))
+    shown = [f"{count:,} {shortened(kind, quoted=False)}" for kind, count in kinds[:_SHOWN_KINDS]]
+    return ", ".join(shown) + (", ..." if len(kinds) > _SHOWN_KINDS else "")
 
 
 def _split(blocks: Sequence[EmbeddingBlock]) -> Iterator[EmbeddingBlock]:
@@ -242,7 +277,9 @@ def _split(blocks: Sequence[EmbeddingBlock]) -> Iterator[EmbeddingBlock]:
             yield replace(block, rows=block.rows[part], files=block.files[part])
 
 
-def _blocks_of_folder(folder: Path, keep: Keep | None) -> Iterator[EmbeddingBlock]:
+def _blocks_of_folder(
+    folder: Path, keep: Keep | None, prefer: Sequence[str], skipped: Counter[str]
+) -> Iterator[EmbeddingBlock]:
     store = Store(folder)
     if store.ledger.exists():
         return _store_blocks(store, keep)
@@ -252,12 +289,10 @@ def _blocks_of_folder(folder: Path, keep: Keep | None) -> Iterator[EmbeddingBloc
         return _arrow_blocks(sorted(arrows), keep)
     if parquets := sorted(folder.glob("**/*.parquet")):
         return _parquet_blocks(parquets, keep)
-    files = (
-        (path.relative_to(folder).with_suffix("").as_posix(), str(path))
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in EXTENSIONS and path.is_file()
-    )
-    return _file_blocks(files, keep)
+    found = find_audio_files(folder, prefer=prefer)
+    skipped.update(found.skipped)
+    # Of several files of one name, none is embedded, and each is told.
+    return _blocks_of_files([file for file in found.files if keep is None or keep(file[0])])
 
 
 def provenance_of(audio: str | Path, blocks: Iterable[EmbeddingBlock]) -> Provenance | None:
@@ -320,15 +355,19 @@ def _kept(rows: pa.Table, path: Path, keep: Keep) -> tuple[int, ...]:
     return tuple(row for row, name in enumerate(_names(rows, path)) if keep(name))
 
 
-def _file_blocks(files: Iterable[tuple[str, str]], keep: Keep | None) -> Iterator[EmbeddingBlock]:
+def _listed_blocks(files: Iterable[tuple[str, str]], keep: Keep | None) -> Iterator[EmbeddingBlock]:
     paths: dict[str, str] = {}
     for name, path in files:
         if name in paths:
             raise EmbeddingError(f"{shortened(name)} exists twice, as {paths[name]} and as {path}.")
         if keep is None or keep(name):
             paths[name] = path
-    if paths:
-        yield EmbeddingBlock("files", range(len(paths)), files=tuple(paths.items()))
+    return _blocks_of_files([*paths.items()])
+
+
+def _blocks_of_files(files: Sequence[tuple[str, str]]) -> Iterator[EmbeddingBlock]:
+    if files:
+        yield EmbeddingBlock("files", range(len(files)), files=tuple(files))
 
 
 def _read_scp(path: Path) -> Iterator[tuple[str, str]]:

@@ -16,7 +16,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +42,8 @@ from voxblink2_lib.workers.pool import KEPT_MEMORY, Call, WorkerDiedError, Worke
 
 FORMATS = (".parquet", ".safetensors")
 _CONTENT, _REJECTED = "voxblink2_content", "voxblink2_rejected"
+_DUPLICATES = "voxblink2_duplicates"
+SAME_NAME = "another utterance has the same name"
 _CORPUS, _MODEL = "voxblink2_corpus", "voxblink2_model"
 _ROWS_PER_GROUP = 8192
 
@@ -57,6 +59,8 @@ class Embedded:
         rejected: number of utterances that could not be embedded.
         rejects: file of the reasons, with columns ``name`` and ``reason``; ``None`` if there are
             none.
+        duplicates: how many of them have the name of another one.
+        skipped: how many files of a folder are no audio, by kinds.
     """
 
     out: Path
@@ -64,6 +68,8 @@ class Embedded:
     dimensions: int
     rejected: int
     rejects: Path | None
+    duplicates: int = 0
+    skipped: Mapping[str, int] = field(default_factory=dict)
 
 
 def embed(
@@ -74,6 +80,7 @@ def embed(
     corpus: str | None = None,
     workers: int | None = None,
     keep: Keep | None = None,
+    prefer: Sequence[str] = (),
     progress: Progress = no_progress,
 ) -> Embedded:
     """Embed the utterances of an input into one file.
@@ -88,6 +95,8 @@ def embed(
             corpus. By default VoxBlink2, if all names have speakers with six digits.
         workers: processes; by default one for each usable core on a CPU, and two on an accelerator.
         keep: returns whether to embed the utterance of a name; by default all are embedded.
+        prefer: extensions, as ``("wav", "flac")``: which of several files of one name is embedded,
+            the first of these that is there. Without, none is.
         progress: shows the utterances done, the hours of audio, and the speed.
 
     Raises:
@@ -100,7 +109,7 @@ def embed(
         raise EmbeddingError(f"{out} must end in {' or '.join(FORMATS)}.")
     if workers is not None and workers < 1:
         raise EmbeddingError(f"There must be at least 1 worker, got {workers}.")
-    blocks = find_blocks(audio, keep=keep)
+    blocks, skipped = find_blocks(audio, keep=keep, prefer=prefer)
     named_model, model = options.model, find_model(options.model)
     options = replace(options, model=str(model))
     hashes = model_hashes(model)
@@ -111,7 +120,7 @@ def embed(
     if out is None:
         out = cached_assets_path("voxblink2", "embeddings") / f"{content[:16]}.parquet"
     if out.exists():
-        return _finished_with(out, content)
+        return replace(_finished_with(out, content), skipped=skipped)
     with _parts_folder(out, _plan_of_parts(audio, options, hashes)) as folder:
         # A file that was repaired since makes another part, and only that; so do the shards that a
         # store has got since.
@@ -126,7 +135,7 @@ def embed(
         _join(parts, out, metadata | (made_from.as_metadata() if made_from else {}))
         if made_from:
             note_copy(str(out.absolute()), made_from)
-    return _finished(out)[1]
+    return replace(_finished(out)[1], skipped=skipped)
 
 
 def _plan_hash(
@@ -244,7 +253,7 @@ def _join(parts: Sequence[Path], out: Path, metadata: dict[str, str]) -> None:
     repeated = _repeated(utterances["name"])
     # Such a name does not tell which utterance is meant.
     ambiguous = pc.and_(pc.is_in(utterances["name"], repeated), pc.equal(utterances["reason"], ""))
-    reasons = pc.if_else(ambiguous, "another utterance has the same name", utterances["reason"])
+    reasons = pc.if_else(ambiguous, SAME_NAME, utterances["reason"])
     utterances = utterances.set_column(1, "reason", reasons)
     is_rejected = pc.not_equal(reasons, "")
     rejects = utterances.filter(is_rejected)
@@ -262,7 +271,8 @@ def _join(parts: Sequence[Path], out: Path, metadata: dict[str, str]) -> None:
         with atomic_write(rejects_of(out)) as file:
             pacsv.write_csv(pa.table({c: _cells(rejects[c]) for c in rejects.column_names}), file)
     write = _write_parquet if out.suffix == ".parquet" else _write_safetensors
-    metadata = metadata | {_REJECTED: str(len(rejects))}
+    duplicates = pc.sum(pc.equal(rejects["reason"], SAME_NAME)).as_py() or 0
+    metadata = metadata | {_REJECTED: str(len(rejects)), _DUPLICATES: str(duplicates)}
     if corpus := metadata.get(_CORPUS) or corpus_of_names(names):
         metadata |= {_CORPUS: corpus}
     write(out, lambda: _embeddings(parts, repeated), names, metadata)
@@ -371,7 +381,9 @@ def _finished(out: Path) -> tuple[str, Embedded]:
                 count, dimensions = file.get_slice("embeddings").get_shape()
         rejected = int(metadata[_REJECTED])
         rejects = rejects_of(out) if rejected else None
-        return metadata[_CONTENT], Embedded(out, count, dimensions, rejected, rejects)
+        duplicates = int(metadata.get(_DUPLICATES, 0))
+        embedded = Embedded(out, count, dimensions, rejected, rejects, duplicates)
+        return metadata[_CONTENT], embedded
     except (OSError, KeyError, ValueError, AttributeError, TypeError, SafetensorError) as error:
         raise EmbeddingError(
             f"{out} exists and was not made by the command embed. Remove it, or name another file."
