@@ -50,7 +50,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "merge": {"purge", "published", "store", "release", "media.options"},
     "cluster": {"materialize", "published", "store", "release", "sources", "media"},
     "purge": {"cut_audio", "published", "store", "release"},
-    "embedding": {"store", "models", "workers", "media"},
+    "embedding": {"store", "models", "workers", "media", "archive.wav"},
     "materialize": {
         *("cut_audio", "published", "archive", "store", "release", "sources", "media", "workers"),
     },

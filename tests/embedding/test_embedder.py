@@ -200,6 +200,32 @@ def test_whatever_damage_makes_a_library_raise_is_the_reason_of_that_file(
         read_waveform(b"damaged", "x")
 
 
+@pytest.mark.parametrize("kind", ["file", "bytes"])
+def test_a_wav_file_that_ends_early_is_told(kind: str, tmp_path: Path) -> None:
+    """Decoders give what is there: an embedding of it would be of another utterance."""
+    path = tiny_models.write(tmp_path / "x.wav", tiny_models.voice(1, 1.0), subtype="PCM_16")
+    path.write_bytes(path.read_bytes()[:-1000])
+    match = (
+        r"^x is a WAV file that ends early: it has 31,000 bytes of samples, its header .* 32,000"
+    )
+    with pytest.raises(ModelError, match=match):
+        read_waveform(path if kind == "file" else path.read_bytes(), "x")
+
+
+@pytest.mark.parametrize("rate", [16_000, 8_000])
+@pytest.mark.parametrize(("riff", "samples"), [(0, 0), (2**32 - 1, 2**32 - 1), (2**32 - 1, 0)])
+def test_a_wav_file_without_a_length_is_read_to_its_end(
+    riff: int, samples: int, rate: int, tmp_path: Path
+) -> None:
+    sound = tiny_models.voice(1, 1.0)
+    path = tiny_models.write(tmp_path / "x.wav", sound, rate=rate, subtype="PCM_16")
+    whole, data = read_waveform(path, "x"), bytearray(path.read_bytes())
+    data[4:8], data[40:44] = riff.to_bytes(4, "little"), samples.to_bytes(4, "little")
+    path.write_bytes(data)
+    for audio in (path, bytes(data)):
+        np.testing.assert_array_equal(read_waveform(audio, "x"), whole)
+
+
 # -- Windows ---------------------------------------------------------------------------------------
 
 

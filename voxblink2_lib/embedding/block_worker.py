@@ -5,9 +5,11 @@ PyTorch takes seconds to load and only workers need it, so functions import what
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import math
+import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from voxblink2_lib.archive.wav import read_wav_header
 from voxblink2_lib.embedding.blocks import Audio, EmbeddingBlock, NoAudio
 from voxblink2_lib.errors import EmbeddingError, MediaError, ModelError
 from voxblink2_lib.files import atomic_write
@@ -38,6 +41,8 @@ MAX_WHOLE_SECONDS = 120
 _LONGEST_SECONDS = 6 * 3600.0
 
 _READ_SAMPLES = 1 << 20
+# What libsndfile returns for a file without a length.
+_UNKNOWN_FRAMES = 1 << 36
 
 # So much audio is decoded before it is embedded: enough to find windows of similar lengths.
 _PENDING_SECONDS = 1200
@@ -191,9 +196,12 @@ def read_waveform(audio: Audio, name: str) -> Waveform:
         raise ModelError(f"{name}: there is no file {audio}.")
     if not audio or (isinstance(audio, Path) and not audio.stat().st_size):
         raise ModelError(f"{name} has no audio: 0 bytes.")
+    is_empty = _is_empty_wav(audio, name)
     try:
         with soundfile.SoundFile(audio if isinstance(audio, Path) else io.BytesIO(audio)) as file:
-            if file.samplerate == SAMPLE_RATE_HZ:
+            # Programs that write to a pipe declare no length: FFmpeg reads to the end.
+            has_length = is_empty or 0 < file.frames < _UNKNOWN_FRAMES
+            if file.samplerate == SAMPLE_RATE_HZ and has_length:
                 return np.concatenate([*_mixed_blocks(file), np.zeros(0, np.float32)])
     except soundfile.SoundFileError:
         pass  # FFmpeg reads more.
@@ -202,6 +210,29 @@ def read_waveform(audio: Audio, name: str) -> Waveform:
             return decode_audio(audio, end_seconds=_LONGEST_SECONDS).samples
     except MediaError as error:
         raise ModelError(f"{name} cannot be decoded: {error}") from error
+
+
+def _is_empty_wav(audio: bytes | Path, name: str) -> bool:
+    """Return whether it is a WAV file without samples.
+
+    Raises:
+        ModelError: it is one that ends early: decoders give what is there without a word.
+    """
+    with contextlib.ExitStack() as stack:
+        data: Any = audio
+        if isinstance(audio, Path):
+            file = stack.enter_context(audio.open("rb"))
+            data = stack.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        try:
+            header = read_wav_header(data)
+        except ValueError:
+            return False  # another format; or decoders say what is wrong
+    if header.declared_bytes > header.size_bytes:
+        raise ModelError(
+            f"{name} is a WAV file that ends early: it has {header.size_bytes:,} bytes of samples, "
+            f"its header declares {header.declared_bytes:,}."
+        )
+    return not header.size_bytes
 
 
 def _mixed_blocks(file: Any) -> Iterator[Waveform]:
