@@ -18,12 +18,8 @@ from support.model_oracle import PROPERTY
 from support.tiny_models import read_all, write_arrow, write_scp, write_store
 
 from voxblink2_lib.embedding.block_worker import read_waveform
-from voxblink2_lib.embedding.blocks import (
-    NAME_COLUMNS,
-    EmbeddingBlock,
-    NoAudio,
-    find_blocks,
-)
+from voxblink2_lib.embedding.blocks import EmbeddingBlock, find_blocks
+from voxblink2_lib.embedding.tables import NAME_COLUMNS, NoAudio
 from voxblink2_lib.errors import EmbeddingError, ModelError, VoxBlink2Error
 
 AUDIO = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -370,7 +366,10 @@ def test_damaged_arrow(tmp_path: Path) -> None:
     ("columns", "message"),
     [
         ({"name": ["a"], "sound": [b"1"]}, "no column 'audio' in .*; there are name, sound"),
-        ({"audio": [b"1"], "nom": ["a"]}, r"names utterances \(.*, id\); there are audio, nom"),
+        (
+            {"audio": [b"1"], "nom": ["a"]},
+            r"names utterances \(.*, file_name\); there are audio, nom",
+        ),
     ],
 )
 def test_columns_that_are_missing(

@@ -34,7 +34,8 @@ from transformers import (
 from support.inline_pool import InlinePool
 from support.model_oracle import golden_waveform, small_extractor, small_model
 from voxblink2_lib.embedding.block_worker import BlockTask, EmbedOptions, embed_block
-from voxblink2_lib.embedding.blocks import Audio, EmbeddingBlock
+from voxblink2_lib.embedding.blocks import EmbeddingBlock
+from voxblink2_lib.embedding.tables import Audio
 from voxblink2_lib.files import sha256_of
 from voxblink2_lib.models import SpeakerFeatureExtractor, SpeakerResNet, SpeakerResNetConfig
 from voxblink2_lib.records import SealedShard, VideoKey

@@ -74,7 +74,7 @@ def _embed(options: argparse.Namespace) -> int:
         embed_options(options),
         corpus=options.corpus,
         workers=options.workers,
-        prefer=preferred_kinds(options),
+        **input_options(options),
         progress=show_progress,
     )
     record = {
@@ -108,9 +108,14 @@ def left_lines(made: Embedded) -> list[str]:
     return lines
 
 
-def preferred_kinds(options: argparse.Namespace) -> list[str]:
-    """Return the extensions that are preferred."""
-    return options.prefer.split(",") if options.prefer else []
+def input_options(options: argparse.Namespace) -> dict[str, Any]:
+    """Return how the input is read: kinds of files, and columns of tables."""
+    from voxblink2_lib.embedding.tables import TableColumns
+
+    return {
+        "prefer": options.prefer.split(",") if options.prefer else (),
+        "columns": TableColumns(options.audio_column, options.name_column),
+    }
 
 
 def embed_options(options: argparse.Namespace) -> EmbedOptions:
@@ -195,14 +200,26 @@ def add_embed_arguments(parser: argparse.ArgumentParser, *, required: bool) -> N
         "--wav-scp",
         required=required,
         metavar="PLACE",
-        help="a list wav.scp, a folder of audio files, a store, or Arrow or Parquet with a column "
-        "audio",
+        help="a list wav.scp, a folder of audio files, a store, or Arrow or Parquet",
     )
     parser.add_argument(
         "--prefer",
         metavar="KIND[,KIND...]",
         help="of audio files of the same name in a folder, take the first of these kinds, such as "
         "wav,flac; default: none of them",
+    )
+    parser.add_argument(
+        "--audio-column",
+        default="audio",
+        metavar="COLUMN",
+        help="of Arrow or Parquet: files, or samples at 16 kHz or the rate in the column "
+        "sampling_rate; default: %(default)s",
+    )
+    parser.add_argument(
+        "--name-column",
+        metavar="COLUMN",
+        help="of Arrow or Parquet: names of utterances; default: name, utterance, utt, key, id or "
+        "file_name",
     )
     parser.add_argument(
         "--window",

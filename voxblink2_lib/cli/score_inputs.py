@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from voxblink2_lib.cli.models import add_embed_arguments, embed_options, preferred_kinds
+from voxblink2_lib.cli.models import add_embed_arguments, embed_options, input_options
 from voxblink2_lib.cli.terminal import write_message
 from voxblink2_lib.errors import ScoringError
 from voxblink2_lib.progress import counted
@@ -108,7 +108,7 @@ def _embed(options: argparse.Namespace, names: Iterable[str], corpus: str | None
         corpus=corpus,
         workers=options.workers,
         keep=name_filter(names),
-        prefer=preferred_kinds(options),
+        **input_options(options),
         progress=show_progress,
     )
     write_message(f"Embeddings: {made.utterances:,} in {made.out}, kept for the next run")

@@ -20,7 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from voxblink2_lib.archive.wav import read_wav_header
-from voxblink2_lib.embedding.blocks import Audio, EmbeddingBlock, NoAudio
+from voxblink2_lib.embedding.blocks import EmbeddingBlock
+from voxblink2_lib.embedding.tables import Audio, NoAudio, Samples
 from voxblink2_lib.errors import EmbeddingError, MediaError, ModelError
 from voxblink2_lib.files import atomic_write
 from voxblink2_lib.media.audio_decoder import decode_audio
@@ -192,6 +193,8 @@ def read_waveform(audio: Audio, name: str) -> Waveform:
 
     if isinstance(audio, NoAudio):
         raise ModelError(f"{name} {audio.reason}.")
+    if isinstance(audio, Samples):
+        return _at_16_khz(audio)
     if isinstance(audio, Path) and not audio.is_file():
         raise ModelError(f"{name}: there is no file {audio}.")
     if not audio or (isinstance(audio, Path) and not audio.stat().st_size):
@@ -210,6 +213,17 @@ def read_waveform(audio: Audio, name: str) -> Waveform:
             return decode_audio(audio, end_seconds=_LONGEST_SECONDS).samples
     except MediaError as error:
         raise ModelError(f"{name} cannot be decoded: {error}") from error
+
+
+def _at_16_khz(samples: Samples) -> Waveform:
+    if samples.rate_hz == SAMPLE_RATE_HZ:
+        return samples.values
+    import soxr
+
+    from voxblink2_lib.media.mixing import QUALITY
+
+    resampled: Waveform = soxr.resample(samples.values, samples.rate_hz, SAMPLE_RATE_HZ, QUALITY)
+    return resampled
 
 
 def _is_empty_wav(audio: bytes | Path, name: str) -> bool:

@@ -13,12 +13,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from voxblink2_lib.embedding.audio_files import EXTENSIONS, find_audio_files
+from voxblink2_lib.embedding.tables import USUAL, Audio, TableColumns
 from voxblink2_lib.errors import EmbeddingError
 from voxblink2_lib.foreign_files import as_own_error, check_parquet_size, shortened
 from voxblink2_lib.records import SealedShard
@@ -26,10 +27,6 @@ from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
 from voxblink2_lib.store.provenance import Provenance
 from voxblink2_lib.store.shards import read_batches
-
-NAME_COLUMNS = ("name", "utterance", "utt", "key", "id")
-_IDS = ("speaker_id", "video_id", "utterance_id")
-_AUDIO = "audio"
 
 # A killed run loses the blocks in flight: a minute or two on a slow machine. Small inputs are split
 # finer, so that all workers are busy and progress is visible.
@@ -42,19 +39,6 @@ _ROWS_AT_ONCE = 64
 _SHOWN_KINDS = 5
 
 
-@dataclass(frozen=True, slots=True)
-class NoAudio:
-    """Audio that is not read.
-
-    Attributes:
-        reason: why, after the name of the utterance.
-    """
-
-    reason: str
-
-
-# Encoded audio, or the file that holds it.
-Audio = bytes | Path | NoAudio
 # Returns whether to embed the utterance of a name.
 Keep = Callable[[str], bool]
 
@@ -69,6 +53,7 @@ class EmbeddingBlock:
         path: the Arrow or Parquet file.
         place: index of the batch or row group in it.
         files: names and paths of files.
+        columns: of the table.
     """
 
     kind: Literal["files", "arrow", "parquet"]
@@ -76,6 +61,7 @@ class EmbeddingBlock:
     path: str = ""
     place: int = 0
     files: tuple[tuple[str, str], ...] = ()
+    columns: TableColumns = USUAL
 
     def read(self) -> Iterator[tuple[str, Audio]]:
         """Yield the name of each utterance with its audio.
@@ -87,18 +73,18 @@ class EmbeddingBlock:
             yield from ((name, Path(path)) for name, path in self.files)
             return
         for rows in self._tables():
-            yield from zip(
-                _names(rows, self.path), map(_encoded, rows[_AUDIO].to_pylist()), strict=True
-            )
+            sounds = self.columns.sounds(rows)
+            yield from zip(self.columns.names(rows, self.path), sounds, strict=True)
 
     def identity(self) -> str:
         """Return all that decides what the block contains, but for the content of its files.
 
         Its hash is in files of earlier versions, so the text must never change.
         """
+        columns = "" if self.columns == USUAL else f", columns={tuple(self.columns)!r}"
         return (
             f"Block(kind={self.kind!r}, rows={self.rows!r}, path={self.path!r}, "
-            f"place={self.place!r}, files={self.files!r})"
+            f"place={self.place!r}, files={self.files!r}{columns})"
         )
 
     def version(self) -> str:
@@ -117,14 +103,14 @@ class EmbeddingBlock:
 
     def _arrow_tables(self) -> Iterator[pa.Table]:
         batch = next(itertools.islice(read_batches(Path(self.path)), self.place, None))
-        rows = pa.Table.from_batches([batch]).select(_columns(batch.schema, self.path))
+        rows = pa.Table.from_batches([batch]).select(self.columns.needed(batch.schema, self.path))
         for start in range(0, len(self.rows), _ROWS_AT_ONCE):
             yield rows.take(list(self.rows[start : start + _ROWS_AT_ONCE]))
 
     def _parquet_tables(self) -> Iterator[pa.Table]:
         with _named(self.path), pq.ParquetFile(self.path) as file:
             check_parquet_size(Path(self.path), file.metadata)
-            columns = _columns(file.schema_arrow, self.path)
+            columns = self.columns.needed(file.schema_arrow, self.path)
             first = 0
             for batch in file.iter_batches(_ROWS_AT_ONCE, [self.place], columns=columns):
                 batch.validate(full=True)
@@ -134,66 +120,6 @@ class EmbeddingBlock:
                 first += len(batch)
                 if first > self.rows[-1]:
                     return
-
-
-def _encoded(value: bytes | dict[str, Any] | None) -> Audio:
-    """Return the audio in a cell of the column ``audio``; empty bytes if there is none."""
-    if not isinstance(value, dict):
-        return value or b""
-    if value["bytes"] is None and value["path"]:
-        # Whoever wrote the table would choose a file of this machine.
-        return NoAudio(
-            f"has no bytes, only the path {shortened(value['path'])}. Files are read from a folder "
-            "or from a list wav.scp, never from a table"
-        )
-    return value["bytes"] or b""
-
-
-def _columns(schema: pa.Schema, path: str | Path) -> list[str]:
-    if _AUDIO not in schema.names:
-        raise EmbeddingError(
-            f"There is no column {_AUDIO!r} in {path}; there are {_listed(schema)}."
-        )
-    kind = schema.field(_AUDIO).type
-    if not (_is_bytes(kind) or (pa.types.is_struct(kind) and _is_media(kind))):
-        raise EmbeddingError(
-            f"The column {_AUDIO!r} of {path} is of the type {shortened(str(kind))}; expected "
-            "are bytes, or structures of 'bytes' and 'path' as datasets writes them."
-        )
-    return [_AUDIO, *_name_columns(schema, path)]
-
-
-def _is_bytes(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
-
-
-def _is_media(kind: pa.StructType) -> bool:
-    fields = {field.name: field.type for field in kind}
-    return fields.keys() == {"bytes", "path"} and _is_bytes(fields["bytes"])
-
-
-def _listed(schema: pa.Schema) -> str:
-    return shortened(", ".join(schema.names), quoted=False)
-
-
-def _name_columns(schema: pa.Schema, path: str | Path) -> list[str]:
-    names = set(schema.names)
-    if names >= set(_IDS):
-        return list(_IDS)
-    matches = [name for name in NAME_COLUMNS if name in names]
-    if not matches:
-        raise EmbeddingError(
-            f"There is no column in {path} that names utterances ({', '.join(_IDS)}, or one of "
-            f"{', '.join(NAME_COLUMNS)}); there are {_listed(schema)}."
-        )
-    return matches[:1]
-
-
-def _names(rows: pa.Table, path: str | Path) -> list[str]:
-    columns = [rows[name].to_pylist() for name in _name_columns(rows.schema, path)]
-    if any(None in column for column in columns):
-        raise EmbeddingError(f"An utterance of {path} has no name: there is a null.")
-    return ["/".join(map(str, parts)) for parts in zip(*columns, strict=True)]
 
 
 class EmbeddingInput(NamedTuple):
@@ -209,7 +135,11 @@ class EmbeddingInput(NamedTuple):
 
 
 def find_blocks(
-    place: str | Path, *, keep: Keep | None = None, prefer: Sequence[str] = ()
+    place: str | Path,
+    *,
+    keep: Keep | None = None,
+    prefer: Sequence[str] = (),
+    columns: TableColumns = USUAL,
 ) -> EmbeddingInput:
     """Divide an input into blocks.
 
@@ -220,6 +150,7 @@ def find_blocks(
             their path in it, without extension.
         keep: returns whether to embed the utterance of a name; by default all are embedded.
         prefer: see :func:`voxblink2_lib.embedding.audio_files.find_audio_files`.
+        columns: of Arrow or Parquet, a store's excepted.
 
     Raises:
         EmbeddingError: it is none of these, or there is nothing to embed in it.
@@ -228,11 +159,11 @@ def find_blocks(
     path = Path(place).expanduser().absolute()
     skipped: Counter[str] = Counter()
     if path.is_dir():
-        blocks = list(_blocks_of_folder(path, keep, prefer, skipped))
+        blocks = list(_blocks_of_folder(path, keep, prefer, columns, skipped))
     elif path.suffix == ".parquet" and path.is_file():
-        blocks = list(_parquet_blocks([path], keep))
+        blocks = list(_parquet_blocks([path], keep, columns))
     elif path.suffix == ".arrow" and path.is_file():
-        blocks = list(_arrow_blocks([path], keep))
+        blocks = list(_arrow_blocks([path], keep, columns))
     elif path.is_file():
         blocks = list(_listed_blocks(_read_scp(path), keep))
     else:
@@ -278,7 +209,11 @@ def _split(blocks: Sequence[EmbeddingBlock]) -> Iterator[EmbeddingBlock]:
 
 
 def _blocks_of_folder(
-    folder: Path, keep: Keep | None, prefer: Sequence[str], skipped: Counter[str]
+    folder: Path,
+    keep: Keep | None,
+    prefer: Sequence[str],
+    columns: TableColumns,
+    skipped: Counter[str],
 ) -> Iterator[EmbeddingBlock]:
     store = Store(folder)
     if store.ledger.exists():
@@ -286,9 +221,9 @@ def _blocks_of_folder(
     # datasets caches the results of map and filter beside the data of a saved dataset.
     arrows = [path for path in folder.glob("**/*.arrow") if not path.name.startswith("cache-")]
     if arrows:
-        return _arrow_blocks(sorted(arrows), keep)
+        return _arrow_blocks(sorted(arrows), keep, columns)
     if parquets := sorted(folder.glob("**/*.parquet")):
-        return _parquet_blocks(parquets, keep)
+        return _parquet_blocks(parquets, keep, columns)
     found = find_audio_files(folder, prefer=prefer)
     skipped.update(found.skipped)
     # Of several files of one name, none is embedded, and each is told.
@@ -307,7 +242,8 @@ def provenance_of(audio: str | Path, blocks: Iterable[EmbeddingBlock]) -> Proven
 
 def _store_blocks(store: Store, keep: Keep | None) -> Iterator[EmbeddingBlock]:
     config, shards, _ = _shards_of(store.ledger)
-    return _arrow_blocks((store.shards(config) / shard.name for shard in shards), keep)
+    paths = (store.shards(config) / shard.name for shard in shards)
+    return _arrow_blocks(paths, keep, USUAL)
 
 
 def _shards_of(path: Path) -> tuple[str, list[SealedShard], str]:
@@ -320,39 +256,43 @@ def _shards_of(path: Path) -> tuple[str, list[SealedShard], str]:
     return config, shards, store_id
 
 
-def _arrow_blocks(paths: Iterable[Path], keep: Keep | None) -> Iterator[EmbeddingBlock]:
+def _arrow_blocks(
+    paths: Iterable[Path], keep: Keep | None, columns: TableColumns
+) -> Iterator[EmbeddingBlock]:
     for path in paths:
         for place, batch in enumerate(read_batches(path)):
             if batch.num_rows > path.stat().st_size:  # columns of nulls take no room
                 raise EmbeddingError(f"{path} claims {batch.num_rows:,} rows; it has fewer bytes.")
             rows: Sequence[int] = range(batch.num_rows)
             if keep is not None:
-                rows = _kept(pa.Table.from_batches([batch]), path, keep)
+                rows = _kept(pa.Table.from_batches([batch]), path, keep, columns)
             if rows:
-                yield EmbeddingBlock("arrow", rows, str(path), place)
+                yield EmbeddingBlock("arrow", rows, str(path), place, columns=columns)
 
 
-def _parquet_blocks(paths: Iterable[Path], keep: Keep | None) -> Iterator[EmbeddingBlock]:
+def _parquet_blocks(
+    paths: Iterable[Path], keep: Keep | None, columns: TableColumns
+) -> Iterator[EmbeddingBlock]:
     for path in paths:
         with _named(path), pq.ParquetFile(path) as file:
             check_parquet_size(path, file.metadata)
             for place in range(file.num_row_groups):
                 rows: Sequence[int] = range(file.metadata.row_group(place).num_rows)
                 if keep is not None:
-                    columns = _name_columns(file.schema_arrow, path)
-                    names = file.read_row_group(place, columns=columns)
+                    naming = columns.naming(file.schema_arrow, path)
+                    names = file.read_row_group(place, columns=naming)
                     names.validate(full=True)
-                    rows = _kept(names, path, keep)
+                    rows = _kept(names, path, keep, columns)
                 if rows:
-                    yield EmbeddingBlock("parquet", rows, str(path), place)
+                    yield EmbeddingBlock("parquet", rows, str(path), place, columns=columns)
 
 
 def _named(path: str | Path) -> contextlib.AbstractContextManager[None]:
     return as_own_error(EmbeddingError, f"{path} cannot be read as Parquet")
 
 
-def _kept(rows: pa.Table, path: Path, keep: Keep) -> tuple[int, ...]:
-    return tuple(row for row, name in enumerate(_names(rows, path)) if keep(name))
+def _kept(rows: pa.Table, path: Path, keep: Keep, columns: TableColumns) -> tuple[int, ...]:
+    return tuple(row for row, name in enumerate(columns.names(rows, path)) if keep(name))
 
 
 def _listed_blocks(files: Iterable[tuple[str, str]], keep: Keep | None) -> Iterator[EmbeddingBlock]:

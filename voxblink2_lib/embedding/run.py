@@ -33,6 +33,7 @@ from voxblink2_lib.embedding.block_worker import BlockDone, BlockTask, EmbedOpti
 from voxblink2_lib.embedding.blocks import EmbeddingBlock, Keep, find_blocks, provenance_of
 from voxblink2_lib.embedding.model_location import find_model
 from voxblink2_lib.embedding.origin import corpus_of_names, model_hashes, model_text
+from voxblink2_lib.embedding.tables import USUAL, TableColumns
 from voxblink2_lib.errors import EmbeddingError, StoppedError
 from voxblink2_lib.files import atomic_write, short_digest
 from voxblink2_lib.foreign_text import csv_cell
@@ -81,6 +82,7 @@ def embed(
     workers: int | None = None,
     keep: Keep | None = None,
     prefer: Sequence[str] = (),
+    columns: TableColumns = USUAL,
     progress: Progress = no_progress,
 ) -> Embedded:
     """Embed the utterances of an input into one file.
@@ -97,6 +99,7 @@ def embed(
         keep: returns whether to embed the utterance of a name; by default all are embedded.
         prefer: extensions, as ``("wav", "flac")``: which of several files of one name is embedded,
             the first of these that is there. Without, none is.
+        columns: of Arrow or Parquet.
         progress: shows the utterances done, the hours of audio, and the speed.
 
     Raises:
@@ -109,7 +112,7 @@ def embed(
         raise EmbeddingError(f"{out} must end in {' or '.join(FORMATS)}.")
     if workers is not None and workers < 1:
         raise EmbeddingError(f"There must be at least 1 worker, got {workers}.")
-    blocks, skipped = find_blocks(audio, keep=keep, prefer=prefer)
+    blocks, skipped = find_blocks(audio, keep=keep, prefer=prefer, columns=columns)
     named_model, model = options.model, find_model(options.model)
     options = replace(options, model=str(model))
     hashes = model_hashes(model)
