@@ -148,7 +148,8 @@ def plot_bayes_errors(
         actual, least = actual_errors(sweep, odds), minimum_errors(sweep, odds)
         (line,) = axes.plot(odds, actual, label=_label(name))
         axes.plot(odds, least, "--", color=line.get_color())
-        for costs in (actual, least):
+        # No empty lines that are not clipped: they would take room at the lower left corner.
+        for costs in (actual, least) if p_target else ():
             axes.plot(marked, costs[at], "s", color=line.get_color(), clip_on=False)
         highest = max([highest, min(float(actual.max()), _HIGHEST), *actual[at]])
     axes.axhline(1, color="black", linewidth=1, linestyle=":", label="without scores")
