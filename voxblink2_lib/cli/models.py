@@ -115,6 +115,7 @@ def input_options(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "prefer": options.prefer.split(",") if options.prefer else (),
         "columns": TableColumns(options.audio_column, options.name_column),
+        "segments": Path(options.segments) if options.segments else None,
     }
 
 
@@ -200,13 +201,18 @@ def add_embed_arguments(parser: argparse.ArgumentParser, *, required: bool) -> N
         "--wav-scp",
         required=required,
         metavar="PLACE",
-        help="a list wav.scp, a folder of audio files, a store, or Arrow or Parquet",
+        help="a list (wav.scp, raw.list), a folder of audio files, a store, or Arrow or Parquet",
     )
     parser.add_argument(
         "--prefer",
         metavar="KIND[,KIND...]",
         help="of audio files of the same name in a folder, take the first of these kinds, such as "
         "wav,flac; default: none of them",
+    )
+    parser.add_argument(
+        "--segments",
+        metavar="FILE",
+        help="utterances in the recordings of a list: lines NAME RECORDING START END, in seconds",
     )
     parser.add_argument(
         "--audio-column",

@@ -27,7 +27,7 @@ INPUTS = (
 # Options that change no number, or only embeddings, which are an input themselves.
 _NO_OPTIONS = (
     *("command", "prog", "keeps_work", "score", "json", "format", "out", "plot"),
-    *("model", "audio", "prefer", "audio_column", "name_column"),
+    *("model", "audio", "prefer", "segments", "audio_column", "name_column"),
     *("window", "dtype", "workers", "device"),
 )
 

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from voxblink2_lib.archive.wav import read_wav_header
 from voxblink2_lib.embedding.blocks import EmbeddingBlock
+from voxblink2_lib.embedding.lists import FilePart
 from voxblink2_lib.embedding.tables import Audio, NoAudio, Samples
 from voxblink2_lib.errors import EmbeddingError, MediaError, ModelError
 from voxblink2_lib.files import atomic_write
@@ -44,6 +45,10 @@ _LONGEST_SECONDS = 6 * 3600.0
 _READ_SAMPLES = 1 << 20
 # What libsndfile returns for a file without a length.
 _UNKNOWN_FRAMES = 1 << 36
+# Its mark and its size, which is of what comes after them.
+_RIFF_BYTES = 8
+# Kaldi takes as much as well: times are rounded.
+_MOST_BEYOND_SECONDS = 0.5
 
 # So much audio is decoded before it is embedded: enough to find windows of similar lengths.
 _PENDING_SECONDS = 1200
@@ -195,6 +200,8 @@ def read_waveform(audio: Audio, name: str) -> Waveform:
         raise ModelError(f"{name} {audio.reason}.")
     if isinstance(audio, Samples):
         return _at_16_khz(audio)
+    if isinstance(audio, FilePart):
+        return _read_part(audio, name)
     if isinstance(audio, Path) and not audio.is_file():
         raise ModelError(f"{name}: there is no file {audio}.")
     if not audio or (isinstance(audio, Path) and not audio.stat().st_size):
@@ -213,6 +220,35 @@ def read_waveform(audio: Audio, name: str) -> Waveform:
             return decode_audio(audio, end_seconds=_LONGEST_SECONDS).samples
     except MediaError as error:
         raise ModelError(f"{name} cannot be decoded: {error}") from error
+
+
+def _read_part(part: FilePart, name: str) -> Waveform:
+    try:
+        waveform = _read_recording(part.path, part.offset_bytes)
+    except ModelError as error:
+        raise ModelError(f"{name}: {error}") from error
+    seconds = len(waveform) / SAMPLE_RATE_HZ
+    end = seconds if part.end_seconds is None else part.end_seconds
+    if part.start_seconds >= seconds or end > seconds + _MOST_BEYOND_SECONDS:
+        raise ModelError(
+            f"{name} spans {part.start_seconds:g}-{end:g} s, but the recording {part.path} has "
+            f"{seconds:.2f} s."
+        )
+    start, stop = (round(second * SAMPLE_RATE_HZ) for second in (part.start_seconds, end))
+    return waveform[start:stop]
+
+
+@functools.lru_cache(maxsize=1)  # a recording has many utterances, one after another
+def _read_recording(path: str, offset_bytes: int | None) -> Waveform:
+    name = f"the recording {path}"
+    if offset_bytes is None:
+        return read_waveform(Path(path), name)
+    with open(path, "rb") as file:
+        file.seek(offset_bytes)
+        head = file.read(_RIFF_BYTES)
+        if head[:4] != b"RIFF":
+            raise ModelError(f"{name} has no WAV file at byte {offset_bytes:,}.")
+        return read_waveform(head + file.read(int.from_bytes(head[4:8], "little")), name)
 
 
 def _at_16_khz(samples: Samples) -> Waveform:

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from voxblink2_lib.embedding.audio_files import EXTENSIONS, find_audio_files
+from voxblink2_lib.embedding.lists import FilePart, read_list, read_segments
 from voxblink2_lib.embedding.tables import USUAL, Audio, TableColumns
 from voxblink2_lib.errors import EmbeddingError
 from voxblink2_lib.foreign_files import as_own_error, check_parquet_size, shortened
@@ -54,6 +55,7 @@ class EmbeddingBlock:
         place: index of the batch or row group in it.
         files: names and paths of files.
         columns: of the table.
+        parts: of the files, if they are not whole files.
     """
 
     kind: Literal["files", "arrow", "parquet"]
@@ -62,6 +64,7 @@ class EmbeddingBlock:
     place: int = 0
     files: tuple[tuple[str, str], ...] = ()
     columns: TableColumns = USUAL
+    parts: tuple[FilePart, ...] = ()
 
     def read(self) -> Iterator[tuple[str, Audio]]:
         """Yield the name of each utterance with its audio.
@@ -70,11 +73,13 @@ class EmbeddingBlock:
             EmbeddingError: there is no column of audio or of names.
         """
         if self.kind == "files":
-            yield from ((name, Path(path)) for name, path in self.files)
+            whole = [Path(path) for _, path in self.files]
+            sounds: Sequence[Audio] = self.parts or whole
+            yield from ((name, sound) for (name, _), sound in zip(self.files, sounds, strict=True))
             return
         for rows in self._tables():
-            sounds = self.columns.sounds(rows)
-            yield from zip(self.columns.names(rows, self.path), sounds, strict=True)
+            names = self.columns.names(rows, self.path)
+            yield from zip(names, self.columns.sounds(rows), strict=True)
 
     def identity(self) -> str:
         """Return all that decides what the block contains, but for the content of its files.
@@ -82,9 +87,10 @@ class EmbeddingBlock:
         Its hash is in files of earlier versions, so the text must never change.
         """
         columns = "" if self.columns == USUAL else f", columns={tuple(self.columns)!r}"
+        parts = f", parts={[*map(tuple, self.parts)]!r}" if self.parts else ""
         return (
             f"Block(kind={self.kind!r}, rows={self.rows!r}, path={self.path!r}, "
-            f"place={self.place!r}, files={self.files!r}{columns})"
+            f"place={self.place!r}, files={self.files!r}{columns}{parts})"
         )
 
     def version(self) -> str:
@@ -140,23 +146,31 @@ def find_blocks(
     keep: Keep | None = None,
     prefer: Sequence[str] = (),
     columns: TableColumns = USUAL,
+    segments: Path | None = None,
 ) -> EmbeddingInput:
     """Divide an input into blocks.
 
     Args:
         place: a store (its configuration ``audio``, or ``audio-visual`` if it has no other);
             a folder of Arrow or Parquet files with a column ``audio``, as ``save_to_disk`` writes;
-            one such file; a Kaldi list ``wav.scp``; or a folder of audio files, which are named by
-            their path in it, without extension.
+            one such file; a list (Kaldi's ``wav.scp``, also with ``FILE.ark:OFFSET``, or
+            WeSpeaker's ``raw.list``); or a folder of audio files, which are named by their path in
+            it, without extension.
         keep: returns whether to embed the utterance of a name; by default all are embedded.
         prefer: see :func:`voxblink2_lib.embedding.audio_files.find_audio_files`.
         columns: of Arrow or Parquet, a store's excepted.
+        segments: Kaldi's list of the utterances in the recordings of a list.
 
     Raises:
         EmbeddingError: it is none of these, or there is nothing to embed in it.
         StoreDamagedError: an Arrow file is damaged.
     """
     path = Path(place).expanduser().absolute()
+    if segments is not None and (path.is_dir() or path.suffix in {".arrow", ".parquet"}):
+        raise EmbeddingError(
+            f"Segments are of the recordings of a list wav.scp; {path} is none. Leave them out, or "
+            "name the list."
+        )
     skipped: Counter[str] = Counter()
     if path.is_dir():
         blocks = list(_blocks_of_folder(path, keep, prefer, columns, skipped))
@@ -165,7 +179,7 @@ def find_blocks(
     elif path.suffix == ".arrow" and path.is_file():
         blocks = list(_arrow_blocks([path], keep, columns))
     elif path.is_file():
-        blocks = list(_listed_blocks(_read_scp(path), keep))
+        blocks = list(_listed_blocks(path, segments, keep))
     else:
         raise EmbeddingError(f"There is no file or folder {path}.")
     if not blocks:
@@ -205,7 +219,8 @@ def _split(blocks: Sequence[EmbeddingBlock]) -> Iterator[EmbeddingBlock]:
             size = max(size, -(-len(block.rows) // _MAX_BLOCKS_PER_ROW_GROUP))
         for start in range(0, len(block.rows), size):
             part = slice(start, start + size)
-            yield replace(block, rows=block.rows[part], files=block.files[part])
+            files, parts = block.files[part], block.parts[part]
+            yield replace(block, rows=block.rows[part], files=files, parts=parts)
 
 
 def _blocks_of_folder(
@@ -295,35 +310,32 @@ def _kept(rows: pa.Table, path: Path, keep: Keep, columns: TableColumns) -> tupl
     return tuple(row for row, name in enumerate(columns.names(rows, path)) if keep(name))
 
 
-def _listed_blocks(files: Iterable[tuple[str, str]], keep: Keep | None) -> Iterator[EmbeddingBlock]:
-    paths: dict[str, str] = {}
-    for name, path in files:
-        if name in paths:
-            raise EmbeddingError(f"{shortened(name)} exists twice, as {paths[name]} and as {path}.")
-        if keep is None or keep(name):
-            paths[name] = path
-    return _blocks_of_files([*paths.items()])
+def _listed_blocks(
+    path: Path, segments: Path | None, keep: Keep | None
+) -> Iterator[EmbeddingBlock]:
+    listed = _once(read_list(path))
+    if segments is not None:
+        listed = _once(read_segments(segments, listed))
+    kept = {name: part for name, part in listed.items() if keep is None or keep(name)}
+    files = [(name, part.path) for name, part in kept.items()]
+    parts = [*kept.values()]
+    return _blocks_of_files(files, () if all(part.is_whole for part in parts) else parts)
 
 
-def _blocks_of_files(files: Sequence[tuple[str, str]]) -> Iterator[EmbeddingBlock]:
-    if files:
-        yield EmbeddingBlock("files", range(len(files)), files=tuple(files))
-
-
-def _read_scp(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield names and files of ``NAME FILE`` lines; relative files may be beside the list."""
-    try:
-        text = path.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise EmbeddingError(f"{path} cannot be read as a list: {error}") from error
-    for number, line in enumerate(text.splitlines(), start=1):
-        fields = line.strip().split(maxsplit=1)
-        if not fields:
-            continue
-        if len(fields) == 1 or fields[1].endswith("|") or fields[1].startswith("|"):
+def _once(listed: Iterable[tuple[str, FilePart]]) -> dict[str, FilePart]:
+    parts: dict[str, FilePart] = {}
+    for name, part in listed:
+        if name in parts:
             raise EmbeddingError(
-                f"{path}: line {number} is {shortened(line.strip())}; expected 'NAME FILE'. "
-                "Commands ('|') are never run."
+                f"{shortened(name)} exists twice, as {parts[name].path} and as {part.path}."
             )
-        file = Path(fields[1]).absolute()
-        yield fields[0], str(file if file.is_file() else path.parent / fields[1])
+        parts[name] = part
+    return parts
+
+
+def _blocks_of_files(
+    files: Sequence[tuple[str, str]], parts: Sequence[FilePart] = ()
+) -> Iterator[EmbeddingBlock]:
+    if files:
+        rows = range(len(files))
+        yield EmbeddingBlock("files", rows, files=tuple(files), parts=tuple(parts))

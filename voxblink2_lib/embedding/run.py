@@ -83,6 +83,7 @@ def embed(
     keep: Keep | None = None,
     prefer: Sequence[str] = (),
     columns: TableColumns = USUAL,
+    segments: Path | None = None,
     progress: Progress = no_progress,
 ) -> Embedded:
     """Embed the utterances of an input into one file.
@@ -100,6 +101,7 @@ def embed(
         prefer: extensions, as ``("wav", "flac")``: which of several files of one name is embedded,
             the first of these that is there. Without, none is.
         columns: of Arrow or Parquet.
+        segments: Kaldi's list of the utterances in the recordings of a list.
         progress: shows the utterances done, the hours of audio, and the speed.
 
     Raises:
@@ -112,7 +114,9 @@ def embed(
         raise EmbeddingError(f"{out} must end in {' or '.join(FORMATS)}.")
     if workers is not None and workers < 1:
         raise EmbeddingError(f"There must be at least 1 worker, got {workers}.")
-    blocks, skipped = find_blocks(audio, keep=keep, prefer=prefer, columns=columns)
+    blocks, skipped = find_blocks(
+        audio, keep=keep, prefer=prefer, columns=columns, segments=segments
+    )
     named_model, model = options.model, find_model(options.model)
     options = replace(options, model=str(model))
     hashes = model_hashes(model)

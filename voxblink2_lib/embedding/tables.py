@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from voxblink2_lib.embedding.lists import FilePart
 from voxblink2_lib.errors import EmbeddingError
 from voxblink2_lib.foreign_files import shortened
 from voxblink2_lib.records import SAMPLE_RATE_HZ
@@ -39,8 +40,8 @@ class Samples(NamedTuple):
     rate_hz: int
 
 
-# Encoded audio, or the file that holds it, or samples.
-Audio = bytes | Path | Samples | NoAudio
+# Encoded audio, or the file that holds it or a part of it, or samples.
+Audio = bytes | Path | FilePart | Samples | NoAudio
 
 
 class TableColumns(NamedTuple):
