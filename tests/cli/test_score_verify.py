@@ -131,7 +131,7 @@ def test_every_option_that_names_a_file_is_an_input() -> None:
         a for a in commands.choices["score"]._actions if isinstance(a, argparse._SubParsersAction)
     )
     outputs = {"plot", "out", "result"}
-    audio = {"audio", "model"}  # of these come embeddings, which are an input
+    audio = {"audio", "model", "segments"}  # of these come embeddings, which are an input
     places = {"FILE", "FILE|cohort", "MAP", "KEY", "DIR", "SCORES", "PLACE"}
     named = {
         action.dest
