@@ -41,11 +41,11 @@ def test_it_has_what_a_folder_would_have(
 ) -> None:
     target = f"hf://datasets/{NAME}/{folder}".rstrip("/")
     export_to(target, store, "webdataset", workers=None)
-    export_to(tmp_path, store, "webdataset")
+    export_to(tmp_path / "here", store, "webdataset")
     repo = hub.repos[NAME]
     assert repo.is_private
     remote = {path.removeprefix(folder): data for path, data in repo.files.items()}
-    local = content(tmp_path)
+    local = content(tmp_path / "here")
     assert remote.keys() == local.keys()
     assert all(remote[path] == local[path] for path in local.keys() - OF_THE_TARGET)
     assert remote["shard.list"].decode().splitlines()[0] == f"{target}/audio-00000.tar"
@@ -78,8 +78,8 @@ def test_a_format_of_many_files(
     """And what is large is uploaded from a file."""
     monkeypatch.setattr("voxblink2_lib.export.hub_target.SMALL_BYTES", 0)
     export_to(f"hf://datasets/{NAME}/nemo", store, "nemo")
-    export_to(tmp_path, store, "nemo")
-    clips = {path: data for path, data in content(tmp_path).items() if path.endswith(".flac")}
+    export_to(tmp_path / "here", store, "nemo")
+    clips = {path: data for path, data in content(tmp_path / "here").items() if path.endswith(".flac")}
     assert clips
     assert {f"nemo/{path}": data for path, data in clips.items()}.items() <= (
         hub.repos[NAME].files.items()
