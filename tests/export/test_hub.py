@@ -79,7 +79,9 @@ def test_a_format_of_many_files(
     monkeypatch.setattr("voxblink2_lib.export.hub_target.SMALL_BYTES", 0)
     export_to(f"hf://datasets/{NAME}/nemo", store, "nemo")
     export_to(tmp_path / "here", store, "nemo")
-    clips = {path: data for path, data in content(tmp_path / "here").items() if path.endswith(".flac")}
+    clips = {
+        path: data for path, data in content(tmp_path / "here").items() if path.endswith(".flac")
+    }
     assert clips
     assert {f"nemo/{path}": data for path, data in clips.items()}.items() <= (
         hub.repos[NAME].files.items()

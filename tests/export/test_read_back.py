@@ -227,10 +227,11 @@ def test_rows_of_a_large_shard_are_in_groups(
 
 
 def test_folder(store: Path, tmp_path: Path) -> None:
-    export_to(tmp_path, store, "folder")
-    files = {path: data for path, data in content(tmp_path).items() if path.endswith(".flac")}
+    out = tmp_path / "out"
+    export_to(out, store, "folder")
+    files = {path: data for path, data in content(out).items() if path.endswith(".flac")}
     assert files == {f"{name}.flac": data for name, data in clips_of(store).items()}
-    assert {path.name for path in tmp_path.iterdir() if not path.name.startswith(".")} == {
+    assert {path.name for path in out.iterdir() if not path.name.startswith(".")} == {
         *("id000000", "id000001", "voxblink2-export.json")
     }
 
