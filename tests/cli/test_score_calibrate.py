@@ -131,7 +131,7 @@ def test_what_was_fitted_on_is_refused_by_file_and_by_trials(run: Run) -> None:
 def test_contaminated_trials_are_refused_or_in_the_output(run: Run, folder: Path) -> None:
     with open(folder / "dev_a.txt", "a", encoding="utf-8") as file:
         file.write("deve1 deve1 1.0 target\n")
-    assert "are of an utterance with itself" in run("fit dev_a.txt --out cal.json", code=2)
+    assert "1 trial is of an utterance with itself" in run("fit dev_a.txt --out cal.json", code=2)
     line = "fit dev_a.txt --allow-overlap --out cal.json"
     assert run(line)["overlap"]["self_trials"] == 1
     assert any(text.startswith("Overlap   1 ") for text in run(line, is_json=False))

@@ -63,9 +63,11 @@ def test_costs_count_everywhere(run: Run) -> None:
 def test_a_preset_is_its_priors_and_the_mean_over_them(
     preset: str, priors: list[float], ranks_by: str, run: Run
 ) -> None:
-    record = run("--preset", preset)
+    record, plain = run("--preset", preset), run("--p-target", *priors)
     primary = record.pop("primary")
-    assert record == run("--p-target", *priors)
+    proofs = record.pop("proof"), plain.pop("proof")
+    assert [proof["options"].get("preset") for proof in proofs] == [preset, None]
+    assert record == plain
     actual = [act_dcf(RATIOS, LABELS, p_target=prior).act_dcf for prior in priors]
     assert primary["actual"] == pytest.approx(math.fsum(actual) / len(actual), rel=1e-15)
     assert primary["minimum"] == min_dcf(RATIOS, LABELS, p_target=priors).min_dcf

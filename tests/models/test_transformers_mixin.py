@@ -39,7 +39,7 @@ def test_the_mixin_of_transformers(model: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pytest", f"{CASES}::{model}", "-p", "no:cacheprovider"]
     command += ["-o", "addopts=", "-W", "ignore", "-q", f"--junitxml={report}", "-rf", "--tb=short"]
     paths = os.pathsep.join([str(SOURCES), str(ROOT)])
-    environment = {**os.environ, "PYTHONPATH": paths}
+    environment = {**os.environ, "PYTHONPATH": paths, "PYTEST_ADDOPTS": ""}
     done = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
