@@ -66,7 +66,11 @@ def test_several_columns_and_parquet(tmp_path: Path) -> None:
         ("a 1\nb 2\n", {}, r"1 of 3 names have no measure in .*quality\. Names without.*'c\.wav'"),
         ("a 1\nb 2\na 3\n", {}, r"line 3: 'a' has \[3\.0\] here, and \[1\.0\] before\. Keep"),
         ("a b 1\na c 1\n", {}, r"2 of 4 trials have no value in .*; the first is trial 3, 'c\.w"),
-        ("a b 1\na b 2\na c 1\nc a 1\nb b 1\n", {}, r"trials 1 and 2 are the same, .* two values"),
+        (
+            "a b 1\na b 2\na c 1\nc a 1\nb b 1\n",
+            {},
+            r"line 1 and .*, line 2 are the same trial, .* two values",
+        ),
         ("utt,snr\na,1\n", {"columns": ["x"]}, r"has no column 'x'; measures in it are snr\."),
         ("a\n", {}, r"'a' is not the measure of an utterance or a trial"),
         ("", {}, r"quality is empty"),

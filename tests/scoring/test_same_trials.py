@@ -72,8 +72,14 @@ ALL = "a b 1\na c 2\nb c 3\nc d 4\n"
             r"2 of 4 trials of .*b\.txt have no score in .*a\.txt; the first: 'a' against 'c'; 'b'",
         ),
         ((ALL, ALL + "a d 1\n"), r"1 of 5 trials of .*b\.txt have no .*a\.txt; the first: 'a' ag"),
-        ((ALL, "b a 1\n"), r"4 of 4 trials have no score in .*b\.txt; the first is trial 1"),
-        ((ALL, ALL + "a b 5\n"), r"b\.txt: trials 1 and 5 are the same, 'a' against 'b', with"),
+        (
+            (ALL, "b a 1\n"),
+            r"4 of 4 trials have no score in .*b\.txt; the first is .*a\.txt, line 1",
+        ),
+        (
+            (ALL, ALL + "a b 5\n"),
+            r"b\.txt, line 1 and .*, line 5 are the same trial, 'a' against 'b', with",
+        ),
     ],
 )
 def test_the_first_trials_that_differ_are_named(
