@@ -527,6 +527,7 @@ def test_killed_and_interrupted_runs_end_in_the_file_of_an_undisturbed_one(
     assert cli_process.run_inline_json(*words, "--device", "cpu") == {
         **{"out": str(out), "utterances": LONG, "dimensions": 12},
         **{"rejected": 0, "rejects": None},
+        **{"duplicates": 0, "skipped": {}},
     }
     assert contents(tmp_path) == ["out.parquet"]
     assert out.read_bytes() == undisturbed_bytes
