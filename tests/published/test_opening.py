@@ -71,7 +71,7 @@ def test_few_requests_whatever_the_number_of_shards(
     large: Path, local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folders = (tmp_path / "datasets" / str(number) for number in itertools.count())
-    with faulty_bucket(monkeypatch) as faults:
+    with faulty_bucket(monkeypatch, read_timeout_seconds=60) as faults:
         stores = {f"{BUCKET}few": local, f"{BUCKET}many": large}
         for url, root in stores.items():
             publish(url, root)
@@ -91,7 +91,7 @@ def test_a_load_of_all_rows_downloads_no_ledger(
     local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets")
-    with faulty_bucket(monkeypatch):
+    with faulty_bucket(monkeypatch, read_timeout_seconds=60):
         url = f"{BUCKET}few"
         publish(url, local)
         first_row(url)

@@ -95,7 +95,9 @@ def _fail(start_response: Any) -> list[bytes]:
 
 
 @contextmanager
-def faulty_bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Faults]:
+def faulty_bucket(
+    monkeypatch: pytest.MonkeyPatch, *, read_timeout_seconds: float = 1.0
+) -> Iterator[Faults]:
     """Run such a server with an empty bucket ``bucket``; clients try once."""
     faults = Faults()
     start = ThreadedMotoServer.start
@@ -106,11 +108,11 @@ def faulty_bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Faults]:
 
     monkeypatch.setattr(ThreadedMotoServer, "start", started)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    options = {"config_kwargs": {"read_timeout": 1.0}}
-    monkeypatch.setitem(fsspec.config.conf, "s3", options)
     kind = fsspec.get_filesystem_class("s3")
     monkeypatch.setattr(kind, "retries", 1)
-    with bucket_server(monkeypatch):
+    with bucket_server(monkeypatch):  # to empty it may take longer than the time limit
+        options = {"config_kwargs": {"read_timeout": read_timeout_seconds}}
+        monkeypatch.setitem(fsspec.config.conf, "s3", options)
         kind.clear_instance_cache()
         fsspec.filesystem("s3").mkdir("bucket")
         yield faults
