@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from voxblink2_lib.files import sha256_of
 from voxblink2_lib.foreign_files import as_own_error
 
 _WEIGHTS = {".safetensors", ".bin"}
+_FILES = {".json", *_WEIGHTS}
 _CONFIG, _FRONT_END = "config.json", "preprocessor_config.json"
 # They differ between copies of one model.
 _NOT_OF_THE_MODEL = ("transformers_version", "_name_or_path", "auto_map")
@@ -29,16 +31,26 @@ class ModelIdentity(NamedTuple):
     front_end: str
 
 
-def identify_model(folder: Path) -> ModelIdentity:
+def model_hashes(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file of a model, by its name."""
+    files = sorted(path for path in folder.iterdir() if path.suffix in _FILES)
+    return {path.name: sha256_of(path) for path in files}
+
+
+def identify_model(folder: Path, hashes: Mapping[str, str] | None = None) -> ModelIdentity:
     """Return the identity of a model.
+
+    Args:
+        folder: of the model.
+        hashes: of its files, if they are known: those of the weights take seconds.
 
     Raises:
         ModelError: a configuration in the folder cannot be read.
     """
     digest = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
-        if path.suffix in _WEIGHTS:
-            digest.update(sha256_of(path).encode())
+    for name, sha256 in (model_hashes(folder) if hashes is None else hashes).items():
+        if Path(name).suffix in _WEIGHTS:
+            digest.update(sha256.encode())
     front_end = _settings(folder / _FRONT_END)
     for settings in (_settings(folder / _CONFIG), front_end):
         digest.update(json.dumps(settings, sort_keys=True).encode())

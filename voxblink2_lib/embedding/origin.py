@@ -11,18 +11,9 @@ import pyarrow.compute as pc
 
 from voxblink2_lib.embedding.block_worker import EmbedOptions
 from voxblink2_lib.embedding.model_identity import identify_model
-from voxblink2_lib.files import sha256_of
-
-_MODEL_FILES = {".json", ".safetensors", ".bin"}
 
 # Ids of six digits are of VoxBlink2 alone; VoxBlink1, VoxCeleb1 and VoxCeleb2 share those of five.
 _VOXBLINK2, _VOXBLINK2_NAME = "VoxBlink2", r"(^|/)id[0-9]{6}[/-]"
-
-
-def model_hashes(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file of a model, by its name."""
-    files = sorted(path for path in folder.iterdir() if path.suffix in _MODEL_FILES)
-    return {path.name: sha256_of(path) for path in files}
 
 
 def model_text(name: str, options: EmbedOptions, hashes: Mapping[str, str]) -> str:
@@ -31,9 +22,9 @@ def model_text(name: str, options: EmbedOptions, hashes: Mapping[str, str]) -> s
     Args:
         name: the model as its user named it; of a folder, only its own name is written.
         options: how it was used, with the folder of the model.
-        hashes: see :func:`model_hashes`.
+        hashes: see :func:`~voxblink2_lib.embedding.model_identity.model_hashes`.
     """
-    identity = identify_model(Path(options.model))
+    identity = identify_model(Path(options.model), hashes)
     record = {
         "name": Path(name).name if Path(name).expanduser().is_dir() else name,
         "sha256": identity.model,

@@ -31,8 +31,9 @@ from safetensors import SafetensorError, safe_open
 from voxblink2_lib.cores import usable_cores
 from voxblink2_lib.embedding.block_worker import BlockDone, BlockTask, EmbedOptions, embed_block
 from voxblink2_lib.embedding.blocks import EmbeddingBlock, Keep, find_blocks, provenance_of
+from voxblink2_lib.embedding.model_identity import model_hashes
 from voxblink2_lib.embedding.model_location import find_model
-from voxblink2_lib.embedding.origin import corpus_of_names, model_hashes, model_text
+from voxblink2_lib.embedding.origin import corpus_of_names, model_text
 from voxblink2_lib.embedding.tables import USUAL, TableColumns
 from voxblink2_lib.errors import EmbeddingError, StoppedError
 from voxblink2_lib.files import atomic_write, short_digest
