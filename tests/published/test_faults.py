@@ -10,6 +10,7 @@ from typing import Any
 import fsspec
 import pytest
 from support.faulty_bucket import Faults, faulty_bucket, first, never
+from support.killed_writes import KilledError, kill_at_write
 
 from voxblink2_lib.errors import StoreBusyError, StoreDamagedError, StoreDiskError, StoreError
 from voxblink2_lib.published import publisher as publisher_file
@@ -77,38 +78,12 @@ def faults(monkeypatch: pytest.MonkeyPatch) -> Iterator[Faults]:
 # -- Kills -----------------------------------------------------------------------------------------
 
 
-class KilledError(BaseException):
-    """The process is gone."""
-
-
 def killed_at(monkeypatch: pytest.MonkeyPatch, number: int, *, is_done: bool) -> Callable[[], int]:
-    """Kill the process at one of its writes, before or after it is done; nothing comes after that.
-
-    Returns:
-        A function that returns how many writes were begun.
-    """
-    writes = [0]
-
-    def around(owner: Any, name: str) -> None:
-        write = getattr(owner, name)
-
-        def dying(*words: Any, **options: Any) -> Any:
-            writes[0] += 1
-            if writes[0] == number and is_done:
-                write(*words, **options)
-            if writes[0] >= number:
-                raise KilledError
-            return write(*words, **options)
-
-        monkeypatch.setattr(owner, name, dying)
-
     system = type(fsspec.filesystem("memory"))
-    for name in ("pipe_file", "rm_file", "open"):
-        around(system, name)
-    for name in ("note_next", "note_published"):
-        around(publisher_file, name)
+    writes: list[tuple[Any, str]] = [(system, name) for name in ("pipe_file", "rm_file", "open")]
+    writes += [(publisher_file, name) for name in ("note_next", "note_published")]
     monkeypatch.setattr(publisher_file, "AT_ONCE", 1)
-    return lambda: writes[0]
+    return kill_at_write(monkeypatch, writes, number, is_done=is_done)
 
 
 def writes_of_a_publication(local: Path, memory: str) -> int:

@@ -14,6 +14,7 @@ import pytest
 from datasets import load_dataset
 from support.bucket import bucket_server
 from support.cli_process import run_any, run_inline, run_inline_json
+from support.killed_writes import KilledError, kill_at_write
 
 import voxblink2
 from voxblink2_lib.errors import StoreBusyError, StoreError, UsageError
@@ -37,10 +38,6 @@ assert voxblink2  # registers the builder
 SPEAKER, VIDEOS = "id000001", ("video000002", "video000003")
 GONE = (SPEAKER, *VIDEOS)
 BUCKET = "s3://bucket/corpora/store"
-
-
-class KilledError(BaseException):
-    """The process is gone."""
 
 
 @pytest.fixture(autouse=True)
@@ -338,38 +335,16 @@ def test_the_command(memory: str, local: Path, tmp_path: Path) -> None:
 
 
 def killed_at(patched: pytest.MonkeyPatch, number: int, *, is_done: bool) -> Callable[[], int]:
-    """Kill the process at one of its writes, before or after it is done; nothing comes after that.
-
-    Returns:
-        A function that returns how many writes were begun.
-    """
-    writes = [0]
-
-    def around(owner: Any, name: str) -> None:
-        write = getattr(owner, name)
-
-        def dying(*words: Any, **options: Any) -> Any:
-            writes[0] += 1
-            if writes[0] == number and is_done:
-                write(*words, **options)
-            if writes[0] >= number:
-                raise KilledError
-            return write(*words, **options)
-
-        patched.setattr(owner, name, dying)
-
-    for name in ("_upload", "_put", "_remove"):
-        around(Place, name)
-    for name in ("_create", "_overwrite"):
-        around(UrlLease, name)
-    around(UrlLease, "_remove")
-    for name in ("note_next", "note_published"):
-        around(publisher_file, name)
-    for name in ("fetch_files", "purge_store", "clear_purged", "clear_purged_pieces"):
-        around(published_store, name)
+    writes: dict[Any, tuple[str, ...]] = {
+        Place: ("_upload", "_put", "_remove"),
+        UrlLease: ("_create", "_overwrite", "_remove"),
+        publisher_file: ("note_next", "note_published"),
+        published_store: ("fetch_files", "purge_store", "clear_purged", "clear_purged_pieces"),
+    }
     patched.setattr(publisher_file, "AT_ONCE", 1)
     patched.setattr(UrlLease, "keep", lambda _: None)  # no beats between
-    return lambda: writes[0]
+    named = [(owner, name) for owner, names in writes.items() for name in names]
+    return kill_at_write(patched, named, number, is_done=is_done)
 
 
 class Scene:
