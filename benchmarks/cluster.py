@@ -3,7 +3,8 @@
 The nodes are Ray's, on this machine, each with one core, one worker and a folder of media: 60 s of
 AAC for each video, five utterances. Rates are by the clock, from the moment at which the driver has
 jobs to the end of the last; the store is a folder. The driver works beside the nodes: on two cores,
-it and the second node share one.
+it and the second node share one. What the machine itself gives is measured beside it: the same work
+without Ray, by two workers and by one.
 
 What the driver takes is measured without Ray: nodes return made-up results of jobs of 320 videos,
 pickled as Ray's would be. Counted is the CPU time of all that the driver does from planned jobs to
@@ -34,7 +35,7 @@ from voxblink2_lib.cluster.driver import Driver
 from voxblink2_lib.cluster.engine import ray_engine
 from voxblink2_lib.cluster.records import JobResult, JobWork, Node, Report
 from voxblink2_lib.materialize.request import MaterializeRequest
-from voxblink2_lib.materialize.run import materialize
+from voxblink2_lib.materialize.run import Engine, materialize, run_on_this_machine
 from voxblink2_lib.materialize.video_queue import RunContext
 from voxblink2_lib.published.manifest import PublishedFile, new_attempt
 from voxblink2_lib.published.opening import open_place
@@ -57,7 +58,7 @@ class Size(NamedTuple):
     driver_videos: int
 
 
-FULL = Size(rounds=3, videos=320, jobs=8, driver_videos=10_240)
+FULL = Size(rounds=3, videos=320, jobs=16, driver_videos=10_240)
 QUICK = Size(rounds=1, videos=8, jobs=2, driver_videos=640)
 
 
@@ -115,34 +116,53 @@ def one_and_two_nodes() -> Any:
         cluster.shutdown()
 
 
-def run_seconds(request: MaterializeRequest, address: str) -> float:
-    """Return how long the nodes work on a request."""
+def run_seconds(request: MaterializeRequest, engine: Engine) -> float:
+    """Return how long an engine works on a request."""
     taken = []
-    with ray_engine(request, address=address) as engine:
 
-        def timed(context: RunContext, jobs: list[int]) -> None:
-            start = time.perf_counter()
-            engine(context, jobs)
-            taken.append(time.perf_counter() - start)
+    def timed(context: RunContext, jobs: list[int]) -> None:
+        start = time.perf_counter()
+        engine(context, jobs)
+        taken.append(time.perf_counter() - start)
 
-        materialize(request, retry=True, wait=False, engine=timed)
+    materialize(request, retry=True, wait=False, engine=timed)
     return sum(taken)
+
+
+def seconds_of_nodes(request: MaterializeRequest, address: str) -> float:
+    """Return how long the nodes of a cluster work on a request."""
+    with ray_engine(request, address=address) as engine:
+        return run_seconds(request, engine)
+
+
+def speedup_without_ray(folder: Path, number: int) -> float:
+    """Return how many times faster two workers of this process are than one."""
+    one, two = (
+        run_seconds(
+            replace(request_of(folder, f"local-{workers}-{number}"), workers=workers),
+            run_on_this_machine,
+        )
+        for workers in (1, 2)
+    )
+    return one / two
 
 
 def measure_nodes(folder: Path, size: Size) -> Iterable[Figure]:
     make_media(folder, make_release(folder, size.videos))
-    ratios = []
+    ratios, without_ray = [], []
     with (
         patch("voxblink2_lib.materialize.jobs._SMALL_CORPUS_SHARDS", size.jobs),
         one_and_two_nodes() as (address, add_node, remove_node),
     ):
         for number in range(size.rounds):
-            alone = run_seconds(request_of(folder, f"one-{number}"), address)
+            alone = seconds_of_nodes(request_of(folder, f"one-{number}"), address)
             node = add_node()
-            both = run_seconds(request_of(folder, f"two-{number}"), address)
+            both = seconds_of_nodes(request_of(folder, f"two-{number}"), address)
             remove_node(node)
             ratios.append(alone / both)
+            without_ray.append(speedup_without_ray(folder, number))
     yield figure("videos per second: two nodes / one", ratios, at_least=1.7)
+    yield figure("the same without Ray: two workers / one", without_ray)
 
 
 # -- The driver ------------------------------------------------------------------------------------

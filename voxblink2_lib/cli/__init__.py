@@ -23,6 +23,7 @@ from voxblink2_lib.cli.models import add_model_commands
 from voxblink2_lib.cli.parser import CommandParser
 from voxblink2_lib.cli.publish import add_publish_command
 from voxblink2_lib.cli.purge import add_purge_command
+from voxblink2_lib.cli.purity import add_purity_command
 from voxblink2_lib.cli.release import add_release_commands
 from voxblink2_lib.cli.repair import add_repair_command
 from voxblink2_lib.cli.report import add_report_command
@@ -57,6 +58,7 @@ _COMMANDS = (
     add_report_command,
     add_diff_command,
     add_split_command,
+    add_purity_command,
     add_export_command,
     add_publish_command,
     add_model_commands,

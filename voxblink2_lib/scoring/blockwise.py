@@ -32,6 +32,9 @@ _BLOCK_ROWS, _BLOCK_COLUMNS = 1024, 8192
 # Multiplications that justify the seconds of loading PyTorch and starting CUDA.
 _LARGE_PRODUCT = 1e12
 
+# A product's last bits depend on its block: pairs are selected with so much room.
+_ROUNDING = 1e-5
+
 # Pairs processed at once.
 _PAIRS = 1024
 
@@ -157,6 +160,56 @@ def top_statistics(
     return mean, deviation
 
 
+def pairs_above(
+    vectors: Floats,
+    least: float,
+    *,
+    most: int,
+    memory_bytes: int = MEMORY_BYTES,
+    device: str | None = None,
+    progress: Advance | None = None,
+) -> tuple[Rows, Rows, Floats]:
+    """Return all pairs of rows whose cosine is high, sorted by it, the highest first.
+
+    Args:
+        vectors: float32, rows of length 1. Shape: [rows, dimensions].
+        least: the lowest cosine.
+        most: more pairs than this are refused.
+        memory_bytes: as in :func:`nearest`.
+        device: as in :func:`nearest`.
+        progress: called with the number of rows done since the last call.
+
+    Returns:
+        The first row of each pair, the second, which is larger, and the cosine. Shape: [pairs].
+
+    Raises:
+        ScoringError: there are too many, or see :func:`nearest`.
+    """
+    engine = _engine(device, vectors, vectors)
+    found: list[tuple[Rows, Rows]] = []
+    counts = [0]
+
+    def collect(rows: slice, blocks: _ScoreBlocks) -> None:
+        for first, scores in blocks:
+            a, b = engine.above(scores, least - _ROUNDING)
+            a, b = a + rows.start, b + first
+            found.append((a[a < b], b[a < b]))
+            counts[0] += len(found[-1][0])
+            if counts[0] > most:
+                raise ScoringError(
+                    f"More than {most:,} of {len(vectors):,} rows are pairs with a cosine of at "
+                    f"least {least:.3f}. Choose a higher one."
+                )
+
+    _for_blocks(collect, engine, vectors, vectors, memory_bytes, progress)
+    a, b = (np.concatenate(side) for side in zip(*found, strict=True))
+    norms = np.ones(len(vectors), np.float32)
+    values = cosines(vectors, vectors, a, b, (norms, norms))
+    order = np.lexsort((b, a, -values))
+    order = order[values[order] >= least]
+    return a[order], b[order], values[order]
+
+
 # The first column of each block of models, and the products with it.
 _ScoreBlocks = Iterator[tuple[int, Any]]
 
@@ -175,6 +228,8 @@ class _Engine(Protocol):
     def best(self, scores: Any) -> tuple[Rows, Floats]: ...
 
     def top(self, scores: Any, count: int) -> Floats: ...
+
+    def above(self, scores: Any, least: float) -> tuple[Rows, Rows]: ...
 
 
 class _NumPy:
@@ -225,6 +280,10 @@ class _NumPy:
     def top(self, scores: Floats, count: int) -> Floats:
         return _largest(scores, count)
 
+    def above(self, scores: Floats, least: float) -> tuple[Rows, Rows]:
+        rows, columns = np.nonzero(scores >= np.float32(least))
+        return rows, columns
+
 
 @functools.cache
 def _blas() -> tuple[ThreadpoolController, int]:
@@ -266,6 +325,10 @@ class _Torch:
 
     def top(self, scores: Any, count: int) -> Floats:
         return np.asarray(scores.topk(count, dim=1, sorted=False).values.cpu().numpy())
+
+    def above(self, scores: Any, least: float) -> tuple[Rows, Rows]:
+        rows, columns = (scores >= least).nonzero(as_tuple=True)
+        return rows.cpu().numpy(), columns.cpu().numpy()
 
 
 def _engine(device: str | None, a: Floats, b: Floats) -> _Engine:

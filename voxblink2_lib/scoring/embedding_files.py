@@ -49,19 +49,46 @@ def read_parquet(path: Path) -> Iterator[NamedVectors]:
             another number of values.
     """
     for file in sorted(path.glob("*.parquet")) if path.is_dir() else [path]:
-        with (
-            as_own_error(ScoringError, f"{file}: cannot be read as Parquet"),
-            pq.ParquetFile(file) as parquet,
-        ):
-            check_parquet_size(file, parquet.metadata)
-            columns = [*_choose_columns(file, parquet.schema_arrow)]
+        with _parquet(file) as (parquet, columns):
             table = parquet.read(columns=columns)
-            table.validate(full=True)
-            texts, lists = map(table.column, columns)
-            names = texts.to_pylist()
-        if names:
-            numbers = _numbers(file, texts, lists, names)
-            yield names, numbers.to_numpy().reshape(len(names), -1)
+            named = _named_vectors(file, table, columns)
+        if named[0]:
+            yield named
+
+
+def row_groups(file: Path) -> Iterator[NamedVectors]:
+    """Yield the row groups of a Parquet file, one after the other.
+
+    Raises:
+        ScoringError: see :func:`read_parquet`. Rows in messages count from the group's first.
+    """
+    with _parquet(file) as (parquet, columns):
+        for number in range(parquet.num_row_groups):
+            table = parquet.read_row_group(number, columns=columns)
+            named = _named_vectors(file, table, columns)
+            if named[0]:
+                yield named
+
+
+@contextlib.contextmanager
+def _parquet(file: Path) -> Iterator[tuple[pq.ParquetFile, list[str]]]:
+    """Open a file, and yield it with the columns of names and of vectors."""
+    with (
+        as_own_error(ScoringError, f"{file}: cannot be read as Parquet"),
+        pq.ParquetFile(file) as parquet,
+    ):
+        check_parquet_size(file, parquet.metadata)
+        yield parquet, [*_choose_columns(file, parquet.schema_arrow)]
+
+
+def _named_vectors(file: Path, table: pa.Table, columns: Sequence[str]) -> NamedVectors:
+    table.validate(full=True)
+    texts, lists = map(table.column, columns)
+    names = texts.to_pylist()
+    if not names:
+        return [], np.empty((0, 0), np.float32)
+    numbers = _numbers(file, texts, lists, names)
+    return names, numbers.to_numpy().reshape(len(names), -1)
 
 
 def _choose_columns(file: Path, schema: pa.Schema) -> Iterator[str]:
