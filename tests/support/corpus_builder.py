@@ -92,14 +92,14 @@ def large_catalogue(
 
 
 @st.composite
-def corpora(draw: st.DrawFn, *, most: int = 60) -> Corpus:
+def corpora(draw: st.DrawFn, *, most: int = 60, clip_bytes: int = 1) -> Corpus:
     """Draw a corpus of up to so many utterances, in several shards, of several speakers."""
     count = draw(st.integers(1, most))
     speakers = draw(st.lists(st.integers(0, 7), min_size=count, max_size=count))
     samples = draw(st.lists(st.integers(1, 160_000), min_size=count, max_size=count))
     cuts = draw(st.sets(st.integers(1, count), max_size=5))
     shards = np.diff(sorted({0, count} | cuts)).tolist()
-    return corpus(speakers, samples=samples, shards=shards)
+    return corpus(speakers, samples=samples, shards=shards, clip_bytes=clip_bytes)
 
 
 def shuffle(batch_size: int, *, drop_last: bool = False, order: str = "full") -> Make:

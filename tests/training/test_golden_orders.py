@@ -34,7 +34,16 @@ def digest(make: Make, seed: int, epoch: int) -> str:
 @pytest.mark.parametrize(
     ("kind", "seed", "epoch", "expected"),
     [
-        ("full", 7, 0, ""),
+        ("full", 7, 0, "586f96549df680d5"),
+        ("full", 2**64 - 1, 3, "99bab77056794de9"),
+        ("mixed", 7, 0, "b7c18530ecea8b24"),
+        ("mixed", 2**64 - 1, 3, "ebd5b71d729017ef"),
+        ("speakers", 7, 0, "a5bedc860ffe191e"),
+        ("speakers", 2**64 - 1, 3, "2796f653cef7b7b0"),
+        ("balanced", 7, 0, "cc5c4272559878d1"),
+        ("balanced", 2**64 - 1, 3, "7d728dc97bb2c7c6"),
+        ("buckets", 7, 0, "916cf452fc5a434a"),
+        ("buckets", 2**64 - 1, 3, "e109649f9df0f886"),
     ],
 )
 def test_an_order_is_what_it_always_was(kind: str, seed: int, epoch: int, expected: str) -> None:

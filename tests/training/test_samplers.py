@@ -425,7 +425,12 @@ def test_another_number_of_ranks_in_the_middle_of_an_epoch_uses_every_utterance_
 def test_a_state_is_the_order_and_three_numbers_that_count_the_batches_of_all_ranks() -> None:
     sampler = ShuffleSampler(SMALL, batch_size=3, seed=5, rank=1, world_size=3)
     for position in (0, 3, 6):
-        assert sampler.state_dict() == {"seed": 5, "epoch": 0, "position": position, "order": "full"}
+        assert sampler.state_dict() == {
+            "seed": 5,
+            "epoch": 0,
+            "position": position,
+            "order": "full",
+        }
         sampler.advance()
     assert sampler.state_dict() == {"seed": 5, "epoch": 1, "position": 0, "order": "full"}
     sampler.set_epoch(8)

@@ -171,20 +171,25 @@ class Corpus:
         """Size of all shards together."""
         return sum(shard.size_bytes for shard in self._catalogue.shards)
 
-    def pieces(self, piece_bytes: int, *, in_run: int = 1) -> Indices:
-        """Return the piece of a shard in which each clip begins, shape (n,).
+    def pieces(self, piece_bytes: int) -> Indices:
+        """Return the piece in which each clip begins, numbered through all shards, shape (n,).
 
         Args:
             piece_bytes: size of all pieces of a shard but the last.
-            in_run: the number of the first piece of each shard is a multiple of this.
         """
-        run_bytes = piece_bytes * in_run
-        runs = [-(-shard.size_bytes // run_bytes) for shard in self._catalogue.shards]
-        first = np.array([0, *itertools.accumulate(runs)], np.int32) * np.int32(in_run)
+        pieces = [-(-shard.size_bytes // piece_bytes) for shard in self._catalogue.shards]
+        first = np.array([0, *itertools.accumulate(pieces)], np.int32)
         offsets = self._columns[0] if self._rows is None else self._columns[0][self._rows]
-        pieces: Indices = first[self.shard]
-        pieces += (offsets // piece_bytes).astype(np.int32)
-        return pieces
+        numbers: Indices = first[self.shard]
+        numbers += (offsets // piece_bytes).astype(np.int32)
+        return numbers
+
+    @property
+    def stored_rows(self) -> Indices:
+        """All rows in the order of their clips in the shards, shape (n,)."""
+        if self._rows is None or np.all(self._rows[1:] >= self._rows[:-1]):
+            return np.arange(len(self), dtype=np.int32)
+        return np.argsort(self._rows, kind="stable").astype(np.int32)
 
     @functools.cached_property
     def by_speaker(self) -> Indices:

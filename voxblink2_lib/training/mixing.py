@@ -1,13 +1,13 @@
 """The order for shards in buckets: many of their pieces are open at once, each is read once.
 
-Shards come in runs of 16 MiB, shuffled and cut into N lanes of about as many rows. All lanes are
+Shards come in runs of 4 MiB, shuffled and cut into N lanes of about as many rows. All lanes are
 open together; each gives a row in turn, in random order, so that a batch of up to N utterances has
 them from as many places, and of about as many speakers:
 
-    lane 0    run 71  | run 3 ...          a run is read from its first piece of 4 MiB to its last;
-    lane 1    run 12 | run 40 ...          the rows of a piece are shuffled
+    lane 0    run 71 | run 3 ...           a run is read from its first clip to its last, in pieces
+    lane 1    run 12 | run 40 ...          of 1 MiB, of which one or two are in use
     ...
-    column    0 1 2 3 4 5 ...              column c has a row of each lane, shuffled
+    column    0 1 2 3 4 5 ...              each column has a row of each lane, shuffled
 
 Lanes are opened one after the other, four at first, then one for each eight rows, so that an epoch
 does not begin with the download of N pieces. All end together.
@@ -27,11 +27,10 @@ from voxblink2_lib.training.shuffling import Indices, ranges, shuffle, shuffle_w
 
 FULL = "full"
 # These are parts of the order: other numbers are another order.
-_PIECE_BYTES = 4 << 20  # of what a cache of remote shards downloads at a time
-_PIECES_IN_RUN = 4
+_RUN_BYTES = 4 << 20
 _FIRST_LANES, _ROWS_PER_LANE = 4, 8
-# An open piece, and one that holds the end of its last clip or was just done.
-_CACHED_PIECES_PER_LANE = 2
+# Two pieces in the cache: the open one, and one that holds the end of a clip or was just done.
+_LANE_BYTES = 2 << 20
 
 
 def default_order(corpus: Corpus) -> str:
@@ -39,7 +38,7 @@ def default_order(corpus: Corpus) -> str:
     shards = corpus.shards
     if not isinstance(shards, RemoteShards) or corpus.shard_bytes <= shards.cache_bytes:
         return FULL
-    return f"mixed-{max(1, shards.cache_bytes // (_CACHED_PIECES_PER_LANE * _PIECE_BYTES))}"
+    return f"mixed-{max(1, shards.cache_bytes // _LANE_BYTES)}"
 
 
 def lanes_of(order: str, corpus: Corpus) -> int:
@@ -53,10 +52,10 @@ def lanes_of(order: str, corpus: Corpus) -> int:
     if not re.fullmatch(r"mixed-[1-9][0-9]{0,8}", order):
         raise TrainingError(
             f"order is {order!r}; expected is {FULL!r} or 'mixed-N', with N pieces of shards open "
-            "at once, such as 'mixed-1024'."
+            "at once, such as 'mixed-4096'."
         )
     lanes = int(order.removeprefix("mixed-"))
-    needed = lanes * _CACHED_PIECES_PER_LANE * _PIECE_BYTES
+    needed = lanes * _LANE_BYTES if lanes > 1 else 0
     if isinstance(corpus.shards, RemoteShards) and needed > corpus.shards.cache_bytes:
         raise TrainingError(
             f"The order {order!r} needs a cache of {needed:,} bytes; the corpus was opened with "
@@ -67,20 +66,20 @@ def lanes_of(order: str, corpus: Corpus) -> int:
 
 def mixed_rows(corpus: Corpus, lanes: int, generator: np.random.Generator) -> Indices:
     """Return all rows of a corpus, mixed from so many places at a time, shape (n,)."""
-    by_run = shuffle_within(_piece_ranks(corpus, generator), generator)
-    columns = lane_columns(len(corpus), lanes)
-    rows: Indices = by_run[shuffle_within(columns, generator)]
+    by_run = _rows_by_run(corpus, generator)
+    rows: Indices = by_run[shuffle_within(lane_columns(len(corpus), lanes), generator)]
     return rows
 
 
-def _piece_ranks(corpus: Corpus, generator: np.random.Generator) -> Indices:
-    """Return where the piece in which each clip begins comes: runs are shuffled, shape (n,)."""
-    pieces = corpus.pieces(_PIECE_BYTES, in_run=_PIECES_IN_RUN)
-    runs = int(pieces.max()) // _PIECES_IN_RUN + 1
-    first = shuffle(runs, generator) * np.int32(_PIECES_IN_RUN)
-    ranks: Indices = first[pieces // _PIECES_IN_RUN]
-    ranks += pieces % _PIECES_IN_RUN
-    return ranks
+def _rows_by_run(corpus: Corpus, generator: np.random.Generator) -> Indices:
+    """Return all rows, those that begin in a run one after the other, the runs shuffled."""
+    stored = corpus.stored_rows
+    runs = corpus.pieces(_RUN_BYTES)[stored]
+    starts = np.flatnonzero(np.diff(runs, prepend=-1))
+    sizes = np.diff(starts, append=len(runs))
+    order = shuffle(len(starts), generator)
+    rows: Indices = stored[ranges(starts[order], sizes[order])]
+    return rows
 
 
 def lane_columns(rows: int, lanes: int) -> Indices:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import weakref
 from multiprocessing import context, reduction
 from typing import IO, Any
 
@@ -38,7 +39,8 @@ class SharedArray:
 
     def _written(self) -> IO[bytes]:
         if self._file is None:
-            file = tempfile.TemporaryFile()
+            file = tempfile.TemporaryFile()  # noqa: SIM115  # open as long as the array is there
+            weakref.finalize(self, file.close)
             file.write(np.ascontiguousarray(self.values))
             file.flush()
             self._file = file
