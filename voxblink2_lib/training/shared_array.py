@@ -41,7 +41,7 @@ class SharedArray:
         if self._file is None:
             file = tempfile.TemporaryFile()  # noqa: SIM115  # open as long as the array is there
             weakref.finalize(self, file.close)
-            file.write(np.ascontiguousarray(self.values))
+            file.write(np.ascontiguousarray(self.values).data)
             file.flush()
             self._file = file
         return self._file

@@ -65,15 +65,15 @@ def _read(path: Path) -> Epoch | None:
 
 
 def _written(path: Path, epoch: Epoch) -> Epoch:
-    """Write an epoch, and remove those that were not used for longest; return it as a map."""
+    """Write an epoch, and remove the oldest ones; return it as a map."""
     with atomic_write(path) as file:
         for values in (epoch.rows, epoch.bounds, _checksum(*epoch)):
             np.save(file, values)
-    files = sorted(path.parent.glob("*.npy"), key=lambda file: file.stat().st_mtime_ns)
-    for file in files[:-_KEPT]:
-        file.unlink(missing_ok=True)  # a process that maps it keeps it
+    epochs = sorted(path.parent.glob("*.npy"), key=lambda epoch: epoch.stat().st_mtime_ns)
+    for old in epochs[:-_KEPT]:
+        old.unlink(missing_ok=True)  # a process that maps it keeps it
     return _read(path) or epoch
 
 
 def _checksum(rows: npt.NDArray[Any], bounds: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    return np.array(zlib.crc32(bounds, zlib.crc32(rows)))
+    return np.array(zlib.crc32(bounds.data, zlib.crc32(rows.data)))
