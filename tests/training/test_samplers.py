@@ -45,6 +45,7 @@ SMALL = corpus_builder.corpus(
 MAKES = {
     "shuffle": corpus_builder.shuffle(3),
     "shuffle, drop last": corpus_builder.shuffle(3, drop_last=True),
+    "mixed": corpus_builder.shuffle(3, order="mixed-5"),
     "speaker": corpus_builder.by_speaker(2, 2),
     "balanced": corpus_builder.balanced(4),
     "bucket": corpus_builder.bucket(3.0),
@@ -66,9 +67,10 @@ def _orders(draw: st.DrawFn) -> tuple[Corpus, Make, int]:
     """Draw a corpus, what makes a sampler, and a number of ranks for which it has enough."""
     of, world = draw(corpus_builder.corpora()), draw(WORLDS)
     kind, size = draw(st.sampled_from(sorted(MAKES))), draw(st.integers(1, 12))
-    if kind == "shuffle":
+    if kind in {"shuffle", "mixed"}:
         assume(len(of) >= world)
-        return of, corpus_builder.shuffle(size), world
+        name = "full" if kind == "shuffle" else f"mixed-{draw(st.integers(1, 70))}"
+        return of, corpus_builder.shuffle(size, order=name), world
     if kind == "shuffle, drop last":
         assume(len(of) // size >= world)
         return of, corpus_builder.shuffle(size, drop_last=True), world
@@ -153,43 +155,6 @@ def test_a_shuffle_that_drops_has_full_batches_only(
     assert len(batches[0]) == len(of) // (size * world)
     used = _of_all(batches)
     assert len(set(used)) == len(used)
-
-
-@given(
-    shards=st.lists(st.integers(1, 40), min_size=1, max_size=6),
-    block=st.integers(1, 9),
-    window=st.integers(1, 80),
-    seed=SEEDS,
-)
-def test_a_window_of_a_shuffle_reads_few_blocks_each_of_one_shard(
-    shards: list[int], block: int, window: int, seed: int
-) -> None:
-    of = corpus_builder.corpus(np.zeros(sum(shards)), shards=shards)
-    sampler = ShuffleSampler(of, batch_size=1, seed=seed, block_rows=block, window_rows=window)
-    rows = [int(key) for key in _flat(list(sampler))]
-    first = np.cumsum([0, *shards])[of.shard]
-    place = (np.arange(len(of)) - first) // block  # block of each row in its shard
-    block_of = [(int(of.shard[row]), int(place[row])) for row in range(len(of))]
-    sizes = collections.Counter(block_of)
-    seen: dict[tuple[int, int], list[int]] = collections.defaultdict(list)
-    for number, start in enumerate(range(0, len(rows), window)):
-        blocks = {block_of[row] for row in rows[start : start + window]}
-        for key in blocks:
-            seen[key].append(number)
-        # All but the first and the last of them are whole, and so within the window.
-        assert sum(sorted(sizes[key] for key in blocks)[: len(blocks) - 2]) <= window
-    for key, windows in seen.items():
-        # A block lies in one stretch: in neighbouring windows, no more than it can fill.
-        assert windows == list(range(windows[0], windows[-1] + 1))
-        assert len(windows) <= 1 + -(-sizes[key] // window)
-
-
-def test_a_corpus_smaller_than_a_window_is_shuffled_as_a_whole() -> None:
-    # Neighbours in a corpus are neighbours in the order about as often as chance has it.
-    of = corpus_builder.corpus(np.zeros(10_000))
-    rows = np.array([int(row) for row in _flat(list(ShuffleSampler(of, batch_size=100)))])
-    assert np.count_nonzero(np.abs(np.diff(rows)) == 1) < 20
-    assert np.abs(np.corrcoef(np.arange(len(rows)), rows)[0, 1]) < 0.05
 
 
 @given(
@@ -310,15 +275,6 @@ def test_buckets_are_shuffled_within_and_their_batches_too() -> None:
     assert not set(first) & set(second)  # others come together
     shortest = [min(batch) for batch in first]
     assert np.abs(np.corrcoef(np.arange(len(first)), shortest)[0, 1]) < 0.4
-
-
-def test_a_window_of_a_shuffle_has_blocks_from_everywhere() -> None:
-    of = corpus_builder.corpus(np.zeros(10_000))
-    sampler = ShuffleSampler(of, batch_size=100, block_rows=10, window_rows=1_000)
-    for batches in (list(sampler), epoch_of([sampler], 1)[0]):
-        windows = np.array([int(row) for row in _flat(batches)]).reshape(10, 1_000)
-        assert np.abs(windows.mean(axis=1) - 5_000).max() < 1_300
-        assert np.abs(windows.std(axis=1) - 10_000 / 12**0.5).max() < 600
 
 
 def test_speakers_are_mixed_in_balance_and_are_not_always_together() -> None:
@@ -466,15 +422,20 @@ def test_another_number_of_ranks_in_the_middle_of_an_epoch_uses_every_utterance_
         assert len(rows) == (len(of) if after[0].epoch == 0 else len(of) - left)
 
 
-def test_a_state_is_three_numbers_that_count_the_batches_of_all_ranks() -> None:
+def test_a_state_is_the_order_and_three_numbers_that_count_the_batches_of_all_ranks() -> None:
     sampler = ShuffleSampler(SMALL, batch_size=3, seed=5, rank=1, world_size=3)
     for position in (0, 3, 6):
-        assert sampler.state_dict() == {"seed": 5, "epoch": 0, "position": position}
+        assert sampler.state_dict() == {
+            "seed": 5,
+            "epoch": 0,
+            "position": position,
+            "order": "full",
+        }
         sampler.advance()
-    assert sampler.state_dict() == {"seed": 5, "epoch": 1, "position": 0}
+    assert sampler.state_dict() == {"seed": 5, "epoch": 1, "position": 0, "order": "full"}
     sampler.set_epoch(8)
     assert sampler.epoch == 8
-    assert sampler.state_dict() == {"seed": 5, "epoch": 8, "position": 0}
+    assert sampler.state_dict() == {"seed": 5, "epoch": 8, "position": 0, "order": "full"}
 
 
 # -- Draws -----------------------------------------------------------------------------------------
@@ -571,7 +532,7 @@ def test_a_pass_that_was_left_goes_on_where_it_was(workers: int, persistent: boo
     for used in (1, 2):
         assert list(itertools.islice(loader, used)) == expected[:used]
         expected = expected[used:]
-    assert loader.state_dict() == {"seed": 0, "epoch": 0, "position": 3}
+    assert loader.state_dict() == {"seed": 0, "epoch": 0, "position": 3, "order": "full"}
     assert list(loader) == expected
     assert list(loader) == _rows("shuffle", 1)
 
@@ -627,8 +588,10 @@ def test_seeds_are_64_bits(kind: str) -> None:
     ("make", "words"),
     [
         (lambda: ShuffleSampler(SMALL, batch_size=0), "batch_size is 0; expected is 1 or more"),
-        (lambda: ShuffleSampler(SMALL, batch_size=1, block_rows=0), "block_rows is 0; expected"),
-        (lambda: ShuffleSampler(SMALL, batch_size=1, window_rows=0), "window_rows is 0; expected"),
+        (
+            lambda: ShuffleSampler(SMALL, batch_size=1, order="mixed"),
+            "order is 'mixed'; expected is 'full' or 'mixed-N', with N pieces",
+        ),
         (lambda: BalancedSampler(SMALL, batch_size=-3), "batch_size is -3; expected is 1 or more"),
         (lambda: BalancedSampler(SMALL, batch_size=1, per_speaker=0), "per_speaker is 0; expected"),
         (lambda: SpeakerSampler(SMALL, speakers=0, utterances=1), "speakers is 0; expected is 1"),
@@ -678,14 +641,16 @@ def test_too_few_utterances_for_the_ranks_are_told(make: Make, size: str) -> Non
         {"seed": 0, "epoch": 0.0, "position": 0},
         {"seed": 0, "epoch": 0, "position": True},
         {"seed": 0, "epoch": None, "position": 0},
+        {"seed": 0, "epoch": 0, "position": 0, "order": 1},
+        {"seed": 0, "epoch": 0, "order": "full"},
     ],
 )
 def test_what_is_no_state_is_told(state: Any) -> None:
     sampler = MAKES["shuffle"](SMALL, 3, 0, 1)
-    words = re.escape(f"has whole numbers seed, epoch, position; got {state!r}")
+    words = re.escape(f"has whole numbers seed, epoch, position and the text order; got {state!r}")
     with pytest.raises(TrainingError, match=words):
         sampler.load_state_dict(state)
-    assert sampler.state_dict() == {"seed": 3, "epoch": 0, "position": 0}
+    assert sampler.state_dict() == {"seed": 3, "epoch": 0, "position": 0, "order": "full"}
 
 
 @pytest.mark.parametrize("name", ["seed", "epoch", "position"])
@@ -694,21 +659,54 @@ def test_a_state_of_negative_numbers_is_told(name: str) -> None:
     state = {"seed": 0, "epoch": 0, "position": 0, name: -1}
     with pytest.raises(TrainingError, match=f"{name} is -1; expected is 0 or more"):
         sampler.load_state_dict(state)
-    assert sampler.state_dict() == {"seed": 3, "epoch": 0, "position": 0}
+    assert sampler.state_dict() == {"seed": 3, "epoch": 0, "position": 0, "order": "full"}
 
 
 def test_a_state_with_more_than_64_bits_of_seed_is_told() -> None:
     sampler = MAKES["shuffle"](SMALL, 3, 0, 1)
     with pytest.raises(TrainingError, match=rf"seed is {2**64}; expected is less than"):
         sampler.load_state_dict({"seed": 2**64, "epoch": 0, "position": 0})
-    assert sampler.state_dict() == {"seed": 3, "epoch": 0, "position": 0}
+    assert sampler.state_dict() == {"seed": 3, "epoch": 0, "position": 0, "order": "full"}
 
 
 def test_a_state_for_too_many_ranks_is_told_and_changes_nothing() -> None:
     sampler = MAKES["shuffle"](SMALL, 3, 0, 25)
     with pytest.raises(TrainingError, match="has nothing for each of 25 ranks"):
         sampler.load_state_dict({"seed": 0, "epoch": 4, "position": 0})
-    assert sampler.state_dict() == {"seed": 3, "epoch": 0, "position": 0}
+    assert sampler.state_dict() == {"seed": 3, "epoch": 0, "position": 0, "order": "full"}
+
+
+@pytest.mark.parametrize("kind", MAKES)
+def test_a_state_of_another_order_is_told_and_changes_nothing(kind: str) -> None:
+    sampler = MAKES[kind](SMALL, 3, 0, 1)
+    before = keyed(list(copy.deepcopy(sampler)))
+    words = (
+        f"of the order 'mixed-7'; this sampler has '{sampler.order}'. Use the sampler that saved "
+        "it; a ShuffleSampler as ShuffleSampler(..., order='mixed-7')."
+    )
+    with pytest.raises(TrainingError, match=re.escape(words)):
+        sampler.load_state_dict({"seed": 0, "epoch": 4, "position": 1, "order": "mixed-7"})
+    assert keyed(list(sampler)) == before
+
+
+@pytest.mark.parametrize("kind", sorted(MAKES.keys() - {"bucket"}))
+def test_a_state_of_an_earlier_version_in_the_midst_of_an_epoch_is_told(kind: str) -> None:
+    sampler = MAKES[kind](SMALL, 3, 0, 1)
+    words = (
+        f"at batch 1 of epoch 4, is of an earlier version; the order '{sampler.order}' is another "
+        "since. Begin the epoch again: set position to 0 in the state."
+    )
+    early = {"seed": 0, "epoch": 4, "position": 1}
+    with pytest.raises(TrainingError, match=re.escape(words)):
+        sampler.load_state_dict(early)
+    sampler.load_state_dict({**early, "position": 0})  # as the message says
+    assert keyed(list(sampler)) == keyed(epoch_of([MAKES[kind](SMALL, 0, 0, 1)], 4)[0])
+
+
+def test_a_state_of_an_earlier_version_is_taken_where_the_order_is_the_same() -> None:
+    sampler = MAKES["bucket"](SMALL, 3, 0, 1)
+    sampler.load_state_dict({"seed": 0, "epoch": 4, "position": 1})
+    assert keyed(list(sampler)) == keyed(epoch_of([MAKES["bucket"](SMALL, 0, 0, 1)], 4)[0][1:])
 
 
 @pytest.mark.parametrize("position", [8, 9, 10**9])
@@ -718,7 +716,7 @@ def test_a_state_beyond_the_end_is_told_and_changes_nothing(position: int) -> No
     with pytest.raises(
         TrainingError, match=rf"at batch {position} of epoch 4, which has 8\. Was it saved with"
     ):
-        sampler.load_state_dict({"seed": 0, "epoch": 4, "position": position})
+        sampler.load_state_dict({"seed": 0, "epoch": 4, "position": position, "order": "full"})
     assert keyed(list(sampler)) == before
 
 

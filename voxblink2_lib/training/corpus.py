@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import contextlib
 import functools
+import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,6 +26,8 @@ from voxblink2_lib.training.remote_shards import (
     is_remote,
     read_remote_catalogue,
 )
+from voxblink2_lib.training.shared_array import SharedArray
+from voxblink2_lib.training.shuffling import Indices
 
 Rows = npt.NDArray[np.int64]
 
@@ -60,11 +63,12 @@ class Corpus:
     """
 
     def __init__(
-        self, catalogue: Catalogue, shards: Path | RemoteShards, rows: Rows | None = None
+        self, catalogue: Catalogue, shards: Path | RemoteShards, rows: SharedArray | None = None
     ) -> None:
         self._catalogue = catalogue
         self.shards = shards
-        self._rows = rows
+        self._selection = rows
+        self._rows: Indices | None = None if rows is None else rows.values
         self._ends = list(itertools.accumulate(shard.rows for shard in catalogue.shards))
 
     @classmethod
@@ -105,8 +109,8 @@ class Corpus:
         # A worker that is spawned maps the file itself: the table may have hundreds of megabytes.
         catalogue = self._catalogue
         if catalogue.path is None:
-            return Corpus, (catalogue, self.shards, self._rows)
-        return _reopen, (catalogue.path, catalogue.shards, self.shards, self._rows)
+            return Corpus, (catalogue, self.shards, self._selection)
+        return _reopen, (catalogue.path, catalogue.shards, self.shards, self._selection)
 
     def __repr__(self) -> str:
         hours = self.samples.sum(dtype=np.int64) / SAMPLE_RATE_HZ / 3600
@@ -136,7 +140,8 @@ class Corpus:
                 f"Rows {chosen.min()} to {chosen.max()} were requested; expected are 0 to "
                 f"{len(self) - 1}."
             )
-        return Corpus(self._catalogue, self.shards, self._base(chosen))
+        rows = self._base(chosen).astype(np.int32)
+        return Corpus(self._catalogue, self.shards, SharedArray(rows))
 
     @functools.cached_property
     def samples(self) -> npt.NDArray[np.int32]:
@@ -157,8 +162,53 @@ class Corpus:
     @functools.cached_property
     def shard(self) -> npt.NDArray[np.int32]:
         """Index of each utterance's shard, shape (n,)."""
-        rows = np.arange(len(self)) if self._rows is None else self._rows
-        return np.searchsorted(self._ends, rows, side="right").astype(np.int32)
+        sizes = [shard.rows for shard in self._catalogue.shards]
+        shards = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
+        return shards if self._rows is None else shards[self._rows]
+
+    @property
+    def shard_bytes(self) -> int:
+        """Size of all shards together."""
+        return sum(shard.size_bytes for shard in self._catalogue.shards)
+
+    def pieces(self, piece_bytes: int) -> Indices:
+        """Return the piece in which each clip begins, numbered through all shards, shape (n,).
+
+        Args:
+            piece_bytes: size of all pieces of a shard but the last.
+        """
+        pieces = [-(-shard.size_bytes // piece_bytes) for shard in self._catalogue.shards]
+        first = np.array([0, *itertools.accumulate(pieces)], np.int32)
+        offsets = self._columns[0] if self._rows is None else self._columns[0][self._rows]
+        numbers: Indices = first[self.shard]
+        numbers += (offsets // piece_bytes).astype(np.int32)
+        return numbers
+
+    @property
+    def stored_rows(self) -> Indices:
+        """All rows in the order of their clips in the shards, shape (n,)."""
+        if self._rows is None or np.all(self._rows[1:] >= self._rows[:-1]):
+            return np.arange(len(self), dtype=np.int32)
+        return np.argsort(self._rows, kind="stable").astype(np.int32)
+
+    @functools.cached_property
+    def by_speaker(self) -> Indices:
+        """All rows, those of a speaker together, shape (n,)."""
+        if np.all(self.speaker[1:] >= self.speaker[:-1]):
+            return np.arange(len(self), dtype=np.int32)
+        return np.argsort(self.speaker, kind="stable").astype(np.int32)
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """A digest of the file and the rows of this corpus; empty if it is of no file."""
+        path = self._catalogue.path
+        if path is None:
+            return ""
+        size_and_time = path.stat().st_size, path.stat().st_mtime_ns
+        digest = hashlib.sha256(repr((path, size_and_time, self._catalogue.shards)).encode())
+        if self._rows is not None:
+            digest.update(np.ascontiguousarray(self._rows))
+        return digest.hexdigest()
 
     def names(self, rows: npt.ArrayLike | None = None) -> list[str]:
         """Return ``speaker/video/utterance`` of rows; by default of all."""
@@ -191,10 +241,10 @@ class Corpus:
         codes = column.indices.to_numpy()
         if self._rows is not None:
             codes = codes[self._rows]
-        used, codes = np.unique(codes, return_inverse=True)
+        used = np.flatnonzero(np.bincount(codes, minlength=len(ids)))
         order = np.argsort(ids[used])
-        rank = np.empty(len(order), np.int32)
-        rank[order] = np.arange(len(order), dtype=np.int32)
+        rank = np.zeros(len(ids), np.int32)
+        rank[used[order]] = np.arange(len(order), dtype=np.int32)
         return ids[used][order].tolist(), rank[codes]
 
     def _base(self, rows: Rows) -> Rows:
@@ -202,7 +252,7 @@ class Corpus:
 
 
 def _reopen(
-    path: Path, sealed: tuple[Shard, ...], shards: Path | RemoteShards, rows: Rows | None
+    path: Path, sealed: tuple[Shard, ...], shards: Path | RemoteShards, rows: SharedArray | None
 ) -> Corpus:
     """Return the corpus that another process pickled."""
     with _as_training_error():

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch.utils import data
@@ -18,6 +18,12 @@ from torch.utils import data
 from voxblink2_lib.errors import TrainingError
 from voxblink2_lib.training.corpus import Corpus, Rows
 from voxblink2_lib.training.rounds import Rounds, plan_rounds
+from voxblink2_lib.training.shared_epochs import Epoch, shared_epoch
+from voxblink2_lib.training.statistics import OrderStatistics, order_statistics
+
+# Shorter epochs take less time to make than to write.
+_LEAST_SHARED_ROWS = 1 << 20
+_ORDERS_VERSION = 1
 
 
 class SeededRow(int):
@@ -44,18 +50,6 @@ class SeededRow(int):
         # Counters of different places are so far apart that their numbers never meet.
         key = np.array([seed, epoch], np.uint64)  # a list with a large number would be rounded
         return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, place]))
-
-
-class Epoch(NamedTuple):
-    """The batches of an epoch.
-
-    Attributes:
-        rows: of all batches, one after the other, shape (n,).
-        bounds: batch i has rows[bounds[i]:bounds[i + 1]], shape (batches + 1,).
-    """
-
-    rows: Rows
-    bounds: Rows
 
 
 class _State(NamedTuple):
@@ -92,9 +86,17 @@ class EpochSampler(data.Sampler[list[SeededRow]]):
         seed: of all that is random.
         rank: of this process.
         world_size: number of processes that train together.
+
+    Attributes:
+        corpus: the utterances.
+        order: name of the order, which is in the state: one of another order is refused.
     """
 
+    order = "custom"
     _drop_last = False
+    _has_new_order = False  # since states have its name
+    # All that the order depends on, besides corpus, seed and epoch. Ranks share it where known.
+    _parameters: tuple[int, ...] = ()
 
     def __init__(self, corpus: Corpus, *, seed: int, rank: int, world_size: int) -> None:
         at_least("world_size", world_size, 1)
@@ -119,6 +121,10 @@ class EpochSampler(data.Sampler[list[SeededRow]]):
         """
         return self._plan(self._state.seed if seed is None else seed, epoch).epoch
 
+    def statistics(self, epoch: int = 0) -> OrderStatistics:
+        """Return how well an epoch mixes speakers, beside a uniform order of its utterances."""
+        return order_statistics(self.corpus.speaker, self.epoch_batches(epoch))
+
     def __len__(self) -> int:
         """Return the number of batches of this rank in the present epoch."""
         return self._rounds(self._state).count()
@@ -127,7 +133,7 @@ class EpochSampler(data.Sampler[list[SeededRow]]):
         if self._exhausted == self._state:
             # Read to its end by a loader that does not call advance(): the next epoch begins.
             self.set_epoch(self._state.epoch + 1)
-        return _Batches(self._state, self._step, self._note_end)
+        return _Batches(self._state, self.order, self._step, self._note_end)
 
     def advance(self) -> None:
         """Count one more batch of each rank as done. After the last one the next epoch begins."""
@@ -144,20 +150,21 @@ class EpochSampler(data.Sampler[list[SeededRow]]):
         """The epoch of the next batch."""
         return self._state.epoch
 
-    def state_dict(self) -> dict[str, int]:
-        """Return seed, epoch, and position after the batches that were used."""
-        return self._state._asdict()
+    def state_dict(self) -> dict[str, Any]:
+        """Return seed, epoch, and position after the batches that were used, and the order."""
+        return {**self._state._asdict(), "order": self.order}
 
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where a state was saved.
 
         If more ranks than before would not have an utterance each in the rest of the epoch, they
         continue with the next one.
 
         Raises:
-            TrainingError: it is no such state, or of other utterances or batches.
+            TrainingError: it is no such state, or of another order, utterances or batches.
         """
         loaded = _checked_state(state)
+        self._check_order(loaded, state.get("order"))
         batches = len(self.epoch_batches(loaded.epoch, loaded.seed).bounds) - 1
         if loaded.position >= batches:
             raise TrainingError(
@@ -166,6 +173,22 @@ class EpochSampler(data.Sampler[list[SeededRow]]):
             )
         self._exhausted = None
         self._stand_at(loaded)
+
+    def _check_order(self, state: _State, order: str | None) -> None:
+        """Refuse a state in the midst of an epoch of another order."""
+        if order is None and (not self._has_new_order or state.position == 0):
+            return
+        if order is None:
+            raise TrainingError(
+                f"The state, at batch {state.position} of epoch {state.epoch}, is of an earlier "
+                f"version; the order {self.order!r} is another since. Begin the epoch again: "
+                "set position to 0 in the state."
+            )
+        if order != self.order:
+            raise TrainingError(
+                f"The state is of the order {order!r}; this sampler has {self.order!r}. Use the "
+                f"sampler that saved it; a ShuffleSampler as ShuffleSampler(..., order={order!r})."
+            )
 
     def _stand_at(self, state: _State) -> None:
         """Take a state; the start of the next epoch if no round is left in this one."""
@@ -180,7 +203,7 @@ class EpochSampler(data.Sampler[list[SeededRow]]):
         """Return the batches and rounds of an epoch; the last one is cached."""
         key = (seed, epoch)
         if self._planned is None or self._planned.key != key:
-            batches = self._batches(np.random.default_rng(key))
+            batches = self._epoch(key)
             rounds = plan_rounds(batches.bounds, self._world, drop_last=self._drop_last)
             if not rounds.end(0):
                 raise TrainingError(
@@ -190,6 +213,14 @@ class EpochSampler(data.Sampler[list[SeededRow]]):
                 )
             self._planned = _PlannedEpoch(key, batches, rounds)
         return self._planned
+
+    def _epoch(self, key: tuple[int, int]) -> Epoch:
+        """Return an epoch; of a large one, that which another rank of this machine has made."""
+        identity = self.corpus.identity if self._world > 1 and self._parameters else ""
+        if not identity or len(self.corpus) < _LEAST_SHARED_ROWS:
+            return self._batches(np.random.default_rng(key))
+        name = repr((_ORDERS_VERSION, np.__version__, identity, self.order, self._parameters, key))
+        return shared_epoch(name, lambda: self._batches(np.random.default_rng(key)))
 
     def _step(self, state: _State) -> _Step | None:
         """Return this rank's batch at a state; ``None`` at the end of the epoch."""
@@ -228,6 +259,7 @@ class _Batches(Iterator[list[SeededRow]]):
 
     Args:
         start: where to begin.
+        order: its name.
         step: returns the batch at a state, ``None`` at the end.
         on_end: is called with ``start`` when there are no more batches.
     """
@@ -235,10 +267,12 @@ class _Batches(Iterator[list[SeededRow]]):
     def __init__(
         self,
         start: _State,
+        order: str,
         step: Callable[[_State], _Step | None],
         on_end: Callable[[_State], None],
     ) -> None:
         self._start, self._state = start, start
+        self._order = order
         self._step, self._on_end = step, on_end
 
     def __iter__(self) -> _Batches:
@@ -252,27 +286,31 @@ class _Batches(Iterator[list[SeededRow]]):
         self._state = step.after
         return step.batch
 
-    def state_dict(self) -> dict[str, int]:
-        """Return seed, epoch, and position after the batches given so far."""
-        return self._state._asdict()
+    def state_dict(self) -> dict[str, Any]:
+        """Return seed, epoch, and position after the batches given so far, and the order."""
+        return {**self._state._asdict(), "order": self._order}
 
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a state."""
         self._state = _State(*(state[name] for name in _State._fields))
         if self._step(self._state) is None:
             self._on_end(self._start)
 
 
-def _checked_state(state: Mapping[str, int]) -> _State:
+def _checked_state(state: Mapping[str, Any]) -> _State:
     names = _State._fields
-    if set(state) != set(names) or not all(type(state[name]) is int for name in names):
+    numbers = {name: state[name] for name in names} if set(names) <= set(state) else {}
+    is_whole = len(state) - ("order" in state) == len(names)
+    has_order = isinstance(state.get("order", ""), str) if numbers else False
+    if not (has_order and is_whole and all(type(value) is int for value in numbers.values())):
         raise TrainingError(
-            f"The state of a sampler has whole numbers {', '.join(names)}; got {state!r}."
+            f"The state of a sampler has whole numbers {', '.join(names)} and the text order; got "
+            f"{state!r}."
         )
-    for name in names:
-        at_least(name, state[name], 0)
-    _check_seed(state["seed"])
-    return _State(**state)
+    for name, value in numbers.items():
+        at_least(name, value, 0)
+    _check_seed(numbers["seed"])
+    return _State(**numbers)
 
 
 def _check_seed(seed: int) -> None:

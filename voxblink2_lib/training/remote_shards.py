@@ -1,6 +1,6 @@
 """Read shards on a remote file system through a local cache of bounded size.
 
-Shards are divided into chunks of a few mebibytes. A chunk is downloaded when a clip in it is read,
+Shards are divided into chunks of a mebibyte. A chunk is downloaded when a clip in it is read,
 and stored as a file; beyond the bound, the least recently used chunks are deleted. All processes
 with the same cache folder share it.
 """
@@ -33,7 +33,7 @@ from voxblink2_lib.published.training_shards import (
 from voxblink2_lib.store.catalogue import FOLDER, Catalogue
 
 CACHE_BYTES = 8 << 30
-CHUNK_BYTES = 4 << 20
+CHUNK_BYTES = 1 << 20
 _TRIES = 3
 
 

@@ -8,14 +8,18 @@ from voxblink2_lib.errors import TrainingError
 from voxblink2_lib.records import SAMPLE_RATE_HZ
 from voxblink2_lib.training.corpus import Corpus, Rows
 from voxblink2_lib.training.epoch_sampler import Epoch, EpochSampler, at_least
+from voxblink2_lib.training.mixing import default_order, lanes_of, mixed_rows
+from voxblink2_lib.training.shuffling import Indices, ranges, shuffle, shuffle_within
+
+_BLOCK_ROWS = 1 << 21  # of speakers whose queues are made at a time
 
 
 class ShuffleSampler(EpochSampler):
     """Every utterance once in each epoch, shuffled.
 
-    Blocks of neighbouring rows are shuffled, and then the rows within groups of many blocks: the
-    rows of a group are in few places, which a cache of remote shards or of the operating system can
-    hold. A corpus smaller than a group is shuffled as a whole.
+    On local shards, each order is equally likely. Of shards in a bucket that are too many for
+    their cache, a batch has rows of many pieces that are open at once, and each piece is downloaded
+    about once in an epoch: see :mod:`voxblink2_lib.training.mixing`, and ``statistics()``.
 
     Args:
         corpus: the utterances.
@@ -25,9 +29,15 @@ class ShuffleSampler(EpochSampler):
         world_size: number of processes that train together.
         drop_last: batches of ``batch_size`` only; utterances that do not fill one on every rank
             are left out of the epoch.
-        block_rows: number of neighbours that stay in one group.
-        window_rows: number of rows in a group, which is shuffled as a whole.
+        order: ``"full"``, or ``"mixed-N"`` with N pieces of shards open at once; by default full
+            unless shards are remote and do not fit their cache, else with half of the cache open.
+            A run that moves to another machine continues with the order in its state.
+
+    Raises:
+        TrainingError: an argument is not allowed.
     """
+
+    _has_new_order = True
 
     def __init__(
         self,
@@ -38,30 +48,25 @@ class ShuffleSampler(EpochSampler):
         rank: int = 0,
         world_size: int = 1,
         drop_last: bool = False,
-        block_rows: int = 64,
-        window_rows: int = 1 << 16,
+        order: str | None = None,
     ) -> None:
         super().__init__(corpus, seed=seed, rank=rank, world_size=world_size)
         self._batch_size = at_least("batch_size", batch_size, 1)
         self._drop_last = drop_last
-        self._block_rows = at_least("block_rows", block_rows, 1)
-        self._window_rows = at_least("window_rows", window_rows, 1)
+        self.order = default_order(corpus) if order is None else order
+        self._lanes = lanes_of(self.order, corpus)
+        self._parameters = (batch_size, drop_last)
 
     def _batches(self, generator: np.random.Generator) -> Epoch:
-        shard = self.corpus.shard
-        is_first = np.ones(len(shard), bool)
-        is_first[1:] = shard[1:] != shard[:-1]
-        of_shard = np.flatnonzero(is_first)
-        place = np.arange(len(shard)) - np.repeat(of_shard, np.diff([*of_shard, len(shard)]))
-        starts = np.flatnonzero(place % self._block_rows == 0)
-        sizes = np.diff([*starts, len(shard)])
-        blocks = generator.permutation(len(starts))
-        rows = _ranges(starts[blocks], sizes[blocks])
-        for first in range(0, len(rows), self._window_rows):
-            generator.shuffle(rows[first : first + self._window_rows])
+        count = len(self.corpus)
+        rows = (
+            mixed_rows(self.corpus, self._lanes, generator)
+            if self._lanes
+            else shuffle(count, generator)
+        )
         if not self._drop_last:
-            return Epoch(rows, _even(len(rows), self._batch_size))
-        full = len(rows) // self._batch_size
+            return Epoch(rows, _even(count, self._batch_size))
+        full = count // self._batch_size
         return Epoch(rows, np.arange(full + 1) * self._batch_size)
 
 
@@ -81,6 +86,8 @@ class SpeakerSampler(EpochSampler):
         world_size: number of processes that train together.
     """
 
+    order = "speakers"
+    _has_new_order = True
     _drop_last = True  # a part of a batch would not have its speakers and utterances
 
     def __init__(
@@ -101,6 +108,7 @@ class SpeakerSampler(EpochSampler):
                 f"Batches of {speakers} different speakers were requested; the corpus has "
                 f"{len(corpus.speakers)}."
             )
+        self._parameters = (speakers, utterances)
 
     def _batches(self, generator: np.random.Generator) -> Epoch:
         count, each = len(self.corpus.speakers), self._utterances
@@ -109,13 +117,12 @@ class SpeakerSampler(EpochSampler):
         turns = -(-batches // per_turn)
         queues = _queues(self.corpus, turns * each, generator)
         turns_had = np.zeros(count, np.int64)  # some speakers miss one
-        rows = []
-        for _ in range(turns):
-            chosen = generator.permutation(count)[: per_turn * self._speakers]
-            places = turns_had[chosen, None] * each + np.arange(each)
-            rows.append(queues[chosen[:, None], places].ravel())
+        rows = np.empty((turns, per_turn * self._speakers, each), np.int32)
+        for turn in rows:
+            chosen = shuffle(count, generator)[: len(turn)]
+            turn[:] = queues[chosen[:, None], turns_had[chosen, None] * each + np.arange(each)]
             turns_had[chosen] += 1
-        return Epoch(np.concatenate(rows), np.arange(turns * per_turn + 1) * self._speakers * each)
+        return Epoch(rows.ravel(), np.arange(turns * per_turn + 1) * self._speakers * each)
 
 
 class BalancedSampler(EpochSampler):
@@ -133,6 +140,9 @@ class BalancedSampler(EpochSampler):
         world_size: number of processes that train together.
     """
 
+    order = "balanced"
+    _has_new_order = True
+
     def __init__(
         self,
         corpus: Corpus,
@@ -147,10 +157,11 @@ class BalancedSampler(EpochSampler):
         self._batch_size = at_least("batch_size", batch_size, 1)
         average = -(-len(corpus) // len(corpus.speakers))
         self._each = at_least("per_speaker", average if per_speaker is None else per_speaker, 1)
+        self._parameters = (batch_size, self._each)
 
     def _batches(self, generator: np.random.Generator) -> Epoch:
-        rows = _queues(self.corpus, self._each, generator).ravel()
-        generator.shuffle(rows)
+        queues = _queues(self.corpus, self._each, generator).ravel()
+        rows = queues[shuffle(len(queues), generator)]
         return Epoch(rows, _even(len(rows), self._batch_size))
 
 
@@ -166,6 +177,8 @@ class BucketSampler(EpochSampler):
         rank: of this process.
         world_size: number of processes that train together.
     """
+
+    order = "buckets"
 
     def __init__(
         self,
@@ -187,10 +200,11 @@ class BucketSampler(EpochSampler):
                 f"{corpus.names([int(corpus.samples.argmax())])[0]}, takes "
                 f"{longest / SAMPLE_RATE_HZ:g} s."
             )
+        self._parameters = (self._samples, buckets)
 
     def _batches(self, generator: np.random.Generator) -> Epoch:
-        by_length = np.argsort(self.corpus.samples, kind="stable")
-        batches: list[Rows] = []
+        by_length = np.argsort(self.corpus.samples, kind="stable").astype(np.int32)
+        batches: list[Indices] = []
         for bucket in np.array_split(by_length, min(self._buckets, len(by_length))):
             size = self._samples // max(1, int(self.corpus.samples[bucket[-1]]))
             bounds = _even(len(bucket), size)
@@ -224,24 +238,32 @@ def _even(count: int, most: int) -> Rows:
     return np.arange(parts + 1, dtype=np.int64) * count // parts
 
 
-def _ranges(starts: Rows, sizes: Rows) -> Rows:
-    """Return start, start + 1, ... of each range, concatenated."""
-    before = np.cumsum(sizes) - sizes
-    values: Rows = np.arange(sizes.sum()) + np.repeat(starts - before, sizes)
-    return values
-
-
-def _queues(corpus: Corpus, each: int, generator: np.random.Generator) -> Rows:
+def _queues(corpus: Corpus, each: int, generator: np.random.Generator) -> Indices:
     """Return a queue of utterances of each speaker, shape (speakers, each).
 
     It has all utterances of the speaker once, shuffled, then all of them again, shuffled anew.
     """
-    speaker = corpus.speaker.astype(np.int64)
-    count = np.bincount(speaker)
-    repeats = -(-each // count)  # how often a speaker's utterances are needed
-    rows = np.repeat(np.arange(len(speaker)), repeats[speaker])
-    repeat = _ranges(np.zeros(len(speaker), np.int64), repeats[speaker])
-    order = np.lexsort((generator.random(len(rows)), repeat, speaker[rows]))
-    ends = np.cumsum(count * repeats)
-    places: Rows = (ends - count * repeats)[:, None] + np.arange(each)
-    return rows[order[places]]
+    count = np.bincount(corpus.speaker)
+    ends = np.cumsum(count)
+    queues = np.empty((len(count), each), np.int32)
+    start = 0
+    while start < len(count):
+        rows_before = ends[start] - count[start]
+        end = max(start + 1, int(np.searchsorted(ends, rows_before + _BLOCK_ROWS, side="right")))
+        queues[start:end] = _places_in_order(count[start:end], each, generator) + rows_before
+        start = end
+    for part in np.array_split(queues, 1 + queues.size // _BLOCK_ROWS):
+        part[:] = corpus.by_speaker[part]
+    return queues
+
+
+def _places_in_order(counts: Rows, each: int, generator: np.random.Generator) -> Indices:
+    """Return the queues of some speakers, whose utterances are numbered one after the other."""
+    repeats = -(-each // counts)  # how often a speaker's utterances are needed
+    sizes = np.repeat(counts, repeats)  # of each repetition
+    order = shuffle_within(np.repeat(np.arange(len(sizes), dtype=np.int32), sizes), generator)
+    first = np.repeat(np.cumsum(counts) - counts, repeats)
+    ends = np.cumsum(counts * repeats)
+    places = (ends - counts * repeats)[:, None] + np.arange(each)
+    queues: Indices = ranges(first, sizes)[order[places]]
+    return queues

@@ -1,0 +1,111 @@
+"""The order for shards in buckets: many of their pieces are open at once, each is read once.
+
+Shards come in runs of 4 MiB, shuffled and cut into N lanes of about as many rows. All lanes are
+open together; each gives a row in turn, in random order, so that a batch of up to N utterances has
+them from as many places, and of about as many speakers:
+
+    lane 0    run 71 | run 3 ...           a run is read from its first clip to its last, in pieces
+    lane 1    run 12 | run 40 ...          of 1 MiB, of which one or two are in use
+    ...
+    column    0 1 2 3 4 5 ...              each column has a row of each lane, shuffled
+
+Lanes are opened one after the other, four at first, then one for each eight rows, so that an epoch
+does not begin with the download of N pieces. All end together.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+
+import numpy as np
+
+from voxblink2_lib.errors import TrainingError
+from voxblink2_lib.training.corpus import Corpus
+from voxblink2_lib.training.remote_shards import RemoteShards
+from voxblink2_lib.training.shuffling import Indices, ranges, shuffle, shuffle_within
+
+FULL = "full"
+# These are parts of the order: other numbers are another order.
+_RUN_BYTES = 4 << 20
+_FIRST_LANES, _ROWS_PER_LANE = 4, 8
+# Two pieces in the cache: the open one, and one that holds the end of a clip or was just done.
+_LANE_BYTES = 2 << 20
+
+
+def default_order(corpus: Corpus) -> str:
+    """Return ``"full"``, or ``"mixed-N"`` for remote shards that are too many for their cache."""
+    shards = corpus.shards
+    if not isinstance(shards, RemoteShards) or corpus.shard_bytes <= shards.cache_bytes:
+        return FULL
+    return f"mixed-{max(1, shards.cache_bytes // _LANE_BYTES)}"
+
+
+def lanes_of(order: str, corpus: Corpus) -> int:
+    """Return N of ``"mixed-N"``, and 0 for ``"full"``.
+
+    Raises:
+        TrainingError: it is another text, or the cache is too small for N pieces.
+    """
+    if order == FULL:
+        return 0
+    if not re.fullmatch(r"mixed-[1-9][0-9]{0,8}", order):
+        raise TrainingError(
+            f"order is {order!r}; expected is {FULL!r} or 'mixed-N', with N pieces of shards open "
+            "at once, such as 'mixed-4096'."
+        )
+    lanes = int(order.removeprefix("mixed-"))
+    needed = lanes * _LANE_BYTES if lanes > 1 else 0
+    if isinstance(corpus.shards, RemoteShards) and needed > corpus.shards.cache_bytes:
+        raise TrainingError(
+            f"The order {order!r} needs a cache of {needed:,} bytes; the corpus was opened with "
+            f"{corpus.shards.cache_bytes:,}. Open it with cache_bytes={needed}."
+        )
+    return lanes
+
+
+def mixed_rows(corpus: Corpus, lanes: int, generator: np.random.Generator) -> Indices:
+    """Return all rows of a corpus, mixed from so many places at a time, shape (n,)."""
+    by_run = _rows_by_run(corpus, generator)
+    rows: Indices = by_run[shuffle_within(lane_columns(len(corpus), lanes), generator)]
+    return rows
+
+
+def _rows_by_run(corpus: Corpus, generator: np.random.Generator) -> Indices:
+    """Return all rows, those that begin in a run one after the other, the runs shuffled."""
+    stored = corpus.stored_rows
+    runs = corpus.pieces(_RUN_BYTES)[stored]
+    starts = np.flatnonzero(np.diff(runs, prepend=-1))
+    sizes = np.diff(starts, append=len(runs))
+    order = shuffle(len(starts), generator)
+    rows: Indices = stored[ranges(starts[order], sizes[order])]
+    return rows
+
+
+def lane_columns(rows: int, lanes: int) -> Indices:
+    """Return the column of each row, of all lanes one after the other, shape (rows,).
+
+    Example:
+        Four lanes of three rows each, and a fifth that opens when eight rows are done:
+
+        >>> lane_columns(13, 6).tolist()
+        [0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1, 2, 2]
+    """
+    opened = _open_lanes(rows, lanes)
+    # Lane l opens in the first column with more than l lanes.
+    begin = np.searchsorted(opened, np.arange(opened[-1]), side="right")
+    sizes = len(opened) - begin
+    excess = int(opened.sum()) - rows
+    sizes[len(sizes) - excess :] -= 1  # the last column is not full
+    return ranges(begin, sizes)
+
+
+def _open_lanes(rows: int, lanes: int) -> Indices:
+    """Return the number of open lanes in each column until there is a place for each row."""
+    first = min(_FIRST_LANES, lanes)
+    total, opened = 0, []
+    while total < rows and (not opened or opened[-1] < lanes):
+        opened.append(min(lanes, first + total // _ROWS_PER_LANE))
+        total += opened[-1]
+    full = max(0, -(-(rows - total) // lanes))
+    return np.array([*opened, *itertools.repeat(lanes, full)], np.int32)
