@@ -54,7 +54,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "materialize": {
         *("cut_audio", "published", "archive", "store", "release", "sources", "media", "workers"),
     },
-    "training": {"published.training_shards", "store.catalogue", "store.advice", "media.ogg"},
+    "training": {
+        *("published.training_shards", "published.remote_errors"),
+        *("store.catalogue", "store.advice", "media.ogg"),
+    },
     "published": {"archive", "store", "release.tombstones"},
     "store": {"release", "workers"},
     "cut_audio": {"archive", "store", "media", "workers"},

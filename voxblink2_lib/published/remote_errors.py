@@ -31,13 +31,16 @@ def tried(action: Callable[[], T]) -> T:
     for pause in PAUSES_SECONDS:
         try:
             return action()
-        except VoxBlink2Error:
-            raise
         except Exception as error:  # of botocore and aiohttp, many are no OSError
-            if is_final(error) or is_refusal(error):
+            if not is_worth_another_try(error):
                 raise
         time.sleep(pause)
     return action()
+
+
+def is_worth_another_try(error: BaseException) -> bool:
+    """Return whether the same may work later, with nothing changed by anybody here."""
+    return not (isinstance(error, VoxBlink2Error) or is_final(error) or is_refusal(error))
 
 
 def is_refusal(error: BaseException) -> bool:

@@ -103,9 +103,11 @@ def clear_purged_pieces(pieces: Path, published: TrainingShards) -> list[Path]:
         return []
     shards = {PurePosixPath(name).name for name in published.names.values()}
     present = catalogue_name(published)
-    # A piece has the name of its shard, the size of that, and its number.
+    # A piece has the name of its shard, then size and version of that, and its number.
     former = [
-        path for path in pieces.glob("*.arrow.*") if path.name.rsplit(".", 2)[0] not in shards
+        path
+        for path in pieces.glob("*.arrow.*")
+        if f"{path.name.partition('.arrow.')[0]}.arrow" not in shards
     ]
     former += [path for path in pieces.glob("catalogue/*") if not path.name.startswith(present)]
     for path in former:
