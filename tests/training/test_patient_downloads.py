@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 
 import pytest
-
 from support.error_clock import ErrorClock
 
 from voxblink2_lib.training import patient_downloads

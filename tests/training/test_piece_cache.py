@@ -332,9 +332,7 @@ def test_what_the_disk_does_not_take_is_held_in_memory_and_that_is_said_once(
     assert counted(cache) == 5 * SIZE
 
 
-def test_what_is_held_in_memory_is_bounded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_held_in_memory_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refused_at_open(monkeypatch, errno.EROFS)
     cache = PieceCache(tmp_path, 3 * SIZE)
     fill(cache, range(10))

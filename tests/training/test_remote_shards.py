@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import http.server
-import os
 import re
 import shutil
 import socket
@@ -23,6 +22,7 @@ from moto.server import ThreadedMotoServer
 from support import shard_builder
 from support.error_clock import ErrorClock
 from support.loopback_server import LoopbackServer
+from support.remote_store import make_store
 
 from voxblink2_lib.errors import StoreDamagedError, StoreDiskError, TrainingError
 from voxblink2_lib.published import remote_errors
@@ -70,18 +70,7 @@ def _user(address: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of three shards with its catalogue; some clips are longer than a piece."""
-    store = tmp_path_factory.mktemp("local") / "store"
-    shards = store / "shards" / "audio"
-    shards.mkdir(parents=True)
-    for shard in range(3):
-        rows = range(16 * shard, 16 * shard + 16)
-        sound = [
-            shard_builder.clip(row, frames=20 + 5 * (row % 11), speaker=f"id{row // 8:06}")
-            for row in rows
-        ]
-        shard_builder.seal(shards / f"{shard}.arrow", sound)
-    Corpus.open(store)
-    return store
+    return make_store(tmp_path_factory.mktemp("local"))
 
 
 @pytest.fixture
@@ -200,7 +189,10 @@ def test_only_what_is_needed_is_fetched_and_once(bucket: str, fetches: Fetches) 
         reader.read(row, samples=100)
     assert len(fetches.seen) == len(set(fetches.seen))
     assert set(fetches.seen) <= pieces_of(corpus, rows)  # neighbours come by one request
-    stored = {(path.name.split(".arrow.")[0] + ".arrow", _index_of(path) * PIECE) for path in pieces(corpus)}
+    stored = {
+        (path.name.split(".arrow.")[0] + ".arrow", _index_of(path) * PIECE)
+        for path in pieces(corpus)
+    }
     assert stored == pieces_of(corpus, rows)
     Reader(Corpus.open(bucket)).read(17)
     assert len(fetches.seen) == len(set(fetches.seen))

@@ -86,7 +86,9 @@ class PieceQueue:
         line = _Line(time_ns, size, name).as_bytes()
         if os.pread(self._file, len(line), place) == line:
             # A process that dies now leaves it in the total, until the queue is compacted.
-            os.pwrite(self._file, line.replace(b" %d " % size, b" %0*d " % (len(str(size)), 0)), place)
+            os.pwrite(
+                self._file, line.replace(b" %d " % size, b" %0*d " % (len(str(size)), 0)), place
+            )
             self.total -= size
 
     def make_room(self, size: int, most_bytes: int) -> None:
