@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import _thread
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -125,7 +125,7 @@ def test_an_interrupt_ends_the_wait_at_once() -> None:
     end = threading.Event()
 
     def download() -> None:
-        _thread.interrupt_main()
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
         end.wait(300)
 
     start = time.monotonic()

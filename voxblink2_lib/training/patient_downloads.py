@@ -76,8 +76,7 @@ class PatientDownloads(Generic[T]):
                 quiet = time.monotonic() - self._good_at
                 if quiet >= self._deadline_seconds:
                     raise self._last_error or TimeoutError(f"no answer for {quiet:.0f} s")
-                if quiet >= TELL_SECONDS:
-                    self._tell(self._deadline_seconds - quiet)
+                self._tell(quiet)
                 until = self._deadline_seconds if self._is_told else TELL_SECONDS
                 self._news.wait(max(0.0, until - quiet))
 
@@ -118,14 +117,17 @@ class PatientDownloads(Generic[T]):
             if is_final:
                 self._final = error
                 self._stop.set()
+            else:
+                self._tell(time.monotonic() - self._good_at)
             self._news.notify()
 
-    def _tell(self, left_seconds: float) -> None:
-        if self._is_told:
+    def _tell(self, quiet_seconds: float) -> None:
+        if self._is_told or quiet_seconds < TELL_SECONDS:
             return
         self._is_told = True
         error = self._last_error
         what = "has not answered" if error is None else f"fails ({words_of(error, self._url)})"
-        until = time.strftime("%H:%M:%S", time.localtime(time.time() + left_seconds))
+        left = self._deadline_seconds - quiet_seconds
+        until = time.strftime("%H:%M:%S", time.localtime(time.time() + left))
         place = redacted_source(self._url)
         _log.warning("%s %s. It is tried again until %s.", place, what, until)

@@ -36,7 +36,7 @@ from voxblink2_lib.training.remote_opening import OpenedStore, open_remote
 CACHE_BYTES = 8 << 30
 PIECE_BYTES = 4 << 20
 # Neighbours are downloaded by one request.
-_PIECES_AT_ONCE = 4
+_PIECES_AT_ONCE = 2
 
 
 def is_remote(store: object) -> bool:
