@@ -13,6 +13,7 @@ from voxblink2_lib.errors import StoreDiskError, StoreError, TrainingError
 from voxblink2_lib.files import atomic_write, short_digest
 from voxblink2_lib.published.remote_errors import is_worth_another_try, store_errors
 from voxblink2_lib.published.training_shards import (
+    MANIFEST,
     TrainingShards,
     catalogue_name,
     clear_purged_pieces,
@@ -21,7 +22,7 @@ from voxblink2_lib.published.training_shards import (
 )
 from voxblink2_lib.store.catalogue import FOLDER
 from voxblink2_lib.training import patient_downloads
-from voxblink2_lib.training.byte_ranges import connect, version_text
+from voxblink2_lib.training.byte_ranges import connect, read_range, version_text
 
 _NOTE = ".opened.json"
 # For a store of which this machine has a copy of the catalogue.
@@ -80,8 +81,7 @@ def _check_server(url: str, seconds: float) -> None:
 
     def ask() -> None:
         try:
-            system, path = connect(url)
-            system.info(f"{path}/manifest.json")
+            read_range(*connect(f"{url}/{MANIFEST}"), 0, 1, None)  # one request, found or not
         except Exception as error:
             if is_worth_another_try(error):
                 raise
