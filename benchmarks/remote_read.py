@@ -209,8 +209,10 @@ def misses(folder: Path, pieces: int, count: int) -> tuple[float, float]:
     data = bytes(4096)
     cache = PieceCache(folder / str(pieces), pieces * len(data))
     names = [f"x.arrow.1.{number:06}" for number in range(pieces + count)]
-    for name in names[:pieces]:
-        cache.keep(name, data)
+    cache.folder.mkdir(parents=True)
+    for name in names[: pieces - 1]:
+        cache.folder.joinpath(name).write_bytes(data)
+    cache.keep(names[pieces - 1], data)  # counts the others
 
     def miss() -> None:
         for name in names[pieces:]:

@@ -13,6 +13,16 @@ from voxblink2_lib.errors import StoreDiskError, StoreError, VoxBlink2Error
 from voxblink2_lib.files import system_error
 from voxblink2_lib.redaction import redacted_source
 
+__all__ = [
+    "PAUSES_SECONDS",
+    "is_refusal",
+    "is_status",
+    "is_worth_another_try",
+    "store_errors",
+    "tried",
+    "words_of",
+]
+
 # Package of an extra of ours, or else of PyPI, that opens URLs of a protocol.
 _PACKAGES = {"s3": "'voxblink2[s3]'", "s3a": "'voxblink2[s3]'", "gs": "gcsfs", "gcs": "gcsfs"}
 _CREDENTIALS = {
