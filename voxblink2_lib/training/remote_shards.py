@@ -63,15 +63,15 @@ class ShardRange(NamedTuple):
 
 
 class _Piece(NamedTuple):
-    """A piece of a shard: the bytes from ``index * PIECE_BYTES`` on."""
+    """A piece of a shard: the bytes from ``number * PIECE_BYTES`` on."""
 
     shard: str
     shard_bytes: int
-    index: int
+    number: int
 
     @property
     def start(self) -> int:
-        return self.index * PIECE_BYTES
+        return self.number * PIECE_BYTES
 
     @property
     def size(self) -> int:
@@ -80,7 +80,7 @@ class _Piece(NamedTuple):
     @property
     def key(self) -> str:
         """Its name, whatever the version of the shard is."""
-        return f"{self.shard}.{self.shard_bytes}.{self.index}"
+        return f"{self.shard}.{self.shard_bytes}.{self.number}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +237,7 @@ class RemoteShards:
         """Return the name of a piece of a shard whose version is known."""
         version = short_digest((self.versions.of(piece.shard) or "").encode())
         shard = PurePosixPath(self._path_of(piece.shard)).name
-        return f"{shard}.{piece.shard_bytes}.{version}.{piece.index:06}"
+        return f"{shard}.{piece.shard_bytes}.{version}.{piece.number:06}"
 
     def _path_of(self, shard: str) -> str:
         names = self.opened.names
@@ -264,14 +264,14 @@ class RemoteShards:
 def _pieces_of(wanted: ShardRange) -> Iterator[_Piece]:
     """Yield the pieces that a range touches."""
     first, end = wanted.offset // PIECE_BYTES, wanted.offset + wanted.size
-    for index in range(first, -(-end // PIECE_BYTES)):
-        yield _Piece(wanted.shard, wanted.shard_bytes, index)
+    for number in range(first, -(-end // PIECE_BYTES)):
+        yield _Piece(wanted.shard, wanted.shard_bytes, number)
 
 
 def _runs_of(pieces: Iterable[_Piece]) -> Iterator[Sequence[_Piece]]:
     """Yield neighbouring pieces together, a few at most."""
     for _, group in itertools.groupby(
-        enumerate(sorted(pieces)), lambda placed: (placed[1].shard, placed[1].index - placed[0])
+        enumerate(sorted(pieces)), lambda placed: (placed[1].shard, placed[1].number - placed[0])
     ):
         run = [piece for _, piece in group]
         yield from (run[at : at + _PIECES_AT_ONCE] for at in range(0, len(run), _PIECES_AT_ONCE))
