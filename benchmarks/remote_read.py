@@ -228,7 +228,9 @@ def misses(folder: Path, pieces: int, count: int) -> tuple[float, float]:
 
 
 def bookkeeping(folder: Path, many: int, rounds: int) -> Iterator[Figure]:
-    few_ms, many_ms, plain = [], [], []
+    few_ms: list[float] = []
+    many_ms: list[float] = []
+    plain = []
     for _ in range(rounds):
         for pieces, times in ((FEW, few_ms), (many, many_ms)):
             miss, write = misses(folder / "misses", pieces, MISSES)

@@ -115,7 +115,7 @@ def test_what_no_other_try_mends_is_raised_at_once(error: Exception) -> None:
     end = threading.Event()
     try:
         with pytest.raises(type(error), match=str(error)):
-            PatientDownloads(URL, [download, end.wait], 600.0).run()
+            PatientDownloads[object](URL, [download, end.wait], 600.0).run()
     finally:
         end.set()
     assert len(tries) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import logging
 import multiprocessing
 import os
@@ -294,7 +295,7 @@ def refused_at_lock(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     def refused(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(piece_cache.fcntl, "flock", refused)
+    monkeypatch.setattr(fcntl, "flock", refused)
 
 
 @pytest.mark.parametrize(

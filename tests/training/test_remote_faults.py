@@ -27,6 +27,7 @@ from voxblink2_lib.training import (
     remote_shards,
 )
 from voxblink2_lib.training.byte_ranges import OtherVersionError, connect, read_range
+from voxblink2_lib.training.dataset import Example
 from voxblink2_lib.training.piece_cache import PieceCache
 from voxblink2_lib.training.piece_claims import PieceClaims
 from voxblink2_lib.training.remote_shards import RemoteShards, ShardRange, _Piece
@@ -304,12 +305,11 @@ def test_what_a_batch_lacks_is_downloaded_at_the_same_time_and_neighbours_togeth
     size = corpus.place(0).shard_bytes
     together = threading.Barrier(2)
     requested: list[tuple[str, int, int]] = []
-    read = remote_shards.read_range
 
     def noted(system: Any, path: str, start: int, count: int, version: str | None) -> Any:
         requested.append((path, start, count))
         together.wait(30)
-        return read(system, path, start, count, version)
+        return read_range(system, path, start, count, version)
 
     monkeypatch.setattr(remote_shards, "read_range", noted)
     assert size > 3 * PIECE
@@ -325,15 +325,16 @@ def test_what_a_batch_lacks_is_downloaded_at_the_same_time_and_neighbours_togeth
         ("bucket/store/shards/audio/0.arrow", 0, 2 * PIECE),
         ("bucket/store/shards/audio/1.arrow", 0, PIECE),
     ]
-    monkeypatch.setattr(remote_shards, "read_range", read)
+    monkeypatch.setattr(remote_shards, "read_range", read_range)
     del faults.seen[:]
     dataset = UtteranceDataset(corpus)
     batch = dataset.__getitems__(range(ROWS))
     alone = [dataset[row] for row in range(ROWS)]
     assert [example.row for example in batch] == list(range(ROWS))
-    assert all(
-        each.waveform.equal(other.waveform) for each, other in zip(batch, alone, strict=True)
-    )  # type: ignore[union-attr]
+    for example, other in zip(batch, alone, strict=True):
+        assert isinstance(example, Example)
+        assert isinstance(other, Example)
+        assert example.waveform.equal(other.waveform)
     with pytest.raises(IndexError, match="Row 48 was requested"):
         dataset.__getitems__([0, 48])
 

@@ -45,7 +45,8 @@ def store(request: pytest.FixtureRequest, local: Path) -> Iterator[str]:
 
 def check_workers(store: str, local: Path, method: str) -> None:
     """Read all with two workers, after this process has read, with nothing in the cache."""
-    forkserver._forkserver._stop()  # it has the environment of the test that started it
+    # It has the environment of the test that started it.
+    forkserver._forkserver._stop()  # type: ignore[attr-defined]  # not in typeshed
     corpus, expected = Corpus.open(store), Reader(Corpus.open(local))
     assert Reader(corpus).encoded(0) == expected.encoded(0)
     dataset, sampler = UtteranceDataset(corpus), ShuffleSampler(corpus, batch_size=8)
