@@ -55,8 +55,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("cut_audio", "published", "archive", "store", "release", "sources", "media", "workers"),
     },
     "training": {
-        *("published.training_shards", "store.catalogue", "store.advice", "store.lock"),
-        "media.ogg",
+        *("published.training_shards", "published.remote_errors"),
+        *("store.catalogue", "store.advice", "store.lock", "media.ogg"),
     },
     "published": {"archive", "store", "release.tombstones"},
     "store": {"release", "workers"},

@@ -13,6 +13,16 @@ from voxblink2_lib.errors import StoreDiskError, StoreError, VoxBlink2Error
 from voxblink2_lib.files import system_error
 from voxblink2_lib.redaction import redacted_source
 
+__all__ = [
+    "PAUSES_SECONDS",
+    "is_refusal",
+    "is_status",
+    "is_worth_another_try",
+    "store_errors",
+    "tried",
+    "words_of",
+]
+
 # Package of an extra of ours, or else of PyPI, that opens URLs of a protocol.
 _PACKAGES = {"s3": "'voxblink2[s3]'", "s3a": "'voxblink2[s3]'", "gs": "gcsfs", "gcs": "gcsfs"}
 _CREDENTIALS = {
@@ -31,13 +41,16 @@ def tried(action: Callable[[], T]) -> T:
     for pause in PAUSES_SECONDS:
         try:
             return action()
-        except VoxBlink2Error:
-            raise
         except Exception as error:  # of botocore and aiohttp, many are no OSError
-            if is_final(error) or is_refusal(error):
+            if not is_worth_another_try(error):
                 raise
         time.sleep(pause)
     return action()
+
+
+def is_worth_another_try(error: BaseException) -> bool:
+    """Return whether the same may work later, with nothing changed by anybody here."""
+    return not (isinstance(error, VoxBlink2Error) or is_final(error) or is_refusal(error))
 
 
 def is_refusal(error: BaseException) -> bool:

@@ -8,7 +8,13 @@ from typing import NamedTuple
 
 from voxblink2_lib.errors import StoreError
 from voxblink2_lib.files import atomic_write, home_folder, short_digest
-from voxblink2_lib.published.manifest import LEDGER, TOMBSTONES, Manifest, PublishedFile
+from voxblink2_lib.published.manifest import (
+    LEDGER,
+    MANIFEST,
+    TOMBSTONES,
+    Manifest,
+    PublishedFile,
+)
 from voxblink2_lib.published.opening import open_place
 from voxblink2_lib.published.place import as_url, has_published, is_url
 from voxblink2_lib.published.reading import find_published
@@ -16,6 +22,7 @@ from voxblink2_lib.published.scratch import last_manifest
 from voxblink2_lib.published.slices import common_plan
 
 __all__ = [
+    "MANIFEST",
     "TrainingShards",
     "as_url",
     "catalogue_name",
@@ -103,9 +110,11 @@ def clear_purged_pieces(pieces: Path, published: TrainingShards) -> list[Path]:
         return []
     shards = {PurePosixPath(name).name for name in published.names.values()}
     present = catalogue_name(published)
-    # A piece has the name of its shard, the size of that, and its number.
+    # A piece has the name of its shard, then size and version of that, and its number.
     former = [
-        path for path in pieces.glob("*.arrow.*") if path.name.rsplit(".", 2)[0] not in shards
+        path
+        for path in pieces.glob("*.arrow.*")
+        if f"{path.name.partition('.arrow.')[0]}.arrow" not in shards
     ]
     former += [path for path in pieces.glob("catalogue/*") if not path.name.startswith(present)]
     for path in former:

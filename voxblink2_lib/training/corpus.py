@@ -86,8 +86,8 @@ class Corpus:
             store: folder of a store, or of sealed shards; or a URL that fsspec supports, such as
                 ``s3://bucket/store``, with a catalogue that was uploaded with the shards.
             config: ``"audio"`` or ``"audio-visual"``; of the latter, the audio is read.
-            cache_dir: folder for chunks of remote shards; by default in the user's cache.
-            cache_bytes: the most that these chunks take.
+            cache_dir: folder for pieces of remote shards; by default in the user's cache.
+            cache_bytes: the most that these pieces take.
 
         Raises:
             TrainingError: there are no shards, or not in this form.

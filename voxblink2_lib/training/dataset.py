@@ -122,6 +122,11 @@ class UtteranceDataset(data.Dataset[Example | DamagedClip]):
         label = int(self._label[row]) + speed * len(self.labels.speakers)
         return Example(torch.from_numpy(waveform), label, int(row))
 
+    def __getitems__(self, rows: Sequence[int]) -> list[Example | DamagedClip]:
+        """Return the examples of a batch; what remote shards lack for it is downloaded at once."""
+        self._reader.prefetch([int(row) for row in rows if 0 <= row < len(self)])
+        return [self[row] for row in rows]
+
     def _waveform(self, row: int, speed: float, generator: np.random.Generator) -> Waveform:
         available = int(self.corpus.samples[row])
         if self._crop is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import mmap
 from collections import OrderedDict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from voxblink2_lib.media.ogg import has_whole_pages
 from voxblink2_lib.records import SAMPLE_RATE_HZ
 from voxblink2_lib.store.advice import repair_advice
 from voxblink2_lib.training.corpus import Corpus, Place
+from voxblink2_lib.training.remote_shards import ShardRange
 
 # Maps cost no memory, but each holds a file open.
 _MAX_OPEN = 64
@@ -69,6 +71,21 @@ class Reader:
     def encoded(self, row: int) -> bytes:
         """Return the encoded bytes of a clip: FLAC, WAV or Opus."""
         return self._bytes(self.corpus.place(row))
+
+    def prefetch(self, rows: Iterable[int]) -> None:
+        """Download what is missing of the clips of remote shards, at the same time.
+
+        Raises:
+            StoreDamagedError: a shard is missing or truncated.
+            StoreDiskError: its server fails.
+        """
+        shards = self.corpus.shards
+        if not isinstance(shards, Path):
+            places = map(self.corpus.place, rows)
+            shards.prefetch(
+                ShardRange(place.shard, place.shard_bytes, place.offset, place.size)
+                for place in places
+            )
 
     def _decoded(self, row: int, place: Place, start: int, samples: int) -> npt.NDArray[np.float32]:
         data = self._bytes(place)

@@ -1,66 +1,109 @@
 """Read shards on a remote file system through a local cache of bounded size.
 
-Shards are divided into chunks of a mebibyte. A chunk is downloaded when a clip in it is read,
-and stored as a file; beyond the bound, the least recently used chunks are deleted. All processes
-with the same cache folder share it.
+Shards are divided into pieces of a mebibyte. A piece is downloaded when a clip in it is read,
+and stored as a file; beyond the bound, the least recently used pieces are deleted. All processes
+with the same cache folder share it::
+
+    <cache>/audio-00000.arrow.1300234567.1b2c….000017    shard, its size, its version, number
+    <cache>/catalogue/, versions/                        what the store was opened with
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Callable
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import NamedTuple
 
 import fsspec
-from filelock import FileLock
 
-from voxblink2_lib.errors import StoreDamagedError, StoreError, TrainingError
-from voxblink2_lib.files import atomic_write, short_digest
-from voxblink2_lib.published.training_shards import (
-    TrainingShards,
-    as_url,
-    catalogue_name,
-    clear_purged_pieces,
-    has_published,
-    is_url,
-    open_place,
-    pieces_of,
-    training_shards,
-)
-from voxblink2_lib.store.catalogue import FOLDER, Catalogue
+from voxblink2_lib.errors import StoreDamagedError, TrainingError
+from voxblink2_lib.files import short_digest
+from voxblink2_lib.published.remote_errors import store_errors
+from voxblink2_lib.published.training_shards import as_url, has_published, is_url, pieces_of
+from voxblink2_lib.redaction import redacted_source
+from voxblink2_lib.store.catalogue import Catalogue
+from voxblink2_lib.training import patient_downloads
+from voxblink2_lib.training.byte_ranges import OtherVersionError, connect, read_range
+from voxblink2_lib.training.patient_downloads import PatientDownloads
+from voxblink2_lib.training.piece_cache import PieceCache
+from voxblink2_lib.training.piece_claims import PieceClaims
+from voxblink2_lib.training.pinned_versions import ChangedError, PinnedVersions
+from voxblink2_lib.training.remote_opening import OpenedStore, open_remote
 
 CACHE_BYTES = 8 << 30
-CHUNK_BYTES = 1 << 20
-_TRIES = 3
+PIECE_BYTES = 1 << 20
+# Neighbours are downloaded by one request.
+_PIECES_AT_ONCE = 8
 
 
 def is_remote(store: object) -> bool:
     """Return whether a store is a URL; of a local folder, only if a store is published there."""
     if not (isinstance(store, str) and is_url(store)):
         return False
-    return not store.startswith("file://") or has_published(Path(_system(store)[1]))
+    return not store.startswith("file://") or has_published(Path(fsspec.core.url_to_fs(store)[1]))
+
+
+class ShardRange(NamedTuple):
+    """A range of bytes of a shard.
+
+    Attributes:
+        shard: name of its file.
+        shard_bytes: size of that file in the catalogue.
+        offset: first byte.
+        size: number of bytes.
+    """
+
+    shard: str
+    shard_bytes: int
+    offset: int
+    size: int
+
+
+class _Piece(NamedTuple):
+    """A piece of a shard: the bytes from ``number * PIECE_BYTES`` on."""
+
+    shard: str
+    shard_bytes: int
+    number: int
+
+    @property
+    def start(self) -> int:
+        return self.number * PIECE_BYTES
+
+    @property
+    def size(self) -> int:
+        return min(PIECE_BYTES, self.shard_bytes - self.start)
+
+    @property
+    def key(self) -> str:
+        """Its name, whatever the version of the shard is."""
+        return f"{self.shard}.{self.shard_bytes}.{self.number}"
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteShards:
-    """The shards of a remote store.
+    """The shards of a remote store. Made by :meth:`at`.
 
     Attributes:
         url: of the store.
         config: name of the configuration.
-        cache: folder of the chunks of this store.
-        cache_bytes: the most that all chunks in it take.
-        published: the files of one manifest; ``None`` of a store that was uploaded as it is.
+        cache: folder of the pieces of this store.
+        cache_bytes: the most that all pieces in it take.
+        opened: names of its files, and its catalogue.
+        versions: of the shards that were read since it was opened.
     """
 
     url: str
     config: str
     cache: Path
     cache_bytes: int
-    published: TrainingShards | None = field(default=None, repr=False, compare=False)
+    opened: OpenedStore = field(repr=False, compare=False)
+    versions: PinnedVersions = field(repr=False, compare=False)
+    _pieces: PieceCache = field(repr=False, compare=False)
+    _claims: PieceClaims = field(repr=False, compare=False)
 
     @classmethod
     def at(
@@ -69,163 +112,178 @@ class RemoteShards:
         """Return the shards of a store, with a cache for them.
 
         Raises:
-            TrainingError: the cache is too small for one chunk, or the store cannot be read.
+            TrainingError: the cache is too small for one piece, or the store cannot be read.
         """
-        if cache_bytes < CHUNK_BYTES:
+        if cache_bytes < PIECE_BYTES:
             raise TrainingError(
-                f"cache_bytes is {cache_bytes:,}; expected are at least {CHUNK_BYTES:,}, one chunk."
+                f"cache_bytes is {cache_bytes:,}; expected are at least {PIECE_BYTES:,}, one piece."
             )
         url = as_url(url).rstrip("/")
         cache = pieces_of(url, config, Path(cache_dir).absolute() if cache_dir else None)
-        try:
-            published = training_shards(url, config)
-        except StoreError as error:
-            raise TrainingError(str(error)) from error
-        if published is not None:
-            clear_purged_pieces(cache, published)
-        return cls(url, config, cache, cache_bytes, published)
+        opened = open_remote(url, config, cache)
+        versions = PinnedVersions.opened(cache, opened.catalogue.stem)
+        pieces = PieceCache(cache, cache_bytes)
+        return cls(url, config, cache, cache_bytes, opened, versions, pieces, PieceClaims(cache))
 
     def read(self, shard: str, shard_bytes: int, offset: int, size: int) -> bytes:
-        """Return a range of bytes of a shard.
-
-        Args:
-            shard: name of its file.
-            shard_bytes: size of that file in the catalogue.
-            offset: first byte.
-            size: number of bytes.
+        """Return a range of bytes of a shard. Its arguments are those of :class:`ShardRange`.
 
         Raises:
-            StoreDamagedError: the shard does not exist, or is shorter.
+            StoreDamagedError: the shard does not exist, is shorter, or was changed since the store
+                was opened.
+            StoreDiskError: its server does not answer, or answers with errors, until the deadline.
+            StoreError: its server refuses.
         """
-        first, last = offset // CHUNK_BYTES, (offset + size - 1) // CHUNK_BYTES
-        chunks = [self._chunk(shard, shard_bytes, index) for index in range(first, last + 1)]
-        start = offset - first * CHUNK_BYTES
-        data = b"".join(chunks)[start : start + size]
-        if len(data) != size:
-            raise StoreDamagedError(
-                f"The shard {self._url_of(shard)} ends before byte {offset + size:,}."
-            )
-        return data
+        wanted = ShardRange(shard, shard_bytes, offset, size)
+        if offset + size > shard_bytes:
+            raise self._ends_before(shard, offset + size)
+        pieces = list(_pieces_of(wanted))
+        downloaded = self._provide(pieces)
+        return b"".join(self._part(piece, wanted, downloaded) for piece in pieces)
 
-    def _chunk(self, shard: str, shard_bytes: int, index: int) -> bytes:
-        # With the size, as a store that was made anew at the same URL has other shards.
-        path = self.cache / f"{self._name_of(shard)}.{shard_bytes}.{index:06}"
-        size = min(CHUNK_BYTES, shard_bytes - index * CHUNK_BYTES)
-        with contextlib.suppress(OSError):
-            data = path.read_bytes()
-            if len(data) == size:  # a crash of the machine may leave a part
-                os.utime(path)
+    def prefetch(self, ranges: Iterable[ShardRange]) -> None:
+        """Download what is missing of some ranges, at the same time.
+
+        Raises:
+            StoreDamagedError, StoreDiskError, StoreError: see :meth:`read`.
+        """
+        pieces = (piece for each in ranges for piece in _pieces_of(each) if piece.size > 0)
+        self._provide(list(dict.fromkeys(pieces)))
+
+    def _part(self, piece: _Piece, wanted: ShardRange, downloaded: dict[_Piece, bytes]) -> bytes:
+        """Return what a piece has of a range."""
+        start = max(0, wanted.offset - piece.start)
+        stop = min(piece.size, wanted.offset + wanted.size - piece.start)
+        while piece not in downloaded:
+            data = self._pieces.read(self._name_of(piece), piece.size, start, stop)
+            if data is not None:
                 return data
-        data = _download(self._url_of(shard), index * CHUNK_BYTES, CHUNK_BYTES)
-        self.cache.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.cache / ".lock"):
-            self._make_room(len(data))
-            atomic_write_unsynced(path, data)
-        return data
+            downloaded |= self._provide([piece])  # it was removed meanwhile
+        return downloaded[piece][start:stop]
 
-    def _make_room(self, size: int) -> None:
-        """Delete the least recently used chunks until one more fits."""
-        chunks = [file for file in os.scandir(self.cache) if "." in file.name[1:]]
-        total = sum(chunk.stat().st_size for chunk in chunks) + size
-        for chunk in sorted(chunks, key=lambda chunk: chunk.stat().st_mtime_ns):
-            if total <= self.cache_bytes:
-                return
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(chunk.path)
-            total -= chunk.stat().st_size
+    # -- Pieces that are missing -------------------------------------------------------------------
+
+    def _provide(self, pieces: Sequence[_Piece]) -> dict[_Piece, bytes]:
+        """Download the pieces that are missing; return those that this process downloaded."""
+        downloaded: dict[_Piece, bytes] = {}
+        missing = [piece for piece in pieces if not self._has(piece)]
+        while missing:
+            claimed = [piece for piece in missing if self._claims.take(piece.key)]
+            if not claimed:  # others download them; this process has no claim while it waits
+                seconds = patient_downloads.DEADLINE_SECONDS
+                self._claims.wait(missing[0].key, seconds)
+                claimed = missing[:1]
+            try:
+                # What another process had was perhaps downloaded until its claim was released.
+                downloaded |= self._download([each for each in claimed if not self._has(each)])
+            finally:
+                for piece in claimed:
+                    self._claims.release(piece.key)
+            missing = [each for each in missing if each not in downloaded and not self._has(each)]
+        return downloaded
+
+    def _has(self, piece: _Piece) -> bool:
+        try:
+            is_read = self.versions.of(piece.shard) is not None
+        except ChangedError as error:
+            raise self._changed(piece.shard) from error
+        return is_read and self._pieces.has(self._name_of(piece), piece.size)
+
+    def _download(self, pieces: Sequence[_Piece]) -> dict[_Piece, bytes]:
+        runs = list(_runs_of(pieces))
+        if not runs:
+            return {}
+        with store_errors(self._url_of(runs[0][0].shard), "read", noun="shard"):
+            # Threads share what is connected once, by this process.
+            systems = {run[0].shard: connect(self._url_of(run[0].shard)) for run in runs}
+            tasks = [partial(self._download_run, run, *systems[run[0].shard]) for run in runs]
+            seconds = patient_downloads.DEADLINE_SECONDS
+            results = PatientDownloads(self.url, tasks, seconds).run()
+        return {piece: data for result in results for piece, data in result.items()}
+
+    def _download_run(
+        self, run: Sequence[_Piece], system: object, path: str
+    ) -> dict[_Piece, bytes]:
+        """Download neighbouring pieces by one request, and store them."""
+        shard, start, end = run[0].shard, run[0].start, run[-1].start + run[-1].size
+        try:
+            data, version = read_range(system, path, start, end - start, self.versions.of(shard))
+            self.versions.pin(shard, version)
+        except OtherVersionError as error:
+            self.versions.mark_changed(shard)
+            raise self._changed(shard) from error
+        except ChangedError as error:
+            raise self._changed(shard) from error
+        except FileNotFoundError as error:
+            raise StoreDamagedError(f"The shard {self._place_of(shard)} is missing.") from error
+        self._check_size(shard, len(data), start, end)
+        cut = {each: data[each.start - start : each.start - start + each.size] for each in run}
+        for piece, part in cut.items():
+            self._pieces.keep(self._name_of(piece), part)
+        return cut
+
+    def _check_size(self, shard: str, received: int, start: int, end: int) -> None:
+        if received > end - start:
+            raise StoreDamagedError(
+                f"{self._place_of(shard)} cannot be read in parts: {end - start:,} bytes were "
+                f"requested and {received:,} received. The server must support byte ranges."
+            )
+        if received < end - start:
+            raise self._ends_before(shard, end)
+
+    # -- Names and messages ------------------------------------------------------------------------
+
+    def _name_of(self, piece: _Piece) -> str:
+        """Return the name of a piece of a shard whose version is known."""
+        version = short_digest((self.versions.of(piece.shard) or "").encode())
+        shard = PurePosixPath(self._path_of(piece.shard)).name
+        return f"{shard}.{piece.shard_bytes}.{version}.{piece.number:06}"
+
+    def _path_of(self, shard: str) -> str:
+        names = self.opened.names
+        return f"shards/{self.config}/{shard}" if names is None else names[shard]
 
     def _url_of(self, shard: str) -> str:
-        path = f"shards/{self.config}/{shard}"
-        return f"{self.url}/{self.published.names[shard] if self.published else path}"
+        return f"{self.url}/{self._path_of(shard)}"
 
-    def _name_of(self, shard: str) -> str:
-        if self.published is None:
-            return shard
-        return PurePosixPath(self.published.names[shard]).name
+    def _place_of(self, shard: str) -> str:
+        """Return the URL of a shard without secrets."""
+        return redacted_source(self._url_of(shard))
 
-
-def _download(url: str, start: int, size: int) -> bytes:
-    """Download a range of bytes."""
-    system, path = _system(url)
-    try:
-        data = _retried(lambda: bytes(system.cat_file(path, start=start, end=start + size)))
-    except FileNotFoundError as error:
-        raise StoreDamagedError(f"The shard {url} is missing.") from error
-    except Exception as error:  # of botocore and aiohttp, many are no OSError
-        raise StoreDamagedError(f"{url} cannot be read: {error}") from error
-    if len(data) > size:
-        raise StoreDamagedError(
-            f"{url} cannot be read in parts: {size:,} bytes were requested and {len(data):,} "
-            "received. The server must support byte ranges."
+    def _changed(self, shard: str) -> StoreDamagedError:
+        return StoreDamagedError(
+            f"The shard {self._place_of(shard)} was changed since the store was opened: its server "
+            "has another version of it now. Open the store again; if its catalogue was not "
+            "uploaded with its shards, upload both."
         )
-    return data
+
+    def _ends_before(self, shard: str, end: int) -> StoreDamagedError:
+        return StoreDamagedError(f"The shard {self._place_of(shard)} ends before byte {end:,}.")
 
 
-def _retried(download: Callable[[], bytes]) -> bytes:
-    """Return the result of the first of a few tries that does not fail."""
-    for _ in range(_TRIES - 1):
-        try:
-            return download()
-        except FileNotFoundError:
-            raise
-        except Exception:  # noqa: S112  # the last try reports it
-            continue
-    return download()
+def _pieces_of(wanted: ShardRange) -> Iterator[_Piece]:
+    """Yield the pieces that a range touches."""
+    first, end = wanted.offset // PIECE_BYTES, wanted.offset + wanted.size
+    for number in range(first, -(-end // PIECE_BYTES)):
+        yield _Piece(wanted.shard, wanted.shard_bytes, number)
 
 
-def atomic_write_unsynced(path: Path, data: bytes) -> None:
-    """Write a file that can be downloaded again: not flushed to the disk."""
-    half = path.with_name(f".{path.name}")
-    half.write_bytes(data)
-    half.replace(path)
+def _runs_of(pieces: Iterable[_Piece]) -> Iterator[Sequence[_Piece]]:
+    """Yield neighbouring pieces together, a few at most."""
+    for _, group in itertools.groupby(
+        enumerate(sorted(pieces)), lambda placed: (placed[1].shard, placed[1].number - placed[0])
+    ):
+        run = [piece for _, piece in group]
+        yield from (run[at : at + _PIECES_AT_ONCE] for at in range(0, len(run), _PIECES_AT_ONCE))
 
 
 def read_remote_catalogue(shards: RemoteShards) -> Catalogue:
-    """Return the catalogue of a remote store, from a copy beside the chunks.
+    """Return the catalogue of a remote store.
 
     Raises:
-        TrainingError: there is none, or the store cannot be reached.
+        TrainingError: it is none.
     """
-    if shards.published is not None:
-        return _published_catalogue(shards, shards.published)
-    url = f"{shards.url}/{FOLDER}/{shards.config}.arrow"
     try:
-        system, path = _system(url)
-        version = repr(sorted(_version(system.info(path)).items()))
-        copy = shards.cache / FOLDER / f"{short_digest(version.encode())}.arrow"
-        if not copy.exists():
-            with atomic_write(copy) as file:
-                file.write(system.cat_file(path))
-        return Catalogue.read(copy)
-    except FileNotFoundError as error:
-        raise TrainingError(
-            f"There is no catalogue at {url}. Corpus.open() on the local store makes it, in "
-            f"its folder {FOLDER!r}; upload that folder together with the shards."
-        ) from error
-    except Exception as error:  # of botocore and aiohttp, many are no OSError
+        return Catalogue.read(shards.opened.catalogue)
+    except StoreDamagedError as error:
         raise TrainingError(f"The store {shards.url} cannot be opened: {error}") from error
-
-
-def _published_catalogue(shards: RemoteShards, published: TrainingShards) -> Catalogue:
-    file = published.catalogue
-    if isinstance(file, Path):
-        return Catalogue.read(file)
-    copy = shards.cache / FOLDER / catalogue_name(published)
-    if not copy.exists():
-        size, sha256 = file.size_bytes, file.sha256
-        open_place(shards.url).download(file.name, copy, size_bytes=size, sha256=sha256)
-    return Catalogue.read(copy)
-
-
-def _version(info: dict[str, Any]) -> dict[str, str]:
-    """Return those values of a remote file that change with its content."""
-    return {
-        name: str(value)
-        for name, value in info.items()
-        if name in {"size", "ETag", "LastModified", "Last-Modified", "mtime", "etag", "updated"}
-    }
-
-
-def _system(url: str) -> tuple[Any, str]:
-    system, path = fsspec.core.url_to_fs(url)  # some systems take a path, others the whole URL
-    return system, path
