@@ -40,7 +40,8 @@ from voxblink2_lib.models import (
     SpeakerResNetConfig,
     convert,
 )
-from voxblink2_lib.models.layers import MarginHead, attentive_statistics, mean_and_variance
+from voxblink2_lib.models.layers import attentive_statistics, mean_and_variance
+from voxblink2_lib.models.margin_head import MarginHead
 from voxblink2_lib.models.resnet import simam
 
 # What the deepest network makes of 11 frames: 6, 3, 2. Each edge of a stride is beside another.

@@ -163,7 +163,7 @@ class SpeakerFeatureExtractor(SequenceFeatureExtractor):
         checked = self._checked(listed, names)
         if truncation:  # what is left may be silent
             checked = self._checked([waveform[:max_length] for waveform in checked], names)
-        max_frames = None if max_length is None else self._frame_count(max_length)
+        max_frames = None if max_length is None else self.frame_count(max_length)
         return batch_of([*map(self._frames, checked)], wanted, max_frames=max_frames)
 
     def _checked(self, waveforms: Sequence[Any], names: Sequence[str]) -> list[Tensor]:
@@ -172,7 +172,8 @@ class SpeakerFeatureExtractor(SequenceFeatureExtractor):
             for waveform, name in zip(waveforms, names, strict=True)
         ]
 
-    def _frame_count(self, samples: int) -> int:
+    def frame_count(self, samples: int) -> int:
+        """Return the number of frames of a waveform of some samples."""
         if self.window_type is not None:  # Kaldi's, which are whole
             return 1 + (samples - WINDOW_SAMPLES) // HOP_SAMPLES
         return 1 + samples // HOP_SAMPLES
