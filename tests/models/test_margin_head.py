@@ -127,7 +127,9 @@ def test_sub_centers_and_penalties_by_hand(
     cosines = slow_cosines(x.double().numpy(), head.weight.detach().double().numpy(), sub_centers)
     logits, loss = head(x, labels)
     assert loss is not None
-    torch.testing.assert_close(logits.double(), 16 * torch.tensor(cosines).double(), rtol=0, atol=1e-4)
+    torch.testing.assert_close(
+        logits.double(), 16 * torch.tensor(cosines).double(), rtol=0, atol=1e-4
+    )
     expected = slow_margin_loss(
         cosines, labels.tolist(), margin, 16.0, top_k=top_k, penalty=penalty
     )

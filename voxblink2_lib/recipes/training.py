@@ -125,7 +125,8 @@ def _audible(example: Example) -> Tensor:
     That has no spectrum otherwise, and a single such crop must not end a training of days.
     """
     waveform = example.waveform
-    if bool((waveform != waveform[0]).any()):
+    lowest, highest = waveform.aminmax()
+    if bool(lowest != highest):
         return waveform
     noise = torch.randn(len(waveform), generator=torch.Generator().manual_seed(example.row))
     return waveform + _FAINTEST_NOISE * noise

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from voxblink2_lib.errors import TrainingError
-from voxblink2_lib.training.augment import Waveform, mean_power, unclipped
+from voxblink2_lib.training.augment import Waveform, fast_size, mean_power, unclipped
 from voxblink2_lib.training.sound_files import at_16_khz, audio_files, first_channel, seconds_of
 
 _log = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ class Reverberate:
         """Return reverberated speech of the same power."""
         response = _read(self._responses[generator.integers(len(self._responses))])
         first = int(np.abs(response).argmax())
-        size = 1 << (len(waveform) + len(response) - 2).bit_length()
+        size = fast_size(len(waveform) + len(response) - 1)
         spectrum = np.fft.rfft(waveform, size) * np.fft.rfft(response, size)
         wet = np.fft.irfft(spectrum, size)[first : first + len(waveform)].astype(np.float32)
         power = mean_power(wet)

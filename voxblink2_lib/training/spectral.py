@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from voxblink2_lib.errors import TrainingError
 from voxblink2_lib.records import SAMPLE_RATE_HZ
-from voxblink2_lib.training.augment import Waveform, check_probability, checked_range
+from voxblink2_lib.training.augment import Waveform, check_probability, checked_range, fast_size
 
 Flags = npt.NDArray[np.bool_]
 
@@ -68,7 +68,7 @@ class DropFrequencies:
 
     def __call__(self, waveform: Waveform, generator: np.random.Generator) -> Waveform:
         """Return the waveform without the bands."""
-        size = 1 << (len(waveform) + _RINGING_SAMPLES).bit_length()
+        size = fast_size(len(waveform) + _RINGING_SAMPLES)
         spectrum = np.fft.rfft(waveform, size)
         for _ in range(generator.integers(*self._bands, endpoint=True)):
             width_hz = generator.uniform(*self._width_hz)
