@@ -79,7 +79,8 @@ class MarginHead(nn.Module):
         cosine = functional.linear(unit, functional.normalize(self.weight.float()))
         if self.sub_centers == 1:
             return cosine
-        return cosine.unflatten(1, (-1, self.sub_centers)).amax(dim=2)
+        batch, centres = cosine.shape
+        return cosine.reshape(batch, centres // self.sub_centers, self.sub_centers).amax(dim=2)
 
     def _with_margins(self, cosine: Tensor, labels: Tensor) -> Tensor:
         """Return the cosines after the margin of the label and the penalty of its rivals."""
