@@ -67,20 +67,19 @@ def make_sounds(folder: Path) -> tuple[Path, Path]:
 
 
 def augmentations(noises: Path, rooms: Path) -> dict[str, Augmentation]:
+    """Return what is measured by its name."""
     noise, babble = AddNoise(noises), AddNoise(noises, files=(3, 7), snr_db=(13, 20))
-    reverberate, codecs = Reverberate(rooms), {f"codec {name}": Codec([name]) for name in CODECS}
-    drops: dict[str, Augmentation] = {"chunks": DropChunks(), "frequencies": DropFrequencies()}
-    chain = Sequential(
+    reverberate = Reverberate(rooms)
+    every: dict[str, Augmentation] = {"noise": noise, "babble of 3 to 7 files": babble}
+    every["room of 1 s"] = reverberate
+    for name in CODECS:
+        every[f"codec {name}"] = Codec([name])
+    every |= {"dropped chunks": DropChunks(), "dropped frequencies": DropFrequencies()}
+    every["one of noise, babble, room in 0.6"] = RandomChoice(0.6, noise, babble, reverberate)
+    every["chain of room 0.5, noise 0.6, codec 0.2"] = Sequential(
         RandomChoice(0.5, reverberate), RandomChoice(0.6, noise, babble), RandomChoice(0.2, Codec())
     )
-    one_of = RandomChoice(0.6, noise, babble, reverberate)
-    return {
-        **{"noise": noise, "babble of 3 to 7 files": babble, "room of 1 s": reverberate},
-        **codecs,
-        **{f"dropped {name}": drop for name, drop in drops.items()},
-        "one of noise, babble, room in 0.6": one_of,
-        "chain of room 0.5, noise 0.6, codec 0.2": chain,
-    }
+    return every
 
 
 def make_works(dataset: UtteranceDataset, folder: Path) -> dict[str, Work]:

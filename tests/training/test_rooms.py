@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -111,7 +113,7 @@ def knocks(seed: int, samples: int) -> Array:
     return np.asarray(sound, np.float32)
 
 
-NOISES = {
+NOISES: dict[str, Callable[[int, int], Any]] = {
     "white": lambda seed, n: seeded(seed).standard_normal(n),
     "fading": lambda seed, n: seeded(seed).standard_normal(n) * np.linspace(1, 0, n),
     "pink": pink,

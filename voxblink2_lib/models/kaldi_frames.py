@@ -60,7 +60,8 @@ def kaldi_power(waveforms: Tensor, weights: Tensor) -> Tensor:
     frames = frames - frames.mean(dim=-1, keepdim=True)
     before = torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)
     spectrum = torch.fft.rfft((frames - _PRE_EMPHASIS * before) * weights, n=FFT_SAMPLES)
-    return spectrum.real.square() + spectrum.imag.square()
+    power: Tensor = spectrum.real.square() + spectrum.imag.square()
+    return power
 
 
 @functools.lru_cache(maxsize=4)
