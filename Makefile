@@ -56,6 +56,7 @@ $(COMPAT)/.ready: setup.cfg pyproject.toml tests/compat/constraints.txt tools/se
 
 bench: $(VENV)/.ready
 	$(RUN)/python benchmarks/archive.py
+	$(RUN)/python benchmarks/augment.py
 	$(RUN)/python benchmarks/cluster.py
 	$(RUN)/python benchmarks/crop_audio.py
 	$(RUN)/python benchmarks/crop_video.py

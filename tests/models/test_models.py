@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,6 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import AutoConfig, AutoModel, AutoModelForAudioXVector
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_outputs import XVectorOutput
 
 from voxblink2_lib.errors import ModelError
 from voxblink2_lib.models import (
@@ -40,7 +38,7 @@ from voxblink2_lib.models import (
     SpeakerResNetConfig,
     convert,
 )
-from voxblink2_lib.models.layers import MarginHead, attentive_statistics, mean_and_variance
+from voxblink2_lib.models.layers import attentive_statistics, mean_and_variance
 from voxblink2_lib.models.resnet import simam
 
 # What the deepest network makes of 11 frames: 6, 3, 2. Each edge of a stride is beside another.
@@ -288,69 +286,7 @@ def test_a_few_steps_learn_a_toy_problem(kind: str) -> None:
     assert losses[-1] < losses[0] / 4
 
 
-# -- The margin head -------------------------------------------------------------------------------
-
-
-def slow_margin_loss(cosines: Any, labels: list[int], margin: float, scale: float) -> float:
-    losses = []
-    for row, label in zip(cosines, labels, strict=True):
-        angle = math.acos(max(-1.0, min(1.0, row[label])))
-        beyond = angle + margin > math.pi
-        shifted = row[label] - margin * math.sin(margin) if beyond else math.cos(angle + margin)
-        logits = [scale * (shifted if place == label else logit) for place, logit in enumerate(row)]
-        losses.append(math.log(sum(math.exp(logit - logits[label]) for logit in logits)))
-    return sum(losses) / len(losses)
-
-
-@pytest.mark.parametrize(("margin", "scale"), [(0.2, 32.0), (0.5, 8.0), (0.0, 1.0)])
-@pytest.mark.parametrize("towards", [1.0, 0.1, -1.0])
-def test_the_margin_by_hand(margin: float, scale: float, towards: float) -> None:
-    torch.manual_seed(3)
-    head = MarginHead(6, 4, margin=margin, scale=scale)
-    labels = [0, 3, 1, 2, 2]
-    # Towards -1 the angle and the margin are more than half a turn together.
-    weight = head.weight.detach().double()
-    x = towards * weight[labels] * 3 + 0.05 * torch.randn(5, 6)
-    cosines = functional.normalize(x) @ functional.normalize(weight).T
-    logits, loss = head(x.float(), torch.tensor(labels))
-    assert loss is not None
-    expected = slow_margin_loss(cosines.tolist(), labels, margin, scale)
-    assert loss.item() == pytest.approx(expected, rel=1e-4, abs=1e-6)
-    torch.testing.assert_close(logits.double(), scale * cosines, rtol=0, atol=1e-4)
-    without, none = head(x.float(), None)
-    assert none is None
-    torch.testing.assert_close(without, logits, rtol=0, atol=0)
-
-
-@pytest.mark.parametrize("sign", [1, -1])
-def test_an_embedding_on_its_weight_has_a_finite_gradient(sign: int) -> None:
-    head = MarginHead(4, 3, margin=0.2, scale=32.0)
-    with torch.no_grad():
-        head.weight.copy_(torch.eye(3, 4))
-    x = (sign * torch.eye(1, 4)).requires_grad_()
-    _, loss = head(x, torch.tensor([0]))
-    assert loss is not None
-    loss.backward()
-    assert x.grad is not None
-    assert head.weight.grad is not None
-    assert bool(x.grad.isfinite().all())
-    assert bool(head.weight.grad.isfinite().all())
-
-
-def test_a_model_uses_the_head_of_its_config() -> None:
-    model = small_model("ecapa", num_speakers=4, margin=0.4, logit_scale=10.0)
-    features, labels = random_features(1, 30)[None], [2]
-    output = model(features, labels=torch.tensor(labels))
-    assert isinstance(output, XVectorOutput)
-    assert output.embeddings is not None
-    assert output.loss is not None
-    head: Any = model.head
-    cosines = functional.normalize(output.embeddings) @ functional.normalize(head.weight).T
-    torch.testing.assert_close(output.logits, 10 * cosines)
-    expected = slow_margin_loss(cosines.tolist(), labels, 0.4, 10.0)
-    assert output.loss.item() == pytest.approx(expected, rel=1e-4)
-    assert model(features).loss is None
-    torch.testing.assert_close(model(features).logits, output.logits)
+# -- What a model returns --------------------------------------------------------------------------
 
 
 def test_what_a_model_returns() -> None:

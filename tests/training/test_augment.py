@@ -2,58 +2,29 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
-import soundfile
-from support.shard_builder import RATE, Array, talk
+from support.shard_builder import Array, talk
+from support.sounds import SECOND, lag, loudest_hz, power, seeded, strength, tone, write
 
 from voxblink2_lib.errors import TrainingError
 from voxblink2_lib.training import (
     AddNoise,
     Codec,
+    DropChunks,
+    DropFrequencies,
     RandomChoice,
     Reverberate,
+    Sequential,
+    SpecAugment,
 )
-from voxblink2_lib.training.augment import CODECS, Augmentation, change_speed
-
-SECOND = 16_000
-
-
-def seeded(seed: int = 0) -> np.random.Generator:
-    return np.random.default_rng(seed)
-
-
-def tone(hz: float, samples: int, *, rate: int = RATE, peak: float = 0.1) -> Array:
-    phase = 2 * np.pi * hz * np.arange(samples) / rate
-    return np.asarray(peak * np.sin(phase), np.float32)
-
-
-def write(path: Path, sound: npt.NDArray[np.floating], rate: int = RATE) -> Path:
-    """Write floats as they are; returns the folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, sound, rate, format="WAV", subtype="FLOAT")
-    return path.parent
-
-
-def power(sound: Array) -> float:
-    return float(np.mean(np.square(sound, dtype=np.float64)))
-
-
-def loudest_hz(sound: Array) -> float:
-    spectrum = np.abs(np.fft.rfft(sound * np.hanning(len(sound)), 1 << 18))
-    return float(spectrum.argmax() * RATE / (1 << 18))
-
-
-def strength(sound: Array, hz: float) -> float:
-    """Return the amplitude of a tone in a sound."""
-    turns = np.exp(-2j * np.pi * hz * np.arange(len(sound)) / RATE)
-    return float(2 * np.abs(np.mean(sound * turns)))
-
+from voxblink2_lib.training.augment import Augmentation, change_speed
+from voxblink2_lib.training.codecs import CODECS
 
 # -- Noise -----------------------------------------------------------------------------------------
 
@@ -150,53 +121,7 @@ def test_loud_noise_does_not_clip(tmp_path: Path) -> None:
     assert np.abs(noisy).max() == pytest.approx(1)
 
 
-# -- Rooms -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("delay", [0, 1, 700])
-@pytest.mark.parametrize("gain", [1.0, 0.02])
-def test_a_room_without_echoes_changes_nothing(delay: int, gain: float, tmp_path: Path) -> None:
-    response = np.zeros(1_000, np.float32)
-    response[delay] = gain
-    speech = talk(SECOND)
-    wet = Reverberate(write(tmp_path / "a" / "delta.wav", response))(speech, seeded())
-    assert wet.dtype == np.float32
-    assert np.allclose(wet, speech, atol=1e-5)
-
-
-def test_a_room_keeps_place_and_power(tmp_path: Path) -> None:
-    response = seeded(4).standard_normal(8_000) * np.exp(-np.arange(8_000) / 1_000)
-    response[:400] *= 0.01
-    response[400] = 10
-    speech = 0.2 * talk(SECOND)
-    wet = Reverberate(write(tmp_path / "a" / "room.wav", response))(speech, seeded())
-    assert len(wet) == len(speech)
-    assert power(wet) == pytest.approx(power(speech), rel=1e-3)
-    assert lag(wet, speech) == 0
-    expected = np.convolve(speech, response)[400 : 400 + SECOND]
-    assert np.corrcoef(wet, expected)[0, 1] > 0.99999
-
-
-def test_a_room_of_another_rate(tmp_path: Path) -> None:
-    response = np.zeros(4_800, np.float32)
-    response[[480, 2_880]] = [1.0, 0.5]  # an echo after 50 ms at 48 kHz: 800 samples at 16 kHz
-    click = np.zeros(SECOND, np.float32)
-    click[2_000] = 0.5
-    wet = Reverberate(write(tmp_path / "a" / "room.wav", response, 48_000))(click, seeded())
-    assert np.abs(wet).argmax() == 2_000
-    assert 2_500 + np.abs(wet[2_500:]).argmax() == 2_800
-    assert wet[2_800] / wet[2_000] == pytest.approx(0.5, abs=0.01)
-
-
 # -- Codecs ----------------------------------------------------------------------------------------
-
-
-def lag(waveform: Array, expected: Array) -> int:
-    """Return by how many samples a sound comes later than another, up to 2,000."""
-    size = 1 << (2 * len(waveform)).bit_length()
-    spectrum = np.fft.rfft(waveform, size) * np.conj(np.fft.rfft(expected, size))
-    likeness = np.fft.irfft(spectrum, size)
-    return int(np.argmax(np.roll(likeness, 2_000)[:4_001])) - 2_000
 
 
 @pytest.mark.parametrize("name", CODECS)
@@ -278,6 +203,27 @@ def test_maybe_is_as_likely_as_it_says(probability: float) -> None:
     assert probability not in (0, 1) or counts[0] == 1 - probability
 
 
+# -- One after the other ---------------------------------------------------------------------------
+
+
+def test_steps_are_applied_in_order() -> None:
+    def one_more(sound: Array, _: np.random.Generator) -> Array:
+        return sound + 1
+
+    ones = np.ones(1, np.float32)
+    assert Sequential(_twice, one_more)(ones, seeded())[0] == 3
+    assert Sequential(one_more, _twice)(ones, seeded())[0] == 4
+
+
+def test_each_step_has_its_own_probability() -> None:
+    chain = Sequential(RandomChoice(0.3, _twice), Sequential(RandomChoice(0.6, _thrice)))
+    generator, ones = seeded(3), np.ones(1, np.float32)
+    factors = [int(chain(ones, generator)[0]) for _ in range(3_000)]
+    shares = [factors.count(factor) / 3_000 for factor in (1, 2, 3, 6)]
+    # Independent of one another; three standard deviations are under 0.03.
+    assert shares == pytest.approx([0.7 * 0.4, 0.3 * 0.4, 0.7 * 0.6, 0.3 * 0.6], abs=0.03)
+
+
 # -- Speed -----------------------------------------------------------------------------------------
 
 
@@ -311,14 +257,19 @@ def _augmentations(folder: Path) -> dict[str, Augmentation]:
         "rooms": Reverberate(folder / "rooms"),
         "codec": Codec(),
     }
-    return {**every, "maybe": RandomChoice(0.8, *every.values())}
+    every |= {"chunks": DropChunks(), "frequencies": DropFrequencies()}
+    chain = Sequential(*(RandomChoice(0.5, each) for each in every.values()))
+    return {**every, "maybe": RandomChoice(0.8, *every.values()), "chain": chain}
 
 
-@pytest.mark.parametrize("name", ["noise", "rooms", "codec", "maybe"])
+@pytest.mark.parametrize(
+    "name", ["noise", "rooms", "codec", "chunks", "frequencies", "maybe", "chain"]
+)
 def test_the_same_seed_gives_the_same_sound(name: str, tmp_path: Path) -> None:
     speech = talk(SECOND)
     before = speech.copy()
     first, second = (_augmentations(tmp_path)[name] for _ in range(2))
+    second = pickle.loads(pickle.dumps(second))  # as a spawned worker gets it
     results = [first(speech, seeded(seed)) for seed in range(12)]
     assert all(
         np.array_equal(second(speech, seeded(seed)), results[seed]) for seed in reversed(range(12))
@@ -354,14 +305,6 @@ def test_files_without_samples(tmp_path: Path) -> None:
         Reverberate(folder)(talk(SECOND), seeded())
 
 
-def test_a_room_whose_first_channel_is_silent(tmp_path: Path) -> None:
-    both = np.zeros((100, 2), np.float32)
-    both[5, 1] = 1
-    folder = write(tmp_path / "a" / "x.wav", both)
-    with pytest.raises(TrainingError, match=r"x\.wav is silent"):
-        Reverberate(folder)(talk(SECOND), seeded())
-
-
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -387,8 +330,18 @@ def test_codecs_that_nobody_knows(names: list[str]) -> None:
         Codec(names)
 
 
-@pytest.mark.parametrize(("probability", "choices"), [(1.5, [_twice]), (-0.1, [_twice]), (0.5, [])])
-def test_chances_that_are_none(probability: float, choices: list[Callable[..., Array]]) -> None:
-    words = rf"probability is {probability:g} with {len(choices)} choices; expected"
+@pytest.mark.parametrize("probability", [1.5, -0.1, float("nan")])
+@pytest.mark.parametrize("kind", [lambda p: RandomChoice(p, _twice), SpecAugment])
+def test_chances_that_are_none(probability: float, kind: Callable[[float], object]) -> None:
+    words = rf"probability is {probability:g}; expected is a number from 0 to 1"
     with pytest.raises(TrainingError, match=words):
-        RandomChoice(probability, *choices)
+        kind(probability)
+
+
+@pytest.mark.parametrize(("steps", "got"), [([], "none"), ([_twice, 0.5], r"0\.5")])
+def test_steps_that_are_none(steps: list[Any], got: str) -> None:
+    words = "to be augmentations, one or more, each called with a waveform and a generator; got "
+    with pytest.raises(TrainingError, match=f"The steps are {words}{got}"):
+        Sequential(*steps)
+    with pytest.raises(TrainingError, match=f"The choices are {words}{got}"):
+        RandomChoice(0.5, *steps)

@@ -13,7 +13,7 @@ from transformers.modeling_outputs import XVectorOutput
 
 from voxblink2_lib.errors import ModelError
 from voxblink2_lib.models.configuration import SpeakerConfig
-from voxblink2_lib.models.layers import MarginHead
+from voxblink2_lib.models.margin_head import MarginHead
 from voxblink2_lib.models.standalone import is_of_library, place_in_map, write_modules
 
 CARD = "README.md"
@@ -43,6 +43,9 @@ class SpeakerModel(PreTrainedModel):
                 config.num_speakers,
                 margin=config.margin,
                 scale=config.logit_scale,
+                sub_centers=config.head_sub_centers,
+                top_k=config.head_top_k,
+                top_k_penalty=config.head_top_k_penalty,
             )
             if config.num_speakers
             else None

@@ -25,6 +25,11 @@ class SpeakerConfig(PretrainedConfig):
             them.
         margin: additive angular margin in radians (Deng et al., ArcFace, CVPR 2019).
         logit_scale: factor of the cosines.
+        head_sub_centers: number of centres of a speaker in the head (Deng et al., Sub-center
+            ArcFace, ECCV 2020).
+        head_top_k: number of other speakers that the head penalizes for each utterance; 0 for none
+            (Zhao et al., inter-top-k penalty, ICASSP 2022).
+        head_top_k_penalty: their penalty in radians.
     """
 
     def __init__(
@@ -35,6 +40,9 @@ class SpeakerConfig(PretrainedConfig):
         num_speakers: int = 0,
         margin: float = 0.2,
         logit_scale: float = 32.0,
+        head_sub_centers: int = 1,
+        head_top_k: int = 0,
+        head_top_k_penalty: float = 0.06,
         **kwargs: Any,
     ) -> None:
         self.num_mel_bins = num_mel_bins
@@ -42,6 +50,9 @@ class SpeakerConfig(PretrainedConfig):
         self.num_speakers = num_speakers
         self.margin = margin
         self.logit_scale = logit_scale
+        self.head_sub_centers = head_sub_centers
+        self.head_top_k = head_top_k
+        self.head_top_k_penalty = head_top_k_penalty
         super().__init__(**kwargs)
 
 

@@ -18,8 +18,6 @@ from voxblink2_lib.models.features import (
     FFT_SAMPLES,
     HOP_SAMPLES,
     LOG_OFFSET,
-    MAX_OFFSET,
-    PRE_EMPHASIS,
     SpeakerFeatureExtractor,
     window_and_filters,
 )
@@ -32,15 +30,13 @@ from voxblink2_lib.models.kaldi_frames import (
 from voxblink2_lib.models.kaldi_frames import (
     WINDOW_SAMPLES as KALDI_WINDOW_SAMPLES,
 )
+from voxblink2_lib.models.padded_waveforms import mean_over_valid, prepared, valid_places
 from voxblink2_lib.records import SAMPLE_RATE_HZ
 
 Samples = Literal["float32", "int16"]
 
 # Relative distance of embeddings; fast runtimes add in another order.
 _TOLERANCE = 1e-3
-
-# Far below that of any sound: silence gives finite numbers.
-_LEAST_DEVIATION = 1e-12
 
 
 class VoxBlink2FrontEnd(nn.Module):
@@ -68,24 +64,8 @@ class VoxBlink2FrontEnd(nn.Module):
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return log-mel frames, shape (batch, frames, bands), and the number of valid ones."""
-        valid = _mask(waveforms, lengths)
-        if self._normalization == "std":
-            x = waveforms - _mean(waveforms, valid)
-            variance = (x.square() * valid).sum(dim=1, keepdim=True) / (lengths - 1)[:, None]
-            x = x / variance.sqrt().clamp(min=_LEAST_DEVIATION)
-        else:
-            x = waveforms / ((waveforms * valid).abs().amax(dim=1, keepdim=True) + MAX_OFFSET)
-        x = torch.cat([x[:, :1], x[:, 1:] - PRE_EMPHASIS * x[:, :-1]], dim=1)
-        power = _power(x.gather(1, _mirrored(x, lengths))[:, None], self.waves)
+        power = _power(prepared(waveforms, lengths, self._normalization)[:, None], self.waves)
         return (power @ self.filters + LOG_OFFSET).log(), 1 + lengths // HOP_SAMPLES
-
-
-def _mirrored(x: Tensor, lengths: Tensor) -> Tensor:
-    """Return indices of half a window mirrored at each end, shape (batch, samples + 512)."""
-    half = FFT_SAMPLES // 2
-    places = torch.arange(x.shape[1] + 2 * half, device=x.device)[None] - half
-    last = lengths[:, None] - 1
-    return (last - (last - places.abs()).abs()).clamp(min=0)
 
 
 class KaldiFrontEnd(nn.Module):
@@ -102,20 +82,10 @@ class KaldiFrontEnd(nn.Module):
     def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return log-mel frames, shape (batch, frames, bands), and the number of valid ones."""
         # The mean of each frame is subtracted anyway; without that of all, less is rounded.
-        x = INT16_SCALE * (waveforms - _mean(waveforms, _mask(waveforms, lengths)))
+        x = INT16_SCALE * (waveforms - mean_over_valid(waveforms, valid_places(waveforms, lengths)))
         power = _power(x[:, None], self.waves)
         frames = 1 + (lengths - KALDI_WINDOW_SAMPLES) // HOP_SAMPLES
         return (power @ self.filters).clamp(min=LEAST_ENERGY).log(), frames
-
-
-def _mask(x: Tensor, lengths: Tensor) -> Tensor:
-    """Return 1 at valid places and 0 at padding, shape (batch, places)."""
-    return (torch.arange(x.shape[1], device=x.device)[None] < lengths[:, None]).to(x.dtype)
-
-
-def _mean(x: Tensor, valid: Tensor) -> Tensor:
-    """Return the mean over valid places, the second dimension, which is kept."""
-    return (x * valid).sum(dim=1, keepdim=True) / valid.sum(dim=1, keepdim=True)
 
 
 def _power(x: Tensor, waves: Tensor) -> Tensor:
@@ -148,8 +118,8 @@ class WaveformModel(nn.Module):
         if waveforms.dtype == torch.int16:
             waveforms = waveforms.float() / INT16_SCALE
         mel, frames = self.front_end(waveforms, lengths)
-        mask = _mask(mel, frames)
-        features = (mel - _mean(mel, mask[:, :, None])) * mask[:, :, None]
+        mask = valid_places(mel, frames)
+        features = (mel - mean_over_valid(mel, mask[:, :, None])) * mask[:, :, None]
         return self.model.embed(features.transpose(1, 2), mask)
 
 

@@ -8,6 +8,7 @@ Kaldi, see ``models.kaldi_frames``. In both, the mean over time is subtracted.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -163,7 +164,7 @@ class SpeakerFeatureExtractor(SequenceFeatureExtractor):
         checked = self._checked(listed, names)
         if truncation:  # what is left may be silent
             checked = self._checked([waveform[:max_length] for waveform in checked], names)
-        max_frames = None if max_length is None else self._frame_count(max_length)
+        max_frames = None if max_length is None else self.frame_count(max_length)
         return batch_of([*map(self._frames, checked)], wanted, max_frames=max_frames)
 
     def _checked(self, waveforms: Sequence[Any], names: Sequence[str]) -> list[Tensor]:
@@ -172,7 +173,8 @@ class SpeakerFeatureExtractor(SequenceFeatureExtractor):
             for waveform, name in zip(waveforms, names, strict=True)
         ]
 
-    def _frame_count(self, samples: int) -> int:
+    def frame_count(self, samples: int) -> int:
+        """Return the number of frames of a waveform of some samples."""
         if self.window_type is not None:  # Kaldi's, which are whole
             return 1 + (samples - WINDOW_SAMPLES) // HOP_SAMPLES
         return 1 + samples // HOP_SAMPLES
@@ -237,9 +239,10 @@ def checked_waveform(waveform: Any, name: str, *, min_samples: int = MIN_SAMPLES
             f"({min_samples / SAMPLE_RATE_HZ:g} s)."
         )
     x = x.float() / _INT16_RANGE if x.dtype == torch.int16 else x.float()
-    if not bool(torch.isfinite(x).all()):
+    lowest, highest = map(float, x.aminmax())  # NaN if any sample is
+    if not (math.isfinite(lowest) and math.isfinite(highest)):
         raise ModelError(f"{name} has a sample that is not finite (NaN or infinite).")
-    if bool((x == x[0]).all()):
+    if lowest == highest:
         raise ModelError(f"{name} is silent: all its samples are equal.")
     return x
 

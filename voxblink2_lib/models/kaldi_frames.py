@@ -42,13 +42,26 @@ def kaldi_log_mel(waveform: Tensor, *, window: str, bands: int = 80) -> Tensor:
         Shape (1 + (samples - 400) // 160, bands), float32; their mean is not subtracted.
     """
     weights, filters = (x.to(waveform.device) for x in kaldi_window_and_filters(window, bands))
-    frames = (INT16_SCALE * waveform).unfold(0, WINDOW_SAMPLES, HOP_SAMPLES)
-    frames = frames - frames.mean(dim=1, keepdim=True)
-    before = torch.cat([frames[:, :1], frames[:, :-1]], dim=1)
-    spectrum = torch.fft.rfft((frames - _PRE_EMPHASIS * before) * weights, n=FFT_SAMPLES)
-    power = spectrum.real.square() + spectrum.imag.square()
-    energies: Tensor = (power @ filters).clamp(min=LEAST_ENERGY).log()
+    energies: Tensor = (kaldi_power(waveform, weights) @ filters).clamp(min=LEAST_ENERGY).log()
     return energies
+
+
+def kaldi_power(waveforms: Tensor, weights: Tensor) -> Tensor:
+    """Return the power spectrum of each frame.
+
+    Args:
+        waveforms: float32 in [-1, 1], shape (..., samples).
+        weights: the window, shape (400,).
+
+    Returns:
+        Shape (..., frames, 257).
+    """
+    frames = (INT16_SCALE * waveforms).unfold(-1, WINDOW_SAMPLES, HOP_SAMPLES)
+    frames = frames - frames.mean(dim=-1, keepdim=True)
+    before = torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)
+    spectrum = torch.fft.rfft((frames - _PRE_EMPHASIS * before) * weights, n=FFT_SAMPLES)
+    power: Tensor = spectrum.real.square() + spectrum.imag.square()
+    return power
 
 
 @functools.lru_cache(maxsize=4)

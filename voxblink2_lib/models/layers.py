@@ -1,4 +1,4 @@
-"""Layers of the speaker models: masks, pooling over valid frames, the margin head.
+"""Layers of the speaker models: masks, and pooling over valid frames.
 
 A batch has utterances of different lengths. A mask is 1 at valid frames and 0 at padding, or
 ``None`` without padding; every layer that uses neighbours or computes statistics only sees valid
@@ -10,10 +10,7 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
-
-_MIN_SQUARED_SINE = 1e-7
+from torch import Tensor
 
 
 def masked(x: Tensor, mask: Tensor | None) -> Tensor:
@@ -70,37 +67,3 @@ def attentive_statistics(x: Tensor, scores: Tensor, mask: Tensor | None, *, floo
     mean = (x * weights).sum(dim=2)
     variance = ((x - mean[:, :, None]).square() * weights).sum(dim=2)
     return torch.cat([mean, variance.clamp(min=floor).sqrt()], dim=1)
-
-
-class MarginHead(nn.Module):
-    """Additive angular margin softmax (Deng et al., ArcFace, CVPR 2019).
-
-    Args:
-        dim: number of dimensions of an embedding.
-        speakers: number of classes.
-        margin: in radians; may be changed between steps, to warm it up.
-        scale: factor of the cosines.
-    """
-
-    def __init__(self, dim: int, speakers: int, *, margin: float, scale: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(speakers, dim))
-        nn.init.xavier_normal_(self.weight)
-        self.margin = margin
-        self.scale = scale
-
-    def forward(self, embeddings: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Return scaled cosines, shape (batch, speakers), and with labels the loss."""
-        unit = functional.normalize(embeddings.float())
-        cosine = functional.linear(unit, functional.normalize(self.weight.float()))
-        if labels is None:
-            return self.scale * cosine, None
-        target = cosine.gather(1, labels[:, None])
-        # The root has no slope at 0, where an embedding equals its weight.
-        sine = (1 - target.square()).clamp(min=_MIN_SQUARED_SINE).sqrt()
-        shifted = target * math.cos(self.margin) - sine * math.sin(self.margin)
-        # Beyond pi the cosine would rise again; there the penalty is linear.
-        linear = target - self.margin * math.sin(self.margin)
-        shifted = torch.where(target > -math.cos(self.margin), shifted, linear)
-        logits = self.scale * cosine.scatter(1, labels[:, None], shifted)
-        return self.scale * cosine, functional.cross_entropy(logits, labels)

@@ -22,8 +22,10 @@ from voxblink2_lib.models import (
     SpeakerResNetConfig,
 )
 from voxblink2_lib.models.architectures import KINDS
+from voxblink2_lib.recipes.device_inputs import padded_waveforms
+from voxblink2_lib.recipes.masks import draw_masks, with_masks
 from voxblink2_lib.records import SAMPLE_RATE_HZ
-from voxblink2_lib.training import Example
+from voxblink2_lib.training import Example, SpecAugment
 
 ARCHITECTURES = ("small", *RELEASED)
 
@@ -75,23 +77,46 @@ def make_model(arch: str, *, classes: int, seed: int) -> ModelWithExtractor:
 
 
 class FeatureCollate:
-    """Makes a batch of a model's inputs: features and labels.
+    """Makes a batch of a model's inputs: features and labels, or waveforms and labels.
 
     Args:
         extractor: of the model.
+        masks: of the features, drawn from the seed of each example.
+        on_device: leave the features to ``DeviceInputs``, and make a batch of waveforms.
     """
 
-    def __init__(self, extractor: SpeakerFeatureExtractor) -> None:
+    def __init__(
+        self,
+        extractor: SpeakerFeatureExtractor,
+        *,
+        masks: SpecAugment | None = None,
+        on_device: bool = False,
+    ) -> None:
         self._extractor = extractor
+        self._masks = masks
+        self._on_device = on_device
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, Tensor]:
-        """Return ``input_features``, ``attention_mask`` if lengths differ, and ``labels``."""
+        """Return ``input_features``, ``attention_mask`` if lengths differ, and ``labels``.
+
+        On a device they are made of ``waveforms``, ``lengths`` if they differ, and masks if any.
+        """
         waveforms = [_audible(example) for example in examples]
-        features = self._extractor(waveforms, sampling_rate=SAMPLE_RATE_HZ)
         batch = {"labels": torch.tensor([example.label for example in examples])}
+        masks = self._drawn_masks(examples)
+        if self._on_device:
+            return {**padded_waveforms(waveforms, self._extractor), **batch, **masks}
+        features = self._extractor(waveforms, sampling_rate=SAMPLE_RATE_HZ)
         if len({len(example.waveform) for example in examples}) > 1:
             batch["attention_mask"] = features["attention_mask"]
-        return {"input_features": features["input_features"], **batch}
+        return {"input_features": with_masks(features["input_features"], masks), **batch}
+
+    def _drawn_masks(self, examples: Sequence[Example]) -> dict[str, Tensor]:
+        if self._masks is None:
+            return {}
+        frames = [self._extractor.frame_count(len(example.waveform)) for example in examples]
+        seeds = [example.seed for example in examples]
+        return draw_masks(self._masks, seeds, frames=frames, bands=self._extractor.num_mel_bins)
 
 
 def _audible(example: Example) -> Tensor:
@@ -100,7 +125,8 @@ def _audible(example: Example) -> Tensor:
     That has no spectrum otherwise, and a single such crop must not end a training of days.
     """
     waveform = example.waveform
-    if bool((waveform != waveform[0]).any()):
+    lowest, highest = waveform.aminmax()
+    if bool(lowest != highest):
         return waveform
     noise = torch.randn(len(waveform), generator=torch.Generator().manual_seed(example.row))
     return waveform + _FAINTEST_NOISE * noise

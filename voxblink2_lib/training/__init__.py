@@ -11,19 +11,23 @@ for batch in loader:
 
 from __future__ import annotations
 
-from voxblink2_lib.training.augment import AddNoise, Codec, RandomChoice, Reverberate
+from voxblink2_lib.training.augment import RandomChoice, Sequential
+from voxblink2_lib.training.codecs import Codec
 from voxblink2_lib.training.corpus import Corpus
 from voxblink2_lib.training.dataset import DamagedClip, Example, UtteranceDataset, collate
 from voxblink2_lib.training.epoch_sampler import Epoch, EpochSampler, SeededRow
 from voxblink2_lib.training.labels import SpeakerLabels
 from voxblink2_lib.training.loader import TrainingLoader
+from voxblink2_lib.training.noise import AddNoise
 from voxblink2_lib.training.reader import Reader
+from voxblink2_lib.training.rooms import Reverberate
 from voxblink2_lib.training.samplers import (
     BalancedSampler,
     BucketSampler,
     ShuffleSampler,
     SpeakerSampler,
 )
+from voxblink2_lib.training.spectral import DropChunks, DropFrequencies, SpecAugment
 
 # Names of an earlier version.
 Draw = SeededRow
@@ -51,6 +55,10 @@ __all__ = [
     "AddNoise",
     "Reverberate",
     "Codec",
+    "DropChunks",
+    "DropFrequencies",
+    "SpecAugment",
+    "Sequential",
     "RandomChoice",
     "Maybe",
 ]

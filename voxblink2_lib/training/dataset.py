@@ -19,6 +19,7 @@ from voxblink2_lib.training.labels import SpeakerLabels
 from voxblink2_lib.training.reader import Reader
 
 OnDamaged = Literal["raise", "skip"]
+_SEEDS = 1 << 62
 
 
 class Example(NamedTuple):
@@ -28,11 +29,13 @@ class Example(NamedTuple):
         waveform: float32 at 16 kHz, shape (samples,).
         label: index of its class.
         row: its index in the corpus.
+        seed: of what is drawn later, such as masks of its features.
     """
 
     waveform: Tensor
     label: int
     row: int
+    seed: int = 0
 
 
 class DamagedClip(NamedTuple):
@@ -120,7 +123,8 @@ class UtteranceDataset(data.Dataset[Example | DamagedClip]):
             # A user's function may return another type or order; a batch needs this one.
             waveform = np.ascontiguousarray(self._augment(waveform, generator), np.float32)
         label = int(self._label[row]) + speed * len(self.labels.speakers)
-        return Example(torch.from_numpy(waveform), label, int(row))
+        seed = int(generator.integers(_SEEDS))
+        return Example(torch.from_numpy(waveform), label, int(row), seed)
 
     def __getitems__(self, rows: Sequence[int]) -> list[Example | DamagedClip]:
         """Return the examples of a batch; what remote shards lack for it is downloaded at once."""
