@@ -1,6 +1,6 @@
 """Log-mel frames as Kaldi computes them, without dither: the front end of WeSpeaker's models.
 
-Whole frames of 25 ms every 10 ms, of samples at the scale of int16. Of each frame: its mean is
+Whole frames of 25 ms every 10 ms, of samples at the scale of int16, or of another. Of each frame: its mean is
 subtracted, pre-emphasis (the first sample against itself), window, power spectrum of 512 points,
 triangular bands evenly spaced in mels from 20 Hz to 8000 Hz, logarithm of at least an epsilon.
 """
@@ -30,19 +30,23 @@ _LOWEST_HZ = 20.0
 _POVEY_POWER = 0.85
 
 
-def kaldi_log_mel(waveform: Tensor, *, window: str, bands: int = 80) -> Tensor:
+def kaldi_log_mel(
+    waveform: Tensor, *, window: str, bands: int = 80, scale: float = INT16_SCALE
+) -> Tensor:
     """Return log energies of mel bands.
 
     Args:
         waveform: float32 in [-1, 1], shape (samples,), of at least 400 samples.
         window: ``"hamming"``, as in WeSpeaker, or ``"povey"``, Kaldi's own.
         bands: number of mel bands.
+        scale: of the samples that a model was trained on: it shifts all log energies alike, but
+            for those at the least energy.
 
     Returns:
         Shape (1 + (samples - 400) // 160, bands), float32; their mean is not subtracted.
     """
     weights, filters = (x.to(waveform.device) for x in kaldi_window_and_filters(window, bands))
-    frames = (INT16_SCALE * waveform).unfold(0, WINDOW_SAMPLES, HOP_SAMPLES)
+    frames = (scale * waveform).unfold(0, WINDOW_SAMPLES, HOP_SAMPLES)
     frames = frames - frames.mean(dim=1, keepdim=True)
     before = torch.cat([frames[:, :1], frames[:, :-1]], dim=1)
     spectrum = torch.fft.rfft((frames - _PRE_EMPHASIS * before) * weights, n=FFT_SAMPLES)
