@@ -75,8 +75,9 @@ def published_results(config: Mapping[str, Any]) -> dict[str, PublishedResult]:
 
     Example:
         >>> release = {"arch": "resnet34", "stage": "finetuned"}
-        >>> [(name, (*result,)) for name, result in published_results({RELEASE_KEY: release}).items()]
-        [('Vox1-O: ResNet34-GSP, VoxBlink2 + VoxCeleb2', (0.553, 0.056))]
+        >>> for name, result in published_results({RELEASE_KEY: release}).items():
+        ...     print(name, *result)
+        Vox1-O: ResNet34-GSP, VoxBlink2 + VoxCeleb2 0.553 0.056
     """
     release = config.get(RELEASE_KEY) or {}
     arch = str(release.get("arch"))

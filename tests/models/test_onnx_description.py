@@ -101,7 +101,10 @@ def test_without_one_the_message_has_those_of_common_exports(tmp_path: Path) -> 
         ({"num_mel_bins": 10**9}, r"num_mel_bins must be a number from 1 to 1,024, got 1000000000"),
         ({"min_samples": 0}, r"min_samples must be a number from 1 on, got 0"),
         ({"normalization": "std"}, r"normalization is not known for features of the .* 'kaldi'\."),
-        ({"dither": 1.0}, r"dither is not known\. Allowed: input, front_end, .*voxblink2_release\."),
+        (
+            {"dither": 1.0},
+            r"dither is not known\. Allowed: input, front_end, .*voxblink2_release\.",
+        ),
         ({"layout": "mels time"}, r'layout must be one of "batch time mels", "batch mels time", g'),
         ({"input_name": ""}, r"input_name must be a name in the graph, got ''"),
         ({"voxblink2_release": "x"}, r"voxblink2_release must be an object, got 'x'"),

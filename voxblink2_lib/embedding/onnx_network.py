@@ -1,9 +1,9 @@
-"""Run an ONNX file: check its graph against its description, and feed it."""
+"""Load an ONNX file into onnxruntime, and feed it."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import onnxruntime
 import torch
 
 from voxblink2_lib.embedding.model_protocol import LoadOptions, Vector, Waveform
+from voxblink2_lib.embedding.onnx_graph import Signature, check_graph
 from voxblink2_lib.errors import ModelError, first_line
 from voxblink2_lib.foreign_files import shortened
 from voxblink2_lib.models.features import log_mel
@@ -25,44 +26,16 @@ Array = npt.NDArray[Any]
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _INT16 = np.iinfo(np.int16)
 _ERRORS_ONLY = 3  # of onnxruntime's levels
-# Of these, samples and features may be.
-_TYPES: dict[str, type[np.generic]] = {
-    "tensor(float)": np.float32,
-    "tensor(float16)": np.float16,
-    "tensor(double)": np.float64,
-}
-_SAMPLE_TYPES = _TYPES | {"tensor(int16)": np.int16}
-_COUNT_TYPES: dict[str, type[np.generic]] = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
-
 # What onnxruntime says, and what to do then.
 _REMEDIES = {
     "opset": "Update onnxruntime (pip install -U onnxruntime), or export with a lower opset.",
     "external data": "Its weights lie in another file: copy both into one folder.",
     "is not a registered function": "It needs operators that onnxruntime does not have.",
 }
+# It begins each message with numbers and the path.
+_PREAMBLE = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .*? failed:)?")
 _DAMAGED = "Is it a whole ONNX file? Copy or export it again."
 _NO_MEMORY = "Failed to allocate memory"
-
-
-@dataclass(frozen=True, slots=True)
-class Signature:
-    """Names and types of a graph's inputs and output.
-
-    Attributes:
-        input_name: of samples or features.
-        input_type: their type.
-        lengths_name: of the numbers of valid samples or frames, if there is such an input.
-        lengths_type: their type.
-        output_name: of the embeddings.
-        is_single: a batch is one utterance.
-    """
-
-    input_name: str
-    input_type: type[np.generic]
-    lengths_name: str | None
-    lengths_type: type[np.generic]
-    output_name: str
-    is_single: bool
 
 
 class OnnxNetwork:
@@ -109,8 +82,8 @@ class OnnxNetwork:
             (vectors,) = self._session.run([signature.output_name], inputs)
         except Exception as error:  # those of onnxruntime have no class of their own
             if _NO_MEMORY in str(error):
-                raise torch.OutOfMemoryError(first_line(error)) from error
-            raise RuntimeError(shortened(first_line(error), quoted=False)) from error
+                raise torch.OutOfMemoryError(_problem(error)) from error
+            raise RuntimeError(_problem(error)) from error
         if vectors.ndim != 2 or len(vectors) != len(batch):
             raise RuntimeError(
                 f"its output {signature.output_name} has the shape {vectors.shape}; expected is "
@@ -171,10 +144,9 @@ def _session(path: Path, options: LoadOptions) -> Any:
             str(path), settings, providers=[provider], enable_fallback=0
         )
     except Exception as error:  # those of onnxruntime have no class of their own
-        problem = shortened(first_line(error), quoted=False).rstrip(".")
         remedies = (remedy for said, remedy in _REMEDIES.items() if said in str(error).lower())
         raise ModelError(
-            f"{path} cannot be loaded by onnxruntime {onnxruntime.__version__}: {problem}. "
+            f"{path} cannot be loaded by onnxruntime {onnxruntime.__version__}: {_problem(error)}. "
             f"{next(remedies, _DAMAGED)}"
         ) from error
     if session.get_providers()[0] != provider[0]:  # it goes on on the CPU without a word
@@ -183,6 +155,11 @@ def _session(path: Path, options: LoadOptions) -> Any:
             "or install the CUDA libraries that onnxruntime-gpu needs."
         )
     return session
+
+
+def _problem(error: Exception) -> str:
+    """Return what onnxruntime says, as it may stand in a message."""
+    return shortened(_PREAMBLE.sub("", first_line(error)), quoted=False).rstrip(".")
 
 
 def _provider(device: str) -> tuple[str, dict[str, str]]:
@@ -199,121 +176,3 @@ def _provider(device: str) -> tuple[str, dict[str, str]]:
             "install onnxruntime-gpu in place of onnxruntime."
         )
     return _CUDA, {"device_id": index or "0"}
-
-
-# -- The graph -------------------------------------------------------------------------------------
-
-
-def check_graph(session: Any, description: OnnxDescription, path: Path) -> Signature:
-    """Compare a graph with its description; return names and types.
-
-    Args:
-        session: of onnxruntime.
-        description: what is described.
-        path: the file, for messages.
-
-    Raises:
-        ModelError: an input or output is not there, or of another type or shape.
-    """
-    inputs = {value.name: value for value in session.get_inputs()}
-    outputs = {value.name: value for value in session.get_outputs()}
-    lengths = None
-    if description.lengths_name is not None:
-        lengths = inputs.pop(_known(description.lengths_name, inputs, "input", path))
-    taken = inputs.pop(_known(description.input_name, inputs, "input", path))
-    if inputs:
-        raise ModelError(
-            f"{path} has other inputs, too: {_listed(inputs.values())}. Only one for the "
-            f"{description.input} and one for the lengths (lengths_name) can be filled."
-        )
-    output = outputs[_known(description.output_name, outputs, "output", path)]
-    types = _SAMPLE_TYPES if description.input == "waveform" else _TYPES
-    checked_type = _checked_type(taken, types, path)
-    if checked_type is np.int16 and description.sample_scale == 1:
-        raise ModelError(
-            f"{path} takes samples of 16 bits: in {description_path(path).name}, their "
-            "sample_scale must be 32768."
-        )
-    _checked_type(output, _TYPES, path)
-    return Signature(
-        input_name=taken.name,
-        input_type=checked_type,
-        lengths_name=None if lengths is None else lengths.name,
-        lengths_type=np.int64 if lengths is None else _checked_type(lengths, _COUNT_TYPES, path),
-        output_name=output.name,
-        is_single=_is_single(taken, output, description, path),
-    )
-
-
-def _known(name: str | None, values: dict[str, Any], what: str, path: Path) -> str:
-    """Return the name of an input or output, that of the only one if none is given."""
-    if name is None and len(values) == 1:
-        return next(iter(values))
-    if name is not None and name in values:
-        return name
-    problem = f"several {what}s" if name is None else f"no {what} {shortened(name)}"
-    raise ModelError(
-        f"{path} has {problem}: it has {_listed(values.values()) or 'none'}. Name the right one, "
-        f"{what}_name, in {description_path(path).name}."
-    )
-
-
-def _listed(values: Any) -> str:
-    return ", ".join(
-        f"{shortened(value.name, quoted=False)} {_shape_text(value)} of {value.type}"
-        for value in list(values)[:4]
-    )
-
-
-def _shape_text(value: Any) -> str:
-    return f"({', '.join(shortened(str(size), quoted=False) for size in value.shape)})"
-
-
-def _checked_type(
-    value: Any, types: dict[str, type[np.generic]], path: Path
-) -> type[np.generic]:
-    if value.type not in types:
-        raise ModelError(
-            f"{shortened(value.name, quoted=False)} of {path} is {value.type}; allowed: "
-            f"{', '.join(types)}."
-        )
-    return types[value.type]
-
-
-def _is_single(taken: Any, output: Any, description: OnnxDescription, path: Path) -> bool:
-    """Check shapes; return whether a batch is one utterance."""
-    expected = ["batch", "samples"]
-    if description.input == "features":
-        expected = (description.layout or "batch time mels").split()
-    shape, fits = taken.shape, len(taken.shape) == len(expected)
-    sizes = dict(zip(expected, shape, strict=False))
-    bands = sizes.get("mels")
-    if not fits or (isinstance(bands, int) and bands != description.num_mel_bins):
-        described = ", ".join(expected).replace("mels", str(description.num_mel_bins))
-        raise ModelError(
-            f"{taken.name} of {path} has the shape {_shape_text(taken)}; described is "
-            f"({described})."
-        )
-    _check_free(sizes, path)
-    if len(output.shape) not in {0, 2}:  # of some graphs no shape is known
-        raise ModelError(
-            f"{output.name} of {path} has the shape {_shape_text(output)}; expected is (batch, "
-            "dimensions): one embedding for each utterance."
-        )
-    return sizes["batch"] == 1
-
-
-def _check_free(sizes: dict[str, Any], path: Path) -> None:
-    """Check that time is free, and the batch free or 1."""
-    for name in ("time", "samples"):
-        if isinstance(sizes.get(name), int):
-            raise ModelError(
-                f"{path} takes {sizes[name]:,} {'frames' if name == 'time' else name} and no "
-                "others, but utterances have all lengths. Export it with this dimension free "
-                "(dynamic_axes or dynamic_shapes of torch.onnx.export)."
-            )
-    if isinstance(sizes["batch"], int) and sizes["batch"] != 1:
-        raise ModelError(
-            f"{path} takes batches of {sizes['batch']} and no others. Export it with this "
-            "dimension free, or 1."
-        )

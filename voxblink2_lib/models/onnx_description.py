@@ -178,9 +178,8 @@ def read_description(path: Path) -> OnnxDescription:
             f'{json.dumps(SPEAKER_3D_FEATURES)}. If it takes waveforms in [-1, 1]: {{"input": '
             '"waveform", "sample_scale": 1}. See docs/models.md.'
         )
-    with as_own_error(ModelError, f"{place} cannot be read as JSON"):
-        with place.open("rb") as file:
-            values = json.loads(file.read(_MOST_BYTES))
+    with as_own_error(ModelError, f"{place} cannot be read as JSON"), place.open("rb") as file:
+        values = json.loads(file.read(_MOST_BYTES))
     with _named(place):
         return _of_json(values)
 
@@ -241,9 +240,7 @@ def _check_value(name: str, value: object) -> None:
     if allowed is not None:
         # In Python, True equals 1.
         if not any(value == each and type(value) is type(each) for each in allowed):
-            raise ModelError(
-                f"{name} must be one of {_choices(allowed)}, got {shortened(value)}."
-            )
+            raise ModelError(f"{name} must be one of {_choices(allowed)}, got {shortened(value)}.")
     elif name in _NAMES:
         if not (isinstance(value, str) and value):
             raise ModelError(f"{name} must be a name in the graph, got {shortened(value)}.")
