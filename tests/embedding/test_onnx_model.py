@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from support.model_oracle import apart, embeddings_of, small_extractor, small_mo
 from support.tiny_models import SAME, Array, calls_here, directly, voice, write, write_scp
 from support.tiny_onnx import SPEAKER_3D, WAVEFORM, WESPEAKER, write_onnx
 
-from voxblink2_lib.embedding.back_ends import back_end_of
+from voxblink2_lib.embedding.back_ends import back_end_of, default_device
 from voxblink2_lib.embedding.block_worker import EmbedOptions
 from voxblink2_lib.embedding.embedder import Embedder
 from voxblink2_lib.embedding.model_identity import identify_model, model_hashes
@@ -366,7 +367,7 @@ def test_missing_packages_are_named(
     package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_onnx(tmp_path / "a.onnx", ["B", "T", 80], description=WESPEAKER)
-    monkeypatch.setitem(__import__("sys").modules, package, None)
+    monkeypatch.setitem(sys.modules, package, None)
     match = rf"needs the packages {package}: pip install 'voxblink2\[onnx\]'"
     for use in (lambda: model_hashes(path), lambda: embedded(path, [])):
         with pytest.raises(DependencyError, match=match):
@@ -573,8 +574,6 @@ def test_embeddings_of_two_descriptions_are_never_mixed(
 def test_the_default_device_is_one_that_onnxruntime_has(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from voxblink2_lib.embedding.back_ends import default_device
-
     path = write_onnx(tmp_path / "a.onnx", ["B", "T", 80], description=WESPEAKER)
     assert default_device(str(path)) == "cpu"
     monkeypatch.setattr(torch, "cuda", SimpleNamespace(is_available=lambda: True))
@@ -582,5 +581,5 @@ def test_the_default_device_is_one_that_onnxruntime_has(
         monkeypatch.setattr(onnxruntime, "get_available_providers", lambda got=available: got)
         assert default_device(str(path)) == device
     assert default_device("USER/NAME") == "cuda"
-    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert default_device(str(path)) == "cpu"

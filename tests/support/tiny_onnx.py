@@ -27,6 +27,7 @@ WESPEAKER = {
     "sample_scale": 32768,
     "mean_normalization": True,
 }
+_EMBEDDINGS = helper.make_tensor_value_info("embs", TensorProto.FLOAT, None)
 SPEAKER_3D = {**WESPEAKER, "window_type": "povey", "sample_scale": 1}
 
 
@@ -70,7 +71,9 @@ def write_onnx(
         helper.make_tensor_value_info(name, kind, size)
         for name, (kind, size) in (extra_inputs or {}).items()
     ]
-    return _write(path, nodes, inputs, names[1], output_type, opset, description)
+    output = helper.make_tensor_value_info(names[1], output_type, None)
+    graph = helper.make_graph(nodes, "g", inputs, [output])
+    return _write(path, graph, description, opset=opset)
 
 
 def write_means_of_lengths(path: Path, description: Mapping[str, Any]) -> Path:
@@ -86,7 +89,7 @@ def write_means_of_lengths(path: Path, description: Mapping[str, Any]) -> Path:
         helper.make_tensor_value_info("waves", TensorProto.FLOAT, ["B", "S"]),
         helper.make_tensor_value_info("lengths", TensorProto.INT32, ["B"]),
     ]
-    return _write(path, nodes, inputs, "embs", TensorProto.FLOAT, 11, description)
+    return _write(path, helper.make_graph(nodes, "g", inputs, [_EMBEDDINGS]), description)
 
 
 def write_with_weights_beside(path: Path, weights: Array, *, place: str = "model.data") -> Path:
@@ -103,7 +106,8 @@ def write_with_weights_beside(path: Path, weights: Array, *, place: str = "model
         helper.make_node("Add", ["mean", "weights"], ["embs"]),
     ]
     inputs = [helper.make_tensor_value_info("feats", TensorProto.FLOAT, ["B", "T", 80])]
-    return _write(path, nodes, inputs, "embs", TensorProto.FLOAT, 11, WESPEAKER, [tensor])
+    graph = helper.make_graph(nodes, "g", inputs, [_EMBEDDINGS], initializer=[tensor])
+    return _write(path, graph, WESPEAKER)
 
 
 def describe(path: Path, description: Mapping[str, Any]) -> Path:
@@ -113,17 +117,8 @@ def describe(path: Path, description: Mapping[str, Any]) -> Path:
 
 
 def _write(
-    path: Path,
-    nodes: Any,
-    inputs: Any,
-    output: str,
-    output_type: int,
-    opset: int,
-    description: Mapping[str, Any] | None,
-    weights: Sequence[Any] = (),
+    path: Path, graph: Any, description: Mapping[str, Any] | None, *, opset: int = 11
 ) -> Path:
-    outputs = [helper.make_tensor_value_info(output, output_type, None)]
-    graph = helper.make_graph(nodes, "g", inputs, outputs, initializer=list(weights))
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
     model.ir_version = 8
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -197,7 +197,7 @@ def add_embed_arguments(parser: argparse.ArgumentParser, *, required: bool) -> N
         required=required,
         metavar="MODEL",
         help="a folder that the command convert or save_pretrained wrote, a name on the Hub, an "
-        ".onnx file with a description beside it, or a folder of a model of SpeechBrain or pyannote",
+        ".onnx file with its description beside it, or a folder of SpeechBrain's or pyannote's",
     )
     parser.add_argument(
         "--audio",
@@ -206,6 +206,26 @@ def add_embed_arguments(parser: argparse.ArgumentParser, *, required: bool) -> N
         metavar="PLACE",
         help="a list (wav.scp, raw.list), a folder of audio files, a store, or Arrow or Parquet",
     )
+    _add_input_arguments(parser)
+    parser.add_argument(
+        "--window",
+        type=float,
+        metavar="SECONDS",
+        help="average over windows of this length; default: whole utterances",
+    )
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), default="float32", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="processes; default: one for each core that the process may use, two on cuda",
+    )
+
+
+def _add_input_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add how the audio is read; see :func:`input_options`."""
     parser.add_argument(
         "--prefer",
         metavar="KIND[,KIND...]",
@@ -229,19 +249,4 @@ def add_embed_arguments(parser: argparse.ArgumentParser, *, required: bool) -> N
         metavar="COLUMN",
         help="of Arrow or Parquet: names of utterances; default: name, utterance, utt, key, id or "
         "file_name",
-    )
-    parser.add_argument(
-        "--window",
-        type=float,
-        metavar="SECONDS",
-        help="average over windows of this length; default: whole utterances",
-    )
-    parser.add_argument(
-        "--dtype", choices=("float32", "bfloat16"), default="float32", help="default: %(default)s"
-    )
-    parser.add_argument(
-        "--workers",
-        type=int,
-        metavar="N",
-        help="processes; default: one for each core that the process may use, two on cuda",
     )

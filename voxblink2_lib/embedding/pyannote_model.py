@@ -1,8 +1,8 @@
 """Back end of pyannote's models: a folder with ``config.yaml`` and ``pytorch_model.bin``.
 
 pyannote is never installed here, nor by the tests, which put a fake in its place: what is tested is
-this file, not pyannote. Its checkpoint names a class to import and is a pickle, so such a model is a
-program: only a folder that the user has is taken, nothing is downloaded for a name.
+this file, not pyannote. Its checkpoint is a pickle and names a class to import, so such a model is
+a program: only a folder that the user has is taken, nothing is downloaded for a name.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Log-mel frames as Kaldi computes them, without dither: the front end of WeSpeaker's models.
 
-Whole frames of 25 ms every 10 ms, of samples at the scale of int16, or of another. Of each frame: its mean is
-subtracted, pre-emphasis (the first sample against itself), window, power spectrum of 512 points,
-triangular bands evenly spaced in mels from 20 Hz to 8000 Hz, logarithm of at least an epsilon.
+Whole frames of 25 ms every 10 ms, of samples at the scale of int16 (other projects have others). Of
+each frame: its mean is subtracted, pre-emphasis (the first sample against itself), window, power
+spectrum of 512 points, triangular bands evenly spaced in mels from 20 Hz to 8000 Hz, logarithm of
+at least an epsilon.
 """
 
 from __future__ import annotations
