@@ -58,7 +58,7 @@ def write_onnx(
         extra_inputs: that the graph declares and does not use.
         output_type: of the output.
     """
-    options = {"axes": [time_axis], "keepdims": int(keepdims or len(shape) == 2)}
+    options: dict[str, Any] = {"axes": [time_axis], "keepdims": int(keepdims or len(shape) == 2)}
     nodes = [
         helper.make_node("Cast", [names[0]], ["x"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["x"], ["mean"], **options),
