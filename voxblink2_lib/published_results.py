@@ -10,7 +10,7 @@ RELEASE_KEY = "voxblink2_release"
 
 
 class PublishedResult(NamedTuple):
-    """A result on Vox1-O: EER in percent, minDCF at a prior of 0.01 if that was published."""
+    """A result on a list of trials: EER in percent, minDCF at a prior of 0.01 if published."""
 
     eer_percent: float
     min_dcf: float | None = None
@@ -40,15 +40,18 @@ PUBLISHED: dict[str, Published] = {
     ),
 }
 
-# WeSpeaker's table for Vox1-O, of its models that were trained on VoxBlink2 and fine-tuned. Those
-# that WeSpeaker has trained on other corpora only are here without results.
-WESPEAKER: dict[str, dict[str, PublishedResult]] = {
+LISTS = ("Vox1-O", "Vox1-E", "Vox1-H")
+
+# EER in percent on each of LISTS, by model and what was done to its scores: WeSpeaker's table for
+# VoxCeleb, of its models that were trained on VoxBlink2 and fine-tuned on VoxCeleb2. Those that
+# WeSpeaker has trained on other corpora only are here without results.
+WESPEAKER: dict[str, dict[str, tuple[float, float, float]]] = {
     "wespeaker_simam_resnet34": {
-        "WeSpeaker SimAM_ResNet34_ASP, AS-norm and quality measures": PublishedResult(0.372),
+        "WeSpeaker SimAM_ResNet34_ASP, AS-norm and quality measures": (0.372, 0.559, 0.997),
     },
     "wespeaker_simam_resnet100": {
-        "WeSpeaker SimAM_ResNet100_ASP": PublishedResult(0.229),
-        "WeSpeaker SimAM_ResNet100_ASP, AS-norm and quality measures": PublishedResult(0.202),
+        "WeSpeaker SimAM_ResNet100_ASP": (0.229, 0.458, 0.868),
+        "WeSpeaker SimAM_ResNet100_ASP, AS-norm and quality measures": (0.202, 0.421, 0.795),
     },
     "wespeaker_resnet34": {},
     "wespeaker_ecapa_c512": {},
@@ -66,21 +69,27 @@ def published_results(config: Mapping[str, Any]) -> dict[str, PublishedResult]:
         config: content of the model's ``config.json``.
 
     Returns:
-        Results by model and training data; of both stages if the checkpoint's name did not show
-        its stage; of an architecture of WeSpeaker, its results after training on VoxBlink2; and
-        none for a model that was not converted.
+        Results by list of trials, model, and training data; of both stages if the checkpoint's
+        name did not show its stage; of an architecture of WeSpeaker, its results after training
+        on VoxBlink2, with what was done to the scores; and none for a model that was not converted.
 
     Example:
-        >>> published_results({"voxblink2_release": {"arch": "resnet34", "stage": "finetuned"}})
-        {'ResNet34-GSP, VoxBlink2 + VoxCeleb2': PublishedResult(eer_percent=0.553, min_dcf=0.056)}
+        >>> release = {"arch": "resnet34", "stage": "finetuned"}
+        >>> for name, result in published_results({RELEASE_KEY: release}).items():
+        ...     print(name, *result)
+        Vox1-O: ResNet34-GSP, VoxBlink2 + VoxCeleb2 0.553 0.056
     """
     release = config.get(RELEASE_KEY) or {}
     arch = str(release.get("arch"))
     if arch not in PUBLISHED:
-        return WESPEAKER.get(arch, {})
+        return {
+            f"{trials}: {name}": PublishedResult(eer)
+            for name, eers in WESPEAKER.get(arch, {}).items()
+            for trials, eer in zip(LISTS, eers, strict=True)
+        }
     published = PUBLISHED[arch]
     return {
-        f"{published.title}, {trained}": result
+        f"Vox1-O: {published.title}, {trained}": result
         for stage, trained, result in (
             ("pretrained", "VoxBlink2", published.pretrained),
             ("finetuned", "VoxBlink2 + VoxCeleb2", published.finetuned),

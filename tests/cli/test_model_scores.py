@@ -17,10 +17,13 @@ import soundfile
 from support import cli_process, tiny_models
 from support.model_oracle import small_wespeaker_folder
 from support.tiny_models import cache_in, calls_here, directly, write_scp
+from support.tiny_onnx import SPEAKER_3D, WESPEAKER, write_onnx
 
 from voxblink2_lib.cli import main
 from voxblink2_lib.embedding.block_worker import BlockTask
+from voxblink2_lib.embedding.onnx_network import features_of
 from voxblink2_lib.models import SpeakerFeatureExtractor
+from voxblink2_lib.models.onnx_description import OnnxDescription
 from voxblink2_lib.scoring import read_embeddings
 
 # The command would look for an accelerator, where numbers are a little different.
@@ -221,8 +224,8 @@ def _released(model: str, folder: Path, release: dict[str, Any] | None) -> str:
     return str(folder)
 
 
-FINE = ("ResNet34-GSP, VoxBlink2 + VoxCeleb2", 0.553, 0.056)
-PRE = ("ResNet34-GSP, VoxBlink2", 1.728, 0.176)
+FINE = ("Vox1-O: ResNet34-GSP, VoxBlink2 + VoxCeleb2", 0.553, 0.056)
+PRE = ("Vox1-O: ResNet34-GSP, VoxBlink2", 1.728, 0.176)
 
 
 @pytest.mark.usefixtures("ran")
@@ -259,7 +262,7 @@ def test_published_results_stand_beside_ours(
     cost = record["min_dcf"][0]["min_dcf"]
     assert here == ["here", f"{100 * record['eer']:.3f} %", f"{cost:.3f}"]
     assert published == [
-        [f"published, Vox1-O: {name}", f"{eer:.3f} %", f"{cost:.3f}"] for name, eer, cost in rows
+        [f"published, {name}", f"{eer:.3f} %", f"{cost:.3f}"] for name, eer, cost in rows
     ]
 
 
@@ -302,10 +305,15 @@ def test_from_a_folder_of_wespeaker_to_an_equal_error_rate(
     record = json.loads(answered([*words, "--json"], capsys)[0])
     assert record["eer"] == pytest.approx(eer_by_hand(expected), abs=1 / record["targets"])
     title = "WeSpeaker SimAM_ResNet34_ASP, AS-norm and quality measures"
-    assert record["published"] == {title: {"eer_percent": 0.372, "min_dcf": None}}
+    eers = {"Vox1-O": 0.372, "Vox1-E": 0.559, "Vox1-H": 0.997}
+    assert record["published"] == {
+        f"{trials}: {title}": {"eer_percent": eer, "min_dcf": None} for trials, eer in eers.items()
+    }
     ran.clear()
-    published = answered(words, capsys)[0].splitlines()[-1]
-    assert re.split(r"\s{2,}", published) == [f"published, Vox1-O: {title}", "0.372 %", "-"]
+    published = [re.split(r"\s{2,}", line) for line in answered(words, capsys)[0].splitlines()]
+    assert published[-3:] == [
+        [f"published, {trials}: {title}", f"{eer:.3f} %", "-"] for trials, eer in eers.items()
+    ]
     assert ran == []
     # With the other front end it is another model: nothing of this one is used again.
     other = tmp_path / "other"
@@ -316,6 +324,46 @@ def test_from_a_folder_of_wespeaker_to_an_equal_error_rate(
     words = ["score", "sv", "--trials", str(trials), "--embeddings", record["embeddings"]]
     assert main([*words, "--cohort", again["embeddings"], "--allow-overlap"]) == 2
     assert "These embeddings are of different models" in capsys.readouterr().err
+
+
+# -- An ONNX file ----------------------------------------------------------------------------------
+
+
+def test_from_an_onnx_file_to_rates(
+    demo: Demo, tmp_path: Path, ran: list[BlockTask], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Embedded by `embed` and by both commands of `score`, once; without a description, refused."""
+    description = {**WESPEAKER, "voxblink2_release": {"arch": "wespeaker_simam_resnet34"}}
+    path = write_onnx(tmp_path / "a.onnx", ["B", "T", 80], description=description)
+    names = sorted(demo.vectors)[:16]
+    sounds = dict(line.split() for line in demo.wav_scp.read_text().splitlines())
+    spelled = {name: sounds[f"{name.replace('/', '-')}.wav"] for name in names}
+    expected = {}
+    for name, file in spelled.items():
+        frames = features_of(soundfile.read(file, dtype="float32")[0], OnnxDescription(**WESPEAKER))
+        expected[name] = np.concatenate([frames.mean(axis=0), frames.max(axis=0)])
+    trials = write_trials(tmp_path / "trials", names)
+    words = sv(str(path), demo.wav_scp, trials)
+    record = json.loads(answered([*words, "--json"], capsys)[0])
+    assert record["eer"] == pytest.approx(eer_by_hand(expected), abs=1 / record["targets"])
+    assert record["proof"]["model"]["back_end"] == "onnx"
+    assert [row["eer_percent"] for row in record["published"].values()] == [0.372, 0.559, 0.997]
+    ran.clear()
+    listed = write_scp(tmp_path / "wav.scp", {name: Path(file) for name, file in spelled.items()})
+    out = tmp_path / "out.parquet"
+    given = ["--model", path, "--audio", listed, "--out", out, "--workers", 1, *CPU]
+    answered([*map(str, ["embed", *given])], capsys)
+    result = read_embeddings(out)
+    assert (len(result.names), len(ran)) == (16, 16)
+    for name, vector in zip(result.names, result.vectors, strict=True):
+        np.testing.assert_allclose(vector, expected[name], rtol=1e-3, atol=1e-3)
+    # With another description it is another model.
+    (tmp_path / "a.json").write_text(json.dumps(SPEAKER_3D))
+    assert main([*map(str, ["embed", *given])]) == 2
+    assert "made from other audio, by another model" in capsys.readouterr().err
+    (tmp_path / "a.json").unlink()
+    assert main(words) == 2
+    assert "If WeSpeaker exported it, write into a.json: {" in capsys.readouterr().err
 
 
 # -- Open-set identification -----------------------------------------------------------------------

@@ -218,7 +218,8 @@ def test_the_card_says_whose_model_it_is(tmp_path: Path) -> None:
     assert "\n# SimAM_ResNet34_ASP\n" in text
     assert "of 12 dimensions, converted from the checkpoint `in`\nof WeSpeaker." in text
     assert "Kaldi's log-mel frames (`hamming` window)" in text
-    assert "WeSpeaker SimAM_ResNet34_ASP, AS-norm and quality measures, 0.372 %.\n" in text
+    row = "WeSpeaker SimAM_ResNet34_ASP, AS-norm and quality measures, 0.372 / 0.559 / 0.997 %"
+    assert f"results on Vox1-O / E / H (EER), trained on VoxBlink2:\n{row}.\n" in text
     assert "Wespeaker: A Research and Production" in text
     card.add_onnx(out, "`a.onnx`: opset 18, 1.5 MB")
     extended = (out / "README.md").read_text()
@@ -231,8 +232,14 @@ def test_the_card_says_whose_model_it_is(tmp_path: Path) -> None:
 def test_each_architecture_has_a_name_and_a_row_for_published_results() -> None:
     assert tuple(ARCHITECTURES) == ARCHITECTURE_NAMES
     rows = published_results({"voxblink2_release": {"arch": "wespeaker_simam_resnet100"}})
-    assert [(name[:29], *row) for name, row in rows.items()] == [
-        ("WeSpeaker SimAM_ResNet100_ASP", 0.229, None),
-        ("WeSpeaker SimAM_ResNet100_ASP", 0.202, None),
+    title = "WeSpeaker SimAM_ResNet100_ASP"
+    normalized = f"{title}, AS-norm and quality measures"
+    assert [(name, *row) for name, row in rows.items()] == [
+        (f"Vox1-O: {title}", 0.229, None),
+        (f"Vox1-E: {title}", 0.458, None),
+        (f"Vox1-H: {title}", 0.868, None),
+        (f"Vox1-O: {normalized}", 0.202, None),
+        (f"Vox1-E: {normalized}", 0.421, None),
+        (f"Vox1-H: {normalized}", 0.795, None),
     ]
     assert published_results({"voxblink2_release": {"arch": "wespeaker_resnet34"}}) == {}

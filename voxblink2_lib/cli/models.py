@@ -125,9 +125,9 @@ def embed_options(options: argparse.Namespace) -> EmbedOptions:
 
     device = options.device
     if device is None:
-        import torch
+        from voxblink2_lib.embedding.back_ends import default_device
 
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = default_device(options.model)
     return EmbedOptions(
         model=options.model, window_seconds=options.window, dtype=options.dtype, device=device
     )
@@ -164,7 +164,9 @@ def _convert_arguments(commands: Any) -> None:
         help="which model it is; default: found by the shapes of its tensors",
     )
     parser.add_argument(
-        "--onnx", metavar="FILE", help="also export it as ONNX, from waveforms to embeddings"
+        "--onnx",
+        metavar="FILE.onnx",
+        help="also export it as ONNX, from waveforms to embeddings, with a description, FILE.json",
     )
     parser.add_argument(
         "--onnx-int16", action="store_true", help="its waveforms are of 16 bits, not of floats"
@@ -194,7 +196,8 @@ def add_embed_arguments(parser: argparse.ArgumentParser, *, required: bool) -> N
         "--model",
         required=required,
         metavar="MODEL",
-        help="a folder that the command convert or save_pretrained wrote, or a name on the Hub",
+        help="a folder that the command convert or save_pretrained wrote, a name on the Hub, an "
+        ".onnx file with its description beside it, or a folder of SpeechBrain's or pyannote's",
     )
     parser.add_argument(
         "--audio",
@@ -203,6 +206,26 @@ def add_embed_arguments(parser: argparse.ArgumentParser, *, required: bool) -> N
         metavar="PLACE",
         help="a list (wav.scp, raw.list), a folder of audio files, a store, or Arrow or Parquet",
     )
+    _add_input_arguments(parser)
+    parser.add_argument(
+        "--window",
+        type=float,
+        metavar="SECONDS",
+        help="average over windows of this length; default: whole utterances",
+    )
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), default="float32", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="processes; default: one for each core that the process may use, two on cuda",
+    )
+
+
+def _add_input_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add how the audio is read; see :func:`input_options`."""
     parser.add_argument(
         "--prefer",
         metavar="KIND[,KIND...]",
@@ -226,19 +249,4 @@ def add_embed_arguments(parser: argparse.ArgumentParser, *, required: bool) -> N
         metavar="COLUMN",
         help="of Arrow or Parquet: names of utterances; default: name, utterance, utt, key, id or "
         "file_name",
-    )
-    parser.add_argument(
-        "--window",
-        type=float,
-        metavar="SECONDS",
-        help="average over windows of this length; default: whole utterances",
-    )
-    parser.add_argument(
-        "--dtype", choices=("float32", "bfloat16"), default="float32", help="default: %(default)s"
-    )
-    parser.add_argument(
-        "--workers",
-        type=int,
-        metavar="N",
-        help="processes; default: one for each core that the process may use, two on cuda",
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -236,10 +235,10 @@ def _out_lines(options: argparse.Namespace) -> list[str]:
 
 
 def _model_config(model: str) -> dict[str, Any]:
+    from voxblink2_lib.embedding.back_ends import back_end_of
     from voxblink2_lib.embedding.model_location import find_model
 
-    config: dict[str, Any] = json.loads((find_model(model) / "config.json").read_text("utf-8"))
-    return config
+    return back_end_of(find_model(model)).configuration()
 
 
 # -- Text ------------------------------------------------------------------------------------------
@@ -305,7 +304,7 @@ def _published_lines(
         ["here", f"{100 * report.eer.eer:.3f} %", _dcf(ours.min_dcf if ours else None)],
     ]
     table += [
-        [f"published, Vox1-O: {name}", f"{result.eer_percent:.3f} %", _dcf(result.min_dcf)]
+        [f"published, {name}", f"{result.eer_percent:.3f} %", _dcf(result.min_dcf)]
         for name, result in published.items()
     ]
     return ["", *columns(table)]

@@ -30,7 +30,8 @@ from voxblink2_lib.media.damage import named_if_damaged
 from voxblink2_lib.records import SAMPLE_RATE_HZ
 
 if TYPE_CHECKING:
-    from voxblink2_lib.embedding.embedder import Embedder, Vector, Waveform, Window
+    from voxblink2_lib.embedding.embedder import Embedder, Window
+    from voxblink2_lib.embedding.model_protocol import Vector, Waveform
 
 Dtype = Literal["float32", "bfloat16"]
 
@@ -59,7 +60,7 @@ class EmbedOptions:
     """How utterances are embedded.
 
     Attributes:
-        model: a folder that ``save_pretrained`` wrote, or a name on the Hub.
+        model: see :func:`voxblink2_lib.embedding.model_location.find_model`.
         window_seconds: average over windows of this length; ``None``: whole utterances.
         dtype: of the network: ``"float32"`` or ``"bfloat16"``.
         device: a PyTorch device.

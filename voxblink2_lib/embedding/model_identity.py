@@ -6,17 +6,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from voxblink2_lib.errors import ModelError
+from voxblink2_lib.embedding.back_ends import back_end_of
 from voxblink2_lib.files import sha256_of
-from voxblink2_lib.foreign_files import as_own_error
 
-_WEIGHTS = {".safetensors", ".bin"}
-_FILES = {".json", *_WEIGHTS}
-_CONFIG, _FRONT_END = "config.json", "preprocessor_config.json"
-# They differ between copies of one model.
-_NOT_OF_THE_MODEL = ("transformers_version", "_name_or_path", "auto_map")
+# Of files of JSON, what counts is the settings in them.
+_SETTINGS = ".json"
 
 
 class ModelIdentity(NamedTuple):
@@ -31,42 +27,29 @@ class ModelIdentity(NamedTuple):
     front_end: str
 
 
-def model_hashes(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file of a model, by its name."""
-    files = sorted(path for path in folder.iterdir() if path.suffix in _FILES)
-    return {path.name: sha256_of(path) for path in files}
+def model_hashes(model: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file of a model, by its name.
+
+    Raises:
+        ModelError: a file of the model is missing.
+    """
+    return {name: sha256_of(path) for name, path in back_end_of(model).files().items()}
 
 
-def identify_model(folder: Path, hashes: Mapping[str, str] | None = None) -> ModelIdentity:
+def identify_model(model: Path, hashes: Mapping[str, str] | None = None) -> ModelIdentity:
     """Return the identity of a model.
 
     Args:
-        folder: of the model.
+        model: its folder or file.
         hashes: of its files, if they are known: those of the weights take seconds.
 
     Raises:
-        ModelError: a configuration in the folder cannot be read.
+        ModelError: a configuration of the model cannot be read.
     """
-    digest = hashlib.sha256()
-    for name, sha256 in (model_hashes(folder) if hashes is None else hashes).items():
-        if Path(name).suffix in _WEIGHTS:
+    back_end, digest = back_end_of(model), hashlib.sha256()
+    for name, sha256 in (model_hashes(model) if hashes is None else hashes).items():
+        if Path(name).suffix != _SETTINGS:
             digest.update(sha256.encode())
-    front_end = _settings(folder / _FRONT_END)
-    for settings in (_settings(folder / _CONFIG), front_end):
+    for settings in back_end.settings():
         digest.update(json.dumps(settings, sort_keys=True).encode())
-    return ModelIdentity(digest.hexdigest(), _description(front_end))
-
-
-def _settings(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    with as_own_error(ModelError, f"{path} cannot be read"):
-        settings = dict(json.loads(path.read_text("utf-8")))
-    return {name: value for name, value in settings.items() if name not in _NOT_OF_THE_MODEL}
-
-
-def _description(front_end: dict[str, Any]) -> str:
-    """Return a front end for people: its kind, and of ours the recipe."""
-    values = [front_end.get("feature_extractor_type"), front_end.get("front_end")]
-    values += [front_end.get("normalization"), front_end.get("window_type")]
-    return " ".join(str(value)[:80] for value in values if value) or "unknown"
+    return ModelIdentity(digest.hexdigest(), back_end.front_end())

@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from voxblink2_lib.embedding.back_ends import back_end_of
 from voxblink2_lib.embedding.block_worker import EmbedOptions
 from voxblink2_lib.embedding.model_identity import identify_model
 
@@ -20,16 +21,19 @@ def model_text(name: str, options: EmbedOptions, hashes: Mapping[str, str]) -> s
     """Return as JSON what made embeddings: the model, its front end, and how it was used.
 
     Args:
-        name: the model as its user named it; of a folder, only its own name is written.
-        options: how it was used, with the folder of the model.
+        name: the model as its user named it; of a folder or file, only its own name is written.
+        options: how it was used, with the place of the model.
         hashes: see :func:`~voxblink2_lib.embedding.model_identity.model_hashes`.
     """
-    identity = identify_model(Path(options.model), hashes)
+    identity, back_end = identify_model(Path(options.model), hashes), back_end_of(options.model)
+    settings = back_end.settings()
     record = {
-        "name": Path(name).name if Path(name).expanduser().is_dir() else name,
+        "name": Path(name).name if Path(name).expanduser().exists() else name,
+        "back_end": back_end.name,
         "sha256": identity.model,
         "files": dict(hashes),
         "front_end": identity.front_end,
+        "front_end_settings": settings[-1] if settings else {},
         "window_seconds": options.window_seconds,
         "dtype": options.dtype,
     }

@@ -115,8 +115,11 @@ def _results(arch: str) -> str:
             "(EER, minDCF at a prior of 0.01): pre-trained on VoxBlink2\n"
             f"{_text(published.pretrained)}; fine-tuned on VoxCeleb2 {_text(published.finetuned)}"
         )
-    rows = ";\n".join(f"{name}, {_text(result)}" for name, result in WESPEAKER[arch].items())
-    return f"(EER), trained on VoxBlink2:\n{rows}" if rows else ""
+    rows = ";\n".join(
+        f"{name}, {' / '.join(f'{eer:.3f}' for eer in eers)} %"
+        for name, eers in WESPEAKER[arch].items()
+    )
+    return f"/ E / H (EER), trained on VoxBlink2:\n{rows}" if rows else ""
 
 
 def _text(result: PublishedResult) -> str:

@@ -30,7 +30,14 @@ from voxblink2_lib.models.kaldi_frames import (
 from voxblink2_lib.models.kaldi_frames import (
     WINDOW_SAMPLES as KALDI_WINDOW_SAMPLES,
 )
+from voxblink2_lib.models.onnx_description import (
+    OnnxDescription,
+    description_path,
+    read_description,
+    write_description,
+)
 from voxblink2_lib.models.padded_waveforms import mean_over_valid, prepared, valid_places
+from voxblink2_lib.published_results import RELEASE_KEY
 from voxblink2_lib.records import SAMPLE_RATE_HZ
 
 Samples = Literal["float32", "int16"]
@@ -135,20 +142,21 @@ def export_onnx(
     Batch and samples are free, from ``min_samples`` of the extractor on. Shorter waveforms of a
     batch are padded, and their lengths tell by how much. The result is run with onnxruntime and
     compared with the model before it is written. Silence, which the feature extractor refuses,
-    gives finite numbers that mean nothing.
+    gives finite numbers that mean nothing. Beside the file is written what its input is, by which
+    the command ``embed`` runs it: ``model.json`` beside ``model.onnx``.
 
     Args:
         model: the network.
         extractor: its feature extractor.
-        target: the file to write.
+        target: the file to write, which ends in ``.onnx``.
         samples: type of ``waveforms``: ``"float32"`` in [-1, 1], or ``"int16"``.
 
     Raises:
         DependencyError: one of the packages onnx, onnxscript and onnxruntime is missing.
-        ModelError: the exported model gives other embeddings.
+        ModelError: the exported model gives other embeddings, or the file must not be written.
     """
     onnxruntime = _onnxruntime()
-    target = Path(target)
+    target = _checked_target(Path(target))
     module = WaveformModel(copy.deepcopy(model), extractor).float().eval()
     noise = torch.randn(6, SAMPLE_RATE_HZ // 2, generator=torch.Generator().manual_seed(1)) / 10
     if samples == "int16":
@@ -162,7 +170,38 @@ def export_onnx(
         _check_equal(module, session, noise[:3], lengths)
     with atomic_write(target) as file:
         file.write(data)
+    write_description(target, _description(model, extractor, samples))
     return target
+
+
+def _checked_target(target: Path) -> Path:
+    """Refuse a file that is not called ONNX, or beside which another JSON file would be lost."""
+    if target.suffix != ".onnx":
+        raise ModelError(f"{target} must end in .onnx.")
+    place = description_path(target)
+    if place.exists():
+        try:
+            read_description(target)
+        except ModelError as error:
+            raise ModelError(
+                f"{place} would be overwritten by the description of {target.name}, but it is "
+                "none. Name another file."
+            ) from error
+    return target
+
+
+def _description(
+    model: SpeakerModel, extractor: SpeakerFeatureExtractor, samples: Samples
+) -> OnnxDescription:
+    return OnnxDescription(
+        input="waveform",
+        sample_scale=int(INT16_SCALE) if samples == "int16" else 1,
+        min_samples=extractor.min_samples,
+        input_name="waveforms",
+        lengths_name="lengths",
+        output_name="embeddings",
+        release=getattr(model.config, RELEASE_KEY, {}),
+    )
 
 
 def describe_onnx(path: Path) -> str:

@@ -1,8 +1,9 @@
 """Log-mel frames as Kaldi computes them, without dither: the front end of WeSpeaker's models.
 
-Whole frames of 25 ms every 10 ms, of samples at the scale of int16. Of each frame: its mean is
-subtracted, pre-emphasis (the first sample against itself), window, power spectrum of 512 points,
-triangular bands evenly spaced in mels from 20 Hz to 8000 Hz, logarithm of at least an epsilon.
+Whole frames of 25 ms every 10 ms, of samples at the scale of int16 (other projects have others). Of
+each frame: its mean is subtracted, pre-emphasis (the first sample against itself), window, power
+spectrum of 512 points, triangular bands evenly spaced in mels from 20 Hz to 8000 Hz, logarithm of
+at least an epsilon.
 """
 
 from __future__ import annotations
@@ -30,33 +31,39 @@ _LOWEST_HZ = 20.0
 _POVEY_POWER = 0.85
 
 
-def kaldi_log_mel(waveform: Tensor, *, window: str, bands: int = 80) -> Tensor:
+def kaldi_log_mel(
+    waveform: Tensor, *, window: str, bands: int = 80, scale: float = INT16_SCALE
+) -> Tensor:
     """Return log energies of mel bands.
 
     Args:
         waveform: float32 in [-1, 1], shape (samples,), of at least 400 samples.
         window: ``"hamming"``, as in WeSpeaker, or ``"povey"``, Kaldi's own.
         bands: number of mel bands.
+        scale: of the samples that a model was trained on: it shifts all log energies alike, but
+            for those at the least energy.
 
     Returns:
         Shape (1 + (samples - 400) // 160, bands), float32; their mean is not subtracted.
     """
     weights, filters = (x.to(waveform.device) for x in kaldi_window_and_filters(window, bands))
-    energies: Tensor = (kaldi_power(waveform, weights) @ filters).clamp(min=LEAST_ENERGY).log()
+    power = kaldi_power(waveform, weights, scale=scale)
+    energies: Tensor = (power @ filters).clamp(min=LEAST_ENERGY).log()
     return energies
 
 
-def kaldi_power(waveforms: Tensor, weights: Tensor) -> Tensor:
+def kaldi_power(waveforms: Tensor, weights: Tensor, *, scale: float = INT16_SCALE) -> Tensor:
     """Return the power spectrum of each frame.
 
     Args:
         waveforms: float32 in [-1, 1], shape (..., samples).
         weights: the window, shape (400,).
+        scale: of the samples that a model was trained on.
 
     Returns:
         Shape (..., frames, 257).
     """
-    frames = (INT16_SCALE * waveforms).unfold(-1, WINDOW_SAMPLES, HOP_SAMPLES)
+    frames = (scale * waveforms).unfold(-1, WINDOW_SAMPLES, HOP_SAMPLES)
     frames = frames - frames.mean(dim=-1, keepdim=True)
     before = torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)
     spectrum = torch.fft.rfft((frames - _PRE_EMPHASIS * before) * weights, n=FFT_SAMPLES)
