@@ -24,10 +24,11 @@ from accelerate import Accelerator, skip_first_batches
 from support.ddp_worker import ended, forked
 from torch import Tensor, distributed, nn
 from torch.utils import data
-from transformers import Trainer, TrainingArguments
+from transformers import TrainingArguments
 
 from voxblink2_lib.errors import TrainingError
 from voxblink2_lib.recipes.stopping import StopSignals
+from voxblink2_lib.recipes.trainer import LoaderTrainer
 from voxblink2_lib.training import Corpus, DamagedClip, ShuffleSampler, TrainingLoader
 
 WORLD = 2
@@ -170,29 +171,24 @@ def _refused(call: Callable[[], object]) -> str:
 # -- transformers ----------------------------------------------------------------------------------
 
 
-class _Trainer(Trainer):
-    """A trainer with our loader."""
-
-    def get_train_dataloader(self) -> Any:
-        dataset: Any = self.train_dataset
-        return loader_of(dataset.corpus)
-
-
 def trainer(corpus: Corpus, folder: Path) -> dict[str, Any]:
     """Train with a trainer, saving after each step; go on after some of them."""
     return {
         "whole": _trainer_rows(corpus, folder, None),
         **{str(step): _trainer_rows(corpus, folder, step) for step in UPDATES},
+        "refused": _refused(lambda: _trainer_rows(corpus, folder, 2, accumulated=1)),
     }
 
 
-def _trainer_rows(corpus: Corpus, folder: Path, step: int | None) -> list[list[int]]:
+def _trainer_rows(
+    corpus: Corpus, folder: Path, step: int | None, accumulated: int = ACCUMULATED
+) -> list[list[int]]:
     model = Weight()
     args = TrainingArguments(
         output_dir=str(folder),
         use_cpu=True,
         num_train_epochs=EPOCHS,
-        gradient_accumulation_steps=ACCUMULATED,
+        gradient_accumulation_steps=accumulated,
         save_steps=1 if step is None else 1000,
         save_only_model=False,
         report_to=[],
@@ -202,8 +198,8 @@ def _trainer_rows(corpus: Corpus, folder: Path, step: int | None) -> list[list[i
         dataloader_pin_memory=False,
     )
     before = None if step is None else str(folder / f"checkpoint-{step}")
-    dataset: Any = Numbers(corpus)
-    _Trainer(model=model, args=args, train_dataset=dataset).train(resume_from_checkpoint=before)
+    training = LoaderTrainer(loader=loader_of(corpus), model=model, args=args)
+    training.train(resume_from_checkpoint=before)
     return model.seen
 
 

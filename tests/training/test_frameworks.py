@@ -153,6 +153,14 @@ def test_what_would_be_dealt_twice_or_not_at_all_is_refused(results: Results) ->
         )
 
 
+def test_a_trainer_that_would_count_other_steps_is_refused(results: Results) -> None:
+    for written in results.of("trainer"):
+        assert written["refused"].startswith(
+            "The checkpoint was saved with other numbers: batches of a step 2, now 1. A trainer "
+            "counts steps"
+        )
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_to_a_process_group_leaves_time_to_save(
     number: signal.Signals, results: Results

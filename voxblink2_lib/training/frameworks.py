@@ -31,8 +31,6 @@ class _Loader(Protocol):
     @property
     def order(self) -> EpochSampler: ...
 
-    def set_epoch(self, epoch: int) -> None: ...
-
     def batches(self) -> Iterator[Any]: ...
 
 
@@ -67,7 +65,8 @@ class LoaderOrder(data.Sampler[list[SeededRow]]):
         return len(self.order)
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to an epoch, unless it is the present one."""
+        """Go to the start of an epoch, unless the next batch is of it anyway."""
+        self.order.begin_pass()
         if epoch != self.order.epoch:
             self.order.set_epoch(epoch)
 
@@ -86,15 +85,15 @@ class RankedSampler(data.DistributedSampler[Any]):
     """Stands for the order where Lightning looks for a sampler of this rank; gives no rows itself.
 
     Args:
-        loader: whose epoch it sets.
+        order: whose epoch it sets.
     """
 
-    def __init__(self, loader: _Loader) -> None:
-        self._loader = loader
+    def __init__(self, order: LoaderOrder) -> None:
+        self._order = order
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch of the loader."""
-        self._loader.set_epoch(epoch)
+        """Set the epoch of the order."""
+        self._order.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[Any]:
         raise TrainingError(
@@ -103,7 +102,7 @@ class RankedSampler(data.DistributedSampler[Any]):
         )
 
     def __len__(self) -> int:
-        return len(self._loader.order)
+        return len(self._order)
 
 
 class _Pass:

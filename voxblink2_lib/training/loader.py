@@ -70,22 +70,23 @@ class TrainingLoader(data.DataLoader[Any]):
         **options: Any,
     ) -> None:
         _check_options(options)
+        self._loader_order = LoaderOrder(sampler)
         super().__init__(
             dataset,
-            batch_sampler=LoaderOrder(sampler),
+            batch_sampler=self._loader_order,
             num_workers=num_workers,
             collate_fn=_Collator(collate_fn),
             worker_init_fn=WorkerStart(options.pop("worker_init_fn", None)),
             **options,
         )
         # DataLoader puts one here that is not used, and lets no other be set.
-        vars(self)["sampler"] = RankedSampler(self)
+        vars(self)["sampler"] = RankedSampler(self._loader_order)
         self.damaged: list[DamagedClip] = []
 
     @property
     def order(self) -> EpochSampler:
         """The sampler of the constructor."""
-        return self.batch_sampler.order  # type: ignore[union-attr]  # a LoaderOrder
+        return self._loader_order.order
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # a generator serves as well
         # An attribute of the instance: accelerate's `prepare` had it.
@@ -95,9 +96,8 @@ class TrainingLoader(data.DataLoader[Any]):
     def batches(self) -> Iterator[Any]:
         """Yield the batches of the rest of the epoch, each when the one before was used."""
         self.order.begin_pass()
-        order: Any = self.batch_sampler
         context = self.multiprocessing_context or multiprocessing
-        with signals_held(context.get_start_method()), order.from_the_state():
+        with signals_held(context.get_start_method()), self._loader_order.from_the_state():
             read_ahead = super().__iter__()
         for batch in read_ahead:
             self.order.advance()
@@ -121,9 +121,7 @@ class TrainingLoader(data.DataLoader[Any]):
 
         Frameworks call this before each epoch, also before the rest of one that is resumed.
         """
-        self.order.begin_pass()
-        if epoch != self.epoch:
-            self.order.set_epoch(epoch)
+        self._loader_order.set_epoch(epoch)
 
     def steps_left(self, epochs: int) -> int:
         """Return the steps of each rank from here to the end of so many epochs.
