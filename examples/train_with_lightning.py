@@ -108,16 +108,16 @@ class StopOnSignals(lightning.Callback):
         self._signals = StopSignals()
         self.is_stopped = False
 
-    def on_train_start(self, trainer: Any, module: Any) -> None:
+    def on_train_start(self, *_: Any) -> None:
         # Here, since Lightning has set its own handlers before, which do not save.
         self._signals.__enter__()
 
-    def on_train_batch_end(self, trainer: Any, *others: Any) -> None:
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
         if not self.is_stopped and self._signals.must_stop(trainer.global_step):
             trainer.save_checkpoint(self._out / f"step={trainer.global_step}.ckpt")
             self.is_stopped = trainer.should_stop = True
 
-    def on_train_end(self, trainer: Any, module: Any) -> None:
+    def on_train_end(self, *_: Any) -> None:
         self._signals.__exit__(None, None, None)
 
 

@@ -21,11 +21,11 @@ from typing import Any
 import pytorch_lightning as lightning
 import torch
 from accelerate import Accelerator, skip_first_batches
-from support.ddp_worker import ended, forked
 from torch import Tensor, distributed, nn
 from torch.utils import data
 from transformers import TrainingArguments
 
+from support.ddp_worker import ended, forked
 from voxblink2_lib.errors import TrainingError
 from voxblink2_lib.recipes.stopping import StopSignals
 from voxblink2_lib.recipes.trainer import LoaderTrainer

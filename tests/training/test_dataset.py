@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import pickle
+import weakref
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -376,6 +377,14 @@ def test_a_loader_leaves_the_order_to_the_sampler(
     words = rf"^{named}: set by the sampler; give it to the sampler\.$"
     with pytest.raises(TrainingError, match=words):
         TrainingLoader(UtteranceDataset(corpus), sampler, **options)
+
+
+def test_a_loader_that_is_left_is_gone_at_once(corpus: Corpus) -> None:
+    # Were it part of a circle, its workers would be there until Python looks for one.
+    loader = TrainingLoader(UtteranceDataset(corpus), ShuffleSampler(corpus, batch_size=2))
+    left = weakref.ref(loader)
+    del loader
+    assert left() is None
 
 
 def test_batches_that_overtake_each_other_are_refused(corpus: Corpus) -> None:

@@ -15,6 +15,7 @@ from torch.utils import data
 from voxblink2_lib.training import Corpus, ShuffleSampler, TrainingLoader
 from voxblink2_lib.training.worker_signals import WorkerStart, signals_held
 
+
 def _send_signals_to_oneself(connection: Connection) -> None:
     started = []
     WorkerStart(started.append)(3)

@@ -54,14 +54,17 @@ class _StopOnSignals(TrainerCallback):
         self._signals = StopSignals()
         self.is_stopped = False
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        """Note signals from now on."""
         self._signals.__enter__()
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+    def on_step_end(self, _: Any, state: Any, control: Any, **__: Any) -> None:
+        """Save and stop if there was one."""
         if self._signals.must_stop(state.global_step):
             self.is_stopped = control.should_save = control.should_training_stop = True
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        """Leave signals as they were."""
         self._signals.__exit__(None, None, None)
 
 
@@ -80,7 +83,7 @@ class CountedSteps(TrainerCallback, ExportableState):
         return {"args": {}, "attributes": {"facts": self.facts}}
 
     def on_train_begin(
-        self, args: Any, state: Any, control: Any, train_dataloader: Any = None, **others: Any
+        self, args: Any, state: Any, _: Any, train_dataloader: Any = None, **__: Any
     ) -> None:
         """Compare with the checkpoint that was loaded, if any."""
         self.facts = {

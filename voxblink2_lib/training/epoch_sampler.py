@@ -20,7 +20,6 @@ from voxblink2_lib.training.corpus import Corpus, Rows
 from voxblink2_lib.training.ranks import Ranks, process_ranks
 from voxblink2_lib.training.rounds import Rounds, plan_rounds
 
-
 _DEALT_TWICE = (
     "A sampler of voxblink2_lib.training deals the batches to the processes itself, and something "
     "is about to deal them out once more. Make a TrainingLoader(dataset, sampler) without rank and "
