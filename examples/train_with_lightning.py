@@ -1,9 +1,8 @@
 """Train a speaker model with PyTorch Lightning.
 
 Lightning controls steps, precision, processes and checkpoints; this package controls the order of
-utterances and the crops. Lightning saves and loads the state of the loader by itself. Run the same
-command again after an interruption, and it resumes at the next batch after its last checkpoint;
-Ctrl-C, SIGTERM and SIGUSR1 save one.
+utterances and the crops. Run the same command again after an interruption, and it resumes at the
+next batch after its last checkpoint; Ctrl-C, SIGTERM and SIGUSR1 save one.
 
 Example:
     python examples/train_with_lightning.py --store /data/voxblink2 --out runs/d --model resnet34
@@ -23,7 +22,7 @@ from torch import Tensor
 from voxblink2_lib.errors import VoxBlink2Error
 from voxblink2_lib.progress import show_progress
 from voxblink2_lib.recipes.holdout import HeldOut, hold_out_videos, score_held_out
-from voxblink2_lib.recipes.stopping import StopSignals
+from voxblink2_lib.recipes.lightning import LoaderCallback
 from voxblink2_lib.recipes.training import ARCHITECTURES, FeatureCollate, Schedule, make_model
 from voxblink2_lib.scoring import eer
 from voxblink2_lib.training import (
@@ -100,27 +99,6 @@ class SpeakerTraining(lightning.LightningModule):
             print(f"step {self.global_step:,}: EER on held-out videos {100 * eer(sweep).eer:.2f} %")
 
 
-class StopOnSignals(lightning.Callback):
-    """Saves and stops after a signal."""
-
-    def __init__(self, out: Path) -> None:
-        self._out = out
-        self._signals = StopSignals()
-        self.is_stopped = False
-
-    def on_train_start(self, *_: Any) -> None:
-        # Here, since Lightning has set its own handlers before, which do not save.
-        self._signals.__enter__()
-
-    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
-        if not self.is_stopped and self._signals.must_stop(trainer.global_step):
-            trainer.save_checkpoint(self._out / f"step={trainer.global_step}.ckpt")
-            self.is_stopped = trainer.should_stop = True
-
-    def on_train_end(self, *_: Any) -> None:
-        self._signals.__exit__(None, None, None)
-
-
 def last_checkpoint(out: Path) -> Path | None:
     saved = list(out.glob("step=*.ckpt"))
     return max(saved, key=lambda path: int(path.stem.partition("=")[2]), default=None)
@@ -147,7 +125,7 @@ def train(args: argparse.Namespace) -> int:
     labels = SpeakerLabels.of(held_out.train, speeds=(1.0, 0.9, 1.1))
     model, extractor = make_model(args.model, classes=labels.classes, seed=0)
     out = Path(args.out)
-    stops = StopOnSignals(out)
+    stops = LoaderCallback(out)
     saves = lightning.callbacks.ModelCheckpoint(
         out, filename="{step}", every_n_train_steps=args.save_every
     )

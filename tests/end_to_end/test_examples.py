@@ -198,6 +198,7 @@ def test_the_trainer_learns_and_one_that_is_stopped_ends_with_the_same_weights(
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of Lightning, of how a user may do better
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of torch, in Lightning
 def test_lightning_learns_and_one_that_is_stopped_ends_with_the_same_weights(
     undisturbed: Path, tmp_path: Path, run_here: RunHere, signalled: Callable[[int], None]
 ) -> None:

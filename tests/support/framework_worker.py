@@ -27,6 +27,7 @@ from transformers import TrainingArguments
 
 from support.ddp_worker import ended, forked
 from voxblink2_lib.errors import TrainingError
+from voxblink2_lib.recipes.lightning import LoaderCallback
 from voxblink2_lib.recipes.stopping import StopSignals
 from voxblink2_lib.recipes.trainer import LoaderTrainer
 from voxblink2_lib.training import Corpus, DamagedClip, ShuffleSampler, TrainingLoader
@@ -35,8 +36,8 @@ WORLD = 2
 EPOCHS = 3
 ACCUMULATED = 2
 DAMAGED = 7
-# Batches and updates after which trainings are resumed, of 5 and 3 of an epoch: within the first, at
-# its end, within the second.
+# Batches and updates after which trainings are resumed, of 5 and 3 of an epoch: within the first,
+# at its end, within the second.
 BATCHES = (2, 5, 8)
 UPDATES = (2, 3, 5)
 
@@ -140,12 +141,15 @@ def _skipped(loader: TrainingLoader) -> list[list[int]]:
 
 
 def _damaged(loader: Any) -> dict[str, Any]:
-    batches = list(loader)
-    return {
-        "are dicts": all(list(batch) == ["rows"] for batch in batches),
-        "rows": [batch["rows"].tolist() for batch in batches],
-        "damaged": [clip.row for clip in loader.damaged],
-    }
+    batches = _as_numbers(loader)
+    damaged = [clip.row for clip in loader.damaged]
+    loader.order.set_epoch(0)
+    others = _as_numbers(skip_first_batches(loader, 1))  # by a loader of accelerate
+    return {"batches": batches, "damaged": damaged, "others": others}
+
+
+def _as_numbers(loader: Any) -> list[dict[str, list[int]]]:
+    return [{name: tensor.tolist() for name, tensor in batch.items()} for batch in loader]
 
 
 def _refusals(accelerator: Accelerator, corpus: Corpus) -> list[str]:
@@ -207,17 +211,20 @@ def _trainer_rows(
 
 
 class _Module(lightning.LightningModule):
-    """A model with our loader, and nothing that saves its state."""
+    """A model with our loader; its schedule asks for the number of steps, or not."""
 
-    def __init__(self, corpus: Corpus) -> None:
+    def __init__(self, corpus: Corpus, *, asks_for_steps: bool) -> None:
         super().__init__()
         self.model = Weight()
         self._corpus = corpus
+        self._asks_for_steps = asks_for_steps
 
     def training_step(self, batch: dict[str, Tensor]) -> Tensor:
         return self.model(**batch)["loss"]
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
+        if self._asks_for_steps:  # which makes the loader, before there is a state for it
+            assert self.trainer.estimated_stepping_batches == EPOCHS * 5
         return torch.optim.SGD(self.parameters(), 0.1)
 
     def train_dataloader(self) -> TrainingLoader:
@@ -226,36 +233,33 @@ class _Module(lightning.LightningModule):
 
 def lightning_ddp(corpus: Corpus, folder: Path) -> dict[str, Any]:
     """Train with Lightning on both ranks, saving after each batch; go on after some of them."""
-    return lightning_rows(corpus, folder, strategy="ddp", devices=WORLD)
-
-
-def lightning_rows(corpus: Corpus, folder: Path, **options: Any) -> dict[str, Any]:
-    """Train with Lightning, saving after each batch; go on after some of them."""
+    rows = functools.partial(_lightning_rows, corpus, folder)
     return {
-        "whole": _lightning_rows(corpus, folder, None, options),
-        **{str(step): _lightning_rows(corpus, folder, step, options) for step in BATCHES},
+        "whole": rows(None),
+        **{str(step): rows(step) for step in BATCHES},
+        "without": rows(2, with_callback=False),
     }
 
 
 def _lightning_rows(
-    corpus: Corpus, folder: Path, step: int | None, options: dict[str, Any]
+    corpus: Corpus, folder: Path, step: int | None, *, with_callback: bool = True
 ) -> list[list[int]]:
     saves = lightning.callbacks.ModelCheckpoint(
         folder, filename="{step}", every_n_train_steps=1, save_top_k=-1
     )
     fitting = lightning.Trainer(
         accelerator="cpu",
+        strategy="ddp",
+        devices=WORLD,
         max_epochs=EPOCHS,
         logger=False,
-        callbacks=[saves] if step is None else [],
+        callbacks=[LoaderCallback(folder)] * with_callback + [saves] * (step is None),
         enable_checkpointing=step is None,
         enable_progress_bar=False,
         enable_model_summary=False,
-        **options,
     )
-    module = _Module(corpus)
-    before = None if step is None else folder / f"step={step}.ckpt"
-    fitting.fit(module, ckpt_path=before, weights_only=False)
+    module = _Module(corpus, asks_for_steps=with_callback)
+    fitting.fit(module, ckpt_path=None if step is None else folder / f"step={step}.ckpt")
     return module.model.seen
 
 

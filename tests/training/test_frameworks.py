@@ -119,6 +119,13 @@ def test_a_training_resumes_at_the_next_batch(
         assert written[str(saved)] == expected[rank][batches:]
 
 
+def test_lightning_resumes_a_loader_by_itself_if_nothing_asks_for_steps(
+    results: Results, expected: list[Batches]
+) -> None:
+    for rank, written in enumerate(results.of("lightning")):
+        assert written["without"] == expected[rank][2:]
+
+
 def test_accumulation_of_accelerate_ends_an_epoch_with_a_step(results: Results) -> None:
     for written in results.of("accelerate"):
         assert written["synced"] == EPOCHS * [False, True, False, True, True]
@@ -135,10 +142,11 @@ def test_batches_that_accelerate_skips_are_skipped_once(
 def test_a_prepared_loader_counts_damage(results: Results, expected: list[Batches]) -> None:
     for rank, written in enumerate(results.of("accelerate")):
         first = expected[rank][:BATCHES]
+        batches = [{"rows": [row for row in batch if row != 7]} for batch in first]
         assert written["damaged"] == {
-            "are dicts": True,
-            "rows": [[row for row in batch if row != 7] for batch in first],
+            "batches": batches,
             "damaged": [7] if 7 in itertools.chain(*first) else [],
+            "others": batches[1:],
         }
 
 
@@ -148,8 +156,8 @@ def test_what_would_be_dealt_twice_or_not_at_all_is_refused(results: Results) ->
         assert "something is about to deal them out once more" in dealt_twice
         assert "Make a TrainingLoader(dataset, sampler) without rank and world_size" in dealt_twice
         assert to_all == (
-            f"The sampler was made for rank 0 of 1; this process is {rank} of 2. Leave out rank and "
-            "world_size."
+            f"The sampler was made for rank 0 of 1; this process is {rank} of 2. "
+            "Leave out rank and world_size."
         )
 
 

@@ -101,10 +101,14 @@ class TrainingLoader(data.DataLoader[Any]):
             read_ahead = super().__iter__()
         for batch in read_ahead:
             self.order.advance()
-            if isinstance(batch, _WithDamaged):
-                self._count(batch.damaged)
-                batch = batch.batch  # noqa: PLW2901  # as collate_fn returned it
-            yield batch
+            yield self._as_collated(batch)
+
+    def _as_collated(self, batch: Any) -> Any:
+        """Count the damaged clips of a batch; return it as collate_fn did."""
+        if not isinstance(batch, _WithDamaged | _DictWithDamaged):
+            return batch
+        self._count(batch.damaged)
+        return batch.batch if isinstance(batch, _WithDamaged) else dict(batch)
 
     def _count(self, damaged: Sequence[DamagedClip]) -> None:
         for clip in damaged:
@@ -169,6 +173,16 @@ class _WithDamaged(NamedTuple):
     damaged: list[DamagedClip]
 
 
+class _DictWithDamaged(dict[Any, Any]):
+    """A batch that is a dictionary, also to a reader other than the loader, and the damaged clips.
+
+    The trainer of transformers reads the rest of an epoch that it resumes in by a loader of its
+    own.
+    """
+
+    damaged: list[DamagedClip]
+
+
 class _Collator:
     """Calls a function with the good examples only, and passes on the damaged ones."""
 
@@ -182,4 +196,9 @@ class _Collator:
         if len(damaged) == len(examples):
             return collate(examples)  # raises
         good = [example for example in examples if not isinstance(example, DamagedClip)]
-        return _WithDamaged(self._collate(good), damaged)
+        batch = self._collate(good)
+        if type(batch) is not dict:
+            return _WithDamaged(batch, damaged)
+        marked = _DictWithDamaged(batch)
+        marked.damaged = damaged
+        return marked

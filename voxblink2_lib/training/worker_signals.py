@@ -54,7 +54,10 @@ class WorkerStart:
 
 
 def obey_only_the_parent() -> None:
-    """Ignore signals from now on, but for the parent's SIGTERM: then end. Not for a main process."""
+    """Ignore signals, but for the parent's SIGTERM, which ends this process.
+
+    A process that was not started by ``multiprocessing`` is left as it is.
+    """
     parent = multiprocessing.parent_process()
     if parent is None or parent.pid is None:
         return
