@@ -37,12 +37,12 @@ class LoaderCallback(lightning.Callback):
         self.is_stopped = False
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the position of the loader."""
-        return {"position": self._loader.state_dict()}
+        """Return the position of the loader, if there is one."""
+        return {} if self._loader is None else {"position": self._loader.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep a position until there is a loader."""
-        self._position = state_dict["position"]
+        self._position = state_dict.get("position")
 
     def on_train_start(self, trainer: Any, *_: Any) -> None:
         """Load the position, and note signals: after Lightning, whose handlers do not save."""
@@ -57,6 +57,6 @@ class LoaderCallback(lightning.Callback):
             trainer.save_checkpoint(self._folder / f"step={trainer.global_step}.ckpt")
             self.is_stopped = trainer.should_stop = True
 
-    def on_train_end(self, *_: Any) -> None:
+    def teardown(self, *_: Any, **__: Any) -> None:
         """Leave signals as they were."""
         self._signals.__exit__(None, None, None)
