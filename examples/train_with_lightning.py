@@ -17,6 +17,7 @@ from typing import Any
 
 import pytorch_lightning as lightning
 import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from voxblink2_lib.errors import VoxBlink2Error
@@ -126,9 +127,7 @@ def train(args: argparse.Namespace) -> int:
     model, extractor = make_model(args.model, classes=labels.classes, seed=0)
     out = Path(args.out)
     stops = LoaderCallback(out)
-    saves = lightning.callbacks.ModelCheckpoint(
-        out, filename="{step}", every_n_train_steps=args.save_every
-    )
+    saves = ModelCheckpoint(out, filename="{step}", every_n_train_steps=args.save_every)
     trainer = lightning.Trainer(
         accelerator=args.accelerator,
         devices=args.devices,

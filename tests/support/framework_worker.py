@@ -21,6 +21,7 @@ from typing import Any
 import pytorch_lightning as lightning
 import torch
 from accelerate import Accelerator, skip_first_batches
+from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor, distributed, nn
 from torch.utils import data
 from transformers import TrainingArguments
@@ -154,7 +155,7 @@ def _as_numbers(loader: Any) -> list[dict[str, list[int]]]:
 
 def _refusals(accelerator: Accelerator, corpus: Corpus) -> list[str]:
     """Return what is told where batches would be dealt out twice, or all to each."""
-    plain = data.DataLoader(Numbers(corpus), batch_sampler=sampler(corpus))  # type: ignore[arg-type]
+    plain = data.DataLoader(Numbers(corpus), batch_sampler=sampler(corpus))
     alone = accelerator.prepare(
         TrainingLoader(Numbers(corpus), sampler(corpus, rank=0, world_size=1), collate_fn=collate)
     )
@@ -220,7 +221,8 @@ class _Module(lightning.LightningModule):
         self._asks_for_steps = asks_for_steps
 
     def training_step(self, batch: dict[str, Tensor]) -> Tensor:
-        return self.model(**batch)["loss"]
+        loss: Tensor = self.model(**batch)["loss"]
+        return loss
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         if self._asks_for_steps:  # which makes the loader, before there is a state for it
@@ -244,9 +246,7 @@ def lightning_ddp(corpus: Corpus, folder: Path) -> dict[str, Any]:
 def _lightning_rows(
     corpus: Corpus, folder: Path, step: int | None, *, with_callback: bool = True
 ) -> list[list[int]]:
-    saves = lightning.callbacks.ModelCheckpoint(
-        folder, filename="{step}", every_n_train_steps=1, save_top_k=-1
-    )
+    saves = ModelCheckpoint(folder, filename="{step}", every_n_train_steps=1, save_top_k=-1)
     fitting = lightning.Trainer(
         accelerator="cpu",
         strategy="ddp",
