@@ -269,8 +269,9 @@ def _lightning_rows(
 def signalled(corpus: Corpus, folder: Path, number: int) -> dict[str, Any]:
     """Train for ever, with workers; when the process group is signalled, read on and then end."""
     rank = distributed.get_rank()
-    pids: list[Any] = [None] * WORLD
-    distributed.all_gather_object(pids, os.getpid())
+    pids = torch.zeros(WORLD, dtype=torch.int64)
+    pids[rank] = os.getpid()
+    distributed.all_reduce(pids)
     loader, step = loader_of(corpus, num_workers=2), 0
     with StopSignals() as signals:
         while True:
@@ -280,7 +281,7 @@ def signalled(corpus: Corpus, folder: Path, number: int) -> dict[str, Any]:
                     after = _rows(loader, loader.epoch + 2)  # by workers that must still be there
                     return {"step": step, "batches": len(after), "received": signals.received}
                 if (step, rank) == (21, 1):
-                    os.killpg(pids[0], number)  # the first rank and its workers
+                    os.killpg(int(pids[0]), number)  # the first rank and its workers
 
 
 # -- Ranks -----------------------------------------------------------------------------------------
