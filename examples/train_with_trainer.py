@@ -2,7 +2,8 @@
 
 The trainer controls steps, precision, processes and checkpoints; this package controls the order of
 utterances and the crops. `examples/train_speaker.py` has the whole recipe. Run the same command
-again after an interruption, and it resumes at its last checkpoint.
+again after an interruption, and it resumes at its last checkpoint; Ctrl-C, SIGTERM and SIGUSR1 save
+one.
 
 Example:
     python examples/train_with_trainer.py --store /data/voxblink2 --out runs/c --model resnet34
@@ -15,11 +16,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 
 from voxblink2_lib.errors import VoxBlink2Error
 from voxblink2_lib.progress import show_progress
 from voxblink2_lib.recipes.holdout import hold_out_videos, score_held_out
+from voxblink2_lib.recipes.trainer import LoaderTrainer
 from voxblink2_lib.recipes.training import ARCHITECTURES, FeatureCollate, Schedule, make_model
 from voxblink2_lib.scoring import eer
 from voxblink2_lib.training import (
@@ -30,6 +32,7 @@ from voxblink2_lib.training import (
     UtteranceDataset,
 )
 
+STOPPED = 3
 CROPS_PER_SPEAKER = 75  # in an epoch
 
 
@@ -43,27 +46,16 @@ class MarginWarmUp(TrainerCallback):
         getattr(model, "module", model).head.margin = schedule.margin_at(state.global_step)
 
 
-class SpeakerTrainer(Trainer):
-    """A trainer with batches of our loader, which accelerate distributes to the processes.
-
-    On resuming it skips the batches that are done: the order is the same in each run.
-    """
-
-    def get_train_dataloader(self) -> Any:
-        dataset: Any = self.train_dataset
-        collate: Any = self.data_collator
-        loader = TrainingLoader(
-            dataset,
-            BalancedSampler(
-                dataset.corpus,
-                batch_size=self.args.per_device_train_batch_size,
-                per_speaker=CROPS_PER_SPEAKER,
-                seed=self.args.seed,
-            ),
-            num_workers=self.args.dataloader_num_workers,
-            collate_fn=collate,
-        )
-        return self.accelerator.prepare(loader)
+def make_loader(
+    corpus: Corpus, labels: SpeakerLabels, collate: FeatureCollate, args: argparse.Namespace
+) -> TrainingLoader:
+    """Return the batches of this process."""
+    return TrainingLoader(
+        UtteranceDataset(corpus, crop_seconds=2.0, labels=labels),
+        BalancedSampler(corpus, batch_size=args.batch_size, per_speaker=CROPS_PER_SPEAKER),
+        num_workers=args.workers,
+        collate_fn=collate,
+    )
 
 
 def last_checkpoint(out: Path) -> str | None:
@@ -88,18 +80,18 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def train(args: argparse.Namespace) -> None:
+def train(args: argparse.Namespace) -> int:
     held_out = hold_out_videos(Corpus.open(args.store))
     labels = SpeakerLabels.of(held_out.train, speeds=(1.0, 0.9, 1.1))
     model, extractor = make_model(args.model, classes=labels.classes, seed=0)
     before = eer(score_held_out(model, extractor, held_out, progress=show_progress)).eer
-    trainer = SpeakerTrainer(
+    trainer = LoaderTrainer(
         model=model,
+        loader=make_loader(held_out.train, labels, FeatureCollate(extractor), args),
         args=TrainingArguments(
             output_dir=args.out,
             num_train_epochs=args.epochs,
             per_device_train_batch_size=args.batch_size,
-            dataloader_num_workers=args.workers,
             learning_rate=3e-3,
             lr_scheduler_type="cosine",
             warmup_steps=0.2,
@@ -108,25 +100,26 @@ def train(args: argparse.Namespace) -> None:
             save_steps=args.save_every,
             report_to=["tensorboard"],
         ),
-        train_dataset=UtteranceDataset(held_out.train, crop_seconds=2.0, labels=labels),
-        data_collator=FeatureCollate(extractor),
         callbacks=[MarginWarmUp()],
     )
     trainer.train(resume_from_checkpoint=last_checkpoint(Path(args.out)))
+    if trainer.is_stopped:
+        print("Stopped; run the same command to resume.")
+        return STOPPED
     trainer.save_model(args.out)
     extractor.save_pretrained(args.out)
     labels.save(Path(args.out) / "labels.json")
     after = eer(score_held_out(model, extractor, held_out, progress=show_progress)).eer
     print(f"EER on held-out videos: {100 * before:.2f} % before, {100 * after:.2f} % after")
+    return 0
 
 
 def main() -> int:
     try:
-        train(arguments())
+        return train(arguments())
     except VoxBlink2Error as error:
         print(f"train_with_trainer: {error}", file=sys.stderr)
         return error.exit_code
-    return 0
 
 
 if __name__ == "__main__":

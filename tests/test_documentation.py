@@ -32,7 +32,7 @@ SPAN = re.compile(r"`([^`\n]+)`")
 OF_OTHERS = {
     *("--num_processes", "--nproc-per-node", "--batch-size", "--save-every", "--stage"),
     *("--add-headers", "--impersonate"),
-    *("--array", "--cpus-per-task", "--job-name", "--mem", "--requeue", "--time"),
+    *("--array", "--cpus-per-task", "--job-name", "--mem", "--requeue", "--signal", "--time"),
 }
 
 documents = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

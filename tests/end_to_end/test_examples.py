@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import runpy
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from support import cli_process
 
 from voxblink2_lib.demo.training import run_training_demo
+from voxblink2_lib.recipes.stopping import StopSignals
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 _SMALL = (
@@ -32,6 +33,7 @@ RunHere = Callable[..., str]
 SAVED = {
     "train_speaker.py": "checkpoint-*",
     "train_with_trainer.py": "checkpoint-*/trainer_state.json",
+    "train_with_lightning.py": "step=*.ckpt",
 }
 TWO = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
@@ -163,16 +165,85 @@ def test_large_margin_fine_tuning_goes_on_from_a_run(
     assert "was begun with other settings" in output
 
 
-def test_the_trainer_learns_and_goes_on_from_a_checkpoint_with_the_same_weights(
-    undisturbed: Path, tmp_path: Path, run_here: RunHere
+@pytest.fixture
+def signalled(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Sends this process a signal after a step of a training."""
+    must_stop = StopSignals.must_stop
+
+    def signalled(step: int) -> None:
+        def signalled_then(signals: StopSignals, done: int) -> bool:
+            if done == step:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return must_stop(signals, done)
+
+        monkeypatch.setattr(StopSignals, "must_stop", signalled_then)
+
+    return signalled
+
+
+def test_the_trainer_learns_and_one_that_is_stopped_ends_with_the_same_weights(
+    undisturbed: Path, tmp_path: Path, run_here: RunHere, signalled: Callable[[int], None]
 ) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    words = ("--store", undisturbed, *_FEW, "--epochs", "1", "--workers", "0", "--save-every", "20")
+    words = ("--store", undisturbed, *_FEW, "--epochs", "1", "--workers", "0")
     before, after = errors(run_here("train_with_trainer.py", *words, "--out", whole))
     assert after < 0.75 * before
-    shutil.copytree(whole / "checkpoint-20", stopped / "checkpoint-20")
+    signalled(12)
+    output = run_here("train_with_trainer.py", *words, "--out", stopped, code=3)
+    assert "Stopped; run the same command to resume." in output
     (stopped / "checkpoint-99").mkdir()  # as a kill leaves one that is being written
+    signalled(0)
     run_here("train_with_trainer.py", *words, "--out", stopped)
+    assert_same_weights(stopped / "model.safetensors", whole / "model.safetensors")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of Lightning, of how a user may do better
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of torch, in Lightning
+def test_lightning_learns_and_one_that_is_stopped_ends_with_the_same_weights(
+    undisturbed: Path, tmp_path: Path, run_here: RunHere, signalled: Callable[[int], None]
+) -> None:
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    few = (*_FEW, "--epochs", "1", "--workers", "0", "--accelerator", "cpu")
+    words = ("--store", undisturbed, *few)
+    output = run_here("train_with_lightning.py", *words, "--out", whole)
+    before, after = map(float, re.findall(r"EER on held-out videos ([\d.]+) %", output))
+    assert after < 0.75 * before
+    signalled(12)
+    output = run_here("train_with_lightning.py", *words, "--out", stopped, code=3)
+    assert "Stopped; run the same command to resume." in output
+    signalled(0)
+    assert "step 12: " in run_here("train_with_lightning.py", *words, "--out", stopped)
+    assert_same_weights(stopped / "model.safetensors", whole / "model.safetensors")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [1, 2])
+def test_lightning_that_is_killed_ends_with_the_same_weights(
+    devices: int, undisturbed: Path, tmp_path: Path
+) -> None:
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    words = ("--store", undisturbed, *_FEW, "--accelerator", "cpu", "--devices", devices)
+    run("train_with_lightning.py", *words, "--out", whole)
+    killed("train_with_lightning.py", *words, "--save-every", "5", out=stopped)
+    run("train_with_lightning.py", *words, "--out", stopped)
+    assert_same_weights(stopped / "model.safetensors", whole / "model.safetensors")
+
+
+@pytest.mark.slow
+def test_torchrun_that_is_told_to_end_leaves_time_to_save(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    # Processes that train together look for signals after every 20th step, and save at others.
+    words = ("--store", undisturbed, *_FEW, "--epochs", "8", "--save-every", "7")
+    run("train_with_trainer.py", *words, "--out", whole, by=TWO)
+    with start("train_with_trainer.py", *words, "--out", stopped, by=TWO) as process:
+        name = SAVED["train_with_trainer.py"]
+        assert cli_process.wait_for(lambda: list(stopped.glob(name)), process)
+        cli_process.stop(process, signal.SIGTERM)
+    steps = [int(path.name.rpartition("-")[2]) for path in stopped.glob("checkpoint-*")]
+    assert max(steps) % 20 == 0
+    run("train_with_trainer.py", *words, "--out", stopped, by=TWO)
     assert_same_weights(stopped / "model.safetensors", whole / "model.safetensors")
 
 
@@ -198,7 +269,7 @@ def test_the_trainer_learns_and_a_killed_one_ends_with_the_same_weights(
     assert_same_weights(stopped / name, whole / name)
 
 
-@pytest.mark.parametrize("script", ["train_speaker.py", "train_with_trainer.py"])
+@pytest.mark.parametrize("script", SAVED)
 def test_a_store_that_is_not_there_is_told_in_a_line(
     script: str, tmp_path: Path, run_here: RunHere
 ) -> None:

@@ -298,31 +298,16 @@ def _of_accelerate(results: Results, name: str) -> list[list[list[list[int]]]]:
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_processes_of_accelerate_with_a_sampler_each_share_an_epoch(
+def test_processes_of_accelerate_share_an_epoch(
     order: str, dataset: UtteranceDataset, results: Results
 ) -> None:
-    for rank, epochs in enumerate(_of_accelerate(results, f"{order}, ours")):
+    for rank, epochs in enumerate(_of_accelerate(results, order)):
         sampler = ORDERS[order](dataset.corpus, rank, 2)
         expected = []
         for epoch in range(EPOCHS):
             sampler.set_epoch(epoch)
             expected.append([list(map(int, batch)) for batch in sampler])
         assert epochs == expected
-
-
-@pytest.mark.parametrize("order", ORDERS)
-def test_a_prepared_loader_shares_batches_and_repeats_the_first_where_one_is_missing(
-    order: str, dataset: UtteranceDataset, results: Results
-) -> None:
-    # accelerate deals out whole batches in turns. Where their number is odd, the second process
-    # gets the first batch of the epoch once more.
-    sampler = ORDERS[order](dataset.corpus, 0, 1)
-    for epoch in range(EPOCHS):
-        sampler.set_epoch(epoch)
-        batches = [list(map(int, batch)) for batch in sampler]
-        even = batches + batches[: len(batches) % 2]
-        for rank, epochs in enumerate(_of_accelerate(results, f"{order}, theirs")):
-            assert epochs[epoch] == even[rank::2]
 
 
 def test_the_stores_of_these_tests_have_what_they_count_on(store: Path) -> None:

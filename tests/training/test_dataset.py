@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import pickle
+import weakref
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +16,7 @@ import pytest
 import torch
 from support import shard_builder
 from support.shard_builder import RATE, Array
+from torch.utils import data
 
 from voxblink2_lib.errors import ClipDamagedError, TrainingError
 from voxblink2_lib.media.encoding import encode
@@ -143,21 +146,41 @@ def _shifted(waveform: Array, generator: np.random.Generator) -> Array:
     return waveform + np.float32(generator.uniform(0.1, 0.2))
 
 
-def test_a_plain_number_gives_the_same_each_time(corpus: Corpus) -> None:
-    options: dict[str, Any] = {
-        "crop_seconds": 0.5,
-        "labels": SpeakerLabels.of(corpus, speeds=(1.0, 0.9, 1.1)),
-        "augment": _shifted,
-    }
-    dataset = UtteranceDataset(corpus, **options)
-    first = [example(dataset, row) for row in range(6)]
-    others = (dataset, UtteranceDataset(corpus, **options), pickle.loads(pickle.dumps(dataset)))
-    for other in others:
-        for row in reversed(range(6)):
-            again = example(other, row)
-            assert again.label == first[row].label
-            assert torch.equal(again.waveform, first[row].waveform)
-    assert torch.equal(example(dataset, np.int64(3)).waveform, first[3].waveform)  # type: ignore[arg-type]
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("persistent", [False, True])
+def test_a_plain_loader_draws_anew_in_each_epoch(
+    workers: int, persistent: bool, corpus: Corpus
+) -> None:
+    dataset = UtteranceDataset(
+        corpus,
+        crop_seconds=0.5,
+        labels=SpeakerLabels.of(corpus, speeds=(1.0, 0.9, 1.1)),
+        augment=_shifted,
+    )
+
+    def epochs() -> list[dict[int, bytes]]:
+        torch.manual_seed(5)
+        loader = data.DataLoader(
+            dataset,
+            batch_size=2,
+            shuffle=True,
+            num_workers=workers,
+            collate_fn=list,
+            persistent_workers=persistent and workers > 0,
+        )
+        passes = [list(itertools.chain(*loader)) for _ in range(3)]
+        return [{item.row: item.waveform.numpy().tobytes() for item in items} for items in passes]
+
+    first, again = epochs(), epochs()
+    assert first == again  # after the same seed
+    for row in range(6):
+        assert len({epoch[row] for epoch in first}) == 3
+
+
+def test_rows_of_any_whole_number_and_of_all(corpus: Corpus) -> None:
+    dataset = UtteranceDataset(corpus)
+    whole = example(dataset, 3).waveform
+    assert torch.equal(example(dataset, np.int64(3)).waveform, whole)  # type: ignore[arg-type]
     assert [item.row for item in dataset] == list(range(6))  # type: ignore[attr-defined]
 
 
@@ -354,6 +377,25 @@ def test_a_loader_leaves_the_order_to_the_sampler(
     words = rf"^{named}: set by the sampler; give it to the sampler\.$"
     with pytest.raises(TrainingError, match=words):
         TrainingLoader(UtteranceDataset(corpus), sampler, **options)
+
+
+def test_a_loader_that_is_left_is_gone_at_once(corpus: Corpus) -> None:
+    # Were it part of a circle, its workers would be there until Python looks for one.
+    loader = TrainingLoader(UtteranceDataset(corpus), ShuffleSampler(corpus, batch_size=2))
+    left = weakref.ref(loader)
+    del loader
+    assert left() is None
+
+
+def test_batches_that_overtake_each_other_are_refused(corpus: Corpus) -> None:
+    words = r"^in_order is False; expected is True\. Batches that overtake each other cannot be "
+    with pytest.raises(TrainingError, match=words):
+        TrainingLoader(
+            UtteranceDataset(corpus),
+            ShuffleSampler(corpus, batch_size=2),
+            num_workers=2,
+            in_order=False,
+        )
 
 
 # -- Batches ---------------------------------------------------------------------------------------

@@ -87,6 +87,46 @@ def _orders(draw: st.DrawFn) -> tuple[Corpus, Make, int]:
 
 
 # -- What all have ---------------------------------------------------------------------------------
+@given(order=_orders(), seed=SEEDS, epochs=st.integers(1, 4))
+def test_steps_that_are_left_are_those_that_come(
+    order: tuple[Corpus, Make, int], seed: int, epochs: int
+) -> None:
+    of, make, world = order
+    sampler = ranks(make, of, world, seed=seed)[-1]
+    left, shares = [], []
+    while sampler.epoch < epochs:
+        if sampler.epoch == epochs - 1 or not isinstance(sampler, BucketSampler):
+            left.append(sampler.steps_left(epochs))  # its epochs may differ by a few steps
+        shares.append(sampler.share_done(epochs))
+        sampler.advance()
+    assert left == list(range(len(left), 0, -1))
+    assert shares[0] == 0
+    assert shares == sorted(set(shares))
+    assert sampler.steps_left(epochs) == 0
+    assert sampler.share_done(epochs) == 1
+
+
+def test_the_share_that_is_done_does_not_depend_on_ranks() -> None:
+    states = [{"seed": 0, "epoch": 1, "position": position} for position in range(0, 8, 2)]
+    for state in states:
+        shares = set()
+        for sampler in (ranks(MAKES["shuffle"], SMALL, world)[0] for world in (1, 2)):
+            sampler.load_state_dict(state)
+            shares.add(sampler.share_done(2))
+        assert shares == {(1 + state["position"] / 8) / 2}
+
+
+def test_ranks_are_those_of_torchrun_when_they_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    sampler = ShuffleSampler(SMALL, batch_size=3, seed=1)
+    assert sampler.ranks == (0, 1)
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert sampler.ranks == (1, 2)
+    assert list(sampler) == list(ShuffleSampler(SMALL, batch_size=3, seed=1, rank=1, world_size=2))
+    alone = ShuffleSampler(SMALL, batch_size=3, seed=1, rank=0, world_size=1)
+    assert alone.ranks == (0, 1)
+
+
 @given(order=_orders(), seed=SEEDS, epoch=EPOCHS)
 def test_all_ranks_do_as_many_steps_as_the_length_says_and_none_is_empty(
     order: tuple[Corpus, Make, int], seed: int, epoch: int

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +19,8 @@ from voxblink2_lib.scoring import Sweep, cosine_scores
 from voxblink2_lib.training import Corpus, Reader
 
 Rows = npt.NDArray[np.int64]
+# The most utterances of others that one of a held-out video is tested against.
+_OTHERS = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,25 +42,74 @@ class HeldOut:
     target: npt.NDArray[np.bool_]
 
 
-def hold_out_videos(corpus: Corpus) -> HeldOut:
-    """Hold out the last video of each speaker with several; test them against the others.
+def hold_out_videos(corpus: Corpus, speakers: int = 200, *, utterances: int = 10) -> HeldOut:
+    """Hold out the last video of speakers with several; test it against videos of training.
 
-    Training sees the speakers but not the recordings, which is easier than unseen speakers. For
-    corpora of few speakers.
+    Training sees the speakers but not the recordings, which is easier than unseen speakers. Each
+    held-out utterance is tested against utterances of its speaker's other videos, and against at
+    most 50 of other speakers, so that the number of trials grows with that of the speakers.
+
+    Args:
+        corpus: all utterances.
+        speakers: the most of whom a video is held out; evenly spaced in the list of all.
+        utterances: the most that are scored of a held-out video, and of the speaker's others.
 
     Raises:
         TrainingError: no speaker has two videos.
     """
-    videos_of_speaker: dict[int, set[str]] = {}
-    videos = corpus.videos()
-    for speaker, video in zip(corpus.speaker.tolist(), videos, strict=True):
-        videos_of_speaker.setdefault(speaker, set()).add(video)
-    last = {max(names) for names in videos_of_speaker.values() if len(names) > 1}
-    is_held_out = np.array([video in last for video in videos])
-    if not is_held_out.any():
+    last = list(itertools.islice(_last_videos(corpus, speakers), speakers))
+    if not last:
         raise TrainingError("No speaker of the corpus has two videos; none can be held out.")
-    enrolment, test = np.meshgrid(np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out))
-    return _held_out(corpus.select(~is_held_out), corpus, enrolment.ravel(), test.ravel())
+    is_held_out = np.zeros(len(corpus), bool)
+    is_held_out[np.concatenate([video.rows[video.held_out] for video in last])] = True
+    probes = [_spaced(video.rows[video.held_out], utterances) for video in last]
+    enrolled = [_spaced(video.rows[~video.held_out], utterances) for video in last]
+    enrolment, test = _trials(probes, enrolled)
+    return _held_out(corpus.select(~is_held_out), corpus, enrolment, test)
+
+
+class _LastVideo(NamedTuple):
+    """The rows of a speaker, and which of them are of the last of several videos."""
+
+    rows: Rows
+    held_out: npt.NDArray[np.bool_]
+
+
+def _last_videos(corpus: Corpus, speakers: int) -> Iterator[_LastVideo]:
+    """Yield the last videos of all speakers with several, first of so many that are spaced."""
+    count = len(corpus.speakers)
+    by_speaker = np.argsort(corpus.speaker, kind="stable")
+    bounds = np.searchsorted(corpus.speaker[by_speaker], np.arange(count + 1))
+    spaced = _spaced(np.arange(count), speakers)
+    for speaker in [*spaced.tolist(), *np.setdiff1d(np.arange(count), spaced).tolist()]:
+        rows = by_speaker[bounds[speaker] : bounds[speaker + 1]]
+        videos = [name.rpartition("/")[0] for name in corpus.names(rows)]
+        last = max(videos)
+        held_out = np.array([video == last for video in videos])
+        if not held_out.all():
+            yield _LastVideo(rows, held_out)
+
+
+def _trials(probes: list[Rows], enrolled: list[Rows]) -> tuple[Rows, Rows]:
+    """Return enrolment and test of the trials: of each speaker all, and some of others.
+
+    Those of others are evenly spaced among all, and begin one further for each test, so that all
+    are used about equally often.
+    """
+    pool = np.concatenate(enrolled)
+    owner = np.repeat(np.arange(len(enrolled)), [len(rows) for rows in enrolled])
+    steps = np.arange(min(_OTHERS, len(pool))) * len(pool) // min(_OTHERS, len(pool))
+    sides: list[tuple[Rows, Rows]] = []
+    tests = 0
+    for speaker, rows in enumerate(probes):
+        starts = np.arange(tests, tests + len(rows))
+        places = (starts[:, None] + steps) % len(pool)
+        apart = owner[places] != speaker
+        sides.append((np.tile(enrolled[speaker], len(rows)), rows.repeat(len(enrolled[speaker]))))
+        sides.append((pool[places[apart]], rows.repeat(apart.sum(1))))
+        tests += len(rows)
+    enrolment, test = (np.concatenate(side) for side in zip(*sides, strict=True))
+    return enrolment, test
 
 
 def hold_out_speakers(corpus: Corpus, speakers: int, *, utterances: int = 10) -> HeldOut:

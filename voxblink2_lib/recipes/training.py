@@ -153,14 +153,19 @@ class Schedule:
     rate_rises: float = 0.2
     margin_rises: float = 0.5
 
-    def rate_at(self, step: int) -> float:
-        """Return the learning rate of a step, counted from 0."""
+    def rate_at(self, step: float) -> float:
+        """Return the learning rate of a step, counted from 0; after the end, that of the last.
+
+        Of a run that may be resumed with another number of processes, the step is
+        ``steps * loader.share_done(epochs)``.
+        """
+        step = min(step, self.steps - 1)
         rising = max(1.0, self.rate_rises * self.steps)
         if step < rising:
             return self.rate * (step + 1) / (rising + 1)
         return self.rate / 2 * (1 + math.cos(math.pi * (step - rising) / (self.steps - rising + 1)))
 
-    def margin_at(self, step: int) -> float:
+    def margin_at(self, step: float) -> float:
         """Return the margin of a step, counted from 0."""
         rising = self.margin_rises * self.steps
         return self.margin * min(1.0, step / rising) if rising else self.margin

@@ -59,7 +59,9 @@ class UtteranceDataset(data.Dataset[Example | DamagedClip]):
     """Utterances of a corpus, for a ``DataLoader``.
 
     With a sampler of this package, crops, speeds and augmentations are drawn from the sampler's
-    seed, epoch and place: they are the same after a restart and in any worker.
+    seed, epoch and place: they are the same after a restart and in any worker. With any other
+    sampler, whose rows are plain numbers, they are drawn from PyTorch's random numbers: others each
+    time, and the same again after ``torch.manual_seed`` with as many workers.
 
     Args:
         corpus: the utterances.
@@ -109,8 +111,7 @@ class UtteranceDataset(data.Dataset[Example | DamagedClip]):
         """
         if not 0 <= row < len(self):
             raise IndexError(f"Row {int(row)} was requested; expected is 0 to {len(self) - 1}.")
-        seeded = row if isinstance(row, SeededRow) else SeededRow(row, (0, 0, row))
-        generator = seeded.generator()
+        generator = _generator(row)
         speeds = self.labels.speeds
         speed = int(generator.integers(len(speeds))) if len(speeds) > 1 else 0
         try:
@@ -142,6 +143,15 @@ class UtteranceDataset(data.Dataset[Example | DamagedClip]):
         if len(waveform) < needed:
             waveform = np.resize(waveform, needed)  # repeats
         return change_speed(waveform, speed, samples)
+
+
+def _generator(row: int) -> np.random.Generator:
+    """Return the generator of all random choices about a use of a row."""
+    if isinstance(row, SeededRow):
+        return row.generator()
+    # DataLoader seeds PyTorch in each worker anew for each pass, from the seed of the main process.
+    seed = torch.randint(torch.iinfo(torch.int64).max, ())
+    return np.random.Generator(np.random.Philox(int(seed)))
 
 
 def collate(examples: Sequence[Example | DamagedClip]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from torch.utils import data
 
 from voxblink2_lib.errors import TrainingError
 from voxblink2_lib.training.corpus import Corpus, Rows
+from voxblink2_lib.training.ranks import Ranks, process_ranks
 from voxblink2_lib.training.rounds import Rounds, plan_rounds
 from voxblink2_lib.training.shared_epochs import Epoch, shared_epoch
 from voxblink2_lib.training.statistics import OrderStatistics, order_statistics
@@ -24,6 +25,12 @@ from voxblink2_lib.training.statistics import OrderStatistics, order_statistics
 # Shorter epochs take less time to make than to write.
 _LEAST_SHARED_ROWS = 1 << 20
 _ORDERS_VERSION = 1
+
+_DEALT_TWICE = (
+    "A sampler of voxblink2_lib.training deals the batches to the processes itself, and something "
+    "is about to deal them out once more. Make a TrainingLoader(dataset, sampler) without rank and "
+    "world_size: accelerator.prepare, transformers.Trainer and Lightning take it as it is."
+)
 
 
 class SeededRow(int):
@@ -68,9 +75,9 @@ class _Step(NamedTuple):
 
 
 class _PlannedEpoch(NamedTuple):
-    """The batches of an epoch of some seed, and their rounds."""
+    """The batches of an epoch of some seed, and their rounds for a number of ranks."""
 
-    key: tuple[int, int]
+    key: tuple[int, int, int]
     epoch: Epoch
     rounds: Rounds
 
@@ -84,8 +91,9 @@ class EpochSampler(data.Sampler[list[SeededRow]]):
     Args:
         corpus: the utterances.
         seed: of all that is random.
-        rank: of this process.
-        world_size: number of processes that train together.
+        rank: of this process; by default as it is in its process group whenever it is needed, so
+            that a sampler may be made before the group.
+        world_size: number of processes that train together; by default likewise.
 
     Attributes:
         corpus: the utterances.
@@ -98,16 +106,46 @@ class EpochSampler(data.Sampler[list[SeededRow]]):
     # All that the order depends on, besides corpus, seed and epoch. Ranks share it where known.
     _parameters: tuple[int, ...] = ()
 
-    def __init__(self, corpus: Corpus, *, seed: int, rank: int, world_size: int) -> None:
-        at_least("world_size", world_size, 1)
-        if not 0 <= rank < world_size:
-            raise TrainingError(f"rank is {rank}; expected is 0 to {world_size - 1} (world_size).")
+    def __init__(
+        self, corpus: Corpus, *, seed: int, rank: int | None, world_size: int | None
+    ) -> None:
         _check_seed(seed)
         self.corpus = corpus
-        self._rank, self._world = rank, world_size
+        self._ranks = _checked_ranks(rank, world_size)
         self._state = _State(seed, 0, 0)
         self._planned: _PlannedEpoch | None = None
         self._exhausted: _State | None = None
+
+    @property
+    def ranks(self) -> Ranks:
+        """Rank of this process, and number of processes."""
+        return process_ranks() if self._ranks is None else self._ranks
+
+    @property
+    def _rank(self) -> int:
+        return self.ranks.rank
+
+    @property
+    def _world(self) -> int:
+        return self.ranks.world_size
+
+    @property
+    def batch_size(self) -> int:
+        """Not told: wrappers that ask for it deal batches to the ranks, which is done here.
+
+        Raises:
+            TrainingError: always.
+        """
+        raise TrainingError(_DEALT_TWICE)
+
+    @property
+    def drop_last(self) -> bool:
+        """Not told, as :attr:`batch_size`.
+
+        Raises:
+            TrainingError: always.
+        """
+        raise TrainingError(_DEALT_TWICE)
 
     @abstractmethod
     def _batches(self, generator: np.random.Generator) -> Epoch:
@@ -135,6 +173,20 @@ class EpochSampler(data.Sampler[list[SeededRow]]):
             self.set_epoch(self._state.epoch + 1)
         return _Batches(self._state, self.order, self._step, self._note_end)
 
+    def rest(self) -> Iterator[list[SeededRow]]:
+        """Return the batches from the state on, for a reader that calls :meth:`advance`."""
+        return _Batches(self._state, self.order, self._step)
+
+    def whole(self) -> Iterator[list[SeededRow]]:
+        """Return all batches of the epoch, for a reader that does not call :meth:`advance`."""
+        start = self._state._replace(position=0)
+        return _Batches(start, self.order, self._step, self._note_end)
+
+    def begin_pass(self) -> None:
+        """Go to the next epoch if this one was read to its end without :meth:`advance`."""
+        if self._exhausted is not None and self._exhausted[:2] == self._state[:2]:
+            self.set_epoch(self._state.epoch + 1)
+
     def advance(self) -> None:
         """Count one more batch of each rank as done. After the last one the next epoch begins."""
         end = self._rounds(self._state).end(self._state.position)
@@ -149,6 +201,20 @@ class EpochSampler(data.Sampler[list[SeededRow]]):
     def epoch(self) -> int:
         """The epoch of the next batch."""
         return self._state.epoch
+
+    def steps_left(self, epochs: int) -> int:
+        """Return the steps of each rank from the state to the end of so many epochs."""
+        if self._state.epoch >= epochs:
+            return 0
+        rounds = self._rounds(self._state)
+        return rounds.count(self._state.position) + rounds.count() * (
+            epochs - self._state.epoch - 1
+        )
+
+    def share_done(self, epochs: int) -> float:
+        """Return which share of so many epochs is done, from 0 to 1, whatever the ranks were."""
+        batches = len(self._rounds(self._state).bounds) - 1
+        return min(1.0, (self._state.epoch + self._state.position / batches) / epochs)
 
     def state_dict(self) -> dict[str, Any]:
         """Return seed, epoch, and position after the batches that were used, and the order."""
@@ -201,9 +267,9 @@ class EpochSampler(data.Sampler[list[SeededRow]]):
 
     def _plan(self, seed: int, epoch: int) -> _PlannedEpoch:
         """Return the batches and rounds of an epoch; the last one is cached."""
-        key = (seed, epoch)
+        key = (seed, epoch, self._world)
         if self._planned is None or self._planned.key != key:
-            batches = self._epoch(key)
+            batches = self._epoch((seed, epoch))
             rounds = plan_rounds(batches.bounds, self._world, drop_last=self._drop_last)
             if not rounds.end(0):
                 raise TrainingError(
@@ -261,7 +327,7 @@ class _Batches(Iterator[list[SeededRow]]):
         start: where to begin.
         order: its name.
         step: returns the batch at a state, ``None`` at the end.
-        on_end: is called with ``start`` when there are no more batches.
+        on_end: is called with ``start`` when there are no more batches; by default nothing is.
     """
 
     def __init__(
@@ -269,7 +335,7 @@ class _Batches(Iterator[list[SeededRow]]):
         start: _State,
         order: str,
         step: Callable[[_State], _Step | None],
-        on_end: Callable[[_State], None],
+        on_end: Callable[[_State], None] = lambda _: None,
     ) -> None:
         self._start, self._state = start, start
         self._order = order
@@ -311,6 +377,19 @@ def _checked_state(state: Mapping[str, Any]) -> _State:
         at_least(name, value, 0)
     _check_seed(numbers["seed"])
     return _State(**numbers)
+
+
+def _checked_ranks(rank: int | None, world_size: int | None) -> Ranks | None:
+    """Return the ranks that were given, if any."""
+    if rank is None and world_size is None:
+        return None
+    ranks = Ranks(rank or 0, 1 if world_size is None else world_size)
+    at_least("world_size", ranks.world_size, 1)
+    if not 0 <= ranks.rank < ranks.world_size:
+        raise TrainingError(
+            f"rank is {ranks.rank}; expected is 0 to {ranks.world_size - 1} (world_size)."
+        )
+    return ranks
 
 
 def _check_seed(seed: int) -> None:

@@ -52,10 +52,11 @@ class Rounds:
         end = min(full, self.last_end)
         return end if self._serves_all(position, end) else batches
 
-    def count(self) -> int:
-        """Return the number of rounds from the start of the epoch."""
-        rounds = max(0, (len(self.bounds) - 1) // self.world_size - 2)  # all but the last are full
-        position = rounds * self.world_size
+    def count(self, position: int = 0) -> int:
+        """Return the number of rounds from a position to the end of the epoch."""
+        batches = len(self.bounds) - 1 - position
+        rounds = max(0, batches // self.world_size - 2)  # all but the last are full
+        position += rounds * self.world_size
         while (end := self.end(position)) > position:
             position = end
             rounds += 1

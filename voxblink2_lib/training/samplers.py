@@ -25,8 +25,8 @@ class ShuffleSampler(EpochSampler):
         corpus: the utterances.
         batch_size: most utterances in a batch of one rank; batches of an epoch differ by one.
         seed: of the order.
-        rank: of this process.
-        world_size: number of processes that train together.
+        rank: of this process; by default as it is in its process group.
+        world_size: number of processes that train together; by default likewise.
         drop_last: batches of ``batch_size`` only; utterances that do not fill one on every rank
             are left out of the epoch.
         order: ``"full"``, or ``"mixed-N"`` with N pieces of shards open at once; by default full
@@ -45,8 +45,8 @@ class ShuffleSampler(EpochSampler):
         *,
         batch_size: int,
         seed: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
+        rank: int | None = None,
+        world_size: int | None = None,
         drop_last: bool = False,
         order: str | None = None,
     ) -> None:
@@ -82,8 +82,8 @@ class SpeakerSampler(EpochSampler):
         speakers: number of speakers in a batch of one rank.
         utterances: number of utterances of each of them.
         seed: of the order.
-        rank: of this process.
-        world_size: number of processes that train together.
+        rank: of this process; by default as it is in its process group.
+        world_size: number of processes that train together; by default likewise.
     """
 
     order = "speakers"
@@ -97,8 +97,8 @@ class SpeakerSampler(EpochSampler):
         speakers: int,
         utterances: int,
         seed: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
+        rank: int | None = None,
+        world_size: int | None = None,
     ) -> None:
         super().__init__(corpus, seed=seed, rank=rank, world_size=world_size)
         self._speakers = at_least("speakers", speakers, 1)
@@ -136,8 +136,8 @@ class BalancedSampler(EpochSampler):
         per_speaker: number of uses of each speaker in an epoch; by default the average number of
             utterances of a speaker, rounded up.
         seed: of the order.
-        rank: of this process.
-        world_size: number of processes that train together.
+        rank: of this process; by default as it is in its process group.
+        world_size: number of processes that train together; by default likewise.
     """
 
     order = "balanced"
@@ -150,8 +150,8 @@ class BalancedSampler(EpochSampler):
         batch_size: int,
         per_speaker: int | None = None,
         seed: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
+        rank: int | None = None,
+        world_size: int | None = None,
     ) -> None:
         super().__init__(corpus, seed=seed, rank=rank, world_size=world_size)
         self._batch_size = at_least("batch_size", batch_size, 1)
@@ -174,8 +174,8 @@ class BucketSampler(EpochSampler):
             epoch may have twice as much if batches have fewer utterances than there are ranks.)
         buckets: number of classes of duration, of equally many utterances.
         seed: of the order.
-        rank: of this process.
-        world_size: number of processes that train together.
+        rank: of this process; by default as it is in its process group.
+        world_size: number of processes that train together; by default likewise.
     """
 
     order = "buckets"
@@ -187,8 +187,8 @@ class BucketSampler(EpochSampler):
         batch_seconds: float,
         buckets: int = 20,
         seed: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
+        rank: int | None = None,
+        world_size: int | None = None,
     ) -> None:
         super().__init__(corpus, seed=seed, rank=rank, world_size=world_size)
         self._buckets = at_least("buckets", buckets, 1)
