@@ -16,6 +16,7 @@ from voxblink2_lib.errors import ModelError, first_line
 from voxblink2_lib.foreign_files import shortened
 from voxblink2_lib.models import SpeakerModel
 from voxblink2_lib.models.features import MIN_SAMPLES
+from voxblink2_lib.models.inference import for_processor
 from voxblink2_lib.records import SAMPLE_RATE_HZ
 
 # Audio in a batch, padding included. A CPU is as fast with single utterances and padding is wasted
@@ -69,6 +70,8 @@ class Embedder:
         # Padding changes the output of other models, even of those that take a mask: it enters
         # their time-delay layers and normalization.
         self._pads = isinstance(network, SpeakerModel)
+        if self._pads and device == "cpu" and self._dtype == torch.float32:
+            self._model = for_processor(self._model)
         self.min_samples: int = getattr(self._extractor, "min_samples", MIN_SAMPLES)
 
     def embed(self, windows: Sequence[Window]) -> Iterator[tuple[int, Vector | str]]:
