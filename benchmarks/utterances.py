@@ -1,4 +1,4 @@
-"""Utterances for benchmarks of embedding, the same on every run. Few packages are needed for them."""
+"""Utterances for benchmarks of embedding, the same on every run."""
 
 from __future__ import annotations
 

@@ -53,9 +53,7 @@ def remade(model: SpeakerModel) -> Any:
 @pytest.mark.usefixtures("_any_width")
 @pytest.mark.parametrize("kind", KINDS)
 @PROPERTY
-@given(
-    frames=st.lists(st.integers(11, 70), min_size=1, max_size=5), seed=st.integers(0, 10**6)
-)
+@given(frames=st.lists(st.integers(11, 70), min_size=1, max_size=5), seed=st.integers(0, 10**6))
 @example(frames=[11, 16, 17, 33], seed=1)
 def test_embeddings_are_those_of_each_utterance_alone(
     kind: str, frames: list[int], seed: int
