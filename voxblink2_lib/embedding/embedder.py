@@ -66,12 +66,13 @@ class Embedder:
                 "Use cpu, cuda, or another device that PyTorch has here."
             ) from error
         seconds = _CPU_BATCH_SECONDS if device == "cpu" else _ACCELERATOR_BATCH_SECONDS
+        if isinstance(network, SpeakerModel) and device == "cpu" and dtype == "float32":
+            self._model = for_processor(network)
+            seconds = getattr(self._model, "batch_seconds", seconds)
         self._batch_samples = seconds * SAMPLE_RATE_HZ
         # Padding changes the output of other models, even of those that take a mask: it enters
         # their time-delay layers and normalization.
         self._pads = isinstance(network, SpeakerModel)
-        if self._pads and device == "cpu" and self._dtype == torch.float32:
-            self._model = for_processor(self._model)
         self.min_samples: int = getattr(self._extractor, "min_samples", MIN_SAMPLES)
 
     def embed(self, windows: Sequence[Window]) -> Iterator[tuple[int, Vector | str]]:

@@ -1,7 +1,7 @@
 """ECAPA-TDNN for embedding on a processor: utterances in a row instead of padded batches.
 
 Most of the network are products of a matrix of weights and the frames, which are slow for the few
-frames of one utterance and twice as fast for many. Only the dilated convolutions and the statistics
+frames of one utterance and faster for many. Only the dilated convolutions and the statistics
 depend on where an utterance ends. So utterances stand one after the other, with frames of zeros
 between them, which are what a convolution sees beyond the end of one:
 
@@ -31,7 +31,12 @@ class PackedEcapa:
 
     Args:
         network: in evaluation, in float32 on a processor. Its weights are not changed.
+
+    Attributes:
+        batch_seconds: of audio in a batch: with more, the values leave the processor's cache.
     """
+
+    batch_seconds = 12
 
     def __init__(self, network: EcapaTdnn) -> None:
         self._config = network.config
