@@ -84,7 +84,8 @@ def compared(model: str, dtype: str, size: Size) -> Iterator[Figure]:
     loop = Loop(arch, dtype)
     vectors = dict(embedder.embed(list(enumerate(many))))  # also a warm-up
     cosines = [_cosine(vectors[row], vector) for row, vector in enumerate(loop.embed(few))]
-    ours, theirs = [], []
+    ours: list[float] = []
+    theirs: list[float] = []
     for _ in range(size.rounds):
         ours.append(hours_of(many) / seconds_of(lambda: list(embedder.embed([*enumerate(many)]))))
         theirs.append(hours_of(few) / seconds_of(lambda: loop.embed(few)))

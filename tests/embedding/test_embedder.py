@@ -414,8 +414,12 @@ def test_networks_are_remade_for_a_processor_in_float32_only(
     dtype: str, times: int, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     remade: list[Any] = []
-    name = "voxblink2_lib.embedding.embedder.for_processor"
-    monkeypatch.setattr(name, lambda network: remade.append(network) or for_processor(network))
+
+    def watched(network: Any) -> Any:
+        remade.append(network)
+        return for_processor(network)
+
+    monkeypatch.setattr("voxblink2_lib.embedding.embedder.for_processor", watched)
     embed(model, [voice(1, 1)], dtype)
     assert len(remade) == times
 

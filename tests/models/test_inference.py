@@ -142,6 +142,6 @@ def test_a_wide_convolution_is_as_exact_as_the_plain_one() -> None:
     ],
 )
 def test_what_no_winograd_convolution_is_made_of(options: dict[str, int]) -> None:
-    wide = {"in_channels": 256, "out_channels": 256, "kernel_size": 3, "padding": 1}
+    wide: dict[str, Any] = {"in_channels": 256, "out_channels": 256, "kernel_size": 3, "padding": 1}
     assert is_suitable(nn.Conv2d(**wide, device="meta"))
     assert not is_suitable(nn.Conv2d(**(wide | options), device="meta"))

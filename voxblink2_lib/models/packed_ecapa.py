@@ -126,7 +126,8 @@ class _Convolution:
 
     def __init__(self, layer: nn.Conv1d, norm: nn.BatchNorm1d | None = None) -> None:
         weight, bias = layer.weight.detach(), _required(layer.bias).detach()
-        self._least = self._most = None
+        self._least: Tensor | None = None
+        self._most: Tensor | None = None
         if norm is not None:
             slope, offset = _affine(norm)
             weight, bias = weight * slope[:, None, None], bias * slope + offset
