@@ -61,6 +61,7 @@ bench: $(VENV)/.ready
 	$(RUN)/python benchmarks/crop_audio.py
 	$(RUN)/python benchmarks/crop_video.py
 	$(RUN)/python benchmarks/embed.py
+	$(RUN)/python benchmarks/embed_mixed.py
 	$(RUN)/python benchmarks/export.py
 	$(RUN)/python benchmarks/fetch.py
 	$(RUN)/python benchmarks/import_time.py

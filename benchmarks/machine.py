@@ -6,7 +6,7 @@ import os
 import platform
 import re
 import subprocess
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from voxblink2_lib.cores import usable_cores
@@ -29,7 +29,7 @@ def describe(work: Path) -> dict[str, str]:
     Args:
         work: the folder that the benchmark writes to; only its type of file system is reported.
     """
-    packages = {name: version(name) for name in _PACKAGES}
+    packages = {name: _version(name) for name in _PACKAGES}
     return {
         "processor": _first(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo")) or platform.machine(),
         "cores": f"{usable_cores()}",
@@ -48,6 +48,13 @@ def peak_memory_bytes(_: object) -> int:
     return _kibibytes("VmHWM", Path("/proc/self/status")) << 10
 
 
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # some benchmarks need few packages
+        return "absent"
+
+
 def _first(pattern: str, file: Path) -> str:
     match = re.search(pattern, file.read_text(encoding="utf-8"))
     return match[1] if match else ""
@@ -64,5 +71,8 @@ def _file_system(folder: Path) -> str:
 
 
 def _ffmpeg_version() -> str:
-    done = subprocess.run(["ffmpeg", "-version"], capture_output=True, text=True, check=True)
+    try:
+        done = subprocess.run(["ffmpeg", "-version"], capture_output=True, text=True, check=True)
+    except FileNotFoundError:
+        return "absent"
     return done.stdout.split()[2]

@@ -38,6 +38,7 @@ from voxblink2_lib.embedding.embedder import Embedder
 from voxblink2_lib.embedding.model_location import find_model
 from voxblink2_lib.errors import EmbeddingError, ModelError
 from voxblink2_lib.models import SpeakerFeatureExtractor, SpeakerResNet
+from voxblink2_lib.models.inference import for_processor
 from voxblink2_lib.release.builtin import MEDIA
 
 HALF = RATE // 2
@@ -406,6 +407,21 @@ def test_bfloat16_is_close(model: str) -> None:
         assert rough[place].dtype == np.float32
         assert 0.9995 <= cosine(rough[place], vector) < 1 - 1e-9
         assert not np.array_equal(rough[place], vector)
+
+
+@pytest.mark.parametrize(("dtype", "times"), [("float32", 1), ("bfloat16", 0)])
+def test_networks_are_remade_for_a_processor_in_float32_only(
+    dtype: str, times: int, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remade: list[Any] = []
+
+    def watched(network: Any) -> Any:
+        remade.append(network)
+        return for_processor(network)
+
+    monkeypatch.setattr("voxblink2_lib.embedding.embedder.for_processor", watched)
+    embed(model, [voice(1, 1)], dtype)
+    assert len(remade) == times
 
 
 def test_numbers_that_are_not_finite_are_rejected(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from voxblink2_lib.models import (
     SpeakerResNetConfig,
     convert,
 )
+from voxblink2_lib.models.inference import for_processor
 from voxblink2_lib.models.layers import attentive_statistics, mean_and_variance
 from voxblink2_lib.models.resnet import simam
 
@@ -93,6 +95,8 @@ def test_golden_embeddings(converted: Converted) -> None:
     assert apart(alone, expected) < TOLERANCE
     # What is in the padding must not matter.
     assert apart(embeddings_of(model, *padded(features, garbage=7.0)), expected) < TOLERANCE
+    fast = for_processor(copy.deepcopy(model))
+    assert apart(embeddings_of(fast, *padded(features, garbage=7.0)), expected) < TOLERANCE
 
 
 # Last of those with resnet34: it changes the model.

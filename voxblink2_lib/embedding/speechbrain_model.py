@@ -96,6 +96,7 @@ class SpeechBrainNetwork:
     """
 
     pads = False
+    batch_seconds = None
 
     def __init__(self, model: Any) -> None:
         from voxblink2_lib.models.features import MIN_SAMPLES
