@@ -19,6 +19,8 @@ from voxblink2_lib.media.ogg import has_whole_pages
 from voxblink2_lib.records import SAMPLE_RATE_HZ
 from voxblink2_lib.store.advice import repair_advice
 from voxblink2_lib.training.corpus import Corpus, Place
+from voxblink2_lib.training.flac_frames import Source, decode_crop
+from voxblink2_lib.training.wav_samples import slice_samples
 
 # Maps cost no memory, but each holds a file open.
 _MAX_OPEN = 64
@@ -68,10 +70,20 @@ class Reader:
 
     def encoded(self, row: int) -> bytes:
         """Return the encoded bytes of a clip: FLAC, WAV or Opus."""
-        return self._bytes(self.corpus.place(row))
+        source, span = self._bytes(self.corpus.place(row))
+        return source[span.start : span.stop]
 
     def _decoded(self, row: int, place: Place, start: int, samples: int) -> npt.NDArray[np.float32]:
-        data = self._bytes(place)
+        source, span = self._bytes(place)
+        for decode in (decode_crop, slice_samples):
+            crop = decode(source, span, length=place.samples, start=start, samples=samples)
+            if crop is not None:
+                return crop
+        return self._by_libsndfile(row, place, source[span.start : span.stop], start, samples)
+
+    def _by_libsndfile(
+        self, row: int, place: Place, data: bytes, start: int, samples: int
+    ) -> npt.NDArray[np.float32]:
         if data[:4] == b"OggS" and not has_whole_pages(data):
             raise ClipDamagedError(
                 f"{self._named(row, place)} cannot be decoded: a page of it has a wrong checksum."
@@ -105,17 +117,19 @@ class Reader:
     def _named(self, row: int, place: Place) -> str:
         return f"Shard {place.shard} row {place.row} ({self.corpus.names([row])[0]})"
 
-    def _bytes(self, place: Place) -> bytes:
+    def _bytes(self, place: Place) -> tuple[Source, range]:
+        """Return bytes among which a clip is, and where: of a local shard, without a copy."""
         shards = self.corpus.shards
         if not isinstance(shards, Path):
-            return shards.read(place.shard, place.shard_bytes, place.offset, place.size)
-        data = self._map(place.shard)[place.offset : place.offset + place.size]
-        if len(data) != place.size:
+            data = shards.read(place.shard, place.shard_bytes, place.offset, place.size)
+            return data, range(len(data))
+        mapped, end = self._map(place.shard), place.offset + place.size
+        if len(mapped) < end:
             raise StoreDamagedError(
                 f"The shard {shards / place.shard} ends before byte "
-                f"{place.offset + place.size:,}. {repair_advice(shards / place.shard)}"
+                f"{end:,}. {repair_advice(shards / place.shard)}"
             )
-        return data
+        return mapped, range(place.offset, end)
 
     def _map(self, name: str) -> mmap.mmap:
         if name in self._maps:
