@@ -46,47 +46,47 @@ _CRC8 = bytes(map(_crc8_of_byte, range(256)))
 
 
 def decode_crop(
-    source: Source, span: range, *, length: int, start: int, samples: int
-) -> npt.NDArray[np.float32] | None:
-    """Return some samples of a FLAC stream, the same to the bit as libsndfile's.
+    source: Source, span: range, *, length: int, start: int, into: npt.NDArray[np.float32]
+) -> bool:
+    """Write some samples of a FLAC stream, the same to the bit as libsndfile's, into an array.
 
     Args:
         source: bytes among which the stream is.
         span: of the bytes of the stream in the source.
         length: of the stream in samples.
         start: first sample.
-        samples: their number.
+        into: receives the samples in [-1, 1), shape (samples,).
 
     Returns:
-        float32 in [-1, 1), shape (samples,); or ``None`` if the stream is left to libsndfile: it is
-        damaged, not of 16 bits at 16 kHz in one channel, in Ogg, or miniaudio is not installed.
+        Whether they are there. If not, the stream is left to libsndfile: it is damaged, not of 16 bits
+        at 16 kHz in one channel, in Ogg, or miniaudio is not installed.
     """
-    stream = _open(source, span, length) if lib is not None and samples else None
+    stream = _open(source, span, length) if lib is not None and len(into) else None
     first = stream.frame_with(start) if stream else None
-    if stream is None or first is None:
-        return None
-    last = stream.boundary(start + samples, first)
-    if last is None:
-        return None
+    last = stream.boundary(start + len(into), first) if stream and first else None
+    if first is None or last is None:
+        return False
     # The end of STREAMINFO is made the end of the metadata.
     head = b"fLaC\x80" + source[span.start + 5 : span.start + _STREAMINFO_BYTES]
     data = head + memoryview(source)[first.offset : last.offset]
-    decoded = _decode(data, last.position - first.position)
-    return None if decoded is None else decoded[start - first.position :][:samples]
+    before, after = start - first.position, last.position - start - len(into)
+    return _decode(data, before, into, after)
 
 
-def _decode(data: bytes, samples: int) -> npt.NDArray[np.float32] | None:
-    """Decode a stream; ``None`` if it does not have just so many samples."""
+def _decode(data: bytes, before: int, into: npt.NDArray[np.float32], after: int) -> bool:
+    """Decode a stream; return whether it has so many samples before, in, and after an array."""
     decoder = lib.ma_dr_flac_open_memory(data, len(data), ffi.NULL)
     if not decoder:
-        return None
-    decoded = np.empty(samples + 1, np.float32)
+        return False
+    read, buffer = lib.ma_dr_flac_read_pcm_frames_f32, ffi.from_buffer("float[]", into)
     try:
-        buffer = ffi.from_buffer("float[]", decoded, require_writable=True)
-        count = lib.ma_dr_flac_read_pcm_frames_f32(decoder, len(decoded), buffer)
+        return (
+            read(decoder, before, ffi.NULL) == before
+            and read(decoder, len(into), buffer) == len(into)
+            and read(decoder, after + 1, ffi.NULL) == after
+        )
     finally:
         lib.ma_dr_flac_close(decoder)
-    return decoded[:samples] if count == samples else None
 
 
 class _Frame(NamedTuple):

@@ -14,27 +14,33 @@ _HEADER = struct.Struct("<4sI4s4sIHHIIHH4sI")
 
 
 def slice_samples(
-    source: bytes | mmap.mmap, span: range, *, length: int, start: int, samples: int
-) -> npt.NDArray[np.float32] | None:
-    """Return some samples of a WAV file, the same to the bit as libsndfile's.
+    source: bytes | mmap.mmap,
+    span: range,
+    *,
+    length: int,
+    start: int,
+    into: npt.NDArray[np.float32],
+) -> bool:
+    """Write some samples of a WAV file, the same to the bit as libsndfile's, into an array.
 
     Args:
         source: bytes among which the file is.
         span: of the bytes of the file in the source.
         length: of the file in samples.
         start: first sample.
-        samples: their number.
+        into: receives the samples in [-1, 1), shape (samples,).
 
     Returns:
-        float32 in [-1, 1), shape (samples,); or ``None`` if the file is not one of 16 bits at 16 kHz in
-        one channel with nothing but these samples, as this package writes it.
+        Whether they are there. If not, the file is not one of 16 bits at 16 kHz in one channel with
+        nothing but these samples, as this package writes it.
     """
     header = source[span.start : span.start + _HEADER.size]
     if len(span) != _HEADER.size + 2 * length or header != _header(length):
-        return None
+        return False
     offset = span.start + _HEADER.size + 2 * start
-    values = np.frombuffer(source, "<i2", samples, offset)
-    return np.multiply(values, np.float32(1 / 32768), dtype=np.float32)
+    values = np.frombuffer(source, "<i2", len(into), offset)
+    np.multiply(values, np.float32(1 / 32768), out=into)
+    return True
 
 
 def _header(samples: int) -> bytes:
