@@ -6,7 +6,8 @@ are, and may spell what looks like another frame.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -34,13 +35,23 @@ class Encoded(NamedTuple):
 
 def crc(data: bytes, polynomial: int, bits: int) -> bytes:
     """Return a checksum: the remainder of the data, shifted by its bits, by a polynomial."""
-    value, top = 0, 1 << bits
+    value, remainders, mask = 0, _remainders(polynomial, bits), (1 << bits) - 1
     for byte in data:
-        value ^= byte << (bits - 8)
-        for _ in range(8):
-            value <<= 1
-            value ^= (polynomial | top) if value & top else 0
+        value = (value << 8) & mask ^ remainders[value >> (bits - 8) ^ byte]
     return value.to_bytes(bits // 8, "big")
+
+
+@functools.cache
+def _remainders(polynomial: int, bits: int) -> list[int]:
+    """Return the checksum of each single byte, by long division."""
+    return [_remainder(byte << bits, polynomial | 1 << bits, bits) for byte in range(256)]
+
+
+def _remainder(value: int, divisor: int, bits: int) -> int:
+    for shift in range(7, -1, -1):
+        if value >> (bits + shift) & 1:
+            value ^= divisor << shift
+    return value
 
 
 def coded(number: int) -> bytes:
@@ -82,10 +93,19 @@ def frame(pcm: Pcm, number: int, *, is_variable: bool, says_form: bool = True) -
     return data + crc(data, 0x8005, 16)
 
 
+# Four bytes for whoever wants them, which look like the beginning of a frame.
+PADDING = b"\x81\x00\x00\x04\xff\xf8\xc5\x08"
+
+
 def stream(
-    pcm: Pcm, blocks: Sequence[int], *, is_variable: bool, says_form: bool = True
+    pcm: Pcm,
+    blocks: Sequence[int],
+    *,
+    is_variable: bool,
+    says_form: bool = True,
+    metadata: bytes = PADDING,
 ) -> Encoded:
-    """Return a stream of frames of these sizes."""
+    """Return a stream of frames of these sizes, after metadata that STREAMINFO precedes."""
     assert sum(blocks) == len(pcm)
     positions = [0, *np.cumsum(blocks).tolist()]
     frames = [
@@ -97,25 +117,19 @@ def stream(
         )
         for index, (first, last) in enumerate(zip(positions, positions[1:], strict=False))
     ]
-    longest = max(blocks)
-    shortest = max(16, min(blocks[:-1], default=longest))
-    form = RATE << 44 | 15 << 36 | len(pcm)
-    info = shortest.to_bytes(2, "big") + max(16, longest).to_bytes(2, "big") + bytes(6)
-    data = b"fLaC\x80\x00\x00\x22" + info + form.to_bytes(8, "big") + bytes(16)
-    return _joined(data, frames, positions)
-
-
-def _joined(data: bytes, frames: Sequence[bytes], positions: list[int]) -> Encoded:
+    data = streaminfo(len(pcm), max(blocks)) + metadata
     ends = np.cumsum([len(data), *map(len, frames)]).tolist()
     return Encoded(data + b"".join(frames), ends, positions)
 
 
+def streaminfo(samples: int, block: int) -> bytes:
+    """Return the marker and the first block of metadata, not the last one; section 8.2."""
+    form = RATE << 44 | 15 << 36 | samples
+    sizes = 2 * max(16, block).to_bytes(2, "big") + bytes(6)
+    return b"fLaC\x00\x00\x00\x22" + sizes + form.to_bytes(8, "big") + bytes(16)
+
+
 def equal_blocks(samples: int, block: int) -> list[int]:
     """Return sizes of blocks that all but the last are equal."""
-    return list(_sizes(samples, block))
-
-
-def _sizes(samples: int, block: int) -> Iterator[int]:
-    yield from [block] * (samples // block)
-    if samples % block:
-        yield samples % block
+    rest = samples % block
+    return [block] * (samples // block) + [rest] * bool(rest)

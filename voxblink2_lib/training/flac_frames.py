@@ -63,8 +63,10 @@ def decode_crop(
     """
     stream = _open(source, span, length) if lib is not None and len(into) else None
     first = stream.frame_with(start) if stream else None
-    last = stream.boundary(start + len(into), first) if stream and first else None
-    if first is None or last is None:
+    if stream is None or first is None or not stream.is_in_sequence(first):
+        return False
+    last = stream.boundary(start + len(into), first)
+    if last is None:
         return False
     # The end of STREAMINFO is made the end of the metadata.
     head = b"fLaC\x80" + source[span.start + 5 : span.start + _STREAMINFO_BYTES]
@@ -150,6 +152,14 @@ class _Stream(NamedTuple):
             else:
                 low = frame
         return low
+
+    def is_in_sequence(self, frame: _Frame) -> bool:
+        """Return whether the next header before a frame is of the frame before it."""
+        offset, before = frame.offset, None
+        while before is None and offset > self.first.offset:
+            offset = self.source.rfind(self.sync, self.first.offset, offset)
+            before = self.frame_at(offset)
+        return frame == self.first if before is None else before.end == frame.position
 
     def boundary(self, sample: int, low: _Frame) -> _Frame | None:
         """Find the first frame that begins at a sample or after it, or the end of the stream."""
