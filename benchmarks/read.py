@@ -1,12 +1,12 @@
 """Measure random 2 s crops from 6 s utterances, as batches that reach a training loop.
 
-The methods run in turns, each with two decoding processes: ours, of FLAC and of WAV; ours as it was before
-it decoded by frames, with soundfile; datasets, which decodes whole utterances; WebDataset tars of the
-same FLAC bytes, decoded whole with soundfile, and only the crop; MosaicML streaming and LitData with
-crops by soundfile, where they are installed (mosaicml-streaming, litdata); and a loop that only decodes
-such crops from memory, with our decoder. Then the time to the first batch of a store of 2,000 shards with
-as many utterances as the corpus has. A benchmark is evidence, not a gate: it exits with 0 whether or not
-the targets are met.
+The methods run in turns, each with two decoding processes: ours, of FLAC and of WAV; ours as it was
+before it decoded by frames, with soundfile; datasets, which decodes whole utterances; WebDataset
+tars of the same FLAC bytes, decoded whole with soundfile, and only the crop; MosaicML streaming and
+LitData with crops by soundfile, where they are installed (mosaicml-streaming, litdata); and a loop
+that only decodes such crops from memory, with our decoder. Then the time to the first batch of a
+store of 2,000 shards with as many utterances as the corpus has. A benchmark is evidence, not a
+gate: it exits with 0 whether or not the targets are met.
 
 Example:
     python benchmarks/read.py

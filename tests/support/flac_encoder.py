@@ -1,12 +1,13 @@
 """A FLAC encoder of few words, written from RFC 9639: any sizes of blocks, in any order.
 
-It compresses nothing but silence, so that the bytes of a frame can be chosen: samples are stored as they
-are, and may spell what looks like another frame.
+It compresses nothing but silence, so that the bytes of a frame can be chosen: samples are stored as
+they are, and may spell what looks like another frame.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -16,7 +17,9 @@ import numpy.typing as npt
 Pcm = npt.NDArray[np.int16]
 RATE = 16_000
 # Sizes of blocks that have a code of their own; section 9.1.1.
-CODES = {192: 1, 576: 2, 1152: 3, 2304: 4, 4608: 5} | {256 << power: 8 + power for power in range(8)}
+CODES = {192: 1, 576: 2, 1152: 3, 2304: 4, 4608: 5} | {
+    256 << power: 8 + power for power in range(8)
+}
 
 
 class Encoded(NamedTuple):
@@ -115,7 +118,7 @@ def stream(
             is_variable=is_variable,
             says_form=says_form,
         )
-        for index, (first, last) in enumerate(zip(positions, positions[1:], strict=False))
+        for index, (first, last) in enumerate(itertools.pairwise(positions))
     ]
     data = streaminfo(len(pcm), max(blocks)) + metadata
     ends = np.cumsum([len(data), *map(len, frames)]).tolist()

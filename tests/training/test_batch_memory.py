@@ -1,4 +1,4 @@
-"""Crops of a batch are decoded into one tensor, which is the batch; whatever the list goes through."""
+"""Crops of a batch are decoded into one tensor, which is the batch, and stay right in any list."""
 
 from __future__ import annotations
 
@@ -32,9 +32,7 @@ ROWS = [SeededRow(row, (1, 2, row)) for row in (3, 0, 2, 1)]
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     """Four utterances of a second, a second and a half, and so on."""
     folder = tmp_path_factory.mktemp("shards")
-    sound = [
-        shard_builder.clip(row, frames=25 + 12 * row, audio_format="flac") for row in range(4)
-    ]
+    sound = [shard_builder.clip(row, frames=25 + 12 * row, audio_format="flac") for row in range(4)]
     shard_builder.seal(folder / "0.arrow", sound)
     return Corpus.open(folder)
 
@@ -156,4 +154,6 @@ def test_the_numbers_of_a_row_are_those_of_philox(seed: int, epoch: int, place: 
     expected = np.random.Generator(np.random.Philox(key=key, counter=counter))
     generator = SeededRow(0, (seed, epoch, place)).generator()
     assert generator.random(5).tolist() == expected.random(5).tolist()
-    assert generator.integers(1 << 40, size=3).tolist() == expected.integers(1 << 40, size=3).tolist()
+    assert (
+        generator.integers(1 << 40, size=3).tolist() == expected.integers(1 << 40, size=3).tolist()
+    )

@@ -49,8 +49,10 @@ class SeededRow(int):
 
 
 class _Key(ISeedSequence):
-    """Gives Philox its key: the same as its argument ``key``, for which it also asks the system for
-    random numbers that it does not use, most of the time that a generator takes to make.
+    """Gives Philox its key, as its argument ``key`` does.
+
+    For that argument it asks the system for random numbers, too, and does not use them: more than
+    half of the time that it takes to make a generator.
     """
 
     def __init__(self, seed: int, epoch: int) -> None:

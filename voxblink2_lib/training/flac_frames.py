@@ -1,12 +1,12 @@
 """Crops of FLAC, of which only the frames that hold them are decoded.
 
-A frame begins with a header that says which samples it has (RFC 9639, section 9.1). So the frames of a
-crop are found in the bytes of a stream without decoding those before, where libsndfile decodes up to
-three of them for a seek. They are decoded by dr_flac, which the package miniaudio contains.
+A frame begins with a header that says which samples it has (RFC 9639, section 9.1). So the frames
+of a crop are found in the bytes of a stream without a seek, for which libsndfile decodes frames. They
+are decoded by dr_flac, which the package miniaudio contains.
 
-dr_flac leaves out a frame whose checksum (CRC-16) is wrong, and samples may spell a frame of their own.
-The headers say how many samples there have to be, so that both show: as fewer, or more. What is unusual
-or damaged is left to libsndfile, which has the last word.
+dr_flac leaves out a frame whose checksum (CRC-16) is wrong, and samples may spell a frame of their
+own. The headers say how many samples there have to be, so that both show: as fewer, or more. What is
+unusual or damaged is left to libsndfile, which has the last word.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ def decode_crop(
         into: receives the samples in [-1, 1), shape (samples,).
 
     Returns:
-        Whether they are there. If not, the stream is left to libsndfile: it is damaged, not of 16 bits
-        at 16 kHz in one channel, in Ogg, or miniaudio is not installed.
+        Whether they are there. If not, the stream is left to libsndfile: it is damaged, not of 16
+        bits at 16 kHz in one channel, in Ogg, or miniaudio is not installed.
     """
     stream = _open(source, span, length) if lib is not None and len(into) else None
     first = stream.frame_with(start) if stream else None
@@ -82,7 +82,7 @@ def _decode(data: bytes, before: int, into: npt.NDArray[np.float32], after: int)
         return False
     read, buffer = lib.ma_dr_flac_read_pcm_frames_f32, ffi.from_buffer("float[]", into)
     try:
-        return (
+        return bool(
             read(decoder, before, ffi.NULL) == before
             and read(decoder, len(into), buffer) == len(into)
             and read(decoder, after + 1, ffi.NULL) == after
@@ -135,12 +135,14 @@ class _Stream(NamedTuple):
     def frame_with(self, sample: int, low: _Frame | None = None) -> _Frame | None:
         """Find the frame that holds a sample.
 
-        The search interpolates between a frame before (``low``) and one after, and if that does not end
-        it soon, halves the bytes between.
+        The search interpolates between a frame before (``low``) and one after, and if that does
+        not end it soon, halves the bytes between.
         """
         low, high, probes = low or self.first, self.end, 0
         while sample >= low.end:
-            guess = self._guess(sample, low, high) if probes < 8 else (low.offset + high.offset) // 2
+            guess = (
+                self._guess(sample, low, high) if probes < 8 else (low.offset + high.offset) // 2
+            )
             guess, probes = max(guess, low.offset + 1), probes + 1
             frame = self._next(guess, low, high)
             if frame is None and guess == low.offset + 1:

@@ -44,7 +44,7 @@ def slice_samples(
 
 
 def _header(samples: int) -> bytes:
-    """Return the 44 bytes before the samples (RIFF, a chunk of the format, and that of the data)."""
+    """Return the 44 bytes before the samples: RIFF, the chunk of the format, that of the data."""
     size, rate = 2 * samples, SAMPLE_RATE_HZ
     form = (b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16)
     return _HEADER.pack(b"RIFF", 36 + size, b"WAVE", *form, b"data", size)
