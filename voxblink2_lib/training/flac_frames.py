@@ -1,12 +1,12 @@
 """Crops of FLAC, of which only the frames that hold them are decoded.
 
 A frame begins with a header that says which samples it has (RFC 9639, section 9.1). So the frames
-of a crop are found in the bytes of a stream without a seek, for which libsndfile decodes frames. They
+of a crop are found in the bytes of a stream without a seek, for which libsndfile decodes more. They
 are decoded by dr_flac, which the package miniaudio contains.
 
 dr_flac leaves out a frame whose checksum (CRC-16) is wrong, and samples may spell a frame of their
-own. The headers say how many samples there have to be, so that both show: as fewer, or more. What is
-unusual or damaged is left to libsndfile, which has the last word.
+own. The headers say how many samples there have to be, so that both show: as fewer, or more. What
+is unusual or damaged is left to libsndfile, which has the last word.
 """
 
 from __future__ import annotations
