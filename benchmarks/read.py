@@ -1,10 +1,12 @@
-"""Measure random 2 s crops from 6 s FLAC utterances, as batches that reach a training loop.
+"""Measure random 2 s crops from 6 s utterances, as batches that reach a training loop.
 
-Four methods run in turns, each with two decoding processes: ours; datasets, which decodes whole
-utterances; WebDataset tars of the same FLAC bytes, decoded whole with soundfile, and, for
-comparison, only the crop; and a loop that only decodes such crops from memory. Then the time to the
-first batch of a store of 2,000 shards with as many utterances as the corpus has. A benchmark is
-evidence, not a gate: it exits with 0 whether or not the targets are met.
+The methods run in turns, each with two decoding processes: ours, of FLAC and of WAV; ours as it was
+before it decoded by frames, with soundfile; datasets, which decodes whole utterances; WebDataset
+tars of the same FLAC bytes, decoded whole with soundfile, and only the crop; MosaicML streaming and
+LitData with crops by soundfile, where they are installed (mosaicml-streaming, litdata); and a loop
+that only decodes such crops from memory, with our decoder. Then the time to the first batch of a
+store of 2,000 shards with as many utterances as the corpus has. A benchmark is evidence, not a
+gate: it exits with 0 whether or not the targets are met.
 
 Example:
     python benchmarks/read.py
@@ -13,6 +15,9 @@ Example:
 
 from __future__ import annotations
 
+import functools
+import importlib
+import importlib.util
 import io
 import json
 import os
@@ -37,7 +42,14 @@ from inputs import speech_like
 
 from voxblink2_lib.records import SAMPLE_RATE_HZ
 from voxblink2_lib.store.schema import arrow_schema
-from voxblink2_lib.training import Corpus, ShuffleSampler, TrainingLoader, UtteranceDataset
+from voxblink2_lib.training import (
+    Corpus,
+    Reader,
+    ShuffleSampler,
+    TrainingLoader,
+    UtteranceDataset,
+)
+from voxblink2_lib.training.flac_frames import decode_crop
 
 SECONDS, CROP_SECONDS = 6, 2.0
 LENGTH, CROP = SECONDS * SAMPLE_RATE_HZ, int(CROP_SECONDS * SAMPLE_RATE_HZ)
@@ -83,14 +95,18 @@ def make_shard(path: Path, clips: list[bytes], *, first: int, seconds: float) ->
             writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
 
 
-def encoded(samples: npt.NDArray[np.float64]) -> bytes:
+def encoded(samples: npt.NDArray[np.float64], kind: str = "FLAC") -> bytes:
     file = io.BytesIO()
-    soundfile.write(file, samples, SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")
+    soundfile.write(file, samples, SAMPLE_RATE_HZ, format=kind, subtype="PCM_16")
     return file.getvalue()
 
 
+def as_wav(clip: bytes) -> bytes:
+    return encoded(soundfile.read(io.BytesIO(clip))[0], "WAV")
+
+
 def make_inputs(folder: Path, shards: int) -> list[bytes]:
-    """Write the same clips as shards and as tars; return them all."""
+    """Write the same clips as shards, of FLAC and of WAV, and as tars; return them all."""
     voices = [speech_like(rate_hz=SAMPLE_RATE_HZ, seed=seed) for seed in range(3)]
     generator = np.random.default_rng(1)
     everything: list[bytes] = []
@@ -104,6 +120,9 @@ def make_inputs(folder: Path, shards: int) -> list[bytes]:
         name = f"audio-{number:05}"
         path = folder / "store" / "shards" / "audio" / f"{name}.arrow"
         make_shard(path, clips, first=number * ROWS_PER_SHARD, seconds=SECONDS)
+        path = folder / "wav" / "shards" / "audio" / f"{name}.arrow"
+        wavs = [as_wav(clip) for clip in clips]
+        make_shard(path, wavs, first=number * ROWS_PER_SHARD, seconds=SECONDS)
         (folder / "tars").mkdir(exist_ok=True)
         with tarfile.open(folder / "tars" / f"{name}.tar", "w") as tar:
             for row, clip in enumerate(clips):
@@ -117,12 +136,52 @@ def make_inputs(folder: Path, shards: int) -> list[bytes]:
 # -- The methods -----------------------------------------------------------------------------------
 
 
-def ours(folder: Path) -> Iterator[Any]:
-    corpus = Corpus.open(folder / "store")
-    dataset = UtteranceDataset(corpus, crop_seconds=CROP_SECONDS)
+def ours(folder: Path, store: str = "store", kind: type = UtteranceDataset) -> Iterator[Any]:
+    corpus = Corpus.open(folder / store)
+    dataset = kind(corpus, crop_seconds=CROP_SECONDS)
     sampler = ShuffleSampler(corpus, batch_size=BATCH, seed=1, drop_last=True)
     for batch in TrainingLoader(dataset, sampler, num_workers=WORKERS):
         yield batch["waveforms"]
+
+
+def our_wav(folder: Path) -> Iterator[Any]:
+    return ours(folder, "wav")
+
+
+class _SeekingClip(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no types
+    def seekable(self) -> bool:
+        return False
+
+
+class _SeekingReader(Reader):
+    """Opens each clip with soundfile, seeks, and reads, as the package did."""
+
+    def read(
+        self,
+        row: int,
+        *,
+        start: int = 0,
+        samples: int | None = None,
+        out: torch.Tensor | None = None,  # noqa: ARG002  # a new tensor each time, as it was
+    ) -> torch.Tensor:
+        with _SeekingClip(io.BytesIO(self.encoded(row))) as file:
+            file.seek(start)
+            return torch.from_numpy(file.read(samples, dtype="float32"))
+
+
+class BySeeking(UtteranceDataset):
+    """Examples one by one, which are stacked later."""
+
+    def __init__(self, corpus: Corpus, *, crop_seconds: float) -> None:
+        super().__init__(corpus, crop_seconds=crop_seconds)
+        self._reader = _SeekingReader(corpus)
+
+    def __getitem__(self, row: int) -> Any:
+        return super().__getitem__(row)
+
+
+def by_seeking(folder: Path) -> Iterator[Any]:
+    return ours(folder, kind=BySeeking)
 
 
 def cropped(waveform: torch.Tensor) -> torch.Tensor:
@@ -176,6 +235,44 @@ def by_webdataset(decode: Callable[[dict[str, Any]], torch.Tensor]) -> Any:
     return run
 
 
+def by_mosaic(folder: Path) -> Iterator[Any]:
+    streaming = importlib.import_module("streaming")
+    local = folder / "mosaic"
+    if not local.exists():
+        with streaming.MDSWriter(out=str(local), columns={"flac": "bytes"}) as writer:
+            for clip in CLIPS:
+                writer.write({"flac": clip})
+
+    class Crops(streaming.StreamingDataset):  # type: ignore[misc,name-defined]  # where installed
+        def __getitem__(self, row: Any) -> torch.Tensor:
+            return part(super().__getitem__(row))
+
+    rows = Crops(local=str(local), shuffle=True, batch_size=BATCH)
+    yield from torch.utils.data.DataLoader(
+        rows, batch_size=BATCH, num_workers=WORKERS, drop_last=True
+    )
+
+
+def clip_of(row: int) -> dict[str, bytes]:
+    return {"flac": CLIPS[row]}
+
+
+def by_litdata(folder: Path) -> Iterator[Any]:
+    litdata = importlib.import_module("litdata")
+    local = folder / "litdata"
+    if not local.exists():
+        rows = list(range(len(CLIPS)))
+        options = {"chunk_bytes": "64MB", "num_workers": 1, "start_method": "fork"}
+        litdata.optimize(fn=clip_of, inputs=rows, output_dir=str(local), **options)
+
+    class Crops(litdata.StreamingDataset):  # type: ignore[misc,name-defined]  # where installed
+        def __getitem__(self, row: Any) -> torch.Tensor:
+            return part(super().__getitem__(row))
+
+    crops = Crops(str(local), shuffle=True, drop_last=True)
+    yield from litdata.StreamingDataLoader(crops, batch_size=BATCH, num_workers=WORKERS)
+
+
 def rate_of(method: Callable[[Path], Iterable[Any]], folder: Path) -> float:
     """Return crops per second, from the second batch on: workers are running by then."""
     batches = iter(method(folder))
@@ -186,10 +283,15 @@ def rate_of(method: Callable[[Path], Iterable[Any]], folder: Path) -> float:
     return count / (time.perf_counter() - start)
 
 
+def crop_by_frames(clip: bytes) -> None:
+    start, into = int(np.random.randint(LENGTH - CROP + 1)), np.empty(CROP, np.float32)
+    assert decode_crop(clip, range(len(clip)), length=LENGTH, start=start, into=into)
+
+
 def decode_all(part: int) -> float:
     np.random.seed(os.getpid())
     rows = np.random.permutation(len(CLIPS))[part::WORKERS]
-    return seconds_of(lambda: [crop_alone(CLIPS[row]) for row in rows])
+    return seconds_of(lambda: [crop_by_frames(CLIPS[row]) for row in rows])
 
 
 def rate_from_memory() -> float:
@@ -237,32 +339,44 @@ def measure(folder: Path, quick: bool) -> Iterator[Figure]:
     methods: dict[str, Callable[[], float]] = {
         "datasets": lambda: rate_of(by_datasets, folder),
         "WebDataset, whole": lambda: rate_of(by_webdataset(whole), folder),
+        "by seeking": lambda: rate_of(by_seeking, folder),
         "ours": lambda: rate_of(ours, folder),
         # Next to ours, where a few per cent matter: the machine's speed drifts.
         "memory": rate_from_memory,
+        "WAV": lambda: rate_of(our_wav, folder),
         "WebDataset, crops": lambda: rate_of(by_webdataset(part), folder),
     }
+    others = {"streaming": ("MosaicML", by_mosaic), "litdata": ("LitData", by_litdata)}
+    for module, (name, method) in others.items():
+        if importlib.util.find_spec(module):
+            methods[name] = functools.partial(rate_of, method, folder)
     rates: dict[str, list[float]] = {name: [] for name in methods}
     for _ in range(size.rounds):
         for name, rate in methods.items():
             rates[name].append(rate())
 
-    def ratio(name: str, target: float = 0) -> Figure:
-        values = [mine / other for mine, other in zip(rates["ours"], rates[name], strict=True)]
-        return figure(f"ours / {name}", values, at_least=target)
+    def ratio(name: str, target: float, mine: str = "ours") -> Iterator[Figure]:
+        if name in rates:
+            values = [our / other for our, other in zip(rates[mine], rates[name], strict=True)]
+            yield figure(f"{mine} / {name}", values, at_least=target)
 
     yield figure("2 s crops per second: ours", rates["ours"], unit="")
-    yield ratio("datasets", 2)
-    yield ratio("WebDataset, whole", 1.2)
-    yield ratio("WebDataset, crops")
-    yield ratio("memory", 0.8)
+    yield from ratio("datasets", 3.4)
+    yield from ratio("WebDataset, whole", 1.7)
+    yield from ratio("WebDataset, crops", 1.7)
+    yield from ratio("by seeking", 1.45)
+    yield from ratio("MosaicML", 1.45)
+    yield from ratio("LitData", 1.45)
+    yield from ratio("memory", 0.85)
+    yield from ratio("MosaicML", 4, mine="WAV")
+    yield from ratio("by seeking", 4, mine="WAV")
     store = folder / "many"
     make_many(store, size.many_rows)
     total = MANY_SHARDS * size.many_rows
     imports, first = first_batch(store)
     yield figure(f"2,000 shards, {total:,} rows: first batch ever", [first], unit="s")
     again = [first_batch(store) for _ in range(size.rounds)]
-    yield figure("the same, catalogue exists", [batch for _, batch in again], unit="s", at_most=3)
+    yield figure("the same, catalogue exists", [batch for _, batch in again], unit="s", at_most=1.5)
     yield figure("imports before", [imports, *(seconds for seconds, _ in again)], unit="s")
 
 

@@ -63,7 +63,7 @@ def test_damage_is_never_played(audio_format: AudioFormat, tmp_path: Path) -> No
     whole, place = reader.read(1).numpy(), reader.corpus.place(1)
     original, random = reader.encoded(1), np.random.default_rng(1)
     reported = 0
-    for number in range(600):
+    for number in range(640):
         offset = int(random.integers(place.size if number % 3 else 100))
         size = min(int(random.choice([1, 1, 4, 600])), place.size - offset)
         flips = np.frombuffer(random.bytes(size), np.uint8) | 1

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from support import cli_process, shard_builder
@@ -126,6 +127,32 @@ def test_samples_that_are_not_there(
     words = rf"Samples {start} to -?\d+ of Shard {SHARD} row 1 \({NAME}\) .*; it has {SAMPLES}\."
     with pytest.raises(TrainingError, match=words):
         readers["wav"].read(1, start=start, samples=samples)
+
+
+def test_samples_are_written_where_they_are_wanted(readers: dict[str, Reader]) -> None:
+    batch = torch.full((3, 500), torch.nan)
+    for row, reader in zip(batch, readers.values(), strict=True):
+        returned = reader.read(1, start=70, samples=500, out=row)
+        assert returned.data_ptr() == row.data_ptr()
+        assert torch.equal(row, reader.read(1, start=70, samples=500))
+
+
+@pytest.mark.parametrize(
+    ("out", "form"),
+    [
+        (torch.empty(9), r"torch\.float32 of shape \(9,\)"),
+        (torch.empty(10, dtype=torch.float64), r"torch\.float64 of shape \(10,\)"),
+        (torch.empty(1, 10), r"torch\.float32 of shape \(1, 10\)"),
+        (torch.empty(20)[::2], r"torch\.float32 of shape \(10,\)"),
+    ],
+    ids=["length", "type", "dimensions", "gaps"],
+)
+def test_a_tensor_of_another_form_is_refused(
+    out: torch.Tensor, form: str, readers: dict[str, Reader]
+) -> None:
+    words = rf"out is {form}; expected is contiguous torch\.float32 of shape \(10,\)\."
+    with pytest.raises(TrainingError, match=words):
+        readers["wav"].read(1, samples=10, out=out)
 
 
 # -- Ten thousand reads ----------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch.utils import data
 
 from voxblink2_lib.errors import ClipDamagedError, TrainingError
 from voxblink2_lib.records import SAMPLE_RATE_HZ
-from voxblink2_lib.training.augment import Augmentation, Waveform, change_speed
+from voxblink2_lib.training.augment import Augmentation, change_speed
 from voxblink2_lib.training.corpus import Corpus
 from voxblink2_lib.training.epoch_sampler import SeededRow
 from voxblink2_lib.training.labels import SpeakerLabels
@@ -109,40 +109,89 @@ class UtteranceDataset(data.Dataset[Example | DamagedClip]):
         Raises:
             ClipDamagedError: its clip cannot be decoded, with ``on_damaged="raise"``.
         """
+        return self._example(row, None)
+
+    def __getitems__(self, rows: Sequence[int]) -> list[Example | DamagedClip]:
+        """Return the examples of a batch; ``DataLoader`` calls this.
+
+        What remote shards lack for it is downloaded at once. Crops are decoded straight into the
+        tensor of the batch. A derived class that returns other examples is asked for each of them.
+
+        Raises:
+            ClipDamagedError: as of one example.
+        """
+        self._reader.prefetch([int(row) for row in rows if 0 <= row < len(self)])
+        has_own_examples = type(self).__getitem__ is not UtteranceDataset.__getitem__
+        if self._crop is None or self._augment is not None or has_own_examples:
+            return [self[row] for row in rows]
+        waveforms = _empty(len(rows), self._crop)
+        examples = map(self._example, rows, waveforms)
+        return _Batch(examples, waveforms)
+
+    def _example(self, row: int, out: Tensor | None) -> Example | DamagedClip:
+        """Return an example, of which the waveform is written to ``out``."""
         if not 0 <= row < len(self):
             raise IndexError(f"Row {int(row)} was requested; expected is 0 to {len(self) - 1}.")
         generator = _generator(row)
         speeds = self.labels.speeds
         speed = int(generator.integers(len(speeds))) if len(speeds) > 1 else 0
         try:
-            waveform = self._waveform(int(row), speeds[speed], generator)
+            waveform = self._waveform(int(row), speeds[speed], generator, out)
         except ClipDamagedError as error:
             if self._on_damaged == "raise":
                 raise
             return DamagedClip(int(row), str(error))
         if self._augment is not None:
             # A user's function may return another type or order; a batch needs this one.
-            waveform = np.ascontiguousarray(self._augment(waveform, generator), np.float32)
+            augmented = self._augment(waveform.numpy(), generator)
+            waveform = torch.from_numpy(np.ascontiguousarray(augmented, np.float32))
         label = int(self._label[row]) + speed * len(self.labels.speakers)
         seed = int(generator.integers(_SEEDS))
-        return Example(torch.from_numpy(waveform), label, int(row), seed)
+        return Example(waveform, label, int(row), seed)
 
-    def __getitems__(self, rows: Sequence[int]) -> list[Example | DamagedClip]:
-        """Return the examples of a batch; what remote shards lack for it is downloaded at once."""
-        self._reader.prefetch([int(row) for row in rows if 0 <= row < len(self)])
-        return [self[row] for row in rows]
-
-    def _waveform(self, row: int, speed: float, generator: np.random.Generator) -> Waveform:
+    def _waveform(
+        self, row: int, speed: float, generator: np.random.Generator, out: Tensor | None
+    ) -> Tensor:
         available = int(self.corpus.samples[row])
         if self._crop is None:
             samples, needed = round(available / speed), available
         else:
             samples, needed = self._crop, round(self._crop * speed)
         start = int(generator.integers(max(0, available - needed) + 1))
-        waveform = self._reader.read(row, start=start, samples=min(available, needed)).numpy()
-        if len(waveform) < needed:
-            waveform = np.resize(waveform, needed)  # repeats
-        return change_speed(waveform, speed, samples)
+        if speed == 1 and available >= needed:
+            return self._reader.read(row, start=start, samples=needed, out=out)
+        crop = self._reader.read(row, start=start, samples=min(available, needed)).numpy()
+        if len(crop) < needed:
+            crop = np.resize(crop, needed)  # repeats
+        waveform = torch.from_numpy(change_speed(crop, speed, samples))
+        return waveform if out is None else out.copy_(waveform)
+
+
+class _Batch(list[Example | DamagedClip]):
+    """Examples whose waveforms are the rows of one tensor."""
+
+    def __init__(self, examples: Iterable[Example | DamagedClip], rows: Tensor) -> None:
+        super().__init__(examples)
+        self._rows = rows
+
+    def rows(self) -> Tensor | None:
+        """Return that tensor, unless a clip is damaged or somebody has changed the list."""
+        are_rows = len(self) == len(self._rows) and all(
+            isinstance(example, Example)
+            and example.waveform.data_ptr() == row.data_ptr()
+            and example.waveform.shape == row.shape
+            for example, row in zip(self, self._rows, strict=True)
+        )
+        return self._rows if are_rows else None
+
+
+def _empty(rows: int, samples: int) -> Tensor:
+    """Return an empty float32 tensor; in a worker, of memory that the main process shares."""
+    if data.get_worker_info() is None:
+        return torch.empty(rows, samples)
+    # As default_collate of PyTorch: a copy of each batch less.
+    storage = torch.UntypedStorage._new_shared(4 * rows * samples)
+    return torch.empty(0).set_(storage, 0, (rows, samples))
 
 
 def _generator(row: int) -> np.random.Generator:
@@ -172,12 +221,9 @@ def collate(examples: Sequence[Example | DamagedClip]) -> dict[str, Any]:
         )
     waveforms = [example.waveform for example in good]
     lengths = torch.tensor([len(waveform) for waveform in waveforms])
+    stacked = examples.rows() if isinstance(examples, _Batch) else None
     batch: dict[str, Any] = {
-        "waveforms": (
-            data.default_collate(waveforms)  # in a worker, straight into shared memory
-            if bool((lengths == lengths[0]).all())
-            else torch.nn.utils.rnn.pad_sequence(waveforms, batch_first=True)
-        ),
+        "waveforms": _stacked(waveforms, lengths) if stacked is None else stacked,
         "lengths": lengths,
         "labels": torch.tensor([example.label for example in good]),
         "rows": torch.tensor([example.row for example in good]),
@@ -185,3 +231,10 @@ def collate(examples: Sequence[Example | DamagedClip]) -> dict[str, Any]:
     if damaged:
         batch["damaged"] = damaged
     return batch
+
+
+def _stacked(waveforms: list[Tensor], lengths: Tensor) -> Tensor:
+    if bool((lengths == lengths[0]).all()):
+        stacked: Tensor = data.default_collate(waveforms)  # in a worker, in shared memory
+        return stacked
+    return torch.nn.utils.rnn.pad_sequence(waveforms, batch_first=True)

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
+from numpy.random.bit_generator import ISeedSequence
 from torch.utils import data
 
 from voxblink2_lib.errors import TrainingError
@@ -55,8 +57,23 @@ class SeededRow(int):
         """Return a generator that depends on the key alone, so not on worker or rank."""
         seed, epoch, place = self.key
         # Counters of different places are so far apart that their numbers never meet.
-        key = np.array([seed, epoch], np.uint64)  # a list with a large number would be rounded
-        return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, place]))
+        counter = np.array([0, 0, 0, place], np.uint64)
+        return np.random.Generator(np.random.Philox(_Key(seed, epoch), counter=counter))
+
+
+class _Key(ISeedSequence):
+    """Gives Philox its key, as its argument ``key`` does.
+
+    For that argument it asks the system for random numbers, too, and does not use them: more than
+    half of the time that it takes to make a generator.
+    """
+
+    def __init__(self, seed: int, epoch: int) -> None:
+        # A list with a large number would be rounded.
+        self._words = np.array([seed, epoch], np.uint64)
+
+    def generate_state(self, n_words: int, dtype: object = np.uint32) -> npt.NDArray[np.uint64]:  # type: ignore[override]  # noqa: ARG002  # Philox asks for two words of 64 bits
+        return self._words
 
 
 class _State(NamedTuple):

@@ -20,10 +20,13 @@ from voxblink2_lib.media.ogg import has_whole_pages
 from voxblink2_lib.records import SAMPLE_RATE_HZ
 from voxblink2_lib.store.advice import repair_advice
 from voxblink2_lib.training.corpus import Corpus, Place
+from voxblink2_lib.training.flac_frames import Source, decode_crop
 from voxblink2_lib.training.remote_shards import ShardRange
+from voxblink2_lib.training.wav_samples import slice_samples
 
 # Maps cost no memory, but each holds a file open.
 _MAX_OPEN = 64
+_Samples = npt.NDArray[np.float32]
 
 
 class Reader:
@@ -46,16 +49,19 @@ class Reader:
     def __getstate__(self) -> dict[str, Any]:
         return {"corpus": self.corpus, "_maps": OrderedDict()}
 
-    def read(self, row: int, *, start: int = 0, samples: int | None = None) -> Tensor:
+    def read(
+        self, row: int, *, start: int = 0, samples: int | None = None, out: Tensor | None = None
+    ) -> Tensor:
         """Return samples of a clip at 16 kHz, float32 in [-1, 1], shape (samples,).
 
         Args:
             row: index of the utterance in the corpus.
             start: first sample.
             samples: number of samples; by default to the end.
+            out: is written to and returned, such as a row of a batch; by default a new tensor.
 
         Raises:
-            TrainingError: the clip is shorter.
+            TrainingError: the clip is shorter, or ``out`` has another form.
             ClipDamagedError: it cannot be decoded; names shard, row and utterance.
             StoreDamagedError: its shard is missing or truncated.
         """
@@ -66,11 +72,20 @@ class Reader:
                 f"Samples {start} to {start + count} of {self._named(row, place)} were requested; "
                 f"it has {place.samples}."
             )
-        return torch.from_numpy(self._decoded(row, place, start, count))
+        if out is None:
+            out = torch.empty(count)
+        elif out.dtype != torch.float32 or out.shape != (count,) or not out.is_contiguous():
+            raise TrainingError(
+                f"out is {out.dtype} of shape {tuple(out.shape)}; expected is contiguous "
+                f"torch.float32 of shape ({count},)."
+            )
+        self._decode(row, place, start, out.numpy())
+        return out
 
     def encoded(self, row: int) -> bytes:
         """Return the encoded bytes of a clip: FLAC, WAV or Opus."""
-        return self._bytes(self.corpus.place(row))
+        source, span = self._bytes(self.corpus.place(row))
+        return source[span.start : span.stop]
 
     def prefetch(self, rows: Iterable[int]) -> None:
         """Download what is missing of the clips of remote shards, at the same time.
@@ -87,8 +102,16 @@ class Reader:
                 for place in places
             )
 
-    def _decoded(self, row: int, place: Place, start: int, samples: int) -> npt.NDArray[np.float32]:
-        data = self._bytes(place)
+    def _decode(self, row: int, place: Place, start: int, into: _Samples) -> None:
+        source, span = self._bytes(place)
+        for decode in (decode_crop, slice_samples):
+            if decode(source, span, length=place.samples, start=start, into=into):
+                return
+        self._decode_by_libsndfile(row, place, source[span.start : span.stop], start, into)
+
+    def _decode_by_libsndfile(
+        self, row: int, place: Place, data: bytes, start: int, into: _Samples
+    ) -> None:
         if data[:4] == b"OggS" and not has_whole_pages(data):
             raise ClipDamagedError(
                 f"{self._named(row, place)} cannot be decoded: a page of it has a wrong checksum."
@@ -98,17 +121,16 @@ class Reader:
                 self._check_form(row, place, file)
                 if start:
                     file.seek(start)
-                decoded = file.read(samples, dtype="float32")
+                decoded = file.read(out=into)
         except soundfile.LibsndfileError as error:
             raise ClipDamagedError(
                 f"{self._named(row, place)} cannot be decoded: {error}"
             ) from error
-        if len(decoded) != samples:
+        if len(decoded) != len(into):
             raise ClipDamagedError(
                 f"{self._named(row, place)} ends after {start + len(decoded)} of {place.samples} "
                 "samples."
             )
-        return np.asarray(decoded)
 
     def _check_form(self, row: int, place: Place, file: _Clip) -> None:
         form = (file.frames, file.samplerate, file.channels)
@@ -122,17 +144,19 @@ class Reader:
     def _named(self, row: int, place: Place) -> str:
         return f"Shard {place.shard} row {place.row} ({self.corpus.names([row])[0]})"
 
-    def _bytes(self, place: Place) -> bytes:
+    def _bytes(self, place: Place) -> tuple[Source, range]:
+        """Return bytes among which a clip is, and where: of a local shard, without a copy."""
         shards = self.corpus.shards
         if not isinstance(shards, Path):
-            return shards.read(place.shard, place.shard_bytes, place.offset, place.size)
-        data = self._map(place.shard)[place.offset : place.offset + place.size]
-        if len(data) != place.size:
+            data = shards.read(place.shard, place.shard_bytes, place.offset, place.size)
+            return data, range(len(data))
+        mapped, end = self._map(place.shard), place.offset + place.size
+        if len(mapped) < end:
             raise StoreDamagedError(
                 f"The shard {shards / place.shard} ends before byte "
-                f"{place.offset + place.size:,}. {repair_advice(shards / place.shard)}"
+                f"{end:,}. {repair_advice(shards / place.shard)}"
             )
-        return data
+        return mapped, range(place.offset, end)
 
     def _map(self, name: str) -> mmap.mmap:
         if name in self._maps:
