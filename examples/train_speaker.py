@@ -272,7 +272,7 @@ class Training:
         once = contextlib.nullcontext() if is_last else self.accelerator.no_sync(self.model)
         with once:
             with self.accelerator.autocast():
-                loss = self.model(**inputs).loss / batches
+                loss: torch.Tensor = self.model(**inputs).loss / batches
             self.accelerator.backward(loss)
         return loss.detach()
 

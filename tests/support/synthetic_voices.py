@@ -2,8 +2,8 @@
 
 A voice is a pitch, the length of a vocal tract that scales the formants of all vowels, formants of
 its own, and a tilt of its spectrum. An utterance is a row of vowels. Recordings of the second kind
-have passed through a narrow channel with noise, which is other in each video: who has only heard the
-first kind takes channels for voices there.
+have passed through a narrow channel with noise, which is other in each video: who has only heard
+the first kind takes channels for voices there.
 """
 
 from __future__ import annotations
@@ -16,8 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from support import shard_builder
+from voxblink2_lib.files import sha256_of
 from voxblink2_lib.media.encoding import encode
-from voxblink2_lib.records import SAMPLES_PER_FRAME
+from voxblink2_lib.records import SAMPLES_PER_FRAME, Clip, SealedShard, VideoKey
+from voxblink2_lib.store.layout import Store
+from voxblink2_lib.store.ledger import Ledger
 
 RATE = shard_builder.RATE
 Array = npt.NDArray[np.float64]
@@ -69,7 +72,7 @@ def speech(speaker: Voice, seconds: float, *, seed: int) -> Array:
         heights = (1 / (1 + ((hertz - formants) / _BANDWIDTHS) ** 2)).sum(axis=1) + 0.01
         loud = np.interp(at, np.arange(len(vowels)), heights) / number**speaker.tilt
         sound += loud * np.sin(number * phase)
-    return sound / np.abs(sound).max()
+    return np.asarray(sound / np.abs(sound).max(), np.float64)
 
 
 def through_channel(sound: Array, *, seed: int) -> Array:
@@ -88,7 +91,7 @@ def through_channel(sound: Array, *, seed: int) -> Array:
 
 
 def write_voices(
-    folder: Path,
+    root: Path,
     speakers: Sequence[str],
     *,
     seed: int,
@@ -97,10 +100,10 @@ def write_voices(
     frames: int = 30,
     narrow: bool = False,
 ) -> Path:
-    """Write a shard of synthetic voices; return its folder, which ``Corpus.open`` takes.
+    """Write a store of one shard of synthetic voices; return its folder.
 
     Args:
-        folder: is created.
+        root: folder of the store.
         speakers: ids, each of a voice of its own.
         seed: other voices for each.
         videos: of each speaker.
@@ -108,26 +111,23 @@ def write_voices(
         frames: of each utterance, 40 ms each.
         narrow: of the second kind.
     """
-    folder.mkdir(parents=True)
-    clips = []
+    clips: list[Clip] = []
     for place, speaker in enumerate(speakers):
         sounds = voice(1000 * seed + place)
-        for video in range(videos):
-            channel = (1000 * seed + place) * videos + video
-            for _ in range(utterances):
-                number = len(clips)
-                sound = speech(sounds, frames * SAMPLES_PER_FRAME / RATE, seed=1000 * seed + number)
-                if narrow:
-                    sound = through_channel(sound, seed=channel)
-                samples = np.asarray(0.5 * sound / np.abs(sound).max(), np.float32)
-                clips.append(
-                    shard_builder.clip(
-                        number,
-                        frames=frames,
-                        speaker=speaker,
-                        video=f"video{place:03}{video:03}",
-                        data=encode(samples, audio_format="wav"),
-                    )
-                )
-    shard_builder.seal(folder / "0.arrow", clips)
-    return folder
+        for video in np.repeat(np.arange(videos), utterances).tolist():
+            number = len(clips)
+            sound = speech(sounds, frames * SAMPLES_PER_FRAME / RATE, seed=1000 * seed + number)
+            if narrow:
+                sound = through_channel(sound, seed=(1000 * seed + place) * videos + video)
+            samples = np.asarray(0.5 * sound / np.abs(sound).max(), np.float32)
+            data = encode(samples, audio_format="wav")
+            names = {"speaker": speaker, "video": f"video{place:03}{video:03}"}
+            clips.append(shard_builder.clip(number, frames=frames, data=data, **names))
+    store = Store(root)
+    store.shards("audio").mkdir(parents=True)
+    with Ledger(store.ledger, "audio") as ledger:
+        ledger.add_jobs([[VideoKey(speakers[0], "video000000")]])
+        path = shard_builder.seal(store.shards("audio") / "audio-00000.arrow", clips)
+        size = path.stat().st_size
+        ledger.seal(SealedShard(0, path.name, sha256_of(path), len(clips), size))
+    return root

@@ -13,6 +13,7 @@ it is there.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from voxblink2_lib.errors import TrainingError
@@ -58,7 +59,7 @@ class ExponentialRate:
     def at(self, epochs_done: float) -> float:
         """Return the learning rate after so many epochs."""
         done = min(max(epochs_done, 0.0), self.epochs)
-        rate = self.first * (self.last / self.first) ** (done / self.epochs)
+        rate = self.first * math.pow(self.last / self.first, done / self.epochs)
         return rate * min(1.0, done / self.warm_up_epochs) if self.warm_up_epochs else rate
 
 
@@ -91,4 +92,4 @@ class ExponentialMargin:
         if epochs_done <= self.starts:
             return 0.0
         share = (epochs_done - self.starts) / (self.fixed - self.starts)
-        return self.final * (1 - _LEFT_OF_MARGIN**share)
+        return self.final * (1 - math.pow(_LEFT_OF_MARGIN, share))
