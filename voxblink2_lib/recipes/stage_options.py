@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import Any
 
 from voxblink2_lib.errors import TrainingError
@@ -52,6 +53,11 @@ def parser(document: str) -> argparse.ArgumentParser:
     add("--top-k", type=int, metavar="N", help="speakers that are penalized most; default: 0")
     add("--top-k-penalty", type=float, metavar="RADIANS")
     add("--mixed-precision", choices=["no", "fp16", "bf16"], default="no")
+    _add_data_options(add)
+    return parser
+
+
+def _add_data_options(add: Callable[..., object]) -> None:
     for name in ("noise", "music", "babble"):
         add(f"--{name}", metavar="DIR", help="audio files to add, such as a folder of MUSAN")
     add("--rooms", metavar="DIR", help="impulse responses, such as RIRS_NOISES")
@@ -67,7 +73,6 @@ def parser(document: str) -> argparse.ArgumentParser:
     add("--log-every", type=_whole, default=20, metavar="STEPS")
     add("--workers", type=int, default=2, metavar="N", help="processes that decode")
     add("--seed", type=int, default=0)
-    return parser
 
 
 def _stage_name(name: str) -> str:
