@@ -156,8 +156,8 @@ def test_the_last_stage_goes_on_from_a_run_and_is_not_repeated(
     undisturbed: Path, undisturbed_run: Path, tmp_path: Path, run_here: RunHere
 ) -> None:
     out = tmp_path / "out"
-    words = ("--store", undisturbed, "--out", out, *_SMALL[2:], "--stage", "lmft")
-    words = (*words, "--crop-seconds", "2", "--from", undisturbed_run, "--epochs", "1")
+    begun = ("--store", undisturbed, "--out", out, *_SMALL[2:], "--stage", "lmft")
+    words = (*begun, "--crop-seconds", "2", "--from", undisturbed_run, "--epochs", "1")
     output = run_here("train_speaker.py", *words, "--workers", "0")
     assert "24 of the 24 classes have a row in its head" in output
     assert len(json.loads((out / "labels.json").read_text())["speeds"]) == 3

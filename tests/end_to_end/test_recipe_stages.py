@@ -177,7 +177,7 @@ def test_a_loss_that_is_no_number_ends_the_run(
     forward = SpeakerModel.forward
 
     def diverged(self: SpeakerModel, *arguments: Any, **options: Any) -> Any:
-        output = forward(self, *arguments, **options)
+        output: Any = forward(self, *arguments, **options)
         if output.loss is not None:
             output.loss = output.loss * torch.nan
         return output

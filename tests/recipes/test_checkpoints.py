@@ -124,11 +124,10 @@ def test_settings_that_cannot_be_read_are_told(tmp_path: Path) -> None:
 
 def test_a_run_is_finished_when_its_model_is_whole(tmp_path: Path) -> None:
     folder = begun(tmp_path)
-    assert folder.is_begun
-    assert not folder.is_finished
+    assert (folder.is_begun, folder.is_finished) == (True, False)
     (folder.path / "half-model").mkdir()
     (folder.path / "half-model" / "config.json").touch()
-    assert not folder.is_finished
+    assert (folder.is_begun, folder.is_finished) == (True, False)
     folder.save_model(*make_model("small", classes=2, seed=0))
     assert folder.is_finished
     assert sorted(path.name for path in folder.path.glob("*model")) == ["model"]

@@ -58,8 +58,9 @@ def scores(seed: int, *, speakers: bool) -> TrialScores:
     target = np.arange(400) % 4 == 0
     values = (random.normal(size=400) + 2 * target).astype(np.float32)
     ids = [f"id00000{number}" for number in range(4)] if speakers else []
-    sides = [random.integers(4, size=400).astype(np.int32) if speakers else []] * 2
-    return TrialScores(values, target, np.array(ids, np.str_), *map(np.asarray, sides))
+    count = 400 if speakers else 0
+    sides = (random.integers(4, size=count).astype(np.int32) for _ in range(2))
+    return TrialScores(values, target, np.array(ids, np.str_), *sides)
 
 
 @pytest.fixture
@@ -88,7 +89,7 @@ def write_log(out: Path, steps: int) -> None:
 
 
 def test_the_page_shows_curves_rates_and_who_is_confused(run: Path) -> None:
-    write_log(run, 120)
+    write_log(run, 1200)
     held_out, trials = scores(1, speakers=True), scores(2, speakers=False)
     crossed = 3 - held_out.enrolment
     held_out = TrialScores(
@@ -98,13 +99,14 @@ def test_the_page_shows_curves_rates_and_who_is_confused(run: Path) -> None:
     trials.save(run / TRIALS)
     text = write_run_report(run).read_text("utf-8")
     page = Page(text)
+    assert len(text) < 400_000  # curves are thinned
     assert page.tags.count("svg") == 4
     assert len(page.ids) == len(set(page.ids))
     assert page.outside == []
     assert "script" not in page.tags
     assert "<script>alert(1)</script>" in page.text
     assert "Training: finetune, run <1>" in page.text
-    assert "Step 120, 1.20 epochs; not finished." in page.text
+    assert "Step 1,200, 12.00 epochs; not finished." in page.text
     for each in (held_out, trials):
         assert f"{100 * each.sweep.crossing().rate:.2f} %" in page.text
     for label in ("time waiting for data (%)", "utterances per second", "learning rate", "loss"):
@@ -116,13 +118,6 @@ def test_a_run_that_has_only_begun_has_a_page(run: Path) -> None:
     page = Page(write_run_report(run).read_text("utf-8"))
     assert "Step 0; not finished." in page.text
     assert "svg" not in page.tags
-
-
-def test_a_long_run_has_no_longer_page(run: Path) -> None:
-    write_log(run, 500)
-    size = write_run_report(run).stat().st_size
-    write_log(run, 4000)
-    assert write_run_report(run).stat().st_size < 1.2 * size
 
 
 def test_thinned_curves_have_the_mean_of_the_whole() -> None:

@@ -83,7 +83,7 @@ def test_the_network_is_the_same_with_its_statistics(run: Path) -> None:
         is_buffer = name in dict(model.named_buffers())
         assert torch.equal(after[name], before[name] + 3 if is_buffer else before[name]), name
     assert model.config.num_speakers == 2
-    assert len(model.config.id2label) == 2
+    assert model.config.num_labels == 2
 
 
 def test_options_of_the_head_are_those_of_the_new_stage(run: Path) -> None:

@@ -121,8 +121,12 @@ def write_voices(
                 sound = through_channel(sound, seed=(1000 * seed + place) * videos + video)
             samples = np.asarray(0.5 * sound / np.abs(sound).max(), np.float32)
             data = encode(samples, audio_format="wav")
-            names = {"speaker": speaker, "video": f"video{place:03}{video:03}"}
-            clips.append(shard_builder.clip(number, frames=frames, data=data, **names))
+            key = VideoKey(speaker, f"video{place:03}{video:03}")
+            clips.append(
+                shard_builder.clip(
+                    number, frames=frames, speaker=speaker, video=key.video_id, data=data
+                )
+            )
     store = Store(root)
     store.shards("audio").mkdir(parents=True)
     with Ledger(store.ledger, "audio") as ledger:
