@@ -73,14 +73,18 @@ def _state(folder: RunFolder, log: RunLog) -> Markup:
 
 
 def _facts_table(settings: Mapping[str, Any]) -> Markup:
-    rows = [[name.replace("_", " "), _text(value)] for name, value in sorted(settings.items())]
+    rows = [
+        [name.replace("_", " "), _text(value)]
+        for name, value in sorted(settings.items())
+        if value is not None
+    ]
     return markup.table(rows, _FACTS, style="summary", titles=False)
 
 
 def _text(value: object) -> str:
     if isinstance(value, list):
         return ", ".join(map(_text, value))
-    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 # -- Results ---------------------------------------------------------------------------------------
@@ -90,7 +94,7 @@ def _results(scores: Mapping[str, TrialScores]) -> list[Section]:
     if not scores:
         return []
     rows = [_result(title, each) for title, each in scores.items()]
-    content = [markup.table(rows, _RESULTS), _figure_of(_det_plot(scores))]
+    content = [markup.table(rows, _RESULTS), _figure_of(_det_plot(scores), width_rem=32)]
     return [Section("Error rates", markup.join(content), "2")]
 
 
@@ -166,8 +170,9 @@ def _mean(records: Records, name: str) -> float:
     return float(sum(record[name] for record in records) / len(records))
 
 
-def _figure_of(plot: str) -> Markup:
-    return markup.fill("<figure>$plot</figure>", plot=Markup(plot))
+def _figure_of(plot: str, *, width_rem: int = 60) -> Markup:
+    figure = '<figure style="max-width: ${width}rem">$plot</figure>'
+    return markup.fill(figure, width=str(width_rem), plot=Markup(plot))
 
 
 def _loss_plot(records: Records) -> str:
