@@ -78,7 +78,8 @@ def start(labels: SpeakerLabels, args: argparse.Namespace) -> Start:
         raise TrainingError(
             f"--stage lmft goes on with the speakers of {args.origin}, but its head has only "
             f"{begun.kept_classes:,} of the {labels.classes:,} classes of {labels.corpus} in "
-            f"{args.store}. Run --stage finetune --from {args.origin} first, and go on from that."
+            f"{args.store}. Hold out the speakers that it held out (--validation), or run --stage "
+            f"finetune --from {args.origin} first, and go on from that."
         )
     return begun
 

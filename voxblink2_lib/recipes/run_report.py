@@ -47,7 +47,7 @@ def write_run_report(out: Path) -> Path:
     folder, log = RunFolder(out), RunLog(out / LOG)
     scores = {
         title: TrialScores.load(out / name)
-        for title, name in (("held-out speakers", HELD_OUT), ("list of trials", TRIALS))
+        for title, name in (("held-out trials", HELD_OUT), ("list of trials", TRIALS))
         if (out / name).is_file()
     }
     settings = folder.settings()
@@ -55,7 +55,7 @@ def write_run_report(out: Path) -> Path:
     sections = [
         *_results(scores),
         *_curves(log),
-        *_confused(scores.get("held-out speakers")),
+        *_confused(scores.get("held-out trials")),
         Section("Settings", _facts_table(settings), "2"),
     ]
     head = markup.fill("<h1>$title</h1>$state", title=title, state=_state(folder, log))
@@ -127,10 +127,10 @@ def _confused(trials: TrialScores | None) -> list[Section]:
         for pair in pairs
     ]
     remark = markup.note(
-        f"Pairs of held-out speakers with false acceptances at the threshold of the EER: "
+        f"Pairs of speakers with false acceptances at the threshold of the EER: "
         f"{counted(len(rows), 'pair')}, the worst first. Both may be one person under two ids."
         if rows
-        else "No two held-out speakers are confused at the threshold of the EER."
+        else "No two speakers are confused at the threshold of the EER."
     )
     body = markup.join([remark, markup.table(rows, _CONFUSED)]) if rows else remark
     return [Section("Most confused speakers", body, "2")]
@@ -147,7 +147,7 @@ def _curves(log: RunLog) -> list[Section]:
         sections.append(Section("Training", markup.join([*map(_figure_of, plots)]), "2"))
     if scored:
         plot = _figure_of(_eer_plot(scored))
-        sections.append(Section("Held-out speakers as training goes", plot, "2"))
+        sections.append(Section("Held-out trials as training goes", plot, "2"))
     return sections
 
 
@@ -207,7 +207,7 @@ def _eer_plot(records: Records) -> str:
         for axes in (left, right):
             axes.set_ylim(bottom=0)
 
-    return draw_svg("eer", "EER and minDCF of held-out speakers over epochs", 2.6, draw)
+    return draw_svg("eer", "EER and minDCF of held-out trials over epochs", 2.6, draw)
 
 
 def _line(
