@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import runpy
 import shutil
@@ -18,7 +17,6 @@ from safetensors.torch import load_file
 from support import cli_process
 
 from voxblink2_lib.demo.training import run_training_demo
-from voxblink2_lib.recipes.stage_options import parser
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 _SMALL = (
@@ -150,52 +148,6 @@ def test_two_processes_that_are_killed_end_with_the_same_weights(
     killed("train_speaker.py", *words, out=stopped, by=TWO)
     assert "Resuming at step" in run("train_speaker.py", *words, "--out", stopped, by=TWO)
     assert_same_weights(weights(stopped), weights(whole))
-
-
-def test_the_last_stage_goes_on_from_a_run_and_is_not_repeated(
-    undisturbed: Path, undisturbed_run: Path, tmp_path: Path, run_here: RunHere
-) -> None:
-    out = tmp_path / "out"
-    begun = ("--store", undisturbed, "--out", out, *_SMALL[2:], "--stage", "lmft")
-    words = (*begun, "--crop-seconds", "2", "--from", undisturbed_run, "--epochs", "1")
-    output = run_here("train_speaker.py", *words, "--workers", "0")
-    assert "24 of the 24 classes have a row in its head" in output
-    assert len(json.loads((out / "labels.json").read_text())["speeds"]) == 3
-    assert load_file(weights(out))["head.weight"].shape == (24, 64)
-    before = weights(out).stat().st_mtime_ns
-    assert "is finished; nothing is repeated" in run_here("train_speaker.py", *words)
-    assert weights(out).stat().st_mtime_ns == before
-    output = run_here("train_speaker.py", *words, "--rate", "1", code=2)
-    assert "was begun with other settings: rate 0.0001, now 1.0. Name another --out." in output
-
-
-REFUSED = {
-    "--stage finetune and lmft need --from DIR": ["--stage", "lmft"],
-    "--model is of --stage pretrain": ["--stage", "lmft", "--from", "{run}", "--model", "small"],
-    "--trials LIST and --audio DIR go together": ["--trials", "list"],
-    "There is no model in": ["--stage", "lmft", "--from", "{out}"],
-    "first, and go on from that": ["--stage", "lmft", "--from", "{run}", "--corpus", "VoxCeleb2"],
-}
-
-
-@pytest.mark.parametrize("message", REFUSED)
-def test_what_does_not_fit_is_refused_before_anything_is_written(
-    message: str, undisturbed: Path, undisturbed_run: Path, tmp_path: Path, run_here: RunHere
-) -> None:
-    out = tmp_path / "out"
-    words = [word.format(run=undisturbed_run, out=out) for word in REFUSED[message]]
-    options = ("--store", undisturbed, "--out", out, "--hold-out", "videos", *words)
-    assert message in run_here("train_speaker.py", *options, code=2)
-    assert not (out / "settings.json").exists()
-
-
-def test_the_former_name_of_the_first_stage_is_told(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    words = ["--store", "s", "--out", str(tmp_path), "--stage", "train"]
-    with pytest.raises(SystemExit):
-        parser("").parse_args(words)
-    assert "the stage 'train' is called 'pretrain' now" in capsys.readouterr().err
 
 
 def test_the_trainer_learns_and_goes_on_from_a_checkpoint_with_the_same_weights(

@@ -166,6 +166,59 @@ def records(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
+def test_the_last_stage_goes_on_from_a_run_and_is_not_repeated(
+    small_store: Path, whole_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    words = ("--store", small_store, *FEW[:6], "--stage", "lmft", "--from", whole_run, "--out", out)
+    words = (*words, "--epochs", "1", "--score-every", "1000")
+    train(*words)
+    assert "18 of the 18 classes have a row in its head" in capsys.readouterr().out
+    labels = SpeakerLabels.load(out / "labels.json")
+    assert (labels.corpus, labels.speeds) == ("VoxBlink2", (1.0, 0.9, 1.1))
+    weights = out / "model" / "model.safetensors"
+    assert load_file(weights)["head.weight"].shape == (18, 64)
+    before = weights.stat().st_mtime_ns
+    train(*words)
+    assert "is finished; nothing is repeated" in capsys.readouterr().out
+    assert weights.stat().st_mtime_ns == before
+    train(*words, "--rate", "1", code=2)
+    told = "begun with other settings: rate 0.0001, now 1.0. Name another --out."
+    assert told in capsys.readouterr().err
+
+
+REFUSED = {
+    "--stage finetune and lmft need --from DIR": ["--stage", "lmft"],
+    "--model is of --stage pretrain": ["--stage", "lmft", "--from", "{run}", "--model", "small"],
+    "--trials LIST and --audio DIR go together": ["--trials", "list"],
+    "There is no model in": ["--stage", "lmft", "--from", "{out}"],
+    "first, and go on from that": ["--stage", "lmft", "--from", "{run}", "--corpus", "VoxCeleb2"],
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_what_does_not_fit_is_refused_before_anything_is_written(
+    message: str,
+    small_store: Path,
+    whole_run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "out"
+    words = [word.format(run=whole_run, out=out) for word in REFUSED[message]]
+    train("--store", small_store, "--out", out, *words, code=2)
+    assert message in capsys.readouterr().err
+    assert not (out / "settings.json").exists()
+
+
+def test_the_former_name_of_the_first_stage_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        train("--store", "s", "--out", tmp_path, "--stage", "train")
+    assert "the stage 'train' is called 'pretrain' now" in capsys.readouterr().err
+
+
 def test_a_loss_that_is_no_number_ends_the_run(
     small_store: Path,
     tmp_path: Path,
