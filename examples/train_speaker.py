@@ -1,157 +1,85 @@
-"""Train a speaker model on a store: additive angular margin, exact resume, then large margin.
+"""Train a speaker model by the published recipe: pre-train, fine-tune, then large margin.
 
-Stage "train" is the usual recipe: 2 s crops, speed perturbation with new speakers, a margin that
-rises to 0.2. Stage "lmft" continues with longer crops and a larger margin (Thienpondt et al.,
-ICASSP 2021). Run the same command again after an interruption, and it resumes at the next batch.
+Stage "pretrain" begins with random weights. "finetune" goes on with other speakers, such as those
+of VoxCeleb2, so with a new head, at a lower rate. "lmft" goes on with the same speakers, longer
+crops and a larger margin (Thienpondt et al., ICASSP 2021). Their defaults are published ones,
+stretched or compressed to --epochs; docs/training.md names their sources. Run the same command
+again after an interruption, and it resumes at the next batch; of a finished stage it repeats
+nothing.
 
 Example:
-    python examples/train_speaker.py --store /data/voxblink2 --out runs/a --model resnet34
-    python examples/train_speaker.py --store /data/voxblink2 --out runs/b --stage lmft --from runs/a
-    accelerate launch --num_processes 4 examples/train_speaker.py ... --mixed-precision bf16
+    python examples/train_speaker.py --store /data/voxblink2 --out runs/a --epochs 17
+    python examples/train_speaker.py --stage finetune --store /data/voxceleb2 --corpus VoxCeleb2 \
+        --from runs/a --out runs/b --trials vox1-o.txt --audio /data/voxceleb1/wav
+    python examples/train_speaker.py --stage lmft --store /data/voxceleb2 --corpus VoxCeleb2 \
+        --from runs/b --out runs/c --trials vox1-o.txt --audio /data/voxceleb1/wav
+    torchrun --nproc-per-node 4 examples/train_speaker.py ... --mixed-precision bf16
     tensorboard --logdir runs
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import shutil
-import signal
+import contextlib
+import itertools
+import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import gather_object, set_seed
 from torch import nn
 from tqdm import tqdm
-from transformers import AutoFeatureExtractor, AutoModelForAudioXVector
 
 from voxblink2_lib.errors import TrainingError, VoxBlink2Error
-from voxblink2_lib.progress import show_progress
-from voxblink2_lib.recipes.holdout import (
-    HeldOut,
-    hold_out_speakers,
-    hold_out_videos,
-    score_held_out,
+from voxblink2_lib.progress import no_progress, show_progress
+from voxblink2_lib.recipes.checkpoints import RunFolder
+from voxblink2_lib.recipes.evaluation import (
+    Share,
+    TrialScores,
+    score_list,
+    score_trials_held_out,
 )
-from voxblink2_lib.recipes.training import ARCHITECTURES, FeatureCollate, Schedule, make_model
-from voxblink2_lib.records import SAMPLE_RATE_HZ
-from voxblink2_lib.scoring import eer, min_dcf
-from voxblink2_lib.training import (
-    AddNoise,
-    BalancedSampler,
-    Codec,
-    Corpus,
-    EpochSampler,
-    RandomChoice,
-    Reverberate,
-    ShuffleSampler,
-    SpeakerLabels,
-    SpeakerSampler,
-    TrainingLoader,
-    UtteranceDataset,
-)
+from voxblink2_lib.recipes.run_log import Meter, RunLog
+from voxblink2_lib.recipes.run_report import HELD_OUT, LOG, TRIALS, write_run_report
+from voxblink2_lib.recipes.stage_data import hold_out, make_augmentation, make_sampler
+from voxblink2_lib.recipes.stage_options import complete, parser, settings_of
+from voxblink2_lib.recipes.stages import STAGES, scaled_rate
+from voxblink2_lib.recipes.stopping import StopSignals
+from voxblink2_lib.recipes.training import FeatureCollate, make_model
+from voxblink2_lib.recipes.transfer import Origin, Start, corpus_name, start_from
+from voxblink2_lib.scoring import eer
+from voxblink2_lib.training import Corpus, SpeakerLabels, TrainingLoader, UtteranceDataset
 
 STOPPED = 3
-# Defaults that depend on the stage.
-STAGES: dict[str, dict[str, Any]] = {
-    "train": {"crop_seconds": 2.0, "margin": 0.2, "speeds": [1.0, 0.9, 1.1], "rate": None},
-    "lmft": {"crop_seconds": 5.0, "margin": 0.3, "speeds": [1.0], "rate": 1e-4},
-}
-RATES = {"sgd": 0.1, "adamw": 3e-3}
-
-
-# -- Data ------------------------------------------------------------------------------------------
-
-
-def hold_out(corpus: Corpus, args: argparse.Namespace) -> HeldOut:
-    if args.hold_out == "videos":
-        return hold_out_videos(corpus)
-    default = min(200, max(2, len(corpus.speakers) // 20))
-    return hold_out_speakers(corpus, args.held_out_speakers or default)
-
-
-def make_sampler(
-    corpus: Corpus, args: argparse.Namespace, accelerator: Accelerator
-) -> EpochSampler:
-    ranks = {"rank": accelerator.process_index, "world_size": accelerator.num_processes}
-    if args.sampler == "balanced":
-        return BalancedSampler(
-            corpus,
-            batch_size=args.batch_size,
-            per_speaker=args.per_speaker,
-            seed=args.seed,
-            **ranks,
-        )
-    if args.sampler == "speakers":
-        return SpeakerSampler(
-            corpus, speakers=args.batch_size // 2, utterances=2, seed=args.seed, **ranks
-        )
-    # Batch normalization needs more than the one utterance that a last batch may have.
-    return ShuffleSampler(
-        corpus, batch_size=args.batch_size, seed=args.seed, drop_last=True, **ranks
-    )
-
-
-def make_augmentation(args: argparse.Namespace) -> RandomChoice | None:
-    """Return the usual augmentation with MUSAN, rooms and codecs, as far as they are given."""
-    choices: list[Any] = []
-    if args.noise:
-        choices.append(AddNoise(args.noise, snr_db=(0, 15)))
-    if args.music:
-        choices.append(AddNoise(args.music, snr_db=(5, 15)))
-    if args.babble:
-        choices.append(AddNoise(args.babble, snr_db=(13, 20), files=(3, 7)))
-    if args.rooms:
-        choices.append(Reverberate(args.rooms))
-    if args.codecs:
-        choices.append(Codec())
-    return RandomChoice(0.6, *choices) if choices else None
-
-
-def make_loader(
-    corpus: Corpus, labels: SpeakerLabels, collate: FeatureCollate, args: Any, accelerator: Any
-) -> TrainingLoader:
-    dataset = UtteranceDataset(
-        corpus,
-        crop_seconds=args.crop_seconds,
-        labels=labels,
-        augment=make_augmentation(args),
-        on_damaged=args.on_damaged,
-    )
-    return TrainingLoader(
-        dataset,
-        make_sampler(corpus, args, accelerator),
-        num_workers=args.workers,
-        collate_fn=collate,
-        pin_memory=accelerator.device.type == "cuda",
-        persistent_workers=args.workers > 0,
-    )
 
 
 # -- Model -----------------------------------------------------------------------------------------
 
 
-def start_model(labels: SpeakerLabels, args: argparse.Namespace) -> tuple[Any, Any]:
-    """Return a new model; for the second stage, that of the first with one class per speaker."""
-    if args.stage == "train":
-        return make_model(args.model, classes=labels.classes, seed=args.seed)
-    before = Path(args.origin)
-    trained_on = SpeakerLabels.load(before / "labels.json")
-    if trained_on.speakers != labels.speakers or trained_on.speeds[0] != 1:
+def start(labels: SpeakerLabels, args: argparse.Namespace) -> Start:
+    """Return a new model, or that of the stage before with a head for these speakers."""
+    named = {
+        "head_sub_centers": args.sub_centers,
+        "head_top_k": args.top_k,
+        "head_top_k_penalty": args.top_k_penalty,
+    }
+    head = {name: value for name, value in named.items() if value is not None}
+    if args.stage == "pretrain":
+        made = make_model(args.model, classes=labels.classes, seed=args.seed, head=head)
+        return Start(made.model, made.extractor, kept_classes=0)
+    begun = start_from(Origin.at(args.origin), labels, seed=args.seed, head=head)
+    if args.stage == "lmft" and begun.kept_classes < labels.classes:
         raise TrainingError(
-            f"{before} was trained on {len(trained_on.speakers)} other speakers; the second stage "
-            f"needs those of the first, but got {len(labels.speakers)}."
+            f"--stage lmft goes on with the speakers of {args.origin}, but its head has only "
+            f"{begun.kept_classes:,} of the {labels.classes:,} classes of {labels.corpus} in "
+            f"{args.store}. Hold out the speakers that it held out (--validation), or run --stage "
+            f"finetune --from {args.origin} first, and go on from that."
         )
-    extractor = AutoFeatureExtractor.from_pretrained(before / "model")
-    model = AutoModelForAudioXVector.from_pretrained(before / "model")
-    # The first classes are the speakers at their own speed.
-    model.head.weight = nn.Parameter(model.head.weight.detach()[: labels.classes].clone())
-    model.config.num_speakers = labels.classes
-    return model, extractor
+    return begun
 
 
 def make_optimizer(model: nn.Module, args: argparse.Namespace) -> torch.optim.Optimizer:
@@ -162,7 +90,7 @@ def make_optimizer(model: nn.Module, args: argparse.Namespace) -> torch.optim.Op
     )
 
 
-# -- Checkpoints -----------------------------------------------------------------------------------
+# -- Training --------------------------------------------------------------------------------------
 
 
 class StepCounter:
@@ -178,234 +106,267 @@ class StepCounter:
         self.step = state["step"]
 
 
-def checkpoints(out: Path) -> list[Path]:
-    return sorted(out.glob("checkpoint-*"))
-
-
-def save_checkpoint(accelerator: Accelerator, out: Path, step: int) -> None:
-    """Save all that a resumed run needs; a kill meanwhile leaves the last checkpoint intact."""
-    unfinished, finished = out / "half-checkpoint", out / f"checkpoint-{step:08}"
-    if finished.exists():
-        return
-    if accelerator.is_main_process:
-        shutil.rmtree(unfinished, ignore_errors=True)
-    accelerator.wait_for_everyone()
-    accelerator.save_state(str(unfinished))
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        unfinished.rename(finished)
-        for old in checkpoints(out)[:-2]:
-            shutil.rmtree(old)
-    accelerator.wait_for_everyone()
-
-
-def check_settings(args: argparse.Namespace, out: Path, *, write: bool) -> None:
-    """Refuse to resume a run with other settings; write those of a new run."""
-    free = {"workers", "save_every", "score_every", "out", "store"}
-    settings = {name: value for name, value in sorted(vars(args).items()) if name not in free}
-    path = out / "settings.json"
-    if path.exists():
-        before = json.loads(path.read_text("utf-8"))
-        changes = [
-            f"{name} {before.get(name)!r}, now {value!r}"
-            for name, value in settings.items()
-            if before.get(name) != value
-        ]
-        if changes:
-            raise TrainingError(
-                f"{out} was begun with other settings: {', '.join(changes)}. Name another --out."
-            )
-    elif write:
-        out.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(settings, indent=1), encoding="utf-8")
-
-
-# -- Training --------------------------------------------------------------------------------------
-
-
 class Training:
     """A run: model, data, optimizer and state."""
 
     def __init__(self, args: argparse.Namespace, accelerator: Accelerator) -> None:
         self.args, self.accelerator = args, accelerator
-        self.out = Path(args.out)
+        self.folder = RunFolder(Path(args.out))
         self.held_out = hold_out(Corpus.open(args.store), args)
         train = self.held_out.train
-        self.labels = SpeakerLabels.of(train, speeds=args.speeds)
-        if args.stage == "lmft":
-            train = train.select(train.samples >= args.crop_seconds * SAMPLE_RATE_HZ)
-        model, self.extractor = start_model(self.labels, args)
-        self.loader = make_loader(
-            train, self.labels, FeatureCollate(self.extractor), args, accelerator
+        name = corpus_name(train.speakers, args.corpus)
+        self.labels = SpeakerLabels.of(train, speeds=args.speeds, name=name)
+        self.folder.check_labels(self.labels)
+        counts = {"utterances": len(train), "corpus": name}
+        self.folder.check_settings(counts)
+        begun = start(self.labels, args)
+        self.extractor, self.kept_classes = begun.extractor, begun.kept_classes
+        self.sampler = make_sampler(
+            train,
+            args,
+            rank=accelerator.process_index,
+            world_size=accelerator.num_processes,
         )
-        self.steps = args.epochs * len(self.loader)
-        self.schedule = Schedule(
-            self.steps,
-            args.rate,
-            args.margin,
-            margin_rises=0.5 if args.stage == "train" else 0.0,
+        self.loader = self._make_loader(train)
+        crops = args.batch_size * accelerator.num_processes * args.accumulate
+        rate = scaled_rate(args.rate, crops=crops, optimizer=args.optimizer)
+        stage = STAGES[args.stage]
+        self.rates = stage.rate_schedule(args.epochs, rate)
+        self.margins = stage.margin_schedule(args.epochs, args.margin)
+        self.model, self.optimizer = accelerator.prepare(
+            begun.model, make_optimizer(begun.model, args)
         )
-        self.model, self.optimizer = accelerator.prepare(model, make_optimizer(model, args))
-        self.counter = StepCounter()
+        self.counter, self.meter = StepCounter(), Meter()
         accelerator.register_for_checkpointing(self.counter, self.loader)
-        self.stop = False
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._request_stop)
+        self.log = RunLog(self.folder.path / LOG)
+        accelerator.wait_for_everyone()  # all of them have read what is there
+        if accelerator.is_main_process and not self.folder.is_begun:
+            self.folder.begin({**settings_of(args), **counts}, self.labels)
+        accelerator.wait_for_everyone()
+        self.signals = StopSignals()
 
-    def _request_stop(self, *_: object) -> None:
-        self.stop = True
+    def _make_loader(self, corpus: Corpus) -> TrainingLoader:
+        dataset = UtteranceDataset(
+            corpus,
+            crop_seconds=self.args.crop_seconds,
+            labels=self.labels,
+            augment=make_augmentation(self.args),
+            on_damaged=self.args.on_damaged,
+        )
+        return TrainingLoader(
+            dataset,
+            self.sampler,
+            num_workers=self.args.workers,
+            collate_fn=FeatureCollate(self.extractor),
+            pin_memory=self.accelerator.device.type == "cuda",
+            persistent_workers=self.args.workers > 0,
+        )
 
-    def _must_stop(self) -> bool:
-        """Return whether any process got a signal; several of them check it every few steps."""
-        if self.accelerator.num_processes == 1:
-            return self.stop
-        if self.counter.step % 20:
-            return False
-        if self.stop:
-            self.accelerator.set_trigger()
-        return bool(self.accelerator.check_trigger())
+    @property
+    def epochs_done(self) -> float:
+        """Epochs that are done, with the fraction of the present one."""
+        state = self.loader.state_dict()
+        if not state["position"]:
+            return state["epoch"]
+        batches = len(self.sampler.epoch_batches(state["epoch"]).bounds) - 1
+        return state["epoch"] + state["position"] / batches
 
     def run(self) -> bool:
         """Train to the end or until a signal; return whether the end is reached."""
-        saved = checkpoints(self.out)
-        if saved:
-            self.accelerator.load_state(str(saved[-1]))
-            self.accelerator.print(f"Resuming at step {self.counter.step:,} of {self.steps:,}.")
-        else:
-            self.score()
-        bar = tqdm(
-            total=self.steps,
-            initial=self.counter.step,
-            unit="step",
-            disable=not self.accelerator.is_local_main_process,
-        )
-        self.model.train()
-        while self.counter.step < self.steps:
-            for batch in self.loader:
-                self.train_step(batch, bar)
-                if self._must_stop():
-                    save_checkpoint(self.accelerator, self.out, self.counter.step)
-                    return False
-        bar.close()
-        self.score()
-        self.save_model()
+        with self.signals:
+            self._resume()
+            self.model.train()
+            self.meter.restart()
+            with tqdm(
+                total=self.args.epochs * math.ceil(len(self.loader) / self.args.accumulate),
+                initial=self.counter.step,
+                unit="step",
+                disable=not self.accelerator.is_local_main_process,
+            ) as bar:
+                while self.loader.epoch < self.args.epochs:
+                    if not self._train_epoch(bar):
+                        return False
+            self._finish()
         return True
 
-    def train_step(self, batch: dict[str, torch.Tensor], bar: Any) -> None:
-        step = self.counter.step
-        margin = self.schedule.margin_at(step)
-        self.accelerator.unwrap_model(self.model).head.margin = margin
+    def _resume(self) -> None:
+        """Go on from the last checkpoint, or score the model that training begins with."""
+        saved, main = self.folder.checkpoints(), self.accelerator.is_main_process
+        if main:
+            self.log.rewind(self.folder.last_step if saved else -1)
+        # Without the steps after the checkpoint, which are done again.
+        self.accelerator.init_trackers(
+            "log", init_kwargs={"tensorboard": {"purge_step": self.folder.last_step + 1}}
+        )
+        if saved:
+            self.accelerator.load_state(str(saved[-1]))
+            self.accelerator.print(
+                f"Resuming at step {self.counter.step:,}, after {self.epochs_done:.2f} of "
+                f"{self.args.epochs} epochs."
+            )
+            return
+        if self.args.stage != "pretrain":
+            self.accelerator.print(
+                f"Beginning with {self.args.origin}: {self.kept_classes:,} of the "
+                f"{self.labels.classes:,} classes have a row in its head, the others are new."
+            )
+        self.score()
+
+    def _train_epoch(self, bar: Any) -> bool:
+        """Train the rest of an epoch; return whether its end is reached."""
+        epoch = self.loader.epoch
+        for batches in grouped(self.meter.timed(self.loader), self.args.accumulate):
+            self._step(batches)
+            bar.update()
+            if self.loader.epoch > epoch:
+                self._save_epoch(epoch)
+            step = self.counter.step
+            if step % self.args.log_every == 0:
+                bar.set_postfix(loss=f"{self._log():.3f}")
+            if step % self.args.score_every == 0 and self.loader.epoch < self.args.epochs:
+                self.score()
+            if step % self.args.save_every == 0:
+                self.folder.save_checkpoint(self.accelerator, step)
+            if self.signals.must_stop(step):
+                self.folder.save_checkpoint(self.accelerator, step)
+                return False
+        return True
+
+    def _step(self, batches: list[dict[str, torch.Tensor]]) -> None:
+        """Change the weights once, by the mean gradient of some batches."""
+        done = self.epochs_done
+        self.accelerator.unwrap_model(self.model).head.margin = self.margins.at(done)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.schedule.rate_at(step)
-        device = self.accelerator.device
-        inputs = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
-        with self.accelerator.autocast():
-            loss = self.model(**inputs).loss
-        self.optimizer.zero_grad()
-        self.accelerator.backward(loss)
+            group["lr"] = self.rates.at(done)
+        losses = [
+            self._backward(batch, len(batches), is_last=batch is batches[-1]) for batch in batches
+        ]
         self.accelerator.clip_grad_norm_(self.model.parameters(), 5.0)
         self.optimizer.step()
+        self.optimizer.zero_grad()
         self.counter.step += 1
-        bar.update()
-        if self.counter.step % self.args.log_every == 0:
-            values = {"loss": loss.item(), "rate": self.schedule.rate_at(step), "margin": margin}
-            bar.set_postfix(loss=f"{values['loss']:.3f}")
-            self.accelerator.log(values, step=self.counter.step)
-        if self.counter.step % self.args.save_every == 0:
-            save_checkpoint(self.accelerator, self.out, self.counter.step)
-        if self.counter.step % self.args.score_every == 0 and self.counter.step < self.steps:
-            self.score()
+        crops = sum(len(batch["labels"]) for batch in batches)
+        self.meter.count(sum(losses), crops * self.accelerator.num_processes)
 
-    def score(self) -> None:
-        """Score the held-out trials, in the main process."""
-        if self.accelerator.is_main_process:
-            model = self.accelerator.unwrap_model(self.model)
-            sweep = score_held_out(model, self.extractor, self.held_out, progress=show_progress)
-            rate, cost = eer(sweep).eer, min_dcf(sweep, p_target=0.01).min_dcf
-            self.accelerator.log({"eer": rate, "min_dcf": cost}, step=self.counter.step)
-            tqdm.write(
-                f"step {self.counter.step:,}: held out EER {100 * rate:.2f} %, "
-                f"minDCF(0.01) {cost:.3f}, {len(self.held_out.target):,} trials"
+    def _backward(
+        self, batch: dict[str, torch.Tensor], batches: int, *, is_last: bool
+    ) -> torch.Tensor:
+        """Add the gradient of a batch; processes exchange theirs with the last one only."""
+        device = self.accelerator.device
+        inputs = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+        once = contextlib.nullcontext() if is_last else self.accelerator.no_sync(self.model)
+        with once:
+            with self.accelerator.autocast():
+                loss: torch.Tensor = self.model(**inputs).loss / batches
+            self.accelerator.backward(loss)
+        return loss.detach()
+
+    def _log(self) -> float:
+        """Log what happened since the last time; return the mean loss."""
+        done = self.epochs_done
+        values = {"epoch": done, "rate": self.rates.at(done), "margin": self.margins.at(done)}
+        values |= self.meter.summary()
+        if not math.isfinite(values["loss"]):
+            raise TrainingError(
+                f"The loss at step {self.counter.step:,} is {values['loss']}. Go on from the last "
+                f"checkpoint in another --out with a lower --rate; it was {self.args.rate:g}."
             )
-        self.accelerator.wait_for_everyone()
-
-    def save_model(self) -> None:
-        """Save the model for `voxblink2 embed --model`, and its labels."""
         if self.accelerator.is_main_process:
-            folder = self.out / "model"
-            self.accelerator.unwrap_model(self.model).save_pretrained(folder)
-            self.extractor.save_pretrained(folder)
-            self.labels.save(self.out / "labels.json")
+            self.log.append("train", self.counter.step, **values)
+        self.accelerator.log(values, step=self.counter.step)
+        self.meter.restart()
+        return values["loss"]
+
+    def score(self, kind: Literal["score", "final"] = "score") -> None:
+        """Score the held-out trials; all processes embed, the main one reports."""
+        network = self.accelerator.unwrap_model(self.model)
+        ranks = self.accelerator.process_index, self.accelerator.num_processes
+        scores = score_trials_held_out(
+            network,
+            self.extractor,
+            self.held_out,
+            share=Share(*ranks, gather_object),
+            progress=show_progress if self.accelerator.is_main_process else no_progress,
+        )
+        if self.accelerator.is_main_process:
+            self._report(TrialScores.of(self.held_out, scores), kind)
+        self.meter.restart()
+
+    def _report(self, trials: TrialScores, kind: Literal["score", "final"]) -> None:
+        trials.save(self.folder.path / HELD_OUT)
+        rates = {"eer": eer(trials.sweep).eer, "min_dcf": trials.min_dcf}
+        step, epoch = self.counter.step, self.epochs_done
+        self.log.append(kind, step, epoch=epoch, **rates)
+        self.accelerator.log(rates, step=step)
+        tqdm.write(f"step {step:,}: held out {trials.text}")
+        write_run_report(self.folder.path)
+
+    def _save_epoch(self, epoch: int) -> None:
+        """Keep the weights of one of the last epochs, which are averaged."""
+        if self.accelerator.is_main_process and epoch >= self.args.epochs - self.args.average:
+            weights = self.accelerator.unwrap_model(self.model).state_dict()
+            self.folder.save_epoch(epoch, weights, keep=self.args.average)
+
+    def _finish(self) -> None:
+        """Average the last epochs, score, and write the model, which appears last."""
+        self.accelerator.wait_for_everyone()
+        network = self.accelerator.unwrap_model(self.model)
+        network.load_state_dict(self.folder.average())
+        self.score("final")
+        if self.accelerator.is_main_process:
+            self.folder.save_model(network, self.extractor)
         self.accelerator.wait_for_everyone()
 
 
-def parser() -> argparse.ArgumentParser:
-    description, _, example = (__doc__ or "").partition("Example:")
-    parser = argparse.ArgumentParser(
-        description=description,
-        epilog=f"examples:{example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def grouped(batches: Iterator[Any], count: int) -> Iterator[list[Any]]:
+    """Yield lists of so many batches; the last one may be shorter."""
+    while group := list(itertools.islice(batches, count)):
+        yield group
+
+
+def evaluate(args: argparse.Namespace, *, device: str) -> None:
+    """Score the list of trials, if one is named, with the finished model; write the report."""
+    folder = RunFolder(Path(args.out))
+    if args.trials:
+        trials = score_list(
+            args.trials, args.audio, model=folder.model, device=device, progress=show_progress
+        )
+        trials.save(folder.path / TRIALS)
+        print(f"{args.trials}: {trials.text}")
+    print(f"Model: {folder.model}. Report: {write_run_report(folder.path)}")
+
+
+# -- Command line ----------------------------------------------------------------------------------
+
+
+def train(args: argparse.Namespace) -> bool:
+    """Run the stage; return whether its end is reached."""
+    accelerator = Accelerator(
+        mixed_precision=args.mixed_precision, log_with="tensorboard", project_dir=args.out
     )
-    add = parser.add_argument
-    add("--store", required=True, metavar="DIR|URL", help="a store with sealed shards")
-    add("--out", required=True, metavar="DIR", help="checkpoints, logs, labels and the model")
-    add("--stage", choices=STAGES, default="train")
-    add("--from", dest="origin", metavar="RUN", help="--out of the first stage, for lmft")
-    add("--model", choices=ARCHITECTURES, default="resnet34")
-    add("--epochs", type=int, default=20, metavar="N")
-    add("--batch-size", type=int, default=64, metavar="N", help="of one process")
-    add("--sampler", choices=["shuffle", "balanced", "speakers"], default="shuffle")
-    add("--per-speaker", type=int, metavar="N", help="crops of a speaker an epoch, for balanced")
-    add("--crop-seconds", type=float, metavar="S", help="default: 2, and 5 for lmft")
-    add("--margin", type=float, help="default: 0.2, and 0.3 for lmft")
-    add("--speeds", type=float, nargs="+", help="default: 1.0 0.9 1.1, and 1.0 for lmft")
-    add("--optimizer", choices=RATES, default="sgd")
-    add("--rate", type=float, help="highest learning rate; default: 0.1, AdamW 3e-3, lmft 1e-4")
-    add("--mixed-precision", choices=["no", "fp16", "bf16"], default="no")
-    for name in ("noise", "music", "babble"):
-        add(f"--{name}", metavar="DIR", help="audio files to add, such as a folder of MUSAN")
-    add("--rooms", metavar="DIR", help="impulse responses, such as RIRS_NOISES")
-    add("--codecs", action="store_true", help="encode and decode some crops")
-    add("--on-damaged", choices=["raise", "skip"], default="raise", help="clips that do not decode")
-    add("--hold-out", choices=["speakers", "videos"], default="speakers")
-    add("--held-out-speakers", type=int, metavar="N", help="default: a twentieth, at most 200")
-    add("--score-every", type=int, default=2000, metavar="STEPS")
-    add("--save-every", type=int, default=500, metavar="STEPS")
-    add("--log-every", type=int, default=20, metavar="STEPS")
-    add("--workers", type=int, default=2, metavar="N", help="processes that decode")
-    add("--seed", type=int, default=0)
-    return parser
-
-
-def complete(args: argparse.Namespace) -> argparse.Namespace:
-    """Fill in the defaults of the stage and the optimizer."""
-    if (args.stage == "lmft") != (args.origin is not None):
-        raise TrainingError("--stage lmft needs --from RUN, and the first stage takes none.")
-    for name, value in STAGES[args.stage].items():
-        if getattr(args, name) is None:
-            setattr(args, name, value)
-    if args.rate is None:
-        args.rate = RATES[args.optimizer]
-    return args
+    set_seed(args.seed)
+    finished = Training(args, accelerator).run()
+    accelerator.end_training()
+    if finished and accelerator.is_main_process:
+        evaluate(args, device=accelerator.device.type)
+    if not finished:
+        accelerator.print("Stopped; run the same command to resume.")
+    return finished
 
 
 def main() -> int:
     try:
-        args = complete(parser().parse_args())
-        accelerator = Accelerator(
-            mixed_precision=args.mixed_precision, log_with="tensorboard", project_dir=args.out
-        )
-        check_settings(args, Path(args.out), write=accelerator.is_main_process)
-        set_seed(args.seed)
-        accelerator.init_trackers("log")
-        finished = Training(args, accelerator).run()
-        accelerator.end_training()
+        args = complete(parser(__doc__ or "").parse_args())
+        folder = RunFolder(Path(args.out))
+        folder.check_settings(settings_of(args))
+        if folder.is_finished:
+            print(f"The stage in {args.out} is finished; nothing is repeated.")
+            evaluate(args, device="cuda" if torch.cuda.is_available() else "cpu")
+            return 0
+        return 0 if train(args) else STOPPED
     except VoxBlink2Error as error:
         print(f"train_speaker: {error}", file=sys.stderr)
         return error.exit_code
-    if not finished:
-        accelerator.print("Stopped; run the same command to resume.")
-    return 0 if finished else STOPPED
 
 
 if __name__ == "__main__":

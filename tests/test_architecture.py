@@ -35,7 +35,10 @@ MAY_IMPORT: dict[str, set[str]] = {
         "sources",
         "media",
     },
-    "recipes": {"training", "models", "scoring"},
+    "recipes": {
+        *("embedding", "training", "models", "scoring", "release.speaker_split"),
+        *("report.markup", "report.plots"),
+    },
     "report": {"store", "release"},
     "hub": {
         *("export", "published", "archive.urls", "store", "media.options"),

@@ -17,6 +17,7 @@ from test_architecture import MAY_IMPORT
 
 from voxblink2_lib import cli, errors
 from voxblink2_lib.outcomes import STATUSES
+from voxblink2_lib.recipes import stage_options
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -30,7 +31,8 @@ SPAN = re.compile(r"`([^`\n]+)`")
 # Options of other programs: of accelerate and torchrun, of the example scripts, of yt-dlp
 # and of Slurm.
 OF_OTHERS = {
-    *("--num_processes", "--nproc-per-node", "--batch-size", "--save-every", "--stage"),
+    *("--num_processes", "--nproc-per-node", "--logdir"),
+    *stage_options.parser("")._option_string_actions,
     *("--add-headers", "--impersonate"),
     *("--array", "--cpus-per-task", "--job-name", "--mem", "--requeue", "--signal", "--time"),
 }

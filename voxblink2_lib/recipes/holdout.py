@@ -9,14 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from voxblink2_lib.errors import TrainingError
 from voxblink2_lib.models import SpeakerFeatureExtractor, SpeakerModel
 from voxblink2_lib.progress import Progress, no_progress
-from voxblink2_lib.records import SAMPLE_RATE_HZ
+from voxblink2_lib.recipes.whole_utterances import embed_rows
 from voxblink2_lib.scoring import Sweep, cosine_scores
-from voxblink2_lib.training import Corpus, Reader
+from voxblink2_lib.training import Corpus
 
 Rows = npt.NDArray[np.int64]
 # The most utterances of others that one of a held-out video is tested against.
@@ -112,30 +111,35 @@ def _trials(probes: list[Rows], enrolled: list[Rows]) -> tuple[Rows, Rows]:
     return enrolment, test
 
 
-def hold_out_speakers(corpus: Corpus, speakers: int, *, utterances: int = 10) -> HeldOut:
-    """Hold out speakers, evenly spaced in the list of all; test their videos against each other.
+def hold_out_speakers(
+    corpus: Corpus, is_held_out: npt.NDArray[np.bool_], *, utterances: int = 10
+) -> HeldOut:
+    """Hold out speakers; test their videos against each other.
 
     Args:
         corpus: all utterances.
-        speakers: number of speakers.
-        utterances: the most that are scored of each speaker; evenly spaced, too.
+        is_held_out: which of its speakers: see :mod:`voxblink2_lib.recipes.validation`.
+            Shape: [speakers].
+        utterances: the most that are scored of each speaker; evenly spaced.
 
     Raises:
         TrainingError: too few speakers, or no two videos of one of those held out.
     """
-    count = len(corpus.speakers)
+    count, speakers = len(corpus.speakers), int(np.count_nonzero(is_held_out))
     if not 2 <= speakers < count:
         raise TrainingError(
             f"{speakers} speakers cannot be held out of {count}; expected are 2 to {count - 1}."
         )
-    chosen = np.arange(speakers) * count // speakers
-    is_held_out = np.isin(corpus.speaker, chosen)
-    rows = [_spaced(np.flatnonzero(corpus.speaker == speaker), utterances) for speaker in chosen]
+    held_out_rows = np.flatnonzero(is_held_out[corpus.speaker])
+    order = np.argsort(corpus.speaker[held_out_rows], kind="stable")
+    ends = np.cumsum(np.bincount(corpus.speaker[held_out_rows])[np.flatnonzero(is_held_out)])[:-1]
+    rows = [_spaced(each, utterances) for each in np.split(held_out_rows[order], ends)]
     scored = corpus.select(np.concatenate(rows))
     enrolment, test = np.triu_indices(len(scored), 1)
     videos = np.unique(scored.videos(), return_inverse=True)[1]
     apart = videos[enrolment] != videos[test]
-    return _held_out(corpus.select(~is_held_out), scored, enrolment[apart], test[apart])
+    train = corpus.select(~is_held_out[corpus.speaker])
+    return _held_out(train, scored, enrolment[apart], test[apart])
 
 
 def _spaced(rows: Rows, count: int) -> Rows:
@@ -169,18 +173,7 @@ def score_held_out(
         held_out: utterances and trials.
         progress: shows the utterances done.
     """
-    was_training = model.training
-    model.train(mode=False)
     rows = np.unique(np.concatenate([held_out.enrolment, held_out.test]))
-    reader, vectors = Reader(held_out.corpus), []
-    with (
-        torch.inference_mode(),
-        progress("Scoring", unit="utterance", total=len(rows)) as advance,
-    ):
-        for row in rows.tolist():
-            features = extractor([reader.read(row)], sampling_rate=SAMPLE_RATE_HZ)["input_features"]
-            vectors.append(model(features.to(model.device)).embeddings[0].float().cpu().numpy())
-            advance(1)
-    model.train(was_training)
+    vectors = embed_rows(model, extractor, held_out.corpus, rows, progress=progress)
     places = (np.searchsorted(rows, side) for side in (held_out.enrolment, held_out.test))
     return Sweep.of(cosine_scores(np.stack(vectors), *places), held_out.target)

@@ -6,9 +6,9 @@ The scripts in ``examples/`` and ``voxblink2 demo --train`` are made of these.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -47,13 +47,16 @@ class ModelWithExtractor(NamedTuple):
     extractor: SpeakerFeatureExtractor
 
 
-def make_model(arch: str, *, classes: int, seed: int) -> ModelWithExtractor:
+def make_model(
+    arch: str, *, classes: int, seed: int, head: Mapping[str, Any] | None = None
+) -> ModelWithExtractor:
     """Return an untrained model with a margin head, and its feature extractor.
 
     Args:
         arch: one of ``ARCHITECTURES``.
         classes: number of classes of the head.
         seed: of the weights.
+        head: further options of the head, by their names in the configuration.
 
     Raises:
         TrainingError: the architecture is unknown.
@@ -64,7 +67,7 @@ def make_model(arch: str, *, classes: int, seed: int) -> ModelWithExtractor:
         )
     released = RELEASED.get(arch)
     config: SpeakerConfig = _SMALL if released is None else released.config
-    config = type(config).from_dict({**config.to_dict(), "num_speakers": classes})
+    config = type(config).from_dict({**config.to_dict(), **(head or {}), "num_speakers": classes})
     torch.manual_seed(seed)
     normalization = "std" if released is None else released.normalization
     extractor = SpeakerFeatureExtractor(

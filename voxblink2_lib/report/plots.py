@@ -90,7 +90,7 @@ def coverage_plot(coverage: SpeakerCoverage) -> str:
         axes.set(ylabel="speakers", xlabel="share of the speaker's videos that are done")
         _whole_numbers(axes)
 
-    return _svg("coverage", "Speakers by the share of their videos that are done", 2.8, draw)
+    return draw_svg("coverage", "Speakers by the share of their videos that are done", 2.8, draw)
 
 
 def outcomes_plot(line: TimeLine) -> str:
@@ -111,7 +111,7 @@ def outcomes_plot(line: TimeLine) -> str:
         _whole_numbers(axes)
         figure.legend(loc="outside right upper", reverse=True)
 
-    return _svg("outcomes", "Outcomes over time", 3.2, draw)
+    return draw_svg("outcomes", "Outcomes over time", 3.2, draw)
 
 
 def traffic_plot(line: TimeLine) -> str:
@@ -135,7 +135,7 @@ def traffic_plot(line: TimeLine) -> str:
             _time_axis(axes, edges)
             axes.set_ylim(bottom=0)
 
-    return _svg("traffic", "Videos per hour and megabytes per second over time", 2.6, draw)
+    return draw_svg("traffic", "Videos per hour and megabytes per second over time", 2.6, draw)
 
 
 def durations_plot(panels: Sequence[tuple[str, str, Histogram]]) -> str:
@@ -150,7 +150,7 @@ def durations_plot(panels: Sequence[tuple[str, str, Histogram]]) -> str:
         for axes, panel in zip(row, panels, strict=True):
             _draw_durations(axes, *panel)
 
-    return _svg("durations", "Durations", 2.8, draw)
+    return draw_svg("durations", "Durations", 2.8, draw)
 
 
 def _draw_durations(axes: Axes, title: str, counted: str, histogram: Histogram) -> None:
@@ -203,8 +203,15 @@ def _whole_numbers(axes: Axes) -> None:
     axes.yaxis.set_major_formatter("{x:,.0f}")
 
 
-def _svg(name: str, title: str, height_inches: float, draw: Callable[[Figure], None]) -> str:
-    """Return one plot as an ``<svg>`` element. Its ids begin with its name: they are the page's."""
+def draw_svg(name: str, title: str, height_inches: float, draw: Callable[[Figure], None]) -> str:
+    """Return one plot as an ``<svg>`` element, as wide as the page.
+
+    Args:
+        name: of the plot; see :func:`inline_svg`.
+        title: what it shows, for who does not see it; a text of ours, not escaped.
+        height_inches: its height; the page is 9 inches wide.
+        draw: draws on an empty figure.
+    """
     # Imported here: the command line starts without it. The class, not pyplot: that would choose
     # a backend for the whole process.
     from matplotlib.figure import Figure
@@ -216,13 +223,25 @@ def _svg(name: str, title: str, height_inches: float, draw: Callable[[Figure], N
             axes.grid(axis="y", color=_INK, alpha=0.15, linewidth=0.6)
         file = io.BytesIO()
         figure.savefig(file, format="svg", metadata=dict.fromkeys(_LABELS))
-    text = file.getvalue().decode()
-    body = text[text.index("<svg") :].partition(">")[2]
+    return inline_svg(file.getvalue().decode(), name, title)
+
+
+def inline_svg(drawing: str, name: str, title: str) -> str:
+    """Return the ``<svg>`` element of a file that matplotlib wrote, for a page with others.
+
+    Args:
+        drawing: the file.
+        name: its ids begin with it: they are the page's.
+        title: what it shows, for who does not see it; a text of ours, not escaped.
+    """
+    element = drawing[drawing.index("<svg") :]
+    head, _, body = element.partition(">")
+    box = re.search(r'viewBox="[^"]*"', head)
     body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)  # it would style the page
     body = body.replace(_INK, "currentColor")
     body = with_prefix(body, name)
-    width, height = (f"{72 * inches:g}" for inches in (_WIDTH_INCHES, height_inches))
-    return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{title}">{body.strip()}'
+    view = box[0] if box else ""
+    return f'<svg {view} role="img" aria-label="{title}">{body.strip()}'
 
 
 def with_prefix(plot: str, prefix: str) -> str:

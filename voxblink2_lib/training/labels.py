@@ -25,6 +25,7 @@ class SpeakerLabels:
     Attributes:
         speakers: ids, sorted.
         speeds: factors; 1.1 is a tenth faster, and higher.
+        corpus: whose people the ids are, such as ``"VoxCeleb2"``; ``None`` if that is not known.
 
     Example:
         >>> labels = SpeakerLabels(("id000001", "id000002"), speeds=(1.0, 0.9, 1.1))
@@ -34,6 +35,7 @@ class SpeakerLabels:
 
     speakers: tuple[str, ...]
     speeds: tuple[float, ...] = (1.0,)
+    corpus: str | None = None
 
     def __post_init__(self) -> None:
         if not self.speakers or list(self.speakers) != sorted(set(self.speakers)):
@@ -45,9 +47,11 @@ class SpeakerLabels:
             )
 
     @classmethod
-    def of(cls, corpus: Corpus, *, speeds: Sequence[float] = (1.0,)) -> SpeakerLabels:
-        """Return the labels of all speakers of a corpus."""
-        return cls(tuple(corpus.speakers), tuple(map(float, speeds)))
+    def of(
+        cls, corpus: Corpus, *, speeds: Sequence[float] = (1.0,), name: str | None = None
+    ) -> SpeakerLabels:
+        """Return the labels of all speakers of a corpus, which may have a name."""
+        return cls(tuple(corpus.speakers), tuple(map(float, speeds)), name)
 
     @classmethod
     def load(cls, path: str | Path) -> SpeakerLabels:
@@ -60,13 +64,19 @@ class SpeakerLabels:
             saved = json.loads(Path(path).read_text("utf-8"))
             if not isinstance(saved["speakers"], list):
                 raise TypeError(f"its speakers are {saved['speakers']!r}, not a list")
-            return cls(tuple(map(str, saved["speakers"])), tuple(map(float, saved["speeds"])))
+            corpus = saved.get("corpus")
+            if not isinstance(corpus, str | None):
+                raise TypeError(f"its corpus is {corpus!r}, not a name")
+            speeds = tuple(map(float, saved["speeds"]))
+            return cls(tuple(map(str, saved["speakers"])), speeds, corpus)
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise TrainingError(f"{path} cannot be read as labels of speakers: {error}") from error
 
     def save(self, path: str | Path) -> None:
         """Write a JSON file."""
-        record = {"speakers": self.speakers, "speeds": self.speeds}
+        record: dict[str, object] = {"speakers": self.speakers, "speeds": self.speeds}
+        if self.corpus is not None:
+            record["corpus"] = self.corpus
         with atomic_write(Path(path).absolute()) as file:
             file.write(json.dumps(record, indent=1).encode())
 
