@@ -60,7 +60,8 @@ class Bench:
     def __init__(self, device: torch.device, size: Size) -> None:
         self.device, self.size = device, size
         model, self.extractor = make_model(size.arch, classes=size.classes, seed=1)
-        self.model: nn.Module = model.to(device).train()
+        self.model: nn.Module = model
+        self.model.to(device).train()
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=1e-3)
         self.inputs = DeviceInputs(self.extractor).to(device)
         generator = torch.Generator().manual_seed(1)

@@ -21,7 +21,8 @@ PROPERTY = fewer_examples(2)
 def lengths_of_runs(flags: Any) -> list[int]:
     """Return the lengths of the runs of ``True``."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(int)))
-    return (edges[1::2] - edges[::2]).tolist()
+    lengths: list[int] = (edges[1::2] - edges[::2]).tolist()
+    return lengths
 
 
 # -- Chunks ----------------------------------------------------------------------------------------
