@@ -26,9 +26,10 @@ class ErrorClock:
         note = PatientDownloads._note
 
         def noted(downloads: PatientDownloads[Any], error: Exception, *, is_final: bool) -> None:
-            self.now += 5.0
-            self.errors += 1
-            note(downloads, error, is_final=is_final)
+            with downloads._news:  # nobody reads the clock before the error is noted
+                self.now += 5.0
+                self.errors += 1
+                note(downloads, error, is_final=is_final)
 
         monkeypatch.setattr(PatientDownloads, "_note", noted)
         monkeypatch.setattr(patient_downloads, "PAUSES_SECONDS", (0.001,))
