@@ -59,9 +59,9 @@ class Bench:
 
     def __init__(self, device: torch.device, size: Size) -> None:
         self.device, self.size = device, size
-        model, self.extractor = make_model(size.arch, classes=size.classes, seed=1)
-        self.model: nn.Module = model
-        self.model.to(device).train()
+        network = make_model(size.arch, classes=size.classes, seed=1)
+        model: Any = network.model  # the types of transformers refuse a device
+        self.model, self.extractor = model.to(device).train(), network.extractor
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=1e-3)
         self.inputs = DeviceInputs(self.extractor).to(device)
         generator = torch.Generator().manual_seed(1)
