@@ -69,6 +69,7 @@ bench: $(VENV)/.ready
 	$(RUN)/python benchmarks/ledger.py
 	$(RUN)/python benchmarks/memory.py
 	$(RUN)/python benchmarks/opening.py
+	$(RUN)/python benchmarks/order.py
 	$(RUN)/python benchmarks/read.py
 	$(RUN)/python benchmarks/scoring.py
 	$(RUN)/python benchmarks/transcripts.py
