@@ -72,6 +72,7 @@ bench: $(VENV)/.ready
 	$(RUN)/python benchmarks/memory.py
 	$(RUN)/python benchmarks/opening.py
 	$(RUN)/python benchmarks/purity.py
+	$(RUN)/python benchmarks/order.py
 	$(RUN)/python benchmarks/read.py
 	$(RUN)/python benchmarks/scoring.py
 	$(RUN)/python benchmarks/transcripts.py

@@ -31,6 +31,7 @@ _RUN_BYTES = 4 << 20
 _FIRST_LANES, _ROWS_PER_LANE = 4, 8
 # Two pieces in the cache: the open one, and one that holds the end of a clip or was just done.
 _LANE_BYTES = 2 << 20
+_BLOCK_ROWS = 1 << 20
 
 
 def default_order(corpus: Corpus) -> str:
@@ -67,19 +68,23 @@ def lanes_of(order: str, corpus: Corpus) -> int:
 def mixed_rows(corpus: Corpus, lanes: int, generator: np.random.Generator) -> Indices:
     """Return all rows of a corpus, mixed from so many places at a time, shape (n,)."""
     by_run = _rows_by_run(corpus, generator)
-    rows: Indices = by_run[shuffle_within(lane_columns(len(corpus), lanes), generator)]
+    rows = shuffle_within(lane_columns(len(corpus), lanes), generator)
+    for start in range(0, len(rows), _BLOCK_ROWS):  # NumPy takes indices of 64 bits
+        part = rows[start : start + _BLOCK_ROWS]
+        part[:] = by_run[part]
     return rows
 
 
 def _rows_by_run(corpus: Corpus, generator: np.random.Generator) -> Indices:
     """Return all rows, those that begin in a run one after the other, the runs shuffled."""
-    stored = corpus.stored_rows
-    runs = corpus.pieces(_RUN_BYTES)[stored]
-    starts = np.flatnonzero(np.diff(runs, prepend=-1))
+    stored = None if corpus.is_in_stored_order else corpus.stored_rows
+    runs = corpus.pieces(_RUN_BYTES)
+    runs = runs if stored is None else runs[stored]
+    starts = np.append(0, 1 + np.flatnonzero(runs[1:] != runs[:-1]))
     sizes = np.diff(starts, append=len(runs))
     order = shuffle(len(starts), generator)
-    rows: Indices = stored[ranges(starts[order], sizes[order])]
-    return rows
+    rows = ranges(starts[order], sizes[order])
+    return rows if stored is None else stored[rows]
 
 
 def lane_columns(rows: int, lanes: int) -> Indices:
