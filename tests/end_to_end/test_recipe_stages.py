@@ -170,8 +170,8 @@ def test_the_last_stage_goes_on_from_a_run_and_is_not_repeated(
     small_store: Path, whole_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    words = ("--store", small_store, *FEW[:6], "--stage", "lmft", "--from", whole_run, "--out", out)
-    words = (*words, "--epochs", "1", "--score-every", "1000")
+    words: list[object] = ["--store", small_store, *FEW[:6], "--stage", "lmft", "--out", out]
+    words += ["--from", whole_run, "--epochs", "1", "--score-every", "1000"]
     train(*words)
     assert "18 of the 18 classes have a row in its head" in capsys.readouterr().out
     labels = SpeakerLabels.load(out / "labels.json")
