@@ -62,9 +62,11 @@ def collate(rows: Sequence[int]) -> dict[str, Tensor]:
     return {"rows": torch.tensor(rows)}
 
 
-def sampler(corpus: Corpus, **ranks: int) -> ShuffleSampler:
+def sampler(
+    corpus: Corpus, rank: int | None = None, world_size: int | None = None
+) -> ShuffleSampler:
     """Return the sampler of all trainings."""
-    return ShuffleSampler(corpus, batch_size=4, seed=3, **ranks)
+    return ShuffleSampler(corpus, batch_size=4, seed=3, rank=rank, world_size=world_size)
 
 
 def loader_of(corpus: Corpus, damaged: int = -1, **options: Any) -> TrainingLoader:

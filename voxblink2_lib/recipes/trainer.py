@@ -58,8 +58,9 @@ class _StopOnSignals(TrainerCallback):
         """Note signals from now on."""
         self._signals.__enter__()
 
-    def on_step_end(self, _: Any, state: Any, control: Any, **__: Any) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
         """Save and stop if there was one."""
+        del args, others
         if self._signals.must_stop(state.global_step):
             self.is_stopped = control.should_save = control.should_training_stop = True
 
@@ -82,14 +83,14 @@ class CountedSteps(TrainerCallback, ExportableState):
         """Return what is saved, in the form that the trainer asks for."""
         return {"args": {}, "attributes": {"facts": self.facts}}
 
-    def on_train_begin(
-        self, args: Any, state: Any, _: Any, train_dataloader: Any = None, **__: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
         """Compare with the checkpoint that was loaded, if any."""
+        del control
+        loader: TrainingLoader = others["train_dataloader"]
         self.facts = {
-            "seed": train_dataloader.state_dict()["seed"],
-            "processes": train_dataloader.order.ranks.world_size,
-            "batches of an epoch": len(train_dataloader),
+            "seed": loader.state_dict()["seed"],
+            "processes": loader.order.ranks.world_size,
+            "batches of an epoch": len(loader),
             "batches of a step": args.gradient_accumulation_steps,
         }
         saved = state.stateful_callbacks.get(type(self).__name__)
