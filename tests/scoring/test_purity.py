@@ -43,8 +43,12 @@ def right_labels() -> npt.NDArray[np.int64]:
     return np.repeat(np.arange(SPEAKERS), EACH)
 
 
-def judged(truth: npt.NDArray[np.int64], **options: float) -> Purity:
-    return measure_purity(*world_of(truth), **options)
+def measured(world: World, rows: list[int] | slice = slice(None)) -> Purity:
+    return measure_purity(world.vectors[rows], world.speaker[rows], world.video[rows])
+
+
+def judged(truth: npt.NDArray[np.int64]) -> Purity:
+    return measured(world_of(truth))
 
 
 def test_right_labels_are_left_alone() -> None:
@@ -96,7 +100,8 @@ def test_a_voice_under_two_ids_is_a_pair() -> None:
 
 
 def test_thresholds_may_be_named() -> None:
-    purity = judged(right_labels(), far=0.999, near=1.0)
+    world = world_of(right_labels())
+    purity = measure_purity(world.vectors, world.speaker, world.video, far=0.999, near=1.0)
     assert (purity.far, purity.near) == (0.999, 1.0)
     assert purity.is_far.mean() > 0.9
     assert not len(purity.pairs.first)
@@ -105,8 +110,7 @@ def test_thresholds_may_be_named() -> None:
 @given(st.permutations(range(4 * EACH)))
 def test_the_order_of_rows_changes_nothing(order: list[int]) -> None:
     world = world_of(right_labels()[: 4 * EACH])
-    straight = measure_purity(*world)
-    shuffled = measure_purity(*(column[order] for column in world))
+    straight, shuffled = measured(world), measured(world, order)
     np.testing.assert_allclose(shuffled.own, straight.own[order], atol=1e-6)
     np.testing.assert_allclose(shuffled.groups, straight.groups, atol=1e-6)
     np.testing.assert_allclose(shuffled.far, straight.far, atol=1e-6)
@@ -137,8 +141,7 @@ def test_cosines_are_those_of_a_plain_loop() -> None:
 
 
 def test_who_has_one_utterance_cannot_be_judged() -> None:
-    vectors, speaker, video = world_of(right_labels()[: 2 * EACH])
-    purity = measure_purity(vectors[[0, 1, EACH]], speaker[[0, 1, EACH]], video[[0, 1, EACH]])
+    purity = measured(world_of(right_labels()[: 2 * EACH]), [0, 1, EACH])
     assert np.isnan(purity.own).tolist() == [False, False, True]
     assert np.isnan(purity.groups).all()
 
@@ -147,7 +150,7 @@ def test_who_has_one_utterance_cannot_be_judged() -> None:
 def test_too_little_is_refused(rows: list[int]) -> None:
     world = world_of(right_labels()[: 2 * EACH])
     with pytest.raises(ScoringError, match="two speakers or more, one of them with two utterances"):
-        measure_purity(*(column[rows] for column in world))
+        measured(world, rows)
 
 
 def test_a_zero_vector_is_refused_with_its_row() -> None:

@@ -19,6 +19,7 @@ from torch.utils import data
 
 from voxblink2_lib.errors import TrainingError
 from voxblink2_lib.training.corpus import Corpus, Rows
+from voxblink2_lib.training.epoch_state import EpochState, at_least, check_seed, checked_state
 from voxblink2_lib.training.ranks import Ranks, process_ranks
 from voxblink2_lib.training.rounds import Rounds, plan_rounds
 from voxblink2_lib.training.shared_epochs import Epoch, shared_epoch
@@ -76,19 +77,11 @@ class _Key(ISeedSequence):
         return self._words
 
 
-class _State(NamedTuple):
-    """A place in the order: ``position`` batches of an epoch are done."""
-
-    seed: int
-    epoch: int
-    position: int
-
-
 class _Step(NamedTuple):
     """A batch of one rank, and the state after it."""
 
     batch: list[SeededRow]
-    after: _State
+    after: EpochState
 
 
 class _PlannedEpoch(NamedTuple):
@@ -126,12 +119,12 @@ class EpochSampler(data.Sampler[list[SeededRow]]):
     def __init__(
         self, corpus: Corpus, *, seed: int, rank: int | None, world_size: int | None
     ) -> None:
-        _check_seed(seed)
+        check_seed(seed)
         self.corpus = corpus
         self._ranks = _checked_ranks(rank, world_size)
-        self._state = _State(seed, 0, 0)
+        self._state = EpochState(seed, 0, 0)
         self._planned: _PlannedEpoch | None = None
-        self._exhausted: _State | None = None
+        self._exhausted: EpochState | None = None
 
     @property
     def ranks(self) -> Ranks:
@@ -211,7 +204,7 @@ class EpochSampler(data.Sampler[list[SeededRow]]):
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the start of an epoch."""
-        self._state = _State(self._state.seed, epoch, 0)
+        self._state = EpochState(self._state.seed, epoch, 0)
         self._exhausted = None
 
     @property
@@ -246,7 +239,7 @@ class EpochSampler(data.Sampler[list[SeededRow]]):
         Raises:
             TrainingError: it is no such state, or of another order, utterances or batches.
         """
-        loaded = _checked_state(state)
+        loaded = checked_state(state)
         self._check_order(loaded, state.get("order"))
         batches = len(self.epoch_batches(loaded.epoch, loaded.seed).bounds) - 1
         if loaded.position >= batches:
@@ -257,7 +250,7 @@ class EpochSampler(data.Sampler[list[SeededRow]]):
         self._exhausted = None
         self._stand_at(loaded)
 
-    def _check_order(self, state: _State, order: str | None) -> None:
+    def _check_order(self, state: EpochState, order: str | None) -> None:
         """Refuse a state in the midst of an epoch of another order."""
         if order is None and (not self._has_new_order or state.position == 0):
             return
@@ -273,13 +266,13 @@ class EpochSampler(data.Sampler[list[SeededRow]]):
                 f"sampler that saved it; a ShuffleSampler as ShuffleSampler(..., order={order!r})."
             )
 
-    def _stand_at(self, state: _State) -> None:
+    def _stand_at(self, state: EpochState) -> None:
         """Take a state; the start of the next epoch if no round is left in this one."""
         self._state = state
         if self._rounds(state).end(state.position) == state.position:
             self.set_epoch(state.epoch + 1)
 
-    def _rounds(self, state: _State) -> Rounds:
+    def _rounds(self, state: EpochState) -> Rounds:
         return self._plan(state.seed, state.epoch).rounds
 
     def _plan(self, seed: int, epoch: int) -> _PlannedEpoch:
@@ -305,7 +298,7 @@ class EpochSampler(data.Sampler[list[SeededRow]]):
         name = repr((_ORDERS_VERSION, np.__version__, identity, self.order, self._parameters, key))
         return shared_epoch(name, lambda: self._batches(np.random.default_rng(key)))
 
-    def _step(self, state: _State) -> _Step | None:
+    def _step(self, state: EpochState) -> _Step | None:
         """Return this rank's batch at a state; ``None`` at the end of the epoch."""
         _, epoch, rounds = self._plan(state.seed, state.epoch)
         end = rounds.end(state.position)
@@ -330,7 +323,7 @@ class EpochSampler(data.Sampler[list[SeededRow]]):
         """Return what each rank gets of a round that is split, at least one utterance each."""
         return np.array_split(places, self._world)
 
-    def _note_end(self, start: _State) -> None:
+    def _note_end(self, start: EpochState) -> None:
         """Remember that an iterator which started at a state has given its last batch."""
         self._exhausted = start
 
@@ -349,10 +342,10 @@ class _Batches(Iterator[list[SeededRow]]):
 
     def __init__(
         self,
-        start: _State,
+        start: EpochState,
         order: str,
-        step: Callable[[_State], _Step | None],
-        on_end: Callable[[_State], None] = lambda _: None,
+        step: Callable[[EpochState], _Step | None],
+        on_end: Callable[[EpochState], None] = lambda _: None,
     ) -> None:
         self._start, self._state = start, start
         self._order = order
@@ -375,25 +368,9 @@ class _Batches(Iterator[list[SeededRow]]):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a state."""
-        self._state = _State(*(state[name] for name in _State._fields))
+        self._state = EpochState(*(state[name] for name in EpochState._fields))
         if self._step(self._state) is None:
             self._on_end(self._start)
-
-
-def _checked_state(state: Mapping[str, Any]) -> _State:
-    names = _State._fields
-    numbers = {name: state[name] for name in names} if set(names) <= set(state) else {}
-    is_whole = len(state) - ("order" in state) == len(names)
-    has_order = isinstance(state.get("order", ""), str) if numbers else False
-    if not (has_order and is_whole and all(type(value) is int for value in numbers.values())):
-        raise TrainingError(
-            f"The state of a sampler has whole numbers {', '.join(names)} and the text order; got "
-            f"{state!r}."
-        )
-    for name, value in numbers.items():
-        at_least(name, value, 0)
-    _check_seed(numbers["seed"])
-    return _State(**numbers)
 
 
 def _checked_ranks(rank: int | None, world_size: int | None) -> Ranks | None:
@@ -407,20 +384,3 @@ def _checked_ranks(rank: int | None, world_size: int | None) -> Ranks | None:
             f"rank is {ranks.rank}; expected is 0 to {ranks.world_size - 1} (world_size)."
         )
     return ranks
-
-
-def _check_seed(seed: int) -> None:
-    at_least("seed", seed, 0)
-    if seed >= 1 << 64:
-        raise TrainingError(f"seed is {seed}; expected is less than 2**64.")
-
-
-def at_least(name: str, value: int, least: int) -> int:
-    """Return an argument if it is not too small.
-
-    Raises:
-        TrainingError: it is.
-    """
-    if value < least:
-        raise TrainingError(f"{name} is {value}; expected is {least} or more.")
-    return value

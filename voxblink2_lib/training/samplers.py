@@ -7,7 +7,8 @@ import numpy as np
 from voxblink2_lib.errors import TrainingError
 from voxblink2_lib.records import SAMPLE_RATE_HZ
 from voxblink2_lib.training.corpus import Corpus, Rows
-from voxblink2_lib.training.epoch_sampler import Epoch, EpochSampler, at_least
+from voxblink2_lib.training.epoch_sampler import Epoch, EpochSampler
+from voxblink2_lib.training.epoch_state import at_least
 from voxblink2_lib.training.mixing import default_order, lanes_of, mixed_rows
 from voxblink2_lib.training.shuffling import Indices, ranges, shuffle, shuffle_within
 
