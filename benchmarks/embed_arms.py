@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from voxblink2_lib.embedding import embedder
 from voxblink2_lib.embedding.block_worker import read_waveform
-from voxblink2_lib.models import ARCHITECTURES
+from voxblink2_lib.models import ARCHITECTURES, inference
 from voxblink2_lib.records import SAMPLE_RATE_HZ
 
 Way = Literal["ours", "former", "products"]
@@ -61,8 +61,8 @@ def _embedder(way: Way, model: str, threads: int) -> embedder.Embedder:
     def unchanged(network: Any) -> Any:
         return network
 
-    remake = unchanged if way == "former" else embedder.for_processor
-    with patch.object(embedder, "for_processor", remake):
+    remake = unchanged if way == "former" else inference.for_processor
+    with patch.object(inference, "for_processor", remake):
         return embedder.Embedder(model, dtype="float32", device="cpu", threads=threads)
 
 

@@ -419,7 +419,7 @@ def test_networks_are_remade_for_a_processor_in_float32_only(
         remade.append(network)
         return for_processor(network)
 
-    monkeypatch.setattr("voxblink2_lib.embedding.embedder.for_processor", watched)
+    monkeypatch.setattr("voxblink2_lib.models.inference.for_processor", watched)
     embed(model, [voice(1, 1)], dtype)
     assert len(remade) == times
 
