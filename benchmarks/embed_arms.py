@@ -70,7 +70,7 @@ def _hours(waveforms: list[Any]) -> float:
     return sum(map(len, waveforms)) / SAMPLE_RATE_HZ / 3600
 
 
-class _Record(TorchDispatchMode):
+class _Record(TorchDispatchMode):  # type: ignore[no-untyped-call]  # has no type hints
     """Records the convolutions and matrix products of a network, with their arguments."""
 
     def __init__(self) -> None:
@@ -109,4 +109,5 @@ def _products(files: Files) -> Took:
 
 @functools.cache
 def _network(arch: str) -> Any:
-    return ARCHITECTURES[arch].model().eval().to(memory_format=torch.channels_last)
+    network: Any = ARCHITECTURES[arch].model()
+    return network.eval().to(memory_format=torch.channels_last)

@@ -65,7 +65,8 @@ class Loop:
 
 def _network(arch: str) -> Any:
     torch.manual_seed(1)
-    return ARCHITECTURES[arch].model().eval()
+    network: Any = ARCHITECTURES[arch].model()
+    return network.eval()
 
 
 def save_model(folder: Path, arch: str) -> str:

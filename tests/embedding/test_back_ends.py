@@ -200,7 +200,8 @@ def test_what_the_other_library_raises_is_told(
     def fails(*_: object, **__: object) -> None:
         raise KeyError("embedding_model")
 
-    install(monkeypatch, SimpleNamespace(from_hparams=fails, from_pretrained=fails))
+    library: Any = SimpleNamespace(from_hparams=fails, from_pretrained=fails)
+    install(monkeypatch, library)
     match = rf"model {tmp_path / 'model'} cannot be loaded by \w+.*: 'embedding_model'"
     with pytest.raises(ModelError, match=match):
         embedded(make(tmp_path / "model"), [])
@@ -241,7 +242,7 @@ def test_files_of_embeddings_tell_the_back_end(
     assert (record["back_end"], sorted(record["files"])) == (kind, files)
     assert record["front_end"].startswith("of ")
     first = identify_model(folder)
-    assert (record["sha256"], record["front_end"]) == first
+    assert [record["sha256"], record["front_end"]] == [*first]
     assert back_end_of(folder).configuration() == {}
     (folder / files[0]).write_bytes(b"others")
     assert identify_model(folder).model != first.model

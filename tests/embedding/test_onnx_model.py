@@ -43,7 +43,11 @@ LENGTHS = [0.5, 1.0, 0.12, 1.0, 0.7, 1.3]
 
 def embedded(model: Path | str, waveforms: Sequence[Array], **options: Any) -> Array:
     """Return embeddings in the order of the waveforms."""
-    given = {"dtype": "float32", "device": "cpu", "threads": torch.get_num_threads()}
+    given: dict[str, Any] = {
+        "dtype": "float32",
+        "device": "cpu",
+        "threads": torch.get_num_threads(),
+    }
     results = dict(Embedder(str(model), **given | options).embed(list(enumerate(waveforms))))
     return np.stack([results[place] for place in range(len(waveforms))])
 
@@ -417,7 +421,7 @@ class Sessions:
         self.opened.append((providers, options.intra_op_num_threads, options.inter_op_num_threads))
         session = _open(path, options, providers=["CPUExecutionProvider"])
         if self._runs is not None:
-            session.get_providers = lambda: [self._runs]  # type: ignore[method-assign]
+            session.get_providers = lambda: [self._runs]
         return session
 
 

@@ -19,7 +19,7 @@ Array = npt.NDArray[Any]
 Shape = Sequence[str | int]
 
 WAVEFORM = {"input": "waveform", "sample_scale": 1}
-WESPEAKER = {
+WESPEAKER: dict[str, Any] = {
     "input": "features",
     "front_end": "kaldi",
     "window_type": "hamming",
@@ -28,7 +28,7 @@ WESPEAKER = {
     "mean_normalization": True,
 }
 _EMBEDDINGS = helper.make_tensor_value_info("embs", TensorProto.FLOAT, None)
-SPEAKER_3D = {**WESPEAKER, "window_type": "povey", "sample_scale": 1}
+SPEAKER_3D: dict[str, Any] = {**WESPEAKER, "window_type": "povey", "sample_scale": 1}
 
 
 def write_onnx(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +34,13 @@ def local() -> Corpus:
 
 def remote(cache_bytes: int) -> Corpus:
     """Return the corpus as one of a bucket."""
-    return Corpus(CATALOGUE, RemoteShards("s3://nowhere", "audio", Path("nowhere"), cache_bytes))
+    return Corpus(CATALOGUE, remote_shards(cache_bytes))
+
+
+def remote_shards(cache_bytes: int) -> RemoteShards:
+    """Return shards of which none can be read."""
+    nothing: Any = None
+    return RemoteShards("s3://nowhere", "audio", Path("nowhere"), cache_bytes, *[nothing] * 4)
 
 
 # -- Lanes -----------------------------------------------------------------------------------------
@@ -74,7 +81,7 @@ def test_a_batch_has_nearly_as_many_speakers_as_of_a_uniform_order() -> None:
 @pytest.mark.slow
 def test_so_it_is_at_the_size_of_voxblink2() -> None:
     catalogue = corpus_builder.large_catalogue(111_284, 89)
-    shards = RemoteShards("s3://nowhere", "audio", Path("nowhere"), 8 << 30)
+    shards = remote_shards(8 << 30)
     for batch_size in (64, 256, 512):
         sampler = ShuffleSampler(Corpus(catalogue, shards), batch_size=batch_size)
         assert sampler.order == "mixed-4096"

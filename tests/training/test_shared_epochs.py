@@ -109,7 +109,8 @@ def test_a_damaged_file_is_made_again(damage: str) -> None:
     (path,) = files()
     content = bytearray(path.read_bytes())
     content[140] ^= 1
-    damaged = {"cut": content[:150], "flipped": content, "empty": b"", "text": b"not an array"}
+    damaged: dict[str, bytes | bytearray] = {"cut": content[:150], "flipped": content, "empty": b""}
+    damaged["text"] = b"not an array"
     path.write_bytes(damaged[damage])
     assert np.array_equal(shared_epoch("a", _epoch).rows, np.arange(10))
     assert np.array_equal(shared_epoch("a", never).rows, np.arange(10))
@@ -129,7 +130,7 @@ def test_a_full_disk_leaves_no_part_of_a_file(monkeypatch: pytest.MonkeyPatch) -
         file.write(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(shared_epochs.np, "save", save)
+    monkeypatch.setattr(np, "save", save)
     assert np.array_equal(shared_epoch("a", _epoch).rows, np.arange(10))
     assert not files()
     assert not list(Path(os.environ["VOXBLINK2_HOME"]).glob("epochs/.*.tmp"))

@@ -7,6 +7,7 @@ import os
 import signal
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support import cli_process, shard_builder
@@ -17,7 +18,7 @@ from voxblink2_lib.training.worker_signals import WorkerStart, signals_held
 
 
 def _send_signals_to_oneself(connection: Connection) -> None:
-    started = []
+    started: list[int] = []
     WorkerStart(started.append)(3)
     for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM):
         os.kill(os.getpid(), number)
@@ -29,7 +30,7 @@ def _send_signals_to_oneself(connection: Connection) -> None:
 
 @pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_a_worker_obeys_its_parent_only(method: str) -> None:
-    context = multiprocessing.get_context(method)
+    context: Any = multiprocessing.get_context(method)
     here, there = context.Pipe()
     worker = context.Process(target=_send_signals_to_oneself, args=(there,), daemon=True)
     with signals_held(method):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -66,7 +66,7 @@ class BackEnd(Protocol):
         name: of the kind, as it is written into files of embeddings.
     """
 
-    name: str
+    name: ClassVar[str]
 
     def files(self) -> dict[str, Path]:
         """Return the files that decide the embeddings, by their names in the model.

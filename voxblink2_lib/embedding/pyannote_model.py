@@ -84,7 +84,7 @@ class PyannoteNetwork:
     """
 
     pads = False
-    batch_seconds = None
+    batch_seconds: int | None = None
 
     def __init__(self, model: Any, device: str) -> None:
         from voxblink2_lib.models.features import MIN_SAMPLES

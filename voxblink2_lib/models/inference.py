@@ -52,7 +52,8 @@ def _fold_all(module: nn.Module) -> None:
 
 
 def _folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Module:
-    folded = fuse_conv_bn_eval(convolution, norm)
+    folded: Any = fuse_conv_bn_eval(convolution, norm)
     if is_suitable(folded):
         return WinogradConvolution(folded)
-    return folded.to(memory_format=torch.channels_last)
+    layer: nn.Module = folded.to(memory_format=torch.channels_last)
+    return layer

@@ -16,7 +16,6 @@ import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,7 +28,7 @@ from voxblink2_lib.progress import Progress, no_progress
 from voxblink2_lib.records import SAMPLE_RATE_HZ
 from voxblink2_lib.scoring.purity import Purity, measure_purity
 from voxblink2_lib.scoring.stored_vectors import stored_vectors
-from voxblink2_lib.scoring.validation import Flags, Rows
+from voxblink2_lib.scoring.validation import Flags, Floats, Rows
 from voxblink2_lib.training import Corpus
 
 _NAMES_AT_ONCE = 1 << 16
@@ -90,9 +89,9 @@ def judge_corpus(
         kept = all_names.take(pa.array(row[known]))
         video_names = pc.replace_substring_regex(kept, "^[^/]*/([^/]*)/.*$", r"\1")
         video = video_names.combine_chunks().dictionary_encode()
-        codes = video.indices.to_numpy()
+        codes = video.indices.to_numpy().astype(np.int64)
         purity = measure_purity(
-            _Rows(stored.vectors, known), judged.speaker, codes,
+            _Rows(stored.vectors, known), judged.speaker.astype(np.int64), codes,
             far=far, near=near, progress=progress,
         )  # fmt: skip
     missing, unknown = len(corpus) - len(known), len(row) - len(known)
@@ -102,11 +101,11 @@ def judge_corpus(
 class _Rows:
     """Some rows of an array that stays on disk."""
 
-    def __init__(self, vectors: Any, rows: Rows) -> None:
+    def __init__(self, vectors: Floats, rows: Rows) -> None:
         self._vectors, self._rows = vectors, rows
         self.shape = (len(rows), vectors.shape[1])
 
-    def __getitem__(self, rows: Rows) -> Any:
+    def __getitem__(self, rows: Rows) -> Floats:
         return self._vectors[self._rows[rows]]
 
 

@@ -35,7 +35,7 @@ def make_sampler(
     corpus: Corpus, args: argparse.Namespace, *, rank: int, world_size: int
 ) -> EpochSampler:
     """Return the order of the utterances, for one of some processes."""
-    ranks = {"rank": rank, "world_size": world_size}
+    ranks: dict[str, Any] = {"rank": rank, "world_size": world_size}
     if args.sampler == "balanced":
         return BalancedSampler(
             corpus,

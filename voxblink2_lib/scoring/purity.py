@@ -17,7 +17,7 @@ is what the halves of 95 of 100 speakers reach, halved by videos.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -85,8 +85,19 @@ class Purity:
         return self.groups < self.far
 
 
+class Vectors(Protocol):
+    """Embeddings that may stay on disk, of which some rows are read at a time."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number of rows, and of dimensions."""
+
+    def __getitem__(self, rows: Rows, /) -> Floats:
+        """Return some rows, float32. Shape: [rows, dimensions]."""
+
+
 def measure_purity(
-    vectors: Floats,
+    vectors: Vectors,
     speaker: Rows,
     video: Rows,
     *,

@@ -15,7 +15,7 @@ from voxblink2_lib.training.augment import RandomChoice, Sequential
 from voxblink2_lib.training.codecs import Codec
 from voxblink2_lib.training.corpus import Corpus
 from voxblink2_lib.training.dataset import DamagedClip, Example, UtteranceDataset, collate
-from voxblink2_lib.training.epoch_sampler import Epoch, EpochSampler, SeededRow
+from voxblink2_lib.training.epoch_sampler import EpochSampler, SeededRow
 from voxblink2_lib.training.labels import SpeakerLabels
 from voxblink2_lib.training.loader import TrainingLoader
 from voxblink2_lib.training.noise import AddNoise
@@ -27,6 +27,7 @@ from voxblink2_lib.training.samplers import (
     ShuffleSampler,
     SpeakerSampler,
 )
+from voxblink2_lib.training.shared_epochs import Epoch
 from voxblink2_lib.training.spectral import DropChunks, DropFrequencies, SpecAugment
 
 # Names of an earlier version.

@@ -213,7 +213,7 @@ class Corpus:
         size_and_time = path.stat().st_size, path.stat().st_mtime_ns
         digest = hashlib.sha256(repr((path, size_and_time, self._catalogue.shards)).encode())
         if self._rows is not None:
-            digest.update(np.ascontiguousarray(self._rows))
+            digest.update(np.ascontiguousarray(self._rows).tobytes())
         return digest.hexdigest()
 
     def names(self, rows: npt.ArrayLike | None = None) -> list[str]:
@@ -254,7 +254,7 @@ class Corpus:
         return ids[used][order].tolist(), rank[codes]
 
     def _base(self, rows: Rows) -> Rows:
-        return rows if self._rows is None else self._rows[rows]
+        return rows if self._rows is None else np.asarray(self._rows[rows], np.int64)
 
 
 def _reopen(

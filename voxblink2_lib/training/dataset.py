@@ -190,8 +190,10 @@ def _empty(rows: int, samples: int) -> Tensor:
     if data.get_worker_info() is None:
         return torch.empty(rows, samples)
     # As default_collate of PyTorch: a copy of each batch less.
-    storage = torch.UntypedStorage._new_shared(4 * rows * samples)
-    return torch.empty(0).set_(storage, 0, (rows, samples))
+    storage: Any = torch.UntypedStorage
+    batch: Tensor = torch.empty(0)
+    batch.set_(storage._new_shared(4 * rows * samples), 0, (rows, samples), (samples, 1))
+    return batch
 
 
 def _generator(row: int) -> np.random.Generator:

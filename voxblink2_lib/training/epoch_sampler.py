@@ -59,7 +59,8 @@ class SeededRow(int):
         seed, epoch, place = self.key
         # Counters of different places are so far apart that their numbers never meet.
         counter = np.array([0, 0, 0, place], np.uint64)
-        return np.random.Generator(np.random.Philox(_Key(seed, epoch), counter=counter))
+        words: Any = _Key(seed, epoch)  # NumPy's types do not know of it
+        return np.random.Generator(np.random.Philox(words, counter=counter))
 
 
 class _Key(ISeedSequence):
@@ -73,7 +74,7 @@ class _Key(ISeedSequence):
         # A list with a large number would be rounded.
         self._words = np.array([seed, epoch], np.uint64)
 
-    def generate_state(self, n_words: int, dtype: object = np.uint32) -> npt.NDArray[np.uint64]:  # type: ignore[override]  # noqa: ARG002  # Philox asks for two words of 64 bits
+    def generate_state(self, n_words: int, dtype: object = np.uint32) -> npt.NDArray[np.uint64]:  # noqa: ARG002  # Philox asks for two words of 64 bits
         return self._words
 
 

@@ -139,7 +139,7 @@ def accelerated(loader: _Loader) -> Iterator[Any]:
 
 def _is_last(loader: _Loader) -> bool:
     """Return whether the batch that was just given ended an epoch."""
-    return loader.order.state_dict()["position"] == 0
+    return bool(loader.order.state_dict()["position"] == 0)
 
 
 def _check_ranks(ours: Ranks, theirs: Ranks) -> None:

@@ -108,7 +108,8 @@ def lane_columns(rows: int, lanes: int) -> Indices:
 def _open_lanes(rows: int, lanes: int) -> Indices:
     """Return the number of open lanes in each column until there is a place for each row."""
     first = min(_FIRST_LANES, lanes)
-    total, opened = 0, []
+    opened: list[int] = []
+    total = 0
     while total < rows and (not opened or opened[-1] < lanes):
         opened.append(min(lanes, first + total // _ROWS_PER_LANE))
         total += opened[-1]

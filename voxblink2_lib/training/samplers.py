@@ -7,9 +7,10 @@ import numpy as np
 from voxblink2_lib.errors import TrainingError
 from voxblink2_lib.records import SAMPLE_RATE_HZ
 from voxblink2_lib.training.corpus import Corpus, Rows
-from voxblink2_lib.training.epoch_sampler import Epoch, EpochSampler
+from voxblink2_lib.training.epoch_sampler import EpochSampler
 from voxblink2_lib.training.epoch_state import at_least
 from voxblink2_lib.training.mixing import default_order, lanes_of, mixed_rows
+from voxblink2_lib.training.shared_epochs import Epoch
 from voxblink2_lib.training.shuffling import Indices, ranges, shuffle, shuffle_within
 
 _BLOCK_ROWS = 1 << 21  # of speakers whose queues are made at a time
