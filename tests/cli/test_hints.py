@@ -21,18 +21,21 @@ from support import hints
 from support.archive_builder import write_archive
 from support.cli_process import run_any, run_inline
 from support.inline_pool import InlinePool
+from support.model_oracle import small_wespeaker_folder
 from support.plain_corpus import make_corpus, video_ids
 
 from voxblink2_lib.cli import _parser
+from voxblink2_lib.embedding.back_ends import back_end_of
 from voxblink2_lib.errors import UsageError, VoxBlink2Error, next_command
 from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.materialize.run import materialize
 from voxblink2_lib.outcomes import Outcome
 from voxblink2_lib.published.reading import open_published
+from voxblink2_lib.recipes.validation import held_out_by_file
 from voxblink2_lib.records import VideoKey
 from voxblink2_lib.release.index import Index
 from voxblink2_lib.release.speaker_index import TRANSCRIPTS, SpeakerIndex
-from voxblink2_lib.release.speaker_split import SpeakerSplit
+from voxblink2_lib.release.speaker_split import SpeakerSplit, make_split
 from voxblink2_lib.release.tombstones import PurgedIds, Tombstones
 from voxblink2_lib.sources.advice import own_advice
 from voxblink2_lib.sources.options import Route
@@ -45,6 +48,7 @@ from voxblink2_lib.store.ledger import Ledger
 from voxblink2_lib.store.shards import read_batches
 from voxblink2_lib.store.split_views import facts_of
 from voxblink2_lib.store.status import empty_store_message, open_ledger
+from voxblink2_lib.training import Corpus
 
 LIBRARY = Path(__file__).parents[2] / "voxblink2_lib"
 PURGED = PurgedIds(videos=frozenset({"video000001"}))
@@ -344,6 +348,20 @@ def advice(_: Place) -> str:
     )
 
 
+def split_of_other_speakers(place: Place) -> str:
+    rule = make_split(["id900001", "id900002"], count=1, seed=3)
+    path = place.folder / "others.txt"
+    rule.write(path, [])
+    corpus = Corpus.open(place.store.root)
+    assert not rule.is_validation(corpus.speakers).any()
+    return error_of(lambda: held_out_by_file(corpus, path))
+
+
+def model_of_wespeaker(place: Place) -> str:
+    folder = small_wespeaker_folder(place.folder / "their model")
+    return error_of(lambda: back_end_of(folder))
+
+
 def bare_doctor(_: Place) -> str:
     return next_command("doctor")
 
@@ -388,6 +406,8 @@ CASES: dict[str, tuple[Callable[[Place], str], dict[str, int]]] = {
     "store.split_views.facts_of": (split_by_what_nobody_knows, {"index": 0}),
     # The store has one speaker.
     "release.speaker_split.read": (split_of_another_file, {"split": 2}),
+    "recipes.validation.held_out_by_file": (split_of_other_speakers, {"split": 2}),
+    "embedding.back_ends.back_end_of": (model_of_wespeaker, {"convert": 0}),
     "store.advice.repair_command": (damaged_shard, {"repair": 0}),
     "release.index._named_damage": (damaged_index, {"repair": 0}),
     "release.speaker_index._named_damage": (damaged_transcripts, {"repair": 0}),

@@ -34,7 +34,7 @@ def back_end_of(model: str | Path) -> BackEnd:
     if (path / CONFIG).is_file():
         return TransformersModel(path)
     if all((path / name).is_file() for name in _WESPEAKER):
-        command = next_command("convert", path, f"{path.name}-converted")
+        command = next_command("convert", path, path.with_name(f"{path.name}-converted"))
         raise ModelError(f"{path} is a model of WeSpeaker's. Convert it: {command}")
     files = sorted(path.glob(f"*{ONNX}"))
     if len(files) > 1:

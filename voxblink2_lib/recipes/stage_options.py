@@ -64,7 +64,7 @@ def _add_data_options(add: Callable[..., object]) -> None:
     add("--codecs", action="store_true", help="encode and decode some crops")
     add("--on-damaged", choices=["raise", "skip"], default="raise", help="clips that do not decode")
     add("--hold-out", choices=["speakers", "videos"], default="speakers")
-    add("--validation", metavar="FILE", help="speakers to hold out, from 'voxblink2 split'")
+    add("--validation", metavar="FILE", help="speakers to hold out, as voxblink2 split wrote it")
     add("--held-out-speakers", type=_whole, metavar="N", help="default: a twentieth, at most 200")
     add("--trials", metavar="LIST", help="trials to score at the end, such as Vox1-O")
     add("--audio", metavar="DIR", help="a store or a folder with the utterances of --trials")

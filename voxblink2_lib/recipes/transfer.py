@@ -22,14 +22,13 @@ import numpy.typing as npt
 import torch
 from transformers import AutoFeatureExtractor, AutoModelForAudioXVector
 
-from voxblink2_lib.errors import ModelError, TrainingError, first_line, next_command
+from voxblink2_lib.errors import ModelError, TrainingError, first_line
 from voxblink2_lib.models import SpeakerFeatureExtractor, SpeakerModel
 from voxblink2_lib.recipes.checkpoints import RunFolder
 from voxblink2_lib.training import SpeakerLabels
 
 _VOXBLINK2, _VOXBLINK2_ID = "VoxBlink2", re.compile(r"id[0-9]{6}")
 _HEAD = "head."
-_CONVERT = next_command("convert", "CHECKPOINT", "OUT")
 
 
 def corpus_name(speakers: Sequence[str], named: str | None = None) -> str:
@@ -91,7 +90,7 @@ class Origin:
             )
         raise TrainingError(
             f"There is no model in {folder}. Name the --out of a finished stage, or the folder of "
-            f"a model, such as OUT of {_CONVERT}."
+            "a model that voxblink2 convert wrote."
         )
 
     def class_rows(self, labels: SpeakerLabels) -> npt.NDArray[np.int64]:
@@ -180,7 +179,7 @@ def _load(folder: Path) -> SpeakerModel:
     if not isinstance(model, SpeakerModel):
         raise TrainingError(
             f"The model in {folder} is of the type {type(model).__name__}; expected is a network "
-            f"of this library, from a stage or {_CONVERT}."
+            "of this library, from a stage or from voxblink2 convert."
         )
     return model
 

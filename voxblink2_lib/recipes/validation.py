@@ -64,7 +64,8 @@ def held_out_by_file(corpus: Corpus, path: Path) -> npt.NDArray[np.bool_]:
         listed = {line.strip() for line in path.read_text("utf-8").splitlines()[1:]}
         is_held_out = np.array([speaker in listed for speaker in corpus.speakers], np.bool_)
     if not is_held_out.any():
-        make = next_command("split", store="STORE", validation_speakers=200, out="validation.txt")
+        other = path.with_stem(f"{path.stem}-of-this-store")
+        make = next_command("split", store="STORE", validation_speakers=200, out=other)
         raise TrainingError(
             f"{path} holds out none of the {len(corpus.speakers):,} speakers of the store. Make "
             f"one for it with {make}."
