@@ -455,7 +455,11 @@ class _Ranges(http.server.SimpleHTTPRequestHandler):
         if requested is None:
             super().do_GET()
             return
-        data = Path(self.translate_path(self.path)).read_bytes()
+        file = Path(self.translate_path(self.path))
+        if not file.is_file():
+            self.send_error(404)
+            return
+        data = file.read_bytes()
         first, last = int(requested[1]), min(int(requested[2]), len(data) - 1)
         self.send_response(206)
         self.send_header("Content-Range", f"bytes {first}-{last}/{len(data)}")

@@ -19,7 +19,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 @contextlib.contextmanager
 def signals_held(start_method: str = "fork") -> Iterator[None]:
-    """Hold signals back; processes that are started meanwhile have them blocked from birth.
+    """Hold back signals to this thread; processes that are started meanwhile are born so.
 
     Args:
         start_method: of these processes.
