@@ -253,7 +253,7 @@ def test_files_of_embeddings_tell_the_back_end(
 
 def test_a_folder_of_wespeaker_is_to_be_converted_first(tmp_path: Path) -> None:
     folder = small_wespeaker_folder(tmp_path / "wespeaker")
-    match = rf"is a model of WeSpeaker's\. Convert it: 'voxblink2 convert {folder} wespeaker-conv"
+    match = rf"is a model of WeSpeaker's\. Convert it: 'voxblink2 convert {folder} {folder}-conv"
     with pytest.raises(ModelError, match=match):
         model_hashes(folder)
 
