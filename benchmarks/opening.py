@@ -29,6 +29,7 @@ import numpy as np
 import pyarrow as pa
 from figures import Figure, figure, run_benchmark
 from ledger import VIDEOS_PER_SPEAKER
+from s3_server import running_server
 from view import VIDEOS_PER_SHARD, make_store
 
 from voxblink2_lib.files import sha256_of
@@ -110,25 +111,12 @@ class Opened(NamedTuple):
 
 
 @contextmanager
-def running_server(folder: Path) -> Iterator[Path]:
+def logging_server(folder: Path) -> Iterator[Path]:
     """Run an S3 server; yield the file to which it writes a line for each request."""
     log = folder / "requests"
     log.touch()
-    words = [sys.executable, "-c", _SERVER, str(log)]
-    with subprocess.Popen(
-        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as server:
-        assert server.stdout is not None
-        os.environ.update(
-            AWS_ACCESS_KEY_ID="somebody",
-            AWS_SECRET_ACCESS_KEY="secret",  # noqa: S106  # of a server for this run alone
-            AWS_DEFAULT_REGION="us-east-1",
-            AWS_ENDPOINT_URL=f"http://127.0.0.1:{int(server.stdout.readline())}",
-        )
-        try:
-            yield log
-        finally:
-            server.kill()
+    with running_server(_SERVER, str(log)):
+        yield log
 
 
 def write_shard(folder: Path) -> SealedShard:
@@ -241,7 +229,7 @@ def open_store(what: str, folder: Path, log: Path) -> Opened:
 
 def measure(folder: Path, quick: bool) -> Iterator[Figure]:
     rounds = QUICK_ROUNDS if quick else ROUNDS
-    with running_server(folder) as log:
+    with logging_server(folder) as log:
         Place(URL)._system.mkdir("bucket")
         publish(folder, QUICK_VIDEOS if quick else VIDEOS)
         opened: dict[str, list[Opened]] = {what: [] for what in _OPENINGS}

@@ -16,8 +16,6 @@ from __future__ import annotations
 import http.client
 import os
 import shutil
-import subprocess
-import sys
 import time
 import urllib.parse
 from collections.abc import Iterator
@@ -28,6 +26,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 from figures import Figure, cpu_seconds_of, figure, run_benchmark, seconds_of
+from s3_server import running_server
 
 from voxblink2_lib.store.catalogue import Catalogue, Shard
 from voxblink2_lib.training import Corpus, Reader, ShuffleSampler
@@ -122,23 +121,12 @@ def write_catalogue(path: Path, shards: int) -> None:
 
 
 @contextmanager
-def running_server(folder: Path, catalogue: Path) -> Iterator[Path]:
+def logging_server(folder: Path, catalogue: Path) -> Iterator[Path]:
     """Run the server; yield the file to which it writes a line for each request."""
     log = folder / "requests"
     shard_bytes = str(ROWS_PER_SHARD * CLIP_BYTES)
-    words = [sys.executable, "-c", _SERVER, str(catalogue), shard_bytes, str(log)]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        os.environ.update(
-            AWS_ACCESS_KEY_ID="somebody",
-            AWS_SECRET_ACCESS_KEY="secret",  # noqa: S106  # of a server for this run alone
-            AWS_DEFAULT_REGION="us-east-1",
-            AWS_ENDPOINT_URL=f"http://127.0.0.1:{int(server.stdout.readline())}",
-        )
-        try:
-            yield log
-        finally:
-            server.kill()
+    with running_server(_SERVER, str(catalogue), shard_bytes, str(log)):
+        yield log
 
 
 def pieces_of(corpus: Corpus, rows: list[int]) -> set[tuple[str, int]]:
@@ -249,7 +237,7 @@ def measure(folder: Path, quick: bool) -> Iterator[Figure]:
     os.environ["VOXBLINK2_HOME"] = str(folder / "home")
     catalogue = folder / "audio.arrow"
     write_catalogue(catalogue, QUICK_SHARDS if quick else SHARDS)
-    with running_server(folder, catalogue) as log:
+    with logging_server(folder, catalogue) as log:
         yield from first_batches(folder, log, rounds)
     yield from bookkeeping(folder, 5 * FEW if quick else MANY, min(rounds, 3))
 

@@ -38,11 +38,10 @@ from voxblink2_lib.errors import TrainingError, VoxBlink2Error
 from voxblink2_lib.progress import no_progress, show_progress
 from voxblink2_lib.recipes.checkpoints import RunFolder
 from voxblink2_lib.recipes.evaluation import (
-    Share,
     TrialScores,
     score_list,
-    score_trials_held_out,
 )
+from voxblink2_lib.recipes.holdout import Share, score_trials_held_out
 from voxblink2_lib.recipes.run_log import Meter, RunLog
 from voxblink2_lib.recipes.run_report import HELD_OUT, LOG, TRIALS, write_run_report
 from voxblink2_lib.recipes.stage_data import hold_out, make_augmentation, make_sampler
@@ -165,11 +164,7 @@ class Training:
     @property
     def epochs_done(self) -> float:
         """Epochs that are done, with the fraction of the present one."""
-        state = self.loader.state_dict()
-        if not state["position"]:
-            return state["epoch"]
-        batches = len(self.sampler.epoch_batches(state["epoch"]).bounds) - 1
-        return state["epoch"] + state["position"] / batches
+        return self.sampler.epochs_done
 
     def run(self) -> bool:
         """Train to the end or until a signal; return whether the end is reached."""

@@ -10,7 +10,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import kaldi_native_fbank
 import numpy as np
 import onnx
 import onnxruntime
@@ -18,6 +17,7 @@ import pytest
 import torch
 from onnx import TensorProto
 from support import tiny_models, tiny_onnx
+from support.kaldi_oracle import kaldi_energies
 from support.model_oracle import apart, embeddings_of, small_extractor, small_model
 from support.tiny_models import SAME, Array, calls_here, directly, voice, write, write_scp
 from support.tiny_onnx import SPEAKER_3D, WAVEFORM, WESPEAKER, write_onnx
@@ -58,15 +58,7 @@ def voices() -> list[Array]:
 
 def kaldi_features(waveform: Array, *, window: str, scale: float) -> Array:
     """Return features by kaldi-native-fbank, their mean over time subtracted."""
-    options = kaldi_native_fbank.FbankOptions()
-    options.frame_opts.dither = 0
-    options.frame_opts.window_type = window
-    options.mel_opts.num_bins = 80
-    options.energy_floor = 0
-    fbank = kaldi_native_fbank.OnlineFbank(options)
-    fbank.accept_waveform(16_000, (scale * waveform).tolist())
-    fbank.input_finished()
-    frames = np.array([fbank.get_frame(index) for index in range(fbank.num_frames_ready)])
+    frames = kaldi_energies(scale * waveform, window)
     centred: Array = frames - frames.mean(axis=0)
     return centred
 

@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import load_file
 from support.synthetic_voices import write_voices
 
-from voxblink2_lib.recipes.evaluation import TrialScores, score_trials_held_out
-from voxblink2_lib.recipes.holdout import hold_out_speakers
+from voxblink2_lib.recipes.evaluation import TrialScores
+from voxblink2_lib.recipes.holdout import hold_out_speakers, score_trials_held_out
 from voxblink2_lib.recipes.run_report import HELD_OUT
 from voxblink2_lib.recipes.transfer import Origin, start_from
 from voxblink2_lib.recipes.validation import held_out_by, split_of

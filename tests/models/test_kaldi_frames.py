@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import kaldi_native_fbank
 import numpy as np
 import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
+from support.kaldi_oracle import kaldi_energies
 from support.model_oracle import (
     PROPERTY,
     TOLERANCE,
@@ -47,19 +47,6 @@ def energies_in_onnx(samples: Any, window: str = "hamming") -> Array:
     frames, counts = KaldiFrontEnd(window, 80)(waveform[None], torch.tensor([len(waveform)]))
     result: Array = frames[0, : int(counts)].numpy()
     return result
-
-
-def kaldi_energies(samples: Any, window: str = "hamming") -> Array:
-    """Return the same by kaldi-native-fbank."""
-    options = kaldi_native_fbank.FbankOptions()
-    options.frame_opts.dither = 0
-    options.frame_opts.window_type = window
-    options.mel_opts.num_bins = 80
-    options.energy_floor = 0
-    fbank = kaldi_native_fbank.OnlineFbank(options)
-    fbank.accept_waveform(16_000, np.asarray(samples, np.float64).tolist())
-    fbank.input_finished()
-    return np.array([fbank.get_frame(index) for index in range(fbank.num_frames_ready)])
 
 
 # -- The numbers -----------------------------------------------------------------------------------

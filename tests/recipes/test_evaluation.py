@@ -15,13 +15,16 @@ from support.synthetic_voices import speech, voice, write_voices
 from voxblink2_lib.errors import ScoringError
 from voxblink2_lib.models.features import SpeakerFeatureExtractor
 from voxblink2_lib.recipes.evaluation import (
-    Share,
     TrialScores,
     most_confused,
     score_list,
+)
+from voxblink2_lib.recipes.holdout import (
+    Share,
+    hold_out_speakers,
+    score_held_out,
     score_trials_held_out,
 )
-from voxblink2_lib.recipes.holdout import hold_out_speakers, score_held_out
 from voxblink2_lib.recipes.training import make_model
 from voxblink2_lib.scoring import cosine_scores
 from voxblink2_lib.training import Corpus, Reader

@@ -1,8 +1,8 @@
-"""Embed utterances with a model that is in training, score trials, and find who is confused."""
+"""Scores of trials on disk, who is confused in them, and those of a list."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,10 @@ import numpy.typing as npt
 
 from voxblink2_lib.embedding.block_worker import EmbedOptions
 from voxblink2_lib.embedding.run import embed
-from voxblink2_lib.models import SpeakerFeatureExtractor, SpeakerModel
 from voxblink2_lib.progress import Progress, no_progress
 from voxblink2_lib.recipes.holdout import HeldOut
-from voxblink2_lib.recipes.whole_utterances import embed_rows
 from voxblink2_lib.scoring import (
     Sweep,
-    cosine_scores,
     min_dcf,
     read_embeddings,
     score_trials,
@@ -28,53 +25,6 @@ from voxblink2_lib.scoring.trial_lists import read_trials
 from voxblink2_lib.scoring.trials import check_labelled
 
 P_TARGET = 0.01
-Vectors = npt.NDArray[np.float32]
-# Returns the lists of all processes as one.
-Gather = Callable[[list[tuple[int, Vectors]]], list[tuple[int, Vectors]]]
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """The part of a work that is this process's, and how the parts come together.
-
-    Attributes:
-        rank: of this process.
-        processes: number of them.
-        gather: returns the lists of all processes as one, in each of them.
-    """
-
-    rank: int = 0
-    processes: int = 1
-    gather: Gather = list
-
-
-ALONE = Share()
-
-
-def score_trials_held_out(
-    model: SpeakerModel,
-    extractor: SpeakerFeatureExtractor,
-    held_out: HeldOut,
-    *,
-    share: Share = ALONE,
-    progress: Progress = no_progress,
-) -> npt.NDArray[np.float32]:
-    """Return the score of each held-out trial: the cosine of embeddings of whole utterances.
-
-    Args:
-        model: is in evaluation mode meanwhile.
-        extractor: of the model.
-        held_out: utterances and trials.
-        share: of this process; all of them call this together, and return the same.
-        progress: shows the utterances done.
-    """
-    rows = np.unique(np.concatenate([held_out.enrolment, held_out.test]))
-    ours = rows[share.rank :: share.processes]
-    vectors = embed_rows(model, extractor, held_out.corpus, ours, progress=progress)
-    gathered = dict(share.gather(list(zip(ours.tolist(), vectors, strict=True))))
-    places = (np.searchsorted(rows, side) for side in (held_out.enrolment, held_out.test))
-    scores = cosine_scores(np.stack([gathered[row] for row in rows.tolist()]), *places)
-    return np.asarray(scores, np.float32)
 
 
 # -- Scores on disk --------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,6 +20,28 @@ from voxblink2_lib.training import Corpus
 Rows = npt.NDArray[np.int64]
 # The most utterances of others that one of a held-out video is tested against.
 _OTHERS = 50
+
+Vectors = npt.NDArray[np.float32]
+# Returns the lists of all processes as one.
+Gather = Callable[[list[tuple[int, Vectors]]], list[tuple[int, Vectors]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """The part of a work that is this process's, and how the parts come together.
+
+    Attributes:
+        rank: of this process.
+        processes: number of them.
+        gather: returns the lists of all processes as one, in each of them.
+    """
+
+    rank: int = 0
+    processes: int = 1
+    gather: Gather = list
+
+
+ALONE = Share()
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +180,32 @@ def _held_out(train: Corpus, corpus: Corpus, enrolment: Rows, test: Rows) -> Hel
     return HeldOut(train, corpus, enrolment, test, target)
 
 
+def score_trials_held_out(
+    model: SpeakerModel,
+    extractor: SpeakerFeatureExtractor,
+    held_out: HeldOut,
+    *,
+    share: Share = ALONE,
+    progress: Progress = no_progress,
+) -> npt.NDArray[np.float32]:
+    """Return the score of each held-out trial: the cosine of embeddings of whole utterances.
+
+    Args:
+        model: is in evaluation mode meanwhile.
+        extractor: of the model.
+        held_out: utterances and trials.
+        share: of this process; all of them call this together, and return the same.
+        progress: shows the utterances done.
+    """
+    rows = np.unique(np.concatenate([held_out.enrolment, held_out.test]))
+    ours = rows[share.rank :: share.processes]
+    vectors = embed_rows(model, extractor, held_out.corpus, ours, progress=progress)
+    gathered = dict(share.gather(list(zip(ours.tolist(), vectors, strict=True))))
+    places = (np.searchsorted(rows, side) for side in (held_out.enrolment, held_out.test))
+    scores = cosine_scores(np.stack([gathered[row] for row in rows.tolist()]), *places)
+    return np.asarray(scores, np.float32)
+
+
 def score_held_out(
     model: SpeakerModel,
     extractor: SpeakerFeatureExtractor,
@@ -173,7 +221,5 @@ def score_held_out(
         held_out: utterances and trials.
         progress: shows the utterances done.
     """
-    rows = np.unique(np.concatenate([held_out.enrolment, held_out.test]))
-    vectors = embed_rows(model, extractor, held_out.corpus, rows, progress=progress)
-    places = (np.searchsorted(rows, side) for side in (held_out.enrolment, held_out.test))
-    return Sweep.of(cosine_scores(np.stack(vectors), *places), held_out.target)
+    scores = score_trials_held_out(model, extractor, held_out, progress=progress)
+    return Sweep.of(scores, held_out.target)

@@ -120,7 +120,7 @@ class UtteranceDataset(data.Dataset[Example | DamagedClip]):
         Raises:
             ClipDamagedError: as of one example.
         """
-        self._reader.prefetch([int(row) for row in rows if 0 <= row < len(self)])
+        self._reader.prefetch(int(row) for row in rows if 0 <= row < len(self))
         has_own_examples = type(self).__getitem__ is not UtteranceDataset.__getitem__
         if self._crop is None or self._augment is not None or has_own_examples:
             return [self[row] for row in rows]

@@ -213,6 +213,14 @@ class EpochSampler(data.Sampler[list[SeededRow]]):
         """The epoch of the next batch."""
         return self._state.epoch
 
+    @property
+    def epochs_done(self) -> float:
+        """Epochs that are done, with the fraction of the present one, whatever the ranks were."""
+        if not self._state.position:
+            return float(self._state.epoch)
+        batches = len(self._rounds(self._state).bounds) - 1
+        return self._state.epoch + self._state.position / batches
+
     def steps_left(self, epochs: int) -> int:
         """Return the steps of each rank from the state to the end of so many epochs."""
         if self._state.epoch >= epochs:
@@ -224,8 +232,7 @@ class EpochSampler(data.Sampler[list[SeededRow]]):
 
     def share_done(self, epochs: int) -> float:
         """Return which share of so many epochs is done, from 0 to 1, whatever the ranks were."""
-        batches = len(self._rounds(self._state).bounds) - 1
-        return min(1.0, (self._state.epoch + self._state.position / batches) / epochs)
+        return min(1.0, self.epochs_done / epochs)
 
     def state_dict(self) -> dict[str, Any]:
         """Return seed, epoch, and position after the batches that were used, and the order."""

@@ -53,7 +53,7 @@ class TrainingLoader(data.DataLoader[Any]):
             loader.load_state_dict(saved)
             for batch in loader:
                 train(batch["waveforms"], batch["labels"])
-                save(loader.state_dict())  # {"seed": 0, "epoch": 3, "position": 812}
+                save(loader.state_dict())  # {"seed": 0, "epoch": 3, "position": 812, ...}
     """
 
     # Read by accelerate: `prepare` returns the loader itself, `save_state` saves its state.
@@ -142,11 +142,11 @@ class TrainingLoader(data.DataLoader[Any]):
         """
         return self.order.share_done(epochs)
 
-    def state_dict(self) -> dict[str, int]:
-        """Return three numbers: seed, epoch, and position after the batches given so far."""
+    def state_dict(self) -> dict[str, Any]:
+        """Return seed, epoch, and position after the batches given so far, and the order's name."""
         return self.order.state_dict()
 
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a state, with the next pass over the loader.
 
         Raises:

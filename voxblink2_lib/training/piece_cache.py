@@ -7,7 +7,6 @@ killed process leaves is shorter. Where the folder cannot be written to, pieces 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import threading
@@ -17,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from voxblink2_lib.progress import size_text
+from voxblink2_lib.training.locked_files import locked
 from voxblink2_lib.training.piece_queue import PieceQueue
 
 LOCK = ".lock"
@@ -116,16 +116,8 @@ class PieceCache:
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         self.folder.mkdir(parents=True, exist_ok=True)
-        file = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            try:
-                yield
-            finally:
-                # Closing is not enough: a process that was forked meanwhile has the file open, too.
-                fcntl.flock(file, fcntl.LOCK_UN)
-        finally:
-            os.close(file)
+        with locked(self.folder / LOCK):
+            yield
 
     def _remember(self, name: str, data: bytes) -> None:
         with self._lock:

@@ -112,8 +112,7 @@ class PieceQueue:
 
     def commit(self) -> None:
         """Make what was done since the queue was opened count."""
-        head = _HEAD.pack(_MAGIC, self._head, self._tail, self.total)
-        os.pwrite(self._file, head + _CHECKSUM.pack(zlib.crc32(head)), 0)
+        os.pwrite(self._file, _packed_head(self._head, self._tail, self.total), 0)
         gone = self._head - _FIRST
         if gone > max(_COMPACTED_BYTES, self._tail - self._head):
             self._compact()
@@ -156,10 +155,14 @@ class PieceQueue:
         total = sum(int(line.split(b" ", 2)[1]) for line in content.splitlines())
         new = self._folder / f"{QUEUE}.new"
         with contextlib.suppress(OSError):  # else the next one does it
-            head = _HEAD.pack(_MAGIC, _FIRST, _FIRST + len(content), total)
-            head += _CHECKSUM.pack(zlib.crc32(head))
+            head = _packed_head(_FIRST, _FIRST + len(content), total)
             new.write_bytes(head.ljust(_FIRST, b"\0") + content)
             new.replace(self._folder / QUEUE)
+
+
+def _packed_head(head: int, tail: int, total: int) -> bytes:
+    packed = _HEAD.pack(_MAGIC, head, tail, total)
+    return packed + _CHECKSUM.pack(zlib.crc32(packed))
 
 
 def _used_ns(path: Path) -> int | None:

@@ -12,12 +12,11 @@ After the second, nobody reads the shard until the store is opened again.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import os
 import threading
-from collections.abc import Iterator
 from pathlib import Path
+
+from voxblink2_lib.training.locked_files import locked
 
 FOLDER = "versions"
 _FORMER_KEPT = 8  # of former catalogues, which others may have open
@@ -106,7 +105,7 @@ class PinnedVersions:
         line = f"\n{json.dumps([shard, version])}\n"
         with contextlib.suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with _locked(self._path):
+            with locked(self._path):
                 self._refresh()
                 if shard not in self._versions or version is None:
                     with open(self._path, "ab", buffering=0) as file:
@@ -135,19 +134,6 @@ def _parsed(line: bytes) -> tuple[str, str | None]:
             case [str(shard), str() | None as version]:
                 return shard, version
     return "", None
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            fcntl.flock(file, fcntl.LOCK_UN)
-    finally:
-        os.close(file)
 
 
 def _remove_former(folder: Path) -> None:
