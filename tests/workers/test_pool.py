@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -414,3 +415,18 @@ def test_a_call_that_waits_is_timed_from_when_it_begins() -> None:
         list(collect([pool]))
         clock.now += 1
         assert pool.running() == [((hang, 2), 1, 1.0)]
+
+
+def test_a_call_is_timed_from_before_it_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    send = Connection.send
+
+    def send_and_be_held_up(self: Connection, message: object) -> None:
+        send(self, message)
+        clock.now += 60  # the other process works meanwhile
+
+    with WorkerPool(1, threads=2, clock=clock) as pool:
+        pool.submit((hang, 1))
+        monkeypatch.setattr(Connection, "send", send_and_be_held_up)
+        pool.submit((hang, 2))
+        assert [running.seconds for running in pool.running()] == [60.0, 60.0]

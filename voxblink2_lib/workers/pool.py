@@ -172,22 +172,22 @@ class WorkerPool:
     def submit(self, call: Call) -> None:
         """Hand a call to a process; only while :attr:`free` is above 0."""
         self._number += 1
-        submitted = _Submitted(call)
         worker = self._least_busy()
+        # Before it is sent: a process that runs may be far into it when this one goes on.
+        begins = len(worker.calls) < self._threads
+        submitted = _Submitted(call, self._clock() if begins else None)
         try:
             worker.connection.send((self._number, *call))
         except (BrokenPipeError, ConnectionResetError):
             if worker.calls:
                 # It died of one of those; their results report it.
                 worker.calls[self._number] = submitted
-                self._running(worker)
                 return
             # It died while it had nothing to do; that is not this call's fault.
             self._forget(worker)
             worker = self._start()
             worker.connection.send((self._number, *call))
         worker.calls[self._number] = submitted
-        self._running(worker)
 
     def connections(self) -> list[Connection]:
         """Return the connections that become readable when there are results."""
