@@ -36,9 +36,13 @@ class Size(NamedTuple):
     rounds: dict[str, int]  # by network
 
 
-FULL = Size(100, {"ecapa_tdnn": 10, "resnet34": 10})
+FULL = Size(100, {"ecapa_tdnn": 5, "resnet34": 3})
 QUICK = Size(4, {"ecapa_tdnn": 1})
-WAYS: tuple[Way, ...] = ("ours", "former", "products")
+# ECAPA-TDNN is not remade: its floor alone is of interest.
+WAYS: dict[str, tuple[Way, ...]] = {
+    "ecapa_tdnn": ("ours", "products"),
+    "resnet34": ("ours", "former", "products"),
+}
 TARGETS: dict[Way, float] = {"former": 1.2, "products": 0.0}
 
 
@@ -80,22 +84,23 @@ def rate(pool: WorkerPool, way: Way, model: str, paths: Sequence[Path]) -> Rate:
 def compared(folder: Path, arch: str, rounds: int, at_once: int) -> Iterator[Figure]:
     model = save_model(folder, arch)
     paths = write_files(folder / f"{arch}-audio", rounds * at_once)
-    rates: dict[Way, list[Rate]] = {way: [] for way in WAYS}
+    ways = WAYS[arch]
+    rates: dict[Way, list[Rate]] = {way: [] for way in ways}
     with WorkerPool(usable_cores(), environment=KEPT_MEMORY) as pool:
-        for way in WAYS:
+        for way in ways:
             rate(pool, way, model, paths[: 2 * usable_cores()])  # loads the network
         for first in range(0, len(paths), at_once):
-            for way in WAYS:
+            for way in ways:
                 rates[way].append(rate(pool, way, model, paths[first : first + at_once]))
-    for other, target in TARGETS.items():
+    for other in ways[1:]:
         for kind in Rate._fields:
             ratios = [
                 getattr(mine, kind) / getattr(theirs, kind)
                 for mine, theirs in zip(rates["ours"], rates[other], strict=True)
             ]
             title = f"{arch}: ours / {other}, {'time' if kind == 'passed' else 'processor time'}"
-            yield figure(title, ratios, at_least=target)
-    for way in WAYS:
+            yield figure(title, ratios, at_least=TARGETS[other])
+    for way in ways:
         passed = [each.passed for each in rates[way]]
         yield figure(f"{arch}, {way}: hours of speech per hour", passed, unit="h")
 

@@ -20,14 +20,13 @@ from support.model_oracle import (
 )
 from torch import nn
 
-from voxblink2_lib.models import EcapaTdnn, SpeakerModel, winograd
+from voxblink2_lib.models import SpeakerModel, winograd
 from voxblink2_lib.models.inference import for_processor
-from voxblink2_lib.models.packed_ecapa import PackedEcapa
 from voxblink2_lib.models.winograd import WinogradConvolution, is_suitable
 
 EXACT = 1e-5
 # Each kind of block and of pooling once.
-KINDS = ("ecapa", "ecapa-wespeaker", "basic-gsp", "bottleneck-tsp", "simam-asp")
+KINDS = ("basic-gsp", "bottleneck-tsp", "simam-asp")
 
 
 @pytest.fixture
@@ -66,27 +65,11 @@ def test_embeddings_are_those_of_each_utterance_alone(
     assert apart(embeddings_of(fast, features[0][None]), alone[:1]) < TOLERANCE
 
 
-def test_a_network_of_positive_slopes_is_bounded_from_below_only() -> None:
-    model = small_model("ecapa")
-    features = random_features(1, 50)[None]
-    assert apart(embeddings_of(remade(model), features), embeddings_of(model, features)) < EXACT
-
-
-def test_ecapa_is_packed_and_residual_networks_have_no_normalization_left() -> None:
-    assert isinstance(remade(small_model("ecapa")), PackedEcapa)
+def test_residual_networks_have_no_normalization_left() -> None:
     fast = remade(small_model("bottleneck-tsp"))
     kinds = {type(module) for module in fast.modules()}
     assert nn.BatchNorm2d not in kinds
     assert WinogradConvolution not in kinds, "they are too narrow"
-
-
-def test_the_network_that_was_packed_is_as_it_was() -> None:
-    model = with_negative_slopes(small_model("ecapa"))
-    assert isinstance(model, EcapaTdnn)
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    batch = padded([random_features(seed, frames) for seed, frames in enumerate((20, 30))])
-    embeddings_of(PackedEcapa(model), *batch)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
 # -- Convolutions of 3x3 ---------------------------------------------------------------------------

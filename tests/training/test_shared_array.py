@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from support import corpus_builder
 
-from voxblink2_lib.training import Corpus
+from voxblink2_lib.training import Corpus, UtteranceDataset
 from voxblink2_lib.training.shared_array import SharedArray
 
 VALUES = np.arange(1_000_000, dtype=np.int32)
@@ -98,3 +98,15 @@ def test_a_selection_of_a_selection_is_one_of_the_store(tmp_path: Path) -> None:
         assert each.speaker.tolist() == [1, 0]
         assert each.stored_rows.tolist() == [1, 0]
         assert each.by_speaker.tolist() == [1, 0]
+
+
+def test_a_new_process_is_sent_no_array_of_a_dataset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "audio.arrow"
+    corpus_builder.large_catalogue(100, 1_000).write(path)
+    catalogue = type(corpus_builder.large_catalogue(1, 1)).read(path)
+    corpus = Corpus(catalogue, Path("nowhere")).select(np.arange(100_000)[::-1])
+    dataset = UtteranceDataset(corpus, crop_seconds=1.0)
+    monkeypatch.setattr(context, "get_spawning_popen", _Spawning)
+    assert len(pickle.dumps(dataset)) < 10_000

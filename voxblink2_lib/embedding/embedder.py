@@ -44,7 +44,7 @@ class Embedder:
         self._device = device
         self._network = back_end_of(model).load(LoadOptions(dtype, device, threads))
         seconds = _CPU_BATCH_SECONDS if device == "cpu" else _ACCELERATOR_BATCH_SECONDS
-        self._batch_samples = (self._network.batch_seconds or seconds) * SAMPLE_RATE_HZ
+        self._batch_samples = seconds * SAMPLE_RATE_HZ
         self._pads, self.min_samples = self._network.pads, self._network.min_samples
 
     def embed(self, windows: Sequence[Window]) -> Iterator[tuple[int, Vector | str]]:

@@ -39,12 +39,10 @@ class Network(Protocol):
     Attributes:
         min_samples: number of samples that a waveform must have.
         pads: whether waveforms of several lengths may be in a batch: padding changes nothing.
-        batch_seconds: of audio in a batch, if the network has a size that suits it best.
     """
 
     min_samples: int
     pads: bool
-    batch_seconds: int | None
 
     def embed(self, waveforms: Sequence[Waveform]) -> Vector:
         """Return embeddings, shape (n, dimensions), float32.

@@ -50,7 +50,6 @@ class OnnxNetwork:
         self._session, self._description, self._signature = session, description, signature
         self.min_samples = description.least_samples
         self.pads = signature.lengths_name is not None
-        self.batch_seconds: int | None = None
 
     def embed(self, waveforms: Sequence[Waveform]) -> Vector:
         """Return embeddings, shape (n, dimensions)."""

@@ -84,7 +84,6 @@ class PyannoteNetwork:
     """
 
     pads = False
-    batch_seconds: int | None = None
 
     def __init__(self, model: Any, device: str) -> None:
         from voxblink2_lib.models.features import MIN_SAMPLES

@@ -96,7 +96,6 @@ class SpeechBrainNetwork:
     """
 
     pads = False
-    batch_seconds: int | None = None
 
     def __init__(self, model: Any) -> None:
         from voxblink2_lib.models.features import MIN_SAMPLES

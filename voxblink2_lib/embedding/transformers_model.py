@@ -85,7 +85,6 @@ class TransformersNetwork:
     Attributes:
         min_samples: number of samples that a waveform must have.
         pads: whether padding changes nothing.
-        batch_seconds: of audio in a batch, if the network has a size that suits it best.
     """
 
     def __init__(self, extractor: Any, network: Any, *, device: str, dtype: Any) -> None:
@@ -102,7 +101,6 @@ class TransformersNetwork:
         self.pads = isinstance(network, SpeakerModel)
         if self.pads and device == "cpu" and dtype == torch.float32:
             self._model = for_processor(network)
-        self.batch_seconds: int | None = getattr(self._model, "batch_seconds", None)
         self.min_samples: int = getattr(extractor, "min_samples", MIN_SAMPLES)
 
     def embed(self, waveforms: Sequence[Waveform]) -> Vector:

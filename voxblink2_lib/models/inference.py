@@ -14,8 +14,6 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from transformers.modeling_outputs import XVectorOutput
 
 from voxblink2_lib.models.base import SpeakerModel
-from voxblink2_lib.models.ecapa import EcapaTdnn
-from voxblink2_lib.models.packed_ecapa import PackedEcapa
 from voxblink2_lib.models.resnet import ResidualBlock, ResNetTrunk, SpeakerResNet
 from voxblink2_lib.models.winograd import WinogradConvolution, is_suitable
 
@@ -30,8 +28,6 @@ def for_processor(network: SpeakerModel) -> Network:
     Args:
         network: in evaluation and in float32; it must not be used afterwards.
     """
-    if isinstance(network, EcapaTdnn):
-        return PackedEcapa(network)
     if isinstance(network, SpeakerResNet):
         for module in list(network.modules()):
             if isinstance(module, ResidualBlock | ResNetTrunk):

@@ -17,6 +17,7 @@ from voxblink2_lib.training.corpus import Corpus
 from voxblink2_lib.training.epoch_sampler import SeededRow
 from voxblink2_lib.training.labels import SpeakerLabels
 from voxblink2_lib.training.reader import Reader
+from voxblink2_lib.training.shared_array import SharedArray
 
 OnDamaged = Literal["raise", "skip"]
 _SEEDS = 1 << 62
@@ -94,7 +95,7 @@ class UtteranceDataset(data.Dataset[Example | DamagedClip]):
             raise TrainingError(f"on_damaged is {on_damaged!r}; expected is 'raise' or 'skip'.")
         self.corpus = corpus
         self.labels = SpeakerLabels.of(corpus) if labels is None else labels
-        self._label = self.labels.of_rows(corpus)
+        self._label = SharedArray(self.labels.of_rows(corpus))
         self._crop = None if crop_seconds is None else round(crop_seconds * SAMPLE_RATE_HZ)
         self._augment = augment
         self._on_damaged = on_damaged
@@ -145,14 +146,15 @@ class UtteranceDataset(data.Dataset[Example | DamagedClip]):
             # A user's function may return another type or order; a batch needs this one.
             augmented = self._augment(waveform.numpy(), generator)
             waveform = torch.from_numpy(np.ascontiguousarray(augmented, np.float32))
-        label = int(self._label[row]) + speed * len(self.labels.speakers)
+        label = int(self._label.values[row]) + speed * len(self.labels.speakers)
         seed = int(generator.integers(_SEEDS))
         return Example(waveform, label, int(row), seed)
 
     def _waveform(
         self, row: int, speed: float, generator: np.random.Generator, out: Tensor | None
     ) -> Tensor:
-        available = int(self.corpus.samples[row])
+        # Not of all rows: that of a selection would be an array in each worker.
+        available = self.corpus.place(row).samples
         if self._crop is None:
             samples, needed = round(available / speed), available
         else:
