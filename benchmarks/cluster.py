@@ -58,7 +58,7 @@ class Size(NamedTuple):
     driver_videos: int
 
 
-FULL = Size(rounds=3, videos=320, jobs=16, driver_videos=10_240)
+FULL = Size(rounds=3, videos=480, jobs=16, driver_videos=10_240)
 QUICK = Size(rounds=1, videos=8, jobs=2, driver_videos=640)
 
 

@@ -101,15 +101,16 @@ def test_a_convolution_gives_what_float64_gives(
     assert float((result - expected).abs().max()) < EXACT
 
 
-def test_a_wide_convolution_is_as_exact_as_the_plain_one() -> None:
+def test_a_wide_convolution_is_exact_to_some_roundings() -> None:
+    # The plain one is off by twice as much or half as much, by the processor's own algorithm.
     torch.manual_seed(1)
     layer = nn.Conv2d(256, 256, 3, padding=1)
     assert is_suitable(layer)
     x = torch.randn(1, 256, 10, 33)
     with torch.no_grad():
-        ours, plain = WinogradConvolution(layer)(x), layer(x)
+        ours = WinogradConvolution(layer)(x)
         exact = layer.double()(x.double())
-    assert float((ours - exact).norm()) < 1.5 * float((plain - exact).norm())
+    assert float((ours - exact).norm()) < 4 * torch.finfo(torch.float32).eps * float(exact.norm())
 
 
 @pytest.mark.parametrize(

@@ -214,18 +214,22 @@ def _scratch_store(work: JobWork) -> Iterator[Store]:
     """Yield a new store below the folder for temporary files; those of killed jobs are removed."""
     parent = Path(tempfile.gettempdir()) / f"voxblink2-jobs-{os.getuid()}"
     parent.mkdir(mode=0o700, exist_ok=True)
-    with ExitStack() as stack:
-        # Nobody takes a folder for that of a killed job before its lock is held.
-        with hold_lock(parent, wait=True):
-            for left in parent.iterdir():
-                if left.is_dir():
-                    _remove_if_dead(left)
-            prefix = f"{work.known.config}-{work.known.job}-"
-            folder = tempfile.TemporaryDirectory(prefix=prefix, dir=parent)
-            store = Store(Path(stack.enter_context(folder)))
-            stack.enter_context(store.locked(wait=False))
+    # Nobody takes a folder for that of a killed job before its lock is held, or while it goes.
+    with hold_lock(parent, wait=True), ExitStack() as making:
+        for left in parent.iterdir():
+            if left.is_dir():
+                _remove_if_dead(left)
+        prefix = f"{work.known.config}-{work.known.job}-"
+        folder = tempfile.TemporaryDirectory(prefix=prefix, dir=parent)
+        store = Store(Path(making.enter_context(folder)))
+        making.enter_context(store.locked(wait=False))
         store.tmp.mkdir()
+        made = making.pop_all()
+    try:
         yield store
+    finally:
+        with hold_lock(parent, wait=True):
+            made.close()
 
 
 def _remove_if_dead(folder: Path) -> None:

@@ -182,7 +182,11 @@ class Corpus:
         offsets = self._columns[0] if self._rows is None else self._columns[0][self._rows]
         numbers = np.empty(len(self), np.int32)
         np.floor_divide(offsets, piece_bytes, out=numbers, casting="unsafe")  # no copy of 64 bits
-        numbers += first[self.shard]
+        if self._rows is not None:
+            numbers += first[self.shard]
+            return numbers
+        for end, shard, before in zip(self._ends, self._catalogue.shards, first, strict=False):
+            numbers[end - shard.rows : end] += before
         return numbers
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -16,6 +16,7 @@ from voxblink2_lib.training.augment import Augmentation, change_speed
 from voxblink2_lib.training.corpus import Corpus
 from voxblink2_lib.training.epoch_sampler import SeededRow
 from voxblink2_lib.training.labels import SpeakerLabels
+from voxblink2_lib.training.lent_memory import LentMemory
 from voxblink2_lib.training.reader import Reader
 from voxblink2_lib.training.shared_array import SharedArray
 
@@ -100,6 +101,7 @@ class UtteranceDataset(data.Dataset[Example | DamagedClip]):
         self._augment = augment
         self._on_damaged = on_damaged
         self._reader = Reader(corpus)
+        self._memory = LentMemory()
 
     def __len__(self) -> int:
         return len(self.corpus)
@@ -125,9 +127,9 @@ class UtteranceDataset(data.Dataset[Example | DamagedClip]):
         has_own_examples = type(self).__getitem__ is not UtteranceDataset.__getitem__
         if self._crop is None or self._augment is not None or has_own_examples:
             return [self[row] for row in rows]
-        waveforms = _empty(len(rows), self._crop)
+        waveforms = self._memory.empty(len(rows), self._crop)
         examples = map(self._example, rows, waveforms)
-        return _Batch(examples, waveforms)
+        return DecodedBatch(examples, waveforms, self._memory)
 
     def _example(self, row: int, out: Tensor | None) -> Example | DamagedClip:
         """Return an example, of which the waveform is written to ``out``."""
@@ -169,12 +171,25 @@ class UtteranceDataset(data.Dataset[Example | DamagedClip]):
         return waveform if out is None else out.copy_(waveform)
 
 
-class _Batch(list[Example | DamagedClip]):
-    """Examples whose waveforms are the rows of one tensor."""
+class DecodedBatch(list[Example | DamagedClip]):
+    """Examples whose waveforms are the rows of one tensor.
 
-    def __init__(self, examples: Iterable[Example | DamagedClip], rows: Tensor) -> None:
+    Args:
+        examples: the examples.
+        rows: the tensor, shape (examples, samples).
+        memory: where it is from.
+    """
+
+    def __init__(
+        self, examples: Iterable[Example | DamagedClip], rows: Tensor, memory: LentMemory
+    ) -> None:
         super().__init__(examples)
         self._rows = rows
+        self._memory = memory
+
+    def lend(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what a worker sends in place of its batch; see :class:`LentMemory`."""
+        return self._memory.lend(batch)
 
     def rows(self) -> Tensor | None:
         """Return that tensor, unless a clip is damaged or somebody has changed the list."""
@@ -185,17 +200,6 @@ class _Batch(list[Example | DamagedClip]):
             for example, row in zip(self, self._rows, strict=True)
         )
         return self._rows if are_rows else None
-
-
-def _empty(rows: int, samples: int) -> Tensor:
-    """Return an empty float32 tensor; in a worker, of memory that the main process shares."""
-    if data.get_worker_info() is None:
-        return torch.empty(rows, samples)
-    # As default_collate of PyTorch: a copy of each batch less.
-    storage: Any = torch.UntypedStorage
-    batch: Tensor = torch.empty(0)
-    batch.set_(storage._new_shared(4 * rows * samples), 0, (rows, samples), (samples, 1))
-    return batch
 
 
 def _generator(row: int) -> np.random.Generator:
@@ -225,7 +229,7 @@ def collate(examples: Sequence[Example | DamagedClip]) -> dict[str, Any]:
         )
     waveforms = [example.waveform for example in good]
     lengths = torch.tensor([len(waveform) for waveform in waveforms])
-    stacked = examples.rows() if isinstance(examples, _Batch) else None
+    stacked = examples.rows() if isinstance(examples, DecodedBatch) else None
     batch: dict[str, Any] = {
         "waveforms": _stacked(waveforms, lengths) if stacked is None else stacked,
         "lengths": lengths,

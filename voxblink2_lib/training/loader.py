@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from torch.utils import data
 
 from voxblink2_lib.errors import TrainingError
-from voxblink2_lib.training.dataset import DamagedClip, UtteranceDataset, collate
+from voxblink2_lib.training.dataset import DamagedClip, DecodedBatch, UtteranceDataset, collate
 from voxblink2_lib.training.epoch_sampler import EpochSampler
 from voxblink2_lib.training.frameworks import LoaderOrder, RankedSampler, accelerated
 from voxblink2_lib.training.worker_signals import WorkerStart, signals_held
@@ -75,7 +75,7 @@ class TrainingLoader(data.DataLoader[Any]):
             dataset,
             batch_sampler=self._loader_order,
             num_workers=num_workers,
-            collate_fn=_Collator(collate_fn),
+            collate_fn=_Collator(collate_fn, is_alone=type(dataset) is UtteranceDataset),
             worker_init_fn=WorkerStart(options.pop("worker_init_fn", None)),
             **options,
         )
@@ -184,15 +184,24 @@ class _DictWithDamaged(dict[Any, Any]):
 
 
 class _Collator:
-    """Calls a function with the good examples only, and passes on the damaged ones."""
+    """Calls a function with the good examples only, and passes on the damaged ones.
 
-    def __init__(self, collate_fn: Collate) -> None:
+    Args:
+        collate_fn: the function.
+        is_alone: nobody else sees the examples, who might keep them.
+    """
+
+    def __init__(self, collate_fn: Collate, *, is_alone: bool) -> None:
         self._collate = collate_fn
+        self._lends = is_alone and collate_fn is collate
 
     def __call__(self, examples: Sequence[Any]) -> Any:
         damaged = [clip for clip in examples if isinstance(clip, DamagedClip)]
         if not damaged:
-            return self._collate(examples)
+            batch = self._collate(examples)
+            if self._lends and isinstance(examples, DecodedBatch):
+                return examples.lend(batch)
+            return batch
         if len(damaged) == len(examples):
             return collate(examples)  # raises
         good = [example for example in examples if not isinstance(example, DamagedClip)]

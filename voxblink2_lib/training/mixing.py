@@ -21,7 +21,7 @@ import re
 import numpy as np
 
 from voxblink2_lib.errors import TrainingError
-from voxblink2_lib.training.corpus import Corpus
+from voxblink2_lib.training.corpus import Corpus, Rows
 from voxblink2_lib.training.remote_shards import RemoteShards
 from voxblink2_lib.training.shuffling import Indices, ranges, shuffle, shuffle_within
 
@@ -67,24 +67,28 @@ def lanes_of(order: str, corpus: Corpus) -> int:
 
 def mixed_rows(corpus: Corpus, lanes: int, generator: np.random.Generator) -> Indices:
     """Return all rows of a corpus, mixed from so many places at a time, shape (n,)."""
-    by_run = _rows_by_run(corpus, generator)
+    stored, starts, sizes = _runs(corpus)
+    order = shuffle(len(starts), generator)
     rows = shuffle_within(lane_columns(len(corpus), lanes), generator)
+    by_run = ranges(starts[order], sizes[order])
+    if stored is not None:
+        by_run = stored[by_run]
     for start in range(0, len(rows), _BLOCK_ROWS):  # NumPy takes indices of 64 bits
         part = rows[start : start + _BLOCK_ROWS]
         part[:] = by_run[part]
     return rows
 
 
-def _rows_by_run(corpus: Corpus, generator: np.random.Generator) -> Indices:
-    """Return all rows, those that begin in a run one after the other, the runs shuffled."""
+def _runs(corpus: Corpus) -> tuple[Indices | None, Rows, Rows]:
+    """Return the rows as they are stored, and the start and size of each run among them.
+
+    The first is ``None`` where that is the order of the corpus.
+    """
     stored = None if corpus.is_in_stored_order else corpus.stored_rows
     runs = corpus.pieces(_RUN_BYTES)
     runs = runs if stored is None else runs[stored]
     starts = np.append(0, 1 + np.flatnonzero(runs[1:] != runs[:-1]))
-    sizes = np.diff(starts, append=len(runs))
-    order = shuffle(len(starts), generator)
-    rows = ranges(starts[order], sizes[order])
-    return rows if stored is None else stored[rows]
+    return stored, starts, np.diff(starts, append=len(runs))
 
 
 def lane_columns(rows: int, lanes: int) -> Indices:

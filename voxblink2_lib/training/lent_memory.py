@@ -1,0 +1,123 @@
+"""Memory of batches that a worker uses again when the training loop is done with a batch.
+
+New shared memory is cleared and mapped page by page by the system, which takes about as long as
+decoding into it. So a worker lends a block and decodes into it again as soon as nothing in the main
+process refers to it any more:
+
+    worker                                main process
+    decode into a free block
+    mark it, send it              ->      a tensor
+                                          the loop drops the tensor and all views of it
+                                  <-      clear the mark
+
+The mark is the last element of the block. A block that never reaches the main process in this way
+keeps its mark and is not used again.
+"""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils import data
+
+# Of a worker. Two are read ahead and one is in use; loops that keep more get new memory.
+_MOST_BLOCKS = 8
+_FREE, _LENT = 0.0, 1.0
+# What is as small as labels is faster to copy than to share.
+_MOST_COPIED_BYTES = 16 << 10
+
+
+class LentMemory:
+    """The blocks of a worker, of which there are none before :meth:`lend` was called once."""
+
+    def __init__(self) -> None:
+        self._lends = False
+        self._blocks: list[Tensor] = []
+
+    def empty(self, rows: int, samples: int) -> Tensor:
+        """Return an empty float32 tensor, shape (rows, samples); in a worker, in shared memory."""
+        size = rows * samples
+        if data.get_worker_info() is None:
+            return torch.empty(rows, samples)
+        if not self._lends:
+            return _shared(size).view(rows, samples)
+        free = [block for block in self._blocks if len(block) > size and block[-1] == _FREE]
+        if free:
+            block = min(free, key=len)
+        elif len(self._blocks) < _MOST_BLOCKS:
+            block = _shared(size + 1)
+            self._blocks.append(block)
+        else:
+            return _shared(size).view(rows, samples)
+        block[-1] = _LENT
+        return block[:size].view(rows, samples)
+
+    def lend(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what to send in place of a batch, which arrives as it is.
+
+        Only where nobody else in the worker keeps its tensors, or a part of them.
+
+        Args:
+            batch: of tensors from :meth:`empty`, and others.
+        """
+        if data.get_worker_info() is None:  # it goes nowhere
+            return dict(batch)
+        self._lends = True
+        return {name: self._to_send(value) for name, value in batch.items()}
+
+    def _to_send(self, value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        if value.nbytes <= _MOST_COPIED_BYTES:
+            return _Copied(value.numpy())
+        for block in self._blocks:
+            if block.data_ptr() == value.data_ptr():
+                return _Lent(block, tuple(value.shape))
+        return value
+
+
+class _Copied:
+    """A tensor on its way, without shared memory of its own."""
+
+    def __init__(self, values: npt.NDArray[Any]) -> None:
+        self._values = values
+
+    def __reduce__(self) -> tuple[Any, tuple[npt.NDArray[Any]]]:
+        return torch.from_numpy, (self._values,)
+
+
+class _Lent:
+    """A block on its way to the main process."""
+
+    def __init__(self, block: Tensor, shape: tuple[int, ...]) -> None:
+        self._block, self._shape = block, shape
+
+    def __reduce__(self) -> tuple[Any, tuple[Tensor, tuple[int, ...]]]:
+        return _received, (self._block, self._shape)
+
+
+def _received(block: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Return the tensor in a block, which is given back with the last tensor that shares it."""
+    values = block.numpy()
+    array = values[: math.prod(shape)].reshape(shape)
+    weakref.finalize(array, _give_back, values).atexit = False
+    return torch.from_numpy(array)
+
+
+def _give_back(block: npt.NDArray[np.float32]) -> None:
+    block[-1] = _FREE
+
+
+def _shared(size: int) -> Tensor:
+    """Return an empty float32 tensor of memory that processes share, shape (size,)."""
+    storage: Any = torch.UntypedStorage
+    tensor = torch.empty(0)
+    tensor.set_(storage._new_shared(4 * size), 0, (size,), (1,))
+    return tensor
