@@ -3,8 +3,8 @@
 Four neighbouring outputs take 16 products instead of 36 (Lavin and Gray, CVPR 2016): tiles of 4x4
 inputs d and the 3x3 weights g become B' d B and G g G'; their products, summed over the channels,
 give the outputs A' m A. The transforms of inputs and outputs are sums and differences only, so the
-result is about as exact as the plain convolution's; they take time in proportion to the channels, the
-products to their square.
+result is about as exact as the plain convolution's; they take time in proportion to the channels,
+the products to their square.
 """
 
 from __future__ import annotations
