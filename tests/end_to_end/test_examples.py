@@ -107,7 +107,7 @@ def undisturbed_run(undisturbed: Path, tmp_path_factory: pytest.TempPathFactory)
     return out
 
 
-# After two epochs it is 0.09 or 0.11, by how the processor rounds.
+# After two epochs it is about 0.1, below or above it by how the processor rounds.
 @pytest.mark.parametrize(
     ("epochs", "most"), [(2, 0.15), pytest.param(8, 0.1, marks=pytest.mark.slow)]
 )
