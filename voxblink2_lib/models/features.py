@@ -174,7 +174,11 @@ class SpeakerFeatureExtractor(SequenceFeatureExtractor):
         ]
 
     def frame_count(self, samples: int) -> int:
-        """Return the number of frames of a waveform of some samples."""
+        """Return the number of frames of a waveform of some samples.
+
+        Args:
+            samples: its length at 16 kHz.
+        """
         if self.window_type is not None:  # Kaldi's, which are whole
             return 1 + (samples - WINDOW_SAMPLES) // HOP_SAMPLES
         return 1 + samples // HOP_SAMPLES
