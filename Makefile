@@ -59,7 +59,7 @@ $(COMPAT)/.ready: setup.cfg pyproject.toml tests/compat/constraints.txt tools/se
 # the site does not have.
 docs: $(VENV)/.ready $(DOCS)/.ready
 	PYTHONPATH=tools $(RUN)/python -m documentation.reference
-	PYTHONPATH=tools $(DOCS)/bin/python -m mkdocs build
+	PYTHONPATH=tools NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/python -m mkdocs build
 	$(DOCS)/bin/python tools/documentation/check_site.py build/site
 
 $(DOCS)/.ready: tools/documentation/requirements.txt

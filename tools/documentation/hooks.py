@@ -47,7 +47,7 @@ def on_files(files: Files, *, config: Any) -> Files:
 def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
     """Turn links and notes of a page into those of the site."""
     origin = links.repository_path(page.file.src_uri)
-    return links.with_notes(links.with_site_links(markdown, origin)) if origin else markdown
+    return links.on_the_site(markdown, origin) if origin else markdown
 
 
 def _without_meta(text: str) -> str:

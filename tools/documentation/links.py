@@ -31,6 +31,8 @@ _MARKER = re.compile(
     r"^(?P<indent> *)<!-- (?P<name>not run|with|exit|output|page)(?:: (?P<value>.+?))? -->\n",
     re.MULTILINE,
 )
+# A bar in the code of a table needs a backslash on GitHub, and must not have one on the site.
+_ROW = re.compile(r"^ *\|.*\|$", re.MULTILINE)
 _LANGUAGES = {".py": "python", ".sh": "sh", ".toml": "toml", ".cff": "yaml", ".ipynb": "json"}
 
 
@@ -132,6 +134,29 @@ def outside_code(text: str, change: Callable[[str], str], *, code: str | None = 
 
 
 # -- Pages -----------------------------------------------------------------------------------------
+
+
+def on_the_site(text: str, page: str) -> str:
+    """Return a page as it is on the site.
+
+    Args:
+        text: the page in Markdown.
+        page: its path in the repository.
+    """
+    return with_plain_bars(with_notes(with_site_links(text, page)))
+
+
+def with_plain_bars(text: str) -> str:
+    r"""Return a page whose tables have bars in code without the backslash that GitHub needs.
+
+    >>> print(with_plain_bars(r"| `ID\|FILE` | a \| b |"))
+    | `ID|FILE` | a \| b |
+    """
+    return _ROW.sub(lambda row: re.sub(r"`[^`\n]+`", _plain, row[0]), text)
+
+
+def _plain(code: re.Match[str]) -> str:
+    return code[0].replace(r"\|", "|")
 
 
 def with_notes(text: str) -> str:
