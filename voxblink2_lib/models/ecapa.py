@@ -69,7 +69,11 @@ class Res2Block(GradientCheckpointingLayer):
 
 
 class EcapaTdnn(SpeakerModel):
-    """ECAPA-TDNN with attentive statistics pooling."""
+    """ECAPA-TDNN with attentive statistics pooling.
+
+    Args:
+        config: sizes of the network and of its head.
+    """
 
     config_class = EcapaTdnnConfig
 

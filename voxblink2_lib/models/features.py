@@ -53,6 +53,10 @@ class SpeakerFeatureExtractor(SequenceFeatureExtractor):
             the default) or ``"max"`` (by its peak).
         window_type: for ``"kaldi"``: ``"hamming"`` (the default) or ``"povey"``.
         num_mel_bins: number of bands.
+        feature_size: equals ``num_mel_bins``; ``transformers`` saves both.
+        sampling_rate: 16,000.
+        padding_value: of features at padding.
+        kwargs: further options of ``SequenceFeatureExtractor``.
 
     Raises:
         ModelError: an option is unknown, or belongs to the other recipe.

@@ -146,7 +146,11 @@ class AttentionPooling(nn.Module):
 
 
 class SpeakerResNet(SpeakerModel):
-    """A residual network with a pooling and one linear layer."""
+    """A residual network with a pooling and one linear layer.
+
+    Args:
+        config: sizes of the network and of its head.
+    """
 
     config_class = SpeakerResNetConfig
 

@@ -41,7 +41,12 @@ _FAINTEST_NOISE = 1e-5
 
 
 class ModelWithExtractor(NamedTuple):
-    """A model and its feature extractor."""
+    """A model and its feature extractor.
+
+    Attributes:
+        model: with new weights.
+        extractor: makes its inputs.
+    """
 
     model: SpeakerModel
     extractor: SpeakerFeatureExtractor
