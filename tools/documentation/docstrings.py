@@ -106,7 +106,9 @@ def _has_own_constructor(kind: type) -> bool:
     if issubclass(kind, tuple) and hasattr(kind, "_fields"):
         return True
     made = next(base for base in kind.__mro__ if {"__init__", "__new__"} & vars(base).keys())
-    return made.__module__.startswith(_OURS) and not getattr(kind, "_is_protocol", False)
+    constructor = vars(made).get("__init__", vars(made).get("__new__"))
+    is_ours = str(getattr(constructor, "__module__", "")).startswith(_OURS)
+    return is_ours and not getattr(kind, "_is_protocol", False)
 
 
 def _gaps_of_member(name: str, member: Any) -> Iterator[str]:
