@@ -122,7 +122,7 @@ def test_what_does_not_exist_is_found(tmp_path: Path) -> None:
     assert broken_links(document) == ["#nowhere", "gone.md", "other.md#no-heading"]
 
 
-# -- Options ----------------------------------------------------------------------------------------
+# -- Options ---------------------------------------------------------------------------------------
 
 
 def _options(parser: argparse.ArgumentParser) -> Iterator[str]:

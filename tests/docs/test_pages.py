@@ -47,7 +47,6 @@ def run_page(page: Path, session: PageSession) -> None:
 # -- Pages -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("inline_workers")
 @pytest.mark.parametrize("page", pages(slow=False), ids=name_of)
 def test_the_blocks_of_a_page_run(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest

@@ -95,9 +95,7 @@ class Made:
 '''
 
 
-def test_what_a_docstring_lacks_is_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_a_docstring_lacks_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "sample.py"
     file.write_text(SAMPLE)
     spec = importlib.util.spec_from_file_location("voxblink2_lib.sample", file)
@@ -125,7 +123,8 @@ def test_names_of_an_earlier_version_are_shown_as_such(pages: dict[str, str]) ->
 def test_a_docstring_becomes_markdown() -> None:
     text = "Of :meth:`~a.B.open`.\n\nExample:\n    >>> f(\n    ...     1)\n    2\n\nMore."
     assert as_markdown(text) == (
-        "Of `a.B.open`.\n\nExample:\n    ```pycon\n    >>> f(\n    ...     1)\n    2\n    ```\n\nMore."
+        "Of `a.B.open`.\n\n"
+        "Example:\n    ```pycon\n    >>> f(\n    ...     1)\n    2\n    ```\n\nMore."
     )
 
 

@@ -128,11 +128,11 @@ def _markers(before: str) -> dict[str, str]:
 def _stray_marker(text: str) -> str:
     """Return a marker that stands before no block; empty if there is none."""
     lines = [*_FENCE.sub("```", text).splitlines(), ""]
-    for line, below in zip(lines, lines[1:], strict=False):
+    for line, below in itertools.pairwise(lines):
         marker = _MARKER.fullmatch(line.rstrip())
-        if marker and marker["name"] in _VALUES:
-            if not (below.strip() == "```" or _MARKER.fullmatch(below.rstrip())):
-                return line.strip()
+        is_marker = marker is not None and marker["name"] in _VALUES
+        if is_marker and not (below.strip() == "```" or _MARKER.fullmatch(below.rstrip())):
+            return line.strip()
     return ""
 
 

@@ -15,14 +15,14 @@ import pyarrow.parquet as pq
 
 Vectors = npt.NDArray[np.float32]
 Row = tuple[str, str, bool]
-SPEAKERS, EACH, SIZE = 8, 4, 16
+SPEAKERS, EACH, SIZE = 12, 4, 16
 _COHORT = 320
 
 
 def names_of(first: int) -> list[str]:
     """Return names of utterances as VoxCeleb has them, of speakers from a number on."""
     return [
-        f"id{first + speaker}/abcdefghij{speaker}/{number:05}.wav"
+        f"id{first + speaker}/abcdefghi{speaker:02}/{number:05}.wav"
         for speaker in range(SPEAKERS)
         for number in range(EACH)
     ]
@@ -31,9 +31,7 @@ def names_of(first: int) -> list[str]:
 def pairs(names: Sequence[str]) -> list[Row]:
     """Return all trials of some utterances, and whether they are of one speaker."""
     count = len(names)
-    return [
-        (names[a], names[b], a // EACH == b // EACH) for a in range(count) for b in range(a)
-    ]
+    return [(names[a], names[b], a // EACH == b // EACH) for a in range(count) for b in range(a)]
 
 
 # -- Embeddings ------------------------------------------------------------------------------------
@@ -135,9 +133,7 @@ def write_systems(folder: Path) -> None:
         _write_scores(folder / name, trials, seed, has_labels=name != "other_tool.txt")
 
 
-def _write_scores(
-    path: Path, trials: Sequence[Row], seed: int, *, has_labels: bool = True
-) -> None:
+def _write_scores(path: Path, trials: Sequence[Row], seed: int, *, has_labels: bool = True) -> None:
     rng = np.random.default_rng(seed)
     lines = []
     for enrolment, test, same in trials:

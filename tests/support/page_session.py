@@ -1,4 +1,4 @@
-"""A page of the documentation as a session: its blocks, run from top to bottom as a reader would."""
+"""A page of the documentation as a session: its blocks, run from top to bottom in one folder."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from support import cli_process
+from support.inline_pool import InlinePool
 from support.page_blocks import ROOT, Block, plain_commands
 from support.page_output import differences
 
@@ -23,6 +24,8 @@ _NOWHERE = "http://127.0.0.1:9"
 _DATA = re.compile(r"(?<![\w.~/])/data/")
 _LINKS = ("examples", "metrics", "tools")
 _DEADLINE_SECONDS = 600.0
+# Where workers are processes that have to be started.
+_POOLS = ("materialize.scheduler", "cut_audio.blocks", "embedding.run", "export.run")
 
 Preparation = Callable[["PageSession"], None]
 
@@ -65,6 +68,9 @@ class PageSession:
             (self.folder / name).symlink_to(ROOT / name)
         self._install(folder / "venv")
         self._isolate(folder)
+        if not in_processes:
+            for module in _POOLS:
+                patched.setattr(f"voxblink2_lib.{module}.WorkerPool", InlinePool)
 
     def __enter__(self) -> PageSession:
         return self
@@ -144,5 +150,5 @@ class PageSession:
         return done.returncode, done.stdout
 
     def _local(self, text: str) -> str:
-        """Return a block with ``/data/`` in the working directory: the one thing that is changed."""
+        """Return a block with ``/data/`` in the working directory; no other change is made."""
         return _DATA.sub(f"{self.folder}/data/", text)

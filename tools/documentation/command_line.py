@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import html
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from voxblink2_lib.cli import _parser
 from voxblink2_lib.cli.terminal import EXIT_CODES
@@ -15,8 +15,8 @@ _EXAMPLE = re.compile(r"^examples?:\s*(?P<lines>.+?)(?:\n\n|\Z)", re.DOTALL)
 _HEAD = """\
 # The command line
 
-Every command has `--help`, which shows what is below, and `--json`, which prints one object. A store, a release or
-a model may be named by a path or, where it says so, by a URL.
+Every command has `--help`, which shows what is below, and `--json`, which prints one object. A
+store, a release or a model may be named by a path or, where it says so, by a URL.
 
 """
 
@@ -24,7 +24,7 @@ a model may be named by a path or, where it says so, by a URL.
 def command_line_page() -> str:
     """Return the page in Markdown: all commands with their arguments and an example."""
     parser = _parser()
-    parts = [_HEAD, f"{_prose(EXIT_CODES)}\n\n", *_section(parser, 1)]
+    parts = [_HEAD, f"{_prose(EXIT_CODES.capitalize())}\n\n", *_section(parser, 1)]
     return "".join(parts)
 
 
@@ -35,8 +35,7 @@ def _section(parser: argparse.ArgumentParser, level: int) -> Iterator[str]:
         yield f"{_prose(_description(parser))}\n\n"
         yield f"```text\n{_usage(parser)}\n```\n\n"
         yield from _example(parser)
-    for group in parser._action_groups:
-        yield from _table(parser, group)
+    yield from _tables(parser)
     for command in subcommands(parser):
         yield from _section(command, level + 1)
 
@@ -62,20 +61,27 @@ def _usage(parser: argparse.ArgumentParser) -> str:
 def _example(parser: argparse.ArgumentParser) -> Iterator[str]:
     if example := _EXAMPLE.match(parser.epilog or ""):
         lines = "\n".join(line.strip() for line in example["lines"].splitlines())
-        yield f"```sh\n{lines}\n```\n\n"
+        yield f"For example:\n\n```sh\n{lines}\n```\n\n"
 
 
-def _table(parser: argparse.ArgumentParser, group: argparse._ArgumentGroup) -> Iterator[str]:
-    """Yield the table of a group of arguments, if it has any that take part."""
-    rows = [_row(parser, action) for action in group._group_actions if _is_shown(action)]
-    if not rows:
-        return
-    if group.description:
-        title = (group.title or "").capitalize()
-        yield f"**{title}**: {_prose(group.description)}\n\n"
-    yield "| argument | meaning |\n|---|---|\n"
-    yield from rows
-    yield "\n"
+def _tables(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """Yield a table of all arguments in no group, then one of each group with its description."""
+    groups = parser._action_groups
+    plain = [action for group in groups if not group.description for action in group._group_actions]
+    yield from _table(parser, plain)
+    for group in groups:
+        if group.description:
+            title = (group.title or "").capitalize()
+            yield f"**{title}**: {_prose(group.description)}\n\n"
+            yield from _table(parser, group._group_actions)
+
+
+def _table(parser: argparse.ArgumentParser, actions: Sequence[argparse.Action]) -> Iterator[str]:
+    """Yield a table of arguments, if there are any to show."""
+    if rows := [_row(parser, action) for action in actions if _is_shown(action)]:
+        yield "| argument | meaning |\n|---|---|\n"
+        yield from rows
+        yield "\n"
 
 
 def _is_shown(action: argparse.Action) -> bool:

@@ -11,9 +11,10 @@ from voxblink2_lib.records import Option, options_of
 _HEAD = """\
 # load_dataset
 
-`import voxblink2` registers the builder; then `datasets.load_dataset("voxblink2", NAME, ...)` takes the options
-below, besides its own (`split`, `streaming`, `num_proc`, `cache_dir` and others). `NAME` is `"audio"` or
-`"audio-visual"`. An existing store keeps the options of its clips; their defaults are those of a new store.
+`import voxblink2` registers the builder; then `datasets.load_dataset("voxblink2", NAME, ...)` takes
+the options below, besides its own (`split`, `streaming`, `num_proc`, `cache_dir` and others).
+`NAME` is `"audio"` or `"audio-visual"`. An existing store keeps the options of its clips; their
+defaults are those of a new store.
 
 | option | meaning | default |
 |---|---|---|

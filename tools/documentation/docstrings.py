@@ -140,11 +140,7 @@ def _undescribed(name: str, signature: inspect.Signature, docstring: str) -> Ite
 
 
 def described_arguments(docstring: str) -> set[str]:
-    """Return the arguments and attributes that a docstring in Google's style describes.
-
-    >>> sorted(described_arguments("Do it.\\n\\nArgs:\\n    a: one.\\n    *b: two,\\n        c: d.\\n"))
-    ['a', 'b']
-    """
+    """Return the arguments and attributes that a docstring in Google's style describes."""
     return {
         name.lstrip("*")
         for section in _SECTION.finditer(docstring + "\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import griffe
+
 from documentation.docstrings import as_markdown
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from documentation import links, navigation
-from documentation.reference import FOLDER
 from mkdocs.exceptions import ConfigurationError
 from mkdocs.structure.files import File, Files
+
+from documentation import links, navigation
+from documentation.reference import FOLDER
 
 _META = "---\n"
 

@@ -1,8 +1,8 @@
 """Links that hold in the repository and on the site.
 
-A page links to files as they lie in the repository, such as ``../examples/train_speaker.py``. On the
-site, the pages of ``docs/`` and those at the top of the repository are pages at the top; any other
-file that a page links to has a page of its own, in ``repository/``, with its text.
+A page links to files as they lie in the repository, such as ``../examples/train_speaker.py``. On
+the site, the pages of ``docs/`` and those at the top of the repository are pages at the top; any
+other file that a page links to has a page of its own, in ``repository/``, with its text.
 
     in the repository              on the site
     docs/usage.md                  usage.md
@@ -160,10 +160,10 @@ def _plain(code: re.Match[str]) -> str:
 
 
 def with_notes(text: str) -> str:
-    """Return a page that says of a block that no test runs it, and why.
+    r"""Return a page that says of a block that no test runs it, and why.
 
-    >>> with_notes("<!-- not run: needs YouTube -->\\n")
-    '*Not run by the tests: needs YouTube.*\\n{ .not-run }\\n\\n'
+    >>> with_notes("<!-- not run: needs YouTube -->\n")
+    '*Not run by the tests: needs YouTube.*\n{ .not-run }\n\n'
     """
     return outside_code(text, lambda part: _MARKER.sub(_note, part))
 

@@ -1,5 +1,7 @@
 """The released speaker models, as models of ``transformers``.
 
+Embeddings of a converted model:
+
     import voxblink2_lib.models  # registers them with transformers
     from transformers import AutoFeatureExtractor, AutoModelForAudioXVector
 

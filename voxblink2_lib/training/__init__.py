@@ -1,5 +1,7 @@
 """Batches from sealed shards: random access, exact resume, augmentation.
 
+Batches of random crops of a store:
+
     corpus = Corpus.open("store")
     labels = SpeakerLabels.of(corpus, speeds=(1.0, 0.9, 1.1))
     dataset = UtteranceDataset(corpus, crop_seconds=2.0, labels=labels)
