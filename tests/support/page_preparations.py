@@ -11,6 +11,7 @@ import torch
 
 from support import cli_process, sounds, tiny_models
 from support.bucket import bucket_server
+from support.hub_server import writable_hub
 from support.model_oracle import small_extractor, small_model
 from support.ossi_builder import OssiCorpus
 from support.page_score_files import write_embeddings, write_protocols, write_systems
@@ -59,6 +60,14 @@ def _md5_sums(folder: Path) -> str:
 def bucket(session: PageSession) -> None:
     """Run an S3 server with an empty bucket."""
     session.stack.enter_context(bucket_server(session.patched)).mkdir("bucket")
+
+
+def hub(session: PageSession) -> None:
+    """Run a Hub that this process, and those that it starts, take for the Hub."""
+    running = session.stack.enter_context(writable_hub(session.patched))
+    session.patched.setenv("HF_ENDPOINT", running.url)
+    session.patched.setenv("HF_HUB_DISABLE_XET", "1")
+    session.patched.setenv("HF_HUB_OFFLINE", "0")
 
 
 # -- Scores ----------------------------------------------------------------------------------------
@@ -138,6 +147,7 @@ PREPARATIONS: dict[str, Preparation] = {
     "classifier": classifier,
     "demo store": demo_store,
     "embeddings": embeddings,
+    "hub": hub,
     "model": model,
     "noises": noises,
     "scores": scores,
