@@ -94,6 +94,7 @@ class PageSession:
         """Let this process and those that it starts write into the folder, and reach nothing."""
         self.patched.chdir(self.folder)
         self.patched.setenv("HF_HOME", str(folder / "huggingface"))
+        self.patched.setenv("HF_DATASETS_CACHE", str(folder / "datasets"))
         self.patched.setattr("datasets.config.HF_DATASETS_CACHE", folder / "datasets")
         self.patched.setattr("evaluate.config.HF_MODULES_CACHE", folder / "modules")
         self.patched.setattr("evaluate.config.HF_METRICS_CACHE", folder / "metrics")
