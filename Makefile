@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 COMPAT := .venv-compat
+DOCS := .venv-docs
 RUN := $(VENV)/bin
 # Two processes take a file of tests at a time, the longest first (tests/durations.json), so that what
 # a file prepares for its tests is prepared once.
@@ -9,7 +10,7 @@ PYTEST := $(RUN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --
 # Seconds that one test may take; tests/support/session_plan.py lists exceptions with reasons.
 BUDGET ?= 20
 
-.PHONY: demo test test-all durations setup check lint compat bench clean
+.PHONY: demo test test-all durations setup check lint compat docs bench clean
 
 demo: $(VENV)/.ready
 	$(RUN)/voxblink2 demo
@@ -54,6 +55,18 @@ $(COMPAT)/.ready: setup.cfg pyproject.toml tests/compat/constraints.txt tools/se
 	PYTHON="$(PYTHON)" CONSTRAINTS=tests/compat/constraints.txt sh tools/setup.sh $(COMPAT) "."
 	touch $@
 
+# The documentation site in build/site. Its reference is made from the code, which the environment of
+# the site does not have.
+docs: $(VENV)/.ready $(DOCS)/.ready
+	PYTHONPATH=tools $(RUN)/python -m documentation.reference
+	PYTHONPATH=tools NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/python -m mkdocs build
+	$(DOCS)/bin/python tools/documentation/check_site.py build/site
+
+$(DOCS)/.ready: tools/documentation/requirements.txt
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install -q --disable-pip-version-check -r $<
+	touch $@
+
 bench: $(VENV)/.ready
 	$(RUN)/python benchmarks/archive.py
 	$(RUN)/python benchmarks/augment.py
@@ -79,4 +92,4 @@ bench: $(VENV)/.ready
 	$(RUN)/python benchmarks/view.py
 
 clean:
-	rm -rf $(VENV) $(COMPAT) .test-media voxblink2-demo
+	rm -rf $(VENV) $(COMPAT) $(DOCS) build .test-media voxblink2-demo

@@ -12,6 +12,7 @@ __version__ = "0.2.0"
 __all__ = ["METRICS", "__version__", "metrics_path"]
 
 METRICS = ("eer", "min_dcf", "ossi")
+"""The metrics of ``evaluate`` that come with the library, see :func:`metrics_path`."""
 
 
 def metrics_path(name: str) -> str:

@@ -50,7 +50,14 @@ class Progress(Protocol):
 def no_progress(
     task: str, *, unit: str, total: int | None = None, done: int = 0
 ) -> Iterator[AdvanceWithNote]:
-    """Show nothing."""
+    """Show nothing.
+
+    Args:
+        task: what is done.
+        unit: what is counted.
+        total: how many there are, where that is known.
+        done: how many of them an earlier run did.
+    """
     del task, unit, total, done
     yield _ignore
 
@@ -63,7 +70,14 @@ def _ignore(count: int, /, *, note: str = "") -> None:
 def show_progress(
     task: str, *, unit: str, total: int | None = None, done: int = 0
 ) -> Iterator[AdvanceWithNote]:
-    """Show a bar on standard error, if the task takes longer than a second."""
+    """Show a bar on standard error, if the task takes longer than a second.
+
+    Args:
+        task: what is done, as "Verifying".
+        unit: what is counted.
+        total: how many there are, where that is known.
+        done: how many of them an earlier run did; they do not count for the speed.
+    """
     started = time.monotonic()
     with _bar(desc=task, unit=unit, total=total, initial=done, delay=_DELAY_SECONDS) as bar:
 

@@ -1,11 +1,13 @@
 """The released speaker models, as models of ``transformers``.
 
-import voxblink2_lib.models  # registers them with transformers
-from transformers import AutoFeatureExtractor, AutoModelForAudioXVector
+Embeddings of a converted model:
 
-model = AutoModelForAudioXVector.from_pretrained("resnet34")  # written by `voxblink2 convert`
-extractor = AutoFeatureExtractor.from_pretrained("resnet34")
-model(**extractor(waveforms, sampling_rate=16_000)).embeddings
+    import voxblink2_lib.models  # registers them with transformers
+    from transformers import AutoFeatureExtractor, AutoModelForAudioXVector
+
+    model = AutoModelForAudioXVector.from_pretrained("resnet34")  # written by `voxblink2 convert`
+    extractor = AutoFeatureExtractor.from_pretrained("resnet34")
+    model(**extractor(waveforms, sampling_rate=16_000)).embeddings
 """
 
 from __future__ import annotations

@@ -132,6 +132,7 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
         ),
     }
 )
+"""The networks whose checkpoints are converted, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,3 +161,4 @@ def _released(arch: str) -> Released:
 
 
 RELEASED: dict[str, Released] = {arch: _released(arch) for arch in PUBLISHED}
+"""The released networks by name, each with its published results, configuration and front end."""

@@ -25,7 +25,11 @@ _SHOWN_ROWS = 8
 
 
 class SpeakerModel(PreTrainedModel):
-    """Maps log-mel frames to an embedding, and with a margin head to a loss."""
+    """Maps log-mel frames to an embedding, and with a margin head to a loss.
+
+    Args:
+        config: sizes of the network and of its head.
+    """
 
     config_class = SpeakerConfig
     base_model_prefix = ""

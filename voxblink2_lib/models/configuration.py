@@ -18,6 +18,9 @@ POOLINGS: tuple[str, ...] = get_args(Pooling)
 class SpeakerConfig(PretrainedConfig):
     """Options of all speaker models.
 
+    Args:
+        kwargs: further options of ``PretrainedConfig``.
+
     Attributes:
         num_mel_bins: number of bands of the log-mel input.
         xvector_output_dim: number of dimensions of an embedding.
@@ -58,6 +61,10 @@ class SpeakerConfig(PretrainedConfig):
 
 class EcapaTdnnConfig(SpeakerConfig):
     """ECAPA-TDNN (Desplanques et al., Interspeech 2020).
+
+    Args:
+        xvector_output_dim: number of dimensions of an embedding.
+        kwargs: options of :class:`SpeakerConfig`.
 
     Attributes:
         channels: channels of the convolutions.
@@ -106,6 +113,9 @@ class EcapaTdnnConfig(SpeakerConfig):
 
 class SpeakerResNetConfig(SpeakerConfig):
     """Residual networks over log-mel spectrograms.
+
+    Args:
+        kwargs: options of :class:`SpeakerConfig`.
 
     Attributes:
         depths: number of blocks of each stage.

@@ -69,7 +69,11 @@ class Res2Block(GradientCheckpointingLayer):
 
 
 class EcapaTdnn(SpeakerModel):
-    """ECAPA-TDNN with attentive statistics pooling."""
+    """ECAPA-TDNN with attentive statistics pooling.
+
+    Args:
+        config: sizes of the network and of its head.
+    """
 
     config_class = EcapaTdnnConfig
 
@@ -105,7 +109,13 @@ class EcapaTdnn(SpeakerModel):
     def embed(
         self, features: Tensor, mask: Tensor | None, states: list[Tensor] | None = None
     ) -> Tensor:
-        """See :meth:`SpeakerModel.embed`."""
+        """See :meth:`SpeakerModel.embed`.
+
+        Args:
+            features: shape (batch, bands, frames), zero at padding.
+            mask: shape (batch, frames), 1 at valid frames, or ``None`` if all are valid.
+            states: takes the output of the first layer, and that of each block.
+        """
         mask = None if mask is None else mask[:, None]
         x = self.bn1(torch.relu(self.conv1(features)))
         outputs: list[Tensor] = []

@@ -53,6 +53,10 @@ class SpeakerFeatureExtractor(SequenceFeatureExtractor):
             the default) or ``"max"`` (by its peak).
         window_type: for ``"kaldi"``: ``"hamming"`` (the default) or ``"povey"``.
         num_mel_bins: number of bands.
+        feature_size: equals ``num_mel_bins``; ``transformers`` saves both.
+        sampling_rate: 16,000.
+        padding_value: of features at padding.
+        kwargs: further options of ``SequenceFeatureExtractor``.
 
     Raises:
         ModelError: an option is unknown, or belongs to the other recipe.
@@ -174,7 +178,11 @@ class SpeakerFeatureExtractor(SequenceFeatureExtractor):
         ]
 
     def frame_count(self, samples: int) -> int:
-        """Return the number of frames of a waveform of some samples."""
+        """Return the number of frames of a waveform of some samples.
+
+        Args:
+            samples: its length at 16 kHz.
+        """
         if self.window_type is not None:  # Kaldi's, which are whole
             return 1 + (samples - WINDOW_SAMPLES) // HOP_SAMPLES
         return 1 + samples // HOP_SAMPLES

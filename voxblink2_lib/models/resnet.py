@@ -146,7 +146,11 @@ class AttentionPooling(nn.Module):
 
 
 class SpeakerResNet(SpeakerModel):
-    """A residual network with a pooling and one linear layer."""
+    """A residual network with a pooling and one linear layer.
+
+    Args:
+        config: sizes of the network and of its head.
+    """
 
     config_class = SpeakerResNetConfig
 
@@ -170,7 +174,13 @@ class SpeakerResNet(SpeakerModel):
     def embed(
         self, features: Tensor, mask: Tensor | None, states: list[Tensor] | None = None
     ) -> Tensor:
-        """See :meth:`SpeakerModel.embed`."""
+        """See :meth:`SpeakerModel.embed`.
+
+        Args:
+            features: shape (batch, bands, frames), zero at padding.
+            mask: shape (batch, frames), 1 at valid frames, or ``None`` if all are valid.
+            states: takes the output of the first layer, and that of each stage.
+        """
         x, mask = self.front(features, None if mask is None else mask[:, None, None], states)
         embeddings: Tensor = self.bottleneck(self._pool(x, mask).to(self.dtype))
         return embeddings

@@ -39,7 +39,11 @@ class Processes(Protocol):
         """Wait until all processes are here."""
 
     def save_state(self, output_dir: str) -> Any:
-        """Write models, optimizers and all that is registered to a folder."""
+        """Write models, optimizers and all that is registered to a folder.
+
+        Args:
+            output_dir: the folder.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,12 @@ class RunFolder:
         return max(map(_number, self.checkpoints()), default=0)
 
     def save_checkpoint(self, processes: Processes, step: int) -> None:
-        """Write a checkpoint, by all processes together, and remove older ones."""
+        """Write a checkpoint, by all processes together, and remove older ones.
+
+        Args:
+            processes: an ``Accelerator``, or what saves as it does.
+            step: how many steps are done.
+        """
         unfinished, finished = self.path / "half-checkpoint", self.path / f"checkpoint-{step:08}"
         if finished.exists():
             return
@@ -98,7 +107,11 @@ class RunFolder:
         processes.wait_for_everyone()
 
     def save_model(self, *parts: Any) -> None:
-        """Write the model and its feature extractor; their folder appears when it is whole."""
+        """Write the model and its feature extractor; their folder appears when it is whole.
+
+        Args:
+            parts: what has a ``save_pretrained``.
+        """
         unfinished = self.path / "half-model"
         shutil.rmtree(unfinished, ignore_errors=True)
         for part in parts:
@@ -129,6 +142,9 @@ class RunFolder:
     def check_settings(self, settings: Mapping[str, Any]) -> None:
         """Refuse to go on with other settings.
 
+        Args:
+            settings: those of this call, by their names.
+
         Raises:
             TrainingError: the run was begun with others; names them.
         """
@@ -153,6 +169,9 @@ class RunFolder:
     def check_labels(self, labels: SpeakerLabels) -> None:
         """Refuse to go on with other speakers.
 
+        Args:
+            labels: those of this call.
+
         Raises:
             TrainingError: the run was begun with others.
         """
@@ -163,7 +182,12 @@ class RunFolder:
             )
 
     def begin(self, settings: Mapping[str, Any], labels: SpeakerLabels) -> None:
-        """Write settings and classes of a new run."""
+        """Write settings and classes of a new run.
+
+        Args:
+            settings: those that the run keeps, by their names.
+            labels: its classes.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
         labels.save(self.labels)
         with atomic_write(self._settings.absolute()) as file:
@@ -172,7 +196,13 @@ class RunFolder:
     # -- Weights of the last epochs ----------------------------------------------------------------
 
     def save_epoch(self, epoch: int, weights: Mapping[str, Tensor], *, keep: int) -> None:
-        """Write the weights at the end of an epoch; of earlier ones, keep so many less one."""
+        """Write the weights at the end of an epoch; of earlier ones, keep so many less one.
+
+        Args:
+            epoch: how many epochs are done.
+            weights: by their names in the model.
+            keep: of how many epochs weights are kept.
+        """
         folder = self.path / "epochs"
         folder.mkdir(parents=True, exist_ok=True)
         contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}

@@ -30,7 +30,11 @@ class DeviceInputs(nn.Module):
         self._features = DeviceFeatures(extractor)
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return ``input_features``, ``attention_mask`` if lengths differ, and ``labels``."""
+        """Return ``input_features``, ``attention_mask`` if lengths differ, and ``labels``.
+
+        Args:
+            batch: of a ``FeatureCollate`` with ``on_device``, on the device.
+        """
         features, mask = self._features(batch["waveforms"], batch.get("lengths"))
         inputs = {"input_features": with_masks(features, batch), "labels": batch["labels"]}
         return inputs if mask is None else {**inputs, "attention_mask": mask}
@@ -40,6 +44,10 @@ def padded_waveforms(
     waveforms: Sequence[Tensor], extractor: SpeakerFeatureExtractor
 ) -> dict[str, Tensor]:
     """Return ``waveforms``, zero at padding, and ``lengths`` if they differ.
+
+    Args:
+        waveforms: float32 at 16 kHz, each of shape (samples,).
+        extractor: of the model.
 
     Raises:
         ModelError: a waveform is one that the extractor refuses.

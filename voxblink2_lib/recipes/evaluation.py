@@ -50,7 +50,12 @@ class TrialScores:
 
     @classmethod
     def of(cls, held_out: HeldOut, scores: npt.NDArray[np.float32]) -> TrialScores:
-        """Return the scores of held-out trials."""
+        """Return the scores of held-out trials.
+
+        Args:
+            held_out: the trials.
+            scores: their scores, shape (trials,).
+        """
         speaker = held_out.corpus.speaker
         sides = speaker[held_out.enrolment], speaker[held_out.test]
         return cls(scores, held_out.target, np.array(held_out.corpus.speakers), *sides)
@@ -75,7 +80,11 @@ class TrialScores:
         )
 
     def save(self, path: Path) -> None:
-        """Write a file of NumPy."""
+        """Write a file of NumPy.
+
+        Args:
+            path: of the file.
+        """
         unfinished = path.with_name(f"half-{path.name}")
         names = ("scores", "target", "speakers", "enrolment", "test")
         np.savez(unfinished, **{name: getattr(self, name) for name in names})
@@ -83,7 +92,11 @@ class TrialScores:
 
     @classmethod
     def load(cls, path: Path) -> TrialScores:
-        """Read a file that :meth:`save` wrote."""
+        """Read a file that :meth:`save` wrote.
+
+        Args:
+            path: of the file.
+        """
         with np.load(path, allow_pickle=False) as file:
             return cls(*(file[name] for name in file.files))
 

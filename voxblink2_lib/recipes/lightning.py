@@ -41,18 +41,30 @@ class LoaderCallback(lightning.Callback):
         return {} if self._loader is None else {"position": self._loader.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep a position until there is a loader."""
+        """Keep a position until there is a loader.
+
+        Args:
+            state_dict: what :meth:`state_dict` returned.
+        """
         self._position = state_dict.get("position")
 
     def on_train_start(self, trainer: Any, *_: Any) -> None:
-        """Load the position, and note signals: after Lightning, whose handlers do not save."""
+        """Load the position, and note signals: after Lightning, whose handlers do not save.
+
+        Args:
+            trainer: Lightning's.
+        """
         self._loader = trainer.train_dataloader
         if self._position is not None:
             self._loader.load_state_dict(self._position)
         self._signals.__enter__()
 
     def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
-        """Save and stop if there was a signal."""
+        """Save and stop if there was a signal.
+
+        Args:
+            trainer: Lightning's.
+        """
         if not self.is_stopped and self._signals.must_stop(trainer.global_step):
             trainer.save_checkpoint(self._folder / f"step={trainer.global_step}.ckpt")
             self.is_stopped = trainer.should_stop = True

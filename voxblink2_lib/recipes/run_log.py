@@ -30,13 +30,23 @@ class RunLog:
         self._path = path
 
     def append(self, kind: Kind, step: int, **values: float) -> None:
-        """Write a record."""
+        """Write a record.
+
+        Args:
+            kind: what the record is of.
+            step: how many steps are done.
+            values: the numbers of the record, by name.
+        """
         line = json.dumps({"kind": kind, "step": step, **values})
         with open(self._path, "a", encoding="utf-8") as file:
             file.write(f"{line}\n")
 
     def rewind(self, step: int) -> None:
-        """Cut off what is after a step, the scores of an end, and half a line that a kill left."""
+        """Cut off what is after a step, the scores of an end, and half a line that a kill left.
+
+        Args:
+            step: the last that is kept.
+        """
         kept = [
             record
             for record in self.records()
@@ -46,7 +56,11 @@ class RunLog:
             file.write("".join(f"{json.dumps(record)}\n" for record in kept).encode())
 
     def records(self, *kinds: Kind) -> list[dict[str, Any]]:
-        """Return the records of some kinds, or all; a line that is no record ends them."""
+        """Return the records of some kinds, or all; a line that is no record ends them.
+
+        Args:
+            kinds: those of the records.
+        """
         if not self._path.exists():
             return []
         records = []
@@ -84,7 +98,11 @@ class Meter:
         self.waiting_seconds, self.started = 0.0, time.monotonic()
 
     def timed(self, batches: Iterable[Any]) -> Iterator[Any]:
-        """Yield batches, and count the time in which there is none yet."""
+        """Yield batches, and count the time in which there is none yet.
+
+        Args:
+            batches: of a loader.
+        """
         source = iter(batches)
         while True:
             asked = time.monotonic()
@@ -95,7 +113,12 @@ class Meter:
             yield batch
 
     def count(self, loss: Any, utterances: int) -> None:
-        """Count a step. Its loss may be a tensor on a device, which is not waited for."""
+        """Count a step. Its loss may be a tensor on a device, which is not waited for.
+
+        Args:
+            loss: of the step, a number or a tensor of one.
+            utterances: of the step, in all processes.
+        """
         self.losses = self.losses + loss
         self.steps += 1
         self.utterances += utterances

@@ -154,6 +154,10 @@ def _curves(log: RunLog) -> list[Section]:
 def thinned(records: Records, most: int = _POINTS) -> list[dict[str, float]]:
     """Return records of which neighbours are averaged, so that there are at most so many.
 
+    Args:
+        records: with numbers, in their order.
+        most: how many there may be.
+
     >>> thinned([{"step": 2, "loss": 4.0}, {"step": 4, "loss": 2.0}, {"step": 6, "loss": 9.0}], 2)
     [{'step': 3.0, 'loss': 3.0}, {'step': 6.0, 'loss': 9.0}]
     """

@@ -22,7 +22,12 @@ from voxblink2_lib.training import (
 
 
 def hold_out(corpus: Corpus, args: argparse.Namespace) -> HeldOut:
-    """Hold out videos, the speakers of a split's file, or those of a rule."""
+    """Hold out videos, the speakers of a split's file, or those of a rule.
+
+    Args:
+        corpus: all utterances.
+        args: the options of the script.
+    """
     if args.hold_out == "videos":
         return hold_out_videos(corpus)
     if args.validation:
@@ -34,7 +39,14 @@ def hold_out(corpus: Corpus, args: argparse.Namespace) -> HeldOut:
 def make_sampler(
     corpus: Corpus, args: argparse.Namespace, *, rank: int, world_size: int
 ) -> EpochSampler:
-    """Return the order of the utterances, for one of some processes."""
+    """Return the order of the utterances, for one of some processes.
+
+    Args:
+        corpus: the utterances to train on.
+        args: the options of the script.
+        rank: of this process.
+        world_size: number of processes.
+    """
     ranks: dict[str, Any] = {"rank": rank, "world_size": world_size}
     if args.sampler == "balanced":
         return BalancedSampler(
@@ -55,7 +67,11 @@ def make_sampler(
 
 
 def make_augmentation(args: argparse.Namespace) -> RandomChoice | None:
-    """Return the usual augmentation with MUSAN, rooms and codecs, as far as they are given."""
+    """Return the usual augmentation with MUSAN, rooms and codecs, as far as they are given.
+
+    Args:
+        args: the options of the script.
+    """
     choices: list[Any] = []
     if args.noise:
         choices.append(AddNoise(args.noise, snr_db=(0, 15)))

@@ -89,7 +89,11 @@ def _whole(text: str) -> int:
 
 
 def complete(args: argparse.Namespace) -> argparse.Namespace:
-    """Refuse options that do not fit each other; fill in the defaults of the stage."""
+    """Refuse options that do not fit each other; fill in the defaults of the stage.
+
+    Args:
+        args: what :func:`parser` parsed; changed in place.
+    """
     is_first = args.stage == "pretrain"
     if is_first != (args.origin is None):
         raise TrainingError(
@@ -119,5 +123,9 @@ def complete(args: argparse.Namespace) -> argparse.Namespace:
 
 
 def settings_of(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the options that a run keeps to its end."""
+    """Return the options that a run keeps to its end.
+
+    Args:
+        args: what :func:`complete` returned.
+    """
     return {name: value for name, value in sorted(vars(args).items()) if name not in FREE}

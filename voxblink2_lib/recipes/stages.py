@@ -52,11 +52,19 @@ class Stage:
     speeds: tuple[float, ...] = (1.0, 0.9, 1.1)
 
     def first_rate(self, optimizer: OptimizerName) -> float:
-        """Return the rate at the beginning, for 64 crops a step."""
+        """Return the rate at the beginning, for 64 crops a step.
+
+        Args:
+            optimizer: ``"sgd"`` or ``"adamw"``.
+        """
         return self.rate * (_ADAMW_RATE if optimizer == "adamw" else 1.0)
 
     def averaged_epochs(self, epochs: int) -> int:
-        """Return how many last epochs are averaged in a run of so many: the same share of them."""
+        """Return how many last epochs are averaged in a run of so many: the same share of them.
+
+        Args:
+            epochs: of the run.
+        """
         return max(1, round(self.average * epochs / self.epochs))
 
     def rate_schedule(self, epochs: int, rate: float) -> ExponentialRate:
@@ -74,7 +82,12 @@ class Stage:
         )
 
     def margin_schedule(self, epochs: int, margin: float) -> ExponentialMargin:
-        """Return the schedule of the margin in a run of so many epochs."""
+        """Return the schedule of the margin in a run of so many epochs.
+
+        Args:
+            epochs: of the run.
+            margin: at its end.
+        """
         share = epochs / self.epochs
         return ExponentialMargin(margin, self.margin_starts * share, self.margin_fixed * share)
 

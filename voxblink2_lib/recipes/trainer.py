@@ -84,7 +84,14 @@ class CountedSteps(TrainerCallback, ExportableState):
         return {"args": {}, "attributes": {"facts": self.facts}}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
-        """Compare with the checkpoint that was loaded, if any."""
+        """Compare with the checkpoint that was loaded, if any.
+
+        Args:
+            args: of the trainer.
+            state: of the trainer, with what the checkpoint kept.
+            control: of the trainer; not used.
+            others: of which ``train_dataloader`` is used.
+        """
         del control
         loader: TrainingLoader = others["train_dataloader"]
         self.facts = {

@@ -41,7 +41,12 @@ _FAINTEST_NOISE = 1e-5
 
 
 class ModelWithExtractor(NamedTuple):
-    """A model and its feature extractor."""
+    """A model and its feature extractor.
+
+    Attributes:
+        model: with new weights.
+        extractor: makes its inputs.
+    """
 
     model: SpeakerModel
     extractor: SpeakerFeatureExtractor
@@ -161,6 +166,9 @@ class Schedule:
 
         Of a run that may be resumed with another number of processes, the step is
         ``steps * loader.share_done(epochs)``.
+
+        Args:
+            step: its number.
         """
         step = min(step, self.steps - 1)
         rising = max(1.0, self.rate_rises * self.steps)
@@ -169,6 +177,10 @@ class Schedule:
         return self.rate / 2 * (1 + math.cos(math.pi * (step - rising) / (self.steps - rising + 1)))
 
     def margin_at(self, step: float) -> float:
-        """Return the margin of a step, counted from 0."""
+        """Return the margin of a step, counted from 0.
+
+        Args:
+            step: its number.
+        """
         rising = self.margin_rises * self.steps
         return self.margin * min(1.0, step / rising) if rising else self.margin

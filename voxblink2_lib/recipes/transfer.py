@@ -72,6 +72,9 @@ class Origin:
     def at(cls, path: str | Path) -> Origin:
         """Return what is in the folder of a finished stage, or in that of a model.
 
+        Args:
+            path: the folder.
+
         Raises:
             TrainingError: the stage is unfinished, or there is no model.
         """
@@ -95,6 +98,9 @@ class Origin:
 
     def class_rows(self, labels: SpeakerLabels) -> npt.NDArray[np.int64]:
         """Return the class of its head that each class of other labels is; -1 for none.
+
+        Args:
+            labels: the classes of the new head.
 
         Shape: [classes].
         """

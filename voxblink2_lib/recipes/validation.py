@@ -41,7 +41,12 @@ def split_of(corpus: Corpus, *, speakers: int | None = None) -> SpeakerSplit:
 
 
 def held_out_by(corpus: Corpus, split: SpeakerSplit) -> npt.NDArray[np.bool_]:
-    """Return which speakers of a corpus a rule holds out, shape (speakers,)."""
+    """Return which speakers of a corpus a rule holds out, shape (speakers,).
+
+    Args:
+        corpus: the utterances.
+        split: the rule.
+    """
     return split.is_validation(corpus.speakers)
 
 
@@ -52,6 +57,10 @@ def held_out_by_file(corpus: Corpus, path: Path) -> npt.NDArray[np.bool_]:
     store need not have: then the ids that the file lists count.
 
     Shape: [speakers].
+
+    Args:
+        corpus: the utterances.
+        path: of the file.
 
     Raises:
         SelectionError: there is no such file, or it is not of a split.

@@ -72,13 +72,20 @@ class Calibration:
         return llr
 
     def save(self, path: str | Path) -> None:
-        """Write the calibration as JSON."""
+        """Write the calibration as JSON.
+
+        Args:
+            path: of the file.
+        """
         text = json.dumps({"format": _FORMAT, **asdict(self)}, indent=1)
         Path(path).write_text(text + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> Calibration:
         """Read what :meth:`save` wrote.
+
+        Args:
+            path: of the file.
 
         Raises:
             ScoringError: the file is missing or not a calibration.

@@ -6,7 +6,12 @@ from typing import NamedTuple
 
 
 class Costs(NamedTuple):
-    """What a miss and a false acceptance cost; only their ratio counts."""
+    """What a miss and a false acceptance cost; only their ratio counts.
+
+    Attributes:
+        c_miss: of a miss.
+        c_fa: of a false acceptance.
+    """
 
     c_miss: float = 1.0
     c_fa: float = 1.0

@@ -115,23 +115,39 @@ fpr=array([1. , 0.5, 0. , 0. ]))
         return cls(target, nontarget)
 
     def miss(self, thresholds: npt.ArrayLike) -> Rows:
-        """Return the number of targets below each threshold."""
+        """Return the number of targets below each threshold.
+
+        Args:
+            thresholds: of any shape.
+        """
         rounded = _rounded_up(thresholds, self.target.dtype)
         return np.asarray(np.searchsorted(self.target, rounded, side="left"), np.int64)
 
     def false_accept(self, thresholds: npt.ArrayLike) -> Rows:
-        """Return the number of non-targets at or above each threshold."""
+        """Return the number of non-targets at or above each threshold.
+
+        Args:
+            thresholds: of any shape.
+        """
         rounded = _rounded_up(thresholds, self.nontarget.dtype)
         below = np.asarray(np.searchsorted(self.nontarget, rounded, side="left"), np.int64)
         return len(self.nontarget) - below
 
     def rates(self, thresholds: npt.ArrayLike) -> tuple[Floats, Floats]:
-        """Return FNR and FPR at each threshold."""
+        """Return FNR and FPR at each threshold.
+
+        Args:
+            thresholds: of any shape.
+        """
         fnr = self.miss(thresholds) / len(self.target)
         return fnr, self.false_accept(thresholds) / len(self.nontarget)
 
     def errors(self, threshold: float) -> ErrorCounts:
-        """Return the number of misses and of false acceptances at a threshold."""
+        """Return the number of misses and of false acceptances at a threshold.
+
+        Args:
+            threshold: a score at or above it is accepted.
+        """
         return ErrorCounts(int(self.miss(threshold)), int(self.false_accept(threshold)))
 
     def crossing(self) -> Crossing:
@@ -164,6 +180,10 @@ fpr=array([1. , 0.5, 0. , 0. ]))
         Between two targets a higher threshold rejects more non-targets and no target, so the best
         threshold is the score of a target, or infinite. Blocks of targets are skipped if a lower
         bound of their costs is above the minimum of earlier blocks.
+
+        Args:
+            miss_cost: of a miss rate of 1.
+            accept_cost: of a false acceptance rate of 1.
 
         Returns:
             The cost and the lowest threshold that has it.

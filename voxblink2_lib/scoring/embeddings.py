@@ -125,6 +125,9 @@ class Embeddings:
 
         Names may be spelled differently: see :meth:`NameIndex.rows_of`. Shape: [names].
 
+        Args:
+            names: of utterances.
+
         Raises:
             ScoringError: a name without exact match fits two embeddings, or two fit one.
         """

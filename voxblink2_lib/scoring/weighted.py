@@ -140,7 +140,12 @@ class WeightedSweep:
         return Crossing(rate, threshold_between(before, after, share))
 
     def least_cost(self, miss_cost: Fraction, accept_cost: Fraction) -> tuple[Fraction, float]:
-        """Return the least cost, as :meth:`~voxblink2_lib.scoring.det.Sweep.least_cost`."""
+        """Return the least cost, as :meth:`~voxblink2_lib.scoring.det.Sweep.least_cost`.
+
+        Args:
+            miss_cost: of a miss rate of 1.
+            accept_cost: of a false acceptance rate of 1.
+        """
         targets, nontargets = int(self.misses[-1]), int(self.accepts[0])
         miss, accept = whole_ratio(miss_cost / targets, accept_cost / nontargets)
         kind: Any = np.int64 if miss * targets + accept * nontargets <= _LARGEST else object

@@ -221,7 +221,11 @@ class Corpus:
         return digest.hexdigest()
 
     def names(self, rows: npt.ArrayLike | None = None) -> list[str]:
-        """Return ``speaker/video/utterance`` of rows; by default of all."""
+        """Return ``speaker/video/utterance`` of rows; by default of all.
+
+        Args:
+            rows: their indices; all by default.
+        """
         base = self._base(np.arange(len(self)) if rows is None else np.asarray(rows))
         table = self._catalogue.table.select(["speaker_id", "video_id", "utterance_id"]).take(base)
         columns = (column.to_pylist() for column in table.itercolumns())
@@ -232,7 +236,11 @@ class Corpus:
         return [name.rpartition("/")[0] for name in self.names()]
 
     def place(self, row: int) -> Place:
-        """Return the location of a clip."""
+        """Return the location of a clip.
+
+        Args:
+            row: index of its utterance.
+        """
         base = int(row if self._rows is None else self._rows[row])
         index = bisect.bisect_right(self._ends, base)
         shard = self._catalogue.shards[index]

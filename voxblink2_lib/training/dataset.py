@@ -14,10 +14,10 @@ from voxblink2_lib.errors import ClipDamagedError, TrainingError
 from voxblink2_lib.records import SAMPLE_RATE_HZ
 from voxblink2_lib.training.augment import Augmentation, change_speed
 from voxblink2_lib.training.corpus import Corpus
-from voxblink2_lib.training.epoch_sampler import SeededRow
 from voxblink2_lib.training.labels import SpeakerLabels
 from voxblink2_lib.training.lent_memory import LentMemory
 from voxblink2_lib.training.reader import Reader
+from voxblink2_lib.training.seeded_row import SeededRow
 from voxblink2_lib.training.shared_array import SharedArray
 
 OnDamaged = Literal["raise", "skip"]
@@ -213,6 +213,9 @@ def _generator(row: int) -> np.random.Generator:
 
 def collate(examples: Sequence[Example | DamagedClip]) -> dict[str, Any]:
     """Make a batch of examples, padded with zeros to the longest.
+
+    Args:
+        examples: of :class:`UtteranceDataset`.
 
     Returns:
         ``waveforms``, float32, shape (batch, samples); ``lengths`` and ``labels`` and ``rows``,

@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
-from numpy.random.bit_generator import ISeedSequence
 from torch.utils import data
 
 from voxblink2_lib.errors import TrainingError
@@ -22,6 +20,7 @@ from voxblink2_lib.training.corpus import Corpus, Rows
 from voxblink2_lib.training.epoch_state import EpochState, at_least, check_seed, checked_state
 from voxblink2_lib.training.ranks import Ranks, process_ranks
 from voxblink2_lib.training.rounds import Rounds, plan_rounds
+from voxblink2_lib.training.seeded_row import SeededRow
 from voxblink2_lib.training.shared_epochs import Epoch, shared_epoch
 from voxblink2_lib.training.statistics import OrderStatistics, order_statistics
 
@@ -34,48 +33,6 @@ _DEALT_TWICE = (
     "is about to deal them out once more. Make a TrainingLoader(dataset, sampler) without rank and "
     "world_size: accelerator.prepare, transformers.Trainer and Lightning take it as it is."
 )
-
-
-class SeededRow(int):
-    """Index of a row, with the key of all random choices about its use.
-
-    Attributes:
-        key: seed, epoch, and place in the epoch.
-    """
-
-    key: tuple[int, int, int]
-
-    def __new__(cls, row: int, key: tuple[int, int, int]) -> SeededRow:
-        """Return the index with its key."""
-        seeded = super().__new__(cls, row)
-        seeded.key = key
-        return seeded
-
-    def __reduce__(self) -> tuple[type[SeededRow], tuple[int, tuple[int, int, int]]]:
-        return SeededRow, (int(self), self.key)
-
-    def generator(self) -> np.random.Generator:
-        """Return a generator that depends on the key alone, so not on worker or rank."""
-        seed, epoch, place = self.key
-        # Counters of different places are so far apart that their numbers never meet.
-        counter = np.array([0, 0, 0, place], np.uint64)
-        words: Any = _Key(seed, epoch)  # NumPy's types do not know of it
-        return np.random.Generator(np.random.Philox(words, counter=counter))
-
-
-class _Key(ISeedSequence):
-    """Gives Philox its key, as its argument ``key`` does.
-
-    For that argument it asks the system for random numbers, too, and does not use them: more than
-    half of the time that it takes to make a generator.
-    """
-
-    def __init__(self, seed: int, epoch: int) -> None:
-        # A list with a large number would be rounded.
-        self._words = np.array([seed, epoch], np.uint64)
-
-    def generate_state(self, n_words: int, dtype: object = np.uint32) -> npt.NDArray[np.uint64]:  # noqa: ARG002  # Philox asks for two words of 64 bits
-        return self._words
 
 
 class _Step(NamedTuple):
@@ -165,13 +122,21 @@ class EpochSampler(data.Sampler[list[SeededRow]]):
     def epoch_batches(self, epoch: int, seed: int | None = None) -> Epoch:
         """Return the batches of an epoch, of all ranks together; by default with its own seed.
 
+        Args:
+            epoch: its number, from 0.
+            seed: of the order, in place of the sampler's own.
+
         Raises:
             TrainingError: there are too few utterances for the number of ranks.
         """
         return self._plan(self._state.seed if seed is None else seed, epoch).epoch
 
     def statistics(self, epoch: int = 0) -> OrderStatistics:
-        """Return how well an epoch mixes speakers, beside a uniform order of its utterances."""
+        """Return how well an epoch mixes speakers, beside a uniform order of its utterances.
+
+        Args:
+            epoch: its number, from 0.
+        """
         return order_statistics(self.corpus.speaker, self.epoch_batches(epoch))
 
     def __len__(self) -> int:
@@ -204,7 +169,11 @@ class EpochSampler(data.Sampler[list[SeededRow]]):
         self._stand_at(self._state._replace(position=end))
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the start of an epoch."""
+        """Go to the start of an epoch.
+
+        Args:
+            epoch: its number, from 0.
+        """
         self._state = EpochState(self._state.seed, epoch, 0)
         self._exhausted = None
 
@@ -222,7 +191,11 @@ class EpochSampler(data.Sampler[list[SeededRow]]):
         return self._state.epoch + self._state.position / batches
 
     def steps_left(self, epochs: int) -> int:
-        """Return the steps of each rank from the state to the end of so many epochs."""
+        """Return the steps of each rank from the state to the end of so many epochs.
+
+        Args:
+            epochs: of the whole run.
+        """
         if self._state.epoch >= epochs:
             return 0
         rounds = self._rounds(self._state)
@@ -231,7 +204,11 @@ class EpochSampler(data.Sampler[list[SeededRow]]):
         )
 
     def share_done(self, epochs: int) -> float:
-        """Return which share of so many epochs is done, from 0 to 1, whatever the ranks were."""
+        """Return which share of so many epochs is done, from 0 to 1, whatever the ranks were.
+
+        Args:
+            epochs: of the whole run.
+        """
         return min(1.0, self.epochs_done / epochs)
 
     def state_dict(self) -> dict[str, Any]:
@@ -243,6 +220,9 @@ class EpochSampler(data.Sampler[list[SeededRow]]):
 
         If more ranks than before would not have an utterance each in the rest of the epoch, they
         continue with the next one.
+
+        Args:
+            state: what :meth:`state_dict` returned.
 
         Raises:
             TrainingError: it is no such state, or of another order, utterances or batches.

@@ -21,8 +21,9 @@ from typing import Any, Protocol
 from torch.utils import data
 
 from voxblink2_lib.errors import TrainingError
-from voxblink2_lib.training.epoch_sampler import EpochSampler, SeededRow
+from voxblink2_lib.training.epoch_sampler import EpochSampler
 from voxblink2_lib.training.ranks import Ranks
+from voxblink2_lib.training.seeded_row import SeededRow
 
 
 class _Loader(Protocol):

@@ -50,12 +50,21 @@ class SpeakerLabels:
     def of(
         cls, corpus: Corpus, *, speeds: Sequence[float] = (1.0,), name: str | None = None
     ) -> SpeakerLabels:
-        """Return the labels of all speakers of a corpus, which may have a name."""
+        """Return the labels of all speakers of a corpus, which may have a name.
+
+        Args:
+            corpus: whose speakers are the classes.
+            speeds: factors; each speed of a speaker is a class.
+            name: whose people its ids are, such as ``"VoxCeleb2"``.
+        """
         return cls(tuple(corpus.speakers), tuple(map(float, speeds)), name)
 
     @classmethod
     def load(cls, path: str | Path) -> SpeakerLabels:
         """Read a file that :meth:`save` wrote.
+
+        Args:
+            path: of the file.
 
         Raises:
             TrainingError: it cannot be read.
@@ -73,7 +82,11 @@ class SpeakerLabels:
             raise TrainingError(f"{path} cannot be read as labels of speakers: {error}") from error
 
     def save(self, path: str | Path) -> None:
-        """Write a JSON file."""
+        """Write a JSON file.
+
+        Args:
+            path: of the file, which is replaced if it exists.
+        """
         record: dict[str, object] = {"speakers": self.speakers, "speeds": self.speeds}
         if self.corpus is not None:
             record["corpus"] = self.corpus
@@ -87,6 +100,9 @@ class SpeakerLabels:
 
     def of_rows(self, corpus: Corpus) -> npt.NDArray[np.int64]:
         """Return the label of each utterance at the first speed, shape (n,).
+
+        Args:
+            corpus: the utterances.
 
         Raises:
             TrainingError: a speaker of the corpus has no label.

@@ -124,6 +124,9 @@ class TrainingLoader(data.DataLoader[Any]):
         """Go to the start of an epoch, unless the next batch is of it anyway.
 
         Frameworks call this before each epoch, also before the rest of one that is resumed.
+
+        Args:
+            epoch: its number, from 0.
         """
         self._loader_order.set_epoch(epoch)
 
@@ -131,6 +134,9 @@ class TrainingLoader(data.DataLoader[Any]):
         """Return the steps of each rank from here to the end of so many epochs.
 
         A run that is resumed with another number of ranks has another number of them left.
+
+        Args:
+            epochs: of the whole run.
         """
         return self.order.steps_left(epochs)
 
@@ -139,6 +145,9 @@ class TrainingLoader(data.DataLoader[Any]):
 
         It does not depend on the number of ranks: the time axis of a schedule that goes on as
         planned if a run is resumed with another number of them.
+
+        Args:
+            epochs: of the whole run.
         """
         return self.order.share_done(epochs)
 
@@ -148,6 +157,9 @@ class TrainingLoader(data.DataLoader[Any]):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a state, with the next pass over the loader.
+
+        Args:
+            state: what :meth:`state_dict` returned, here or in another process.
 
         Raises:
             TrainingError: it is of other utterances or batches.

@@ -83,12 +83,19 @@ class Reader:
         return out
 
     def encoded(self, row: int) -> bytes:
-        """Return the encoded bytes of a clip: FLAC, WAV or Opus."""
+        """Return the encoded bytes of a clip: FLAC, WAV or Opus.
+
+        Args:
+            row: index of its utterance.
+        """
         source, span = self._bytes(self.corpus.place(row))
         return source[span.start : span.stop]
 
     def prefetch(self, rows: Iterable[int]) -> None:
         """Download what is missing of the clips of remote shards, at the same time.
+
+        Args:
+            rows: indices of the utterances.
 
         Raises:
             StoreDamagedError: a shard is missing or truncated.

@@ -139,7 +139,13 @@ class SpecAugment:
         self._in_time, self._in_frequency = (time_masks, frames), (frequency_masks, bands)
 
     def draw(self, *, frames: int, bands: int, generator: np.random.Generator) -> Masks:
-        """Return masks of an utterance of some frames and bands."""
+        """Return masks of an utterance of some frames and bands.
+
+        Args:
+            frames: number of frames of its features.
+            bands: number of bands of its features.
+            generator: of random numbers.
+        """
         is_masked = generator.random() < self._probability
         in_time = _stripes(frames, *self._in_time, generator)
         in_frequency = _stripes(bands, *self._in_frequency, generator)

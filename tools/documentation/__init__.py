@@ -1,0 +1,1 @@
+"""What the documentation site is built with: links, navigation, and pages made from the code."""
