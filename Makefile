@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 COMPAT := .venv-compat
+BROWSE := .venv-browse
 RUN := $(VENV)/bin
 # Two processes take a file of tests at a time, the longest first (tests/durations.json), so that what
 # a file prepares for its tests is prepared once.
@@ -9,7 +10,7 @@ PYTEST := $(RUN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --
 # Seconds that one test may take; tests/support/session_plan.py lists exceptions with reasons.
 BUDGET ?= 20
 
-.PHONY: demo test test-all durations setup check lint compat bench clean
+.PHONY: demo test test-all durations setup check lint compat browse-test bench clean
 
 demo: $(VENV)/.ready
 	$(RUN)/voxblink2 demo
@@ -54,9 +55,18 @@ $(COMPAT)/.ready: setup.cfg pyproject.toml tests/compat/constraints.txt tools/se
 	PYTHON="$(PYTHON)" CONSTRAINTS=tests/compat/constraints.txt sh tools/setup.sh $(COMPAT) "."
 	touch $@
 
+# The page of a store, in Chromium. Gradio takes other versions than the rest: an environment of its own.
+browse-test: $(BROWSE)/.ready
+	$(BROWSE)/bin/python -m pytest tests/browse/page_in_chromium.py
+
+$(BROWSE)/.ready: setup.cfg pyproject.toml tests/browse/constraints.txt tools/setup.sh
+	PYTHON="$(PYTHON)" CONSTRAINTS=tests/browse/constraints.txt sh tools/setup.sh $(BROWSE) ".[browse-test]"
+	touch $@
+
 bench: $(VENV)/.ready
 	$(RUN)/python benchmarks/archive.py
 	$(RUN)/python benchmarks/augment.py
+	$(RUN)/python benchmarks/browse.py
 	$(RUN)/python benchmarks/cluster.py
 	$(RUN)/python benchmarks/crop_audio.py
 	$(RUN)/python benchmarks/crop_video.py
@@ -79,4 +89,4 @@ bench: $(VENV)/.ready
 	$(RUN)/python benchmarks/view.py
 
 clean:
-	rm -rf $(VENV) $(COMPAT) .test-media voxblink2-demo
+	rm -rf $(VENV) $(COMPAT) $(BROWSE) .test-media voxblink2-demo
