@@ -12,7 +12,7 @@ from typing import Any
 
 from voxblink2_lib.browse import views
 from voxblink2_lib.browse.browser import StoreBrowser, named
-from voxblink2_lib.browse.marks import SCOPES, Mark
+from voxblink2_lib.browse.marks import Mark
 from voxblink2_lib.browse.query import CLASSES, Cursor, ListedUtterance, Query
 from voxblink2_lib.browse.search import ROWS_A_PAGE
 from voxblink2_lib.browse.suspects import DESCRIPTIONS, LookCursor
@@ -21,7 +21,8 @@ from voxblink2_lib.progress import counted
 from voxblink2_lib.report.markup import Markup, fill
 
 CSS = """
-.gradio-container { max-width: 1500px !important; margin: auto; }
+.gradio-container, .gradio-container > main { width: 100%; max-width: 1500px !important;
+  margin: auto; }
 .utterances .wrap { flex-direction: column; gap: 2px; }
 .utterances label { width: 100%; padding: 4px 8px; font-weight: 400; }
 .utterances label span { overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
@@ -29,9 +30,10 @@ CSS = """
 .voxblink2 h3 { font-size: 1rem; margin: .8rem 0 .3rem; }
 .voxblink2 audio { width: 100%; } .voxblink2 video { max-width: 100%; }
 .voxblink2 figure { margin: .4rem 0; } .voxblink2 svg { width: 100%; height: auto; }
-.voxblink2 table { border-collapse: collapse; width: 100%; }
-.voxblink2 th, .voxblink2 td { text-align: left; vertical-align: top; padding: .2rem .6rem .2rem 0;
-  border-bottom: 1px solid var(--border-color-primary); overflow-wrap: anywhere; }
+.voxblink2 table { border-collapse: collapse; width: 100%; border: 0 !important; }
+.voxblink2 th, .voxblink2 td { text-align: left; vertical-align: top; border: 0 !important;
+  padding: .2rem .6rem .2rem 0; border-bottom: 1px solid var(--border-color-primary) !important; }
+.voxblink2 .message { overflow-wrap: anywhere; }
 .voxblink2 .number { text-align: right; white-space: nowrap; }
 .voxblink2 .swatch { display: inline-block; width: .7em; height: .7em; margin-right: .5em; }
 .voxblink2 .bars { width: 9rem; } .voxblink2 .bar { height: .8em; min-width: 1px; }
@@ -40,6 +42,19 @@ CSS = """
 .voxblink2 .marked { border-color: #9a6700; }
 :focus-visible { outline: 3px solid #1f6feb !important; outline-offset: 1px; }
 """
+# Gradio's radio buttons are groups of one, which arrow keys do not leave.
+HEAD = """<script>
+const steps = { ArrowDown: 1, ArrowRight: 1, ArrowUp: -1, ArrowLeft: -1 };
+document.addEventListener("keydown", (event) => {
+  const step = steps[event.key], list = event.target.closest(".utterances");
+  if (!step || !list || event.target.type !== "radio") return;
+  const buttons = [...list.querySelectorAll("input[type=radio]")];
+  const next = buttons[buttons.indexOf(event.target) + step];
+  event.preventDefault();
+  if (next) { next.focus(); next.click(); }
+});
+</script>"""
+_SCOPES = {"its video": "video", "its speaker": "speaker", "this utterance alone": "utterance"}
 _NOTHING_CHOSEN = Markup("<p>Choose an utterance in a list; it is shown here.</p>")
 
 
@@ -327,8 +342,8 @@ def _add_coverage(gr: Any, browser: StoreBrowser, parts: _Parts, tab: Any) -> No
 
 def _add_marking(gr: Any, browser: StoreBrowser, parts: _Parts) -> None:
     """Add what marks the utterance that is shown."""
-    labels = {"video": "its video", "speaker": "its speaker", "utterance": "this utterance alone"}
-    scope = gr.Radio([(labels[scope], scope) for scope in SCOPES], label="Leave out", value="video")
+    # Gradio takes a value such as "video" for the name of one of its own texts.
+    scope = gr.Radio(list(_SCOPES), label="Leave out", value=next(iter(_SCOPES)))
     reason = gr.Textbox(label="Why", max_lines=1)
     with gr.Row():
         mark = gr.Button("Mark")
@@ -337,7 +352,7 @@ def _add_marking(gr: Any, browser: StoreBrowser, parts: _Parts) -> None:
     def marked(name: str, scope: str, reason: str | None) -> str:
         if name:
             try:
-                browser.marks.add(Mark.of(named(name), scope, reason or ""))
+                browser.marks.add(Mark.of(named(name), _SCOPES.get(scope, scope), reason or ""))
             except VoxBlink2Error as error:
                 return views.problem(str(error))
         return _show(browser, name)[0]

@@ -26,6 +26,8 @@ _COLUMNS = 1200  # of a picture, which is not much wider in pixels
 _WINDOW_SAMPLES, _HOP_SAMPLES = 400, 160
 _RANGE_DB = 80
 _MOST_LANES = 12
+# Of pictures that are shown in a narrow column.
+_LARGE = 13
 
 
 class Cut(NamedTuple):
@@ -170,7 +172,7 @@ def cosine_picture(cosines: npt.NDArray[np.float32], videos: Sequence[str]) -> M
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         picture = axes.imshow(cosines, cmap="viridis", vmin=min(0, cosines.min()), vmax=1)
-        figure.colorbar(picture, ax=axes, label="cosine")
+        figure.colorbar(picture, ax=axes).set_label("cosine", fontsize=_LARGE)
         _video_borders(axes, videos)
 
     return _draw("cosines", "Cosines of the speaker's utterances with each other", 6.5, draw)
@@ -182,7 +184,7 @@ def _video_borders(axes: Axes, videos: Sequence[str]) -> None:
     for begin in begins[1:]:
         for line in (axes.axhline, axes.axvline):
             line(begin - 0.5, color="white", linewidth=0.6)
-    axes.set_yticks(begins, [videos[begin] for begin in begins], fontsize=6)
+    axes.set_yticks(begins, [videos[begin] for begin in begins], fontsize=_LARGE)
     axes.set_xticks([])
 
 
@@ -204,10 +206,11 @@ def voice_map(
         for number, name in enumerate(names):
             own = np.array([video == name for video in videos])
             axes.scatter(*points[own].T, s=28, color=colours[number], label=name)
-        axes.set(xlabel=f"{100 * shares[0]:.0f} % of the differences")
-        axes.set(ylabel=f"{100 * shares[1]:.0f} % of the differences", aspect="equal")
+        axes.set_xlabel(f"{100 * shares[0]:.0f} % of the differences", fontsize=_LARGE)
+        axes.set_ylabel(f"{100 * shares[1]:.0f} % of the differences", fontsize=_LARGE)
+        axes.set_aspect("equal")
         if len(names) <= 20:
-            figure.legend(loc="outside right upper", fontsize=7)
+            figure.legend(loc="outside right upper", fontsize=_LARGE)
 
     return _draw("map", "The speaker's utterances, coloured by video", 5.0, draw)
 

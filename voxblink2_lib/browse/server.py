@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any
 
 from voxblink2_lib.browse.browser import StoreBrowser
-from voxblink2_lib.browse.page import CSS, build_page, load_gradio
+from voxblink2_lib.browse.page import CSS, HEAD, build_page, load_gradio
 from voxblink2_lib.errors import UsageError
 
 HOST = "127.0.0.1"
@@ -56,6 +56,8 @@ class PageServer:
             enable_monitoring=False,
             theme=_theme(gradio),
             css=CSS,
+            head=HEAD,
+            run_history=False,
             app_kwargs={"middleware": _middleware()},
         )
         self.url = f"http://{HOST}:{chosen}/"
