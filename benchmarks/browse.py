@@ -24,13 +24,21 @@ import pyarrow.parquet as pq
 from figures import Figure, figure, run_benchmark
 
 from voxblink2_lib.release.index import UTTERANCE_COLUMNS
-from voxblink2_lib.release.speaker_facts import SpeakerFacts
-from voxblink2_lib.release.speaker_index import INFO, SpeakerInfo
-from voxblink2_lib.release.speaker_writer import Speaker, SpeakerWriter
-from voxblink2_lib.release.transcripts import Transcript
+from voxblink2_lib.release.speaker_index import (
+    CONTENT,
+    INFO,
+    SPEAKER_COLUMNS,
+    SPEAKERS,
+    TRANSCRIPT_COLUMNS,
+    TRANSCRIPTS,
+    SpeakerInfo,
+)
 
 UTTERANCES_PER_VIDEO = 5
 WORDS = 18
+# Different transcripts, of which each utterance has one.
+TEXTS = 200_000
+VIDEOS_AT_ONCE = 13_107
 ROUNDS = 3
 _MEASURED = """
 import re, sys, time
@@ -86,69 +94,89 @@ RARE, COMMON, ABSENT = "zyzzyva", "word1", "qqqqq"
 
 def make_index(folder: Path, videos: int) -> None:
     """Write the utterances and the transcripts beside the videos of benchmarks/ledger.py."""
-    options = {"compression": "zstd"}
-    with pq.ParquetWriter(folder / "utterances.parquet", UTTERANCE_COLUMNS, **options) as writer:
-        for first in range(0, videos, 13_107):
-            writer.write_table(_utterances(range(first, min(first + 13_107, videos))), 65_536)
     rng = np.random.default_rng(0)
     vocabulary = np.array([f"word{number}" for number in range(20_000)])
-    speakers = -(-videos // ledger.VIDEOS_PER_SPEAKER)
-    with SpeakerWriter(folder) as texts:
-        for speaker in range(speakers):
-            first = speaker * ledger.VIDEOS_PER_SPEAKER
-            of_speaker = range(first, min(first + ledger.VIDEOS_PER_SPEAKER, videos))
-            texts.add(_speaker(speaker, of_speaker, rng, vocabulary, speakers), {})
+    words = vocabulary[rng.zipf(1.3, (TEXTS, WORDS)) % len(vocabulary)]
+    texts = pa.array([" ".join(row) for row in words])
+    schema = TRANSCRIPT_COLUMNS.with_metadata({CONTENT: "x"})
+    with (
+        pq.ParquetWriter(
+            folder / "utterances.parquet", UTTERANCE_COLUMNS, compression="zstd"
+        ) as utterances,
+        pq.ParquetWriter(folder / TRANSCRIPTS, schema, compression="zstd") as transcripts,
+    ):
+        for first in range(0, videos, VIDEOS_AT_ONCE):
+            rows = _utterances(range(first, min(first + VIDEOS_AT_ONCE, videos)))
+            utterances.write_table(rows, 65_536)
+            is_last = first + VIDEOS_AT_ONCE >= videos
+            said = _said(rows, texts, rng, is_last=is_last)
+            transcripts.write_table(said.cast(schema), 2_048)
+    _write_speakers(folder, videos)
+
+
+def _said(rows: pa.Table, texts: pa.Array, rng: np.random.Generator, *, is_last: bool) -> pa.Table:
+    """Return the transcripts of utterances; the very last one has a word that no other has."""
+    chosen = texts.take(pa.array(rng.integers(len(texts), size=len(rows))))
+    if is_last:
+        chosen = pa.concat_arrays([chosen[:-1], pa.array([f"{chosen[-1].as_py()} {RARE}"])])
+    ids = rows.select(["speaker_id", "video_id", "utterance_id"])
+    language = pa.array(["en"]).take(pa.array(np.zeros(len(rows), np.int64)))
+    return ids.append_column("transcript", chosen).append_column("language", language)
+
+
+def _write_speakers(folder: Path, videos: int) -> None:
+    count = -(-videos // ledger.VIDEOS_PER_SPEAKER)
+    utterances = ledger.VIDEOS_PER_SPEAKER * UTTERANCES_PER_VIDEO
+    first = np.arange(count) * utterances
+    total = videos * UTTERANCES_PER_VIDEO
+    columns = {
+        "speaker_id": [f"id{number:06}" for number in range(count)],
+        "first_transcript": first,
+        "transcripts": np.minimum(utterances, total - first),
+    }
+    table = pa.table(
+        {
+            field.name: pa.array(columns[field.name], field.type)
+            if field.name in columns
+            else pa.nulls(count, field.type)
+            for field in SPEAKER_COLUMNS
+        },
+        schema=SPEAKER_COLUMNS.with_metadata({CONTENT: "x"}),
+    )
+    pq.write_table(table, folder / SPEAKERS, compression="zstd")
     info = SpeakerInfo(
-        speakers=speakers,
+        speakers=count,
         listed_videos=0,
-        transcripts=texts.transcripts,
+        transcripts=total,
         unmatched=0,
         signature="y",
         annotations="x",
-        content=texts.content,
+        content="x",
         problems=(),
-        files={"speakers.parquet": "", "transcripts.parquet": ""},
+        files={SPEAKERS: "", TRANSCRIPTS: ""},
     )
     (folder / INFO).write_bytes(info.as_json())
 
 
 def _utterances(videos: range) -> pa.Table:
-    rows = [(video, n) for video in videos for n in range(UTTERANCES_PER_VIDEO)]
-    count = len(rows)
-    per_speaker = ledger.VIDEOS_PER_SPEAKER
+    video = np.repeat(np.arange(videos.start, videos.stop), UTTERANCES_PER_VIDEO)
+    number = np.tile(np.arange(UTTERANCES_PER_VIDEO), len(videos))
+    speaker = video // ledger.VIDEOS_PER_SPEAKER
     columns = {
-        "speaker_id": [f"id{video // per_speaker:06}" for video, _ in rows],
-        "video_id": [f"v{video:010}" for video, _ in rows],
-        "utterance_id": [f"{n:05}" for _, n in rows],
-        "first_frame": [200 * n for _, n in rows],
-        "last_frame": [200 * n + 150 for _, n in rows],
-        "header_start_seconds": [None] * count,
-        "header_duration_seconds": [None] * count,
-        "header_width": [1280] * count,
-        "header_height": [720] * count,
+        "speaker_id": [f"id{each:06}" for each in speaker.tolist()],
+        "video_id": [f"v{each:010}" for each in video.tolist()],
+        "utterance_id": [f"{each:05}" for each in number.tolist()],
+        "first_frame": 200 * number,
+        "last_frame": 200 * number + 150,
     }
     return pa.table(
-        {field.name: pa.array(columns[field.name], field.type) for field in UTTERANCE_COLUMNS}
+        {
+            field.name: pa.array(columns[field.name], field.type)
+            if field.name in columns
+            else pa.nulls(len(video), field.type)
+            for field in UTTERANCE_COLUMNS
+        }
     )
-
-
-def _speaker(
-    number: int,
-    videos: range,
-    rng: np.random.Generator,
-    vocabulary: np.ndarray,  # type: ignore[type-arg]  # of texts
-    speakers: int,
-) -> Speaker:
-    keys = [(f"v{video:010}", f"{n:05}") for video in videos for n in range(UTTERANCES_PER_VIDEO)]
-    words = vocabulary[rng.zipf(1.3, (len(keys), WORDS)) % len(vocabulary)]
-    texts = [" ".join(row) for row in words]
-    if number == speakers - 1:
-        texts[-1] += f" {RARE}"
-    entries = [
-        Transcript(video_id=video, utterance_id=utterance, text=text, language="en")
-        for (video, utterance), text in zip(keys, texts, strict=True)
-    ]
-    return Speaker(f"id{number:06}", SpeakerFacts(), None, None, None, None, None, entries)
 
 
 def run(folder: Path, kind: str, words: str, whose: str) -> list[float]:

@@ -29,10 +29,12 @@ CSS = """
 .voxblink2 h2 { font-size: 1.2rem; overflow-wrap: anywhere; margin: 0 0 .4rem; }
 .voxblink2 h3 { font-size: 1rem; margin: .8rem 0 .3rem; }
 .voxblink2 audio { width: 100%; } .voxblink2 video { max-width: 100%; }
-.voxblink2 figure { margin: .4rem 0; } .voxblink2 svg { width: 100%; height: auto; }
+.voxblink2 figure { margin: .4rem 0; } .voxblink2 svg { width: 100%; height: auto;
+  overflow: visible; }
 .voxblink2 table { border-collapse: collapse; width: 100%; border: 0 !important; }
 .voxblink2 th, .voxblink2 td { text-align: left; vertical-align: top; border: 0 !important;
   padding: .2rem .6rem .2rem 0; border-bottom: 1px solid var(--border-color-primary) !important; }
+.voxblink2 :is(thead, tbody, tr) { border: 0 !important; }
 .voxblink2 .message { overflow-wrap: anywhere; }
 .voxblink2 .number { text-align: right; white-space: nowrap; }
 .voxblink2 .swatch { display: inline-block; width: .7em; height: .7em; margin-right: .5em; }

@@ -205,10 +205,11 @@ def voice_map(
         colours = _colours(len(names))
         for number, name in enumerate(names):
             own = np.array([video == name for video in videos])
-            axes.scatter(*points[own].T, s=28, color=colours[number], label=name)
+            across, up = points[own].T
+            axes.scatter(across, up, s=28, color=colours[number], label=name)
         axes.set_xlabel(f"{100 * shares[0]:.0f} % of the differences", fontsize=_LARGE)
         axes.set_ylabel(f"{100 * shares[1]:.0f} % of the differences", fontsize=_LARGE)
-        axes.set_aspect("equal")
+        axes.set_aspect("equal", adjustable="datalim")
         if len(names) <= 20:
             figure.legend(loc="outside right upper", fontsize=_LARGE)
 
