@@ -8,7 +8,8 @@ from types import TracebackType
 from typing import Any
 
 from voxblink2_lib.browse.browser import StoreBrowser
-from voxblink2_lib.browse.page import CSS, HEAD, build_page, load_gradio
+from voxblink2_lib.browse.page import build_page, load_gradio
+from voxblink2_lib.browse.style import CSS, HEAD
 from voxblink2_lib.errors import UsageError
 
 HOST = "127.0.0.1"
