@@ -55,8 +55,12 @@ class Elements(HTMLParser):
         self.words += data
 
 
-def browse(store: Path, folder: Path, **more: Path) -> StoreBrowser:
-    return StoreBrowser.open(Store(store), exclude=folder / "exclude.txt", **more)
+def browse(
+    store: Path, folder: Path, *, embeddings: Path | None = None, purity: Path | None = None
+) -> StoreBrowser:
+    return StoreBrowser.open(
+        Store(store), exclude=folder / "exclude.txt", embeddings=embeddings, purity=purity
+    )
 
 
 def change(store: Path, sql: str, *values: object) -> None:
@@ -107,8 +111,8 @@ def test_looking_changes_no_file(store: Path, face_store: Path, tmp_path: Path) 
         for query in (Query(), Query.of(statuses=["gone"]), Query.of(text="harbour")):
             for row in browser.search.page(query).rows[:2]:
                 browser.utterance(row.key.name)
-        for kind in ("silent", "box-assumed"):
-            browser.suspects.look(kind)  # type: ignore[arg-type]  # each is one of them
+        browser.suspects.look("silent")
+        browser.suspects.look("box-assumed")
         browser.coverage()
         assert digests(path) == before
 

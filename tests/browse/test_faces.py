@@ -32,7 +32,7 @@ def clip(face_store: Path) -> StoredClip:
 
 
 def frames_of(video: bytes) -> list[Any]:
-    with av.open(io.BytesIO(video)) as container:
+    with av.open(io.BytesIO(video), "r") as container:
         return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
 
 

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.browsed_store import SAID, SPEAKERS
 
-from voxblink2_lib.browse import annotations
 from voxblink2_lib.browse.query import Cursor, ListedUtterance, Query
 from voxblink2_lib.browse.quiet_ledger import QuietLedger
 from voxblink2_lib.browse.search import Search
@@ -45,7 +44,7 @@ def test_all_utterances_in_order(store: Path) -> None:
     assert names(rows) == sorted(names(rows))
     assert {row.video.status for row in rows} == {"done", "gone"}
     assert sum(row.has_clip for row in rows) == 48
-    assert all(row.end_seconds > row.start_seconds for row in rows if row.start_seconds is not None)
+    assert all((row.end_seconds or 0) > (row.start_seconds or 0) for row in rows)
 
 
 @given(most=st.integers(1, 60))
@@ -89,7 +88,7 @@ def test_by_what_is_said(store: Path) -> None:
 
 
 def test_a_long_search_stops_and_goes_on(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(annotations, "_GROUPS_AT_ONCE", 1)
+    monkeypatch.setattr("voxblink2_lib.browse.annotations._GROUPS_AT_ONCE", 1)
     search = search_of(store)
     page = search.page(Query.of(text="no such word"), seconds=0)
     assert page.rows == ()

@@ -64,12 +64,13 @@ def boxed_video(clip: StoredClip, options: ClipOptions) -> bytes:
     rectangles = boxes_in_clip(_boxes(clip), options)
     encoder: FaceVideo | None = None
     try:
-        with av.open(io.BytesIO(clip.video or b"")) as container:
+        with av.open(io.BytesIO(clip.video or b""), "r") as container:
             for number, frame in enumerate(container.decode(video=0)):
                 if number >= len(rectangles):
                     raise ClipDamagedError("The face clip has more frames than boxes.")
                 image = _with_box(frame.to_image(), rectangles[number])
-                shown = av.VideoFrame.from_image(image).reformat(format="yuv420p")
+                shown = av.VideoFrame.from_ndarray(np.asarray(image), format="rgb24")
+                shown = shown.reformat(format="yuv420p")
                 encoder = encoder or FaceVideo(shown, size=_SHOWN_PIXELS, crf=_CRF)
                 encoder.add(shown.to_ndarray())
     except (OSError, ValueError) as error:  # FFmpeg's errors are both
