@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 COMPAT := .venv-compat
 DOCS := .venv-docs
+BROWSE := .venv-browse
 RUN := $(VENV)/bin
 # Two processes take a file of tests at a time, the longest first (tests/durations.json), so that what
 # a file prepares for its tests is prepared once.
@@ -10,7 +11,7 @@ PYTEST := $(RUN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --
 # Seconds that one test may take; tests/support/session_plan.py lists exceptions with reasons.
 BUDGET ?= 20
 
-.PHONY: demo test test-all durations setup check lint compat docs bench clean
+.PHONY: demo test test-all durations setup check lint compat docs browse-test bench clean
 
 demo: $(VENV)/.ready
 	$(RUN)/voxblink2 demo
@@ -67,9 +68,18 @@ $(DOCS)/.ready: tools/documentation/requirements.txt
 	$(DOCS)/bin/python -m pip install -q --disable-pip-version-check -r $<
 	touch $@
 
+# The page of a store, in Chromium. Gradio takes other versions than the rest: an environment of its own.
+browse-test: $(BROWSE)/.ready
+	$(BROWSE)/bin/python -m pytest tests/browse/page_in_chromium.py
+
+$(BROWSE)/.ready: setup.cfg pyproject.toml tests/browse/constraints.txt tools/setup.sh
+	PYTHON="$(PYTHON)" CONSTRAINTS=tests/browse/constraints.txt sh tools/setup.sh $(BROWSE) ".[browse-test]"
+	touch $@
+
 bench: $(VENV)/.ready
 	$(RUN)/python benchmarks/archive.py
 	$(RUN)/python benchmarks/augment.py
+	$(RUN)/python benchmarks/browse.py
 	$(RUN)/python benchmarks/cluster.py
 	$(RUN)/python benchmarks/crop_audio.py
 	$(RUN)/python benchmarks/crop_video.py
@@ -92,4 +102,4 @@ bench: $(VENV)/.ready
 	$(RUN)/python benchmarks/view.py
 
 clean:
-	rm -rf $(VENV) $(COMPAT) $(DOCS) build .test-media voxblink2-demo
+	rm -rf $(VENV) $(COMPAT) $(DOCS) $(BROWSE) build .test-media voxblink2-demo

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from voxblink2_lib import __version__
 from voxblink2_lib.cli.archive import add_archive_commands
+from voxblink2_lib.cli.browse import add_browse_command
 from voxblink2_lib.cli.demo import add_demo_command
 from voxblink2_lib.cli.diff import add_diff_command
 from voxblink2_lib.cli.doctor import add_doctor_command
@@ -56,6 +57,7 @@ _COMMANDS = (
     add_merge_command,
     add_doctor_command,
     add_report_command,
+    add_browse_command,
     add_diff_command,
     add_split_command,
     add_purity_command,

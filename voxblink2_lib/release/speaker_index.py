@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, lru_cache
 from itertools import accumulate
@@ -251,6 +251,26 @@ class SpeakerIndex:
             groups = range(self._file.metadata.num_row_groups)
             columns = (self._file.read_row_group(group, ["language"])[0] for group in groups)
             return {name for column in columns for name in column.unique().to_pylist() if name}
+
+    @property
+    def groups(self) -> int:
+        """How many groups of transcripts there are, of which each is read as a whole."""
+        return len(self._starts) - 1
+
+    def read_groups(self, groups: Sequence[int], columns: Sequence[str]) -> pa.Table:
+        """Return some columns of groups of transcripts, one after the other; none of it is kept.
+
+        Args:
+            groups: their numbers, from 0.
+            columns: some of :data:`TRANSCRIPT_COLUMNS`.
+        """
+        with _named_damage(self._folder, TRANSCRIPTS):
+            with self._lock:
+                table = self._file.read_row_groups(
+                    list(groups), columns=list(columns), use_threads=False
+                )
+            table.validate(full=True)
+            return table
 
     def _slices(self, first: int, stop: int) -> Iterator[pa.Table]:
         while first < stop:

@@ -226,6 +226,26 @@ def _sections(
     yield Section("Reasons", _reasons(statistics.reasons(_MOST_REASONS)))
 
 
+def sections_of(
+    statistics: LedgerStatistics, subject: ReportSubject, config: str, index: Path | None
+) -> Iterator[Section]:
+    """Yield what the page has of one configuration: its sums first.
+
+    Args:
+        statistics: of the configuration.
+        subject: what the page is about.
+        config: the configuration.
+        index: folder of the store's index; ``None`` leaves its durations out.
+
+    Raises:
+        StoreError: the ledger or the index cannot be read.
+    """
+    videos = statistics.videos()
+    missing = sum(n for status, n in videos.items() if status not in {"done", "excluded"})
+    yield Section("Sums", _summary(statistics, missing))
+    yield from _sections(statistics, subject, config, index)
+
+
 def _plot_section(title: str, plot: str, message: str, remark: str = "") -> Section:
     """Return a plot with a remark, or a message in place of an empty plot."""
     if not plot:

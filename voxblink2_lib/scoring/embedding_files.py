@@ -78,7 +78,7 @@ def _parquet(file: Path) -> Iterator[tuple[pq.ParquetFile, list[str]]]:
         pq.ParquetFile(file) as parquet,
     ):
         check_parquet_size(file, parquet.metadata)
-        yield parquet, [*_choose_columns(file, parquet.schema_arrow)]
+        yield parquet, [*vector_columns(file, parquet.schema_arrow)]
 
 
 def _named_vectors(file: Path, table: pa.Table, columns: Sequence[str]) -> NamedVectors:
@@ -91,7 +91,7 @@ def _named_vectors(file: Path, table: pa.Table, columns: Sequence[str]) -> Named
     return names, numbers.to_numpy().reshape(len(names), -1)
 
 
-def _choose_columns(file: Path, schema: pa.Schema) -> Iterator[str]:
+def vector_columns(file: Path, schema: pa.Schema) -> Iterator[str]:
     """Yield the column of names and the column of vectors."""
     for kind, preferred in ((_TEXT_TYPE, NAME_COLUMNS), (_LIST_TYPE, VECTOR_COLUMNS)):
         matches = [field.name for field in schema if kind.fullmatch(str(field.type))]
@@ -202,7 +202,7 @@ def read_dataset(path: Path) -> Iterator[NamedVectors]:
             pa.memory_map(str(file)) as source,
             pa.ipc.open_stream(source) as stream,
         ):
-            columns = [*_choose_columns(file, stream.schema)]
+            columns = [*vector_columns(file, stream.schema)]
             for batch in stream:
                 batch.validate(full=True)
                 texts, lists = (pa.chunked_array([batch.column(name)]) for name in columns)

@@ -22,6 +22,7 @@ from voxblink2_lib.store.ledger_database import LedgerDatabase
 from voxblink2_lib.store.ledger_outcomes import LedgerOutcomes
 from voxblink2_lib.store.ledger_purge import LedgerPurge
 from voxblink2_lib.store.ledger_schema import BY_JOB, STORE_ID, WITHOUT_FACTS
+from voxblink2_lib.store.ledger_search import LedgerSearch
 from voxblink2_lib.store.ledger_statistics import LedgerStatistics
 from voxblink2_lib.store.ledger_videos import LedgerVideos
 from voxblink2_lib.store.many_videos import add_videos, videos_added
@@ -90,6 +91,11 @@ class Ledger:
     def statistics(self) -> LedgerStatistics:
         """Counts and rates of the whole corpus."""
         return LedgerStatistics(self._database, self._config)
+
+    @property
+    def search(self) -> LedgerSearch:
+        """Finds videos, for people who look."""
+        return LedgerSearch(self._database, self._config)
 
     @property
     def recovered(self) -> RecoveredShards:
