@@ -18,7 +18,7 @@ DOCS, IMAGES = ROOT / "docs", ROOT / "docs" / "images"
 README = (ROOT / "README.md").read_text("utf-8")
 IMAGE = re.compile(r"!\[([^\]]*)\]\(([^)\s]+)\)")
 SVG = "{http://www.w3.org/2000/svg}"
-# What the Hub lists, of https://huggingface.co/docs/hub/datasets-cards: a misspelt value is refused.
+# Values that the Hub lists: a misspelt one is refused there.
 SIZES = ("100K<n<1M", "1M<n<10M", "10M<n<100M")
 TASKS = {"audio-classification", "automatic-speech-recognition", "video-classification"}
 _LARGEST_IMAGE_BYTES = 300_000
@@ -93,7 +93,9 @@ def test_a_drawing_says_what_it_shows_and_is_readable_in_both_schemes(drawing: P
     style = str(root.findtext(f"{SVG}style"))
     assert "prefers-color-scheme: dark" in style
     # Colours are of classes alone, so that both schemes have them.
-    painted = [element.tag for element in root.iter() if element.get("fill") or element.get("stroke")]
+    painted = [
+        element.tag for element in root.iter() if element.get("fill") or element.get("stroke")
+    ]
     assert painted == []
     classes = {name for element in root.iter() for name in str(element.get("class", "")).split()}
     assert classes <= set(re.findall(r"\.([\w-]+)", style))
