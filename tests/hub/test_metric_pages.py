@@ -106,5 +106,6 @@ def test_the_page_is_served_with_the_card(page: tuple[str, str]) -> None:
 def test_an_error_is_told(page: tuple[str, str]) -> None:
     name, url = page
     first, *others = DATA[name]
-    kind, _ = computed(url, [{**first, "data": [["", 1]]}, *others])
-    assert kind == "error"
+    kind, data = computed(url, [{**first, "data": [["", 1]]}, *others])
+    assert (kind, data["title"]) == ("error", "Error")
+    assert data["error"].startswith("predictions of row 1 is empty.")

@@ -7,6 +7,7 @@ no options.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -57,7 +58,14 @@ def metric_page(
         **{name: gradio.Number(value=value, label=name) for name, value in (numbers or {}).items()},
     }
     return gradio.Interface(
-        fn=_function(metric, kinds, tables, list(options), gradio.Error),
+        fn=_function(
+            metric,
+            kinds,
+            tables,
+            list(options),
+            # It is the reader's, and no error of the page that belongs in its log.
+            functools.partial(gradio.Error, print_exception=False),
+        ),
         inputs=[*(_table(gradio, columns, kinds) for columns in tables), *options.values()],
         outputs=gradio.JSON(label=metric.name),
         title=metric.name,
