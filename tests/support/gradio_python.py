@@ -20,5 +20,7 @@ def python_with_gradio() -> str:
     if importlib.util.find_spec("gradio"):
         return sys.executable
     python = os.environ.get(_VARIABLE) or str(_ENVIRONMENT / "bin" / "python")
-    assert Path(python).exists(), f"There is no {python}. Name one that has gradio in {_VARIABLE}."
+    assert Path(python).exists(), (
+        f"There is no {python}: `make browse-test` makes it, or {_VARIABLE} names one with gradio."
+    )
     return python
