@@ -21,6 +21,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
+# Before datasets, which makes tqdm warn in a notebook without widgets.
+from voxblink2_lib.progress import show_progress
+
+# isort: split
 import datasets
 import pyarrow as pa
 
@@ -28,7 +32,6 @@ from voxblink2_lib import __version__
 from voxblink2_lib.builder.config import VoxBlink2Config
 from voxblink2_lib.errors import SelectionError, StoreError
 from voxblink2_lib.materialize.run import materialize
-from voxblink2_lib.progress import show_progress
 from voxblink2_lib.published.reading import fetch_shards
 from voxblink2_lib.published_results import CITATION, HOMEPAGE, LICENSE
 from voxblink2_lib.store.shard_check import CheckedShards, shard_batches
@@ -116,7 +119,7 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
             return
         shards = [shard for name in self._views for shard in self._paths(name) if shard.exists()]
         checked = CheckedShards(folder / "checked_shards.json")
-        checked.check(shards)
+        checked.check(shards, progress=show_progress)
         # Usually the same files under other names. A shard that was replaced since is still there.
         checked.check([link for name in self._views for link in self._links(name) if link.exists()])
 

@@ -35,7 +35,7 @@ from torch import nn
 from tqdm import tqdm
 
 from voxblink2_lib.errors import TrainingError, VoxBlink2Error
-from voxblink2_lib.progress import no_progress, show_progress
+from voxblink2_lib.progress import AdvanceWithNote, no_progress, show_progress
 from voxblink2_lib.recipes.checkpoints import RunFolder
 from voxblink2_lib.recipes.evaluation import (
     TrialScores,
@@ -172,14 +172,11 @@ class Training:
             self._resume()
             self.model.train()
             self.meter.restart()
-            with tqdm(
-                total=self.args.epochs * math.ceil(len(self.loader) / self.args.accumulate),
-                initial=self.counter.step,
-                unit="step",
-                disable=not self.accelerator.is_local_main_process,
-            ) as bar:
+            show = show_progress if self.accelerator.is_local_main_process else no_progress
+            total = self.args.epochs * math.ceil(len(self.loader) / self.args.accumulate)
+            with show("Training", unit="step", total=total, done=self.counter.step) as advance:
                 while self.loader.epoch < self.args.epochs:
-                    if not self._train_epoch(bar):
+                    if not self._train_epoch(advance):
                         return False
             self._finish()
         return True
@@ -207,17 +204,16 @@ class Training:
             )
         self.score()
 
-    def _train_epoch(self, bar: Any) -> bool:
+    def _train_epoch(self, advance: AdvanceWithNote) -> bool:
         """Train the rest of an epoch; return whether its end is reached."""
         epoch = self.loader.epoch
         for batches in grouped(self.meter.timed(self.loader), self.args.accumulate):
             self._step(batches)
-            bar.update()
+            step = self.counter.step
+            is_logged = step % self.args.log_every == 0
+            advance(1, note=f"loss {self._log():.3f}" if is_logged else "")
             if self.loader.epoch > epoch:
                 self._save_epoch(epoch)
-            step = self.counter.step
-            if step % self.args.log_every == 0:
-                bar.set_postfix(loss=f"{self._log():.3f}")
             if step % self.args.score_every == 0 and self.loader.epoch < self.args.epochs:
                 self.score()
             if step % self.args.save_every == 0:

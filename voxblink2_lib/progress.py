@@ -1,16 +1,32 @@
-"""Progress of long tasks: a bar in a terminal, a line every half minute in a log file."""
+"""Progress of long tasks: a bar in a terminal, a widget in a notebook, a line at times in a log.
+
+A log is whatever is neither: a file, a pipe, the journal of a service. Its lines have the time of
+day and no control character.
+"""
 
 from __future__ import annotations
 
+import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, TextIO, TypeVar
 
 import tqdm
 
+from voxblink2_lib.foreign_text import visible
+
+Output = Literal["terminal", "notebook", "log"]
+_Item = TypeVar("_Item")
+
+# A shorter task shows nothing.
 _DELAY_SECONDS = 1.0
+# From one state of a bar to the next.
+_SECONDS: dict[Output, float] = {"terminal": 0.1, "notebook": 0.5, "log": 30.0}
+# What tqdm writes around the text of a bar: it moves the cursor.
+_CURSOR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[\r\n]")
 
 # Called with how many more are done.
 Advance = Callable[[int], object]
@@ -41,7 +57,7 @@ class Progress(Protocol):
         Args:
             task: what is done, as "Verifying".
             unit: what is counted.
-            total: how many there are, where that is known.
+            total: how many there are, where that is known; without it, no time left is shown.
             done: how many of them an earlier run did; they do not count for the speed.
         """
 
@@ -70,7 +86,9 @@ def _ignore(count: int, /, *, note: str = "") -> None:
 def show_progress(
     task: str, *, unit: str, total: int | None = None, done: int = 0
 ) -> Iterator[AdvanceWithNote]:
-    """Show a bar on standard error, if the task takes longer than a second.
+    """Show a bar on standard error, if there is anything to do and it takes longer than a second.
+
+    In a notebook it is a widget, or text where ``ipywidgets`` is not installed.
 
     Args:
         task: what is done, as "Verifying".
@@ -78,31 +96,128 @@ def show_progress(
         total: how many there are, where that is known.
         done: how many of them an earlier run did; they do not count for the speed.
     """
+    if total == 0:
+        yield _ignore
+        return
     started = time.monotonic()
-    with _bar(desc=task, unit=unit, total=total, initial=done, delay=_DELAY_SECONDS) as bar:
+    with _bar(desc=visible(task), unit=unit, total=total, initial=done) as bar:
 
         def advance(count: int, /, *, note: str = "") -> None:
             if note:
-                bar.set_postfix_str(note, refresh=False)
+                bar.set_postfix_str(visible(note), refresh=False)
             bar.update(count)
 
         try:
             yield advance
         finally:
             if time.monotonic() - started > _DELAY_SECONDS:
-                # In a log file, the first line may not be due yet; tqdm would not write a last one.
+                # In a log, the first line may not be due yet; tqdm would not write a last one.
                 bar.last_print_t = time.time()
 
 
+def tracked(
+    items: Collection[_Item], progress: Progress, task: str, *, unit: str
+) -> Iterator[_Item]:
+    """Yield items, and count each when the next one is wanted.
+
+    Args:
+        items: all of them.
+        progress: shows the task.
+        task: what is done, as "Verifying".
+        unit: what an item is.
+
+    >>> list(tracked([1, 2], no_progress, "Verifying", unit="shard"))
+    [1, 2]
+    """
+    with progress(task, unit=unit, total=len(items)) as advance:
+        for item in items:
+            yield item
+            advance(1)
+
+
 def _bar(**options: Any) -> Any:
+    output = output_kind()
     if options["unit"] == "B":
         options |= {"unit_scale": True, "unit_divisor": 1000}
-    # A log file gets a line every half minute instead of ten a second.
-    interval = 0.1 if sys.stderr.isatty() else 30.0
-    # Only a program that has loaded datasets can have switched its bars off; loading takes long.
-    bar = sys.modules["datasets.utils"].tqdm if "datasets.utils" in sys.modules else tqdm.tqdm
-    return bar(mininterval=interval, maxinterval=max(10.0, interval), dynamic_ncols=True, **options)
+    if output == "log":
+        options |= {"file": _LogLines(sys.stderr), "ncols": 0}  # numbers without a bar
+    else:
+        options["dynamic_ncols"] = True
+    interval = _SECONDS[output]
+    return _bar_class(output)(
+        mininterval=interval, maxinterval=max(10.0, interval), delay=_DELAY_SECONDS, **options
+    )
 
+
+def _bar_class(output: Output) -> Any:
+    # Only a program that has loaded datasets can have switched its bars off; loading takes long.
+    if "datasets.utils" in sys.modules:
+        return sys.modules["datasets.utils"].tqdm
+    return _load_widgets() if output == "notebook" else tqdm.tqdm
+
+
+def _load_widgets() -> Any:
+    """Return the bar of notebooks; without ``ipywidgets``, that of terminals."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", tqdm.TqdmWarning)  # that they are not installed
+        from tqdm.auto import tqdm as bar
+    return bar
+
+
+class _LogLines:
+    """What a bar is written to in a log: each of its states is a line.
+
+    Args:
+        file: the log.
+    """
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, text: str) -> int:
+        """Write what a bar draws, if there is any text in it."""
+        if line := _CURSOR.sub("", text).strip():
+            self._file.write(f"{clock_text(time.time())}  {line}\n")
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what is buffered."""
+        self._file.flush()
+
+
+# -- Where progress is shown -----------------------------------------------------------------------
+
+
+def output_kind() -> Output:
+    """Return where standard error is read."""
+    if is_notebook():
+        return "notebook"
+    return "terminal" if sys.stderr.isatty() else "log"
+
+
+def is_notebook() -> bool:
+    """Return whether this process is the kernel of a notebook."""
+    kernel: Any = sys.modules.get("ipykernel.zmqshell")
+    if kernel is None:
+        return False
+    from IPython import get_ipython
+
+    return isinstance(get_ipython(), kernel.ZMQInteractiveShell)
+
+
+def are_bars_off() -> bool:
+    """Return whether the program has switched off the progress bars of ``datasets``."""
+    datasets = sys.modules.get("datasets.utils")
+    return datasets is not None and bool(datasets.are_progress_bars_disabled())
+
+
+# Whatever imports tqdm.auto first in a notebook without ipywidgets, prints a warning. This module
+# is imported before datasets, see voxblink2.py, and bars of text are fine.
+if is_notebook():
+    _load_widgets()
+
+
+# -- Texts -----------------------------------------------------------------------------------------
 
 # Verbs whose singular is not the plural with an "s".
 _SINGULAR = {"are": "is", "were": "was", "have": "has"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,7 +10,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import evaluate
-import pyarrow as pa
 import pytest
 from huggingface_hub import metadata_load
 from support.cli_process import run_inline, run_inline_json
@@ -17,7 +17,6 @@ from support.hub_server import Hub, Repo
 
 from voxblink2_lib import METRICS, __version__, metrics_path
 from voxblink2_lib.scoring import eer
-from voxblink2_lib.scoring.metric_page import metric_page
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")
 
@@ -79,30 +78,83 @@ def test_each_has_what_a_space_needs(name: str) -> None:
     assert __version__.startswith(least)
 
 
-@pytest.mark.filterwarnings("ignore:The inplace keyword")  # of evaluate's
-def test_its_page_computes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A page is gradio's; its function gets the tables that somebody has filled in."""
-    monkeypatch.setitem(sys.modules, "gradio", _gradio())
-    compute = _page_of("eer").fn
-    assert compute(_table({"predictions": SCORES, "references": LABELS})) == EXPECTED
-    compute = _page_of("ossi", second_table=("gallery", "gallery_labels")).fn
-    probes = {"predictions": ["[2.0, 1.0]", "[-1.0, 1.0]"], "references": ["anna", "nobody"]}
-    gallery = {"gallery": ["[1.0, 0.0]", "[0.0, 1.0]"], "gallery_labels": ["anna", "bert"]}
-    assert compute(_table(probes), _table(gallery))["rank1"] == 1.0
+APPLICATIONS = {name: Path(metrics_path(name), "app.py") for name in METRICS}
 
 
-def _table(columns: dict[str, list[Any]]) -> Any:
-    return pa.table(columns).to_pandas()
+class PageError(Exception):
+    """What gradio shows on the page."""
+
+    def __init__(self, text: str, *, print_exception: bool) -> None:
+        assert not print_exception
+        super().__init__(text)
 
 
-def _page_of(name: str, **options: Any) -> Any:
-    return metric_page(Path(metrics_path(name)), **options)
+@pytest.fixture
+def pages(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
+    """Runs the application of a metric; returns its page.
 
+    gradio is not installed for these tests: what it is given is recorded. `test_metric_pages.py`
+    has the real one.
+    """
+    launched: list[Any] = []
 
-def _gradio() -> Any:
-    """What a page needs of gradio, which is not installed for tests."""
+    def interface(**options: Any) -> Any:
+        page = SimpleNamespace(**options)
+        page.launch = lambda: launched.append(page)
+        return page
+
     make: Callable[..., Any] = SimpleNamespace
-    return SimpleNamespace(Dataframe=make, JSON=make, Interface=make)
+    kinds = dict.fromkeys(("Dataframe", "JSON", "Number", "Radio"), make)
+    gradio = SimpleNamespace(Interface=interface, Error=PageError, **kinds)
+    monkeypatch.setitem(sys.modules, "gradio", gradio)
+
+    def run(name: str) -> Any:
+        runpy.run_path(str(APPLICATIONS[name]), run_name="__main__")
+        return launched.pop()
+
+    return run
+
+
+def filled(page: Any) -> list[Any]:
+    """Return what a page begins with."""
+    return [component.value for component in page.inputs]
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_its_page_begins_with_the_example_of_its_card(
+    name: str, pages: Callable[[str], Any]
+) -> None:
+    page = pages(name)
+    result = page.fn(*filled(page))
+    card = Path(metrics_path(name), "README.md").read_text(encoding="utf-8")
+    assert page.article in card
+    if name != "min_dcf":  # whose card has another prior
+        assert repr(result) in card
+        return
+    names = [component.label for component in page.inputs]
+    values = dict(zip(names, filled(page), strict=True)) | {"p_target": 0.5}
+    assert repr(page.fn(*values.values())) in card
+
+
+def test_its_page_says_what_is_wrong_with_a_cell(pages: Callable[[str], Any]) -> None:
+    page = pages("eer")
+    with pytest.raises(PageError, match=r"^references of row 2 is empty\."):
+        page.fn([[0.2, 1], [0.3, ""]], "hull")
+    with pytest.raises(PageError, match=r"^predictions of row 1 must be a number, such as 0\.5;"):
+        page.fn([["high", 1]], "hull")
+    with pytest.raises(PageError, match=r"^labels are all 0;"):
+        page.fn([["0.2", "0"], ["", None], ["0.4", 0]], "hull")
+    page = pages("ossi")
+    tables = filled(page)
+    tables[0] = [["anna", "anna"]]
+    with pytest.raises(PageError, match=r"must be a list, such as \[0\.1, 0\.2\]; it is 'anna'"):
+        page.fn(*tables)
+
+
+def test_an_option_that_is_cleared_has_its_default(pages: Callable[[str], Any]) -> None:
+    page = pages("min_dcf")
+    table, *numbers = filled(page)
+    assert page.fn(table, *[None] * len(numbers)) == page.fn(table, *numbers)
 
 
 def test_another_space_is_refused(hub: Hub) -> None:

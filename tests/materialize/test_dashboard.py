@@ -8,6 +8,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+from support.terminal_file import terminal
 
 from voxblink2_lib.materialize.dashboard import Dashboard, RouteSnapshot, Snapshot
 from voxblink2_lib.progress import clock_text, duration_text
@@ -291,3 +292,20 @@ def test_a_run_that_only_seals_shows_nothing(
     with Dashboard(1, clock=clock) as view:
         view.show(lambda: QUIET, at_once=True)
     assert capsys.readouterr().err.count("videos") == 2  # counted, and per minute
+
+
+def test_a_real_terminal_is_drawn_again_in_place(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with terminal(monkeypatch) as screen:
+        with Dashboard(4, clock=clock) as view:
+            for status in ("done", "gone"):
+                view.count(status, 0)
+                view.show(lambda: QUIET, at_once=True)
+            drawn = screen()
+        whole = screen()
+    up_one_line = "\x1b[1A"
+    first, last = (drawn.index(f"{count} of 4 videos") for count in (1, 2))
+    assert up_one_line in drawn[first:last]
+    assert "50.0 %" in drawn[last - 80 :]
+    assert whole.endswith("\x1b[?25h")

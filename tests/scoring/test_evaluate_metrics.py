@@ -23,6 +23,7 @@ import torch
 
 from voxblink2_lib import metrics_path
 from voxblink2_lib.errors import ScoringError
+from voxblink2_lib.published_results import PUBLISHED
 from voxblink2_lib.scoring import eer, min_dcf, open_set_identification
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -682,3 +683,13 @@ def test_an_option_that_loading_does_not_know_is_not_swallowed(
 ) -> None:
     with pytest.raises((TypeError, ValueError), match=next(iter(unknown))):
         load(name, **unknown)
+
+
+def test_the_cards_have_the_published_values() -> None:
+    cards = {
+        name: " ".join((ROOT / "metrics" / name / "README.md").read_text("utf-8").split())
+        for name in METRICS
+    }
+    for published in PUBLISHED.values():
+        assert f"{published.finetuned.eer_percent / 100:.5f} (" in cards["eer"]
+        assert f"{published.finetuned.min_dcf} (" in cards["min_dcf"]

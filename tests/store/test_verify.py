@@ -369,10 +369,11 @@ def test_the_total_and_what_was_done_before_are_shown(
         verify_store(store, sample=1)
     progress = RecordedProgress()
     verify_store(store, sample=1, resume=True, progress=progress)
-    (task,) = progress.tasks
+    task = progress.tasks[0]
     shards = len([*store.shards("audio").glob("*.arrow")])
     assert (task.task, task.unit, task.total, task.done) == ("Verifying audio", "shard", shards, 1)
     assert sum(task.counts) == shards - 1
+    assert all(task.done + sum(task.counts) == task.total for task in progress.tasks)
 
 
 # -- Processes -------------------------------------------------------------------------------------

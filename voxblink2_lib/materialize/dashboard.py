@@ -1,28 +1,24 @@
-"""Live view of a run that may take weeks: redrawn in a terminal, a line now and then elsewhere."""
+"""Live view of a run that may take weeks: its progress, its speed, and what delays it."""
 
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from voxblink2_lib.foreign_text import visible
-from voxblink2_lib.progress import clock_text, duration_text
+from voxblink2_lib.materialize.run_screens import RunScreen, RunState, open_screen
+from voxblink2_lib.progress import are_bars_off, clock_text, duration_text
 from voxblink2_lib.redaction import redact
-
-_TERMINAL_SECONDS = 1.0
-_LINE_SECONDS = 30.0
 
 # Speed is that of the last minutes: a pause at night has no effect in the morning.
 _RECENT_SECONDS = 600.0
 # A wait that a person would wonder about.
 _LONG_WAIT_SECONDS = 60.0
 _MAX_REASON_LENGTH = 120
-_BAR_LENGTH = 40
 
 # Classes that end a video for this run only; the others count as unavailable.
 _TEMPORARY = ("rate-limited", "blocked", "credentials", "environment", "transient", "ambiguous")
@@ -127,22 +123,17 @@ class Dashboard:
         self._counts: Counter[str] = Counter()
         self._recent: deque[tuple[float, int]] = deque()
         self._started = self._updated_at = clock()
-        self._live: Any = None
-        self._is_quiet = _bars_are_off()
-        self._seconds = _TERMINAL_SECONDS if sys.stderr.isatty() else _LINE_SECONDS
+        self._screen: RunScreen | None = None
 
     def __enter__(self) -> Dashboard:
-        if not self._is_quiet and sys.stderr.isatty():
-            from rich.console import Console
-            from rich.live import Live
-
-            self._live = Live(console=Console(stderr=True), auto_refresh=False)
-            self._live.start()
+        # A run may only have to seal what was cropped before.
+        if self._total and not are_bars_off():
+            self._screen = open_screen()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._live is not None:
-            self._live.stop()
+        if self._screen is not None:
+            self._screen.close()
 
     def count(self, status: str, bytes_fetched: int) -> None:
         """Count a video that is finished in this run."""
@@ -160,22 +151,12 @@ class Dashboard:
             at_once: update it whether or not it is due.
         """
         now = self._clock()
-        is_due = at_once or now - self._updated_at >= self._seconds
-        # A run may only have to seal what was cropped before.
-        if self._is_quiet or not (self._total and is_due):
+        if self._screen is None:
             return
-        self._updated_at = now
-        lines = [visible(line) for line in self.lines(snapshot())]
-        if self._live is not None:
-            from rich.text import Text
-
-            bar = _bar(sum(self._counts.values()), self._total)
-            # Plain text: a message of a source is no markup.
-            self._live.update(Text("\n".join([bar, *lines])))
-            self._live.refresh()
-            return
-        sys.stderr.write(f"{clock_text(now)}  {'; '.join(lines)}\n")
-        sys.stderr.flush()
+        if at_once or now - self._updated_at >= self._screen.SECONDS:
+            self._updated_at = now
+            lines = [visible(line) for line in self.lines(snapshot())]
+            self._screen.draw(RunState(self._counts.total(), self._total, lines, now))
 
     def lines(self, snapshot: Snapshot) -> list[str]:
         """Return the lines of the view."""
@@ -206,15 +187,3 @@ class Dashboard:
         if left > 0 and expected:
             text += f", about {duration_text(60 * left / expected)} left"
         return text
-
-
-def _bar(part: int, whole: int) -> str:
-    filled = _BAR_LENGTH * part // max(1, whole)
-    percent = 100 * part / max(1, whole)
-    return f"{'█' * filled}{'░' * (_BAR_LENGTH - filled)} {percent:.1f} %"
-
-
-def _bars_are_off() -> bool:
-    # A user who has switched off the progress bars of datasets has imported it.
-    datasets = sys.modules.get("datasets.utils")
-    return datasets is not None and bool(datasets.are_progress_bars_disabled())

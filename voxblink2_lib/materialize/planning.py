@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,7 @@ from voxblink2_lib.materialize.jobs import (
 from voxblink2_lib.materialize.request import MaterializeRequest
 from voxblink2_lib.materialize.slice_planning import SlicePart, check_planned_slice, slice_part
 from voxblink2_lib.media.options import ClipOptions
+from voxblink2_lib.progress import Advance, Progress, no_progress
 from voxblink2_lib.published.uploads import shards_at_url
 from voxblink2_lib.records import VideoKey, options_of
 from voxblink2_lib.release.index import (
@@ -141,11 +142,16 @@ def only_selected(
     return list(itertools.compress(keys, is_in.to_pylist()))
 
 
-def write_plan(plan: Plan, ledger: Ledger, verdicts: Verdicts) -> list[int]:
+def write_plan(
+    plan: Plan, ledger: Ledger, verdicts: Verdicts, *, progress: Progress = no_progress
+) -> list[int]:
     """Write a plan at once, after every check has passed; return the numbers of the new jobs."""
     if not (plan.diff or plan.settings or plan.failed or plan.reopened):
         return []
-    with ledger.together(new_videos=len(plan.new) + len(plan.excluded or ())):
+    with (
+        ledger.together(new_videos=len(plan.new) + len(plan.excluded or ())),
+        progress("Planning", unit="video", total=len(plan.new) + len(plan.failed)) as advance,
+    ):
         if plan.diff is not None:
             ledger.drop(video_keys(plan.diff.deselected))
         if plan.excluded is not None:
@@ -154,12 +160,19 @@ def write_plan(plan: Plan, ledger: Ledger, verdicts: Verdicts) -> list[int]:
         for name, value in plan.settings.items():
             ledger.set_setting(name, value)
         size = plan.part.job_size if plan.part else None
-        jobs = ledger.add_jobs(make_jobs(plan.new, size=size)) if plan.new else []
+        planned = _counted(make_jobs(plan.new, size=size), advance)
+        jobs = ledger.add_jobs(planned) if plan.new else []
         if plan.failed:
-            jobs += ledger.add_jobs(make_jobs(plan.failed), kind="retry")
+            jobs += ledger.add_jobs(_counted(make_jobs(plan.failed), advance), kind="retry")
         if plan.reopened:
             verdicts.ask_again(plan.reopened)
     return jobs
+
+
+def _counted(jobs: Iterable[Sequence[VideoKey]], advance: Advance) -> Iterator[Sequence[VideoKey]]:
+    for videos in jobs:
+        yield videos
+        advance(len(videos))
 
 
 def plan_retry(

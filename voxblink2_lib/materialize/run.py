@@ -173,7 +173,7 @@ def _materialize(request: MaterializeRequest, *, retry: bool, wait: bool, engine
                 # A load for which nothing is left to do is no run.
                 if has_work or retry:
                     remember_run(request, store, ledger, source=source.label)
-                write_plan(plan, ledger, verdicts)
+                write_plan(plan, ledger, verdicts, progress=show_progress)
                 context = _context(request, store, index, source=source, ledger=ledger, plan=plan)
                 _run_open_jobs(context, retry=retry, engine=engine)
     except StoreReadOnlyError:
@@ -231,7 +231,7 @@ def _retry_videos(
         plan = plan_retry(request, store, ledger, failed)
         if failed:
             check_source(source, store, ledger, request)
-            jobs = write_plan(plan, ledger, verdicts)
+            jobs = write_plan(plan, ledger, verdicts, progress=show_progress)
             verdicts.ask_again(failed, forget=since is not None)
             index = Index(store.index)
             context = _context(request, store, index, source=source, ledger=ledger, plan=plan)
@@ -341,7 +341,7 @@ def _run_open_jobs(context: RunContext, *, retry: bool, engine: Engine) -> None:
             request, failed = context.request, verdicts.due(after_a_wait=True)
             due = only_selected(failed, context.index, request.selection)
             plan = plan_retry(request, context.store, ledger, due)
-            write_plan(plan, ledger, verdicts)
+            write_plan(plan, ledger, verdicts, progress=show_progress)
     _finish(context)
 
 

@@ -288,14 +288,16 @@ class Publisher:
     ) -> dict[str, PublishedFile]:
         files = {path: file for path, file in listed.items() if isinstance(file, PublishedFile)}
         here = {path: file for path, file in listed.items() if isinstance(file, _Local)}
+        sizes = {path: file.path.stat().st_size for path, file in here.items()}
         with ExitStack() as stack:
             threads = stack.enter_context(ThreadPoolExecutor(AT_ONCE))
-            advance = stack.enter_context(progress("Publishing", unit="file", total=len(here)))
+            total = sum(sizes.values())
+            advance = stack.enter_context(progress("Publishing", unit="B", total=total))
             try:
                 uploads = threads.map(self._uploaded_file, here, here.values())
                 for path, entry in zip(here, uploads, strict=True):
                     files[path] = entry
-                    advance(1)
+                    advance(sizes[path])
             except BaseException:
                 threads.shutdown(wait=False, cancel_futures=True)
                 raise

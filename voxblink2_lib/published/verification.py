@@ -63,7 +63,7 @@ def url_check(url: str, *, progress: Progress = no_progress) -> Iterator[UrlChec
 
     Args:
         url: of the published store.
-        progress: counts files.
+        progress: counts bytes.
 
     Raises:
         StoreError: there is no store, or its URL cannot be read.
@@ -78,10 +78,11 @@ def url_check(url: str, *, progress: Progress = no_progress) -> Iterator[UrlChec
     with tempfile.TemporaryDirectory(prefix="verify-", dir=home_folder()) as folder:
         root, problems = Path(folder), []
         files = generation.files(root, ALL_BUT_SHARDS)
-        with progress("Downloading tables", unit="file", total=len(files)) as advance:
+        total = sum(file.size_bytes for file in files.values())
+        with progress("Downloading tables", unit="B", total=total) as advance:
             for target, file in files.items():
                 problems.append(_fetch(place, file, target))
-                advance(1)
+                advance(file.size_bytes)
         generation.join(root)
         yield UrlCheck(Store(root, str(place)), place, manifest, tuple(filter(None, problems)))
 

@@ -91,7 +91,7 @@ def build_index(
     Args:
         release: where the release is.
         folder: where to put the index.
-        progress: counts the bytes of an archive, or the files of a folder.
+        progress: counts the bytes of an archive, or the speakers and the files of a folder.
         processes: how many read annotations; see :func:`read_in_order`.
 
     Returns:
@@ -122,7 +122,8 @@ def build_index(
                         done=place.position,
                     ) as advance,
                 ):
-                    _write(annotated, writer, advance, Tombstones.of(folder.parent))
+                    left = state.size - place.position
+                    _write(annotated, writer, advance, Tombstones.of(folder.parent), left)
                 _finish(writer, folder, release, state.signature)
         except BaseException as error:
             # What follows a damaged release is another one.
@@ -137,12 +138,16 @@ def _write(
     writer: IndexWriter,
     advance: AdvanceWithNote,
     tombstones: Tombstones,
+    left: int,
 ) -> None:
     for placed, (rows, rejects) in annotated_batches:
-        left = [each for each in rejects if not tombstones.mentioned_in(each.path)]
-        writer.take(placed, AnnotatedBatch(tombstones.without(rows), left))
+        shown = [each for each in rejects if not tombstones.mentioned_in(each.path)]
+        writer.take(placed, AnnotatedBatch(tombstones.without(rows), shown))
         files = placed.place.files + len(placed.batch.paths)
-        advance(placed.end_position - placed.place.position, note=f"{files:,} files")
+        read = placed.end_position - placed.place.position
+        advance(read, note=f"{files:,} files")
+        left -= read
+    advance(max(0, left))  # the end of an archive has no file
 
 
 def _finish(writer: IndexWriter, folder: Path, release: Release, signature: str) -> None:

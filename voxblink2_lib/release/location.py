@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from voxblink2_lib.archive.remote import RemoteFile, is_url, local_path, size_of
+from voxblink2_lib.archive.remote import RemoteFile, is_url, local_path
 from voxblink2_lib.errors import ReleaseError
 from voxblink2_lib.progress import Progress, no_progress
 from voxblink2_lib.release import builtin
 from voxblink2_lib.release.annotation_files import AnnotationFile, read_batches, walk
-from voxblink2_lib.release.remote import RemotePlace, find_release, remote_signature
+from voxblink2_lib.release.remote import RemotePlace, find_release, remote_state
 
 RELEASE_VARIABLE = "VOXBLINK2_RELEASE"
 META_ARCHIVE = "vb2_meta.tar.gz"
@@ -35,11 +35,11 @@ class ReleaseState(NamedTuple):
 
     Attributes:
         signature: see :meth:`Release.signature`.
-        size: bytes of the archive, or number of files in the folder; ``None`` of one at a URL.
+        size: bytes of the archive, or number of files in the folder.
     """
 
     signature: str
-    size: int | None
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,23 +70,25 @@ class Release:
         its content, such as an ETag.
 
         Args:
-            progress: counts the files of a folder.
+            progress: counts the speakers of a folder.
         """
         return self.state(progress=progress).signature
 
     def state(self, *, progress: Progress = no_progress) -> ReleaseState:
         """Return the signature, and how much there is to read."""
         if not isinstance(self.path, Path):
-            size = size_of(self.path) if isinstance(self.path, RemoteFile) else None
-            return ReleaseState(remote_signature(self.path, progress=progress), size)
+            return ReleaseState(*remote_state(self.path, progress=progress))
         if self.path.is_file():
             state = self.path.stat()
             return ReleaseState(f"archive {state.st_size} {state.st_mtime_ns}", state.st_size)
         digest = hashlib.sha256()
-        files = 0
-        with progress("Checking the release", unit="file") as advance:
+        files, speaker = 0, ""
+        total = _count_speakers(self.path)
+        with progress("Checking the release", unit="speaker", total=total) as advance:
             for name, entry in walk(self.path):
-                advance(1)
+                if (first := name.split("/", 2)[1]) != speaker:
+                    speaker = first
+                    advance(1)
                 files += 1
                 # Of a link, the file; of a dangling one, the link: annotations() will reject it.
                 stat = entry.stat(follow_symlinks=os.path.exists(entry.path))
@@ -102,6 +104,13 @@ class Release:
         """
         for placed in read_batches(self.path, batch_bytes=_BATCH_BYTES):
             yield from placed.batch.files()
+
+
+def _count_speakers(meta: Path) -> int | None:
+    try:
+        return len(os.listdir(meta))
+    except OSError:  # to walk through it will say why
+        return None
 
 
 def open_release(data_dir: str | os.PathLike[str] | None) -> Release:

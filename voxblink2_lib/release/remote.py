@@ -71,22 +71,26 @@ def find_release(url: str, meta_archive: str) -> RemotePlace:
     )
 
 
-def remote_signature(place: RemotePlace, *, progress: Progress = no_progress) -> str:
-    """Return a text that changes when the files of a release do.
+def remote_state(place: RemotePlace, *, progress: Progress = no_progress) -> tuple[str, int]:
+    """Return a text that changes when the files of a release do, and how much there is to read.
+
+    That is the bytes of an archive, or the number of files in a folder.
 
     Args:
         place: what :func:`find_release` returned.
-        progress: counts the files of a folder.
+        progress: counts the speakers of a folder.
     """
     if isinstance(place, RemoteFile):
         with _as_release_error():
-            return f"archive {stamp_of(place)}"
-    digest = hashlib.sha256()
-    with progress("Checking the release", unit="file") as advance:
-        for name, file in _files(place):
+            return f"archive {stamp_of(place)}", place.size_bytes
+    digest, files, entries = hashlib.sha256(), 0, _entries(place)
+    with progress("Checking the release", unit="speaker", total=len(entries)) as advance:
+        for entry in entries:
+            for name, file in _files_of(place, *entry):
+                digest.update(f"{name} {stamp_of(file)}\n".encode("utf-8", "surrogateescape"))
+                files += 1
             advance(1)
-            digest.update(f"{name} {stamp_of(file)}\n".encode("utf-8", "surrogateescape"))
-    return f"folder {digest.hexdigest()}"
+    return f"folder {digest.hexdigest()}", files
 
 
 def remote_annotations(folder: RemoteFolder, *, max_bytes: int) -> Iterator[RemoteAnnotation]:
@@ -126,13 +130,22 @@ def _annotation(path: str, file: RemoteFile, content: bytes | Exception) -> Remo
 
 def _files(folder: RemoteFolder) -> Iterator[tuple[str, RemoteFile]]:
     """Yield the files below a folder, listing one inner folder at a time: there are millions."""
+    for entry in _entries(folder):
+        yield from _files_of(folder, *entry)
+
+
+def _entries(folder: RemoteFolder) -> list[tuple[str, bool]]:
     with _as_release_error():
-        for name, is_folder in folder.names():
-            if is_folder:
-                for path, file in RemoteFolder(folder.child(name)).files():
-                    yield f"{name}/{path}", file
-            else:
-                yield name, remote_file(folder.child(name))
+        return folder.names()
+
+
+def _files_of(folder: RemoteFolder, name: str, is_folder: bool) -> Iterator[tuple[str, RemoteFile]]:
+    with _as_release_error():
+        if is_folder:
+            for path, file in RemoteFolder(folder.child(name)).files():
+                yield f"{name}/{path}", file
+        else:
+            yield name, remote_file(folder.child(name))
 
 
 @contextmanager

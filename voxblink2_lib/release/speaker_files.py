@@ -25,6 +25,7 @@ from typing import BinaryIO, Literal, NamedTuple, cast, get_args
 from voxblink2_lib.archive.tar_reader import TarFormatError, TarReader
 from voxblink2_lib.errors import first_line
 from voxblink2_lib.foreign_files import shortened
+from voxblink2_lib.progress import Advance
 from voxblink2_lib.records import is_speaker_id
 from voxblink2_lib.release.location import Release
 
@@ -73,14 +74,28 @@ class SpeakerFiles:
                 digest.update(os.fsencode(f"{kind} {name} {size_bytes} {modified_ns}\n"))
         return digest.hexdigest()
 
-    def texts(self, kind: TextKind) -> Iterator[SpeakerText]:
-        """Yield the files of a kind, in the order they are stored."""
+    def size_bytes(self, kind: TextKind) -> int:
+        """Return the size of the files of a kind, or of their archive."""
+        path = self.paths.get(kind)
+        return 0 if path is None else sum(max(0, size) for _, size, _ in _stamps(path))
+
+    def texts(self, kind: TextKind, advance: Advance | None = None) -> Iterator[SpeakerText]:
+        """Yield the files of a kind, in the order they are stored.
+
+        Args:
+            kind: which files.
+            advance: called with how many bytes are read, :meth:`size_bytes` in all.
+        """
         path = self.paths.get(kind)
         if path is None:
             return
+        position = 0
         reader = _read_folder if path.is_dir() else _read_archive
         try:
-            for name, data in reader(path):
+            for name, data, reached in reader(path):
+                if advance is not None:
+                    advance(reached - position)
+                position = reached
                 speaker_id = name.partition(".")[0]
                 if not is_speaker_id(speaker_id):
                     self._add_problem(f"{path}: {shortened(name)} is not named like a speaker")
@@ -90,6 +105,8 @@ class SpeakerFiles:
                     yield SpeakerText(speaker_id, data)
         except _DAMAGED as error:
             self._add_problem(f"{path}: {shortened(first_line(error), quoted=False)}")
+        if advance is not None:
+            advance(self.size_bytes(kind) - position)
 
     def lines(self, kind: str) -> Iterator[str]:
         """Yield the lines of a list."""
@@ -142,25 +159,36 @@ def _stamps(path: Path) -> Iterator[tuple[str, int, int]]:
         yield path.name, -1, error.errno or 0
 
 
-def _read_folder(folder: Path) -> Iterator[tuple[str, bytes | str]]:
-    """Yield names and contents of files, or why one cannot be read."""
+# Name and content of a file, or why it cannot be read, and how many bytes are read by then.
+_ReadFile = tuple[str, bytes | str, int]
+
+
+def _read_folder(folder: Path) -> Iterator[_ReadFile]:
+    """Yield the files of a folder."""
     with os.scandir(folder) as entries:
         names = sorted(entry.name for entry in entries)
+    position = 0
     for name in names:
-        path = folder / name
-        try:
-            if not path.is_file():
-                yield name, "is not a regular file"
-            elif path.stat().st_size > _MAX_FILE_BYTES:
-                yield name, _too_large(path.stat().st_size)
-            else:
-                yield name, path.read_bytes()
-        except OSError as error:
-            yield name, f"cannot be read: {error.strerror}"
+        content, size_bytes = _file_of(folder / name)
+        position += size_bytes
+        yield name, content, position
 
 
-def _read_archive(path: Path) -> Iterator[tuple[str, bytes | str]]:
-    """Yield names and contents of members, as :func:`_read_folder` does. Nothing is unpacked."""
+def _file_of(path: Path) -> tuple[bytes | str, int]:
+    """Return the content of a file, or why it cannot be read, and its size."""
+    try:
+        if not path.is_file():
+            return "is not a regular file", 0
+        size_bytes = path.stat().st_size
+        if size_bytes > _MAX_FILE_BYTES:
+            return _too_large(size_bytes), size_bytes
+        return path.read_bytes(), size_bytes
+    except OSError as error:
+        return f"cannot be read: {error.strerror}", 0
+
+
+def _read_archive(path: Path) -> Iterator[_ReadFile]:
+    """Yield the members of an archive. Nothing is unpacked."""
     with open(path, "rb") as packed:
         is_gzip = packed.peek(2).startswith(b"\x1f\x8b")
         with closing(gzip.open(packed) if is_gzip else packed) as stream:
@@ -169,12 +197,14 @@ def _read_archive(path: Path) -> Iterator[tuple[str, bytes | str]]:
                 name = member.name.rpartition("/")[2]
                 if member.is_folder:
                     continue
+                content: bytes | str
                 if not member.is_file:
-                    yield name, "is a link or a device"
+                    content = "is a link or a device"
                 elif member.size_bytes > _MAX_FILE_BYTES:
-                    yield name, _too_large(member.size_bytes)
+                    content = _too_large(member.size_bytes)
                 else:
-                    yield name, archive.read()
+                    content = archive.read()
+                yield name, content, packed.tell()
 
 
 def _too_large(size_bytes: int) -> str:

@@ -70,7 +70,7 @@ def update_speakers(
     Args:
         release: the release of the index.
         index: the index; this process may write to it.
-        progress: counts files, then speakers.
+        progress: counts bytes, then speakers.
 
     Returns:
         What the index knows now; ``None`` if that is nothing.
@@ -110,11 +110,11 @@ def _build(
         return not tombstones.covers(speaker_id)
 
     with _Texts(folder / "texts") as texts, SpeakerWriter(folder) as writer:
-        with progress("Reading the files of speakers", unit="file") as advance:
+        total = sum(map(files.size_bytes, TEXT_KINDS))
+        with progress("Reading the files of speakers", unit="B", total=total) as advance:
             for kind in TEXT_KINDS:
-                for speaker_id, data in files.texts(kind):
+                for speaker_id, data in files.texts(kind, advance):
                     texts.add(kind, speaker_id, data)
-                    advance(1)
         speakers = sorted(filter(is_left, texts.speakers() | lists.speakers()))
         videos = _CertainVideos(index)
         with progress("Indexing speakers", unit="speaker", total=len(speakers)) as advance:

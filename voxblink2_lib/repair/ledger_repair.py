@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from voxblink2_lib.errors import StoreDamagedError
-from voxblink2_lib.progress import Progress
+from voxblink2_lib.progress import Progress, tracked
 from voxblink2_lib.records import CONFIG_NAMES
 from voxblink2_lib.repair.workbench import Workbench
 from voxblink2_lib.store.layout import Store
@@ -28,7 +28,7 @@ def mend_ledger(bench: Workbench, *, from_backup: bool, progress: Progress) -> N
         StoreDamagedError: nothing is left that it could be made from.
         StoreError: it has a format of another version.
     """
-    problem = next(ledger_problems(bench.store), "")
+    problem = next(ledger_problems(bench.store, progress), "")
     if not problem and from_backup:
         problem = f"The ledger {bench.store.ledger} was not to be used."
     if not problem:
@@ -46,8 +46,12 @@ def _text(rebuilt: Rebuilt) -> str:
     )
 
 
-def ledger_problems(store: Store) -> Iterator[str]:
+def ledger_problems(store: Store, progress: Progress) -> Iterator[str]:
     """Yield how a ledger is damaged, as far as its reader gets.
+
+    Args:
+        store: its store.
+        progress: counts files of outcomes.
 
     Raises:
         StoreError: it has a format of another version.
@@ -59,17 +63,18 @@ def ledger_problems(store: Store) -> Iterator[str]:
             if problem := ledger.problem():
                 yield f"The ledger {store.ledger} is damaged: SQLite says {problem!r}."
         for config in CONFIG_NAMES:
-            yield from _differences(store, config)
+            yield from _differences(store, config, progress)
     except StoreDamagedError as error:
         yield str(error)
 
 
-def _differences(store: Store, config: str) -> Iterator[str]:
+def _differences(store: Store, config: str, progress: Progress) -> Iterator[str]:
     """Yield which files of outcomes say something else, though the ledger did not change since."""
     with Ledger(store.ledger, config, readonly=True) as ledger:
         known = ledger.outcomes
         stale = set(known.stale())
-        for path in sorted(store.shards(config).glob(f"*{SUFFIX}")):
+        files = sorted(store.shards(config).glob(f"*{SUFFIX}"))
+        for path in tracked(files, progress, "Comparing outcomes", unit="job"):
             try:
                 file = read_outcomes(path)
             except (FileNotFoundError, StoreDamagedError):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from voxblink2_lib.errors import StoreDamagedError
+from voxblink2_lib.progress import Progress, tracked
 from voxblink2_lib.records import SealedShard
 from voxblink2_lib.repair.workbench import Workbench
 from voxblink2_lib.store.ledger import Ledger
@@ -19,16 +20,17 @@ from voxblink2_lib.store.row_digests import row_digests, row_names
 from voxblink2_lib.store.shard_check import open_shard, shard_batches
 
 
-def mend_outcomes(bench: Workbench, ledger: Ledger) -> None:
+def mend_outcomes(bench: Workbench, ledger: Ledger, progress: Progress) -> None:
     """Write the file of each job that lacks it, or whose file is damaged.
 
     Args:
         bench: the store, whose shards are whole.
         ledger: its ledger, which is right.
+        progress: counts jobs.
     """
     folder = bench.store.shards(ledger.config)
     shards = {shard.job: shard for shard in ledger.shards()}
-    for job in ledger.outcomes.jobs():
+    for job in tracked(ledger.outcomes.jobs(), progress, "Checking outcomes", unit="job"):
         path = outcomes_path(folder, ledger.config, job)
         if problem := _problem(path):
             shard = shards.get(job)
@@ -41,7 +43,7 @@ def mend_outcomes(bench: Workbench, ledger: Ledger) -> None:
                 ),
             )
     if not bench.is_dry:
-        write_stale_outcomes(bench.store, ledger)
+        write_stale_outcomes(bench.store, ledger, progress=progress)
 
 
 def _problem(path: Path) -> str:

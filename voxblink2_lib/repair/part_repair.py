@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from voxblink2_lib.errors import StoreError
+from voxblink2_lib.progress import Progress, no_progress, tracked
 from voxblink2_lib.records import VideoKey
 from voxblink2_lib.repair.workbench import Workbench
 from voxblink2_lib.store.checksums import checksum_file
@@ -16,17 +17,25 @@ from voxblink2_lib.store.schema import arrow_schema
 from voxblink2_lib.store.shards import read_part, read_part_outcome
 
 
-def mend_parts(bench: Workbench, ledger: Ledger, *, reopened: Iterable[int] = ()) -> list[VideoKey]:
+def mend_parts(
+    bench: Workbench,
+    ledger: Ledger,
+    *,
+    reopened: Iterable[int] = (),
+    progress: Progress = no_progress,
+) -> list[VideoKey]:
     """Drop damaged part files; return the videos of open jobs that have to be cropped again.
 
     Args:
         bench: the store.
         ledger: its ledger, which is right.
         reopened: jobs whose parts were written just now.
+        progress: counts jobs.
     """
     hurt: list[VideoKey] = []
     # What is being cut from an archive is checked by the run that goes on with it.
-    for job in sorted({*ledger.open_jobs()} - {*reopened} - {*ledger.cut.open_jobs()}):
+    jobs = sorted({*ledger.open_jobs()} - {*reopened} - {*ledger.cut.open_jobs()})
+    for job in tracked(jobs, progress, "Checking parts", unit="job"):
         for key, status in ledger.job_videos(job):
             path = bench.store.part(ledger.config, job, key)
             problem = _problem(path, ledger.config)

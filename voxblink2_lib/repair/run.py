@@ -128,7 +128,7 @@ def repair_store(
         data_dir: the release, for an index that has to be made again.
         from_backup: make the ledger again from its last copy, without reading it.
         request_of: how hurt videos are cropped again; ``None`` leaves that to a later run.
-        progress: counts shards, and the files of the release.
+        progress: counts shards, jobs, and what the release has.
 
     Raises:
         StoreError: there is no store, or it is of another version.
@@ -162,7 +162,7 @@ def plan_repair(
         store: the store, which no run works on.
         data_dir: the release, for an index that would have to be made again.
         from_backup: the ledger would be made again from its last copy.
-        progress: counts shards, and the files of the release.
+        progress: counts shards, jobs, and what the release has.
 
     Raises:
         StoreError: there is no store, or it is of another version.
@@ -213,9 +213,9 @@ def _mend(
         with Ledger(store.ledger, config) as ledger:
             adopt_shards(bench, ledger, index)
             reopened = ShardRepair(bench, ledger, index).mend(progress)
-            mend_parts(bench, ledger, reopened=reopened)
+            mend_parts(bench, ledger, reopened=reopened, progress=progress)
             put_strangers_away(bench, ledger)
-            mend_outcomes(bench, ledger)
+            mend_outcomes(bench, ledger, progress)
             if not bench.is_dry:
                 store.clear_leftovers(config, open_jobs=ledger.open_jobs())
                 clear_gathered(store, ledger)

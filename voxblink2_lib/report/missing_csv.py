@@ -31,7 +31,11 @@ ROWS_PER_STEP = 100_000
 
 
 def write_missing(
-    videos: Iterable[tuple[str, MissingVideo]], path: Path, *, progress: Progress = no_progress
+    videos: Iterable[tuple[str, MissingVideo]],
+    path: Path,
+    *,
+    total: int | None = None,
+    progress: Progress = no_progress,
 ) -> Counter[str]:
     r"""Write a CSV file of missing videos: UTF-8, a header, one line per video.
 
@@ -46,6 +50,7 @@ def write_missing(
     Args:
         videos: in the order of the file, each with its configuration.
         path: the file. It appears when it is complete.
+        total: number of the videos, for the progress.
         progress: counts videos.
 
     Returns:
@@ -55,7 +60,7 @@ def write_missing(
     with (
         atomic_write(path) as file,
         text_over(file) as text,
-        progress("Listing missing videos", unit="video") as advance,
+        progress("Listing missing videos", unit="video", total=total) as advance,
     ):
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(CSV_COLUMNS)
@@ -66,6 +71,7 @@ def write_missing(
             writer.writerow((*map(csv_cell, video[:3]), words, video.attempts, *times, config))
             if not number % ROWS_PER_STEP:
                 advance(ROWS_PER_STEP)
+        advance(counts.total() % ROWS_PER_STEP)
     return counts
 
 

@@ -45,6 +45,7 @@ from voxblink2_lib.store.ledger_statistics import (
 _MOST_REASONS = 10
 _LONGEST_REASON = 300  # characters on the page; the CSV file has all
 _LONGEST_FRAMES = 3600 * FRAMES_PER_SECOND
+_SECTIONS = 6  # of each configuration
 _CLASS_COLUMNS = (
     Column("Class", is_header=True),
     Column("Videos", "number"),
@@ -103,11 +104,14 @@ def write_report(
     with _named_write_errors(target, csv_file), ExitStack() as snapshots:
         for statistics in configs.values():
             snapshots.enter_context(statistics.snapshot())
-        missing = write_missing(_missing(configs), csv_file, progress=progress)
+        missing = write_missing(
+            _missing(configs), csv_file, total=_count_missing(configs), progress=progress
+        )
         title = f"VoxBlink2 report: {' and '.join(configs)}"
         head = _head(title, subject, missing.total(), _link(csv_file, target))
         sections = []
-        with progress("Writing the report", unit="part") as advance:
+        total = _SECTIONS * len(configs)
+        with progress("Writing the report", unit="section", total=total) as advance:
             for config, statistics in configs.items():
                 summary = _summary(statistics, missing[config])
                 sections.append(Section(f"Configuration {config}", summary, "2"))
@@ -126,6 +130,15 @@ def _missing(
     for config, statistics in configs.items():
         for video in statistics.missing():
             yield config, video
+
+
+def _count_missing(configs: Mapping[str, LedgerStatistics]) -> int:
+    return sum(
+        videos
+        for statistics in configs.values()
+        for status, videos in statistics.videos().items()
+        if status not in ("done", "excluded")
+    )
 
 
 @contextmanager

@@ -56,6 +56,16 @@ def read_parquet(path: Path) -> Iterator[NamedVectors]:
             yield named
 
 
+def count_rows(file: Path) -> int:
+    """Return the number of rows of a Parquet file.
+
+    Raises:
+        ScoringError: see :func:`read_parquet`.
+    """
+    with _parquet(file) as (parquet, _):
+        return int(parquet.metadata.num_rows)
+
+
 def row_groups(file: Path) -> Iterator[NamedVectors]:
     """Yield the row groups of a Parquet file, one after the other.
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +14,7 @@ import pyarrow as pa
 from voxblink2_lib.errors import ScoringError
 from voxblink2_lib.foreign_files import shortened
 from voxblink2_lib.progress import Progress, no_progress
-from voxblink2_lib.scoring.embedding_files import row_groups
+from voxblink2_lib.scoring.embedding_files import count_rows, row_groups
 from voxblink2_lib.scoring.embeddings import read_embeddings
 from voxblink2_lib.scoring.validation import Floats, row_not_finite
 
@@ -57,20 +57,30 @@ def stored_vectors(
     for file in files:
         if not file.is_file():
             raise ScoringError(f"{file}: this file does not exist")
-    with tempfile.TemporaryFile() as spool, progress("Unpacking", unit="vector") as advance:
-        parts, dimensions = [], 0
+    with tempfile.TemporaryFile() as spool:
+        parts, dimensions = _unpack(path, files, spool, progress)
+        shape = (sum(map(len, parts)), dimensions)
+        mapped = np.memmap(spool, np.float32, "r", shape=shape)
+        yield StoredVectors(pa.chunked_array(parts), mapped)
+
+
+def _unpack(
+    path: Path, files: Sequence[Path], spool: IO[bytes], progress: Progress
+) -> tuple[list[pa.Array], int]:
+    """Write the vectors of files to another; return the names, and the number of dimensions."""
+    parts, dimensions = [], 0
+    total = sum(map(count_rows, files))
+    with progress("Unpacking", unit="vector", total=total) as advance:
         for part, vectors in (group for file in files for group in row_groups(file)):
             dimensions = dimensions or vectors.shape[1]
             _check(path, part, vectors, dimensions)
             spool.write(np.ascontiguousarray(vectors, np.float32).data)
             parts.append(pa.array(part))
             advance(len(part))
-        if not parts:
-            raise ScoringError(f"{path}: it contains no embeddings")
-        spool.flush()
-        shape = (sum(map(len, parts)), dimensions)
-        mapped = np.memmap(spool, np.float32, "r", shape=shape)
-        yield StoredVectors(pa.chunked_array(parts), mapped)
+    if not parts:
+        raise ScoringError(f"{path}: it contains no embeddings")
+    spool.flush()
+    return parts, dimensions
 
 
 def _check(path: Path, names: list[str], vectors: Floats, dimensions: int) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from voxblink2_lib.errors import StoreDamagedError, StoreError
 from voxblink2_lib.files import TEMP_GLOB
 from voxblink2_lib.foreign_files import as_own_error
+from voxblink2_lib.progress import Progress, no_progress, tracked
 from voxblink2_lib.store.catalogue import Catalogue, catalogue_file
 from voxblink2_lib.store.checksums import changed_file_problem, checksum_file
 from voxblink2_lib.store.layout import Store
@@ -30,15 +31,24 @@ class FileCheck:
         store: the store.
         config: the configuration.
         ledger: ``None`` if it cannot be read.
+        progress: counts parts and jobs.
 
     Attributes:
         notes: what a run that is at work has not recorded yet, once the problems are known.
     """
 
-    def __init__(self, store: Store, config: str, ledger: Ledger | None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        config: str,
+        ledger: Ledger | None,
+        *,
+        progress: Progress = no_progress,
+    ) -> None:
         self._store = store
         self._config = config
         self._ledger = ledger
+        self._progress = progress
         self._folder = store.shards(config)
         self.notes: list[str] = []
 
@@ -113,7 +123,8 @@ class FileCheck:
         """Yield the parts that are damaged, but for those that a shard has by now."""
         schema, sealed = arrow_schema(self._config), self._sealed_jobs()
         cut = self._cut_folders()
-        for path in sorted(self._store.parts(self._config).glob("*/*.arrow")):
+        parts = sorted(self._store.parts(self._config).glob("*/*.arrow"))
+        for path in tracked(parts, self._progress, "Checking parts", unit="part"):
             if path.parent.name in sealed or path.parent in cut or self._is_begun(path):
                 continue
             try:
@@ -175,7 +186,8 @@ class FileCheck:
                 for key, status in self._ledger.job_videos(job):
                     if status == "done":
                         yield self._store.part(self._config, job, key)
-        for path in self._folder.glob(f"*{SUFFIX}"):
+        files = sorted(self._folder.glob(f"*{SUFFIX}"))
+        for path in tracked(files, self._progress, "Looking for parts", unit="job"):
             if not _outcomes_problem(path):
                 outcomes = read_outcomes(path, with_digests=False)
                 job = outcomes.job
@@ -198,7 +210,7 @@ class FileCheck:
             return
         known = self._ledger.outcomes
         late = set(known.stale())
-        for job in known.jobs():
+        for job in tracked(known.jobs(), self._progress, "Checking outcomes", unit="job"):
             problem = self._difference(known, job, is_late=job in late)
             # A run may have written to the ledger just now, and not yet to the file.
             if problem and (job in late or job not in known.stale()):

@@ -28,6 +28,7 @@ from voxblink2_lib.errors import (
 )
 from voxblink2_lib.files import atomic_write, named_system_errors
 from voxblink2_lib.foreign_files import as_own_error, shortened
+from voxblink2_lib.progress import Progress, no_progress
 from voxblink2_lib.records import CUT_AUDIO, SAMPLE_RATE_HZ
 from voxblink2_lib.store.arrow_stream import ArrowStream, BatchStream, damaged, open_stream
 from voxblink2_lib.store.shards import gone_message
@@ -210,8 +211,12 @@ class CheckedShards:
         self._memory = memory
         self._known = _read_stamps(memory)
 
-    def check(self, shards: Iterable[Path]) -> None:
+    def check(self, shards: Iterable[Path], *, progress: Progress = no_progress) -> None:
         """Check those shards that are new or have changed.
+
+        Args:
+            shards: all of them.
+            progress: counts those that are checked.
 
         Raises:
             StoreError: one is no shard of this package.
@@ -220,9 +225,13 @@ class CheckedShards:
         new = [(path, stamp) for path in shards if (stamp := _stamp(path)) not in self._known]
         if not new:
             return
-        with named_system_errors(new[0][0]), ThreadPoolExecutor(_CHECKS_AT_ONCE) as threads:
+        with (
+            named_system_errors(new[0][0]),
+            progress("Checking shards", unit="shard", total=len(new)) as advance,
+            ThreadPoolExecutor(_CHECKS_AT_ONCE) as threads,
+        ):
             for _ in threads.map(_check_shard, [path for path, _ in new]):
-                pass
+                advance(1)
         self._known |= {stamp for _, stamp in new}
         with contextlib.suppress(OSError, StoreFullError), atomic_write(self._memory) as file:
             file.write(json.dumps(sorted(self._known)).encode())

@@ -121,7 +121,7 @@ def verify_store(
             interrupted.
         fetch: has a shard on disk while it is checked, and yields why it cannot; then one at a
             time is checked, in this process. By default, all are there.
-        progress: counts shards.
+        progress: counts shards, parts and jobs.
 
     Raises:
         StoreError: there is no store, or nothing in it of that configuration.
@@ -253,7 +253,7 @@ class _ConfigCheck:
             if self._ledger is not None:
                 result.clip_format = read_clip_format(self._store, self._ledger)
                 result.made_with = read_versions(self._ledger)
-            files = FileCheck(self._store, self._config, self._ledger)
+            files = FileCheck(self._store, self._config, self._ledger, progress=progress)
             result.problems += files.problems()
             result.notes += files.notes
         except (StoreError, ValueError) as error:  # the ledger cannot be read to its end
