@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 COMPAT := .venv-compat
+OLDEST := .venv-oldest
 RUN := $(VENV)/bin
 # Two processes take a file of tests at a time, the longest first (tests/durations.json), so that what
 # a file prepares for its tests is prepared once.
@@ -9,7 +10,7 @@ PYTEST := $(RUN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --
 # Seconds that one test may take; tests/support/session_plan.py lists exceptions with reasons.
 BUDGET ?= 20
 
-.PHONY: demo test test-all durations setup check lint compat bench clean
+.PHONY: demo test test-all test-oldest dist-check durations setup check lint compat bench clean
 
 demo: $(VENV)/.ready
 	$(RUN)/voxblink2 demo
@@ -45,6 +46,7 @@ lint: $(VENV)/.ready
 	$(RUN)/ruff format --check .
 	$(RUN)/ruff check .
 	$(RUN)/mypy
+	$(RUN)/hadolint Dockerfile
 
 # The last version of datasets that runs scripts, in an environment of its own.
 compat: $(COMPAT)/.ready
@@ -53,6 +55,19 @@ compat: $(COMPAT)/.ready
 $(COMPAT)/.ready: setup.cfg pyproject.toml tests/compat/constraints.txt tools/setup.sh
 	PYTHON="$(PYTHON)" CONSTRAINTS=tests/compat/constraints.txt sh tools/setup.sh $(COMPAT) "."
 	touch $@
+
+# The lower bounds of setup.cfg, in an environment of its own; docs/install.md says what is run there.
+test-oldest: $(OLDEST)/.ready
+	$(OLDEST)/bin/python -m pytest -n 2 --dist loadfile $(OLDEST_TESTS)
+
+$(OLDEST)/.ready: setup.cfg pyproject.toml tests/oldest/constraints.txt tools/setup.sh
+	PYTHON="$(PYTHON)" CONSTRAINTS=tests/oldest/constraints.txt sh tools/setup.sh $(OLDEST) "."
+	$(OLDEST)/bin/python -m pip install -q -c tests/oldest/constraints.txt $(OLDEST_TOOLS)
+	touch $@
+
+# Builds sdist and wheel, and tries the wheel in an environment that has nothing else.
+dist-check:
+	$(PYTHON) tools/check_distribution.py
 
 bench: $(VENV)/.ready
 	$(RUN)/python benchmarks/archive.py
@@ -79,4 +94,4 @@ bench: $(VENV)/.ready
 	$(RUN)/python benchmarks/view.py
 
 clean:
-	rm -rf $(VENV) $(COMPAT) .test-media voxblink2-demo
+	rm -rf $(VENV) $(COMPAT) $(OLDEST) .test-media voxblink2-demo

@@ -9,9 +9,12 @@ from pathlib import Path
 
 from voxblink2_lib import __version__
 from voxblink2_lib.cli.archive import add_archive_commands
+from voxblink2_lib.cli.completion import add_completion_command
 from voxblink2_lib.cli.demo import add_demo_command
 from voxblink2_lib.cli.diff import add_diff_command
 from voxblink2_lib.cli.doctor import add_doctor_command
+from voxblink2_lib.cli.env import add_env_command
+from voxblink2_lib.cli.examples import add_examples_command
 from voxblink2_lib.cli.export import add_export_command
 from voxblink2_lib.cli.materialize import (
     add_index_command,
@@ -55,6 +58,7 @@ _COMMANDS = (
     add_purge_command,
     add_merge_command,
     add_doctor_command,
+    add_env_command,
     add_report_command,
     add_diff_command,
     add_split_command,
@@ -63,6 +67,7 @@ _COMMANDS = (
     add_publish_command,
     add_model_commands,
     add_score_commands,
+    add_examples_command,
 )
 
 
@@ -109,4 +114,5 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for add in _COMMANDS:
         add(commands)
+    add_completion_command(commands, parser)
     return parser
