@@ -3,6 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 COMPAT := .venv-compat
 OLDEST := .venv-oldest
+OLDEST_TOOLS := pytest pytest-timeout pytest-xdist hypothesis psutil
+# What is run with the oldest versions: a file of each part that depends on them, and no other tool.
+OLDEST_TESTS := tests/archive/test_tar_reader.py tests/archive/test_gzip_stream.py \
+	tests/scoring/test_det.py tests/scoring/test_names.py tests/scoring/test_score_files.py \
+	tests/release/test_annotation.py tests/test_redaction.py tests/test_records.py \
+	tests/sources/test_reasons.py tests/store/test_ledger.py tests/media/test_clock.py \
+	tests/cli/test_completion.py
 RUN := $(VENV)/bin
 # Two processes take a file of tests at a time, the longest first (tests/durations.json), so that what
 # a file prepares for its tests is prepared once.
@@ -56,9 +63,9 @@ $(COMPAT)/.ready: setup.cfg pyproject.toml tests/compat/constraints.txt tools/se
 	PYTHON="$(PYTHON)" CONSTRAINTS=tests/compat/constraints.txt sh tools/setup.sh $(COMPAT) "."
 	touch $@
 
-# The lower bounds of setup.cfg, in an environment of its own; docs/install.md says what is run there.
+# The lower bounds of setup.cfg, in an environment of its own. Old packages warn of newer ones.
 test-oldest: $(OLDEST)/.ready
-	$(OLDEST)/bin/python -m pytest -n 2 --dist loadfile $(OLDEST_TESTS)
+	$(OLDEST)/bin/python -m pytest -n 2 --dist loadfile -W default $(OLDEST_TESTS)
 
 $(OLDEST)/.ready: setup.cfg pyproject.toml tests/oldest/constraints.txt tools/setup.sh
 	PYTHON="$(PYTHON)" CONSTRAINTS=tests/oldest/constraints.txt sh tools/setup.sh $(OLDEST) "."

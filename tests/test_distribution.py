@@ -181,8 +181,8 @@ def test_the_version_is_in_one_place(tool: dict[str, Any]) -> None:
 # -- What it does ----------------------------------------------------------------------------------
 
 
-# They load PyTorch, which other tests do.
-SLOW = ("a description of the machine", "the demo")
+# They load PyTorch; tests of metrics, of the description and of the demo do the same.
+SLOW = ("the metrics of evaluate", "a description of the machine", "the demo")
 TRIALS = [
     pytest.param(title, marks=pytest.mark.slow if title in SLOW else ())
     for title in runpy.run_path(str(ROOT / "tools" / "check_distribution.py"))["TRIALS"]
