@@ -4,6 +4,14 @@ VENV := .venv
 COMPAT := .venv-compat
 DOCS := .venv-docs
 BROWSE := .venv-browse
+OLDEST := .venv-oldest
+OLDEST_TOOLS := pytest pytest-timeout pytest-xdist hypothesis psutil scikit-learn
+# What is run with the oldest versions: a file of each part that depends on them, and no other tool.
+OLDEST_TESTS := tests/archive/test_gzip_stream.py \
+	tests/scoring/test_det.py tests/scoring/test_names.py tests/scoring/test_score_files.py \
+	tests/release/test_annotation.py tests/test_redaction.py tests/test_records.py \
+	tests/sources/test_reasons.py tests/store/test_ledger.py tests/media/test_clock.py \
+	tests/cli/test_completion.py
 RUN := $(VENV)/bin
 # Two processes take a file of tests at a time, the longest first (tests/durations.json), so that what
 # a file prepares for its tests is prepared once.
@@ -11,7 +19,7 @@ PYTEST := $(RUN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --
 # Seconds that one test may take; tests/support/session_plan.py lists exceptions with reasons.
 BUDGET ?= 20
 
-.PHONY: demo test test-all durations setup check lint compat docs browse-test bench clean
+.PHONY: demo test test-all test-oldest dist-check durations setup check lint compat docs browse-test bench clean
 
 demo: $(VENV)/.ready
 	$(RUN)/voxblink2 demo
@@ -47,6 +55,7 @@ lint: $(VENV)/.ready
 	$(RUN)/ruff format --check .
 	$(RUN)/ruff check .
 	$(RUN)/mypy
+	$(RUN)/hadolint Dockerfile
 
 # The last version of datasets that runs scripts, in an environment of its own.
 compat: $(COMPAT)/.ready
@@ -76,6 +85,19 @@ $(BROWSE)/.ready: setup.cfg pyproject.toml tests/browse/constraints.txt tools/se
 	PYTHON="$(PYTHON)" CONSTRAINTS=tests/browse/constraints.txt sh tools/setup.sh $(BROWSE) ".[browse-test]"
 	touch $@
 
+# The lower bounds of setup.cfg, in an environment of its own. Old packages warn of newer ones.
+test-oldest: $(OLDEST)/.ready
+	$(OLDEST)/bin/python -m pytest -n 2 --dist loadfile -W default $(OLDEST_TESTS)
+
+$(OLDEST)/.ready: setup.cfg pyproject.toml tests/oldest/constraints.txt tools/setup.sh
+	PYTHON="$(PYTHON)" CONSTRAINTS=tests/oldest/constraints.txt sh tools/setup.sh $(OLDEST) "."
+	$(OLDEST)/bin/python -m pip install -q -c tests/oldest/constraints.txt $(OLDEST_TOOLS)
+	touch $@
+
+# Builds sdist and wheel, and tries the wheel in an environment that has nothing else.
+dist-check:
+	$(PYTHON) tools/check_distribution.py
+
 bench: $(VENV)/.ready
 	$(RUN)/python benchmarks/archive.py
 	$(RUN)/python benchmarks/augment.py
@@ -102,4 +124,4 @@ bench: $(VENV)/.ready
 	$(RUN)/python benchmarks/view.py
 
 clean:
-	rm -rf $(VENV) $(COMPAT) $(DOCS) $(BROWSE) build .test-media voxblink2-demo
+	rm -rf $(VENV) $(COMPAT) $(DOCS) $(BROWSE) $(OLDEST) build .test-media voxblink2-demo

@@ -28,12 +28,13 @@ LINK = re.compile(r"\[[^\]]+\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"`([^`\n]+)`")
-# Options of other programs: of accelerate and torchrun, of the example scripts, of yt-dlp
-# and of Slurm.
+# Options of other programs: of accelerate and torchrun, of the example scripts, of yt-dlp,
+# of Docker and of Slurm.
 OF_OTHERS = {
     *("--num_processes", "--nproc-per-node", "--logdir"),
     *stage_options.parser("")._option_string_actions,
     *("--add-headers", "--impersonate"),
+    "--gpus",
     *("--array", "--cpus-per-task", "--job-name", "--mem", "--requeue", "--signal", "--time"),
 }
 
@@ -174,6 +175,14 @@ def test_the_tree_has_every_package_and_module() -> None:
 def test_the_table_of_classes_has_every_class() -> None:
     rows = table(ROOT / "docs" / "fetching.md", "class")
     assert {name for row in rows for name in SPAN.findall(row[0])} == {"planned", *STATUSES}
+
+
+def test_the_table_of_extras_has_every_extra() -> None:
+    rows = table(ROOT / "docs" / "install.md", "extra")
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    shown = {name for row in rows for name in SPAN.findall(row[0])}
+    assert shown == set(config["options.extras_require"])
 
 
 def test_the_table_of_exit_codes_has_every_code() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 __version__ = "0.2.0"
 
-__all__ = ["METRICS", "__version__", "metrics_path"]
+__all__ = ["METRICS", "__version__", "examples_path", "metrics_path"]
 
 METRICS = ("eer", "min_dcf", "ossi")
 """The metrics of ``evaluate`` that come with the library, see :func:`metrics_path`."""
@@ -30,7 +30,22 @@ def metrics_path(name: str) -> str:
     """
     if name not in METRICS:
         raise ValueError(f"There is no metric {name!r}; allowed are {', '.join(METRICS)}.")
+    return str(_folder("metrics") / name)
+
+
+def examples_path() -> str:
+    """Return the folder of the example scripts and notebooks.
+
+    Example:
+        >>> import os
+        >>> "train_speaker.py" in os.listdir(examples_path())
+        True
+    """
+    return str(_folder("examples"))
+
+
+def _folder(name: str) -> Path:
+    """Return a folder that stands beside the package in a checkout, and in it in a wheel."""
     here = Path(__file__).parent
-    # In a checkout the folder stands beside the package; a wheel has it inside.
-    inside = here / "metrics"
-    return str((inside if inside.is_dir() else here.parent / "metrics") / name)
+    inside = here / name
+    return inside if inside.is_dir() else here.parent / name

@@ -94,6 +94,23 @@ def is_redacted(named: str) -> bool:
     return "://" in named and HIDDEN in named
 
 
+def without_user(text: str, home: str) -> str:
+    r"""Return a text without the name of a user: ``~`` for the home folder, ``***`` elsewhere.
+
+    Args:
+        text: any text with paths.
+        home: the user's home folder, whose last part is taken for the user's name.
+
+    >>> without_user("/home/ann/.cache and /scratch/ann/x, not /home/anna", home="/home/ann")
+    '~/.cache and /scratch/***/x, not /home/anna'
+    """
+    user = home.rstrip("/").rpartition("/")[2]
+    if not user:
+        return text
+    text = re.sub(rf"(?<![\w.-]){re.escape(home.rstrip('/'))}(?![\w.-])", "~", text)
+    return re.sub(rf"(?<=/){re.escape(user)}(?![\w.-])", HIDDEN, text)
+
+
 # -- By shape --------------------------------------------------------------------------------------
 
 

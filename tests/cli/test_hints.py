@@ -389,6 +389,15 @@ def merged_while_repaired(place: Place) -> str:
     return output_of("merge", place.store.root, "--into", place.folder / "merged")
 
 
+def defect(place: Place) -> str:
+    def fail(*_: object) -> NoReturn:
+        raise KeyError("no such thing")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("voxblink2_lib.store.layout.named_store", fail)
+        return output_of("status", "--store", place.store.root)
+
+
 # Of each place in the library: how its message comes about, and the codes of its commands.
 CASES: dict[str, tuple[Callable[[Place], str], dict[str, int]]] = {
     "store.status.open_ledger": (no_store, {"materialize": 0}),
@@ -416,6 +425,7 @@ CASES: dict[str, tuple[Callable[[Place], str], dict[str, int]]] = {
     "published.reading.no_store": (nothing_at_a_url, {"materialize": 0}),
     "published.slices.check_whole": (whole_of_slices, {"merge": 0}),
     "merge.checks._check_whole": (merged_while_repaired, {"repair": 0}),
+    "cli.terminal": (defect, {"env": 0}),
     "cli.verify._verify_url": (gone_at_a_url, {"materialize": 0}),
     "cli.verify._resume": (interrupted_check, {"verify": 0}),
     "store.advice.repair_command again": (shard_that_is_gone, {"repair": 0}),

@@ -145,7 +145,7 @@ def wheel(folder: Path) -> Path:
     """Build the wheel of this tree, out of a copy: building writes beside the sources."""
     source = folder / "source"
     leave = shutil.ignore_patterns("__pycache__", ".*")
-    for name in ("voxblink2_lib", "metrics"):
+    for name in ("voxblink2_lib", "metrics", "examples"):
         shutil.copytree(ROOT / name, source / name, ignore=leave)
     for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "voxblink2.py"):
         shutil.copy(ROOT / name, source)

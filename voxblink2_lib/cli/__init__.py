@@ -10,9 +10,12 @@ from pathlib import Path
 from voxblink2_lib import __version__
 from voxblink2_lib.cli.archive import add_archive_commands
 from voxblink2_lib.cli.browse import add_browse_command
+from voxblink2_lib.cli.completion import add_completion_command
 from voxblink2_lib.cli.demo import add_demo_command
 from voxblink2_lib.cli.diff import add_diff_command
 from voxblink2_lib.cli.doctor import add_doctor_command
+from voxblink2_lib.cli.env import add_env_command
+from voxblink2_lib.cli.examples import add_examples_command
 from voxblink2_lib.cli.export import add_export_command
 from voxblink2_lib.cli.materialize import (
     add_index_command,
@@ -56,6 +59,7 @@ _COMMANDS = (
     add_purge_command,
     add_merge_command,
     add_doctor_command,
+    add_env_command,
     add_report_command,
     add_browse_command,
     add_diff_command,
@@ -65,6 +69,7 @@ _COMMANDS = (
     add_publish_command,
     add_model_commands,
     add_score_commands,
+    add_examples_command,
 )
 
 
@@ -111,4 +116,5 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for add in _COMMANDS:
         add(commands)
+    add_completion_command(commands, parser)
     return parser

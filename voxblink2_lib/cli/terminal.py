@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NoReturn, TextIO, cast
 
-from voxblink2_lib.errors import StoppedError, VoxBlink2Error, first_line
+from voxblink2_lib.errors import StoppedError, VoxBlink2Error, first_line, next_command
 from voxblink2_lib.foreign_text import visible, visible_lines
 from voxblink2_lib.materialize.request import user_options
 from voxblink2_lib.records import option_variable
@@ -29,7 +29,7 @@ same command again; 4 the source refuses every route, with work left."""
 
 _DEFECT = (
     "This is a defect of voxblink2. Finished work is kept. Please report it to the maintainers, "
-    "with the command line and the lines on standard error."
+    f"with the command line, the lines on standard error, and what {next_command('env')} prints."
 )
 
 # Secrets in the arguments of this process: no message shows them.
@@ -159,6 +159,15 @@ def write_result(
         _print("")
     else:
         _print_parts(f"{visible(redact(line))}\n" for line in lines)
+
+
+def write_verbatim(text: str) -> None:
+    """Print a program of ours to the letter: nothing in it is foreign or secret.
+
+    Raises:
+        StoppedError: standard output cannot be written to.
+    """
+    _print(text)
 
 
 def _json_parts(value: Any, lead: str = "") -> Iterator[str]:

@@ -14,6 +14,7 @@ from voxblink2_lib.doctor.findings import Finding, Findings
 from voxblink2_lib.sources.javascript import find_javascript
 
 if TYPE_CHECKING:
+    from packaging.requirements import Requirement
     from packaging.specifiers import SpecifierSet
 
 _PYTHON = (3, 11)
@@ -47,23 +48,36 @@ def check_plugins(*_: object) -> Findings:
 
 def check_packages(*_: object) -> Findings:
     """Check the installed versions of everything that this package requires."""
-    from packaging.requirements import Requirement
-
     try:
-        lines = metadata.requires("voxblink2") or []
+        requirements = declared_requirements()
     except metadata.PackageNotFoundError:
         remedy = "Install it with pip, which also installs its dependencies."
         yield Finding("warning", "packages", "voxblink2 itself is not installed", remedy)
         return
-    requirements = [
-        requirement
-        for requirement in map(Requirement, lines)
-        if requirement.marker is None or requirement.marker.evaluate({"extra": ""})
-    ]
     findings = [_judge_package(item.name, item.specifier) for item in requirements]
     yield from (finding for finding in findings if finding.level != "ok")
     satisfied = ", ".join(finding.message for finding in findings if finding.level == "ok")
     yield Finding("ok", "packages", satisfied)
+
+
+def declared_requirements(extra: str = "") -> list[Requirement]:
+    """Return what this package requires here, or what an extra of it requires besides.
+
+    Raises:
+        PackageNotFoundError: the package itself is not installed.
+    """
+    from packaging.requirements import Requirement
+
+    requirements = map(Requirement, metadata.requires("voxblink2") or ())
+    return [requirement for requirement in requirements if _applies(requirement, extra)]
+
+
+def _applies(requirement: Requirement, extra: str) -> bool:
+    marker = requirement.marker
+    if marker is None:
+        return not extra
+    in_any_case = marker.evaluate({"extra": ""})
+    return marker.evaluate({"extra": extra}) and not (extra and in_any_case)
 
 
 def _judge_package(name: str, versions: SpecifierSet) -> Finding:
