@@ -263,7 +263,7 @@ def environment(prefix: Path, *requirements: str | Path) -> Path:
     print(f"  installing {' '.join(map(str, requirements))}", file=sys.stderr)
     venv.create(prefix, with_pip=True)
     python = prefix / "bin" / "python"
-    pip = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+    pip: list[str | Path] = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
     subprocess.run([*pip, "-c", ROOT / "constraints.txt", *requirements], check=True)
     return python
 

@@ -85,8 +85,8 @@ def _table(parser: argparse.ArgumentParser, actions: Sequence[argparse.Action]) 
 
 
 def _is_shown(action: argparse.Action) -> bool:
-    kinds = argparse._HelpAction | argparse._SubParsersAction
-    return not isinstance(action, kinds) and action.help != argparse.SUPPRESS
+    is_other = isinstance(action, (argparse._HelpAction, argparse._SubParsersAction))
+    return not is_other and action.help != argparse.SUPPRESS
 
 
 def _row(parser: argparse.ArgumentParser, action: argparse.Action) -> str:

@@ -72,7 +72,7 @@ def boxed_video(clip: StoredClip, options: ClipOptions) -> bytes:
                 shown = av.VideoFrame.from_ndarray(np.asarray(image), format="rgb24")
                 shown = shown.reformat(format="yuv420p")
                 encoder = encoder or FaceVideo(shown, size=_SHOWN_PIXELS, crf=_CRF)
-                encoder.add(shown.to_ndarray())
+                encoder.add(shown.to_ndarray().astype(np.uint8, copy=False))
     except (OSError, ValueError) as error:  # FFmpeg's errors are both
         raise ClipDamagedError(f"The face clip cannot be decoded: {first_line(error)}") from error
     if encoder is None or encoder.frames != len(rectangles):

@@ -50,7 +50,9 @@ def completion_script(program: argparse.ArgumentParser, shell: str) -> str:
     for parser in _parsers(program):
         for action in parser._actions:
             _prepare(action)
-    return str(shtab.complete(program, shell, preamble=_PREAMBLE))
+    # Its annotation says str; a dictionary by shells is what it takes.
+    preamble: Any = _PREAMBLE
+    return str(shtab.complete(program, shell, preamble=preamble))
 
 
 def _parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:

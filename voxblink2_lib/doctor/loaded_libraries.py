@@ -8,10 +8,12 @@ own, since libraries that do not fit each other may end the process: what was pr
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from voxblink2_lib.errors import first_line
 
@@ -46,7 +48,7 @@ def _printed() -> tuple[str, str]:
             command, capture_output=True, text=True, check=False, timeout=_TIME_OUT_SECONDS
         )
     except subprocess.TimeoutExpired as error:
-        output = error.stdout or b""
+        output: Any = error.stdout or b""  # bytes, whatever `text` is
         text = output if isinstance(output, str) else output.decode(errors="replace")
         # The last line may be half there.
         return text[: text.rfind("\n") + 1], f"not loaded after {_TIME_OUT_SECONDS:g} s"
@@ -83,11 +85,11 @@ def torch_facts() -> Facts:
 
 def torchcodec_facts() -> Facts:
     """Return the version of torchcodec, and those of the system's FFmpeg that it has loaded."""
-    import torchcodec
-    from torchcodec._core import get_ffmpeg_library_versions
-
-    versions = {name: _dotted(numbers) for name, numbers in get_ffmpeg_library_versions().items()}
-    return {"version": torchcodec.__version__, **versions}
+    package: Any = importlib.import_module("torchcodec")
+    core: Any = importlib.import_module("torchcodec._core")
+    loaded = core.get_ffmpeg_library_versions()
+    versions = {name: _dotted(numbers) for name, numbers in loaded.items()}
+    return {"version": package.__version__, **versions}
 
 
 def _dotted(numbers: object) -> str:

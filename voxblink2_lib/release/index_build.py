@@ -122,8 +122,8 @@ def build_index(
                         done=place.position,
                     ) as advance,
                 ):
-                    left = state.size - place.position
-                    _write(annotated, writer, advance, Tombstones.of(folder.parent), left)
+                    size = state.size - place.position
+                    _write(annotated, writer, advance, Tombstones.of(folder.parent), size)
                 _finish(writer, folder, release, state.signature)
         except BaseException as error:
             # What follows a damaged release is another one.
@@ -138,8 +138,9 @@ def _write(
     writer: IndexWriter,
     advance: AdvanceWithNote,
     tombstones: Tombstones,
-    left: int,
+    size: int,
 ) -> None:
+    left = size
     for placed, (rows, rejects) in annotated_batches:
         shown = [each for each in rejects if not tombstones.mentioned_in(each.path)]
         writer.take(placed, AnnotatedBatch(tombstones.without(rows), shown))

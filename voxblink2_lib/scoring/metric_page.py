@@ -24,7 +24,7 @@ from voxblink2_lib.foreign_files import shortened
 # What is in the cells of a column.
 CellKind = Literal["number", "text", "list"]
 # What the table of a page begins with: the values of each column.
-Columns = Mapping[str, Sequence[Any]]
+Columns = Mapping[str, Any]
 
 
 def metric_page(
