@@ -370,7 +370,6 @@ def measure(folder: Path, quick: bool) -> Iterator[Figure]:
     yield from ratio("LitData", 1.45)
     yield from ratio("memory", 0.85)
     yield from ratio("MosaicML", 4, mine="WAV")
-    yield from ratio("by seeking", 4, mine="WAV")
     store = folder / "many"
     make_many(store, size.many_rows)
     total = MANY_SHARDS * size.many_rows
