@@ -144,7 +144,7 @@ def test_a_video_that_hangs_is_unusable_after_two_deadlines_and_no_other_suffers
 
     pool = functools.partial(WorkerPool, clock=clock)
     monkeypatch.setattr("voxblink2_lib.materialize.scheduler.WorkerPool", pool)
-    monkeypatch.setattr("voxblink2_lib.materialize.dashboard._LINE_SECONDS", 0.0)
+    monkeypatch.setattr("voxblink2_lib.materialize.run_screens.LogScreen.SECONDS", 0.0)
     monkeypatch.delitem(sys.modules, "datasets.utils", raising=False)  # its bars may be off
     store = run(few, tmp_path / "store")
     view = capsys.readouterr().err
