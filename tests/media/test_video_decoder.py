@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -122,6 +123,15 @@ def test_skipping_changes_no_bit_of_vp8_with_hidden_frames(media_cache: MediaCac
     path = render_with_hidden(media_cache, PLAIN, clock="1/30")
     assert len(packets_of_video(path)) > len(decode_all(path)) == len(PLAIN.times)
     assert_skipping_is_exact(path)
+
+
+@pytest.mark.skipif(not has_encoder("libsvtav1"), reason="this PyAV cannot write AV1")
+def test_encoding_av1_leaves_the_scheduling_of_this_thread(tmp_path: Path) -> None:
+    before = os.sched_getscheduler(0)
+    options = (("preset", "10"), ("svtav1-params", "lp=1"))
+    spec = video_spec("av1.mp4", 25, 1, codec="libsvtav1", options=options, size=(160, 96))
+    render(MediaCache(tmp_path), spec)
+    assert os.sched_getscheduler(0) == before
 
 
 @pytest.mark.skipif(not has_encoder("libsvtav1"), reason="this PyAV cannot write AV1")

@@ -17,7 +17,7 @@ _PLACES = {"/shared/release": "release", "/shared/voxblink2": "store", "youtube"
 
 def test_the_array_script_of_the_docs(corpus: Path, tmp_path: Path) -> None:
     page = (ROOT / "docs" / "many_machines.md").read_text(encoding="utf-8")
-    (script,) = re.findall(r"^```bash\n(#!/bin/bash\n.*?)^```", page, re.MULTILINE | re.DOTALL)
+    (script,) = re.findall(r"^```sh\n(#!/bin/bash\n.*?)^```", page, re.MULTILINE | re.DOTALL)
     places = {"release": corpus, "store": tmp_path / "store", "source": corpus / "media"}
     for name, place in _PLACES.items():
         script = script.replace(name, str(places[place]))

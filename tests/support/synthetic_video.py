@@ -9,11 +9,13 @@ PyAV encodes. What a crop must contain, and what it does contain, is in ``video_
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import os
 import random
 import struct
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -124,7 +126,26 @@ PLAIN = video_spec("plain.avi", 30, 5, codec="ffv1", options=LOSSLESS, is_busy=T
 def render(media_cache: MediaCache, spec: VideoSpec) -> Path:
     """Return the path of a video, which is made if it does not exist."""
     audio = media_cache.make(MediaSpec("video.wav", duration_seconds=_AUDIO_SECONDS))
-    return media_cache.keep(spec.name, spec, lambda path: _encode(spec, path, audio))
+
+    def encode(path: Path) -> None:
+        with _scheduling_kept():
+            _encode(spec, path, audio)
+
+    return media_cache.keep(spec.name, spec, encode)
+
+
+@contextlib.contextmanager
+def _scheduling_kept() -> Iterator[None]:
+    """Keep how this thread gets a core.
+
+    libsvtav1 makes a thread of root that encodes a real-time one, and so all threads and processes
+    that it starts from then on: one of them that polls keeps what it waits for from its core.
+    """
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, parameters)
 
 
 def _encode(spec: VideoSpec, path: Path, audio: Path) -> None:

@@ -44,7 +44,7 @@ HIDDEN_VARIABLES = (
     *("HF_TOKEN", "http_proxy", "https_proxy", "all_proxy", "no_proxy"),
     *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "AWS_ACCESS_KEY_ID"),
 )
-_DEVELOPMENT = "dev"
+_DEVELOPMENT = {"dev", "browse-test"}
 _PROGRAM_SECONDS = 20.0
 _MISSING = "missing"
 
@@ -131,7 +131,7 @@ def _package_versions() -> Facts:
     optional = {
         item.name: version
         for extra in sorted(extras)
-        if extra != _DEVELOPMENT
+        if extra not in _DEVELOPMENT
         for item in declared_requirements(extra)
         if (version := _version(item.name)) != _MISSING
     }
