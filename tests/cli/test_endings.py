@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,6 +15,7 @@ import pytest
 from support import cli_process
 
 from voxblink2_lib import cli
+from voxblink2_lib.cli.completion import parsers_of
 from voxblink2_lib.errors import UsageError
 
 # -- Wrong use -------------------------------------------------------------------------------------
@@ -58,16 +57,8 @@ def test_what_a_refusal_recommends_can_be_run() -> None:
     assert "score trials by cosine" in cli_process.run_inline(*command.split()[1:]).stdout.lower()
 
 
-def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
-    yield parser
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for command in action.choices.values():
-                yield from parsers(command)
-
-
 def test_no_option_is_abbreviated() -> None:
-    everyone = [*parsers(cli._parser())]
+    everyone = [*parsers_of(cli._parser())]
     assert len(everyone) > 12
     assert {parser.allow_abbrev for parser in everyone} == {False}
     for parser in everyone:

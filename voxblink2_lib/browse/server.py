@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-from types import TracebackType
 from typing import Any
 
 from voxblink2_lib.browse.browser import StoreBrowser
@@ -66,12 +65,7 @@ class PageServer:
     def __enter__(self) -> PageServer:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._page.close(verbose=False)
 
 

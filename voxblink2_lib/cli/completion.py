@@ -47,7 +47,7 @@ def completion_script(program: argparse.ArgumentParser, shell: str) -> str:
     """
     import shtab
 
-    for parser in _parsers(program):
+    for parser in parsers_of(program):
         for action in parser._actions:
             _prepare(action)
     # Its annotation says str; a dictionary by shells is what it takes.
@@ -55,13 +55,13 @@ def completion_script(program: argparse.ArgumentParser, shell: str) -> str:
     return str(shtab.complete(program, shell, preamble=preamble))
 
 
-def _parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+def parsers_of(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
     """Yield a parser and those of its commands."""
     yield parser
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for inner in action.choices.values():
-                yield from _parsers(inner)
+                yield from parsers_of(inner)
 
 
 def _prepare(action: argparse.Action) -> None:

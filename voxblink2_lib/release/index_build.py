@@ -123,7 +123,7 @@ def build_index(
                     ) as advance,
                 ):
                     size = state.size - place.position
-                    _write(annotated, writer, advance, Tombstones.of(folder.parent), size)
+                    _write(annotated, writer, advance, Tombstones.of(folder.parent), left=size)
                 _finish(writer, folder, release, state.signature)
         except BaseException as error:
             # What follows a damaged release is another one.
@@ -138,9 +138,9 @@ def _write(
     writer: IndexWriter,
     advance: AdvanceWithNote,
     tombstones: Tombstones,
-    size: int,
+    *,
+    left: int,
 ) -> None:
-    left = size
     for placed, (rows, rejects) in annotated_batches:
         shown = [each for each in rejects if not tombstones.mentioned_in(each.path)]
         writer.take(placed, AnnotatedBatch(tombstones.without(rows), shown))

@@ -46,18 +46,21 @@ class LentMemory:
         size = rows * samples
         if data.get_worker_info() is None:
             return torch.empty(rows, samples)
-        if not self._lends:
-            return _shared(size).view(rows, samples)
-        free = [block for block in self._blocks if len(block) > size and block[-1] == _FREE]
-        if free:
-            block = min(free, key=len)
-        elif len(self._blocks) < _MOST_BLOCKS:
-            block = _shared(size + 1)
-            self._blocks.append(block)
-        else:
+        block = self._free_block(size) if self._lends else None
+        if block is None:
             return _shared(size).view(rows, samples)
         block[-1] = _LENT
         return block[:size].view(rows, samples)
+
+    def _free_block(self, size: int) -> Tensor | None:
+        """Return a block for so many elements and its mark; ``None`` if there are too many."""
+        free = [block for block in self._blocks if len(block) > size and block[-1] == _FREE]
+        if free:
+            return min(free, key=len)
+        if len(self._blocks) == _MOST_BLOCKS:
+            return None
+        self._blocks.append(_shared(size + 1))
+        return self._blocks[-1]
 
     def lend(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Return what to send in place of a batch, which arrives as it is.
