@@ -46,7 +46,7 @@ class Faults:
             if self.held(name):
                 body = environment["wsgi.input"].read(int(environment["CONTENT_LENGTH"]))
                 environment["wsgi.input"] = _Body(body)
-                self.release.wait(10)
+                self.release.wait(30)
                 answer = app(environment, start_response)
                 self.late.set()
                 return answer  # type: ignore[no-any-return]  # moto has no types

@@ -24,6 +24,9 @@ EXCEPTIONS: dict[str, str] = {
     "test_killed_runs_end_in_the_shards_of_an_undisturbed_one": _KILLS,
     "tests/embedding/test_run.py::"
     "test_killed_and_interrupted_runs_end_in_the_file_of_an_undisturbed_one": _KILLS,
+    "tests/cluster/test_ray.py::test_a_node_is_killed_and_no_secret_is_in_the_logs_of_ray": (
+        "a node starts its own processes, and a dead one is noticed after seconds"
+    ),
     "tests/end_to_end/test_recipe_stages.py::"
     "test_the_second_stage_is_better_on_its_corpus_than_the_first[0]": (
         "trains a model in two stages until their error rates differ"
