@@ -28,9 +28,11 @@ demo: $(VENV)/.ready
 test: $(VENV)/.ready
 	$(PYTEST) --budget $(BUDGET)
 
-# And what is exhaustive: tests with the marker slow, ten times as many examples of each property.
-test-all: $(VENV)/.ready .transformers-tests/.ready
+# And what is exhaustive: tests with the marker slow, ten times as many examples of each property, and
+# what has environments of its own. Some slow tests use Gradio from that of browse-test.
+test-all: $(VENV)/.ready .transformers-tests/.ready $(BROWSE)/.ready
 	$(PYTEST) -m "slow or not slow" --hypothesis-profile slow
+	$(MAKE) browse-test dist-check test-oldest
 
 # The tests that transformers has for all models are in its sources alone.
 .transformers-tests/.ready: constraints.txt $(VENV)/.ready
