@@ -15,9 +15,9 @@ from moto.server import ThreadedMotoServer
 @contextmanager
 def bucket_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Run a server without buckets, and yield its file system of fsspec."""
-    # Both http.server and werkzeug answer a request that expects 100 Continue, and the second answer
-    # ends the client's time limit of reading if it comes alone.
-    monkeypatch.setattr(MotoRequestHandler, "handle_expect_100", lambda handler: True)
+    # Both http.server and werkzeug answer a request that expects 100 Continue, and the second
+    # answer ends the client's time limit of reading if it comes alone.
+    monkeypatch.setattr(MotoRequestHandler, "handle_expect_100", lambda _: True)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from voxblink2_lib.training.shuffling import ranges, shuffle, shuffle_within
+from voxblink2_lib.training.shuffling import ranges, shuffle, shuffle_ranges, shuffle_within
 
 
 @given(groups=st.lists(st.integers(0, 2**20), max_size=60), seed=st.integers(0, 2**64 - 1))
@@ -29,6 +29,26 @@ def test_keys_do_not_depend_on_how_many_are_made_at_a_time(
     expected = shuffle_within(groups, np.random.default_rng(5)).tolist()
     monkeypatch.setattr("voxblink2_lib.training.shuffling._BLOCK", block)
     assert shuffle_within(groups, np.random.default_rng(5)).tolist() == expected
+
+
+@given(sizes=st.lists(st.integers(0, 9), max_size=30), seed=st.integers(0, 2**64 - 1))
+def test_ranges_are_shuffled_as_groups_are(sizes: list[int], seed: int) -> None:
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    if sizes and not sizes[-1]:  # such a group is not there to be seen
+        groups, sizes = np.append(groups, len(sizes) - 1), [*sizes[:-1], 1]
+    order = shuffle_ranges(np.array(sizes, np.int64), np.random.default_rng(seed))
+    assert order.tolist() == shuffle_within(groups, np.random.default_rng(seed)).tolist()
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+def test_many_are_in_the_same_order_on_any_number_of_cores(
+    cores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = (1 << 20) + 1
+    monkeypatch.setattr("voxblink2_lib.training.shuffling.usable_cores", lambda: cores)
+    order = shuffle(count, np.random.default_rng(3))
+    keys = np.random.default_rng(3).bit_generator.random_raw(count) >> np.uint64(21)
+    assert (order == np.argsort(keys, kind="stable")).all()
 
 
 def test_every_permutation_of_a_group_is_equally_likely() -> None:

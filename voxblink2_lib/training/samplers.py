@@ -11,7 +11,7 @@ from voxblink2_lib.training.epoch_sampler import EpochSampler
 from voxblink2_lib.training.epoch_state import at_least
 from voxblink2_lib.training.mixing import default_order, lanes_of, mixed_rows
 from voxblink2_lib.training.shared_epochs import Epoch
-from voxblink2_lib.training.shuffling import Indices, ranges, shuffle, shuffle_within
+from voxblink2_lib.training.shuffling import Indices, ranges, shuffle, shuffle_ranges
 
 _BLOCK_ROWS = 1 << 21  # of speakers whose queues are made at a time
 
@@ -130,7 +130,7 @@ class SpeakerSampler(EpochSampler):
 class BalancedSampler(EpochSampler):
     """Every speaker equally often in each epoch, whatever the number of its utterances.
 
-    No utterance of a speaker is repeated in an epoch before all others were used.
+    How often the utterances of a speaker are used in an epoch differs by at most one.
 
     Args:
         corpus: the utterances.
@@ -263,7 +263,7 @@ def _places_in_order(counts: Rows, each: int, generator: np.random.Generator) ->
     """Return the queues of some speakers, whose utterances are numbered one after the other."""
     repeats = -(-each // counts)  # how often a speaker's utterances are needed
     sizes = np.repeat(counts, repeats)  # of each repetition
-    order = shuffle_within(np.repeat(np.arange(len(sizes), dtype=np.int32), sizes), generator)
+    order = shuffle_ranges(sizes, generator)
     first = np.repeat(np.cumsum(counts) - counts, repeats)
     ends = np.cumsum(counts * repeats)
     places = (ends - counts * repeats)[:, None] + np.arange(each)
