@@ -113,6 +113,14 @@ def test_what_datasets_caches_beside_a_saved_dataset_is_no_part_of_it(
     assert read_all(find_blocks(saved).blocks) == before
 
 
+def test_a_hidden_folder_beside_shards_is_no_part_of_them(tmp_path: Path) -> None:
+    for folder in ("shards", ".catalogue"):
+        (tmp_path / folder).mkdir()
+    write_arrow(tmp_path / "shards" / "one.arrow", table(numbered(2)))
+    write_arrow(tmp_path / ".catalogue" / "audio.arrow", table(numbered(3)))
+    assert read_all(find_blocks(tmp_path).blocks) == expected(numbered(2))
+
+
 def test_one_stream_of_arrow(tmp_path: Path) -> None:
     path = write_arrow(tmp_path / "one.arrow", table(numbered(7)), batch_rows=3)
     assert read_all(find_blocks(path).blocks) == expected(numbered(7))

@@ -223,7 +223,7 @@ def test_a_retry_asks_for_what_it_names_and_nothing_else(
     planned = {video for video, status in statuses(store).items() if status != "done"}
     assert planned > {GONE, GEO}
     asked = len(site.journal)
-    assert "1 videos were retried" in run("retry", "--class", "geo", "--store", store)
+    assert "1 video was retried." in run("retry", "--class", "geo", "--store", store)
     # And whether the site answers, and whether a video that came before still comes.
     videos = [request.video_id for request in site.journal[asked:]]
     assert set(videos) - {"good"} <= {GEO, *set(VIDEOS[:3])}

@@ -194,7 +194,7 @@ def test_retry_works_within_a_slice(own_corpus: Path, memory: str) -> None:
     late.write_bytes(wav())
     chosen = ("--shard-of-jobs", "3/3", "--class", "gone")
     result = run_inline("retry", "--store", memory, *chosen)
-    assert "1 videos were retried" in result.stderr
+    assert "1 video was retried." in result.stderr
     assert [*shards_at(memory)] == ["audio-00005.arrow", "audio-00008.arrow"]
 
 

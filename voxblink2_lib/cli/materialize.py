@@ -25,6 +25,7 @@ from voxblink2_lib.cli.terminal import DONE, WRONG_USE, add_command, write_messa
 from voxblink2_lib.errors import SelectionError, UsageError
 from voxblink2_lib.materialize.request import EVERYTHING, FETCHING
 from voxblink2_lib.outcomes import STATUSES
+from voxblink2_lib.progress import counted
 
 if TYPE_CHECKING:
     from voxblink2_lib.materialize.request import MaterializeRequest
@@ -127,7 +128,7 @@ def _retry(options: argparse.Namespace) -> int:
     since = None if options.since is None else options.since.timestamp()
     request = resume_request(options, FETCHING)
     store, count = retry_videos(request, options.classes, since=since)
-    write_message(f"{count:,} videos were retried.")
+    write_message(f"{counted(count, 'video', 'were')} retried.")
     write_status(options, store)
     return DONE
 

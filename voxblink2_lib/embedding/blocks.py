@@ -233,8 +233,7 @@ def _blocks_of_folder(
     store = Store(folder)
     if store.ledger.exists():
         return _store_blocks(store, keep)
-    # datasets caches the results of map and filter beside the data of a saved dataset.
-    arrows = [path for path in folder.glob("**/*.arrow") if not path.name.startswith("cache-")]
+    arrows = [path for path in folder.glob("**/*.arrow") if _is_data(path.relative_to(folder))]
     if arrows:
         return _arrow_blocks(sorted(arrows), keep, columns)
     if parquets := sorted(folder.glob("**/*.parquet")):
@@ -243,6 +242,15 @@ def _blocks_of_folder(
     skipped.update(found.skipped)
     # Of several files of one name, none is embedded, and each is told.
     return _blocks_of_files([file for file in found.files if keep is None or keep(file[0])])
+
+
+def _is_data(path: Path) -> bool:
+    """Return whether a file of Arrow is neither hidden, as a catalogue is, nor a cache.
+
+    datasets caches the results of map and filter beside the data of a saved dataset.
+    """
+    is_hidden = any(part.startswith(".") for part in path.parts)
+    return not is_hidden and not path.name.startswith("cache-")
 
 
 def provenance_of(audio: str | Path, blocks: Iterable[EmbeddingBlock]) -> Provenance | None:

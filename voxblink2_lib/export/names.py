@@ -35,11 +35,11 @@ TEXTS: Mapping[FormatName, FormatText] = {
         "Shar: cuts, and tars of recordings", "lhotse.CutSet.from_shar(in_dir='{target}/shar')"
     ),
     "nemo": FormatText(
-        "audio/<speaker>/<video>/<utterance>.flac; manifest.json of JSON lines",
+        "audio/<speaker>/<video>/<utterance>.flac (or .wav, .opus); manifest.json of JSON lines",
         "train_ds.manifest_filepath={target}/manifest.json",
     ),
     "csv": FormatText(
-        "audio/<speaker>/<video>/<utterance>.flac; utterances.csv",
+        "audio/<speaker>/<video>/<utterance>.flac (or .wav, .opus); utterances.csv",
         "pandas.read_csv('{target}/utterances.csv', keep_default_na=False)",
     ),
     "parquet": FormatText(
@@ -47,7 +47,7 @@ TEXTS: Mapping[FormatName, FormatText] = {
         "datasets.load_dataset('parquet', data_files='{target}/data/*.parquet')",
     ),
     "folder": FormatText(
-        "<speaker>/<video>/<utterance>.flac, faces as .mp4",
-        "as VoxCeleb: {target}/<speaker>/<video>/<utterance>.flac",
+        "<speaker>/<video>/<utterance>.flac (or .wav, .opus), faces as .mp4",
+        "as VoxCeleb: {target}/<speaker>/<video>/<utterance>.* (.flac, .wav or .opus)",
     ),
 }
