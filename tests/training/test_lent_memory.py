@@ -21,8 +21,9 @@ from voxblink2_lib.training import (
     TrainingLoader,
     UtteranceDataset,
     collate,
+    lent_memory,
 )
-from voxblink2_lib.training.lent_memory import LentMemory
+from voxblink2_lib.training.lent_memory import NOTHING_KNOWN, KnownBlocks, LentMemory
 
 ROWS, SAMPLES = 40, 200
 
@@ -32,14 +33,16 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> LentMemory:
     """The memory of a worker that lends."""
     monkeypatch.setattr(data, "get_worker_info", lambda: "a worker")
     memory = LentMemory()
-    memory.lend({})
+    memory.lend({}, NOTHING_KNOWN)
     return memory
 
 
-def sent(memory: LentMemory, rows: int = ROWS, samples: int = SAMPLES) -> tuple[int, Tensor]:
+def sent(
+    memory: LentMemory, rows: int = ROWS, samples: int = SAMPLES, known: int = NOTHING_KNOWN
+) -> tuple[int, Tensor]:
     """Return the address of a batch of a worker, and the batch in the main process."""
     batch = memory.empty(rows, samples).fill_(1.5)
-    message = ForkingPickler.dumps(memory.lend({"waveforms": batch}))
+    message = ForkingPickler.dumps(memory.lend({"waveforms": batch}, known))
     return batch.data_ptr(), pickle.loads(message)["waveforms"]
 
 
@@ -86,12 +89,30 @@ def test_a_block_that_was_not_sent_is_not_used_again(memory: LentMemory) -> None
 
 def test_small_tensors_are_copied(memory: LentMemory) -> None:
     labels = torch.arange(5)
-    message = ForkingPickler.dumps(memory.lend({"labels": labels, "damaged": []}))
+    message = ForkingPickler.dumps(memory.lend({"labels": labels, "damaged": []}, NOTHING_KNOWN))
     batch = pickle.loads(message)
     assert torch.equal(batch["labels"], labels)
     assert batch["damaged"] == []
     batch["labels"][0] = 7
     assert labels[0] == 0
+
+
+def test_a_known_block_is_not_handed_over_again(
+    memory: LentMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocks = KnownBlocks()
+    for rows in (ROWS, ROWS, ROWS - 1):
+        address, batch = sent(memory, rows, known=blocks.number)
+        assert batch.shape == (rows, SAMPLES)
+        assert batch.eq(1.5).all()
+        with monkeypatch.context() as patched:  # a block that is handed over fails
+            patched.setattr(torch.UntypedStorage, "_share_fd_cpu_", None)
+            del batch
+            assert sent(memory, rows, known=blocks.number)[0] == address
+    assert len(blocks) == len(memory._blocks) == 1
+    _, kept = sent(memory, known=blocks.number)
+    del blocks
+    assert kept.eq(1.5).all()  # the last batch of a pass outlives it
 
 
 # -- Loaders ---------------------------------------------------------------------------------------
@@ -161,3 +182,31 @@ def test_where_others_see_examples_no_memory_is_lent(
         example = dataset[row]
         assert isinstance(example, Example)
         assert len(values["waveforms"][0]) == len(example.waveform)
+
+
+def test_blocks_are_forgotten_when_their_pass_ends(corpus: Corpus) -> None:
+    before = len(lent_memory._KNOWN)
+    of, kept = loader(corpus, 2), loader(corpus, 2, persistent_workers=True)
+    for either in (of, kept):
+        batches = iter(either)
+        next(batches)
+        batches.close()  # type: ignore[attr-defined]  # a generator
+    assert len(lent_memory._KNOWN) == before + 1
+    expected = copies(iter(of))  # the rest of the epoch
+    assert len(expected) == 19
+    for batch, own in zip(copies(iter(kept)), expected, strict=True):
+        assert all(torch.equal(batch[name], own[name]) for name in own)
+    del batches, either, kept
+    gc.collect()
+    assert len(lent_memory._KNOWN) == before
+
+
+def test_another_reader_with_this_collate_function_is_handed_every_block(corpus: Corpus) -> None:
+    of = loader(corpus, 1)
+    first = copies(iter(of))
+    of.set_epoch(0)
+    again = data.DataLoader(
+        of.dataset, batch_sampler=of.order.whole(), collate_fn=of.collate_fn, num_workers=1
+    )
+    for batch, own in zip(copies(iter(again)), first, strict=True):
+        assert all(torch.equal(batch[name], own[name]) for name in own)

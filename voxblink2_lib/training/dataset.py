@@ -187,9 +187,9 @@ class DecodedBatch(list[Example | DamagedClip]):
         self._rows = rows
         self._memory = memory
 
-    def lend(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what a worker sends in place of its batch; see :class:`LentMemory`."""
-        return self._memory.lend(batch)
+    def lend(self, batch: Mapping[str, Any], known: int) -> dict[str, Any]:
+        """Return what a worker sends in place of its batch; see :meth:`LentMemory.lend`."""
+        return self._memory.lend(batch, known)
 
     def rows(self) -> Tensor | None:
         """Return that tensor, unless a clip is damaged or somebody has changed the list."""

@@ -12,11 +12,17 @@ process refers to it any more:
 
 The mark is the last element of the block. A block that never reaches the main process in this way
 keeps its mark and is not used again.
+
+To hand memory over takes about as long as to decode a crop, and a loop touches each page of it
+anew. So a block is handed over once; later a worker sends its number. The main process keeps the
+blocks of a pass over a loader until the pass ends.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
+import os
 import weakref
 from collections.abc import Mapping
 from typing import Any
@@ -34,12 +40,33 @@ _FREE, _LENT = 0.0, 1.0
 _MOST_COPIED_BYTES = 16 << 10
 
 
+class KnownBlocks(dict[tuple[int, int], npt.NDArray[np.float32]]):
+    """Blocks that the main process has, by the worker's process id and the block's number there.
+
+    Attributes:
+        number: of the pass over a loader whose blocks they are.
+    """
+
+    _numbers = itertools.count()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.number = next(self._numbers)
+        _KNOWN[self.number] = self
+
+
+_KNOWN: weakref.WeakValueDictionary[int, KnownBlocks] = weakref.WeakValueDictionary()
+# In place of such a number: each batch is handed over with its block.
+NOTHING_KNOWN = -1
+
+
 class LentMemory:
     """The blocks of a worker, of which there are none before :meth:`lend` was called once."""
 
     def __init__(self) -> None:
         self._lends = False
         self._blocks: list[Tensor] = []
+        self._known: set[int] = set()  # numbers of blocks that the main process has
 
     def empty(self, rows: int, samples: int) -> Tensor:
         """Return an empty float32 tensor, shape (rows, samples); in a worker, in shared memory."""
@@ -62,27 +89,32 @@ class LentMemory:
         self._blocks.append(_shared(size + 1))
         return self._blocks[-1]
 
-    def lend(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+    def lend(self, batch: Mapping[str, Any], known: int) -> dict[str, Any]:
         """Return what to send in place of a batch, which arrives as it is.
 
         Only where nobody else in the worker keeps its tensors, or a part of them.
 
         Args:
             batch: of tensors from :meth:`empty`, and others.
+            known: number of the main process's :class:`KnownBlocks` for this worker, or
+                :data:`NOTHING_KNOWN`.
         """
         if data.get_worker_info() is None:  # it goes nowhere
             return dict(batch)
         self._lends = True
-        return {name: self._to_send(value) for name, value in batch.items()}
+        return {name: self._to_send(value, known) for name, value in batch.items()}
 
-    def _to_send(self, value: Any) -> Any:
+    def _to_send(self, value: Any, known: int) -> Any:
         if not isinstance(value, Tensor):
             return value
         if value.nbytes <= _MOST_COPIED_BYTES:
             return _Copied(value.numpy())
-        for block in self._blocks:
+        for number, block in enumerate(self._blocks):
             if block.data_ptr() == value.data_ptr():
-                return _Lent(block, tuple(value.shape))
+                is_known = known != NOTHING_KNOWN and number in self._known
+                self._known.add(number)
+                key = (known, os.getpid(), number)
+                return _Lent(key, None if is_known else block, tuple(value.shape))
         return value
 
 
@@ -97,18 +129,23 @@ class _Copied:
 
 
 class _Lent:
-    """A block on its way to the main process."""
+    """A block on its way to the main process, which has it already unless it is given."""
 
-    def __init__(self, block: Tensor, shape: tuple[int, ...]) -> None:
-        self._block, self._shape = block, shape
+    def __init__(
+        self, key: tuple[int, int, int], block: Tensor | None, shape: tuple[int, ...]
+    ) -> None:
+        self._arguments = (key, block, shape)
 
-    def __reduce__(self) -> tuple[Any, tuple[Tensor, tuple[int, ...]]]:
-        return _received, (self._block, self._shape)
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        return _received, self._arguments
 
 
-def _received(block: Tensor, shape: tuple[int, ...]) -> Tensor:
+def _received(key: tuple[int, int, int], block: Tensor | None, shape: tuple[int, ...]) -> Tensor:
     """Return the tensor in a block, which is given back with the last tensor that shares it."""
-    values = block.numpy()
+    number, *place = key
+    values = _KNOWN[number][place[0], place[1]] if block is None else block.numpy()
+    if block is not None and number in _KNOWN:
+        _KNOWN[number][place[0], place[1]] = values
     array = values[: math.prod(shape)].reshape(shape)
     weakref.finalize(array, _give_back, values).atexit = False
     return torch.from_numpy(array)

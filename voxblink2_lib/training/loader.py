@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from torch.utils import data
@@ -13,6 +14,7 @@ from voxblink2_lib.errors import TrainingError
 from voxblink2_lib.training.dataset import DamagedClip, DecodedBatch, UtteranceDataset, collate
 from voxblink2_lib.training.epoch_sampler import EpochSampler
 from voxblink2_lib.training.frameworks import LoaderOrder, RankedSampler, accelerated
+from voxblink2_lib.training.lent_memory import NOTHING_KNOWN, KnownBlocks
 from voxblink2_lib.training.worker_signals import WorkerStart, signals_held
 
 _log = logging.getLogger(__name__)
@@ -71,11 +73,13 @@ class TrainingLoader(data.DataLoader[Any]):
     ) -> None:
         _check_options(options)
         self._loader_order = LoaderOrder(sampler)
+        self._collator = _Collator(collate_fn, is_alone=type(dataset) is UtteranceDataset)
+        self._kept_blocks = KnownBlocks() if options.get("persistent_workers") else None
         super().__init__(
             dataset,
             batch_sampler=self._loader_order,
             num_workers=num_workers,
-            collate_fn=_Collator(collate_fn, is_alone=type(dataset) is UtteranceDataset),
+            collate_fn=self._collator,
             worker_init_fn=WorkerStart(options.pop("worker_init_fn", None)),
             **options,
         )
@@ -97,11 +101,20 @@ class TrainingLoader(data.DataLoader[Any]):
         """Yield the batches of the rest of the epoch, each when the one before was used."""
         self.order.begin_pass()
         context = self.multiprocessing_context or multiprocessing
-        with signals_held(context.get_start_method()), self._loader_order.from_the_state():
+        blocks = KnownBlocks() if self._kept_blocks is None else self._kept_blocks
+        with (
+            signals_held(context.get_start_method()),
+            self._loader_order.from_the_state(),
+            self._collator.for_workers_that_know(blocks),
+        ):
             read_ahead = super().__iter__()
-        for batch in read_ahead:
-            self.order.advance()
-            yield self._as_collated(batch)
+        try:
+            for batch in read_ahead:
+                self.order.advance()
+                yield self._as_collated(batch)
+        finally:
+            del read_ahead  # its workers end, and only then are their blocks forgotten
+            del blocks
 
     def _as_collated(self, batch: Any) -> Any:
         """Count the damaged clips of a batch; return it as collate_fn did."""
@@ -201,18 +214,32 @@ class _Collator:
     Args:
         collate_fn: the function.
         is_alone: nobody else sees the examples, who might keep them.
+
+    Attributes:
+        known: number of the :class:`KnownBlocks` of the pass that workers are started for.
     """
+
+    known = NOTHING_KNOWN
 
     def __init__(self, collate_fn: Collate, *, is_alone: bool) -> None:
         self._collate = collate_fn
         self._lends = is_alone and collate_fn is collate
+
+    @contextmanager
+    def for_workers_that_know(self, blocks: KnownBlocks) -> Iterator[None]:
+        """Let workers that are started meanwhile, and no others, send numbers of blocks."""
+        self.known = blocks.number
+        try:
+            yield
+        finally:
+            self.known = NOTHING_KNOWN
 
     def __call__(self, examples: Sequence[Any]) -> Any:
         damaged = [clip for clip in examples if isinstance(clip, DamagedClip)]
         if not damaged:
             batch = self._collate(examples)
             if self._lends and isinstance(examples, DecodedBatch):
-                return examples.lend(batch)
+                return examples.lend(batch, self.known)
             return batch
         if len(damaged) == len(examples):
             return collate(examples)  # raises
