@@ -96,26 +96,35 @@ def run_command(line: str, outputs: Sequence[Block], *, here: Path, env: dict[st
     """
     print(progress(line), file=sys.stderr, flush=True)
     begun = time.monotonic()
-    done = subprocess.run(
-        shlex.split(line),
+    code, printed = _printed(shlex.split(line), here=here, env=env)
+    faults = []
+    if code:
+        faults.append(Fault("README.md", line, "", f"exit code {code}\n{printed[-4000:]}"))
+    for block in outputs:
+        try:
+            compare(block, printed)
+        except OutputDiffersError as error:
+            faults.append(Fault(f"README.md:{block.line}", line, block.text, error.difference))
+    return Step(line, time.monotonic() - begun, len(outputs), tuple(faults))
+
+
+def _printed(words: Sequence[str], *, here: Path, env: dict[str, str]) -> tuple[int, str]:
+    """Run a program whose output is also shown as it comes; return its exit code and output."""
+    lines = []
+    with subprocess.Popen(
+        words,
         cwd=here,
         env=env,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        check=False,
-    )
-    faults = []
-    if done.returncode:
-        seen = f"exit code {done.returncode}\n{done.stdout[-4000:]}"
-        faults.append(Fault("README.md", line, "", seen))
-    for block in outputs:
-        try:
-            compare(block, done.stdout)
-        except OutputDiffersError as error:
-            faults.append(Fault(f"README.md:{block.line}", line, block.text, error.difference))
-    return Step(line, time.monotonic() - begun, len(outputs), tuple(faults))
+    ) as process:
+        assert process.stdout is not None  # it is a pipe
+        for line in process.stdout:
+            lines.append(line)
+            print(f"  {line}", end="", file=sys.stderr, flush=True)
+    return process.returncode, "".join(lines)
 
 
 # -- The hour --------------------------------------------------------------------------------------
