@@ -16,10 +16,11 @@ RUN := $(VENV)/bin
 # Two processes take a file of tests at a time, the longest first (tests/durations.json), so that what
 # a file prepares for its tests is prepared once.
 PYTEST := $(RUN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=15
+NEWCOMER := PYTHONPATH=tools:tests $(PYTHON) -m newcomer
 # Seconds that one test may take; tests/support/session_plan.py lists exceptions with reasons.
 BUDGET ?= 20
 
-.PHONY: demo test test-all test-oldest dist-check durations setup check lint compat docs browse-test bench clean
+.PHONY: demo test test-all test-oldest newcomer tutorials dist-check durations setup check lint compat docs browse-test bench clean
 
 demo: $(VENV)/.ready
 	$(RUN)/voxblink2 demo
@@ -33,6 +34,7 @@ test: $(VENV)/.ready
 test-all: $(VENV)/.ready .transformers-tests/.ready $(BROWSE)/.ready
 	$(PYTEST) -m "slow or not slow" --hypothesis-profile slow
 	$(MAKE) browse-test dist-check test-oldest
+	$(NEWCOMER) --skip-tests
 
 # The tests that transformers has for all models are in its sources alone.
 .transformers-tests/.ready: constraints.txt $(VENV)/.ready
@@ -40,6 +42,15 @@ test-all: $(VENV)/.ready .transformers-tests/.ready $(BROWSE)/.ready
 	$(RUN)/python -m pip download -q --no-binary :all: --no-deps -c constraints.txt -d $(@D) transformers
 	cd $(@D) && tar -xzf transformers-*.tar.gz --wildcards '*/tests/*.py' && rm transformers-*.tar.gz
 	touch $@
+
+# What a newcomer types, in a clone and with an environment of its own: the commands of README.md, its
+# blocks and those of the tutorials, one after the other; what is printed is compared.
+newcomer:
+	$(NEWCOMER)
+
+# The same with the environment of this checkout, without the tests and the longest tutorials.
+tutorials: $(VENV)/.ready
+	$(NEWCOMER) --here --skip-tests 1 2 4 6 7
 
 # Record how long each file takes.
 durations: $(VENV)/.ready

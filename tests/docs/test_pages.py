@@ -85,6 +85,18 @@ def test_imports_and_command_lines_of_a_page_are_right(page: Path) -> None:
         check(block)
 
 
+def test_outputs_that_are_only_shown_are_those_of_a_newcomer() -> None:
+    """What the first commands of README.md print is compared by `make tutorials`."""
+    shown = []
+    for page in PAGES:
+        above = None
+        for block in blocks_of(page):
+            if "output" in block.markers and above and not above.is_run:
+                shown.append(page.name)
+            above = block if block.language in LANGUAGES else above
+    assert shown == ["README.md"]
+
+
 def check(block: Block) -> None:
     """Check a block as far as that goes without running it."""
     if block.language == "python":

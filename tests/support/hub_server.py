@@ -94,6 +94,16 @@ def writable_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         yield hub
 
 
+@contextmanager
+def hub_of_processes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """Run the same, which processes that this one starts take for the Hub as well."""
+    with writable_hub(monkeypatch) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
+        monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+        yield hub
+
+
 class _RefusedError(Exception):
     """An error response."""
 

@@ -141,6 +141,12 @@ def is_slow(page: Path) -> bool:
     return _SLOW in page.read_text(encoding="utf-8").splitlines()
 
 
+def title_of(page: Path) -> str:
+    """Return the title that a page begins with."""
+    titles = re.findall(r"^# (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return str(titles[0])
+
+
 def command_lines(script: str) -> list[list[str]]:
     """Return the words of each command line of ours in a script, without the program.
 

@@ -11,7 +11,7 @@ import torch
 
 from support import cli_process, sounds, tiny_models
 from support.bucket import bucket_server
-from support.hub_server import writable_hub
+from support.hub_server import hub_of_processes
 from support.model_oracle import small_extractor, small_model
 from support.ossi_builder import OssiCorpus
 from support.page_score_files import write_embeddings, write_protocols, write_systems
@@ -64,10 +64,7 @@ def bucket(session: PageSession) -> None:
 
 def hub(session: PageSession) -> None:
     """Run a Hub that this process, and those that it starts, take for the Hub."""
-    running = session.stack.enter_context(writable_hub(session.patched))
-    session.patched.setenv("HF_ENDPOINT", running.url)
-    session.patched.setenv("HF_HUB_DISABLE_XET", "1")
-    session.patched.setenv("HF_HUB_OFFLINE", "0")
+    session.stack.enter_context(hub_of_processes(session.patched))
 
 
 # -- Scores ----------------------------------------------------------------------------------------
