@@ -66,7 +66,8 @@ def good_value(action: argparse.Action) -> str:
 @st.composite
 def command_lines(draw: st.DrawFn, command: str) -> list[str]:
     """A command with up to three of its options, one of them with a bad value, in any form."""
-    options = draw(st.lists(st.sampled_from(options_of(command)), max_size=3, unique=True))
+    named = options_of(command)  # some commands have none
+    options = draw(st.lists(st.sampled_from(named), max_size=3, unique=True)) if named else []
     bad = draw(
         st.none()
         | st.sampled_from(BAD_VALUES)
