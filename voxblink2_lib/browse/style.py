@@ -19,6 +19,7 @@ CSS = """
 .voxblink2 :is(thead, tbody, tr) { border: 0 !important; }
 .voxblink2 .message { overflow-wrap: anywhere; }
 .voxblink2 .number { text-align: right; white-space: nowrap; }
+.voxblink2 th:has(.swatch) { white-space: nowrap; }
 .voxblink2 .swatch { display: inline-block; width: .7em; height: .7em; margin-right: .5em; }
 .voxblink2 .bars { width: 9rem; } .voxblink2 .bar { height: .8em; min-width: 1px; }
 .voxblink2 .problem, .voxblink2 .marked { border-left: 4px solid #b3261e; padding-left: .6rem;
