@@ -90,9 +90,10 @@ $(DOCS)/.ready: tools/documentation/requirements.txt
 	$(DOCS)/bin/python -m pip install -q --disable-pip-version-check -r $<
 	touch $@
 
-# The page of a store, in Chromium. Gradio takes other versions than the rest: an environment of its own.
-browse-test: $(BROWSE)/.ready
-	$(BROWSE)/bin/python -m pytest tests/browse/page_in_chromium.py
+# The page of a store, in Chromium; and faults of accessibility in it, in a report, and in the site.
+# Gradio takes other versions than the rest: an environment of its own.
+browse-test: $(BROWSE)/.ready docs
+	$(BROWSE)/bin/python -m pytest tests/browse/page_in_chromium.py tests/browse/accessibility_in_chromium.py
 
 $(BROWSE)/.ready: setup.cfg pyproject.toml tests/browse/constraints.txt tools/setup.sh
 	PYTHON="$(PYTHON)" CONSTRAINTS=tests/browse/constraints.txt sh tools/setup.sh $(BROWSE) ".[browse-test]"

@@ -1,85 +1,25 @@
 """The page in a real browser, without a display: `make browse-test`, in an environment with Gradio.
 
-Chromium is a program of the system. Nothing but the page's own server may be asked for anything,
-and the browser's console stays empty.
+Nothing but the page's own server may be asked for anything, and the browser's console stays empty.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from support.browsed_store import digests
+from support.chromium import SECONDS, Overheard, new_context
 
-from voxblink2_lib.browse.browser import StoreBrowser
-from voxblink2_lib.browse.query import Query
-from voxblink2_lib.store.layout import Store
-
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 # Pictures of the page, to be looked at.
 PICTURES = os.environ.get("VOXBLINK2_BROWSE_PICTURES")
 SPEAKER = "id990001"
 NAME = "id990001/demoHarbour/00001"
-SECONDS = 100.0
-
-
-@pytest.fixture(scope="module")
-def served(face_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
-    """Serve a store as its user does, by the command, in a process of its own."""
-    folder = tmp_path_factory.mktemp("page")
-    browser = StoreBrowser.open(Store(face_store), exclude=folder / "unused.txt")
-    names = [row.key.name for row in browser.search.page(Query.of(SPEAKER)).rows]
-    vectors = np.random.default_rng(0).normal(size=(len(names), 8)) + 1
-    table = pa.table({"name": names, "embedding": list(vectors)})
-    pq.write_table(table, folder / "vectors.parquet")
-    command = [sys.executable, "-m", "voxblink2_lib.cli", "browse", str(face_store), "--json"]
-    command += ["--embeddings", str(folder / "vectors.parquet")]
-    command += ["--exclude", str(folder / "exclude.txt")]
-    with (
-        open(folder / "log.txt", "w+", encoding="utf-8") as log,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process,
-    ):
-        try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            assert line, (folder / "log.txt").read_text("utf-8")
-            yield {**json.loads(line), "folder": folder, "store_path": face_store}
-        finally:
-            process.terminate()
-            assert process.wait(timeout=SECONDS) == 0
-        text = (folder / "log.txt").read_text("utf-8")
-        assert "Traceback" not in text, text
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    assert CHROMIUM, "Chromium is not installed: apt-get install chromium"
-    with sync_playwright() as playwright:
-        options = ["--no-sandbox", "--disable-gpu"]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
-        yield browser
-        browser.close()
-
-
-def new_context(chromium: Any, *, width: int = 1400, **more: Any) -> Any:
-    """Return what windows are opened in, which wait for a machine that has other work."""
-    context = chromium.new_context(viewport={"width": width, "height": 1300}, **more)
-    context.set_default_timeout(1000 * SECONDS)
-    return context
 
 
 @pytest.fixture
@@ -87,18 +27,13 @@ def page(chromium: Any, served: dict[str, Any]) -> Iterator[Any]:
     """The page in a new window; in the end, what it said and asked for is checked."""
     context = new_context(chromium)
     window = context.new_page()
-    said: list[str] = []
-    asked: list[str] = []
-    window.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
-    window.on("pageerror", lambda error: said.append(f"error: {error}"))
-    window.on("request", lambda request: asked.append(request.url))
+    overheard = Overheard(window)
     window.goto(served["url"])
     window.get_by_role("button", name="Search").wait_for()
     yield window
-    foreign = [url for url in asked if not url.startswith((served["url"], "data:", "blob:"))]
     context.close()
-    assert foreign == []
-    assert [text for text in said if text.startswith(("error", "warning"))] == []
+    assert overheard.foreign(served["url"]) == []
+    assert overheard.faults == []
 
 
 def picture(page: Any, name: str) -> None:

@@ -153,30 +153,37 @@ def test_bash_offers_paths_where_paths_go(script: Path, tmp_path: Path) -> None:
     assert replies(script, tmp_path, [query.split() for query in queries]) == [*queries.values()]
 
 
-# -- Keys, in bash ---------------------------------------------------------------------------------
+# -- Keys ------------------------------------------------------------------------------------------
 
 
-def ran(script: Path, folder: Path, *lines: str) -> list[list[str]]:
-    """Type lines into a terminal with bash in it, and return the words that it ran us with."""
+def ran(shell: list[str], begin: str, folder: Path, *lines: str) -> list[list[str]]:
+    """Type lines into a terminal with a shell in it, and return the words that it ran us with.
+
+    Args:
+        shell: its command line.
+        begin: what is typed first, so that it completes.
+        folder: where it is.
+        lines: what is typed then.
+    """
     log = folder.parent / "ran"
     program = f"voxblink2() {{ printf '%s\\0' \"$@\" end >> {shlex.quote(str(log))}; }}"
-    lines = (f"source {shlex.quote(str(script))}; {program}", *lines, "exit")
     keyboard, terminal = os.openpty()
     with subprocess.Popen(
-        ["bash", "--norc", "--noprofile", "-i"],
+        shell,
         cwd=folder,
         env={"PATH": os.environ["PATH"], "TERM": "dumb", "INPUTRC": os.devnull, "HISTFILE": ""},
         stdin=terminal,
         stdout=terminal,
         stderr=terminal,
         start_new_session=True,
-    ) as bash:
+    ) as process:
         os.close(terminal)
+        lines = (f"{begin}; {program}", *lines, "exit")
         os.write(keyboard, "".join(f"{line}\n" for line in lines).encode())
         shown = b""
         while part := _read(keyboard):
             shown += part
-        bash.wait()
+        process.wait()
     os.close(keyboard)
     assert log.exists(), shown.decode()
     commands = log.read_text(encoding="utf-8").removesuffix("end\0").split("end\0")
@@ -190,39 +197,73 @@ def _read(terminal: int) -> bytes:
         return b""
 
 
-@needs_bash
-def test_the_tab_key_completes(script: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    """A folder with what names of paths are completed to."""
     folder = tmp_path / "work"
     (folder / "my release" / "meta data").mkdir(parents=True)
     (folder / "store").mkdir()
     (folder / "trials.txt").touch()
-    typed = {
-        "voxblink2 mat\t--conf\taudio-v\t": ["materialize", "--config", "audio-visual"],
-        "voxblink2 sc\tsv --tri\ttri\t--plo\t": ["score", "sv", "--trials", "trials.txt", "--plot"],
-        "voxblink2 statu\t--store sto\t --j\t": ["status", "--store", "store/", "--json"],
-        # Of what is ambiguous, what is common.
-        "voxblink2 re\tl\t": ["release"],
-        "voxblink2 index --data-dir my\tmeta\t": ["index", "--data-dir", "my release/meta data/"],
-        "voxblink2 materialize --video-shape str\t--audio-format wa\t": [
-            *("materialize", "--video-shape", "stretched", "--audio-format", "wav"),
-        ],
-    }
-    assert ran(script, folder, *typed) == [*typed.values()]
+    return folder
+
+
+TYPED = {
+    "voxblink2 mat\t--conf\taudio-v\t": ["materialize", "--config", "audio-visual"],
+    "voxblink2 sc\tsv --tri\ttri\t--plo\t": ["score", "sv", "--trials", "trials.txt", "--plot"],
+    "voxblink2 statu\t--store sto\t --j\t": ["status", "--store", "store/", "--json"],
+    # Of what is ambiguous, what is common.
+    "voxblink2 re\tl\t": ["release"],
+    "voxblink2 index --data-dir my\tmeta\t": ["index", "--data-dir", "my release/meta data/"],
+    "voxblink2 materialize --video-shape str\t--audio-format wa\t": [
+        *("materialize", "--video-shape", "stretched", "--audio-format", "wav"),
+    ],
+}
+
+
+@needs_bash
+def test_the_tab_key_completes(script: Path, work: Path) -> None:
+    bash = ["bash", "--norc", "--noprofile", "-i"]
+    begin = f"source {shlex.quote(str(script))}"
+    assert ran(bash, begin, work, *TYPED) == [*TYPED.values()]
 
 
 # -- zsh -------------------------------------------------------------------------------------------
 
 
-@needs_zsh
-def test_zsh_reads_its_script_and_knows_the_program(tmp_path: Path) -> None:
+@pytest.fixture
+def zsh_begin(tmp_path: Path) -> str:
+    """What zsh reads at its start, as in docs/install.md; nothing is asked or shown in lists."""
     functions = tmp_path / "functions"
     functions.mkdir()
     path = functions / "_voxblink2"
     path.write_text(completion_script(cli._parser(), "zsh"), encoding="utf-8")
-    code = (
+    return (
         f"fpath=({shlex.quote(str(functions))} $fpath); autoload -Uz compinit; "
-        f"compinit -u -d {shlex.quote(str(tmp_path / 'dump'))}; print $_comps[voxblink2]"
+        f"compinit -u -d {shlex.quote(str(tmp_path / 'dump'))}; "
+        "unsetopt auto_list auto_menu auto_remove_slash"
     )
-    subprocess.run(["zsh", "-f", "-n", str(path)], check=True)
+
+
+@needs_zsh
+def test_zsh_reads_its_script_and_knows_the_program(zsh_begin: str) -> None:
+    code = f"{zsh_begin}; print $_comps[voxblink2]"
     done = subprocess.run(["zsh", "-f", "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("_voxblink2\n", "")
+
+
+@needs_zsh
+def test_the_tab_key_completes_in_zsh(zsh_begin: str, work: Path) -> None:
+    assert ran(["zsh", "-f", "-i"], zsh_begin, work, *TYPED) == [*TYPED.values()]
+
+
+@needs_zsh
+def test_zsh_completes_every_option_of_every_command(zsh_begin: str, work: Path) -> None:
+    typed = {
+        shlex.join(["voxblink2", *words, name[:-1]]) + "\t": [*words, name]
+        for words, parser in COMMANDS
+        for names in [[*parser._option_string_actions]]
+        for name in names
+        if [other for other in names if other.startswith(name[:-1])] == [name]
+    }
+    assert len(typed) > 300
+    assert ran(["zsh", "-f", "-i"], zsh_begin, work, *typed) == [*typed.values()]

@@ -64,11 +64,11 @@ def test_a_broken_link_or_page_ends_the_build(settings: dict[str, Any]) -> None:
 
 def test_nothing_is_loaded_from_elsewhere(settings: dict[str, Any]) -> None:
     assert settings["theme"]["font"] is False
-    used = [*settings["extra_css"], settings["theme"]["favicon"]]
+    used = [*settings["extra_css"], *settings["extra_javascript"], settings["theme"]["favicon"]]
     folder = ROOT / settings["theme"]["custom_dir"]
     assert all((folder / name).is_file() for name in used)
     assert "analytics" not in settings["extra"]
-    assert not any("://" in file.read_text() for file in folder.rglob("*.css"))
+    assert not any("://" in file.read_text() for file in folder.rglob("*.[cj]s*"))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from mkdocs.exceptions import ConfigurationError
@@ -11,6 +12,8 @@ from documentation import links, navigation
 from documentation.reference import FOLDER
 
 _META = "---\n"
+# Above a column of names, which needs no title; as a header it would be one without a text.
+_EMPTY_HEADER = re.compile(r"<th([^>]*)></th>")
 
 
 def on_config(config: Any) -> Any:
@@ -49,6 +52,11 @@ def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
     """Turn links and notes of a page into those of the site."""
     origin = links.repository_path(page.file.src_uri)
     return links.on_the_site(markdown, origin) if origin else markdown
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Turn headers of tables that have no text into cells."""
+    return _EMPTY_HEADER.sub(r"<td\1></td>", html)
 
 
 def _without_meta(text: str) -> str:

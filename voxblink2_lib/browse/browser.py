@@ -131,7 +131,7 @@ class StoreBrowser:
 
         def read(ledger: Ledger) -> Markup:
             sections = sections_of(ledger.statistics, subject, self.config, index)
-            return join([fill("<h3>$title</h3>$content", **part._asdict()) for part in sections])
+            return join([fill("<h2>$title</h2>$content", **part._asdict()) for part in sections])
 
         with drawing:
             return self.ledger.read(read)

@@ -28,6 +28,8 @@ _COMPLETERS = {
     FOLDERS: {"bash": "_voxblink2_dirs", "zsh": "_files -/"},
     FILES: {"bash": "_voxblink2_files", "zsh": "_files"},
 }
+# Where something is to be written that is no path, zsh offers options only if there is a list.
+_NOTHING = {"bash": "", "zsh": "( )"}
 _PREAMBLE = {
     "bash": r"""
 _voxblink2_files() { compgen -f -- "${1//\\/}"; }
@@ -66,12 +68,18 @@ def parsers_of(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentPar
 
 def _prepare(action: argparse.Action) -> None:
     """Mark a value that is a path, and let its name have no colon, which zsh splits at."""
-    for names, completers in _COMPLETERS.items():
-        if names & words_of(action) and not action.choices:
-            action.complete = completers  # type: ignore[attr-defined]  # what shtab looks for
-            break
+    if not action.choices and (completers := _completers(action)):
+        action.complete = completers  # type: ignore[attr-defined]  # what shtab looks for
     if isinstance(action.metavar, str):
         action.metavar = action.metavar.replace(":", " ")
+
+
+def _completers(action: argparse.Action) -> dict[str, str]:
+    """Return how each shell completes a value; empty where it does not."""
+    for names, completers in _COMPLETERS.items():
+        if names & words_of(action):
+            return completers
+    return {} if action.option_strings else _NOTHING
 
 
 def words_of(action: argparse.Action) -> set[str]:

@@ -191,7 +191,8 @@ def _add_cluster_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--address",
-        help="of the Ray cluster; default: $RAY_ADDRESS, or the cluster of this machine",
+        help="of the Ray cluster, or local: one of this machine alone, started for the run and "
+        "ended after it; default: $RAY_ADDRESS, or the cluster that runs on this machine",
         metavar="HOST:PORT",
     )
     group.add_argument(

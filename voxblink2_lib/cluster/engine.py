@@ -27,6 +27,7 @@ def ray_engine(
     Args:
         request: what is to be made; nothing of it is begun before all checks have passed.
         address: of the cluster; by default the one of this machine, or ``RAY_ADDRESS``.
+            ``local`` starts one of this machine alone, which ends with the run.
         shares_budget: one budget for all nodes. Otherwise each has its own.
 
     Raises:

@@ -50,7 +50,8 @@ def connected(address: str) -> Iterator[None]:
     """Be connected to a cluster; a connection that was there before is used, and stays.
 
     Args:
-        address: of the cluster; ``auto`` for the one of this machine.
+        address: of the cluster; ``auto`` for the one of this machine, ``local`` for one that is
+            started on it and ended here.
 
     Raises:
         StoppedError: there is no such cluster.

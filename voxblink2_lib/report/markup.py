@@ -90,16 +90,20 @@ def table(
     """
     lines = [[_cell(*pair) for pair in zip(row, columns, strict=True)] for row in rows]
     if titles:
-        lines.insert(0, [_cell(column.title, column, tag="th") for column in columns])
+        lines.insert(0, [_title(column) for column in columns])
     body = [fill("<tr>$cells</tr>", cells=join(cells)) for cells in lines]
     return fill("<table$style>$body</table>", style=_class(style), body=join(body))
 
 
-def _cell(text: str, column: Column, *, tag: str = "") -> Markup:
-    scope = Markup(' scope="row"') if column.is_header and not tag else Markup()
-    tag = tag or ("th" if column.is_header else "td")
-    template = "<$tag$scope$style>$text</$tag>"
-    return fill(template, tag=tag, scope=scope, style=_class(column.style), text=text)
+def _title(column: Column) -> Markup:
+    """Return the cell above a column; one without a title names nothing."""
+    template = '<th scope="col"$style>$text</th>' if column.title else "<td$style></td>"
+    return fill(template, style=_class(column.style), text=column.title)
+
+
+def _cell(text: str, column: Column) -> Markup:
+    template = '<th scope="row"$style>$text</th>' if column.is_header else "<td$style>$text</td>"
+    return fill(template, style=_class(column.style), text=text)
 
 
 def _class(name: str) -> Markup:
