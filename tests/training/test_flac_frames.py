@@ -142,6 +142,11 @@ def test_short_streams_and_their_ends(length: int) -> None:
             assert found is None or np.array_equal(found, expected)
 
 
+def test_a_header_whose_second_byte_is_where_the_search_has_been_is_found() -> None:
+    stream = flac_encoder.stream(np.zeros(51, np.int16), [16, 34, 1], is_variable=True)
+    assert crop(stream.data, 51, 0, 45) is not None
+
+
 @st.composite
 def sizes_of_blocks(draw: st.DrawFn, *, is_variable: bool) -> list[int]:
     blocks = draw(st.lists(st.integers(16, 300), min_size=1, max_size=40))

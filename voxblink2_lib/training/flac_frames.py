@@ -187,7 +187,8 @@ class _Stream(NamedTuple):
 
     def _next(self, offset: int, low: _Frame, high: _Frame) -> _Frame | None:
         """Return the first frame from an offset on that may lie between two others."""
-        while (offset := self.source.find(self.sync, offset, high.offset)) >= 0:
+        end = high.offset + len(self.sync) - 1  # it begins before the other one, at most
+        while (offset := self.source.find(self.sync, offset, end)) >= 0:
             frame = self.frame_at(offset)
             if frame and low.end <= frame.position and frame.end <= high.position:
                 return frame
