@@ -92,7 +92,7 @@ def test_the_corpus_demo_reports_its_result(
     # 404, three for 403, which is retried.
     assert result.requests == 1 + 16 * 3 + 1 + RUN_TRIES
     assert len({hashlib.sha256(path.read_bytes()).digest() for path in result.clips}) == 4
-    assert "num_rows: 48" in "\n".join(result.lines())
+    assert "    num_rows: 48" in result.lines()  # a line of its own: a terminal shows no others
     assert "16 videos downloaded, 2 unavailable; 48 utterances" in "\n".join(result.lines())
     assert capsys.readouterr().out == ""
     # The site is gone, the store goes on with the media where they lie.

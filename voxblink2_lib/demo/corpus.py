@@ -80,7 +80,7 @@ class CorpusDemoResult:
         row = ", ".join(f"{name}={value!r}" for name, value in self.first_row.items())
         return [
             "",
-            self.dataset,
+            *self.dataset.splitlines(),
             "",
             f"First row: {row}",
             "",
