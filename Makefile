@@ -81,7 +81,7 @@ $(DOCS)/.ready: tools/documentation/requirements.txt
 
 # The page of a store, in Chromium. Gradio takes other versions than the rest: an environment of its own.
 browse-test: $(BROWSE)/.ready
-	$(BROWSE)/bin/python -m pytest tests/browse/page_in_chromium.py
+	$(BROWSE)/bin/python -m pytest tests/browse/*_in_chromium.py
 
 $(BROWSE)/.ready: setup.cfg pyproject.toml tests/browse/constraints.txt tools/setup.sh
 	PYTHON="$(PYTHON)" CONSTRAINTS=tests/browse/constraints.txt sh tools/setup.sh $(BROWSE) ".[browse-test]"

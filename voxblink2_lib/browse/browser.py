@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 from voxblink2_lib import __version__
@@ -18,7 +19,7 @@ from voxblink2_lib.browse.suspects import Suspects
 from voxblink2_lib.browse.voices import Voices
 from voxblink2_lib.errors import ScoringError, SelectionError
 from voxblink2_lib.records import UtteranceKey, VideoKey, check_ids
-from voxblink2_lib.report.markup import Markup, fill, join
+from voxblink2_lib.report.markup import Markup, fill, join, note
 from voxblink2_lib.report.page import ReportSubject, sections_of
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
@@ -131,7 +132,8 @@ class StoreBrowser:
 
         def read(ledger: Ledger) -> Markup:
             sections = sections_of(ledger.statistics, subject, self.config, index)
-            return join([fill("<h3>$title</h3>$content", **part._asdict()) for part in sections])
+            parts = [fill("<h3>$title</h3>$content", **part._asdict()) for part in sections]
+            return join([note(f"Counted at {datetime.now(UTC):%H:%M:%S} UTC."), *parts])
 
         with drawing:
             return self.ledger.read(read)

@@ -92,9 +92,9 @@ def _head(browser: StoreBrowser) -> Markup:
     )
 
 
-def _show(browser: StoreBrowser, name: str | None) -> tuple[str, str, str]:
+def _show(browser: StoreBrowser, name: Any) -> tuple[str, str, str]:
     """Return what is shown of an utterance, its name, and its speaker."""
-    if not name:
+    if not name or not isinstance(name, str):
         return _NOTHING_CHOSEN, "", ""
     try:
         return browser.utterance(name), name, named(name).speaker_id
@@ -109,6 +109,8 @@ def _add_list(gr: Any, browser: StoreBrowser, parts: _Parts, label: str) -> Any:
         lambda name: _show(browser, name),
         rows,
         [parts.details, parts.chosen, parts.speaker],
+        # Of a list that a search has replaced meanwhile, Gradio would not take the choice.
+        preprocess=False,
         show_progress="hidden",
         api_visibility="private",
     )
@@ -353,14 +355,15 @@ def _add_marks(gr: Any, browser: StoreBrowser, parts: _Parts, tab: Any) -> None:
             return [views.problem(str(error)), gr.Dropdown()]
         return shown()
 
-    def removed(name: str | None) -> list[Any]:
-        browser.marks.remove(name or "")
+    def removed(name: Any) -> list[Any]:
+        if isinstance(name, str):
+            browser.marks.remove(name)
         return shown()
 
     options = {"outputs": [view, present], "show_progress": "hidden", "api_visibility": "private"}
     tab.select(shown, None, **options)
     save.click(saved, None, **options)
-    remove.click(removed, present, **options)
+    remove.click(removed, present, preprocess=False, **options)  # it may be gone by now
 
 
 def _marks(browser: StoreBrowser) -> Markup:

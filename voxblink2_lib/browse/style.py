@@ -30,7 +30,7 @@ CSS = """
 HEAD = """<script>
 const steps = { ArrowDown: 1, ArrowRight: 1, ArrowUp: -1, ArrowLeft: -1 };
 document.addEventListener("keydown", (event) => {
-  const step = steps[event.key], list = event.target.closest(".utterances");
+  const step = steps[event.key], list = event.target.closest("fieldset");
   if (!step || !list || event.target.type !== "radio") return;
   const buttons = [...list.querySelectorAll("input[type=radio]")];
   const next = buttons[buttons.indexOf(event.target) + step];
