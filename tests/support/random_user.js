@@ -1,5 +1,6 @@
 // What a random user sees of a page: what is asked of the server is counted until its answer is
-// there; the page is at rest when nothing is asked, and nothing of it has changed for some frames.
+// there; the page is at rest when nothing is asked, no sign of waiting is seen, and nothing of it has
+// changed for some frames.
 (() => {
   let open = 0;
   const send = window.fetch;
@@ -12,13 +13,17 @@
       return answer;
     } catch (error) { open -= 1; throw error; }
   };
+  const isSeen = (element) =>
+    element.checkVisibility({ opacityProperty: true, visibilityProperty: true });
+  const isWaiting = () =>
+    [...document.querySelectorAll("[data-testid=status-tracker] .loading")].some(isSeen);
   window.atRest = () => new Promise((done, fail) => {
     let quiet = 0, left = 6000;
     const observer = new MutationObserver(() => { quiet = 0; });
     observer.observe(document.body,
       { subtree: true, childList: true, attributes: true, characterData: true });
     const look = () => {
-      quiet = open ? 0 : quiet + 1;
+      quiet = open || isWaiting() ? 0 : quiet + 1;
       left -= 1;
       if (quiet < 4 && left) return requestAnimationFrame(look);
       observer.disconnect();
@@ -26,8 +31,15 @@
     };
     requestAnimationFrame(look);
   });
+  // Without what is only read aloud, and goes away by itself.
+  const text = () => {
+    const said = [...document.querySelectorAll("[aria-live], [role=status]")];
+    const words = new Set(said.flatMap((each) => each.innerText.split("\n")));
+    const lines = document.body.innerText.split("\n");
+    return lines.filter((each) => each && !words.has(each)).join("\n");
+  };
   window.contents = () => [
-    document.body.innerText,
+    text(),
     ...[...document.querySelectorAll("input, textarea")].map((each) => each.value + each.checked),
     ...[...document.querySelectorAll("svg")].map((each) => each.checkVisibility() && each.outerHTML),
     ...[...document.querySelectorAll("audio, video")].map((each) => each.src),
@@ -55,12 +67,12 @@
     const all = "a[href], button, input, textarea, select, summary, audio, video, [tabindex]," +
       " [contenteditable]";
     window.elements = [...document.querySelectorAll(all)].filter((each) =>
-      !each.disabled && each.tabIndex >= 0 &&
-      each.checkVisibility({ opacityProperty: true, visibilityProperty: true }));
+      !each.disabled && each.tabIndex >= 0 && isSeen(each));
     return window.elements.map((each, place) => {
       const kind = kindOf(each);
-      const chosen = each.checked === true || each.ariaSelected === "true";
-      return [kind, labelOf(each, kind).trim(), place, chosen];
+      const chosen = each.checked === true || each.ariaSelected === "true" ||
+        (kind === "text" && each.value !== "");
+      return [kind, labelOf(each, kind).trim(), place, chosen, each.value ?? ""];
     });
   };
 })();

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 WATCH = Path(__file__).with_suffix(".js").read_text(encoding="utf-8")
 # How often a kind is chosen: what shows an utterance takes the most time.
 _WEIGHTS: Mapping[str, float] = MappingProxyType(
-    {"text": 3, "tab": 2, "button": 6, "radio": 6, "dropdown": 2, "token": 3, "player": 2}
+    {"text": 3, "tab": 2, "button": 6, "radio": 6, "dropdown": 2, "token": 6, "player": 2}
 )
 _UNTRIED = 10
 _HISTORY = 30
@@ -45,11 +46,13 @@ class Place(NamedTuple):
 
     Attributes:
         number: in the page's list of elements.
-        is_chosen: it is the one that is chosen already.
+        is_chosen: it is the one that is chosen already; of a box, something is in it.
+        value: of a radio button.
     """
 
     number: int
     is_chosen: bool
+    value: str
 
 
 @dataclass
@@ -65,30 +68,27 @@ class RandomUser:
     """Uses what is visible and enabled, rather what has not been used, and what changes the page.
 
     Attributes:
-        window: a page that ran :data:`WATCH` before all else.
         seed: of everything that is chosen.
         texts: what is written into boxes.
+        window: a page that ran :data:`WATCH` before all else.
         uses: of each control.
+        chosen: how often each radio button was, by its value.
         history: what was done, the last of it.
     """
 
-    window: Any
     seed: int
     texts: tuple[str, ...]
+    window: Any = None
     uses: dict[Control, Use] = field(default_factory=dict)
+    chosen: Counter[str] = field(default_factory=Counter)
     history: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
 
-    @property
-    def changes(self) -> int:
-        """How often the page has changed."""
-        return sum(use.changes for use in self.uses.values())
-
     def expected(self) -> set[Control]:
         """Return the controls that the page was made of, visible or not."""
-        found = set()
+        found: set[Control] = set()
         for component in self.window.evaluate("window.gradio_config.components"):
             if known := _OF_COMPONENTS.get(component["type"]):
                 kind, name = known
@@ -98,9 +98,9 @@ class RandomUser:
     def act(self) -> None:
         """Use a control, wait until the page is at rest, and look whether it has changed."""
         places = self._places()
-        control = self._choice(list(places))
+        control = self._choice(places)
         use = self.uses.setdefault(control, Use())
-        element = self._element(control, places[control])
+        element = self._element(places[control])
         before = self._contents(control)
         done = _ACTIONS[control.kind](self, element)
         self.history = [*self.history[1 - _HISTORY :], f"{control.kind} {control.label!r}: {done}"]
@@ -110,26 +110,32 @@ class RandomUser:
 
     def _places(self) -> dict[Control, list[Place]]:
         places: dict[Control, list[Place]] = {}
-        for kind, label, number, is_chosen in self.window.evaluate("window.controls()"):
-            if not (kind == "tab" and is_chosen):
-                place = Place(number, is_chosen)
+        for kind, label, *values in self.window.evaluate("window.controls()"):
+            place = Place(*values)
+            if not (kind == "tab" and place.is_chosen):
                 places.setdefault(Control(kind, label), []).append(place)
         unknown = [control.kind for control in places if control.kind not in _ACTIONS]
         assert not unknown, f"It is not known how to use {unknown}"
         return places
 
-    def _choice(self, controls: list[Control]) -> Control:
-        return self.random.choices(controls, list(map(self._weight, controls)))[0]
+    def _choice(self, places: dict[Control, list[Place]]) -> Control:
+        weights = [self._weight(control, own[0]) for control, own in places.items()]
+        return self.random.choices(list(places), weights)[0]
 
-    def _weight(self, control: Control) -> float:
+    def _weight(self, control: Control, place: Place) -> float:
         use = self.uses.get(control)
         if use is None:
             return _UNTRIED * _WEIGHTS[control.kind]
-        return _WEIGHTS[control.kind] * (1 + use.changes) / (1 + use.times)
+        # Boxes add up: what is searched for with all of them is hardly ever found.
+        full = 8 if control.kind == "text" and place.is_chosen else 1
+        return full * _WEIGHTS[control.kind] * (1 + use.changes) / (1 + use.times)
 
-    def _element(self, control: Control, places: list[Place]) -> Any:
-        free = [place for place in places if not place.is_chosen]
-        place = self.random.choice(free or places)
+    def _element(self, places: list[Place]) -> Any:
+        """Return one of the elements, rather one that has not been chosen yet."""
+        free = [place for place in places if not place.is_chosen] or places
+        fewest = min(self.chosen[place.value] for place in free)
+        place = self.random.choice([each for each in free if self.chosen[each.value] == fewest])
+        self.chosen[place.value] += 1
         return self.window.evaluate_handle("n => window.elements[n]", place.number).as_element()
 
     def _contents(self, control: Control) -> str:
@@ -153,19 +159,23 @@ class RandomUser:
         return key
 
     def choose(self, element: Any) -> str:
-        """Choose a radio button with the mouse, or the one after that with an arrow key."""
-        if self.random.random() < 0.5:
+        """Choose a radio button with the mouse or a key, or the one beside that which is chosen."""
+        key = self.random.choice(["", "", "Space", "ArrowDown", "ArrowUp"])
+        if not key:
             element.click()
             return f"click on {element.evaluate('each => each.value')!r}"
-        return self._key(element, self.random.choice(["Space", "ArrowDown", "ArrowUp"]))
+        if key != "Space":
+            chosen = "each => each.closest('fieldset').querySelector(':checked') ?? each"
+            element = element.evaluate_handle(chosen).as_element()
+        return self._key(element, key)
 
     def write(self, element: Any) -> str:
-        """Write into a box, in place of what is in it."""
-        # Boxes add up: what is searched for with all of them is hardly ever found.
+        """Write into a box, or empty it."""
         is_full = element.evaluate("each => each.value !== ''")
-        text = "" if is_full and self.random.random() < 0.7 else self.random.choice(self.texts)
+        text = "" if is_full and self.random.random() < 0.8 else self.random.choice(self.texts)
         element.focus()
         self.window.keyboard.press("Control+A")
+        self.window.keyboard.press("Delete")
         self.window.keyboard.insert_text(text)
         if ends := self.random.random() < 0.5:
             self.window.keyboard.press("Enter")

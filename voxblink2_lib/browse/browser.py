@@ -104,7 +104,7 @@ class StoreBrowser:
             clip = details.clip
             return boxed_video(clip, self.details.clip_options()) if clip else b""
 
-        return views.details_view(details, self.marks.on(details.row.key), face)
+        return views.details_view(details, face)
 
     def voices(self, speaker_id: str) -> tuple[Markup, list[tuple[UtteranceKey, float]]]:
         """Return how a speaker's utterances compare, as HTML, and the farthest of them first.
