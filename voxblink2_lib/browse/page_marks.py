@@ -103,7 +103,7 @@ def add_marking(gr: Any, browser: StoreBrowser, marking: Marking, name: Any) -> 
         marking.unmark.render()
 
     def marked(name: str, scope: str, reason: str | None) -> list[Any]:
-        note = None
+        note: Markup | None = None
         if name:
             try:
                 browser.marks.add(Mark.of(named(name), _SCOPES.get(scope, scope), reason or ""))
