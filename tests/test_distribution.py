@@ -200,7 +200,7 @@ def test_what_does_not_run_is_seen(tool: dict[str, Any], tmp_path: Path) -> None
     (tmp_path / "bin").mkdir()
     for name in ("python", "voxblink2"):
         (tmp_path / "bin" / name).symlink_to(shutil.which("false") or "/bin/false")
-    for title in tool["TRIALS"]:
+    for title in tool["TRIALS"] | tool["BROWSE_TRIALS"]:
         fault = tool["trial_fault"](title, tmp_path, tmp_path / "elsewhere")
         assert fault.startswith(f"{title}: ended with 1")
 

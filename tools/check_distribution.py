@@ -3,7 +3,8 @@
     python tools/check_distribution.py
 
 Makes two environments of its own below a temporary folder: one to build in, and one with nothing
-but the wheel and what it requires, in which the commands of a new user run from another folder.
+but the wheel and what it requires, in which the commands of a new user run from another folder;
+then with the extra for `browse` as well.
 Prints what is wrong, and ends with 1 if anything is. Needs the network, a few minutes, and FFmpeg.
 """
 
@@ -226,10 +227,31 @@ assert sum(1 for _ in open_release("demo").annotations()) > 0
     "a description of the machine": (_PROGRAM, "env", "--json"),
     "the demo": (_PROGRAM, "demo", "--out", "demo"),
 }
+# With the extra of that name, in the folder in which the demo ran.
+BROWSE = "browse"
+BROWSE_TRIALS: dict[str, Sequence[str]] = {
+    "a page of the demo's store, which is ended": (
+        _PYTHON,
+        "-c",
+        """
+import json, pathlib, subprocess, sys, urllib.request
+command = [pathlib.Path(sys.prefix) / "bin" / "voxblink2", "browse", "demo/store", "--json"]
+with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    try:
+        url = json.loads(process.stdout.readline())["url"]
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(url, timeout=100) as answer:
+            assert b"gradio_config" in answer.read(), url
+    finally:
+        process.terminate()
+assert process.returncode == 0, process.returncode
+""",
+    ),
+}
 
 
 def trial_fault(title: str, prefix: Path, folder: Path) -> str:
-    """Run one of :data:`TRIALS`; return what it printed if it failed, else nothing.
+    """Run one of the trials; return what it printed if it failed, else nothing.
 
     Args:
         title: which.
@@ -238,7 +260,7 @@ def trial_fault(title: str, prefix: Path, folder: Path) -> str:
     """
     print(f"  {title}", file=sys.stderr)
     folder.mkdir(parents=True, exist_ok=True)
-    program, *words = TRIALS[title]
+    program, *words = (TRIALS | BROWSE_TRIALS)[title]
     home = str(folder / "home")
     ours = {"PYTHONPATH", "VOXBLINK2_RELEASE", "PYTHONHOME"}
     kept = {name: value for name, value in os.environ.items() if name not in ours}
@@ -258,13 +280,16 @@ def trial_fault(title: str, prefix: Path, folder: Path) -> str:
 # -- All of it -------------------------------------------------------------------------------------
 
 
-def environment(prefix: Path, *requirements: str | Path) -> Path:
-    """Make an environment with some packages in it, and return its Python."""
+def environment(
+    prefix: Path, *requirements: str | Path, constraints: str = "constraints.txt"
+) -> Path:
+    """Make an environment with some packages in it, or add them, and return its Python."""
     print(f"  installing {' '.join(map(str, requirements))}", file=sys.stderr)
-    venv.create(prefix, with_pip=True)
     python = prefix / "bin" / "python"
+    if not python.exists():
+        venv.create(prefix, with_pip=True)
     pip: list[str | Path] = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-    subprocess.run([*pip, "-c", ROOT / "constraints.txt", *requirements], check=True)
+    subprocess.run([*pip, "-c", ROOT / constraints, *requirements], check=True)
     return python
 
 
@@ -284,9 +309,12 @@ def faults(folder: Path) -> Iterator[str]:
     yield from sdist_faults(sdist, ROOT)
     yield from wheel_faults(of_sdist, ROOT)
     yield from differences(of_sdist, of_tree)
-    environment(folder / "empty", of_sdist)
-    tried = (trial_fault(title, folder / "empty", folder / "elsewhere") for title in TRIALS)
-    yield from filter(None, tried)
+    empty, elsewhere = folder / "empty", folder / "elsewhere"
+    environment(empty, of_sdist)
+    yield from filter(None, (trial_fault(title, empty, elsewhere) for title in TRIALS))
+    # Gradio wants an older Pillow.
+    environment(empty, f"{of_sdist}[{BROWSE}]", constraints="tests/browse/constraints.txt")
+    yield from filter(None, (trial_fault(title, empty, elsewhere) for title in BROWSE_TRIALS))
 
 
 def main() -> int:

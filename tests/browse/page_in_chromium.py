@@ -143,6 +143,34 @@ def test_a_wrong_search_is_told_from_an_empty_one(page: Any) -> None:
     picture(page, "nothing")
 
 
+def test_a_choice_is_shown_though_a_search_has_replaced_its_list(page: Any) -> None:
+    choose(page, NAME)
+    held: list[Any] = []
+
+    def hold_the_first(route: Any) -> None:
+        if held:
+            route.continue_()
+        else:
+            held.append(route)
+
+    page.route("**/queue/join*", hold_the_first)
+    with page.expect_request("**/queue/join*"):
+        page.get_by_role("radio", name="id990001/demo_Garden/00002").check()
+    page.get_by_label("Speaker, video or utterance").fill("id990003")
+    page.get_by_role("button", name="Search").click()
+    page.get_by_role("radio", name="id990003/").first.wait_for()
+    held[0].continue_()
+    page.get_by_role("heading", name="id990001/demo_Garden/00002").wait_for()
+
+
+def test_arrow_keys_walk_through_each_group_of_radio_buttons(page: Any) -> None:
+    page.get_by_label("its video").focus()
+    page.keyboard.press("ArrowRight")
+    assert page.get_by_label("its speaker").is_checked()
+    page.keyboard.press("ArrowLeft")
+    assert page.get_by_label("its video").is_checked()
+
+
 def test_in_the_dark(chromium: Any, served: dict[str, Any]) -> None:
     context = new_context(chromium, width=800, color_scheme="dark")
     window = context.new_page()

@@ -17,7 +17,7 @@ from support.browsed_store import digests
 from voxblink2_lib.browse.browser import StoreBrowser
 from voxblink2_lib.browse.marks import Mark
 from voxblink2_lib.browse.query import Query, utterance_of
-from voxblink2_lib.browse.views import marks_view, row_label
+from voxblink2_lib.browse.views import marks_on, marks_view, row_label
 from voxblink2_lib.errors import ScoringError, SelectionError, StoreError
 from voxblink2_lib.store.layout import Store
 
@@ -166,7 +166,9 @@ def test_marks_are_shown(store: Path, tmp_path: Path) -> None:
     browser = browse(store, tmp_path)
     key = utterance_of("id990001/demoHarbour/00001")
     browser.marks.add(Mark.of(key, "video", "<b>loud</b>"))
-    assert "Marked to leave out: video demoHarbour" in Elements(browser.utterance(key.name)).words
+    assert marks_on([]) == ""
+    marked = Elements(marks_on(browser.marks.on(key)))
+    assert "Marked to leave out: video demoHarbour" in marked.words
     view = Elements(marks_view(browser.marks.all, "exclude.txt", is_saved=False))
     assert "1 mark; exclude.txt does not have them yet: press Save" in view.words
     assert "<b>loud</b>" in view.words

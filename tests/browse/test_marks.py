@@ -105,3 +105,10 @@ def test_files_that_are_of_no_use_are_refused(tmp_path: Path) -> None:
         marks.save()
     with pytest.raises(SelectionError, match="'all' cannot be marked"):
         Mark.of(KEY, "all")
+
+
+def test_of_a_whole_video_no_utterance_is_marked() -> None:
+    video = UtteranceKey(*KEY[:2], "")
+    with pytest.raises(SelectionError, match=r"is a whole video\. Mark the video, or choose one"):
+        Mark.of(video, "utterance")
+    assert Mark.of(video, "video").name == video.video_id

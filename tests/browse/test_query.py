@@ -61,3 +61,19 @@ def test_only_ids_come_out(text: str) -> None:
 def test_an_unknown_class_is_refused() -> None:
     with pytest.raises(SelectionError, match=r"'vanished' is no class of outcome\. Choose among"):
         Query.of(statuses=["done", "vanished"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x" * 501, r"is too long to search for\. Write at most 500 characters"),
+        ("ü" * 100_000, r"\(length 100,000\) is too long"),
+        ("half \ud800", r"has what is no character\. Write it again"),
+        ("no\0thing", "has what is no character"),
+    ],
+)
+@pytest.mark.parametrize("place", ["ids", "reason", "language", "text"])
+def test_what_cannot_be_searched_for_is_refused(place: str, text: str, message: str) -> None:
+    with pytest.raises(SelectionError, match=message) as caught:
+        Query.of(**{place: text})
+    assert len(str(caught.value).encode()) < 1000

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -266,6 +267,31 @@ def test_a_full_disk_leaves_the_index_as_it_was(
         update(release, index)
     assert read_speaker_info(index.folder) == first
     assert sorted(path.name for path in index.folder.parent.iterdir()) == ["index"]
+
+
+def test_rows_are_read_in_parts_by_several_threads(
+    release: Path, index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(speaker_writer, "_TRANSCRIPTS_PER_GROUP", 7)
+    texts = {
+        f"id{speaker:06}": "".join(f"{VIDEOS[0]}/{n:05} {speaker} {n}\n" for n in range(5))
+        for speaker in range(20)
+    }
+    write_speakers(release, "asr_res", texts)
+    update(release, index)
+    reader = SpeakerIndex(index.folder)
+    expected = [f"{speaker} {number}" for speaker in range(20) for number in range(5)]
+    assert reader.rows == range(100)
+    assert reader.rows_of("id000003") == range(15, 20)
+    assert not reader.rows_of("id999999")
+    for groups in (1, 3, 100):
+        parts = list(reader.parts(reader.rows, groups))
+        assert [row for part in parts for row in part] == list(range(100))
+        with ThreadPoolExecutor(4) as threads:
+            tables = list(threads.map(lambda part: reader.read(part, ["transcript"]), parts))
+        assert [text for table in tables for text in table["transcript"].to_pylist()] == expected
+    assert list(reader.parts(range(10, 23), 1)) == [range(10, 14), range(14, 21), range(21, 23)]
+    assert reader.at([99, 0, 50])["transcript"].to_pylist() == ["19 4", "0 0", "10 0"]
 
 
 # -- Bounds ----------------------------------------------------------------------------------------

@@ -74,6 +74,19 @@ def test_pages_are_what_a_look_at_every_video_gives(
     assert all(map(wanted.allows, found))
 
 
+@pytest.mark.parametrize("words", ["", "private"])
+def test_a_speaker_is_found_without_a_look_at_all_before(words: str) -> None:
+    hundreds: list[None] = []  # of steps that SQLite made
+    with LedgerBuilder() as ledger:
+        for number in range(2000):
+            ledger.video("private", speaker=f"id{number:06}", reason="Private video")
+        ledger.database.set_progress_handler(lambda: hundreds.append(None), 100)
+        wanted = VideoFilter(speaker_id="id001999", words=words)
+        (video,) = all_pages(search_of(ledger), wanted, 25)
+    assert video.speaker_id == "id001999"
+    assert len(hundreds) < 10
+
+
 def test_one_video_and_where_its_clips_are(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     with LedgerBuilder(path) as ledger:

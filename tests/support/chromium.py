@@ -40,11 +40,13 @@ class Overheard:
         window: from its beginning.
 
     Attributes:
+        window: the window.
         said: a line for each message, which begins with its kind.
         asked: each URL.
     """
 
     def __init__(self, window: Any) -> None:
+        self.window = window
         self.said: list[str] = []
         self.asked: list[str] = []
         window.on("console", lambda message: self.said.append(f"{message.type}: {message.text}"))

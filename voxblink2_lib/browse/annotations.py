@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Collection, Iterator
+from collections import deque
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from voxblink2_lib.cores import usable_cores
 from voxblink2_lib.records import Utterance, UtteranceKey, VideoKey
 from voxblink2_lib.release.index import Index
-from voxblink2_lib.release.speaker_index import INFO, TRANSCRIPT_COLUMNS, SpeakerIndex
+from voxblink2_lib.release.speaker_index import INFO, SpeakerIndex
 
 # Groups of transcripts that are read at a time: of fewer, the reading costs more than the looking.
 _GROUPS_AT_ONCE = 16
+# Rows of transcripts, and those of them that are wanted.
+_Found: TypeAlias = tuple[range, list[int]]
 
 
 class _Stamp(NamedTuple):
@@ -76,27 +82,17 @@ class Transcript(NamedTuple):
     language: str | None
 
 
-class Place(NamedTuple):
-    """A row of the transcripts."""
-
-    group: int
-    row: int
-
-
-FIRST = Place(0, 0)
-
-
 class Matches(NamedTuple):
     """Transcripts that are wanted.
 
     Attributes:
         transcripts: in their order.
-        place: where to go on; ``None`` after the last.
+        following: number of the row at which to go on; ``None`` after the last.
         share: how much of all was looked at, from 0 to 1.
     """
 
     transcripts: list[Transcript]
-    place: Place | None
+    following: int | None
     share: float
 
 
@@ -122,7 +118,7 @@ class Transcripts:
         index, wanted = self._current(), set(keys)
         speakers = sorted({key.speaker_id for key in wanted}) if index else []
         tables = [table for speaker in speakers if index for table in index.transcripts(speaker)]
-        rows = (row for table in tables for row in _rows(table, range(len(table))))
+        rows = (row for table in tables for row in _rows(table))
         return {row.key: row for row in rows if row.key in wanted}
 
     def match(
@@ -131,7 +127,7 @@ class Transcripts:
         text: str,
         language: str,
         speaker_id: str = "",
-        place: Place = FIRST,
+        first: int = 0,
         most: int,
         until: float,
     ) -> Matches:
@@ -142,7 +138,7 @@ class Transcripts:
                 the same.
             language: as the transcripts name it; empty for any.
             speaker_id: of this speaker only; empty for all.
-            place: where to begin.
+            first: number of the row among all transcripts at which to begin.
             most: how many are returned.
             until: ``time.monotonic()`` at which to stop; one step is made in any case.
 
@@ -152,18 +148,22 @@ class Transcripts:
         index = self._current()
         if index is None:
             return Matches([], None, 1.0)
-        parts = _parts(index, speaker_id, place.group)
+        rows = index.rows_of(speaker_id) if speaker_id else index.rows
+        rows = range(max(rows.start, first), rows.stop)
         transcripts: list[Transcript] = []
-        for part in parts:
-            rows = np.flatnonzero(_is_wanted(part.texts, text, language))
-            rows = rows[rows >= place.row] if part.first == place.group else rows
-            room = most - len(transcripts)
-            transcripts += part.read(rows[:room])
-            share = part.stop / max(1, part.total)
-            if len(rows) > room:
-                return Matches(transcripts, Place(part.first, int(rows[room])), share)
-            if part.stop < part.total and time.monotonic() >= until:
-                return Matches(transcripts, Place(part.stop, 0), share)
+        searched = _in_order(
+            lambda part: (part, _wanted(index, part, text, language)),
+            index.parts(rows, _GROUPS_AT_ONCE),
+        )
+        with contextlib.closing(searched):
+            for part, wanted in searched:
+                share = part.stop / len(index.rows)
+                room = most - len(transcripts)
+                transcripts += _transcripts(index, wanted[:room])
+                if len(wanted) > room:
+                    return Matches(transcripts, wanted[room], share)
+                if part.stop < rows.stop and time.monotonic() >= until:
+                    return Matches(transcripts, part.stop, share)
         return Matches(transcripts, None, 1.0)
 
     def _current(self) -> SpeakerIndex | None:
@@ -179,53 +179,36 @@ class Transcripts:
             return self._index
 
 
-class _Part:
-    """Some groups of transcripts.
-
-    Attributes:
-        texts: their columns ``transcript`` and ``language``.
-        first: number of the first group.
-        stop: the number after the last one.
-        total: how many groups there are.
-    """
-
-    def __init__(self, index: SpeakerIndex, groups: range, rows: pa.Table | None = None) -> None:
-        self._index = index
-        self._groups = groups
-        self._rows = rows
-        names = ["transcript", "language"]
-        self.texts = index.read_groups(groups, names) if rows is None else rows.select(names)
-        self.first, self.stop = groups.start, groups.stop
-        self.total = index.groups if rows is None else groups.stop
-
-    def read(self, rows: npt.NDArray[np.int64]) -> list[Transcript]:
-        """Return some rows. The ids are read only where they are wanted."""
-        if not len(rows):
-            return []
-        if self._rows is None:
-            self._rows = self._index.read_groups(self._groups, TRANSCRIPT_COLUMNS.names)
-        return list(_rows(self._rows, rows.tolist()))
+def _in_order(
+    search: Callable[[range], _Found], parts: Iterator[range]
+) -> Generator[_Found, None, None]:
+    """Yield what is found in parts, in their order, while the next ones are searched."""
+    threads = usable_cores()
+    waiting: deque[Future[_Found]] = deque()
+    with ThreadPoolExecutor(threads) as executor:
+        try:
+            for part in parts:
+                waiting.append(executor.submit(search, part))
+                if len(waiting) > threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
-def _parts(index: SpeakerIndex, speaker_id: str, first: int) -> Iterator[_Part]:
-    if speaker_id:
-        tables = index.transcripts(speaker_id)
-        if tables and first == 0:
-            yield _Part(index, range(1), pa.concat_tables(tables))
-        return
-    for group in range(first, index.groups, _GROUPS_AT_ONCE):
-        yield _Part(index, range(group, min(group + _GROUPS_AT_ONCE, index.groups)))
-
-
-def _is_wanted(texts: pa.Table, text: str, language: str) -> npt.NDArray[np.bool_]:
-    wanted = np.ones(len(texts), np.bool_)
+def _wanted(index: SpeakerIndex, rows: range, text: str, language: str) -> list[int]:
+    """Return which of some rows are wanted. Only the columns that tell are read."""
+    wanted = np.ones(len(rows), np.bool_)
     if language:
-        is_same = pc.match_like(texts["language"], _escaped(language), ignore_case=True)
-        wanted &= _flags(is_same)
-    for word in text.split():
-        has_word = pc.match_substring(texts["transcript"], word, ignore_case=True)
-        wanted &= _flags(has_word)
-    return wanted
+        column = index.read(rows, ["language"])["language"]
+        wanted &= _flags(pc.match_like(column, _escaped(language), ignore_case=True))
+    if text and wanted.any():
+        column = index.read(rows, ["transcript"])["transcript"]
+        for word in dict.fromkeys(text.split()):
+            wanted &= _flags(pc.match_substring(column, word, ignore_case=True))
+    return [rows[place] for place in np.flatnonzero(wanted).tolist()]
 
 
 def _escaped(text: str) -> str:
@@ -236,7 +219,11 @@ def _flags(column: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
     return np.asarray(pc.fill_null(column, False).to_numpy())
 
 
-def _rows(table: pa.Table, rows: Collection[int]) -> Iterator[Transcript]:
-    for row in table.take(pa.array(list(rows), pa.int64())).to_pylist():
+def _transcripts(index: SpeakerIndex, rows: Sequence[int]) -> list[Transcript]:
+    return list(_rows(index.at(rows))) if rows else []
+
+
+def _rows(table: pa.Table) -> Iterator[Transcript]:
+    for row in table.to_pylist():
         key = UtteranceKey(row["speaker_id"], row["video_id"], row["utterance_id"])
         yield Transcript(key, row["transcript"], row["language"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 from voxblink2_lib import __version__
@@ -18,7 +19,7 @@ from voxblink2_lib.browse.suspects import Suspects
 from voxblink2_lib.browse.voices import Voices
 from voxblink2_lib.errors import ScoringError, SelectionError
 from voxblink2_lib.records import UtteranceKey, VideoKey, check_ids
-from voxblink2_lib.report.markup import Markup, fill, join
+from voxblink2_lib.report.markup import Markup, fill, join, note
 from voxblink2_lib.report.page import ReportSubject, sections_of
 from voxblink2_lib.store.layout import Store
 from voxblink2_lib.store.ledger import Ledger
@@ -103,7 +104,7 @@ class StoreBrowser:
             clip = details.clip
             return boxed_video(clip, self.details.clip_options()) if clip else b""
 
-        return views.details_view(details, self.marks.on(details.row.key), face)
+        return views.details_view(details, face)
 
     def voices(self, speaker_id: str) -> tuple[Markup, list[tuple[UtteranceKey, float]]]:
         """Return how a speaker's utterances compare, as HTML, and the farthest of them first.
@@ -131,7 +132,8 @@ class StoreBrowser:
 
         def read(ledger: Ledger) -> Markup:
             sections = sections_of(ledger.statistics, subject, self.config, index)
-            return join([fill("<h2>$title</h2>$content", **part._asdict()) for part in sections])
+            parts = [fill("<h2>$title</h2>$content", **part._asdict()) for part in sections]
+            return join([note(f"Counted at {datetime.now(UTC):%H:%M:%S} UTC."), *parts])
 
         with drawing:
             return self.ledger.read(read)

@@ -51,13 +51,17 @@ class Mark:
         """Mark an utterance, its video, or its speaker.
 
         Raises:
-            SelectionError: there is no such scope.
+            SelectionError: there is no such scope, or no single utterance is meant.
 
         >>> Mark.of(UtteranceKey("id000002", "-JUT3czS6OI", "00001"), "video").line
         '-JUT3czS6OI  # id000002/-JUT3czS6OI/00001'
         """
         text = visible(" ".join(reason.split()))[:_MOST_REASON_CHARACTERS]
         if scope == "utterance":
+            if not key.utterance_id:
+                raise SelectionError(
+                    f"{key.name} is a whole video. Mark the video, or choose one of its utterances."
+                )
             return cls("utterance", key.name, text)
         reason = f"{key.name}: {text}" if text else key.name
         if scope == "video":

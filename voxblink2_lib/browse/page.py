@@ -1,27 +1,23 @@
-"""The page of a store, made of Gradio's components. It is the only file that knows Gradio.
+"""The page of a store, made of Gradio's components: tabs on the left, an utterance on the right.
 
-Lists are groups of radio buttons: arrow keys walk through them, and each utterance is shown as soon
-as it is reached. What is shown of it is HTML of ours, with the browser's own players.
+This file, ``page_utterance.py`` and ``page_marks.py`` alone know Gradio.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from voxblink2_lib.browse import views
-from voxblink2_lib.browse.browser import StoreBrowser, named
-from voxblink2_lib.browse.marks import Mark
+from voxblink2_lib.browse.browser import StoreBrowser
+from voxblink2_lib.browse.page_marks import add_marking, add_marks
+from voxblink2_lib.browse.page_utterance import ChosenUtterance, add_list
 from voxblink2_lib.browse.query import CLASSES, Cursor, ListedUtterance, Query
 from voxblink2_lib.browse.search import ROWS_A_PAGE
 from voxblink2_lib.browse.suspects import DESCRIPTIONS, LookCursor
 from voxblink2_lib.errors import DependencyError, VoxBlink2Error
 from voxblink2_lib.progress import counted
 from voxblink2_lib.report.markup import Markup, fill
-
-_SCOPES = {"its video": "video", "its speaker": "speaker", "this utterance alone": "utterance"}
-_NOTHING_CHOSEN = Markup("<p>Choose an utterance in a list; it is shown here.</p>")
 
 
 def load_gradio() -> Any:
@@ -40,21 +36,6 @@ def load_gradio() -> Any:
     return gradio
 
 
-@dataclass(frozen=True, slots=True)
-class _Parts:
-    """Components that several lists share.
-
-    Attributes:
-        chosen: state: the name of the utterance that is shown.
-        details: all that is shown of it.
-        speaker: the speaker to compare.
-    """
-
-    chosen: Any
-    details: Any
-    speaker: Any
-
-
 def build_page(browser: StoreBrowser) -> Any:
     """Return the page as ``gradio.Blocks``, which is not served yet.
 
@@ -70,17 +51,15 @@ def build_page(browser: StoreBrowser) -> Any:
         gr.HTML(_head(browser), elem_classes="voxblink2")
         with gr.Row():
             with gr.Column(scale=5, min_width=380):
-                chosen = gr.State("")
-                speaker = gr.Textbox(label="Speaker", max_lines=1, render=False)
-                details = gr.HTML(_NOTHING_CHOSEN, elem_classes="voxblink2", render=False)
-                parts = _Parts(chosen, details, speaker)
+                chosen = ChosenUtterance.of(gr, browser)
                 with gr.Tabs():
                     for name, add in _TABS.items():
                         with gr.Tab(name) as tab:
-                            add(gr, browser, parts, tab)
+                            add(gr, browser, chosen, tab)
             with gr.Column(scale=6, min_width=380):
-                details.render()
-                _add_marking(gr, browser, parts)
+                chosen.marking.note.render()
+                chosen.details.render()
+                add_marking(gr, browser, chosen.marking, chosen.name)
     return page
 
 
@@ -92,33 +71,10 @@ def _head(browser: StoreBrowser) -> Markup:
     )
 
 
-def _show(browser: StoreBrowser, name: str | None) -> tuple[str, str, str]:
-    """Return what is shown of an utterance, its name, and its speaker."""
-    if not name:
-        return _NOTHING_CHOSEN, "", ""
-    try:
-        return browser.utterance(name), name, named(name).speaker_id
-    except VoxBlink2Error as error:
-        return views.problem(str(error)), "", ""
-
-
-def _add_list(gr: Any, browser: StoreBrowser, parts: _Parts, label: str) -> Any:
-    """Add an empty list of utterances, of which the chosen one is shown."""
-    rows = gr.Radio([], label=label, elem_classes="utterances")
-    rows.input(
-        lambda name: _show(browser, name),
-        rows,
-        [parts.details, parts.chosen, parts.speaker],
-        show_progress="hidden",
-        api_visibility="private",
-    )
-    return rows
-
-
 # -- Search ----------------------------------------------------------------------------------------
 
 
-def _add_search(gr: Any, browser: StoreBrowser, parts: _Parts, tab: Any) -> None:
+def _add_search(gr: Any, browser: StoreBrowser, chosen: ChosenUtterance, tab: Any) -> None:
     del tab
     ids = gr.Textbox(
         label="Speaker, video or utterance",
@@ -135,7 +91,7 @@ def _add_search(gr: Any, browser: StoreBrowser, parts: _Parts, tab: Any) -> None
         search = gr.Button("Search", variant="primary")
         following = gr.Button("Next page", interactive=False)
     state = gr.HTML("", elem_classes="voxblink2")
-    rows = _add_list(gr, browser, parts, "Utterances")
+    rows = add_list(gr, browser, chosen, "Utterances")
     query, cursor = gr.State(None), gr.State(None)
     outputs = [rows, state, following, query, cursor]
 
@@ -208,7 +164,7 @@ def _rows_update(
 # -- Suspicious ------------------------------------------------------------------------------------
 
 
-def _add_suspects(gr: Any, browser: StoreBrowser, parts: _Parts, tab: Any) -> None:
+def _add_suspects(gr: Any, browser: StoreBrowser, chosen: ChosenUtterance, tab: Any) -> None:
     del tab
     kinds = gr.Radio(
         [(text, kind) for kind, text in DESCRIPTIONS.items()],
@@ -220,7 +176,7 @@ def _add_suspects(gr: Any, browser: StoreBrowser, parts: _Parts, tab: Any) -> No
         begin = gr.Button("Look", variant="primary")
         following = gr.Button("Look on", interactive=False)
     state = gr.HTML("", elem_classes="voxblink2")
-    rows = _add_list(gr, browser, parts, "Suspicious utterances")
+    rows = add_list(gr, browser, chosen, "Suspicious utterances")
     cursor = gr.State(None)
 
     def first(kind: Any) -> list[Any]:
@@ -263,12 +219,12 @@ def _look(gr: Any, browser: StoreBrowser, kind: Any, cursor: LookCursor) -> list
 # -- Voices, coverage ------------------------------------------------------------------------------
 
 
-def _add_voices(gr: Any, browser: StoreBrowser, parts: _Parts, tab: Any) -> None:
+def _add_voices(gr: Any, browser: StoreBrowser, chosen: ChosenUtterance, tab: Any) -> None:
     del tab
-    parts.speaker.render()
+    chosen.speaker.render()
     compare = gr.Button("Compare utterances", variant="primary")
     pictures = gr.HTML("", elem_classes="voxblink2")
-    rows = _add_list(gr, browser, parts, "The farthest from the others first")
+    rows = add_list(gr, browser, chosen, "The farthest from the others first")
 
     def compared(speaker: str | None) -> list[Any]:
         try:
@@ -278,18 +234,18 @@ def _add_voices(gr: Any, browser: StoreBrowser, parts: _Parts, tab: Any) -> None
         choices = [(f"{cosine:.3f} · {key.name}", key.name) for key, cosine in farthest]
         return [view, gr.Radio(choices=choices, value=None)]
 
-    for event in (compare.click, parts.speaker.submit):
+    for event in (compare.click, chosen.speaker.submit):
         event(
             compared,
-            parts.speaker,
+            chosen.speaker,
             [pictures, rows],
             show_progress="minimal",
             api_visibility="private",
         )
 
 
-def _add_coverage(gr: Any, browser: StoreBrowser, parts: _Parts, tab: Any) -> None:
-    del parts
+def _add_coverage(gr: Any, browser: StoreBrowser, chosen: ChosenUtterance, tab: Any) -> None:
+    del chosen
     again = gr.Button("Count again")
     view = gr.HTML("", elem_classes="voxblink2")
 
@@ -306,66 +262,8 @@ def _add_coverage(gr: Any, browser: StoreBrowser, parts: _Parts, tab: Any) -> No
 # -- Marks -----------------------------------------------------------------------------------------
 
 
-def _add_marking(gr: Any, browser: StoreBrowser, parts: _Parts) -> None:
-    """Add what marks the utterance that is shown."""
-    # Gradio takes a value such as "video" for the name of one of its own texts.
-    scope = gr.Radio(list(_SCOPES), label="Leave out", value=next(iter(_SCOPES)))
-    reason = gr.Textbox(label="Why", max_lines=1)
-    with gr.Row():
-        mark = gr.Button("Mark")
-        unmark = gr.Button("Take its marks away")
-
-    def marked(name: str, scope: str, reason: str | None) -> str:
-        if name:
-            try:
-                browser.marks.add(Mark.of(named(name), _SCOPES.get(scope, scope), reason or ""))
-            except VoxBlink2Error as error:
-                return views.problem(str(error))
-        return _show(browser, name)[0]
-
-    def unmarked(name: str) -> str:
-        if name:
-            for present in browser.marks.on(named(name)):
-                browser.marks.remove(present.name)
-        return _show(browser, name)[0]
-
-    options = {"outputs": parts.details, "show_progress": "hidden", "api_visibility": "private"}
-    mark.click(marked, [parts.chosen, scope, reason], **options)
-    reason.submit(marked, [parts.chosen, scope, reason], **options)
-    unmark.click(unmarked, parts.chosen, **options)
-
-
-def _add_marks(gr: Any, browser: StoreBrowser, parts: _Parts, tab: Any) -> None:
-    del parts
-    save = gr.Button("Save", variant="primary")
-    view = gr.HTML(_marks(browser), elem_classes="voxblink2")
-    present = gr.Dropdown([], label="Mark to take away")
-    remove = gr.Button("Take away")
-
-    def shown() -> list[Any]:
-        names = [mark.name for mark in browser.marks.all]
-        return [_marks(browser), gr.Dropdown(choices=names, value=None)]
-
-    def saved() -> list[Any]:
-        try:
-            browser.marks.save()
-        except VoxBlink2Error as error:
-            return [views.problem(str(error)), gr.Dropdown()]
-        return shown()
-
-    def removed(name: str | None) -> list[Any]:
-        browser.marks.remove(name or "")
-        return shown()
-
-    options = {"outputs": [view, present], "show_progress": "hidden", "api_visibility": "private"}
-    tab.select(shown, None, **options)
-    save.click(saved, None, **options)
-    remove.click(removed, present, **options)
-
-
-def _marks(browser: StoreBrowser) -> Markup:
-    marks = browser.marks
-    return views.marks_view(marks.all, str(marks.file), is_saved=marks.is_saved)
+def _add_marks(gr: Any, browser: StoreBrowser, chosen: ChosenUtterance, tab: Any) -> None:
+    add_marks(gr, browser, chosen.marking, chosen.name, tab)
 
 
 _TABS = {

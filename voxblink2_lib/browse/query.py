@@ -19,6 +19,8 @@ from voxblink2_lib.records import (
 )
 from voxblink2_lib.store.ledger_search import ALL_VIDEOS, ListedVideo, VideoFilter
 
+# Longer ones are no words: an expression that finds them is too large for Arrow and SQLite.
+_MOST_CHARACTERS = 500
 # What a video may be in the ledger: a class of outcome, or not tried yet.
 CLASSES = ("planned", *STATUSES)
 
@@ -59,11 +61,14 @@ class Query:
             text: words in the transcript.
 
         Raises:
-            SelectionError: there are no such ids, or no such class.
+            SelectionError: there are no such ids, or no such class, or a text is too long or has
+                what is no character.
 
         >>> Query.of("id000002/-JUT3czS6OI").videos.video_id
         '-JUT3czS6OI'
         """
+        for value in (ids, reason, language, text):
+            _check_text(value)
         wanted = tuple(statuses)
         if unknown := [status for status in wanted if status not in CLASSES]:
             raise SelectionError(
@@ -78,6 +83,27 @@ class Query:
     def is_of_transcripts(self) -> bool:
         """Whether only utterances with a transcript can be meant."""
         return bool(self.language or self.text)
+
+
+def _check_text(text: str) -> None:
+    if len(text) > _MOST_CHARACTERS:
+        raise SelectionError(
+            f"{shortened(text)} is too long to search for. Write at most {_MOST_CHARACTERS:,} "
+            "characters."
+        )
+    if not _has_only_characters(text):
+        raise SelectionError(
+            f"{shortened(text)} has what is no character. Write it again, or leave it out."
+        )
+
+
+def _has_only_characters(text: str) -> bool:
+    """Return whether a text can be written, and does not end for SQLite before its end."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in text
 
 
 def _parts(ids: str) -> tuple[str, str, str]:
@@ -152,14 +178,12 @@ class Cursor(NamedTuple):
         after: the last video that was looked at entirely; ``None`` before the first.
         within: the video of which some utterances were shown; ``None`` if of none.
         shown: how many of it.
-        group: of transcripts, the group that is looked at next.
-        row: the row in it.
+        row: of all transcripts, the one that is looked at next.
     """
 
     after: VideoKey | None = None
     within: VideoKey | None = None
     shown: int = 0
-    group: int = 0
     row: int = 0
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from voxblink2_lib.browse.annotations import Annotations, Matches, Place, Transcript, Transcripts
+from voxblink2_lib.browse.annotations import Annotations, Matches, Transcript, Transcripts
 from voxblink2_lib.browse.clips import Clips
 from voxblink2_lib.browse.query import Cursor, ListedUtterance, Page, Query
 from voxblink2_lib.browse.quiet_ledger import QuietLedger
@@ -173,19 +173,19 @@ class Search:
             and query.utterance_id in {"", entry.key.utterance_id}
         ]
         rows = self._rows_of(query, kept, notes)
-        if matches.place is None:
+        if matches.following is None:
             return _Step(rows, None)
         if matches.share < 1:
             notes.pop(next((note for note in notes if note.startswith("Searched ")), ""), None)
             notes[f"Searched {100 * matches.share:.0f} % of the transcripts."] = None
-        return _Step(rows, Cursor(group=matches.place.group, row=matches.place.row))
+        return _Step(rows, Cursor(row=matches.following))
 
     def _matches(self, query: Query, cursor: Cursor, most: int, until: float) -> Matches:
         return self._transcripts.match(
             text=query.text,
             language=query.language,
             speaker_id=query.videos.speaker_id,
-            place=Place(cursor.group, cursor.row),
+            first=cursor.row,
             most=most,
             until=until,
         )

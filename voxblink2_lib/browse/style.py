@@ -33,11 +33,13 @@ CSS = """
 HEAD = """<script>
 const steps = { ArrowDown: 1, ArrowRight: 1, ArrowUp: -1, ArrowLeft: -1 };
 document.addEventListener("keydown", (event) => {
-  const step = steps[event.key], list = event.target.closest(".utterances");
+  const step = steps[event.key], list = event.target.closest("fieldset");
   if (!step || !list || event.target.type !== "radio") return;
   const buttons = [...list.querySelectorAll("input[type=radio]")];
-  const next = buttons[buttons.indexOf(event.target) + step];
+  const place = buttons.indexOf(event.target) + step + buttons.length;
+  const next = buttons[place % buttons.length];
   event.preventDefault();
-  if (next) { next.focus(); next.click(); }
+  next.focus();
+  next.click();
 });
 </script>"""

@@ -55,20 +55,14 @@ def problem(text: str) -> Markup:
 # -- One utterance ---------------------------------------------------------------------------------
 
 
-def details_view(
-    details: UtteranceDetails, marks: Sequence[Mark], face: Callable[[], bytes]
-) -> Markup:
+def details_view(details: UtteranceDetails, face: Callable[[], bytes]) -> Markup:
     """Return all that is shown of an utterance.
 
     Args:
         details: what is known of it.
-        marks: by which it is left out.
         face: makes the video of its face with boxes.
     """
     parts = [markup.fill("<h2>$name</h2>", name=details.row.key.name.rstrip("/"))]
-    if marks:
-        text = ", ".join(f"{mark.scope} {mark.name}" for mark in marks)
-        parts.append(markup.fill('<p class="marked">Marked to leave out: $text</p>', text=text))
     if details.problem:
         parts.append(problem(details.problem))
     parts += [_sound(details), _face(details, face), _facts(details)]
@@ -156,6 +150,14 @@ def voices_view(voices: ComparedVoices) -> Markup:
             _figure(voice_map(voices.points, voices.videos, voices.shares)),
         ]
     )
+
+
+def marks_on(marks: Sequence[Mark]) -> Markup:
+    """Return by which marks an utterance is left out, if any."""
+    if not marks:
+        return Markup()
+    text = ", ".join(f"{mark.scope} {mark.name}" for mark in marks)
+    return markup.fill('<p class="marked">Marked to leave out: $text</p>', text=text)
 
 
 def marks_view(marks: Sequence[Mark], file: str, *, is_saved: bool) -> Markup:

@@ -208,9 +208,14 @@ class SpeakerIndex:
 
     def _open(self, content: str) -> None:
         with _named_damage(self._folder, SPEAKERS):
-            self._speakers = _open(self._folder / SPEAKERS, SPEAKER_COLUMNS, content)
+            path = self._folder / SPEAKERS
+            self._speakers = _open(path, path, SPEAKER_COLUMNS, content)
         with _named_damage(self._folder, TRANSCRIPTS):
-            self._file = _open(self._folder / TRANSCRIPTS, TRANSCRIPT_COLUMNS, content)
+            path = self._folder / TRANSCRIPTS
+            # Each read names its place, so several readers may share the file that was opened.
+            self._source = pa.OSFile(str(path))
+            self._readers: list[pq.ParquetFile] = []
+            self._file = _open(self._source, path, TRANSCRIPT_COLUMNS, content)
             metadata = self._file.metadata
             sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
             self._starts = [0, *accumulate(sizes)]
@@ -252,29 +257,66 @@ class SpeakerIndex:
             columns = (self._file.read_row_group(group, ["language"])[0] for group in groups)
             return {name for column in columns for name in column.unique().to_pylist() if name}
 
-    @property
-    def groups(self) -> int:
-        """How many groups of transcripts there are, of which each is read as a whole."""
-        return len(self._starts) - 1
+    def rows_of(self, speaker_id: str) -> range:
+        """Return the numbers of a speaker's transcripts among those of all."""
+        first, count = self._ranges.get(speaker_id, (0, 0))
+        return range(first, first + count)
 
-    def read_groups(self, groups: Sequence[int], columns: Sequence[str]) -> pa.Table:
-        """Return some columns of groups of transcripts, one after the other; none of it is kept.
+    @property
+    def rows(self) -> range:
+        """The numbers of all transcripts."""
+        return range(self._starts[-1])
+
+    def parts(self, rows: range, groups: int) -> Iterator[range]:
+        """Yield rows in parts, of which each is in a number of groups that are read as a whole."""
+        while rows:
+            last = min(self._group_of(rows.start) + groups, len(self._starts) - 1)
+            stop = min(self._starts[last], rows.stop)
+            yield range(rows.start, stop)
+            rows = range(stop, rows.stop)
+
+    def read(self, rows: range, columns: Sequence[str]) -> pa.Table:
+        """Return some columns of rows that follow each other; none of it is kept.
+
+        Threads that call it do not wait for each other.
 
         Args:
-            groups: their numbers, from 0.
+            rows: their numbers, at least one.
             columns: some of :data:`TRANSCRIPT_COLUMNS`.
         """
-        with _named_damage(self._folder, TRANSCRIPTS):
-            with self._lock:
-                table = self._file.read_row_groups(
-                    list(groups), columns=list(columns), use_threads=False
-                )
+        first = self._group_of(rows.start)
+        groups = range(first, self._group_of(rows.stop - 1) + 1)
+        with _named_damage(self._folder, TRANSCRIPTS), self._reader() as reader:
+            table = reader.read_row_groups(list(groups), columns=list(columns), use_threads=False)
             table.validate(full=True)
-            return table
+            return table.slice(rows.start - self._starts[first], len(rows))
+
+    def at(self, rows: Sequence[int]) -> pa.Table:
+        """Return all columns of a few rows.
+
+        Args:
+            rows: their numbers, at least one.
+        """
+        with _named_damage(self._folder, TRANSCRIPTS):
+            return pa.concat_tables(part for row in rows for part in self._slices(row, row + 1))
+
+    @contextlib.contextmanager
+    def _reader(self) -> Iterator[pq.ParquetFile]:
+        """Give a reader to one thread: that of another, which has ended, or a new one."""
+        reader = None
+        with contextlib.suppress(IndexError):
+            reader = self._readers.pop()
+        metadata = self._file.metadata
+        reader = reader or pq.ParquetFile(self._source, metadata=metadata, pre_buffer=False)
+        yield reader
+        self._readers.append(reader)
+
+    def _group_of(self, row: int) -> int:
+        return bisect_right(self._starts, row) - 1
 
     def _slices(self, first: int, stop: int) -> Iterator[pa.Table]:
         while first < stop:
-            group = bisect_right(self._starts, first) - 1
+            group = self._group_of(first)
             part = self._group(group).slice(first - self._starts[group], stop - first)
             yield part
             first += len(part)
@@ -287,8 +329,10 @@ class SpeakerIndex:
         return table
 
 
-def _open(path: Path, schema: pa.Schema, content: str) -> pq.ParquetFile:
-    file = pq.ParquetFile(path, pre_buffer=False)
+def _open(
+    source: Path | pa.NativeFile, path: Path, schema: pa.Schema, content: str
+) -> pq.ParquetFile:
+    file = pq.ParquetFile(source, pre_buffer=False)
     check_parquet_size(path, file.metadata)
     if not file.schema_arrow.equals(schema):
         raise ValueError("it has other columns")

@@ -159,11 +159,7 @@ class LedgerSearch:
         return list(map(VideoKey._make, rows))
 
     def _scanned(self, wanted: VideoFilter, after: VideoKey, most: int) -> VideoPage:
-        place = "config = ? and (speaker_id, video_id) > (?, ?)"
-        values: list[Any] = [self._config, *after]
-        if wanted.speaker_id:
-            place += " and speaker_id = ?"
-            values.append(wanted.speaker_id)
+        place, values = self._place(wanted, after)
         last = self._database.query(
             f"select speaker_id, video_id from videos not indexed where {place} "  # noqa: S608  # constants
             "order by speaker_id, video_id limit 1 offset ?",
@@ -182,6 +178,15 @@ class LedgerSearch:
         if len(videos) == most:
             return VideoPage(videos, videos[-1].key)
         return VideoPage(videos, VideoKey(*last[0]) if last else None)
+
+    def _place(self, wanted: VideoFilter, after: VideoKey) -> tuple[str, list[Any]]:
+        """Return the condition for the videos after one, and its values."""
+        if not wanted.speaker_id:
+            return "config = ? and (speaker_id, video_id) > (?, ?)", [self._config, *after]
+        # Compared with pairs, SQLite would go through all speakers before this one.
+        video_id = after.video_id if after.speaker_id == wanted.speaker_id else ""
+        values = [self._config, wanted.speaker_id, video_id]
+        return "config = ? and speaker_id = ? and video_id > ?", values
 
     # -- One video ---------------------------------------------------------------------------------
 
