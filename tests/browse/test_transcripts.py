@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from support.plain_corpus import make_release, video_ids
 from support.speaker_files import write_speakers
 
-from voxblink2_lib.browse import annotations
 from voxblink2_lib.browse.annotations import Transcript, Transcripts
 from voxblink2_lib.release import speaker_writer
 from voxblink2_lib.release.index_build import build_index
@@ -74,7 +73,7 @@ def test_each_that_has_all_words_is_found_once(
 ) -> None:
     speaker_id = "" if speaker is None else f"id{speaker:06}"
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(annotations, "_GROUPS_AT_ONCE", at_once)
+        patched.setattr("voxblink2_lib.browse.annotations._GROUPS_AT_ONCE", at_once)
         found = all_matches(transcripts, " ".join(words), speaker_id=speaker_id, most=most)
     expected = [
         said(number)
