@@ -275,13 +275,17 @@ def by_litdata(folder: Path) -> Iterator[Any]:
 
 
 def rate_of(method: Callable[[Path], Iterable[Any]], folder: Path) -> float:
-    """Return crops per second, from the second batch on: workers are running by then."""
+    """Return crops per second, from the first batch to the last: while workers are running.
+
+    The loop over memory has neither their start nor their end in it.
+    """
     batches = iter(method(folder))
     assert next(batches).shape[1] == CROP
-    start, count = time.perf_counter(), 0
+    start, count, seconds = time.perf_counter(), 0, 0.0
     for batch in batches:
         count += len(batch)
-    return count / (time.perf_counter() - start)
+        seconds = time.perf_counter() - start
+    return count / seconds
 
 
 def crop_by_frames(clip: bytes) -> None:

@@ -19,7 +19,8 @@ from voxblink2_lib.cores import usable_cores
 Indices = npt.NDArray[np.int32]
 
 _KEY_BITS = 64
-_BLOCK = 1 << 20  # keys that are made at a time, so that only they take memory twice
+_BLOCK = 1 << 18  # keys that are made at a time, so that only they take memory twice
+_FEW = 1 << 20  # keys that one core sorts about as fast as two
 
 
 def shuffle_within(groups: npt.NDArray[np.integer], generator: np.random.Generator) -> Indices:
@@ -93,7 +94,7 @@ def _keys(
 
 def _sort(keys: npt.NDArray[np.uint64]) -> None:
     """Sort keys in place: many of them on two cores, the smaller half beside the larger one."""
-    if len(keys) < _BLOCK or usable_cores() == 1:
+    if len(keys) < _FEW or usable_cores() == 1:
         keys.sort()
         return
     middle = len(keys) // 2
