@@ -34,6 +34,7 @@ from voxblink2_lib.errors import SelectionError, StoreError
 from voxblink2_lib.materialize.run import materialize
 from voxblink2_lib.published.reading import fetch_shards
 from voxblink2_lib.published_results import CITATION, HOMEPAGE, LICENSE
+from voxblink2_lib.store.joined_columns import joined_file
 from voxblink2_lib.store.shard_check import CheckedShards, shard_batches
 from voxblink2_lib.store.status import (
     empty_store_message,
@@ -207,6 +208,16 @@ class VoxBlink2(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # no type hi
 
     def _links(self, split: str) -> list[Path]:
         lengths = [part.rows for part in self._views[split].shards]
+        links = self._names(split, lengths)
+        if len(links) > 1:
+            return links
+        # Versions of datasets name a single file in two ways, and find what another one has made.
+        (plain,) = self._names(split, None)
+        numbered = plain.with_stem(f"{plain.stem}-00000-of-00001")
+        made = [link for link in (plain, numbered) if joined_file(link).exists()]
+        return made or links
+
+    def _names(self, split: str, lengths: list[int] | None) -> list[Path]:
         names = datasets.naming.filenames_for_dataset_split(
             self._output_dir, self.dataset_name, split, "arrow", lengths
         )

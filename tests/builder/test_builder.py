@@ -193,6 +193,20 @@ def test_a_store_that_has_grown_is_seen(tmp_path: Path) -> None:
     assert grown.column_names == COLUMNS
 
 
+def test_a_cache_that_another_version_of_datasets_has_made_is_read(tmp_path: Path) -> None:
+    corpus = make_corpus(tmp_path, video_ids(1))
+    options = {"data_dir": str(corpus), "store": str(tmp_path / "store")}
+    options |= {"source": str(tmp_path / "media"), "cache_dir": str(tmp_path / "cache")}
+    rows = load_dataset("voxblink2", "audio", split="train", **options)
+    (link,) = shards_of(rows)
+    other = link.with_stem(f"{link.stem}-00000-of-00001")
+    joined_file(link).rename(joined_file(other))
+    link.rename(other)
+    again = load_dataset("voxblink2", "audio", split="train", **options)
+    assert shards_of(again) == [other]
+    assert again.to_dict() == rows.with_format(None).to_dict()
+
+
 def test_a_store_alone_can_be_loaded(options: dict[str, Any]) -> None:
     del options["data_dir"]
     assert len(load_dataset("voxblink2", "audio", split="train", **options)) == ROWS

@@ -124,8 +124,8 @@ class RandomUser:
 
     def _weight(self, control: Control, place: Place) -> float:
         use = self.uses.get(control)
-        if use is None:
-            return _UNTRIED * _WEIGHTS[control.kind]
+        if use is None or not use.changes:
+            return _UNTRIED * _WEIGHTS[control.kind] / (1 + (use.times if use else 0))
         # Boxes add up: what is searched for with all of them is hardly ever found.
         full = 8 if control.kind == "text" and place.is_chosen else 1
         return full * _WEIGHTS[control.kind] * (1 + use.changes) / (1 + use.times)
