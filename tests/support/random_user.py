@@ -17,6 +17,7 @@ _WEIGHTS: Mapping[str, float] = MappingProxyType(
     {"text": 3, "tab": 2, "button": 6, "radio": 6, "dropdown": 2, "token": 6, "player": 2}
 )
 _UNTRIED = 10
+_OFTEN = 10  # so many uses halve the weight
 _HISTORY = 30
 _OF_COMPONENTS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
@@ -127,8 +128,9 @@ class RandomUser:
         if use is None or not use.changes:
             return _UNTRIED * _WEIGHTS[control.kind] / (1 + (use.times if use else 0))
         # Boxes add up: what is searched for with all of them is hardly ever found.
-        full = 8 if control.kind == "text" and place.is_chosen else 1
-        return full * _WEIGHTS[control.kind] * (1 + use.changes) / (1 + use.times)
+        full = 4 if control.kind == "text" and place.is_chosen else 1
+        rarely = _OFTEN / (_OFTEN + use.times)
+        return full * rarely * _WEIGHTS[control.kind] * (1 + use.changes) / (1 + use.times)
 
     def _element(self, places: list[Place]) -> Any:
         """Return one of the elements, rather one that has not been chosen yet."""
