@@ -124,9 +124,9 @@ class RandomUser:
         return self.random.choices(list(places), weights)[0]
 
     def _weight(self, control: Control, place: Place) -> float:
-        use = self.uses.get(control)
-        if use is None or not use.changes:
-            return _UNTRIED * _WEIGHTS[control.kind] / (1 + (use.times if use else 0))
+        use = self.uses.get(control, Use())
+        if not use.changes:
+            return _UNTRIED * _WEIGHTS[control.kind] / (1 + use.times)
         # Boxes add up: what is searched for with all of them is hardly ever found.
         full = 4 if control.kind == "text" and place.is_chosen else 1
         rarely = _OFTEN / (_OFTEN + use.times)

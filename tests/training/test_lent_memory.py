@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import pickle
 from collections.abc import Iterator
@@ -199,6 +200,15 @@ def test_blocks_are_forgotten_when_their_pass_ends(corpus: Corpus) -> None:
     del batches, either, kept
     gc.collect()
     assert len(lent_memory._KNOWN) == before
+
+
+def test_a_loader_that_is_copied_knows_blocks_of_its_own(corpus: Corpus) -> None:
+    of = loader(corpus, 1, persistent_workers=True)
+    copied = copy.deepcopy(of)
+    del of
+    expected = copies(iter(loader(corpus, 0)))
+    for batch, own in zip(copies(iter(copied)), expected, strict=True):
+        assert all(torch.equal(batch[name], own[name]) for name in own)
 
 
 def test_another_reader_with_this_collate_function_is_handed_every_block(corpus: Corpus) -> None:

@@ -54,6 +54,9 @@ class KnownBlocks(dict[tuple[int, int], npt.NDArray[np.float32]]):
         self.number = next(self._numbers)
         _KNOWN[self.number] = self
 
+    def __reduce__(self) -> tuple[type[KnownBlocks], tuple[()]]:
+        return KnownBlocks, ()  # a copy, or another process, has workers of its own
+
 
 _KNOWN: weakref.WeakValueDictionary[int, KnownBlocks] = weakref.WeakValueDictionary()
 # In place of such a number: each batch is handed over with its block.
@@ -113,8 +116,8 @@ class LentMemory:
             if block.data_ptr() == value.data_ptr():
                 is_known = known != NOTHING_KNOWN and number in self._known
                 self._known.add(number)
-                key = (known, os.getpid(), number)
-                return _Lent(key, None if is_known else block, tuple(value.shape))
+                key = (os.getpid(), number)
+                return _Lent(known, key, None if is_known else block, tuple(value.shape))
         return value
 
 
@@ -132,20 +135,22 @@ class _Lent:
     """A block on its way to the main process, which has it already unless it is given."""
 
     def __init__(
-        self, key: tuple[int, int, int], block: Tensor | None, shape: tuple[int, ...]
+        self, known: int, key: tuple[int, int], block: Tensor | None, shape: tuple[int, ...]
     ) -> None:
-        self._arguments = (key, block, shape)
+        self._arguments = (known, key, block, shape)
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
         return _received, self._arguments
 
 
-def _received(key: tuple[int, int, int], block: Tensor | None, shape: tuple[int, ...]) -> Tensor:
+def _received(
+    known: int, key: tuple[int, int], block: Tensor | None, shape: tuple[int, ...]
+) -> Tensor:
     """Return the tensor in a block, which is given back with the last tensor that shares it."""
-    number, *place = key
-    values = _KNOWN[number][place[0], place[1]] if block is None else block.numpy()
-    if block is not None and number in _KNOWN:
-        _KNOWN[number][place[0], place[1]] = values
+    blocks: dict[tuple[int, int], npt.NDArray[np.float32]] = _KNOWN.get(known, {})
+    if block is not None:
+        blocks[key] = block.numpy()
+    values = blocks[key]
     array = values[: math.prod(shape)].reshape(shape)
     weakref.finalize(array, _give_back, values).atexit = False
     return torch.from_numpy(array)
