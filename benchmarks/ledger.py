@@ -88,7 +88,7 @@ update videos set status = case
     updated_at = 1.8e9 + abs(random()) % 1000000
     where job % 10 < 9;
 update videos set reason = '[youtube] ' || video_id || ': Video unavailable (' ||
-    abs(random()) % 50 || ')', clips = 0, samples = 0 where status in ('gone', 'private');
+    (abs(random()) % 50) || ')', clips = 0, samples = 0 where status in ('gone', 'private');
 update videos set reason = 'HTTP Error 503', next_at = unixepoch() + 86400
     where status = 'transient';
 insert into sources (name) values ('youtube');
