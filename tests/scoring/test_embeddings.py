@@ -21,9 +21,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import save_file
+from support.recorded_progress import RecordedProgress
 
 from voxblink2_lib.errors import DependencyError, ScoringError, VoxBlink2Error
-from voxblink2_lib.scoring.embedding_files import NAME_COLUMNS, NAMES_SUFFIXES, VECTOR_COLUMNS
+from voxblink2_lib.scoring import embedding_tables
+from voxblink2_lib.scoring.embedding_files import NAMES_SUFFIXES
+from voxblink2_lib.scoring.embedding_tables import NAME_COLUMNS, VECTOR_COLUMNS
 from voxblink2_lib.scoring.embeddings import Embeddings, read_embeddings
 
 NAMES = ["id00001/-abcdefghij/00001.wav", "id00001/-abcdefghij/00002.wav", "noise.wav"]
@@ -230,6 +233,35 @@ def test_broken_parquet(
     path = tmp_path / "x.parquet"
     write_parquet(path, vectors, names, row_group_size=row_group_size)
     refused(path, f"x.parquet: {match}")
+
+
+def test_parquet_that_is_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedding_tables, "_ROWS_AT_ONCE", 2)
+    path, progress = tmp_path / "x.parquet", RecordedProgress()
+    write_parquet(path, [[row, 1] for row in range(5)], list("abcde"))
+    embeddings = read_embeddings(path, progress=progress)
+    assert embeddings.names == list("abcde")
+    np.testing.assert_array_equal(embeddings.vectors, [[row, 1] for row in range(5)])
+    assert [(task.task, task.unit, task.total) for task in progress.tasks] == [
+        ("Reading", "vector", 5)
+    ]
+    assert progress.tasks[0].counts == [2, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("vectors", "match"),
+    [
+        ([[1, 2], [3, 4], [5, 6], [7]], r"row 3 \('d'\) has 1 numbers, but row 2 \('c'\) has 2"),
+        ([[1, 2], [3, 4], [5, 6], None], r"row 3 \('d'\) has no embedding"),
+        ([[1, 2], [3, 4], [5], [7]], "'c' has 1 numbers, but 'a' has 2"),
+    ],
+)
+def test_rows_of_a_broken_part_are_counted_from_the_start_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vectors: list[Any], match: str
+) -> None:
+    monkeypatch.setattr(embedding_tables, "_ROWS_AT_ONCE", 2)
+    write_parquet(tmp_path / "x.parquet", vectors, list("abcd"))
+    refused(tmp_path / "x.parquet", f"x.parquet: {match}")
 
 
 def test_nulls_of_fixed_size_lists(tmp_path: Path) -> None:

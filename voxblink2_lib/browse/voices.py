@@ -17,7 +17,7 @@ from voxblink2_lib.browse.query import utterance_of
 from voxblink2_lib.errors import ScoringError, SelectionError, VoxBlink2Error
 from voxblink2_lib.foreign_files import as_own_error, check_parquet_size
 from voxblink2_lib.records import UtteranceKey, is_speaker_id
-from voxblink2_lib.scoring.embedding_files import vector_columns
+from voxblink2_lib.scoring.embedding_tables import vector_columns
 from voxblink2_lib.scoring.embeddings import Embeddings, read_embeddings
 from voxblink2_lib.scoring.validation import row_not_finite
 

@@ -89,10 +89,11 @@ def embeddings_of(
 
 def read_file(path: str, names: str | None, corpus: str | None = None) -> Embeddings:
     """Read a file of embeddings and print its name."""
+    from voxblink2_lib.progress import show_progress
     from voxblink2_lib.scoring.embeddings import read_embeddings
 
     write_message(f"Reading {path}")
-    return read_embeddings(path, names=names, corpus=corpus)
+    return read_embeddings(path, names=names, corpus=corpus, progress=show_progress)
 
 
 def _embed(options: argparse.Namespace, names: Iterable[str], corpus: str | None) -> Path:

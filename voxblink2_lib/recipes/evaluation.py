@@ -181,7 +181,7 @@ def score_list(
     options = EmbedOptions(str(model), device=device)
     keep = name_filter(listed.names)
     made: Any = embed(audio, None, options, keep=keep, workers=workers, progress=progress)
-    scored = score_trials(listed, read_embeddings(made.out))
+    scored = score_trials(listed, read_embeddings(made.out, progress=progress))
     nobody: Sequence[int] = ()
     sides = np.array(nobody, np.int32)
     target = np.asarray(scored.labels, np.bool_)

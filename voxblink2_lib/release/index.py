@@ -27,9 +27,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from voxblink2_lib.errors import StoreDamagedError, StoreError, first_line, next_command
-from voxblink2_lib.files import named_system_errors, sha256_of
+from voxblink2_lib.files import named_system_errors
 from voxblink2_lib.foreign_files import as_own_error, shortened
+from voxblink2_lib.progress import Progress, no_progress
 from voxblink2_lib.records import FaceTrack, Utterance, VideoKey
+from voxblink2_lib.release.index_checksums import checksum_problems
 
 _FORMAT = 2
 # Of stores from before version 0.1: without the sizes of annotated frames.
@@ -217,25 +219,18 @@ class Index:
         ):
             yield
 
-    def problems(self) -> Iterator[str]:
-        """Yield how its files differ from what was written."""
+    def problems(self, progress: Progress = no_progress) -> Iterator[str]:
+        """Yield how its files differ from what was written.
+
+        Args:
+            progress: shows the bytes read.
+        """
         if not self.info.files:
             yield from self._problems_of_an_earlier_version()
             return
         if (self.folder / "index.json").read_bytes() != self.info.as_json():
             yield f"The file {self.folder / 'index.json'} is damaged: its checksum differs."
-        for name, sha256 in self.info.files.items():
-            path = self.folder / name
-            try:
-                digest = sha256_of(path)
-            except OSError as error:
-                yield f"The file {path} of the index cannot be read: {error.strerror}."
-                continue
-            if digest != sha256:
-                yield (
-                    f"The file {path} of the index is damaged: its SHA-256 is {digest}, written "
-                    f"was {sha256}."
-                )
+        yield from checksum_problems(self.folder, self.info.files, progress)
 
     def _problems_of_an_earlier_version(self) -> Iterator[str]:
         """Yield the problems that show when all of it is read."""

@@ -26,8 +26,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from voxblink2_lib.errors import StoreDamagedError, StoreError, next_command
-from voxblink2_lib.files import named_system_errors, sha256_of
+from voxblink2_lib.files import named_system_errors
 from voxblink2_lib.foreign_files import as_own_error, check_parquet_size, shortened
+from voxblink2_lib.progress import Progress, no_progress
+from voxblink2_lib.release.index_checksums import checksum_problems
 
 SPEAKERS, TRANSCRIPTS, INFO = "speakers.parquet", "transcripts.parquet", "speakers.json"
 _FORMAT = 1
@@ -134,25 +136,19 @@ def read_speaker_info(folder: Path) -> SpeakerInfo | None:
         return info
 
 
-def speaker_problems(folder: Path) -> Iterator[str]:
-    """Yield how the files of an index about speakers differ from what was written."""
+def speaker_problems(folder: Path, progress: Progress = no_progress) -> Iterator[str]:
+    """Yield how the files of an index about speakers differ from what was written.
+
+    Args:
+        folder: the index.
+        progress: shows the bytes read.
+    """
     info = read_speaker_info(folder)
     if info is None:
         return
     if (folder / INFO).read_bytes() != info.as_json():
         yield f"The file {folder / INFO} is damaged: its checksum differs."
-    for name in (SPEAKERS, TRANSCRIPTS):
-        path = folder / name
-        try:
-            digest = sha256_of(path)
-        except OSError as error:
-            yield f"The file {path} of the index cannot be read: {error.strerror}."
-            continue
-        if digest != info.files[name]:
-            yield (
-                f"The file {path} of the index is damaged: its SHA-256 is {digest}, written was "
-                f"{info.files[name]}."
-            )
+    yield from checksum_problems(folder, info.files, progress)
 
 
 def keep_speakers(before: Path, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Read embeddings from Parquet, Arrow, NumPy and safetensors files, and lists of their names."""
+"""Read embeddings from arrays, with lists of their names, and what a file says of itself."""
 
 from __future__ import annotations
 
@@ -13,128 +13,23 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from voxblink2_lib.errors import ScoringError
-from voxblink2_lib.foreign_files import as_own_error, check_parquet_size, shortened
+from voxblink2_lib.foreign_files import as_own_error, shortened
 
 # Names and their vectors. Shape of both: [names], [names, dimensions].
 NamedVectors = tuple[list[str], npt.NDArray[Any]]
 
-NAME_COLUMNS = ("name", "utterance", "utterance_id", "utt", "key", "id")
-VECTOR_COLUMNS = ("embedding", "embeddings", "xvector", "vector")
-# Its state is what makes a folder a saved data set.
-DATASET_STATE = "state.json"
 NAMES_SUFFIXES = (".txt", ".ids", ".lst", ".names", ".scp")
 
 # Embeddings hardly shrink when they are compressed.
 _MOST_EXPANSION, _ALWAYS_ALLOWED_BYTES = 16, 64 << 20
 
-_TEXT_TYPE = re.compile(r"(large_)?string|dictionary<values=(large_)?string, .*")
-_LIST_TYPE = re.compile(r"(large_|fixed_size_)?list<[^<]*: (halffloat|float|double|u?int\d+)\b.*")
-
 # What 'voxblink2 embed' writes beside the embeddings: a corpus, and the model as JSON.
 CORPUS_KEY, MODEL_KEY = "voxblink2_corpus", "voxblink2_model"
 
-# -- Parquet ---------------------------------------------------------------------------------------
-
-
-def read_parquet(path: Path) -> Iterator[NamedVectors]:
-    """Yield the rows of a Parquet file, or of each one in a folder.
-
-    Raises:
-        ScoringError: a file is broken, the columns cannot be identified, or a row has no name or
-            another number of values.
-    """
-    for file in sorted(path.glob("*.parquet")) if path.is_dir() else [path]:
-        with _parquet(file) as (parquet, columns):
-            table = parquet.read(columns=columns)
-            named = _named_vectors(file, table, columns)
-        if named[0]:
-            yield named
-
-
-def count_rows(file: Path) -> int:
-    """Return the number of rows of a Parquet file.
-
-    Raises:
-        ScoringError: see :func:`read_parquet`.
-    """
-    with _parquet(file) as (parquet, _):
-        return int(parquet.metadata.num_rows)
-
-
-def row_groups(file: Path) -> Iterator[NamedVectors]:
-    """Yield the row groups of a Parquet file, one after the other.
-
-    Raises:
-        ScoringError: see :func:`read_parquet`. Rows in messages count from the group's first.
-    """
-    with _parquet(file) as (parquet, columns):
-        for number in range(parquet.num_row_groups):
-            table = parquet.read_row_group(number, columns=columns)
-            named = _named_vectors(file, table, columns)
-            if named[0]:
-                yield named
-
-
-@contextlib.contextmanager
-def _parquet(file: Path) -> Iterator[tuple[pq.ParquetFile, list[str]]]:
-    """Open a file, and yield it with the columns of names and of vectors."""
-    with (
-        as_own_error(ScoringError, f"{file}: cannot be read as Parquet"),
-        pq.ParquetFile(file) as parquet,
-    ):
-        check_parquet_size(file, parquet.metadata)
-        yield parquet, [*vector_columns(file, parquet.schema_arrow)]
-
-
-def _named_vectors(file: Path, table: pa.Table, columns: Sequence[str]) -> NamedVectors:
-    table.validate(full=True)
-    texts, lists = map(table.column, columns)
-    names = texts.to_pylist()
-    if not names:
-        return [], np.empty((0, 0), np.float32)
-    numbers = _numbers(file, texts, lists, names)
-    return names, numbers.to_numpy().reshape(len(names), -1)
-
-
-def vector_columns(file: Path, schema: pa.Schema) -> Iterator[str]:
-    """Yield the column of names and the column of vectors."""
-    for kind, preferred in ((_TEXT_TYPE, NAME_COLUMNS), (_LIST_TYPE, VECTOR_COLUMNS)):
-        matches = [field.name for field in schema if kind.fullmatch(str(field.type))]
-        matches = [name for name in preferred if name in matches][:1] or matches
-        if len(matches) != 1:
-            columns = ", ".join(f"{field.name} ({field.type})" for field in schema)
-            columns = shortened(columns, quoted=False)
-            raise ScoringError(
-                f"{file}: expected a column of strings ({', '.join(NAME_COLUMNS)}) and a column "
-                f"of lists of numbers ({', '.join(VECTOR_COLUMNS)}), or only one of each kind. "
-                f"Got {columns or 'no columns'}. Rename the columns."
-            )
-        yield matches[0]
-
-
-def _numbers(
-    file: Path, texts: pa.ChunkedArray, lists: pa.ChunkedArray, names: list[str]
-) -> pa.ChunkedArray:
-    """Return the numbers of all rows, each of which must have a name and as many as the first."""
-    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
-    numbers = pc.list_flatten(lists)
-    for rows, problem in (
-        (np.flatnonzero(texts.is_null()), "no name"),
-        (np.flatnonzero(lengths == 0), "no embedding"),
-        (np.flatnonzero(lengths != lengths[0]), "{} numbers, but row 0 ({}) has {}"),
-        (np.flatnonzero(numbers.is_null()) // (lengths[0] or 1), "a null among its numbers"),
-    ):
-        for row in rows[:1].tolist():
-            details = problem.format(lengths[row], shortened(names[0]), lengths[0])
-            raise ScoringError(
-                f"{file}: row {row} ({shortened(names[row])}) has {details}. Compute it again."
-            )
-    return numbers
+# -- What a file says of itself --------------------------------------------------------------------
 
 
 def corpus_key(name: str) -> str:
@@ -144,6 +39,11 @@ def corpus_key(name: str) -> str:
     True
     """
     return re.sub(r"[\W_]", "", name).casefold()
+
+
+def parquet_files(path: Path) -> list[Path]:
+    """Return a Parquet file, or those of a folder."""
+    return sorted(path.glob("*.parquet")) if path.is_dir() else [path]
 
 
 def corpus_of_file(path: Path, named: str | None = None) -> str | None:
@@ -168,8 +68,7 @@ def corpus_of_file(path: Path, named: str | None = None) -> str | None:
 
 def _written_corpus(path: Path) -> str | None:
     """Return the corpus that a file says, or all files of a folder."""
-    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
-    corpora = [written_text(file, CORPUS_KEY) for file in files]
+    corpora = [written_text(file, CORPUS_KEY) for file in parquet_files(path)]
     keys = {corpus and corpus_key(corpus) for corpus in corpora}
     return corpora[0] if len(keys) == 1 else None
 
@@ -198,41 +97,6 @@ def written_model(path: Path) -> dict[str, Any] | None:
         model = json.loads((None if path.is_dir() else written_text(path, MODEL_KEY)) or "null")
         return model if isinstance(model, dict) else None
     return None
-
-
-def read_dataset(path: Path) -> Iterator[NamedVectors]:
-    """Yield the rows of a data set that ``Dataset.save_to_disk`` of Hugging Face wrote.
-
-    Raises:
-        ScoringError: a file is missing or broken, or the columns cannot be identified.
-    """
-    for file in dataset_files(path):
-        with (
-            as_own_error(ScoringError, f"{file}: cannot be read as Arrow"),
-            pa.memory_map(str(file)) as source,
-            pa.ipc.open_stream(source) as stream,
-        ):
-            columns = [*vector_columns(file, stream.schema)]
-            for batch in stream:
-                batch.validate(full=True)
-                texts, lists = (pa.chunked_array([batch.column(name)]) for name in columns)
-                names = texts.to_pylist()
-                if names:
-                    numbers = _numbers(file, texts, lists, names).to_numpy()
-                    yield names, numbers.reshape(len(names), -1).copy()
-
-
-def dataset_files(path: Path) -> list[Path]:
-    """Return the Arrow files of a saved data set.
-
-    Raises:
-        ScoringError: its state is missing or broken, or it is a selection of rows.
-    """
-    with as_own_error(ScoringError, f"{path}: cannot be read as a saved data set"):
-        state = json.loads((path / DATASET_STATE).read_text("utf-8"))
-        if state.get("_indices_data_files"):
-            raise ValueError("it is a selection. Save it again after 'flatten_indices()'")
-        return [path / Path(part["filename"]).name for part in state["_data_files"]]
 
 
 # -- Arrays and lists of names ---------------------------------------------------------------------

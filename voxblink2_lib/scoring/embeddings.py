@@ -16,16 +16,21 @@ import numpy.typing as npt
 
 from voxblink2_lib.errors import ScoringError
 from voxblink2_lib.foreign_files import as_own_error, shortened
+from voxblink2_lib.progress import Advance, Progress, no_progress
 from voxblink2_lib.scoring.embedding_files import (
-    DATASET_STATE,
     NamedVectors,
     corpus_of_file,
+    parquet_files,
     pickle_start,
-    read_dataset,
     read_npy,
     read_npz,
-    read_parquet,
     read_safetensors,
+)
+from voxblink2_lib.scoring.embedding_tables import (
+    DATASET_STATE,
+    count_rows,
+    read_dataset,
+    read_parquet,
 )
 from voxblink2_lib.scoring.kaldi import read_ark, read_scp
 from voxblink2_lib.scoring.names import NameIndex
@@ -135,7 +140,11 @@ class Embeddings:
 
 
 def read_embeddings(
-    path: str | Path, *, names: str | Path | None = None, corpus: str | None = None
+    path: str | Path,
+    *,
+    names: str | Path | None = None,
+    corpus: str | None = None,
+    progress: Progress = no_progress,
 ) -> Embeddings:
     r"""Read embeddings from a file, whose extension gives the format.
 
@@ -155,6 +164,7 @@ def read_embeddings(
             A name is the first word of a line; in an ``.ids`` file of safetensors, the whole line.
         corpus: which corpus they are of; by default what the file says, if ``embed`` wrote it. It
             may not say another.
+        progress: shows the vectors read, and of Parquet how many there are.
 
     Raises:
         ScoringError: the file is missing, broken, hostile, or not of its format.
@@ -185,12 +195,24 @@ def read_embeddings(
             raise ScoringError(f"{path}: this file does not exist or is empty")
         read = _read_folder if path.is_dir() else _READERS[suffix]
         parts = read(path, **names_file)
-        joined = _joined(path, parts)  # first: it knows what is wrong with a broken file
+        with progress("Reading", unit="vector", total=_rows_of_parquet(path)) as advance:
+            # First: it knows what is wrong with a broken file.
+            joined = _joined(path, parts, advance)
         named = corpus_of_file(path, corpus)
         return Embeddings(*joined, str(path), named, model=model_of_file(path))
 
 
-def _joined(path: Path, parts: Iterable[NamedVectors]) -> tuple[list[str], npt.NDArray[np.float32]]:
+def _rows_of_parquet(path: Path) -> int | None:
+    """Return how many vectors there are, if they are in Parquet."""
+    files = parquet_files(path)
+    if {file.suffix.lower() for file in files} != {".parquet"} or (path / DATASET_STATE).is_file():
+        return None
+    return sum(map(count_rows, files))
+
+
+def _joined(
+    path: Path, parts: Iterable[NamedVectors], advance: Advance
+) -> tuple[list[str], npt.NDArray[np.float32]]:
     """Check parts and concatenate them as float32; a single one is not copied."""
     names: list[str] = []
     arrays: list[npt.NDArray[np.float32]] = []
@@ -208,6 +230,7 @@ def _joined(path: Path, parts: Iterable[NamedVectors]) -> tuple[list[str], npt.N
         names += part_names
         with np.errstate(over="ignore"):  # overflow gives infinity, which is refused with its name
             arrays.append(array.astype(np.float32, copy=False))
+        advance(len(part_names))
     if not names:
         raise ScoringError(f"{path}: it contains no embeddings")
     return names, arrays[0] if len(arrays) == 1 else np.concatenate(arrays)

@@ -10,7 +10,8 @@ from voxblink2_lib.errors import ScoringError
 from voxblink2_lib.files import sha256_of
 from voxblink2_lib.foreign_files import as_own_error
 from voxblink2_lib.progress import Progress, no_progress
-from voxblink2_lib.scoring.embedding_files import DATASET_STATE, dataset_files, names_file
+from voxblink2_lib.scoring.embedding_files import names_file
+from voxblink2_lib.scoring.embedding_tables import DATASET_STATE, dataset_files
 from voxblink2_lib.scoring.kaldi import arks_of
 from voxblink2_lib.scoring.protocols import protocol_files
 from voxblink2_lib.scoring.trial_lists import trial_file

@@ -14,7 +14,8 @@ import pyarrow as pa
 from voxblink2_lib.errors import ScoringError
 from voxblink2_lib.foreign_files import shortened
 from voxblink2_lib.progress import Progress, no_progress
-from voxblink2_lib.scoring.embedding_files import count_rows, row_groups
+from voxblink2_lib.scoring.embedding_files import parquet_files
+from voxblink2_lib.scoring.embedding_tables import count_rows, read_parquet
 from voxblink2_lib.scoring.embeddings import read_embeddings
 from voxblink2_lib.scoring.validation import Floats, row_not_finite
 
@@ -43,15 +44,15 @@ def stored_vectors(
     Args:
         path: the file, or a folder of Parquet files.
         names: of the rows; see :func:`read_embeddings`.
-        progress: shows what is unpacked.
+        progress: shows the vectors read.
 
     Raises:
         ScoringError: the file is missing, broken, or not of its format.
     """
     path = Path(path)
-    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    files = parquet_files(path)
     if names or not files or {file.suffix.lower() for file in files} != {".parquet"}:
-        embeddings = read_embeddings(path, names=names)
+        embeddings = read_embeddings(path, names=names, progress=progress)
         yield StoredVectors(pa.chunked_array([embeddings.names]), embeddings.vectors)
         return
     for file in files:
@@ -71,7 +72,7 @@ def _unpack(
     parts, dimensions = [], 0
     total = sum(map(count_rows, files))
     with progress("Unpacking", unit="vector", total=total) as advance:
-        for part, vectors in (group for file in files for group in row_groups(file)):
+        for part, vectors in read_parquet(path):
             dimensions = dimensions or vectors.shape[1]
             _check(path, part, vectors, dimensions)
             spool.write(np.ascontiguousarray(vectors, np.float32).data)

@@ -121,15 +121,15 @@ def verify_store(
             interrupted.
         fetch: has a shard on disk while it is checked, and yields why it cannot; then one at a
             time is checked, in this process. By default, all are there.
-        progress: counts shards, parts and jobs.
+        progress: counts the bytes of the index, shards, parts and jobs.
 
     Raises:
         StoreError: there is no store, or nothing in it of that configuration.
     """
     problems = _ledger_problems(store)
     problems += filter(None, (tombstone_damage(store), unfinished_purge(store)))
-    index, index_problems = _open_index(store)
-    index_problems += _speaker_problems(store)
+    index, index_problems = _open_index(store, progress)
+    index_problems += _speaker_problems(store, progress)
     verified = VerifiedShards(store.root, resume=resume)
     results = {}
     try:
@@ -188,7 +188,7 @@ def _ledger_problems(store: Store) -> list[str]:
     return problems
 
 
-def _open_index(store: Store) -> tuple[Index | None, list[str]]:
+def _open_index(store: Store, progress: Progress) -> tuple[Index | None, list[str]]:
     """Return the index if it can be used, and what is wrong with it."""
     if not store.index.is_dir():
         if has_no_annotations(store):
@@ -197,16 +197,16 @@ def _open_index(store: Store) -> tuple[Index | None, list[str]]:
     try:
         with as_own_error(StoreDamagedError, f"The index {store.index} is damaged"):
             index = Index(store.index)
-            problems = list(index.problems())
+            problems = list(index.problems(progress))
     except StoreError as error:
         return None, [str(error)]
     return (None if problems else index), problems
 
 
-def _speaker_problems(store: Store) -> list[str]:
+def _speaker_problems(store: Store, progress: Progress) -> list[str]:
     """Return what is wrong with the transcripts and facts about speakers; rows do without them."""
     try:
-        return list(speaker_problems(store.index))
+        return list(speaker_problems(store.index, progress))
     except StoreError as error:
         return [str(error)]
 
