@@ -93,6 +93,7 @@ $(DOCS)/.ready: tools/documentation/requirements.txt
 # The page of a store, in Chromium; and faults of accessibility in it, in a report, and in the site.
 # Gradio takes other versions than the rest: an environment of its own.
 browse-test: $(BROWSE)/.ready docs
+	[ -n "$$CHROMIUM" ] || command -v chromium >/dev/null || sh tools/debian.sh chromium Chromium
 	$(BROWSE)/bin/python -m pytest tests/browse/*_in_chromium.py
 
 $(BROWSE)/.ready: setup.cfg pyproject.toml tests/browse/constraints.txt tools/setup.sh

@@ -111,9 +111,10 @@ def test_thresholds_may_be_named() -> None:
 def test_the_order_of_rows_changes_nothing(order: list[int]) -> None:
     world = world_of(right_labels()[: 4 * EACH])
     straight, shuffled = measured(world), measured(world, order)
-    np.testing.assert_allclose(shuffled.own, straight.own[order], atol=1e-6)
-    np.testing.assert_allclose(shuffled.groups, straight.groups, atol=1e-6)
-    np.testing.assert_allclose(shuffled.far, straight.far, atol=1e-6)
+    np.testing.assert_array_equal(shuffled.own, straight.own[order])
+    np.testing.assert_array_equal(shuffled.groups, straight.groups)
+    np.testing.assert_array_equal(shuffled.is_minor, straight.is_minor[order])
+    assert (shuffled.far, shuffled.near) == (straight.far, straight.near)
 
 
 def slow_cosine(a: Array, b: Array) -> float:

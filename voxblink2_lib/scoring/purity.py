@@ -119,7 +119,7 @@ def measure_purity(
         ScoringError: a vector is zero, there are fewer than two speakers with two utterances, or so
             many pairs that ``near`` means nothing.
     """
-    order = np.lexsort((video, speaker))
+    order = np.argsort(speaker, kind="stable")
     ends = np.cumsum(np.bincount(speaker))
     own, others = np.full((2, len(order)), np.nan, np.float32)
     halves, groups = np.full((2, len(ends)), np.nan, np.float32)
@@ -129,6 +129,9 @@ def measure_purity(
         for number, end in enumerate(ends.tolist()):
             rows = order[ends[number - 1] if number else 0 : end]
             utterances = unit(np.asarray(vectors[rows]), "vectors", rows)
+            # By their numbers: sums are rounded alike, in whatever order the rows come.
+            ranks = np.lexsort((utterances[:, -1], utterances[:, 0], video[rows]))
+            rows, utterances = rows[ranks], utterances[ranks]
             voice = _voice(utterances, video[rows])
             own[rows], halves[number], groups[number], means[number] = (
                 *(voice.own, voice.halves, voice.groups), voice.mean,
