@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
+import datasets
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -157,3 +158,12 @@ def test_vectors_of_all_formats_are_the_same_and_stay_on_disk(
             assert stored.names.to_pylist() == names
             np.testing.assert_array_equal(stored.vectors, vectors.astype(np.float32))
             assert isinstance(stored.vectors, np.memmap)
+
+
+def test_a_saved_data_set_is_read_as_one_though_parquet_lies_beside_it(tmp_path: Path) -> None:
+    rows = {"name": ["a", "b"], "embedding": [[1.0, 2.0], [3.0, 4.0]]}
+    datasets.Dataset.from_dict(rows).save_to_disk(tmp_path / "set")
+    write_embeddings(tmp_path / "set" / "other.parquet", ["c"], np.ones((1, 2)))
+    with stored_vectors(tmp_path / "set") as stored:
+        assert stored.names.to_pylist() == rows["name"]
+        np.testing.assert_array_equal(stored.vectors, rows["embedding"])

@@ -7,12 +7,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from voxblink2_lib.files import sha256_of
-from voxblink2_lib.progress import Progress, no_progress
+from voxblink2_lib.progress import Progress
 
 
-def checksum_problems(
-    folder: Path, files: Mapping[str, str], progress: Progress = no_progress
-) -> Iterator[str]:
+def checksum_problems(folder: Path, files: Mapping[str, str], progress: Progress) -> Iterator[str]:
     """Yield how files differ from what was written.
 
     Args:
@@ -20,10 +18,10 @@ def checksum_problems(
         files: SHA-256 by name.
         progress: shows the bytes read.
     """
-    paths = [folder / name for name in files]
+    paths = {folder / name: sha256 for name, sha256 in files.items()}
     total = sum(os.path.getsize(path) for path in paths if os.path.exists(path))
     with progress("Hashing the index", unit="B", total=total) as advance:
-        for path, sha256 in zip(paths, files.values(), strict=True):
+        for path, sha256 in paths.items():
             try:
                 digest = sha256_of(path, advance=advance)
             except OSError as error:

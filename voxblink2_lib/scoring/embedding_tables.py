@@ -46,14 +46,23 @@ def read_parquet(path: Path) -> Iterator[NamedVectors]:
                 first += len(batch)
 
 
-def count_rows(file: Path) -> int:
-    """Return the number of rows of a Parquet file.
+def is_parquet(path: Path) -> bool:
+    """Return whether a file, or each one in a folder that is no data set, is called Parquet."""
+    suffixes = {file.suffix.lower() for file in parquet_files(path)}
+    return suffixes == {".parquet"} and not (path / DATASET_STATE).is_file()
+
+
+def count_rows(path: Path) -> int:
+    """Return the number of rows of a Parquet file, or of all in a folder.
 
     Raises:
         ScoringError: see :func:`read_parquet`.
     """
-    with _parquet(file) as (parquet, _):
-        return int(parquet.metadata.num_rows)
+    rows = 0
+    for file in parquet_files(path):
+        with _parquet(file) as (parquet, _):
+            rows += int(parquet.metadata.num_rows)
+    return rows
 
 
 @contextlib.contextmanager
@@ -81,8 +90,7 @@ def read_dataset(path: Path) -> Iterator[NamedVectors]:
         ):
             columns, first = [*vector_columns(file, stream.schema)], 0
             for batch in stream:
-                for names, vectors in _named_vectors(file, batch, columns, first):
-                    yield names, vectors.copy()  # the file is closed
+                yield from _named_vectors(file, batch, columns, first)
                 first += len(batch)
 
 
@@ -126,7 +134,7 @@ def _named_vectors(
     texts, lists = map(batch.column, columns)
     if names := texts.to_pylist():
         numbers = _numbers(file, texts, lists, names, first)
-        # Copied: what Arrow reads into may be twice as large.
+        # Copied: what Arrow reads into may be twice as large, or a file that is closed.
         yield names, numbers.to_numpy().reshape(len(names), -1).copy()
 
 

@@ -20,7 +20,6 @@ from voxblink2_lib.progress import Advance, Progress, no_progress
 from voxblink2_lib.scoring.embedding_files import (
     NamedVectors,
     corpus_of_file,
-    parquet_files,
     pickle_start,
     read_npy,
     read_npz,
@@ -29,6 +28,7 @@ from voxblink2_lib.scoring.embedding_files import (
 from voxblink2_lib.scoring.embedding_tables import (
     DATASET_STATE,
     count_rows,
+    is_parquet,
     read_dataset,
     read_parquet,
 )
@@ -195,19 +195,12 @@ def read_embeddings(
             raise ScoringError(f"{path}: this file does not exist or is empty")
         read = _read_folder if path.is_dir() else _READERS[suffix]
         parts = read(path, **names_file)
-        with progress("Reading", unit="vector", total=_rows_of_parquet(path)) as advance:
+        total = count_rows(path) if is_parquet(path) else None
+        with progress("Reading", unit="vector", total=total) as advance:
             # First: it knows what is wrong with a broken file.
             joined = _joined(path, parts, advance)
         named = corpus_of_file(path, corpus)
         return Embeddings(*joined, str(path), named, model=model_of_file(path))
-
-
-def _rows_of_parquet(path: Path) -> int | None:
-    """Return how many vectors there are, if they are in Parquet."""
-    files = parquet_files(path)
-    if {file.suffix.lower() for file in files} != {".parquet"} or (path / DATASET_STATE).is_file():
-        return None
-    return sum(map(count_rows, files))
 
 
 def _joined(

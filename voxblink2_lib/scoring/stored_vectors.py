@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -15,7 +15,7 @@ from voxblink2_lib.errors import ScoringError
 from voxblink2_lib.foreign_files import shortened
 from voxblink2_lib.progress import Progress, no_progress
 from voxblink2_lib.scoring.embedding_files import parquet_files
-from voxblink2_lib.scoring.embedding_tables import count_rows, read_parquet
+from voxblink2_lib.scoring.embedding_tables import count_rows, is_parquet, read_parquet
 from voxblink2_lib.scoring.embeddings import read_embeddings
 from voxblink2_lib.scoring.validation import Floats, row_not_finite
 
@@ -50,28 +50,24 @@ def stored_vectors(
         ScoringError: the file is missing, broken, or not of its format.
     """
     path = Path(path)
-    files = parquet_files(path)
-    if names or not files or {file.suffix.lower() for file in files} != {".parquet"}:
+    if names or not is_parquet(path):
         embeddings = read_embeddings(path, names=names, progress=progress)
         yield StoredVectors(pa.chunked_array([embeddings.names]), embeddings.vectors)
         return
-    for file in files:
+    for file in parquet_files(path):
         if not file.is_file():
             raise ScoringError(f"{file}: this file does not exist")
     with tempfile.TemporaryFile() as spool:
-        parts, dimensions = _unpack(path, files, spool, progress)
+        parts, dimensions = _unpack(path, spool, progress)
         shape = (sum(map(len, parts)), dimensions)
         mapped = np.memmap(spool, np.float32, "r", shape=shape)
         yield StoredVectors(pa.chunked_array(parts), mapped)
 
 
-def _unpack(
-    path: Path, files: Sequence[Path], spool: IO[bytes], progress: Progress
-) -> tuple[list[pa.Array], int]:
+def _unpack(path: Path, spool: IO[bytes], progress: Progress) -> tuple[list[pa.Array], int]:
     """Write the vectors of files to another; return the names, and the number of dimensions."""
     parts, dimensions = [], 0
-    total = sum(map(count_rows, files))
-    with progress("Unpacking", unit="vector", total=total) as advance:
+    with progress("Unpacking", unit="vector", total=count_rows(path)) as advance:
         for part, vectors in read_parquet(path):
             dimensions = dimensions or vectors.shape[1]
             _check(path, part, vectors, dimensions)
